@@ -1,0 +1,54 @@
+// elementwise/binary: y[o, m, i] = f(a[o, m, i], b[o, m, i])
+//
+// Either operand may be broadcast along any of the three axes: its stride there is 0. Invocations lie along the inner
+// axis, workgroups along all three, and stride over what the grid leaves out.
+const FUNCTION: u32 = 0u;
+
+struct Extents {
+    outer: u32,
+    middle: u32,
+    inner: u32,
+    a_outer: u32,
+    a_middle: u32,
+    a_inner: u32,
+    b_outer: u32,
+    b_middle: u32,
+    b_inner: u32,
+    p: f32,
+    q: f32,
+}
+var<immediate> extents: Extents;
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;   // [outer, middle, inner]
+
+fn apply(u: f32, v: f32) -> f32 {
+    switch FUNCTION {
+        case 0u: { return u + v; }
+        case 1u: { return u - v; }
+        case 2u: { return u * v; }
+        case 3u: { return u / v; }
+        case 4u: { return max(u, v); }
+        case 5u: { return min(u, v); }
+        case 6u: { return select(0.0, u, v > 0.0); }
+        case 7u: { return select(0.0, u, extents.p <= v && v <= extents.q); }
+        case 8u: { return extents.p * u + extents.q * v; }
+        case 9u: { return extents.p * u + extents.q * v * v; }
+        default: { return bitcast<f32>(0x7fc00000u); }
+    }
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+    for (var o = id.z; o < extents.outer; o += grid.z) {
+        for (var m = id.y; m < extents.middle; m += grid.y) {
+            let row = (o * extents.middle + m) * extents.inner;
+            let a_row = o * extents.a_outer + m * extents.a_middle;
+            let b_row = o * extents.b_outer + m * extents.b_middle;
+            for (var i = id.x; i < extents.inner; i += grid.x * 64u) {
+                y[row + i] = apply(a[a_row + i * extents.a_inner], b[b_row + i * extents.b_inner]);
+            }
+        }
+    }
+}

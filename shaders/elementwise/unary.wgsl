@@ -1,0 +1,60 @@
+// elementwise/unary: y[i] = f(x[i])
+//
+// An invocation computes one element. FUNCTION picks f when the pipeline is compiled; p and q are its parameters.
+const FUNCTION: u32 = 0u;
+
+struct Parameters {
+    p: f32,
+    q: f32,
+}
+var<immediate> parameters: Parameters;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+const TAU: f32 = 6.2831853;
+
+// sin on all of the line: reduced to [−π/2, π/2], there the Taylor polynomial to x¹¹, whose remainder is below 6e-8.
+// WGSL's own sin is promised to 2⁻¹¹ only, and to nothing outside [−π, π].
+fn sine(angle: f32) -> f32 {
+    let turn = angle - TAU * round(angle / TAU);
+    let folded = select(turn, sign(turn) * 0.5 * TAU - turn, abs(turn) > 0.25 * TAU);
+    let s = folded * folded;
+    let series = 1.0 + s * (-1.0 / 6.0 + s * (1.0 / 120.0 + s * (-1.0 / 5040.0 + s * (1.0 / 362880.0 - s / 39916800.0))));
+    return folded * series;
+}
+
+// Both branches keep exp's argument negative, so that it cannot overflow.
+fn sigmoid(v: f32) -> f32 {
+    let e = exp(-abs(v));
+    return select(e, 1.0, v >= 0.0) / (1.0 + e);
+}
+
+fn apply(v: f32) -> f32 {
+    switch FUNCTION {
+        case 0u: { return parameters.p * v + parameters.q; }
+        case 1u: { return exp(v); }
+        case 2u: { return log(v); }
+        case 3u: { return sqrt(v); }
+        case 4u: { return 1.0 / v; }
+        case 5u: { return sine(v); }
+        case 6u: { return sine(v + 0.25 * TAU); }
+        case 7u: { return sigmoid(v); }
+        case 8u: { return max(v, 0.0) + log(1.0 + exp(-abs(v))); }
+        case 9u: { return max(v, 0.0); }
+        case 10u: { return clamp(v, parameters.p, parameters.q); }
+        default: { return bitcast<f32>(0x7fc00000u); }
+    }
+}
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
+    if i < arrayLength(&y) {
+        y[i] = apply(x[i]);
+    }
+}

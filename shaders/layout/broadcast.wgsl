@@ -1,0 +1,28 @@
+// layout/broadcast: y[o, m, i] = x[o, m, i], where x's stride is 0 along the axes it lacks
+//
+// Invocations lie along the inner axis, workgroups along all three, and stride over what the grid leaves out.
+struct Extents {
+    outer: u32,
+    middle: u32,
+    inner: u32,
+    x_outer: u32,
+    x_middle: u32,
+    x_inner: u32,
+}
+var<immediate> extents: Extents;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [outer, middle, inner]
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+    for (var o = id.z; o < extents.outer; o += grid.z) {
+        for (var m = id.y; m < extents.middle; m += grid.y) {
+            let row = (o * extents.middle + m) * extents.inner;
+            let x_row = o * extents.x_outer + m * extents.x_middle;
+            for (var i = id.x; i < extents.inner; i += grid.x * 64u) {
+                y[row + i] = x[x_row + i * extents.x_inner];
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+// layout/pad: y[o, first + j] = x[o, j], and 0 outside x's row
+//
+// Invocations lie along a row of y, workgroups along rows and within one, and stride over what the grid leaves out.
+struct Extents {
+    outer: u32,
+    x_row: u32,
+    y_row: u32,
+    first: u32,
+}
+var<immediate> extents: Extents;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;         // [outer, x_row]
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [outer, y_row]
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+    for (var o = id.y; o < extents.outer; o += grid.y) {
+        for (var j = id.x; j < extents.y_row; j += grid.x * 64u) {
+            // Left of x's row the difference wraps round and exceeds it as well.
+            let from = j - extents.first;
+            var value = 0.0;
+            if from < extents.x_row {
+                value = x[o * extents.x_row + from];
+            }
+            y[o * extents.y_row + j] = value;
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The device layer: the only part that knows wgpu.
+
+mod device;
+mod executor;
+
+pub use device::{AdapterSummary, Choice, Device, adapters};
+pub use executor::{Executor, States};
+
+/// Why the device could not do what it was asked to.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum GpuError {
+    #[error(
+        "no usable GPU adapter{0}: install your GPU's Vulkan driver, or a CPU one (Debian, Ubuntu: \
+         apt-get install mesa-vulkan-drivers libvulkan1; Fedora: dnf install mesa-vulkan-drivers)"
+    )]
+    NoAdapter(String),
+    #[error("adapter {adapter} cannot be used: {reason}")]
+    Unusable { adapter: String, reason: String },
+    #[error("the device was lost at {at}: {reason}")]
+    Lost { at: String, reason: String },
+    #[error("out of device memory at {at}: {reason}; a smaller batch or picture needs less")]
+    OutOfMemory { at: String, reason: String },
+    #[error("the device refused {at}: {reason}")]
+    Refused { at: String, reason: String },
+    #[error(transparent)]
+    Specialise(#[from] crate::shaders::SpecialiseError),
+    #[error("`{name}` takes shape {expected:?}, got {given:?}")]
+    Shape { name: String, expected: crate::tensor::Shape, given: crate::tensor::Shape },
+    #[error("there is no {kind} named `{name}`")]
+    Unknown { kind: &'static str, name: String },
+}

@@ -1,0 +1,167 @@
+//! A kernel: one WGSL file, the numbers it is specialised by, and how many workgroups of it to start. Data only.
+//!
+//! Two kinds of numbers reach a shader. *Constants* are module-scope `const`s whose default in the file is replaced
+//! before compilation; each combination is a pipeline of its own, so they are kept for what an inner loop gains from:
+//! window sizes, strides, tiles. *Immediates* are members of the file's `var<immediate>` struct, set at each dispatch;
+//! extents travel this way, so that one pipeline serves all shapes. Tests hold both against the WGSL by reflection.
+
+use std::fmt;
+
+/// The kind of device a kernel is chosen for. CPU drivers run a workgroup's invocations as SIMD lanes of one core, so
+/// barriers and workgroup memory cost there what they save on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeviceClass {
+    Gpu,
+    Cpu,
+}
+
+/// A number of one of WGSL's 32-bit scalar types.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Scalar {
+    U32(u32),
+    I32(i32),
+    F32(f32),
+}
+
+impl Scalar {
+    /// The 32 bits as they are laid out in an immediate.
+    pub fn to_bits(self) -> u32 {
+        match self {
+            Scalar::U32(value) => value,
+            Scalar::I32(value) => value as u32,
+            Scalar::F32(value) => value.to_bits(),
+        }
+    }
+
+    /// The WGSL type name.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Scalar::U32(_) => "u32",
+            Scalar::I32(_) => "i32",
+            Scalar::F32(_) => "f32",
+        }
+    }
+}
+
+/// Prints a WGSL literal.
+impl fmt::Display for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Scalar::U32(value) => write!(f, "{value}u"),
+            Scalar::I32(value) => write!(f, "{value}i"),
+            Scalar::F32(value) => write!(f, "{value:?}f"),
+        }
+    }
+}
+
+impl fmt::Debug for Scalar {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<u32> for Scalar {
+    fn from(value: u32) -> Self {
+        Scalar::U32(value)
+    }
+}
+
+impl From<usize> for Scalar {
+    /// # Panics
+    /// When the extent does not fit 32 bits; no device holds such a buffer.
+    fn from(value: usize) -> Self {
+        Scalar::U32(u32::try_from(value).expect("an extent fits 32 bits"))
+    }
+}
+
+impl From<i32> for Scalar {
+    fn from(value: i32) -> Self {
+        Scalar::I32(value)
+    }
+}
+
+impl From<f32> for Scalar {
+    fn from(value: f32) -> Self {
+        Scalar::F32(value)
+    }
+}
+
+/// Largest number of workgroups in one dimension that every device allows.
+const MAX_WORKGROUPS: usize = 65_535;
+
+/// One dispatch: which shader, specialised how, over which grid. Bindings follow from the primitive: its inputs in order
+/// as `var<storage, read>`, then its output as `var<storage, read_write>`, all in group 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// Path under `shaders/` without the extension, also the label in plans, profiles and tests: `conv2d/input`.
+    pub name: &'static str,
+    /// Values for the file's module-scope `const`s.
+    pub constants: Vec<(&'static str, Scalar)>,
+    /// Values for the members of the file's `var<immediate>` struct, in the order of declaration.
+    pub immediates: Vec<(&'static str, Scalar)>,
+    /// Workgroups in x, y and z.
+    pub workgroups: [u32; 3],
+}
+
+impl Kernel {
+    /// A kernel of one workgroup with the file's own defaults.
+    pub fn new(name: &'static str) -> Self {
+        Kernel { name, constants: Vec::new(), immediates: Vec::new(), workgroups: [1, 1, 1] }
+    }
+
+    /// Replaces the initialiser of the module-scope `const name`.
+    pub fn constant(mut self, name: &'static str, value: impl Into<Scalar>) -> Self {
+        self.constants.push((name, value.into()));
+        self
+    }
+
+    /// Sets the next member of the `var<immediate>` struct.
+    pub fn immediate(mut self, name: &'static str, value: impl Into<Scalar>) -> Self {
+        self.immediates.push((name, value.into()));
+        self
+    }
+
+    /// Enough workgroups for `invocations`, `workgroup_size` in each. Counts beyond the limit of one dimension are folded
+    /// into y: shaders recover the flat workgroup index as `id.y * num_workgroups.x + id.x` and guard against the surplus.
+    pub fn over(mut self, invocations: usize, workgroup_size: usize) -> Self {
+        let groups = invocations.div_ceil(workgroup_size).max(1);
+        let rows = groups.div_ceil(MAX_WORKGROUPS);
+        self.workgroups = [groups.div_ceil(rows) as u32, rows as u32, 1];
+        self
+    }
+
+    /// Exactly these workgroups.
+    ///
+    /// # Panics
+    /// When a dimension exceeds 65535: such a kernel has to fold its grid, see [`Kernel::over`].
+    pub fn grid(mut self, workgroups: [usize; 3]) -> Self {
+        assert!(
+            workgroups.iter().all(|&count| (1..=MAX_WORKGROUPS).contains(&count)),
+            "{}: a grid of {workgroups:?} workgroups is outside 1..={MAX_WORKGROUPS}",
+            self.name
+        );
+        self.workgroups = workgroups.map(|count| count as u32);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_grids_fold_into_y_and_cover_every_invocation() {
+        for count in [1, 64, 65, 64 * 65_535, 64 * 65_535 + 1, 1 << 28] {
+            let [x, y, z] = Kernel::new("any").over(count, 64).workgroups.map(|n| n as usize);
+            assert!(x <= MAX_WORKGROUPS && y <= MAX_WORKGROUPS && z == 1);
+            assert!(x * y * 64 >= count && (x * y - y) * 64 < count, "{count}: {x} × {y}");
+        }
+    }
+
+    #[test]
+    fn literals_are_typed() {
+        assert_eq!(Scalar::from(3u32).to_string(), "3u");
+        assert_eq!(Scalar::from(0.5f32).to_string(), "0.5f");
+        assert_eq!(Scalar::from(-2i32).to_string(), "-2i");
+    }
+}

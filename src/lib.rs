@@ -1,0 +1,13 @@
+pub mod check;
+pub mod data;
+pub mod gpu;
+pub mod kernel;
+pub mod ops;
+pub mod philox;
+pub mod plan;
+pub mod reference;
+pub mod report;
+pub mod score;
+pub mod shaders;
+pub mod tape;
+pub mod tensor;

@@ -1,0 +1,485 @@
+//! Functions of one or two values, element by element, the two-valued ones with NumPy's broadcasting.
+//!
+//! A function is one row in the tables below and one `case` in `shaders/elementwise/`.
+
+use crate::check::{TINY, ULP, chain_bound, exp_bound, log_bound};
+use crate::kernel::{DeviceClass, Kernel};
+use crate::tape::{Application, Array, Cotangent, Origin, Primitive, Tape, Value};
+use crate::tensor::Shape;
+
+/// Invocations in a workgroup of the elementwise kernels.
+const WORKGROUP: usize = 64;
+
+/// A function of one value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unary {
+    /// scale · x + offset
+    Affine {
+        scale: f32,
+        offset: f32,
+    },
+    Exp,
+    Log,
+    Sqrt,
+    /// 1 / x
+    Reciprocal,
+    /// By a polynomial of ours: WGSL promises only 2⁻¹¹ for its own.
+    Sin,
+    Cos,
+    /// 1 / (1 + exp(−x))
+    Sigmoid,
+    /// log(1 + exp(x))
+    Softplus,
+    /// max(x, 0)
+    Relu,
+    Clamp {
+        low: f32,
+        high: f32,
+    },
+}
+
+impl Unary {
+    /// The `case` in `elementwise/unary.wgsl`, and the function's two parameters.
+    fn selector(self) -> (u32, [f32; 2]) {
+        match self {
+            Unary::Affine { scale, offset } => (0, [scale, offset]),
+            Unary::Exp => (1, [0.0; 2]),
+            Unary::Log => (2, [0.0; 2]),
+            Unary::Sqrt => (3, [0.0; 2]),
+            Unary::Reciprocal => (4, [0.0; 2]),
+            Unary::Sin => (5, [0.0; 2]),
+            Unary::Cos => (6, [0.0; 2]),
+            Unary::Sigmoid => (7, [0.0; 2]),
+            Unary::Softplus => (8, [0.0; 2]),
+            Unary::Relu => (9, [0.0; 2]),
+            Unary::Clamp { low, high } => (10, [low, high]),
+        }
+    }
+
+    fn value(self, x: f64) -> f64 {
+        match self {
+            Unary::Affine { scale, offset } => f64::from(scale) * x + f64::from(offset),
+            Unary::Exp => x.exp(),
+            Unary::Log => x.ln(),
+            Unary::Sqrt => x.sqrt(),
+            Unary::Reciprocal => 1.0 / x,
+            Unary::Sin => x.sin(),
+            Unary::Cos => x.cos(),
+            Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+            Unary::Relu => x.max(0.0),
+            Unary::Clamp { low, high } => x.clamp(f64::from(low), f64::from(high)),
+        }
+    }
+
+    fn error(self, x: f64) -> f64 {
+        let y = self.value(x);
+        match self {
+            Unary::Affine { scale, offset } => chain_bound(2, (f64::from(scale) * x).abs() + f64::from(offset).abs()),
+            Unary::Exp => exp_bound(x),
+            Unary::Log => log_bound(x),
+            // sqrt inherits from 1 / inverseSqrt: 2 ULP and the division's 2.5.
+            Unary::Sqrt => 4.5 * ULP * y + TINY,
+            Unary::Reciprocal => 2.5 * ULP * y.abs() + TINY,
+            // Range reduction loses ULPs of x, the polynomial a few of 1.
+            Unary::Sin | Unary::Cos => chain_bound(4, 1.0 + x.abs()),
+            // e = exp(−|x|) carries its own error; then a sum and a quotient.
+            Unary::Sigmoid => exp_bound(-x.abs()) + 4.5 * ULP * y + TINY,
+            Unary::Softplus => exp_bound(-x.abs()) + 2f64.powi(-21) + chain_bound(2, 1.0 + y),
+            Unary::Relu | Unary::Clamp { .. } => 0.0,
+        }
+    }
+}
+
+/// y = f(x), of x's shape.
+#[derive(Clone, Copy, Debug)]
+pub struct UnaryMap(pub Unary);
+
+impl Primitive for UnaryMap {
+    fn name(&self) -> &'static str {
+        "elementwise/unary"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        Ok(inputs[0].clone())
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let (x, y, ct) = (at.inputs[0], at.output, at.cotangent);
+        vec![Cotangent::Of(match self.0 {
+            Unary::Affine { scale, .. } => tape.scale(ct, scale),
+            Unary::Exp => tape.mul(ct, y),
+            Unary::Log => tape.div(ct, x),
+            Unary::Sqrt => {
+                let quotient = tape.div(ct, y);
+                tape.scale(quotient, 0.5)
+            }
+            Unary::Reciprocal => {
+                let square = tape.mul(y, y);
+                let product = tape.mul(ct, square);
+                tape.scale(product, -1.0)
+            }
+            Unary::Sin => {
+                let slope = tape.unary(Unary::Cos, x);
+                tape.mul(ct, slope)
+            }
+            Unary::Cos => {
+                let slope = tape.unary(Unary::Sin, x);
+                let product = tape.mul(ct, slope);
+                tape.scale(product, -1.0)
+            }
+            Unary::Sigmoid => {
+                let complement = tape.unary(Unary::Affine { scale: -1.0, offset: 1.0 }, y);
+                let slope = tape.mul(y, complement);
+                tape.mul(ct, slope)
+            }
+            Unary::Softplus => {
+                let slope = tape.unary(Unary::Sigmoid, x);
+                tape.mul(ct, slope)
+            }
+            Unary::Relu => tape.binary(Binary::WherePositive, ct, x),
+            Unary::Clamp { low, high } => tape.binary(Binary::WhereInside { low, high }, ct, x),
+        })]
+    }
+
+    fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        inputs[0].data.iter().map(|&x| self.0.value(x)).collect()
+    }
+
+    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        inputs[0].data.iter().map(|&x| self.0.error(x)).collect()
+    }
+
+    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let (function, [p, q]) = self.0.selector();
+        Kernel::new("elementwise/unary")
+            .constant("FUNCTION", function)
+            .immediate("p", p)
+            .immediate("q", q)
+            .over(output.count(), WORKGROUP)
+    }
+
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        output.count() as u64
+    }
+}
+
+/// A function of two values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Binary {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+    Maximum,
+    Minimum,
+    /// a where b > 0, else 0: ReLU's pull-back.
+    WherePositive,
+    /// a where low ≤ b ≤ high, else 0: the pull-back of a clamp.
+    WhereInside {
+        low: f32,
+        high: f32,
+    },
+    /// weight · a + (1 − weight) · b: a moving average.
+    Average {
+        weight: f32,
+    },
+    /// weight · a + (1 − weight) · b²
+    AverageSquare {
+        weight: f32,
+    },
+}
+
+impl Binary {
+    /// The `case` in `elementwise/binary.wgsl`, and the function's two parameters.
+    fn selector(self) -> (u32, [f32; 2]) {
+        match self {
+            Binary::Add => (0, [0.0; 2]),
+            Binary::Subtract => (1, [0.0; 2]),
+            Binary::Multiply => (2, [0.0; 2]),
+            Binary::Divide => (3, [0.0; 2]),
+            Binary::Maximum => (4, [0.0; 2]),
+            Binary::Minimum => (5, [0.0; 2]),
+            Binary::WherePositive => (6, [0.0; 2]),
+            Binary::WhereInside { low, high } => (7, [low, high]),
+            Binary::Average { weight } => (8, [weight, 1.0 - weight]),
+            Binary::AverageSquare { weight } => (9, [weight, 1.0 - weight]),
+        }
+    }
+
+    fn value(self, a: f64, b: f64) -> f64 {
+        let [p, q] = self.selector().1.map(f64::from);
+        match self {
+            Binary::Add => a + b,
+            Binary::Subtract => a - b,
+            Binary::Multiply => a * b,
+            Binary::Divide => a / b,
+            Binary::Maximum => a.max(b),
+            Binary::Minimum => a.min(b),
+            Binary::WherePositive => f64::from(b > 0.0) * a,
+            Binary::WhereInside { .. } => f64::from((p..=q).contains(&b)) * a,
+            Binary::Average { .. } => p * a + q * b,
+            Binary::AverageSquare { .. } => p * a + q * b * b,
+        }
+    }
+
+    fn error(self, a: f64, b: f64) -> f64 {
+        let [p, q] = self.selector().1.map(f64::from);
+        match self {
+            Binary::Add | Binary::Subtract | Binary::Multiply => chain_bound(1, self.value(a, b).abs()),
+            Binary::Divide => chain_bound(1, 2.5 * (a / b).abs()),
+            Binary::Average { .. } => chain_bound(2, (p * a).abs() + (q * b).abs()),
+            Binary::AverageSquare { .. } => chain_bound(3, (p * a).abs() + q * b * b),
+            Binary::Maximum | Binary::Minimum | Binary::WherePositive | Binary::WhereInside { .. } => 0.0,
+        }
+    }
+}
+
+/// y = f(a, b), the operands broadcast to a shape in common.
+#[derive(Clone, Copy, Debug)]
+pub struct BinaryMap(pub Binary);
+
+impl Primitive for BinaryMap {
+    fn name(&self) -> &'static str {
+        "elementwise/binary"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let shape = broadcast_shape(inputs[0], inputs[1])?;
+        Collapsed::new(&shape, inputs)?;
+        Ok(shape)
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let (a, b, ct) = (at.inputs[0], at.inputs[1], at.cotangent);
+        let (ct_a, ct_b) = match self.0 {
+            Binary::Add => (ct, Some(ct)),
+            Binary::Subtract => (ct, Some(tape.scale(ct, -1.0))),
+            Binary::Multiply => (tape.mul(ct, b), Some(tape.mul(ct, a))),
+            Binary::Divide => {
+                let ct_a = tape.div(ct, b);
+                let product = tape.mul(ct_a, at.output);
+                (ct_a, Some(tape.scale(product, -1.0)))
+            }
+            Binary::Maximum | Binary::Minimum => {
+                let (greater, smaller) = (tape.sub(a, b), tape.sub(b, a));
+                let (for_a, for_b) = if self.0 == Binary::Maximum { (greater, smaller) } else { (smaller, greater) };
+                let ct_a = tape.binary(Binary::WherePositive, ct, for_a);
+                (ct_a, Some(tape.binary(Binary::WherePositive, ct, for_b)))
+            }
+            Binary::WherePositive | Binary::WhereInside { .. } => (tape.binary(self.0, ct, b), None),
+            Binary::Average { weight } => (tape.scale(ct, weight), Some(tape.scale(ct, 1.0 - weight))),
+            Binary::AverageSquare { weight } => {
+                let product = tape.mul(ct, b);
+                (tape.scale(ct, weight), Some(tape.scale(product, 2.0 * (1.0 - weight))))
+            }
+        };
+        let ct_b = ct_b.map(|ct_b| tape.sum_to(ct_b, &tape.shape(b).clone()));
+        let ct_a = tape.sum_to(ct_a, &tape.shape(a).clone());
+        vec![Cotangent::Of(ct_a), ct_b.map_or(Cotangent::None, Cotangent::Of)]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        zip_broadcast(inputs, output, |a, b| self.0.value(a, b))
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        zip_broadcast(inputs, output, |a, b| self.0.error(a, b))
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
+        let (function, [p, q]) = self.0.selector();
+        let axes = Collapsed::new(output, inputs).expect("checked when recorded");
+        let [[a_outer, a_middle, a_inner], [b_outer, b_middle, b_inner]] = [axes.strides[0], axes.strides[1]];
+        axes.dispatch(Kernel::new("elementwise/binary").constant("FUNCTION", function), class)
+            .immediate("a_outer", a_outer)
+            .immediate("a_middle", a_middle)
+            .immediate("a_inner", a_inner)
+            .immediate("b_outer", b_outer)
+            .immediate("b_middle", b_middle)
+            .immediate("b_inner", b_inner)
+            .immediate("p", p)
+            .immediate("q", q)
+    }
+
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        output.count() as u64
+    }
+}
+
+impl Tape {
+    /// f(x), of x's shape.
+    pub fn unary(&mut self, function: Unary, x: Value) -> Value {
+        self.push(UnaryMap(function), &[x])
+    }
+
+    /// f(a, b) with NumPy's broadcasting.
+    ///
+    /// # Panics
+    /// When the shapes do not broadcast, or alternate between the operands more than twice.
+    pub fn binary(&mut self, function: Binary, a: Value, b: Value) -> Value {
+        let (direct_a, direct_b) = (self.before_broadcast(a), self.before_broadcast(b));
+        let output = broadcast_shape(self.shape(a), self.shape(b));
+        // A broadcast operand is read in place where the result keeps its shape, so the copy is never made.
+        let readable = |tape: &Tape, a: Value, b: Value| {
+            let (a, b) = (tape.shape(a), tape.shape(b));
+            let shape = broadcast_shape(a, b);
+            shape == output && shape.is_ok_and(|shape| Collapsed::new(&shape, &[a, b]).is_ok())
+        };
+        let choices = [(direct_a, direct_b), (direct_a, b), (a, direct_b)];
+        let (a, b) = choices.into_iter().find(|&(a, b)| readable(self, a, b)).unwrap_or((a, b));
+        self.push(BinaryMap(function), &[a, b])
+    }
+
+    fn before_broadcast(&self, value: Value) -> Value {
+        match &self.node(value).origin {
+            Origin::Applied { primitive, inputs } if primitive.is_broadcast() => inputs[0],
+            _ => value,
+        }
+    }
+
+    pub fn add(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Add, a, b)
+    }
+
+    pub fn sub(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Subtract, a, b)
+    }
+
+    pub fn mul(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Multiply, a, b)
+    }
+
+    pub fn div(&mut self, a: Value, b: Value) -> Value {
+        self.binary(Binary::Divide, a, b)
+    }
+
+    /// factor · x
+    pub fn scale(&mut self, x: Value, factor: f32) -> Value {
+        self.unary(Unary::Affine { scale: factor, offset: 0.0 }, x)
+    }
+
+    /// x + offset
+    pub fn offset(&mut self, x: Value, offset: f32) -> Value {
+        self.unary(Unary::Affine { scale: 1.0, offset }, x)
+    }
+
+    /// max(x, 0); its derivative at 0 is 0.
+    pub fn relu(&mut self, x: Value) -> Value {
+        self.unary(Unary::Relu, x)
+    }
+}
+
+/// The shape that both operands broadcast to, aligned at the last axis.
+///
+/// # Errors
+/// A sentence, when two extents differ and neither is 1.
+pub fn broadcast_shape(a: &Shape, b: &Shape) -> Result<Shape, String> {
+    let rank = a.len().max(b.len());
+    let extent = |shape: &Shape, axis: usize| (axis + shape.len()).checked_sub(rank).map_or(1, |axis| shape[axis]);
+    (0..rank)
+        .map(|axis| match (extent(a, axis), extent(b, axis)) {
+            (a, b) if a == b || b == 1 => Ok(a),
+            (1, b) => Ok(b),
+            _ => Err(format!("{a:?} and {b:?} do not broadcast")),
+        })
+        .collect::<Result<Vec<usize>, String>>()
+        .map(Shape::from)
+}
+
+/// A broadcast brought to three axes by merging neighbours that all operands treat alike: the form the kernels take.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Collapsed {
+    pub extents: [usize; 3],
+    /// Element strides of each operand along outer, middle and inner; 0 where it is broadcast.
+    pub strides: Vec<[usize; 3]>,
+}
+
+impl Collapsed {
+    pub fn new(output: &Shape, operands: &[&Shape]) -> Result<Self, String> {
+        let spans = |operand: &Shape, axis: usize| {
+            (axis + operand.len()).checked_sub(output.len()).is_some_and(|axis| operand[axis] > 1)
+        };
+        let mut groups: Vec<(usize, Vec<bool>)> = Vec::new();
+        for (axis, &extent) in output.iter().enumerate().filter(|&(_, &extent)| extent > 1) {
+            let pattern: Vec<bool> = operands.iter().map(|operand| spans(operand, axis)).collect();
+            match groups.last_mut() {
+                Some((merged, last)) if *last == pattern => *merged *= extent,
+                _ => groups.push((extent, pattern)),
+            }
+        }
+        if groups.len() > 3 {
+            return Err(format!("{operands:?} alternate too often to be broadcast to {output:?} in one go"));
+        }
+        let mut extents = [1; 3];
+        let mut strides = vec![[0; 3]; operands.len()];
+        let mut inside = vec![1; operands.len()];
+        for (axis, (extent, pattern)) in (0..3).rev().zip(groups.iter().rev()) {
+            extents[axis] = *extent;
+            for (operand, _) in pattern.iter().enumerate().filter(|&(_, &spanned)| spanned) {
+                strides[operand][axis] = inside[operand];
+                inside[operand] *= extent;
+            }
+        }
+        Ok(Collapsed { extents, strides })
+    }
+
+    /// Index into each operand for every element of the output, in order.
+    fn indices(&self) -> impl Iterator<Item = Vec<usize>> {
+        let [outer, middle, inner] = self.extents;
+        (0..outer * middle * inner).map(move |index| {
+            let at = [index / (middle * inner), index / inner % middle, index % inner];
+            self.strides.iter().map(|stride| (0..3).map(|axis| at[axis] * stride[axis]).sum()).collect()
+        })
+    }
+
+    /// Sets the extents and the grid: inner along x, middle along y, outer along z. The kernels stride over what the
+    /// grid leaves out, so its size is free; CPU drivers pay for each workgroup and get fewer, longer ones.
+    pub fn dispatch(&self, kernel: Kernel, class: DeviceClass) -> Kernel {
+        let [outer, middle, inner] = self.extents;
+        let groups = inner.div_ceil(WORKGROUP);
+        let x = match class {
+            DeviceClass::Gpu => groups,
+            DeviceClass::Cpu => groups.div_ceil(16),
+        };
+        kernel.immediate("outer", outer).immediate("middle", middle).immediate("inner", inner).grid([
+            x.min(65_535),
+            middle.min(65_535),
+            outer.min(65_535),
+        ])
+    }
+}
+
+fn zip_broadcast(inputs: &[Array], output: &Shape, f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    let axes = Collapsed::new(output, &[inputs[0].shape, inputs[1].shape]).expect("checked when recorded");
+    axes.indices().map(|at| f(inputs[0].data[at[0]], inputs[1].data[at[1]])).collect()
+}
+
+/// The elements of `input` broadcast to `output`.
+pub(super) fn spread(input: Array, output: &Shape) -> Vec<f64> {
+    let axes = Collapsed::new(output, &[input.shape]).expect("checked when recorded");
+    axes.indices().map(|at| input.data[at[0]]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbouring_axes_merge() {
+        let output = Shape::from([4, 8, 5, 7]);
+        let channel = Shape::from([1, 8, 1, 1]);
+        let axes = Collapsed::new(&output, &[&output, &channel]).unwrap();
+        assert_eq!(axes.extents, [4, 8, 35]);
+        assert_eq!(axes.strides, [[280, 35, 1], [0, 1, 0]]);
+
+        let axes = Collapsed::new(&output, &[&output, &output]).unwrap();
+        assert_eq!((axes.extents, &axes.strides[0]), ([1, 1, 1120], &[0, 0, 1]));
+    }
+
+    #[test]
+    fn shapes_that_do_not_broadcast_are_refused() {
+        assert!(broadcast_shape(&[2, 3].into(), &[2, 4].into()).is_err());
+        assert_eq!(broadcast_shape(&[3].into(), &[2, 1].into()), Ok([2, 3].into()));
+    }
+}

@@ -1,0 +1,145 @@
+//! Matrix products, with either factor transposed as it is read.
+
+use crate::check::sum_bound;
+use crate::kernel::{DeviceClass, Kernel};
+use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::tensor::Shape;
+
+/// `z[m,n] = Σ_k A(m,k) · B(k,n)`, shape `[M, N]`. A is stored `[M, K]`, or `[K, M]` if `transpose_a`; B is stored
+/// `[K, N]`, or `[N, K]` if `transpose_b`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Matmul {
+    pub transpose_a: bool,
+    pub transpose_b: bool,
+}
+
+impl Matmul {
+    /// `[M, N, K]`.
+    fn extents(&self, inputs: &[&Shape]) -> Result<[usize; 3], String> {
+        let ([mut m, mut k], [mut inner, mut n]) = (inputs[0].matrix()?, inputs[1].matrix()?);
+        if self.transpose_a {
+            (m, k) = (k, m);
+        }
+        if self.transpose_b {
+            (inner, n) = (n, inner);
+        }
+        match k == inner {
+            true => Ok([m, n, k]),
+            false => Err(format!("{:?} and {:?} do not agree in K under {self:?}", inputs[0], inputs[1])),
+        }
+    }
+
+    /// The extents of inputs that [`shape`](Primitive::shape) has accepted.
+    fn accepted(&self, inputs: &[&Shape]) -> [usize; 3] {
+        self.extents(inputs).expect("shapes are checked when recorded")
+    }
+}
+
+impl Primitive for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul/product"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [m, n, _] = self.extents(inputs)?;
+        Ok([m, n].into())
+    }
+
+    /// With op(A)·op(B) = Z: the cotangent of op(A) is Z̄·op(B)ᵀ, that of op(B) is op(A)ᵀ·Z̄. A stored transposed factor
+    /// takes the transpose of that product, which exchanges and transposes its factors.
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let ([a, b], ct_z) = ([at.inputs[0], at.inputs[1]], at.cotangent);
+        let ct_a = match self.transpose_a {
+            false => tape.matmul_transposed(ct_z, false, b, !self.transpose_b),
+            true => tape.matmul_transposed(b, self.transpose_b, ct_z, true),
+        };
+        let ct_b = match self.transpose_b {
+            false => tape.matmul_transposed(a, !self.transpose_a, ct_z, false),
+            true => tape.matmul_transposed(ct_z, true, a, self.transpose_a),
+        };
+        vec![Cotangent::Of(ct_a), Cotangent::Of(ct_b)]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [m, n, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
+        let (a, b) = (inputs[0].data, inputs[1].data);
+        let mut z = vec![0.0; output.count()];
+        for row in 0..m {
+            for column in 0..n {
+                for inner in 0..k {
+                    let a = if self.transpose_a { a[inner * m + row] } else { a[row * k + inner] };
+                    let b = if self.transpose_b { b[column * k + inner] } else { b[inner * n + column] };
+                    z[row * n + column] += a * b;
+                }
+            }
+        }
+        z
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [_, _, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
+        let magnitudes: Vec<Vec<f64>> =
+            inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
+        let absolute = [0, 1].map(|index| Array { shape: inputs[index].shape, data: &magnitudes[index] });
+        self.eval(&absolute, output).into_iter().map(|sum| sum_bound(k, sum)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
+        let [m, n, k] = self.accepted(inputs);
+        let transposed = |kernel: Kernel| {
+            kernel
+                .constant("TRANSPOSE_A", u32::from(self.transpose_a))
+                .constant("TRANSPOSE_B", u32::from(self.transpose_b))
+                .immediate("m", m)
+                .immediate("n", n)
+                .immediate("k", k)
+        };
+        match class {
+            DeviceClass::Gpu => {
+                // Small products need many small tiles to occupy the device.
+                let tile = if m.div_ceil(64) * n.div_ceil(64) >= 64 { 64 } else { 32 };
+                transposed(Kernel::new("matmul/product"))
+                    .constant("TILE_M", tile)
+                    .constant("TILE_N", tile)
+                    .constant("MICRO_M", tile / 16)
+                    .constant("MICRO_N", tile / 16)
+                    .grid([n.div_ceil(tile), m.div_ceil(tile), 1])
+            }
+            DeviceClass::Cpu => {
+                let lanes_along_m = m > n;
+                let (along, across) = if lanes_along_m { (m, n) } else { (n, m) };
+                // Small products are cut finer, so that each core has some.
+                let (micro_along, micro_across) =
+                    if along * across >= 64 * 64 { (4, 16.min(across)) } else { (1, 8.min(across)) };
+                transposed(Kernel::new("matmul/product_broadcast"))
+                    .constant("LANES_ALONG_M", u32::from(lanes_along_m))
+                    .constant("MICRO_ALONG", micro_along)
+                    .constant("MICRO_ACROSS", micro_across)
+                    .grid([along.div_ceil(8 * micro_along), across.div_ceil(micro_across), 1])
+            }
+        }
+    }
+
+    fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
+        let [m, n, k] = self.accepted(inputs);
+        2 * (m * n) as u64 * k as u64
+    }
+}
+
+impl Tape {
+    /// z `[M, N]` = A·B of a `[M, K]` and b `[K, N]`.
+    ///
+    /// # Panics
+    /// When an operand is not a matrix or K differs.
+    pub fn matmul(&mut self, a: Value, b: Value) -> Value {
+        self.matmul_transposed(a, false, b, false)
+    }
+
+    /// z `[M, N]` = A·B where a holds A `[M, K]` or, with `transpose_a`, its transpose `[K, M]`; and likewise b.
+    ///
+    /// # Panics
+    /// When an operand is not a matrix or K differs.
+    pub fn matmul_transposed(&mut self, a: Value, transpose_a: bool, b: Value, transpose_b: bool) -> Value {
+        self.push(Matmul { transpose_a, transpose_b }, &[a, b])
+    }
+}

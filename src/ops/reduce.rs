@@ -1,0 +1,130 @@
+//! Sums over axes.
+
+use std::ops::Range;
+
+use crate::check::sum_bound;
+use crate::kernel::{DeviceClass, Kernel};
+use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::tensor::Shape;
+
+/// y[o, k] = Σ_j x[o, j, k]: the sum over a run of neighbouring axes, which stay with extent 1.
+#[derive(Clone, Debug)]
+pub struct Sum {
+    pub axes: Range<usize>,
+}
+
+impl Sum {
+    /// Extents outside, along and inside the summed axes.
+    fn extents(&self, input: &Shape) -> [usize; 3] {
+        let Range { start, end } = self.axes;
+        [0..start, start..end, end..input.len()].map(|axes| input[axes].iter().product())
+    }
+
+    fn fold(&self, input: Array) -> Vec<f64> {
+        let [outer, terms, inner] = self.extents(input.shape);
+        let mut sums = vec![0.0; outer * inner];
+        for o in 0..outer {
+            for j in 0..terms {
+                for k in 0..inner {
+                    sums[o * inner + k] += input.data[(o * terms + j) * inner + k];
+                }
+            }
+        }
+        sums
+    }
+}
+
+impl Primitive for Sum {
+    fn name(&self) -> &'static str {
+        "reduce/sum"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let mut shape = inputs[0].to_vec();
+        let axes =
+            shape.get_mut(self.axes.clone()).ok_or_else(|| format!("{:?} has no axes {:?}", inputs[0], self.axes))?;
+        axes.fill(1);
+        Ok(shape.into())
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let shape = tape.shape(at.inputs[0]).clone();
+        vec![Cotangent::Of(tape.broadcast(at.cotangent, &shape))]
+    }
+
+    fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        self.fold(inputs[0])
+    }
+
+    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        let magnitudes: Vec<f64> = inputs[0].data.iter().map(|x| x.abs()).collect();
+        let terms = self.extents(inputs[0].shape)[1];
+        let sums = self.fold(Array { shape: inputs[0].shape, data: &magnitudes });
+        sums.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
+        let [_, terms, inner] = self.extents(inputs[0]);
+        // A GPU has lanes to spare for a long row; a CPU driver, and short or strided sums, do best with one invocation each.
+        if class == DeviceClass::Gpu && inner == 1 && terms >= 128 {
+            return Kernel::new("reduce/sum_row").immediate("terms", terms).over(output.count(), 1);
+        }
+        Kernel::new("reduce/sum").immediate("terms", terms).immediate("inner", inner).over(output.count(), 64)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        inputs[0].count() as u64
+    }
+}
+
+impl Tape {
+    /// Sum over `axes`, in ascending order, which stay with extent 1. Inner axes are summed first, so a long sum is a tree of
+    /// shorter ones.
+    ///
+    /// # Panics
+    /// When an axis lies outside x's rank.
+    pub fn sum(&mut self, x: Value, axes: &[usize]) -> Value {
+        let mut sum = x;
+        for run in axes.chunk_by(|a, b| a + 1 == *b).rev() {
+            let axes = run[0]..run[0] + run.len();
+            let is_one = self.shape(sum)[axes.clone()].iter().all(|&extent| extent == 1);
+            if !is_one {
+                sum = self.push(Sum { axes }, &[sum]);
+            }
+        }
+        sum
+    }
+
+    /// Mean over `axes`, which stay with extent 1.
+    pub fn mean(&mut self, x: Value, axes: &[usize]) -> Value {
+        let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
+        let sum = self.sum(x, axes);
+        self.scale(sum, 1.0 / terms as f32)
+    }
+
+    /// Sum of all elements, a scalar of shape `[]`.
+    pub fn total(&mut self, x: Value) -> Value {
+        let axes: Vec<usize> = (0..self.shape(x).len()).collect();
+        // The first axis apart from the others: rows in parallel, then their sums.
+        let rows = if axes.len() > 1 { self.sum(x, &axes[1..]) } else { x };
+        let sum = self.sum(rows, &axes[..axes.len().min(1)]);
+        self.reshape(sum, Shape::scalar())
+    }
+
+    /// Mean of all elements, a scalar of shape `[]`.
+    pub fn average(&mut self, x: Value) -> Value {
+        let terms = self.shape(x).count();
+        let sum = self.total(x);
+        self.scale(sum, 1.0 / terms as f32)
+    }
+
+    /// Sums `x` over the axes along which `shape` was broadcast to x's: the adjoint of that broadcast.
+    pub fn sum_to(&mut self, x: Value, shape: &Shape) -> Value {
+        let from = self.shape(x).clone();
+        let missing = from.len() - shape.len();
+        let is_summed = |axis: usize| axis < missing || (shape[axis - missing] == 1 && from[axis] > 1);
+        let axes: Vec<usize> = (0..from.len()).filter(|&axis| is_summed(axis)).collect();
+        let sum = self.sum(x, &axes);
+        self.reshape(sum, shape.clone())
+    }
+}

@@ -1,0 +1,349 @@
+//! The live part of a tape as a list of dispatches over slots.
+//!
+//! A slot is a whole buffer that several values share, one after another: WebGPU tracks hazards by buffer, so parts of
+//! one arena cannot be read and written in the same dispatch.
+
+use std::fmt;
+
+use crate::kernel::{DeviceClass, Kernel};
+use crate::tape::{Origin, Tape, Value};
+use crate::tensor::{Shape, Tensor};
+use std::rc::Rc;
+
+/// Whether values may share buffers. `Off` gives each its own, which tells a planner's fault from a kernel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reuse {
+    On,
+    Off,
+}
+
+/// Where a value lives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    Slot(usize),
+    Feed(Rc<str>),
+    State(Rc<str>),
+    /// Index into [`Plan::constants`].
+    Constant(usize),
+}
+
+/// One dispatch.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub value: Value,
+    pub kernel: Kernel,
+    pub inputs: Vec<Operand>,
+    pub output: Operand,
+    pub scope: Rc<str>,
+    /// The node whose backward rule recorded this one.
+    pub primal: Option<Value>,
+    /// Floating-point operations.
+    pub flops: u64,
+}
+
+/// A value as a dispatch binds it.
+#[derive(Clone, Debug)]
+pub struct Operand {
+    pub value: Value,
+    pub place: Place,
+    pub shape: Shape,
+}
+
+/// A state and the value that it takes after the last dispatch.
+#[derive(Clone, Debug)]
+pub struct Carry {
+    pub state: Operand,
+    pub from: Operand,
+}
+
+/// The live part of a tape as a list of dispatches over slots.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub steps: Vec<Step>,
+    /// Size of each slot in bytes.
+    pub slots: Vec<u64>,
+    pub feeds: Vec<(Rc<str>, Shape)>,
+    pub states: Vec<(Rc<str>, Shape)>,
+    pub constants: Vec<Rc<Tensor>>,
+    pub carries: Vec<Carry>,
+    pub fetches: Vec<Operand>,
+    /// Bytes of all computed values together, as `Reuse::Off` would need.
+    pub bytes_without_reuse: u64,
+    /// The largest sum of bytes of values that are live at one step: no assignment of slots can need less.
+    pub live_bytes: u64,
+}
+
+impl Plan {
+    /// Plans the computation of `fetches` and of the new value of each state in `carries` (state, value).
+    ///
+    /// # Panics
+    /// When the first of a carry's pair is no state, their shapes differ, or two sources share a name: faults of the code
+    /// that records.
+    pub fn new(tape: &Tape, fetches: &[Value], carries: &[(Value, Value)], class: DeviceClass, reuse: Reuse) -> Plan {
+        let kept: Vec<Value> = fetches.iter().copied().chain(carries.iter().map(|&(_, value)| value)).collect();
+        let live = live_nodes(tape, &kept, carries);
+        let mut plan = Plan {
+            steps: Vec::new(),
+            slots: Vec::new(),
+            feeds: Vec::new(),
+            states: Vec::new(),
+            constants: Vec::new(),
+            carries: Vec::new(),
+            fetches: Vec::new(),
+            bytes_without_reuse: 0,
+            live_bytes: 0,
+        };
+
+        let mut places: Vec<Option<Place>> = vec![None; tape.len()];
+        for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
+            places[value.index()] = match &node.origin {
+                Origin::Feed(name) => {
+                    assert!(plan.feeds.iter().all(|(other, _)| other != name), "two feeds named `{name}`");
+                    plan.feeds.push((name.clone(), node.shape.clone()));
+                    Some(Place::Feed(name.clone()))
+                }
+                Origin::State(name) => {
+                    assert!(plan.states.iter().all(|(other, _)| other != name), "two states named `{name}`");
+                    plan.states.push((name.clone(), node.shape.clone()));
+                    Some(Place::State(name.clone()))
+                }
+                Origin::Constant(tensor) => {
+                    plan.constants.push(tensor.clone());
+                    Some(Place::Constant(plan.constants.len() - 1))
+                }
+                Origin::Applied { .. } => None,
+            };
+        }
+
+        let lifetimes = lifetimes(tape, &live, &kept);
+        plan.bytes_without_reuse = lifetimes.iter().map(|life| life.bytes).sum();
+        plan.live_bytes = (0..tape.len())
+            .map(|at| lifetimes.iter().filter(|life| life.covers(at)).map(|life| life.bytes).sum())
+            .max()
+            .unwrap_or(0);
+        plan.assign_slots(lifetimes, &mut places, reuse);
+
+        let operand = |value: Value| Operand {
+            value,
+            place: places[root(tape, value).index()].clone().expect("a live value has a place"),
+            shape: tape.shape(value).clone(),
+        };
+        for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
+            let Some(primitive) = node.primitive().filter(|primitive| !primitive.is_alias()) else { continue };
+            let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
+            plan.steps.push(Step {
+                value,
+                kernel: primitive.kernel(&shapes, &node.shape, class),
+                inputs: node.inputs().iter().map(|&input| operand(input)).collect(),
+                output: operand(value),
+                scope: node.scope.clone(),
+                primal: node.primal,
+                flops: primitive.flops(&shapes, &node.shape),
+            });
+        }
+        plan.fetches = fetches.iter().map(|&value| operand(value)).collect();
+        plan.carries = carries
+            .iter()
+            .map(|&(state, value)| {
+                let carry = Carry { state: operand(state), from: operand(value) };
+                assert!(matches!(carry.state.place, Place::State(_)), "{state:?} is carried, but no state");
+                assert_eq!(carry.state.shape, carry.from.shape, "a state keeps its shape");
+                carry
+            })
+            .collect();
+        plan
+    }
+
+    /// Greedy by size: the largest value first, each into the smallest slot that is free for all of its life.
+    fn assign_slots(&mut self, mut lifetimes: Vec<Lifetime>, places: &mut [Option<Place>], reuse: Reuse) {
+        lifetimes.sort_by_key(|life| (std::cmp::Reverse(life.bytes), life.first));
+        let mut tenants: Vec<Vec<Lifetime>> = Vec::new();
+        for life in lifetimes {
+            let free = |slot: &usize| !tenants[*slot].iter().any(|tenant| tenant.overlaps(&life));
+            let slot = match reuse {
+                Reuse::On => (0..tenants.len()).filter(free).min_by_key(|&slot| self.slots[slot]),
+                Reuse::Off => None,
+            };
+            let slot = slot.unwrap_or_else(|| {
+                tenants.push(Vec::new());
+                self.slots.push(life.bytes);
+                tenants.len() - 1
+            });
+            places[life.value.index()] = Some(Place::Slot(slot));
+            tenants[slot].push(life);
+        }
+    }
+
+    /// Bytes of all slots together.
+    pub fn slot_bytes(&self) -> u64 {
+        self.slots.iter().sum()
+    }
+}
+
+/// The value whose buffer `value` stands for: itself, or what an alias was made of.
+fn root(tape: &Tape, mut value: Value) -> Value {
+    while tape.node(value).primitive().is_some_and(|primitive| primitive.is_alias()) {
+        value = tape.node(value).inputs()[0];
+    }
+    value
+}
+
+fn live_nodes(tape: &Tape, kept: &[Value], carries: &[(Value, Value)]) -> Vec<bool> {
+    let mut live = vec![false; tape.len()];
+    kept.iter().chain(carries.iter().map(|(state, _)| state)).for_each(|value| live[value.index()] = true);
+    for (value, node) in tape.iter().rev() {
+        if live[value.index()] {
+            node.inputs().iter().for_each(|input| live[input.index()] = true);
+        }
+    }
+    live
+}
+
+/// A computed value and the tape positions from its definition to its last use, both included.
+#[derive(Clone, Debug)]
+struct Lifetime {
+    value: Value,
+    bytes: u64,
+    first: usize,
+    last: usize,
+}
+
+impl Lifetime {
+    fn covers(&self, at: usize) -> bool {
+        (self.first..=self.last).contains(&at)
+    }
+
+    fn overlaps(&self, other: &Lifetime) -> bool {
+        self.first <= other.last && other.first <= self.last
+    }
+}
+
+fn lifetimes(tape: &Tape, live: &[bool], kept: &[Value]) -> Vec<Lifetime> {
+    let mut last: Vec<usize> = (0..tape.len()).collect();
+    for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
+        for &input in node.inputs() {
+            let root = root(tape, input).index();
+            last[root] = last[root].max(value.index());
+        }
+    }
+    for &value in kept {
+        last[root(tape, value).index()] = tape.len();
+    }
+    tape.iter()
+        .filter(|(value, node)| live[value.index()] && node.primitive().is_some_and(|primitive| !primitive.is_alias()))
+        .map(|(value, node)| Lifetime {
+            value,
+            bytes: node.shape.bytes(),
+            first: value.index(),
+            last: last[value.index()],
+        })
+        .collect()
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Place::Slot(slot) => write!(f, "slot {slot}"),
+            Place::Feed(name) => write!(f, "feed {name}"),
+            Place::State(name) => write!(f, "state {name}"),
+            Place::Constant(index) => write!(f, "constant {index}"),
+        }
+    }
+}
+
+/// Prints the schedule, a line a dispatch, and the bytes with and without reuse.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for step in &self.steps {
+            let inputs: Vec<String> =
+                step.inputs.iter().map(|input| format!("{:?} {:?}", input.value, input.shape)).collect();
+            writeln!(
+                f,
+                "{:>5}  {:<26} {:<20} {:<8} ← {:<44} {}",
+                format!("{:?}", step.value),
+                step.kernel.name,
+                format!("{:?}", step.output.shape),
+                step.output.place.to_string(),
+                inputs.join(", "),
+                step.scope,
+            )?;
+        }
+        for carry in &self.carries {
+            writeln!(f, "carry  {} ← {:?}", carry.state.place, carry.from.value)?;
+        }
+        writeln!(
+            f,
+            "{} dispatches, {} slots: {} bytes ({} without reuse, {} live at once)",
+            self.steps.len(),
+            self.slots.len(),
+            self.slot_bytes(),
+            self.bytes_without_reuse,
+            self.live_bytes,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Σ of a chain of `length` elementwise steps, and its gradient.
+    fn chain(length: usize) -> (Tape, Value, Value) {
+        let mut tape = Tape::new();
+        let x = tape.feed("x", [1000]);
+        let mut y = x;
+        for _ in 0..length {
+            y = tape.mul(y, y);
+        }
+        let sum = tape.total(y);
+        let gradient = tape.grad(sum, &[x]).unwrap()[0];
+        (tape, sum, gradient)
+    }
+
+    #[test]
+    fn no_two_live_values_share_a_slot() {
+        let (tape, sum, gradient) = chain(12);
+        let plan = Plan::new(&tape, &[sum, gradient], &[], DeviceClass::Gpu, Reuse::On);
+        // Replay the schedule and look at what each slot holds when it is read.
+        let mut holds: Vec<Option<Value>> = vec![None; plan.slots.len()];
+        for step in &plan.steps {
+            for input in &step.inputs {
+                if let Place::Slot(slot) = input.place {
+                    assert_eq!(
+                        holds[slot],
+                        Some(root(&tape, input.value)),
+                        "{:?} reads a slot that was reused",
+                        step.value
+                    );
+                }
+                assert_ne!(input.place, step.output.place, "{:?} overwrites its input", step.value);
+            }
+            let Place::Slot(slot) = step.output.place else { panic!("{:?} writes no slot", step.value) };
+            assert!(plan.slots[slot] >= step.output.shape.bytes());
+            holds[slot] = Some(step.value);
+        }
+        for fetch in &plan.fetches {
+            let Place::Slot(slot) = fetch.place else { continue };
+            assert_eq!(holds[slot], Some(root(&tape, fetch.value)), "a fetched value was overwritten");
+        }
+    }
+
+    #[test]
+    fn reuse_saves_memory_and_is_no_better_than_the_bound() {
+        let (tape, sum, _) = chain(12);
+        let with = Plan::new(&tape, &[sum], &[], DeviceClass::Gpu, Reuse::On);
+        let without = Plan::new(&tape, &[sum], &[], DeviceClass::Gpu, Reuse::Off);
+        assert_eq!(without.slot_bytes(), with.bytes_without_reuse);
+        assert!(with.slot_bytes() < without.slot_bytes() / 4);
+        assert!(with.slot_bytes() >= with.live_bytes);
+    }
+
+    #[test]
+    fn dead_nodes_are_not_planned() {
+        let (tape, sum, gradient) = chain(3);
+        let forward = Plan::new(&tape, &[sum], &[], DeviceClass::Gpu, Reuse::On);
+        let both = Plan::new(&tape, &[sum, gradient], &[], DeviceClass::Gpu, Reuse::On);
+        assert_eq!(forward.steps.len(), 4);
+        assert!(both.steps.len() > forward.steps.len());
+    }
+}

@@ -1,0 +1,367 @@
+//! What a training run leaves behind: a folder with `result.json` for machines, `metrics.csv` with a row a step, and two
+//! pictures, `curves.png` of the search and `pictures.png` of what the augmentation makes; a [`Table`] for the terminal.
+//!
+//! Each file appears whole or not at all, and `result.json` comes last: a folder that has one is finished.
+
+mod curves;
+mod pictures;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use pictures::PictureRow;
+
+/// Hyper-parameters of an augmentation by name, in plain units: `angle_degrees`, `area` (share of the picture), `aspect`
+/// (width / height).
+pub type Setting = BTreeMap<String, f64>;
+
+/// What came of a run: the contents of `result.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// Of the kept start, on the validation set; `None`, in the file `null`, when there is nothing to compare.
+    #[serde(rename = "image_AUROC")]
+    pub image_auroc: Option<f64>,
+    /// What the kept start found.
+    pub augmentation: Augmentation,
+    /// 2 when the hyper-gradient had its second-order part, 1 when not.
+    pub order: u8,
+    /// What all random draws of the run followed from.
+    pub seed: u64,
+    /// Training steps of each start, warm-up included.
+    pub steps: usize,
+    /// Wall-clock time of training all starts.
+    pub seconds: f64,
+    /// Where it was computed.
+    pub adapter: Adapter,
+    /// In the order they were run.
+    pub starts: Vec<Start>,
+}
+
+/// An augmentation and its hyper-parameters; in the file one flat object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Augmentation {
+    /// `rotation`, `cutdiff`, …
+    pub name: String,
+    /// At least one hyper-parameter.
+    #[serde(flatten, deserialize_with = "setting")]
+    pub values: Setting,
+}
+
+/// The device that a run was computed on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Adapter {
+    /// As the driver gives it.
+    pub name: String,
+    /// With its version where the driver tells.
+    pub driver: String,
+    /// `gpu` or `cpu`.
+    pub class: String,
+}
+
+/// One of the starting values that a run tries.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// Where the search began.
+    #[serde(deserialize_with = "setting")]
+    pub start: Setting,
+    /// Where it ended.
+    #[serde(deserialize_with = "setting")]
+    pub end: Setting,
+    /// The selection statistic, [`spread`](crate::score::spread) of the validation scores.
+    pub spread: f64,
+    /// As [`Outcome::image_auroc`]. Not used for the choice.
+    #[serde(rename = "image_AUROC")]
+    pub image_auroc: Option<f64>,
+    /// Whether this is the start that is kept.
+    pub chosen: bool,
+}
+
+/// JSON has no NaN: what diverged is written as `null`, and read back as NaN.
+fn setting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Setting, D::Error> {
+    let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
+    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
+}
+
+/// A training step: a row of `metrics.csv`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Index into [`Outcome::starts`].
+    pub start: usize,
+    /// Counted from 0 in each start.
+    pub step: usize,
+    /// Training loss, in nats.
+    pub inner: f32,
+    /// Alignment loss; `None`, in the file an empty field, for a step that does not tune.
+    pub outer: Option<f32>,
+    /// The augmentation's hyper-parameters that the step used.
+    pub setting: Setting,
+}
+
+/// Why a file of the report was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The file or the folder could not be written.
+    #[error("cannot write {}: check that the folder may be written to and the disk is not full", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    /// The contents could not be made into a file of this kind.
+    #[error("cannot encode {file}")]
+    Encode { file: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+/// The folder of one run.
+#[derive(Clone, Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// Makes the folder, with its parents. The `result.json` of an earlier run in it is removed, since that run's other
+    /// files are about to be replaced.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or not be written to.
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
+        let path = path.into();
+        let removed = fs::create_dir_all(&path).and_then(|()| match fs::remove_file(path.join("result.json")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        });
+        match removed {
+            Ok(()) => Ok(RunFolder { path }),
+            Err(source) => Err(ReportError::Write { path, source }),
+        }
+    }
+
+    /// Where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes `metrics.csv`: start, step, inner, outer, and a column for each hyper-parameter.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or the steps differ in their hyper-parameters.
+    pub fn write_metrics(&self, steps: &[Step]) -> Result<(), ReportError> {
+        let bytes = metrics(steps).map_err(|source| ReportError::Encode { file: "metrics.csv", source })?;
+        self.write("metrics.csv", &bytes)
+    }
+
+    /// Writes `curves.png`: hyper-parameters and losses over the steps, a line for each start, the kept one in front.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    ///
+    /// # Panics
+    /// When the augmentation has no hyper-parameter.
+    pub fn write_curves(&self, outcome: &Outcome, steps: &[Step]) -> Result<(), ReportError> {
+        let bytes = curves::draw(outcome, steps)
+            .map_err(|reason| ReportError::Encode { file: "curves.png", source: reason.into() })?;
+        self.write("curves.png", &bytes)
+    }
+
+    /// Writes `pictures.png`: titled rows of pictures, with their scores where there are any.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    ///
+    /// # Panics
+    /// When there is no row, or a row does not hold grey or RGB pictures.
+    pub fn write_pictures(&self, rows: &[PictureRow]) -> Result<(), ReportError> {
+        let bytes = pictures::draw(rows).map_err(|source| ReportError::Encode { file: "pictures.png", source })?;
+        self.write("pictures.png", &bytes)
+    }
+
+    /// Writes `result.json`, which marks the run as finished: call it last.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_result(&self, outcome: &Outcome) -> Result<(), ReportError> {
+        let mut bytes = serde_json::to_vec_pretty(outcome)
+            .map_err(|source| ReportError::Encode { file: "result.json", source: source.into() })?;
+        bytes.push(b'\n');
+        self.write("result.json", &bytes)
+    }
+
+    /// Writes beside the target and renames, so that no reader, and no crash, ever meets half a file.
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReportError> {
+        let (target, partial) = (self.path.join(name), self.path.join(format!(".{name}.partial")));
+        let written = File::create(&partial)
+            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&partial, &target));
+        written.map_err(|source| ReportError::Write { path: target, source })
+    }
+}
+
+fn metrics(steps: &[Step]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let names = steps.iter().take(1).flat_map(|step| step.setting.keys().map(String::as_str));
+    table.write_record(["start", "step", "inner", "outer"].into_iter().chain(names))?;
+    for Step { start, step, inner, outer, setting } in steps {
+        let outer = outer.map(|loss| loss.to_string()).unwrap_or_default();
+        let fields = [start.to_string(), step.to_string(), inner.to_string(), outer];
+        table.write_record(fields.into_iter().chain(setting.values().map(f64::to_string)))?;
+    }
+    Ok(table.into_inner()?)
+}
+
+/// Prints the starts of a run as a table, the kept one marked.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a>(pub &'a [Start]);
+
+impl std::fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let header = ["", "start", "", "end", "spread", "AUROC"].map(String::from);
+        let rows = self.0.iter().map(|start| {
+            [
+                if start.chosen { "*" } else { "" }.into(),
+                plain(&start.start),
+                "→".into(),
+                plain(&start.end),
+                format!("{:.3}", start.spread),
+                start.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}")),
+            ]
+        });
+        let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; 6] = std::array::from_fn(width);
+        for row in &rows {
+            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            writeln!(f, "{}", cells.join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A setting for people: `120°`, or `46°, area 0.0142, aspect 5.20`.
+fn plain(setting: &Setting) -> String {
+    let values = setting.iter().map(|(name, &value)| match name.as_str() {
+        "angle_degrees" => format!("{value:.0}°"),
+        name => format!("{name} {}", three_digits(value)),
+    });
+    values.collect::<Vec<_>>().join(", ")
+}
+
+fn three_digits(value: f64) -> String {
+    let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
+    format!("{value:.*}", (2.0 - magnitude).clamp(0.0, 6.0) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn angle(degrees: f64) -> Setting {
+        Setting::from([("angle_degrees".into(), degrees)])
+    }
+
+    fn patch(degrees: f64, area: f64, aspect: f64) -> Setting {
+        Setting::from([("angle_degrees".into(), degrees), ("area".into(), area), ("aspect".into(), aspect)])
+    }
+
+    fn start(start: Setting, end: Setting, spread: f64, image_auroc: Option<f64>, chosen: bool) -> Start {
+        Start { start, end, spread, image_auroc, chosen }
+    }
+
+    fn outcome() -> Outcome {
+        Outcome {
+            image_auroc: Some(0.988),
+            augmentation: Augmentation { name: "rotation".into(), values: angle(172.5) },
+            order: 2,
+            seed: 7,
+            steps: 180,
+            seconds: 12.5,
+            adapter: Adapter { name: "llvmpipe".into(), driver: "Mesa".into(), class: "cpu".into() },
+            starts: vec![
+                start(angle(120.0), angle(172.5), 0.284, Some(0.988), true),
+                start(angle(30.0), angle(f64::NAN), 0.0, None, false),
+            ],
+        }
+    }
+
+    /// A folder of the test's own under the build folder, empty.
+    fn folder(name: &str) -> RunFolder {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/report-tests").join(name);
+        let _ = fs::remove_dir_all(&path);
+        RunFolder::create(path).expect("a folder under target")
+    }
+
+    #[test]
+    fn the_keys_of_the_result_are_stable() {
+        let folder = folder("result");
+        folder.write_result(&outcome()).unwrap();
+        let text = fs::read_to_string(folder.path().join("result.json")).unwrap();
+        let expected = json!({
+            "image_AUROC": 0.988,
+            "augmentation": { "name": "rotation", "angle_degrees": 172.5 },
+            "order": 2, "seed": 7, "steps": 180, "seconds": 12.5,
+            "adapter": { "name": "llvmpipe", "driver": "Mesa", "class": "cpu" },
+            "starts": [
+                { "start": { "angle_degrees": 120.0 }, "end": { "angle_degrees": 172.5 },
+                  "spread": 0.284, "image_AUROC": 0.988, "chosen": true },
+                { "start": { "angle_degrees": 30.0 }, "end": { "angle_degrees": null },
+                  "spread": 0.0, "image_AUROC": null, "chosen": false },
+            ],
+        });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), expected);
+        let mut read: Outcome = serde_json::from_str(&text).unwrap();
+        assert!(read.starts[1].end["angle_degrees"].is_nan());
+        read.starts[1] = outcome().starts[0].clone();
+        assert_eq!(read.augmentation, outcome().augmentation);
+    }
+
+    #[test]
+    fn a_folder_is_finished_when_it_has_a_result() {
+        let folder = folder("again");
+        folder.write_result(&outcome()).unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing partial is left");
+        let again = RunFolder::create(folder.path()).unwrap();
+        assert_eq!(fs::read_dir(again.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_failed_write_names_the_file() {
+        let folder = folder("gone");
+        fs::remove_dir_all(folder.path()).unwrap();
+        let message = folder.write_metrics(&[]).unwrap_err().to_string();
+        assert!(message.contains("metrics.csv: check that the folder"), "{message}");
+    }
+
+    #[test]
+    fn metrics_have_a_row_a_step() {
+        let step = |start, outer| Step { start, step: 3, inner: 0.7, outer, setting: patch(45.0, 0.1, 1.5) };
+        let text = String::from_utf8(metrics(&[step(0, None), step(1, Some(0.25))]).unwrap()).unwrap();
+        let expected =
+            "start,step,inner,outer,angle_degrees,area,aspect\n0,3,0.7,,45,0.1,1.5\n1,3,0.7,0.25,45,0.1,1.5\n";
+        assert_eq!(text, expected);
+        let other = Step { setting: angle(1.0), ..step(0, None) };
+        assert!(metrics(&[step(0, None), other]).is_err());
+    }
+
+    #[test]
+    fn curves_are_drawn_of_whatever_there_is() {
+        let folder = folder("curves");
+        let step = |step, inner| Step { start: 1, step, inner, outer: None, setting: angle(f64::from(inner)) };
+        for steps in [vec![], vec![step(0, 0.5)], vec![step(0, f32::NAN), step(1, f32::INFINITY)]] {
+            folder.write_curves(&outcome(), &steps).unwrap();
+        }
+        let picture = image::open(folder.path().join("curves.png")).unwrap();
+        assert_eq!(picture.width(), 1200);
+    }
+
+    #[test]
+    fn the_table_marks_the_kept_start() {
+        let starts = [
+            start(angle(120.0), angle(171.6), 0.28412, Some(0.9876), true),
+            start(angle(30.0), angle(344.0), 0.07, None, false),
+        ];
+        let expected =
+            "   start     end   spread  AUROC\n*  120°   →  172°  0.284   0.988\n   30°    →  344°  0.070   n/a\n";
+        assert_eq!(Table(&starts).to_string(), expected);
+        assert_eq!(plain(&patch(46.2, 0.0142, 5.2)), "46°, area 0.0142, aspect 5.20");
+    }
+}

@@ -1,0 +1,262 @@
+//! How anomalous an embedding is, how well scores tell anomalies apart, and how far they spread. All in f64.
+
+/// Why no score could be made of these embeddings.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ScoreError {
+    /// An embedding holds an infinity or a NaN.
+    #[error("row {row} of the training embeddings is not finite: the encoder diverged, lower its learning rate")]
+    NotFinite { row: usize },
+    /// The covariance has no inverse: up to `feature`, counted from 0, the features depend on each other or are constant.
+    #[error(
+        "the covariance of {rows} training embeddings is singular at feature {feature}: \
+         the encoder has collapsed, or there are too few different pictures"
+    )]
+    Singular { rows: usize, feature: usize },
+}
+
+/// The Mahalanobis distance to a cloud of rows, under the covariance estimate of Ledoit and Wolf, "A well-conditioned
+/// estimator for large-dimensional covariance matrices" (2004): the sample covariance drawn towards a multiple of the
+/// identity, by the share that minimises the expected squared error.
+#[derive(Clone, Debug)]
+pub struct LedoitWolf {
+    mean: Vec<f64>,
+    /// L of covariance = L·Lᵀ, `[features, features]` row-major; only the lower triangle means anything.
+    root: Vec<f64>,
+    shrinkage: f64,
+}
+
+impl LedoitWolf {
+    /// Fits mean and covariance to `rows`, `[N, features]` row-major. With S the biased sample covariance, p the number
+    /// of features, μ = tr S / p and x the centred rows:
+    ///
+    /// `d² = ‖S − μI‖² / p`, `b² = (Σₙ ‖xₙ‖⁴ / N − ‖S‖²) / (pN)`, `ρ = min(b², d²) / d²`, covariance `(1 − ρ)S + ρμI`.
+    ///
+    /// # Errors
+    /// When a row is not finite, or the rows are constant (or so nearly that the covariance has no inverse).
+    ///
+    /// # Panics
+    /// When `rows` is empty or no whole number of rows.
+    pub fn fit(rows: &[f64], features: usize) -> Result<Self, ScoreError> {
+        assert!(
+            features > 0 && !rows.is_empty() && rows.len().is_multiple_of(features),
+            "{} numbers are no rows of {features} features",
+            rows.len()
+        );
+        if let Some(index) = rows.iter().position(|value| !value.is_finite()) {
+            return Err(ScoreError::NotFinite { row: index / features });
+        }
+        let (count, p) = (rows.len() / features, features as f64);
+        let n = count as f64;
+
+        let mut mean = vec![0.0; features];
+        for row in rows.chunks_exact(features) {
+            mean.iter_mut().zip(row).for_each(|(mean, value)| *mean += value / n);
+        }
+
+        // Lower triangle of S, and Σₙ ‖xₙ‖⁴.
+        let mut covariance = vec![0.0; features * features];
+        let mut fourth = 0.0;
+        for row in rows.chunks_exact(features) {
+            let centred: Vec<f64> = row.iter().zip(&mean).map(|(value, mean)| value - mean).collect();
+            for (i, &left) in centred.iter().enumerate() {
+                let line = &mut covariance[i * features..=i * features + i];
+                line.iter_mut().zip(&centred).for_each(|(sum, right)| *sum += left * right / n);
+            }
+            fourth += centred.iter().map(|value| value * value).sum::<f64>().powi(2);
+        }
+
+        let diagonal = |i: usize| i * features + i;
+        let mu = (0..features).map(|i| covariance[diagonal(i)]).sum::<f64>() / p;
+        let (mut square, mut deviation) = (0.0, 0.0);
+        for i in 0..features {
+            let off: f64 = covariance[i * features..diagonal(i)].iter().map(|value| 2.0 * value * value).sum();
+            square += off + covariance[diagonal(i)].powi(2);
+            deviation += off + (covariance[diagonal(i)] - mu).powi(2);
+        }
+        let d2 = deviation / p;
+        let b2 = (fourth / n - square) / (p * n);
+        // A covariance that is a multiple of the identity already, as that of one feature is, is its own target.
+        let shrinkage = if d2 > 0.0 { b2.min(d2) / d2 } else { 0.0 };
+
+        covariance.iter_mut().for_each(|value| *value *= 1.0 - shrinkage);
+        (0..features).for_each(|i| covariance[diagonal(i)] += shrinkage * mu);
+
+        // Rows that are all alike still differ by rounding from their mean; that is no covariance to divide by.
+        let largest = rows.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+        let floor = (f64::EPSILON * largest).powi(2).max(f64::EPSILON * p * mu);
+        cholesky(&mut covariance, features, floor)
+            .map_err(|feature| ScoreError::Singular { rows: count, feature })
+            .map(|()| LedoitWolf { mean, root: covariance, shrinkage })
+    }
+
+    /// ρ, the share of the identity in the covariance: between 0 and 1.
+    pub fn shrinkage(&self) -> f64 {
+        self.shrinkage
+    }
+
+    /// The distance of each of `rows`, `[M, features]` row-major: M scores, in standard deviations. A row that is not
+    /// finite has a score that is not.
+    ///
+    /// # Panics
+    /// When `rows` is no whole number of rows.
+    pub fn score(&self, rows: &[f64]) -> Vec<f64> {
+        let features = self.mean.len();
+        assert!(rows.len().is_multiple_of(features), "{} numbers are no rows of {features} features", rows.len());
+        // vᵀ(L·Lᵀ)⁻¹v = ‖L⁻¹v‖², by forward substitution.
+        let mut solved = vec![0.0; features];
+        rows.chunks_exact(features)
+            .map(|row| {
+                for i in 0..features {
+                    let line = &self.root[i * features..=i * features + i];
+                    let known: f64 = line.iter().zip(&solved[..i]).map(|(factor, value)| factor * value).sum();
+                    solved[i] = (row[i] - self.mean[i] - known) / line[i];
+                }
+                solved.iter().map(|value| value * value).sum::<f64>().sqrt()
+            })
+            .collect()
+    }
+}
+
+/// Replaces the lower triangle of a symmetric `[size, size]` matrix by L with L·Lᵀ = matrix, or says at which pivot,
+/// at or below `floor` or not finite, this failed.
+fn cholesky(matrix: &mut [f64], size: usize, floor: f64) -> Result<(), usize> {
+    for row in 0..size {
+        let (above, rest) = matrix.split_at_mut(row * size);
+        let line = &mut rest[..=row];
+        for column in 0..row {
+            let other = &above[column * size..=column * size + column];
+            let known: f64 = line.iter().zip(&other[..column]).map(|(left, right)| left * right).sum();
+            line[column] = (line[column] - known) / other[column];
+        }
+        let pivot = line[row] - line[..row].iter().map(|value| value * value).sum::<f64>();
+        if !(pivot.is_finite() && pivot > floor) {
+            return Err(row);
+        }
+        line[row] = pivot.sqrt();
+    }
+    Ok(())
+}
+
+/// Area under the ROC curve, as Mann and Whitney's statistic: the share of pairs of an anomaly (`true`) and a normal
+/// (`false`) in which the anomaly has the higher score, a tie counted half. `None` when there is but one class, or a
+/// score is not finite.
+///
+/// # Panics
+/// When there is not one label a score.
+pub fn auroc(scores: &[f64], labels: &[bool]) -> Option<f64> {
+    assert_eq!(scores.len(), labels.len(), "one label a score");
+    let anomalies = labels.iter().filter(|&&label| label).count();
+    let normals = labels.len() - anomalies;
+    if anomalies == 0 || normals == 0 || scores.iter().any(|score| !score.is_finite()) {
+        return None;
+    }
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+
+    // Wins are counted in halves, so that the sum is exact.
+    let (mut lower, mut halves) = (0, 0);
+    for tied in order.chunk_by(|&a, &b| scores[a] == scores[b]) {
+        let above = tied.iter().filter(|&&index| labels[index]).count();
+        let level = tied.len() - above;
+        halves += above * (2 * lower + level);
+        lower += level;
+    }
+    Some(halves as f64 / (2 * anomalies * normals) as f64)
+}
+
+/// How far scores, none of them negative, lie apart whatever their scale: variance / mean². Of several runs the one
+/// whose validation scores spread most is kept; a run whose scores are all alike, or not finite, has spread 0 and is
+/// never preferred.
+pub fn spread(scores: &[f64]) -> f64 {
+    let n = scores.len() as f64;
+    let mean = scores.iter().sum::<f64>() / n;
+    let spread = scores.iter().map(|score| (score / mean - 1.0).powi(2)).sum::<f64>() / n;
+    if spread.is_finite() { spread } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::SafeTensors;
+
+    fn close(found: &[f64], golden: &[f64], tolerance: f64) {
+        assert_eq!(found.len(), golden.len());
+        for (index, (found, golden)) in found.iter().zip(golden).enumerate() {
+            assert!((found - golden).abs() <= tolerance * golden.abs(), "{index}: {found} is not {golden}");
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_oracle() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels-tests/golden/oracle.safetensors");
+        let bytes = std::fs::read(path).expect("the golden vectors");
+        let goldens = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let read = |name: &str| -> Vec<f64> {
+            let tensor = goldens.tensor(name).expect("a golden vector");
+            tensor.data().chunks_exact(8).map(|word| f64::from_le_bytes(word.try_into().expect("8 bytes"))).collect()
+        };
+        let fitted = LedoitWolf::fit(&read("score/z_fit"), 6).unwrap();
+        close(&fitted.score(&read("score/z")), &read("score/score"), 1e-9);
+    }
+
+    /// x = ±1, ±3: S = 5 is its own target, so the distance is |x| / √5.
+    #[test]
+    fn one_feature_is_measured_in_standard_deviations() {
+        let fitted = LedoitWolf::fit(&[-3.0, -1.0, 1.0, 3.0], 1).unwrap();
+        assert_eq!(fitted.shrinkage(), 0.0);
+        close(&fitted.score(&[5.0, 0.0]), &[5f64.sqrt(), 0.0], 1e-14);
+    }
+
+    /// Rows (±2, 0), (0, ±1) have S = diag(2, ½), μ = 5/4, d² = 9/16, b² = (34/4 − 17/4) / 8 = 17/32, ρ = 17/18.
+    #[test]
+    fn shrinkage_agrees_with_paper_and_pencil() {
+        let fitted = LedoitWolf::fit(&[2., 0., -2., 0., 0., 1., 0., -1.], 2).unwrap();
+        close(&[fitted.shrinkage()], &[17.0 / 18.0], 1e-14);
+        let variance = 2.0 / 18.0 + 17.0 / 18.0 * 1.25;
+        close(&fitted.score(&[3.0, 0.0]), &[(9.0f64 / variance).sqrt()], 1e-14);
+    }
+
+    #[test]
+    fn a_dead_feature_and_few_rows_do_no_harm() {
+        let fitted = LedoitWolf::fit(&[1., 0., 2., 0., 4., 0.], 2).unwrap();
+        assert!(fitted.score(&[2.0, 1.0])[0] > fitted.score(&[2.0, 0.0])[0]);
+    }
+
+    #[test]
+    fn useless_embeddings_are_refused() {
+        let constant = [0.1, 0.7, 0.3].repeat(7);
+        assert_eq!(LedoitWolf::fit(&constant, 3).unwrap_err(), ScoreError::Singular { rows: 7, feature: 0 });
+        assert_eq!(LedoitWolf::fit(&[1.0, 2.0], 2).unwrap_err(), ScoreError::Singular { rows: 1, feature: 0 });
+        let diverged = [1.0, 2.0, 3.0, f64::NAN];
+        assert_eq!(LedoitWolf::fit(&diverged, 2).unwrap_err(), ScoreError::NotFinite { row: 1 });
+        assert!(LedoitWolf::fit(&[1e200, 1e-200, -1e200, 0.0], 2).is_err(), "an overflow is no covariance");
+    }
+
+    #[test]
+    fn auroc_by_hand() {
+        let labels = [false, false, true, true];
+        assert_eq!(auroc(&[0.1, 0.4, 0.35, 0.8], &labels), Some(0.75));
+        assert_eq!(auroc(&[1.0, 2.0, 3.0, 4.0], &labels), Some(1.0));
+        assert_eq!(auroc(&[4.0, 3.0, 2.0, 1.0], &labels), Some(0.0));
+        assert_eq!(auroc(&[1.0, 2.0, 2.0, 3.0], &labels), Some(0.875));
+        assert_eq!(auroc(&[7.0; 4], &labels), Some(0.5));
+        assert_eq!(auroc(&[0.0, -0.0], &[false, true]), Some(0.5));
+    }
+
+    #[test]
+    fn auroc_of_nothing_to_compare_is_none() {
+        assert_eq!(auroc(&[1.0, 2.0], &[true, true]), None);
+        assert_eq!(auroc(&[1.0, 2.0], &[false, false]), None);
+        assert_eq!(auroc(&[], &[]), None);
+        assert_eq!(auroc(&[1.0, f64::NAN], &[false, true]), None);
+        assert_eq!(auroc(&[1.0, f64::INFINITY], &[false, true]), None);
+    }
+
+    #[test]
+    fn spread_has_no_scale() {
+        close(&[spread(&[1.0, 3.0]), spread(&[10.0, 30.0])], &[0.25, 0.25], 1e-14);
+        for useless in [&[2.0, 2.0][..], &[0.0, 0.0], &[], &[1.0, f64::NAN], &[1.0, f64::INFINITY]] {
+            assert_eq!(spread(useless), 0.0);
+        }
+    }
+}

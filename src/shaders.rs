@@ -1,0 +1,83 @@
+//! The WGSL files and their specialisation.
+
+use crate::kernel::Kernel;
+
+macro_rules! sources {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")))),*]
+    };
+}
+
+/// Every kernel's name and text. A test holds the list against the folder.
+pub const SOURCES: &[(&str, &str)] = sources![
+    "conv2d/input",
+    "conv2d/input_broadcast",
+    "conv2d/kernel",
+    "conv2d/kernel_broadcast",
+    "conv2d/output",
+    "conv2d/output_broadcast",
+    "cutdiff/mask",
+    "cutdiff/mask_vjp",
+    "elementwise/binary",
+    "elementwise/unary",
+    "layout/broadcast",
+    "layout/concat",
+    "layout/pad",
+    "layout/slice",
+    "matmul/product",
+    "matmul/product_broadcast",
+    "optimiser/adam",
+    "pool/mean",
+    "pool/mean_vjp",
+    "random/uniform",
+    "reduce/sum",
+    "reduce/sum_row",
+    "warp/affine",
+    "warp/affine_image_vjp",
+    "warp/affine_matrix_vjp",
+];
+
+/// Why a kernel has no WGSL.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SpecialiseError {
+    #[error("there is no shaders/{0}.wgsl")]
+    NoSuchShader(&'static str),
+    #[error("shaders/{shader}.wgsl declares no `const {constant}: {ty}`")]
+    NoSuchConstant { shader: &'static str, constant: &'static str, ty: &'static str },
+}
+
+/// The kernel's text with the initialisers of its constants replaced.
+///
+/// # Errors
+/// When the file, or a constant in it of the value's type, does not exist.
+pub fn specialise(kernel: &Kernel) -> Result<String, SpecialiseError> {
+    let (_, source) =
+        SOURCES.iter().find(|(name, _)| *name == kernel.name).ok_or(SpecialiseError::NoSuchShader(kernel.name))?;
+    let mut source = source.to_string();
+    for &(constant, value) in &kernel.constants {
+        let ty = value.type_name();
+        let declaration = format!("\nconst {constant}: {ty} = ");
+        let start = source.find(&declaration).map(|at| at + declaration.len());
+        let range = start.and_then(|start| source[start..].find(';').map(|length| start..start + length));
+        let range = range.ok_or(SpecialiseError::NoSuchConstant { shader: kernel.name, constant, ty })?;
+        source.replace_range(range, &value.to_string());
+    }
+    Ok(source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_replaced_and_unknown_ones_refused() {
+        let text = specialise(&Kernel::new("elementwise/unary").constant("FUNCTION", 7u32)).unwrap();
+        assert!(text.contains("\nconst FUNCTION: u32 = 7u;\n"));
+
+        let unknown = specialise(&Kernel::new("elementwise/unary").constant("FUNCTIN", 7u32));
+        assert!(matches!(unknown, Err(SpecialiseError::NoSuchConstant { constant: "FUNCTIN", .. })));
+        let of_other_type = specialise(&Kernel::new("elementwise/unary").constant("FUNCTION", 7.0f32));
+        assert!(matches!(of_other_type, Err(SpecialiseError::NoSuchConstant { ty: "f32", .. })));
+        assert_eq!(specialise(&Kernel::new("no/such")), Err(SpecialiseError::NoSuchShader("no/such")));
+    }
+}
