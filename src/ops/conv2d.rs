@@ -50,7 +50,10 @@ impl Geometry {
         };
         match (along(0), along(1)) {
             (Some(p), Some(q)) => Ok([p, q]),
-            _ => Err(format!("a window of {:?} in {:?} pixels padded by {}", self.window, self.image, self.padding)),
+            _ => Err(format!(
+                "a window of {:?} in {:?} pixels padded by {}",
+                self.window, self.image, self.padding
+            )),
         }
     }
 
@@ -92,7 +95,14 @@ struct Problem {
 impl Problem {
     /// Calls `term` with the indices into x, w and y of every term of the trilinear form.
     fn for_each_term(&self, mut term: impl FnMut(usize, usize, usize)) {
-        let Problem { n, c, k, p, q, geometry } = *self;
+        let Problem {
+            n,
+            c,
+            k,
+            p,
+            q,
+            geometry,
+        } = *self;
         let ([h, w], [r, s]) = (geometry.image, geometry.window);
         let (rows, columns) = (geometry.meetings(0, p), geometry.meetings(1, q));
         for image in 0..n {
@@ -112,7 +122,10 @@ impl Problem {
 
 impl Conv2d {
     fn with(&self, solve_for: Role) -> Self {
-        Conv2d { solve_for, geometry: self.geometry }
+        Conv2d {
+            solve_for,
+            geometry: self.geometry,
+        }
     }
 
     fn problem(&self, inputs: &[&Shape]) -> Result<Problem, String> {
@@ -121,7 +134,9 @@ impl Conv2d {
         let [p, q] = geometry.output()?;
         let expect = |operand: &str, axes: &[usize], expected: [usize; 2]| match axes == expected {
             true => Ok(()),
-            false => Err(format!("{operand} has extents {axes:?} where {geometry:?} needs {expected:?}")),
+            false => Err(format!(
+                "{operand} has extents {axes:?} where {geometry:?} needs {expected:?}"
+            )),
         };
         let same = |axis: &str, first: usize, second: usize| match first == second {
             true => Ok(()),
@@ -132,19 +147,40 @@ impl Conv2d {
                 expect("x", &first[2..], geometry.image)?;
                 expect("w", &second[2..], geometry.window)?;
                 same("C", first[1], second[1])?;
-                Ok(Problem { n: first[0], c: first[1], k: second[0], p, q, geometry })
+                Ok(Problem {
+                    n: first[0],
+                    c: first[1],
+                    k: second[0],
+                    p,
+                    q,
+                    geometry,
+                })
             }
             Role::Input => {
                 expect("ȳ", &first[2..], [p, q])?;
                 expect("w", &second[2..], geometry.window)?;
                 same("K", first[1], second[0])?;
-                Ok(Problem { n: first[0], c: second[1], k: first[1], p, q, geometry })
+                Ok(Problem {
+                    n: first[0],
+                    c: second[1],
+                    k: first[1],
+                    p,
+                    q,
+                    geometry,
+                })
             }
             Role::Kernel => {
                 expect("x", &first[2..], geometry.image)?;
                 expect("ȳ", &second[2..], [p, q])?;
                 same("N", first[0], second[0])?;
-                Ok(Problem { n: first[0], c: first[1], k: second[1], p, q, geometry })
+                Ok(Problem {
+                    n: first[0],
+                    c: first[1],
+                    k: second[1],
+                    p,
+                    q,
+                    geometry,
+                })
             }
         }
     }
@@ -175,7 +211,14 @@ impl Primitive for Conv2d {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let Problem { n, c, k, p, q, geometry } = self.problem(inputs)?;
+        let Problem {
+            n,
+            c,
+            k,
+            p,
+            q,
+            geometry,
+        } = self.problem(inputs)?;
         let ([h, w], [r, s]) = (geometry.image, geometry.window);
         Ok(match self.solve_for {
             Role::Output => [n, k, p, q],
@@ -190,13 +233,22 @@ impl Primitive for Conv2d {
         let mut solve = |role, first, second| Cotangent::Of(tape.push(self.with(role), &[first, second]));
         match self.solve_for {
             Role::Output => {
-                vec![solve(Role::Input, cotangent, inputs[1]), solve(Role::Kernel, inputs[0], cotangent)]
+                vec![
+                    solve(Role::Input, cotangent, inputs[1]),
+                    solve(Role::Kernel, inputs[0], cotangent),
+                ]
             }
             Role::Input => {
-                vec![solve(Role::Output, cotangent, inputs[1]), solve(Role::Kernel, cotangent, inputs[0])]
+                vec![
+                    solve(Role::Output, cotangent, inputs[1]),
+                    solve(Role::Kernel, cotangent, inputs[0]),
+                ]
             }
             Role::Kernel => {
-                vec![solve(Role::Input, inputs[1], cotangent), solve(Role::Output, inputs[0], cotangent)]
+                vec![
+                    solve(Role::Input, inputs[1], cotangent),
+                    solve(Role::Output, inputs[0], cotangent),
+                ]
             }
         }
     }
@@ -214,10 +266,19 @@ impl Primitive for Conv2d {
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let magnitudes: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
-        let absolute = [0, 1].map(|index| Array { shape: inputs[index].shape, data: &magnitudes[index] });
+        let magnitudes: Vec<Vec<f64>> = inputs
+            .iter()
+            .map(|input| input.data.iter().map(|v| v.abs()).collect())
+            .collect();
+        let absolute = [0, 1].map(|index| Array {
+            shape: inputs[index].shape,
+            data: &magnitudes[index],
+        });
         let terms = self.terms(&self.accepted(&[inputs[0].shape, inputs[1].shape]));
-        self.eval(&absolute, output).into_iter().map(|sum| sum_bound(terms, sum)).collect()
+        self.eval(&absolute, output)
+            .into_iter()
+            .map(|sum| sum_bound(terms, sum))
+            .collect()
     }
 
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
@@ -225,13 +286,20 @@ impl Primitive for Conv2d {
         match (self.solve_for, class) {
             (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem),
             (Role::Output | Role::Input, DeviceClass::Cpu) => self.broadcast(&problem),
-            (Role::Kernel, DeviceClass::Gpu) => kernel_tiled(&problem),
+            (Role::Kernel, DeviceClass::Gpu) => kernel_shared_sum(&problem),
             (Role::Kernel, DeviceClass::Cpu) => kernel_broadcast(&problem),
         }
     }
 
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
-        let Problem { n, c, k, p, q, geometry } = self.accepted(inputs);
+        let Problem {
+            n,
+            c,
+            k,
+            p,
+            q,
+            geometry,
+        } = self.accepted(inputs);
         let [r, s] = geometry.window;
         2 * (n * k * p * q) as u64 * (c * r * s) as u64
     }
@@ -261,8 +329,9 @@ fn even_tile(length: usize, most: usize) -> usize {
 /// Lanes of a CPU driver's SIMD unit, and so the workgroup size of the broadcast kernels.
 const LANES: usize = 8;
 
-/// Multiply-adds that an innermost body may be unrolled to: compile time grows with it.
-const UNROLLED: usize = 320;
+/// Pixels of a tile in the broadcast kernels. Each load is unrolled to some 150 instructions by lavapipe of Mesa 25, so
+/// that larger bodies outgrow the instruction cache, and compile slowly.
+const TILE: usize = 16;
 
 impl Conv2d {
     /// Implicit GEMM: rows are the output's channels, columns its pixels.
@@ -288,28 +357,46 @@ impl Conv2d {
 
     /// Output channels along the lanes, or images where there are too few channels, and a tile of pixels in each lane.
     fn broadcast(&self, problem: &Problem) -> Kernel {
-        let Geometry { image, window: [r, s], stride, .. } = problem.geometry;
-        let (name, channels, [rows, columns], multiple) = match self.solve_for {
-            Role::Output => ("conv2d/output_broadcast", problem.k, [problem.p, problem.q], 1),
-            _ => ("conv2d/input_broadcast", problem.c, image, stride),
+        let Geometry { image, stride, .. } = problem.geometry;
+        let (name, micro_name, channels, [rows, columns], step) = match self.solve_for {
+            Role::Output => (
+                "conv2d/output_broadcast",
+                "MICRO_K",
+                problem.k,
+                [problem.p, problem.q],
+                1,
+            ),
+            _ => ("conv2d/input_broadcast", "MICRO_C", problem.c, image, stride),
         };
-        let channel_lanes = if channels < LANES / 2 { 1 } else { LANES };
-        let tile_rows = even_tile(rows, 4).next_multiple_of(multiple);
-        let tile_columns = even_tile(columns, 8).next_multiple_of(multiple);
-        let window_rows = if tile_rows * tile_columns * r * s <= UNROLLED * multiple * multiple { r } else { 1 };
+        let channel_lanes = if channels >= LANES || problem.n < LANES {
+            LANES
+        } else {
+            1
+        };
+        let micro = channels.div_ceil(channel_lanes).min(4);
+        let tile_columns = even_tile(columns, 8).next_multiple_of(step);
+        // A pixel of y meets `stride` columns of x, and one of x̄ only so small a part of ȳ.
+        let area = if self.solve_for == Role::Output {
+            TILE.div_ceil(stride)
+        } else {
+            TILE * stride
+        };
+        let tile_rows = even_tile(rows.div_ceil(step), area.div_ceil(tile_columns));
+        let row_tiles = rows.div_ceil(step * tile_rows) * step;
         let images = problem.n.div_ceil(LANES / channel_lanes);
         let mut kernel = specialise(name, problem)
             .constant("CHANNEL_LANES", channel_lanes)
+            .constant(micro_name, micro)
             .constant("TILE_ROWS", tile_rows)
             .constant("TILE_COLUMNS", tile_columns)
-            .constant("WINDOW_ROWS", window_rows)
-            .over(images * rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns), 1);
-        kernel.workgroups[2] = channels.div_ceil(channel_lanes) as u32;
+            .over(images * row_tiles * columns.div_ceil(tile_columns), 1);
+        kernel.workgroups[2] = channels.div_ceil(channel_lanes * micro) as u32;
         kernel
     }
 }
 
-fn kernel_tiled(problem: &Problem) -> Kernel {
+/// Few long sums: the invocations of a workgroup share each of them.
+fn kernel_shared_sum(problem: &Problem) -> Kernel {
     let [r, s] = problem.geometry.window;
     // 72 accumulators a thread at most, unless a single window row of one channel has more.
     let window_rows = if r * s <= 9 { r } else { 1 };
@@ -320,22 +407,24 @@ fn kernel_tiled(problem: &Problem) -> Kernel {
         .constant("MICRO_K", micro_k)
         .constant("MICRO_C", micro_c)
         .constant("WINDOW_ROWS", window_rows)
-        .grid([problem.c.div_ceil(micro_c), problem.k.div_ceil(micro_k), r / window_rows])
+        .grid([
+            problem.c.div_ceil(micro_c),
+            problem.k.div_ceil(micro_k),
+            r / window_rows,
+        ])
 }
 
+/// Output channels along the lanes, and a window row a workgroup.
 fn kernel_broadcast(problem: &Problem) -> Kernel {
-    let [r, s] = problem.geometry.window;
+    let [r, _] = problem.geometry.window;
     let tile_columns = even_tile(problem.q, 8);
-    let channel_groups = problem.k.div_ceil(LANES);
-    // One workgroup is one core's work; a single input channel is worth splitting by window rows.
-    let window_rows = if r * s * tile_columns > UNROLLED || channel_groups * problem.c < 4 { 1 } else { r };
-    let micro_c = (UNROLLED / (window_rows * s * tile_columns)).clamp(1, 4);
-    let micro_c = even_tile(problem.c, micro_c);
+    let micro_k = problem.k.div_ceil(LANES).min(2);
+    let micro_c = (4 / micro_k).min(problem.c);
     specialise("conv2d/kernel_broadcast", problem)
+        .constant("MICRO_K", micro_k)
         .constant("MICRO_C", micro_c)
         .constant("TILE_COLUMNS", tile_columns)
-        .constant("WINDOW_ROWS", window_rows)
-        .grid([problem.c.div_ceil(micro_c), channel_groups, r / window_rows])
+        .grid([problem.c.div_ceil(micro_c), problem.k.div_ceil(LANES * micro_k), r])
 }
 
 impl Tape {
@@ -346,9 +435,24 @@ impl Tape {
     /// # Panics
     /// When an operand does not have four axes, the channels differ, or the window does not fit.
     pub fn conv2d(&mut self, x: Value, w: Value, stride: usize, padding: usize) -> Value {
-        let axes = |value: Value| self.shape(value).images().unwrap_or_else(|reason| panic!("conv2d: {reason}"));
+        let axes = |value: Value| {
+            self.shape(value)
+                .images()
+                .unwrap_or_else(|reason| panic!("conv2d: {reason}"))
+        };
         let ([_, _, h, width], [_, _, r, s]) = (axes(x), axes(w));
-        let geometry = Geometry { image: [h, width], window: [r, s], stride, padding };
-        self.push(Conv2d { solve_for: Role::Output, geometry }, &[x, w])
+        let geometry = Geometry {
+            image: [h, width],
+            window: [r, s],
+            stride,
+            padding,
+        };
+        self.push(
+            Conv2d {
+                solve_for: Role::Output,
+                geometry,
+            },
+            &[x, w],
+        )
     }
 }
