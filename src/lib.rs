@@ -1,8 +1,11 @@
+pub mod augment;
 pub mod check;
 pub mod data;
 pub mod gpu;
 pub mod kernel;
 pub mod measure;
+pub mod loss;
+pub mod nn;
 pub mod ops;
 pub mod peak;
 pub mod philox;
@@ -11,5 +14,6 @@ pub mod reference;
 pub mod report;
 pub mod score;
 pub mod shaders;
+pub mod ssad;
 pub mod tape;
 pub mod tensor;
