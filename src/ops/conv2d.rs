@@ -50,10 +50,7 @@ impl Geometry {
         };
         match (along(0), along(1)) {
             (Some(p), Some(q)) => Ok([p, q]),
-            _ => Err(format!(
-                "a window of {:?} in {:?} pixels padded by {}",
-                self.window, self.image, self.padding
-            )),
+            _ => Err(format!("a window of {:?} in {:?} pixels padded by {}", self.window, self.image, self.padding)),
         }
     }
 
@@ -95,14 +92,7 @@ struct Problem {
 impl Problem {
     /// Calls `term` with the indices into x, w and y of every term of the trilinear form.
     fn for_each_term(&self, mut term: impl FnMut(usize, usize, usize)) {
-        let Problem {
-            n,
-            c,
-            k,
-            p,
-            q,
-            geometry,
-        } = *self;
+        let Problem { n, c, k, p, q, geometry } = *self;
         let ([h, w], [r, s]) = (geometry.image, geometry.window);
         let (rows, columns) = (geometry.meetings(0, p), geometry.meetings(1, q));
         for image in 0..n {
@@ -122,10 +112,7 @@ impl Problem {
 
 impl Conv2d {
     fn with(&self, solve_for: Role) -> Self {
-        Conv2d {
-            solve_for,
-            geometry: self.geometry,
-        }
+        Conv2d { solve_for, geometry: self.geometry }
     }
 
     fn problem(&self, inputs: &[&Shape]) -> Result<Problem, String> {
@@ -134,9 +121,7 @@ impl Conv2d {
         let [p, q] = geometry.output()?;
         let expect = |operand: &str, axes: &[usize], expected: [usize; 2]| match axes == expected {
             true => Ok(()),
-            false => Err(format!(
-                "{operand} has extents {axes:?} where {geometry:?} needs {expected:?}"
-            )),
+            false => Err(format!("{operand} has extents {axes:?} where {geometry:?} needs {expected:?}")),
         };
         let same = |axis: &str, first: usize, second: usize| match first == second {
             true => Ok(()),
@@ -147,40 +132,19 @@ impl Conv2d {
                 expect("x", &first[2..], geometry.image)?;
                 expect("w", &second[2..], geometry.window)?;
                 same("C", first[1], second[1])?;
-                Ok(Problem {
-                    n: first[0],
-                    c: first[1],
-                    k: second[0],
-                    p,
-                    q,
-                    geometry,
-                })
+                Ok(Problem { n: first[0], c: first[1], k: second[0], p, q, geometry })
             }
             Role::Input => {
                 expect("ȳ", &first[2..], [p, q])?;
                 expect("w", &second[2..], geometry.window)?;
                 same("K", first[1], second[0])?;
-                Ok(Problem {
-                    n: first[0],
-                    c: second[1],
-                    k: first[1],
-                    p,
-                    q,
-                    geometry,
-                })
+                Ok(Problem { n: first[0], c: second[1], k: first[1], p, q, geometry })
             }
             Role::Kernel => {
                 expect("x", &first[2..], geometry.image)?;
                 expect("ȳ", &second[2..], [p, q])?;
                 same("N", first[0], second[0])?;
-                Ok(Problem {
-                    n: first[0],
-                    c: first[1],
-                    k: second[1],
-                    p,
-                    q,
-                    geometry,
-                })
+                Ok(Problem { n: first[0], c: first[1], k: second[1], p, q, geometry })
             }
         }
     }
@@ -211,14 +175,7 @@ impl Primitive for Conv2d {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let Problem {
-            n,
-            c,
-            k,
-            p,
-            q,
-            geometry,
-        } = self.problem(inputs)?;
+        let Problem { n, c, k, p, q, geometry } = self.problem(inputs)?;
         let ([h, w], [r, s]) = (geometry.image, geometry.window);
         Ok(match self.solve_for {
             Role::Output => [n, k, p, q],
@@ -233,22 +190,13 @@ impl Primitive for Conv2d {
         let mut solve = |role, first, second| Cotangent::Of(tape.push(self.with(role), &[first, second]));
         match self.solve_for {
             Role::Output => {
-                vec![
-                    solve(Role::Input, cotangent, inputs[1]),
-                    solve(Role::Kernel, inputs[0], cotangent),
-                ]
+                vec![solve(Role::Input, cotangent, inputs[1]), solve(Role::Kernel, inputs[0], cotangent)]
             }
             Role::Input => {
-                vec![
-                    solve(Role::Output, cotangent, inputs[1]),
-                    solve(Role::Kernel, cotangent, inputs[0]),
-                ]
+                vec![solve(Role::Output, cotangent, inputs[1]), solve(Role::Kernel, cotangent, inputs[0])]
             }
             Role::Kernel => {
-                vec![
-                    solve(Role::Input, inputs[1], cotangent),
-                    solve(Role::Output, inputs[0], cotangent),
-                ]
+                vec![solve(Role::Input, inputs[1], cotangent), solve(Role::Output, inputs[0], cotangent)]
             }
         }
     }
@@ -266,19 +214,11 @@ impl Primitive for Conv2d {
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let magnitudes: Vec<Vec<f64>> = inputs
-            .iter()
-            .map(|input| input.data.iter().map(|v| v.abs()).collect())
-            .collect();
-        let absolute = [0, 1].map(|index| Array {
-            shape: inputs[index].shape,
-            data: &magnitudes[index],
-        });
+        let magnitudes: Vec<Vec<f64>> =
+            inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
+        let absolute = [0, 1].map(|index| Array { shape: inputs[index].shape, data: &magnitudes[index] });
         let terms = self.terms(&self.accepted(&[inputs[0].shape, inputs[1].shape]));
-        self.eval(&absolute, output)
-            .into_iter()
-            .map(|sum| sum_bound(terms, sum))
-            .collect()
+        self.eval(&absolute, output).into_iter().map(|sum| sum_bound(terms, sum)).collect()
     }
 
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
@@ -292,14 +232,7 @@ impl Primitive for Conv2d {
     }
 
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
-        let Problem {
-            n,
-            c,
-            k,
-            p,
-            q,
-            geometry,
-        } = self.accepted(inputs);
+        let Problem { n, c, k, p, q, geometry } = self.accepted(inputs);
         let [r, s] = geometry.window;
         2 * (n * k * p * q) as u64 * (c * r * s) as u64
     }
@@ -347,10 +280,8 @@ impl Conv2d {
             17..=32 => [32, 128],
             _ => [64, 64],
         };
-        let mut kernel = specialise(self.name(), problem)
-            .constant("TILE_M", tile_m)
-            .constant("TILE_N", tile_n)
-            .over(pixels, tile_n);
+        let mut kernel =
+            specialise(self.name(), problem).constant("TILE_M", tile_m).constant("TILE_N", tile_n).over(pixels, tile_n);
         kernel.workgroups[2] = channels.div_ceil(tile_m) as u32;
         kernel
     }
@@ -359,28 +290,14 @@ impl Conv2d {
     fn broadcast(&self, problem: &Problem) -> Kernel {
         let Geometry { image, stride, .. } = problem.geometry;
         let (name, micro_name, channels, [rows, columns], step) = match self.solve_for {
-            Role::Output => (
-                "conv2d/output_broadcast",
-                "MICRO_K",
-                problem.k,
-                [problem.p, problem.q],
-                1,
-            ),
+            Role::Output => ("conv2d/output_broadcast", "MICRO_K", problem.k, [problem.p, problem.q], 1),
             _ => ("conv2d/input_broadcast", "MICRO_C", problem.c, image, stride),
         };
-        let channel_lanes = if channels >= LANES || problem.n < LANES {
-            LANES
-        } else {
-            1
-        };
+        let channel_lanes = if channels >= LANES || problem.n < LANES { LANES } else { 1 };
         let micro = channels.div_ceil(channel_lanes).min(4);
         let tile_columns = even_tile(columns, 8).next_multiple_of(step);
         // A pixel of y meets `stride` columns of x, and one of x̄ only so small a part of ȳ.
-        let area = if self.solve_for == Role::Output {
-            TILE.div_ceil(stride)
-        } else {
-            TILE * stride
-        };
+        let area = if self.solve_for == Role::Output { TILE.div_ceil(stride) } else { TILE * stride };
         let tile_rows = even_tile(rows.div_ceil(step), area.div_ceil(tile_columns));
         let row_tiles = rows.div_ceil(step * tile_rows) * step;
         let images = problem.n.div_ceil(LANES / channel_lanes);
@@ -407,11 +324,7 @@ fn kernel_shared_sum(problem: &Problem) -> Kernel {
         .constant("MICRO_K", micro_k)
         .constant("MICRO_C", micro_c)
         .constant("WINDOW_ROWS", window_rows)
-        .grid([
-            problem.c.div_ceil(micro_c),
-            problem.k.div_ceil(micro_k),
-            r / window_rows,
-        ])
+        .grid([problem.c.div_ceil(micro_c), problem.k.div_ceil(micro_k), r / window_rows])
 }
 
 /// Output channels along the lanes, and a window row a workgroup.
@@ -435,24 +348,9 @@ impl Tape {
     /// # Panics
     /// When an operand does not have four axes, the channels differ, or the window does not fit.
     pub fn conv2d(&mut self, x: Value, w: Value, stride: usize, padding: usize) -> Value {
-        let axes = |value: Value| {
-            self.shape(value)
-                .images()
-                .unwrap_or_else(|reason| panic!("conv2d: {reason}"))
-        };
+        let axes = |value: Value| self.shape(value).images().unwrap_or_else(|reason| panic!("conv2d: {reason}"));
         let ([_, _, h, width], [_, _, r, s]) = (axes(x), axes(w));
-        let geometry = Geometry {
-            image: [h, width],
-            window: [r, s],
-            stride,
-            padding,
-        };
-        self.push(
-            Conv2d {
-                solve_for: Role::Output,
-                geometry,
-            },
-            &[x, w],
-        )
+        let geometry = Geometry { image: [h, width], window: [r, s], stride, padding };
+        self.push(Conv2d { solve_for: Role::Output, geometry }, &[x, w])
     }
 }

@@ -152,11 +152,11 @@ impl Primitive for UnaryMap {
 
     fn kernel(&self, _: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let (function, [p, q]) = self.0.selector();
-        Kernel::new("elementwise/unary")
-            .constant("FUNCTION", function)
-            .immediate("p", p)
-            .immediate("q", q)
-            .grid([row_groups(output.count(), class), 1, 1])
+        Kernel::new("elementwise/unary").constant("FUNCTION", function).immediate("p", p).immediate("q", q).grid([
+            row_groups(output.count(), class),
+            1,
+            1,
+        ])
     }
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {

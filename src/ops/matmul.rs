@@ -25,10 +25,7 @@ impl Matmul {
         }
         match k == inner {
             true => Ok([m, n, k]),
-            false => Err(format!(
-                "{:?} and {:?} do not agree in K under {self:?}",
-                inputs[0], inputs[1]
-            )),
+            false => Err(format!("{:?} and {:?} do not agree in K under {self:?}", inputs[0], inputs[1])),
         }
     }
 
@@ -70,16 +67,8 @@ impl Primitive for Matmul {
         for row in 0..m {
             for column in 0..n {
                 for inner in 0..k {
-                    let a = if self.transpose_a {
-                        a[inner * m + row]
-                    } else {
-                        a[row * k + inner]
-                    };
-                    let b = if self.transpose_b {
-                        b[column * k + inner]
-                    } else {
-                        b[inner * n + column]
-                    };
+                    let a = if self.transpose_a { a[inner * m + row] } else { a[row * k + inner] };
+                    let b = if self.transpose_b { b[column * k + inner] } else { b[inner * n + column] };
                     z[row * n + column] += a * b;
                 }
             }
@@ -89,18 +78,10 @@ impl Primitive for Matmul {
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let [_, _, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
-        let magnitudes: Vec<Vec<f64>> = inputs
-            .iter()
-            .map(|input| input.data.iter().map(|v| v.abs()).collect())
-            .collect();
-        let absolute = [0, 1].map(|index| Array {
-            shape: inputs[index].shape,
-            data: &magnitudes[index],
-        });
-        self.eval(&absolute, output)
-            .into_iter()
-            .map(|sum| sum_bound(k, sum))
-            .collect()
+        let magnitudes: Vec<Vec<f64>> =
+            inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
+        let absolute = [0, 1].map(|index| Array { shape: inputs[index].shape, data: &magnitudes[index] });
+        self.eval(&absolute, output).into_iter().map(|sum| sum_bound(k, sum)).collect()
     }
 
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
@@ -162,12 +143,6 @@ impl Tape {
     /// # Panics
     /// When an operand is not a matrix or K differs.
     pub fn matmul_transposed(&mut self, a: Value, transpose_a: bool, b: Value, transpose_b: bool) -> Value {
-        self.push(
-            Matmul {
-                transpose_a,
-                transpose_b,
-            },
-            &[a, b],
-        )
+        self.push(Matmul { transpose_a, transpose_b }, &[a, b])
     }
 }
