@@ -2,9 +2,11 @@
 
 mod device;
 mod executor;
+mod isolated;
 
 pub use device::{AdapterSummary, Choice, Device, adapters};
 pub use executor::{Executor, States};
+pub use isolated::Isolated;
 
 /// Why the device could not do what it was asked to.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

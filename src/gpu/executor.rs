@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::GpuError;
 use super::device::{Device, Pipeline};
+use crate::kernel::Kernel;
 use crate::plan::{Operand, Place, Plan, Step};
 use crate::tape::Value;
 use crate::tensor::{Shape, Tensor};
@@ -65,7 +66,7 @@ fn fits(name: &str, expected: &Shape, given: &Shape) -> Result<(), GpuError> {
     Err(GpuError::Shape { name: name.to_owned(), expected: expected.clone(), given: given.clone() })
 }
 
-fn read(device: &Device, buffer: &wgpu::Buffer, shape: &Shape, name: &str) -> Result<Tensor, GpuError> {
+pub(super) fn read(device: &Device, buffer: &wgpu::Buffer, shape: &Shape, name: &str) -> Result<Tensor, GpuError> {
     let at = || format!("the readback of {name}");
     let staging = device.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("readback"),
@@ -84,11 +85,19 @@ fn read(device: &Device, buffer: &wgpu::Buffer, shape: &Shape, name: &str) -> Re
 
 /// One dispatch, ready to be encoded.
 #[derive(Debug)]
-struct Dispatch {
+pub(super) struct Dispatch {
     pipeline: Arc<Pipeline>,
     bindings: wgpu::BindGroup,
     immediates: Vec<u8>,
     workgroups: [u32; 3],
+}
+
+impl Dispatch {
+    pub(super) fn new(pipeline: Arc<Pipeline>, bindings: wgpu::BindGroup, kernel: &Kernel) -> Self {
+        let words: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
+        let immediates = bytemuck::cast_slice(&words).to_vec();
+        Dispatch { pipeline, bindings, immediates, workgroups: kernel.workgroups }
+    }
 }
 
 /// A plan bound to buffers on a device.
@@ -172,13 +181,7 @@ impl Executor {
             entries: &entries,
         });
         self.device.check(|| format!("the binding of {}", describe(step)))?;
-        let words: Vec<u32> = step.kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
-        Ok(Dispatch {
-            pipeline,
-            bindings,
-            immediates: bytemuck::cast_slice(&words).to_vec(),
-            workgroups: step.kernel.workgroups,
-        })
+        Ok(Dispatch::new(pipeline, bindings, &step.kernel))
     }
 
     fn buffer(&self, place: &Place) -> &wgpu::Buffer {
@@ -265,7 +268,7 @@ impl Executor {
     }
 }
 
-fn encode(pass: &mut wgpu::ComputePass, dispatch: &Dispatch) {
+pub(super) fn encode(pass: &mut wgpu::ComputePass, dispatch: &Dispatch) {
     pass.set_pipeline(&dispatch.pipeline.pipeline);
     pass.set_bind_group(0, &dispatch.bindings, &[]);
     if !dispatch.immediates.is_empty() {
