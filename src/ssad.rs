@@ -247,10 +247,8 @@ impl TrainingStep {
         let rates_a = t.feed("rates_a", [3]);
 
         let parameters = config.detector.parameters(&mut Stream::new(config.seed, stream::PARAMETERS));
-        let theta: Vec<[Value; 3]> = parameters
-            .iter()
-            .map(|(name, initial)| adam_states(t, name, initial.shape()))
-            .collect();
+        let theta: Vec<[Value; 3]> =
+            parameters.iter().map(|(name, initial)| adam_states(t, name, initial.shape())).collect();
         let running: Vec<[Value; 2]> = states_of_statistics(t, config);
         let count = config.augmentation.starts()[0].len();
         let a = adam_states(t, "a", &[count].into());
@@ -376,6 +374,11 @@ impl<'a> Trainer<'a> {
     /// The plan of a tuning step as it runs.
     pub fn plan(&self) -> &Plan {
         self.tuning.plan()
+    }
+
+    /// The executor of a tuning step, fed as the last one trained was: for measurements.
+    pub fn executor(&mut self) -> &mut Executor {
+        &mut self.tuning
     }
 
     /// Trains from raw coordinates `start`, number `index` of the run.

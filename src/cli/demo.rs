@@ -86,10 +86,8 @@ impl Demo {
         let folder = RunFolder::create(&self.out)?;
         let starts = config.augmentation.starts();
         let mut steps = Vec::new();
-        let bar = progress_bar(
-            (config.steps * starts.len()) as u64,
-            "train    {bar:28} {pos}/{len} steps  {per_sec}  {msg}",
-        );
+        let bar =
+            progress_bar((config.steps * starts.len()) as u64, "train    {bar:28} {pos}/{len} steps  {per_sec}  {msg}");
         let begun = Instant::now();
         let mut trained = Vec::new();
         for (index, start) in starts.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use super::GpuError;
 use super::device::Device;
-use super::executor::{Dispatch, encode, read};
+use super::executor::{Dispatch, encode, read_back};
 use crate::kernel::Kernel;
 use crate::tensor::{Shape, Tensor};
 
@@ -64,16 +64,14 @@ impl Device {
         let dispatch = Dispatch::new(pipeline, bindings, kernel);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        encode(&mut pass, &dispatch);
+        encode(&mut pass, &[dispatch]);
         drop(pass);
         self.queue.submit([encoder.finish()]);
 
         let mut damage = None;
         let mut result = Vec::new();
         for (binding, (buffer, content)) in buffers.iter().zip(&contents).enumerate() {
-            let shape = Shape::from([2 * guard_words + content.len()]);
-            let mut after: Vec<u32> =
-                read(self, buffer, &shape, &at())?.data().iter().map(|x| x.to_bits()).collect();
+            let mut after: Vec<u32> = read_back(self, buffer, 2 * guard + 4 * content.len() as u64, &at())?;
             let operand = if binding < inputs.len() { format!("input {binding}") } else { "the output".to_owned() };
             let is_output = binding == inputs.len();
             let before = |index: usize| match index.checked_sub(guard_words) {
