@@ -1,0 +1,120 @@
+//! A primitive on given inputs, and whether a kernel's text computes it without a fault.
+
+use std::fmt;
+
+use stssad::kernel::{DeviceClass, Kernel};
+use stssad::shaders::specialise_text;
+use stssad::tape::{Array, Primitive};
+use stssad::tensor::{Shape, Tensor};
+
+use crate::interpreter::{Buffer, Dispatch, Outcome, Refusal, Report, lower};
+
+#[derive(Debug)]
+pub struct Case {
+    pub primitive: Box<dyn Primitive>,
+    pub inputs: Vec<Tensor>,
+}
+
+/// Why a kernel does not pass a case.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    Refused(Refusal),
+    Faulty(Vec<Report>),
+    /// The output's first element that is further from the reference than the primitive's bound allows.
+    Wrong {
+        index: usize,
+        got: f32,
+        expected: f64,
+        bound: f64,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Failure::Refused(refusal) => write!(f, "{refusal}"),
+            Failure::Faulty(reports) => {
+                reports.iter().enumerate().try_for_each(|(index, report)| {
+                    write!(f, "{}{report}", if index > 0 { "\n" } else { "" })
+                })
+            }
+            Failure::Wrong { index, got, expected, bound } => {
+                write!(f, "element {index} is {got}, expected {expected} ± {bound:.1e}")
+            }
+        }
+    }
+}
+
+/// Names the primitive and the shapes.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?} of {:?}", self.primitive, self.shapes())
+    }
+}
+
+impl Case {
+    fn shapes(&self) -> Vec<&Shape> {
+        self.inputs.iter().map(Tensor::shape).collect()
+    }
+
+    fn output(&self) -> Shape {
+        self.primitive.shape(&self.shapes()).unwrap_or_else(|reason| panic!("{self}: {reason}"))
+    }
+
+    pub fn kernel(&self, class: DeviceClass) -> Kernel {
+        self.primitive.kernel(&self.shapes(), &self.output(), class)
+    }
+
+    /// What the text of `kernel` leaves behind on this case's inputs, within `limit` operations.
+    ///
+    /// # Errors
+    /// When the interpreter cannot run the text.
+    pub fn run(&self, kernel: &Kernel, text: &str, limit: u64) -> Result<Outcome, Failure> {
+        let file = format!("shaders/{}.wgsl", kernel.name);
+        let source = specialise_text(text, kernel)
+            .map_err(|error| Failure::Refused(Refusal { file: file.clone(), line: 0, reason: error.to_string() }))?;
+        let program = lower(&file, &source).map_err(Failure::Refused)?;
+        let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
+        let inputs = self.inputs.iter().map(|input| Buffer::Filled(input.data()));
+        let buffers = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
+        Ok(program.run(&Dispatch { workgroups: kernel.workgroups, immediates: &immediates, buffers, limit }))
+    }
+
+    /// Output and bound of each element, by the primitive's own definition.
+    pub fn reference(&self) -> Reference {
+        let data: Vec<Vec<f64>> =
+            self.inputs.iter().map(|input| input.data().iter().map(|&x| f64::from(x)).collect()).collect();
+        let arrays: Vec<Array> =
+            self.inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
+        let output = self.output();
+        Reference { expected: self.primitive.eval(&arrays, &output), bound: self.primitive.bound(&arrays, &output) }
+    }
+}
+
+/// What a case's output has to be.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    expected: Vec<f64>,
+    bound: Vec<f64>,
+}
+
+impl Reference {
+    /// Whether the run was sound and its output right.
+    ///
+    /// # Errors
+    /// With what was not.
+    pub fn check(&self, outcome: &Outcome) -> Result<(), Failure> {
+        if !outcome.reports.is_empty() {
+            return Err(Failure::Faulty(outcome.reports.clone()));
+        }
+        for (index, (&got, (&expected, &bound))) in
+            outcome.output.iter().zip(self.expected.iter().zip(&self.bound)).enumerate()
+        {
+            let agrees = (f64::from(got) - expected).abs() <= bound;
+            if !agrees {
+                return Err(Failure::Wrong { index, got, expected, bound });
+            }
+        }
+        Ok(())
+    }
+}
