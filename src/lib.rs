@@ -1,7 +1,10 @@
+pub mod augment;
 pub mod check;
 pub mod data;
 pub mod gpu;
 pub mod kernel;
+pub mod loss;
+pub mod nn;
 pub mod ops;
 pub mod philox;
 pub mod plan;
@@ -9,5 +12,6 @@ pub mod reference;
 pub mod report;
 pub mod score;
 pub mod shaders;
+pub mod ssad;
 pub mod tape;
 pub mod tensor;

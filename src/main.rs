@@ -1,1 +1,12 @@
-fn main() {}
+//! The `stssad` command.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run().unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        cli::exit_code(&error)
+    })
+}

@@ -15,9 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 pub use pictures::PictureRow;
 
-/// Hyper-parameters of an augmentation by name, in plain units: `angle_degrees`, `area` (share of the picture), `aspect`
-/// (width / height).
-pub type Setting = BTreeMap<String, f64>;
+use crate::augment::Setting;
 
 /// What came of a run: the contents of `result.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,7 +89,7 @@ fn setting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Setting, D::Err
 pub struct Step {
     /// Index into [`Outcome::starts`].
     pub start: usize,
-    /// Counted from 0 in each start.
+    /// Counted from 1 in each start.
     pub step: usize,
     /// Training loss, in nats.
     pub inner: f32,

@@ -17,10 +17,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     for (var o = id.y; o < extents.outer; o += grid.y) {
         for (var j = id.x; j < extents.y_row; j += grid.x * 64u) {
             // Left of x's row the difference wraps round and exceeds it as well.
-            let inside = j - extents.first;
+            let source = j - extents.first;
             var value = 0.0;
-            if inside < extents.x_row {
-                value = x[o * extents.x_row + inside];
+            if source < extents.x_row {
+                value = x[o * extents.x_row + source];
             }
             y[o * extents.y_row + j] = value;
         }

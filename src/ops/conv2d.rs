@@ -214,8 +214,7 @@ impl Primitive for Conv2d {
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let magnitudes: Vec<Vec<f64>> =
-            inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
+        let magnitudes: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
         let absolute = [0, 1].map(|index| Array { shape: inputs[index].shape, data: &magnitudes[index] });
         let terms = self.terms(&self.accepted(&[inputs[0].shape, inputs[1].shape]));
         self.eval(&absolute, output).into_iter().map(|sum| sum_bound(terms, sum)).collect()
@@ -279,8 +278,10 @@ impl Conv2d {
             17..=32 => [32, 128],
             _ => [64, 64],
         };
-        let mut kernel =
-            specialise(self.name(), problem).constant("TILE_M", tile_m).constant("TILE_N", tile_n).over(pixels, tile_n);
+        let mut kernel = specialise(self.name(), problem)
+            .constant("TILE_M", tile_m)
+            .constant("TILE_N", tile_n)
+            .over(pixels, tile_n);
         kernel.workgroups[2] = channels.div_ceil(tile_m) as u32;
         kernel
     }

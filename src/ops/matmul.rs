@@ -78,8 +78,7 @@ impl Primitive for Matmul {
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let [_, _, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
-        let magnitudes: Vec<Vec<f64>> =
-            inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
+        let magnitudes: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
         let absolute = [0, 1].map(|index| Array { shape: inputs[index].shape, data: &magnitudes[index] });
         self.eval(&absolute, output).into_iter().map(|sum| sum_bound(k, sum)).collect()
     }

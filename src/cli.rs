@@ -1,0 +1,69 @@
+//! Arguments, and what each command does with them.
+
+mod demo;
+mod devices;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use stssad::data::DataError;
+use stssad::gpu::{Choice, GpuError};
+use stssad::ssad::TrainError;
+
+/// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
+///
+/// Exit codes: 0 done, 1 a check failed, 2 bad arguments, 3 bad data, 4 no usable device, 70 training diverged, 75 stopped
+/// and resumable.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find the rotation that tells handwritten 6 from 9, without a label, on the packaged digits.
+    Demo(demo::Demo),
+    /// List the adapters that can be trained on.
+    Devices(devices::Devices),
+}
+
+/// Which device to use; part of every command that computes.
+#[derive(Debug, clap::Args)]
+struct DeviceArguments {
+    /// Adapter to use: its number in `stssad devices`, or a part of its name [default: the best].
+    #[arg(long, value_name = "A")]
+    adapter: Option<String>,
+}
+
+impl DeviceArguments {
+    fn choice(&self) -> Choice {
+        self.adapter.as_deref().map_or(Choice::Best, Choice::from)
+    }
+}
+
+/// Parses the command line and runs the command.
+pub fn run() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Demo(demo) => demo.run(),
+        Command::Devices(devices) => devices.run(),
+    }
+}
+
+/// The documented exit code of an error.
+pub fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let train = error.downcast_ref::<TrainError>();
+    let gpu = match train {
+        Some(TrainError::Gpu(gpu)) => Some(gpu),
+        _ => error.downcast_ref::<GpuError>(),
+    };
+    let bad_data = error.is::<DataError>() || matches!(train, Some(TrainError::Data(_)));
+    let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::Score { .. }));
+    ExitCode::from(match gpu {
+        Some(GpuError::NoAdapter(_) | GpuError::Unusable { .. } | GpuError::OutOfMemory { .. }) => 4,
+        _ if bad_data => 3,
+        _ if diverged => 70,
+        _ => 1,
+    })
+}

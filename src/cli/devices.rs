@@ -1,0 +1,46 @@
+//! `stssad devices`: what can be trained on.
+
+use std::process::ExitCode;
+
+use stssad::gpu::{GpuError, adapters};
+
+/// Arguments of `stssad devices`.
+#[derive(Debug, clap::Args)]
+pub struct Devices {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Devices {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let adapters = adapters();
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&adapters)?);
+        }
+        if adapters.is_empty() {
+            return Err(GpuError::NoAdapter(String::new()).into());
+        }
+        if self.json {
+            return Ok(ExitCode::SUCCESS);
+        }
+        for (index, adapter) in adapters.iter().enumerate() {
+            println!("{index}  {} ({}, {})", adapter.name, adapter.class, adapter.backend);
+            println!("   driver      {}", adapter.driver);
+            println!(
+                "   limits      binding {} MiB, buffer {} MiB, workgroup {} invocations and {} KiB",
+                adapter.max_binding_bytes >> 20,
+                adapter.max_buffer_bytes >> 20,
+                adapter.max_workgroup_invocations,
+                adapter.max_workgroup_bytes >> 10
+            );
+            let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            println!("   used        {}", list(&adapter.used));
+            println!("   missing     {}", list(&adapter.missing));
+            if let Some(reason) = &adapter.unusable {
+                println!("   unusable    {reason}");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
