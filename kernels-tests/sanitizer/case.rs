@@ -33,11 +33,10 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Failure::Refused(refusal) => write!(f, "{refusal}"),
-            Failure::Faulty(reports) => {
-                reports.iter().enumerate().try_for_each(|(index, report)| {
-                    write!(f, "{}{report}", if index > 0 { "\n" } else { "" })
-                })
-            }
+            Failure::Faulty(reports) => reports
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, report)| write!(f, "{}{report}", if index > 0 { "\n" } else { "" })),
             Failure::Wrong { index, got, expected, bound } => {
                 write!(f, "element {index} is {got}, expected {expected} ± {bound:.1e}")
             }

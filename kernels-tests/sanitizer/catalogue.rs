@@ -88,7 +88,10 @@ fn elementwise() -> Vec<Case> {
     ];
     for function in functions {
         cases.push(case(BinaryMap(function), [signed([131], 3), positive([131], 4)]));
-        cases.push(case(BinaryMap(function), [signed([7], 5), Tensor::new([7], vec![-0.5, 1e-3, 1.0, 0.5, 2.0, -1.0, -1e-3])]));
+        cases.push(case(
+            BinaryMap(function),
+            [signed([7], 5), Tensor::new([7], vec![-0.5, 1e-3, 1.0, 0.5, 2.0, -1.0, -1e-3])],
+        ));
     }
     // Broadcasts along each of the three axes, of either operand.
     for (a, b) in [

@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
 use naga::{
-    AddressSpace, ArraySize, Barrier, BinaryOperator, Binding as ArgumentBinding, Block, Constant, Expression, Function,
-    GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module, RelationalFunction, ScalarKind, Span,
-    Statement, StorageAccess, SwitchValue, Type, TypeInner,
+    AddressSpace, ArraySize, Barrier, BinaryOperator, Binding as ArgumentBinding, Block, Constant, Expression,
+    Function, GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module, RelationalFunction, ScalarKind,
+    Span, Statement, StorageAccess, SwitchValue, Type, TypeInner,
 };
 
 use super::program::{Binding, Count, Memory, Op, Program, Slot, Variable};
@@ -32,9 +32,8 @@ impl std::fmt::Display for Refusal {
 /// # Errors
 /// With the compiler's message, when it is not WGSL.
 pub fn parse(source: &str) -> Result<(Module, ModuleInfo), (u32, String)> {
-    let module = naga::front::wgsl::parse_str(source).map_err(|error| {
-        (error.location(source).map_or(0, |at| at.line_number), error.message().to_owned())
-    })?;
+    let module = naga::front::wgsl::parse_str(source)
+        .map_err(|error| (error.location(source).map_or(0, |at| at.line_number), error.message().to_owned()))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES).validate(&module).map_err(|error| {
         let line = error.location(source).map_or(0, |at| at.line_number);
         (line, format!("{:?}", error.into_inner()))
@@ -345,7 +344,8 @@ impl<'m> Lowering<'m> {
             Expression::Constant(constant) => self.named_constant(*constant),
             Expression::ZeroValue(ty) => Ok(vec![self.constant(0); self.scalars(*ty)? as usize]),
             Expression::Compose { components, .. } => {
-                let parts: Result<Vec<Value>, String> = components.iter().map(|&part| self.global_value(part)).collect();
+                let parts: Result<Vec<Value>, String> =
+                    components.iter().map(|&part| self.global_value(part)).collect();
                 Ok(parts?.concat())
             }
             Expression::Splat { size, value } => Ok(self.global_value(*value)?.repeat(*size as usize)),
@@ -438,19 +438,24 @@ impl<'m> Lowering<'m> {
             }
             Statement::Switch { selector, cases } => self.switch(frame, *selector, cases)?,
             Statement::Loop { body, continuing, break_if } => {
-                let start = self.here();
+                let (start, line) = (self.here(), self.line);
                 frame.exits.push(Exit { is_loop: true, breaks: Vec::new(), continues: Vec::new() });
                 self.block(frame, body)?;
                 let next = self.here();
                 self.block(frame, continuing)?;
-                if let Some(condition) = break_if {
-                    let condition = self.value(frame, *condition)?[0];
-                    let again = self.unless(condition);
-                    self.patch(&[again], start);
-                } else {
-                    let again = self.jump();
-                    self.patch(&[again], start);
-                }
+                // The jump back names the loop, should it never end.
+                let again = match break_if {
+                    Some(condition) => {
+                        let condition = self.value(frame, *condition)?[0];
+                        self.line = line;
+                        self.unless(condition)
+                    }
+                    None => {
+                        self.line = line;
+                        self.jump()
+                    }
+                };
+                self.patch(&[again], start);
                 let end = self.here();
                 let exit = frame.exits.pop().expect("pushed above");
                 self.patch(&exit.continues, next);
@@ -649,7 +654,8 @@ impl<'m> Lowering<'m> {
                 let kind = Self::kind(self.type_of(frame, *left))?;
                 let Some(f) = word::binary(*op, kind) else { return unsupported((op, kind)) };
                 let (a, b) = (self.value(frame, *left)?, self.value(frame, *right)?);
-                let divides = matches!(op, BinaryOperator::Divide | BinaryOperator::Modulo) && kind != ScalarKind::Float;
+                let divides =
+                    matches!(op, BinaryOperator::Divide | BinaryOperator::Modulo) && kind != ScalarKind::Float;
                 self.zip([&a, &b], |this, to, [a, b]| {
                     if divides {
                         this.emit(Op::Divisor { a: b });
@@ -722,7 +728,8 @@ impl<'m> Lowering<'m> {
         if fun == MathFunction::Dot {
             let [multiply, add] = [BinaryOperator::Multiply, BinaryOperator::Add].map(|op| word::binary(op, kind));
             let (Some(multiply), Some(add)) = (multiply, add) else { return unsupported((fun, kind)) };
-            let products: Value = operands[0].iter().zip(&operands[1]).map(|(&a, &b)| self.map2(multiply, a, b)).collect();
+            let products: Value =
+                operands[0].iter().zip(&operands[1]).map(|(&a, &b)| self.map2(multiply, a, b)).collect();
             return Ok(products.into_iter().reduce(|a, b| self.map2(add, a, b)).into_iter().collect());
         }
         match (word::math(fun, kind), operands.as_slice()) {
@@ -804,12 +811,7 @@ impl<'m> Lowering<'m> {
         Place { offset: Some(to), ..place }
     }
 
-    fn access_index(
-        &mut self,
-        frame: &mut Frame<'m>,
-        base: Handle<Expression>,
-        index: u32,
-    ) -> Result<Lowered, String> {
+    fn access_index(&mut self, frame: &mut Frame<'m>, base: Handle<Expression>, index: u32) -> Result<Lowered, String> {
         let inner = self.type_of(frame, base);
         let members = match inner {
             TypeInner::Struct { members, .. } => Some(members),

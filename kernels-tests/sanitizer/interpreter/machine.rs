@@ -117,7 +117,8 @@ impl Program {
         }
 
         let last = self.buffers.iter().enumerate().max_by_key(|(_, buffer)| buffer.binding);
-        let output = last.map_or(Vec::new(), |(index, _)| machine.storage[index].words.iter().map(|w| w.as_f32()).collect());
+        let output =
+            last.map_or(Vec::new(), |(index, _)| machine.storage[index].words.iter().map(|w| w.as_f32()).collect());
         let mut reports: Vec<Report> = machine.reports.into_values().collect();
         reports.sort_by_key(|report| (report.line, report.kind));
         Outcome { output, reports, operations: machine.operations }
@@ -194,9 +195,11 @@ impl Machine<'_> {
         let program = self.program;
         let registers = &mut invocation.registers;
         let mut position = invocation.position;
+        // The last jump back.
+        let mut repeated = position;
         loop {
             if self.operations == self.dispatch.limit {
-                self.report(Kind::Endless, position, 0, |machine| {
+                self.report(Kind::Endless, repeated, 0, |machine| {
                     format!("{} has not come to an end after {} operations", machine.name(), machine.operations)
                 });
                 return Pause::Spent;
@@ -259,6 +262,9 @@ impl Machine<'_> {
                     invocation.position = operation;
                     return Pause::End;
                 }
+            }
+            if position <= operation {
+                repeated = operation;
             }
         }
     }

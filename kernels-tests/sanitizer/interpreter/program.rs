@@ -164,9 +164,7 @@ impl Program {
     /// The element that a scalar of shared memory belongs to.
     pub fn element(&self, memory: Memory, scalar: u32) -> String {
         let holds = |v: &&Variable| {
-            v.memory == memory
-                && v.at <= scalar
-                && (matches!(memory, Memory::Storage(_)) || scalar < v.at + v.scalars)
+            v.memory == memory && v.at <= scalar && (matches!(memory, Memory::Storage(_)) || scalar < v.at + v.scalars)
         };
         self.variables.iter().find(holds).map_or_else(|| format!("{memory:?} {scalar}"), |v| v.element(scalar))
     }

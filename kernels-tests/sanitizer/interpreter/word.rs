@@ -152,7 +152,9 @@ fn integer(op: BinaryOperator, signed: bool) -> Map2 {
             Word::u32(remainder).unless_lost(a.is_exact(false) && b.is_exact(false))
         },
         Op::ShiftLeft => |a, b| {
-            Word::combine(a.bits << (b.bits & 31), a, b, |a, b| a.checked_mul(1i64.checked_shl(u32::try_from(b).ok()?)?))
+            Word::combine(a.bits << (b.bits & 31), a, b, |a, b| {
+                a.checked_mul(1i64.checked_shl(u32::try_from(b).ok()?)?)
+            })
         },
         Op::ShiftRight if signed => |a, b| Word::i32(a.as_i32() >> (b.bits & 31)).unless_lost(a.is_exact(true)),
         Op::ShiftRight => |a, b| Word::u32(a.bits >> (b.bits & 31)).unless_lost(a.is_exact(false)),
@@ -242,7 +244,9 @@ pub fn math(function: MathFunction, kind: ScalarKind) -> Option<Math> {
         (F::Max, ScalarKind::Float) => Math::Two(|a, b| Word::f32(a.as_f32().max(b.as_f32()))),
         (F::Pow, ScalarKind::Float) => Math::Two(|a, b| Word::f32(a.as_f32().powf(b.as_f32()))),
         (F::Atan2, ScalarKind::Float) => Math::Two(|a, b| Word::f32(a.as_f32().atan2(b.as_f32()))),
-        (F::Step, ScalarKind::Float) => Math::Two(|edge, a| Word::f32(f32::from(u8::from(edge.as_f32() <= a.as_f32())))),
+        (F::Step, ScalarKind::Float) => {
+            Math::Two(|edge, a| Word::f32(f32::from(u8::from(edge.as_f32() <= a.as_f32()))))
+        }
         (F::Fma, ScalarKind::Float) => Math::Three(|a, b, c| Word::f32(a.as_f32().mul_add(b.as_f32(), c.as_f32()))),
         (F::Mix, ScalarKind::Float) => {
             Math::Three(|a, b, t| Word::f32(a.as_f32() * (1.0 - t.as_f32()) + b.as_f32() * t.as_f32()))
