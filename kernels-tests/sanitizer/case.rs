@@ -3,11 +3,17 @@
 use std::fmt;
 
 use stssad::kernel::{DeviceClass, Kernel};
-use stssad::shaders::specialise_text;
+use stssad::shaders::{source, specialise_text};
 use stssad::tape::{Array, Primitive};
 use stssad::tensor::{Shape, Tensor};
 
-use crate::interpreter::{Buffer, Dispatch, Outcome, Refusal, Report, lower};
+use crate::interpreter::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
+
+/// What a workgroup may use at most; `Device::open` refuses devices that offer less.
+const WORKGROUP_INVOCATIONS: u32 = 256;
+const WORKGROUP_BYTES: u32 = 16_384;
+/// Scalars that an invocation may keep; a runaway array is caught here.
+const REGISTERS: usize = 1 << 14;
 
 #[derive(Debug)]
 pub struct Case {
@@ -19,6 +25,8 @@ pub struct Case {
 #[derive(Clone, Debug)]
 pub enum Failure {
     Refused(Refusal),
+    /// It asks for more than every device has.
+    Greedy(String),
     Faulty(Vec<Report>),
     /// The output's first element that is further from the reference than the primitive's bound allows.
     Wrong {
@@ -33,6 +41,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Failure::Refused(refusal) => write!(f, "{refusal}"),
+            Failure::Greedy(what) => write!(f, "{what} is more than every device has"),
             Failure::Faulty(reports) => reports
                 .iter()
                 .enumerate()
@@ -64,19 +73,48 @@ impl Case {
         self.primitive.kernel(&self.shapes(), &self.output(), class)
     }
 
-    /// What the text of `kernel` leaves behind on this case's inputs, within `limit` operations.
+    /// The kernel on its own grid and on those that larger shapes would give it. Extents beyond 65535 workgroups fold into
+    /// the second dimension of some kernels, and others stride over them; which does what can be read in their text.
+    pub fn kernels(&self, class: DeviceClass) -> Vec<Kernel> {
+        let kernel = self.kernel(class);
+        let text = source(&kernel).unwrap_or_else(|error| panic!("{self}: {error}"));
+        let [x, y, z] = kernel.workgroups;
+        let half = |extent: u32| extent.div_ceil(2);
+        let mut grids = vec![kernel.workgroups];
+        if ["workgroup.y * grid.x", "workgroup.y * workgroups.x"].iter().any(|fold| text.contains(fold)) {
+            grids.push([half(x), 2 * y, z]);
+        }
+        if text.contains("+= grid.") {
+            grids.push([half(x), half(y), half(z)]);
+        }
+        grids.into_iter().map(|workgroups| Kernel { workgroups, ..kernel.clone() }).collect()
+    }
+
+    /// The program of `text`, specialised as `kernel` asks.
     ///
     /// # Errors
-    /// When the interpreter cannot run the text.
-    pub fn run(&self, kernel: &Kernel, text: &str, limit: u64) -> Result<Outcome, Failure> {
+    /// When the interpreter, or some device, cannot run it.
+    pub fn program(kernel: &Kernel, text: &str) -> Result<Program, Failure> {
         let file = format!("shaders/{}.wgsl", kernel.name);
         let source = specialise_text(text, kernel)
             .map_err(|error| Failure::Refused(Refusal { file: file.clone(), line: 0, reason: error.to_string() }))?;
         let program = lower(&file, &source).map_err(Failure::Refused)?;
+        let (invocations, bytes) = (program.invocations(), 4 * program.workgroup_scalars);
+        if invocations > WORKGROUP_INVOCATIONS || bytes > WORKGROUP_BYTES || program.registers.len() > REGISTERS {
+            let registers = program.registers.len();
+            return Err(Failure::Greedy(format!(
+                "a workgroup of {invocations} invocations, {bytes} bytes and {registers} registers each"
+            )));
+        }
+        Ok(program)
+    }
+
+    /// What a program of `kernel` leaves behind on this case's inputs, within `limit` operations.
+    pub fn run(&self, kernel: &Kernel, program: &Program, limit: u64) -> Outcome {
         let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
         let inputs = self.inputs.iter().map(|input| Buffer::Filled(input.data()));
         let buffers = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
-        Ok(program.run(&Dispatch { workgroups: kernel.workgroups, immediates: &immediates, buffers, limit }))
+        program.run(&Dispatch { workgroups: kernel.workgroups, immediates: &immediates, buffers, limit })
     }
 
     /// Output and bound of each element, by the primitive's own definition.

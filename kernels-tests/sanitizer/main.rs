@@ -8,6 +8,7 @@ mod portability;
 
 use std::collections::BTreeSet;
 
+use case::Case;
 use stssad::kernel::DeviceClass;
 use stssad::shaders::{SOURCES, source};
 
@@ -17,18 +18,25 @@ const LIMIT: u64 = 1 << 30;
 #[test]
 fn shipped_kernels_are_sound_and_right() {
     let mut run = BTreeSet::new();
+    let mut operations = 0;
     let mut failures = Vec::new();
     for case in catalogue::cases() {
         let reference = case.reference();
         for class in [DeviceClass::Gpu, DeviceClass::Cpu] {
-            let kernel = case.kernel(class);
-            run.insert(kernel.name);
-            let outcome = case.run(&kernel, source(&kernel).unwrap(), LIMIT);
-            if let Err(failure) = outcome.and_then(|outcome| reference.check(&outcome)) {
-                failures.push(format!("{case}, {class:?}: {failure}"));
+            for kernel in case.kernels(class) {
+                run.insert(kernel.name);
+                let checked = Case::program(&kernel, source(&kernel).unwrap()).and_then(|program| {
+                    let outcome = case.run(&kernel, &program, LIMIT);
+                    operations += outcome.operations;
+                    reference.check(&outcome)
+                });
+                if let Err(failure) = checked {
+                    failures.push(format!("{case}, {class:?}, {:?} workgroups: {failure}", kernel.workgroups));
+                }
             }
         }
     }
+    println!("{operations} operations");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     let missing: Vec<_> = SOURCES.iter().map(|(name, _)| name).filter(|name| !run.contains(*name)).collect();
     assert!(missing.is_empty(), "no case runs {missing:?}");

@@ -128,7 +128,7 @@ impl Program {
 impl Machine<'_> {
     /// Whether the run may go on.
     fn run_workgroup(&mut self, workgroup: u32) -> bool {
-        let count = self.program.workgroup_size.iter().product::<u32>();
+        let count = self.program.invocations();
         self.workgroup = Region::unwritten(self.program.workgroup_scalars as usize);
         (self.storage_epoch, self.workgroup_epoch) = (0, 0);
         self.now.workgroup = workgroup;

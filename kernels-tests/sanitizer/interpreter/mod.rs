@@ -1,6 +1,6 @@
 //! An interpreter of compute kernels that watches what they do: a sanitizer.
 //!
-//! [`lower`] turns WGSL, by way of naga's IR, into a flat program; [`Program::run`](program::Program::run) executes all invocations of a dispatch
+//! [`lower`] turns WGSL, by way of naga's IR, into a flat program; [`Program::run`] executes all invocations of a dispatch
 //! and reports data races, accesses out of bounds, reads of memory nobody wrote, barriers that some invocations miss,
 //! indices that overflowed, and divisions by zero. Floats are computed in f32 by Rust's own functions, so outputs can be
 //! held against a reference as a device's are.
@@ -18,4 +18,5 @@ mod word;
 
 pub use lower::{Refusal, lower};
 pub use machine::{Buffer, Dispatch, Outcome};
+pub use program::Program;
 pub use report::Report;
