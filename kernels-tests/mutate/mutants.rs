@@ -297,7 +297,9 @@ impl Code<'_> {
             return None;
         }
         let close = (at..self.tokens.len()).find(|&after| self.text(after) == "]")?;
-        (open + 1..close).find(|&other| is_variable(other) && self.text(other) != self.text(at)).map(|other| self.text(other))
+        (open + 1..close)
+            .find(|&other| is_variable(other) && self.text(other) != self.text(at))
+            .map(|other| self.text(other))
     }
 
     /// Leaves out a term of a sum or a factor of a product, with its sign.

@@ -79,13 +79,14 @@ impl Case {
         let kernel = self.kernel(class);
         let text = source(&kernel).unwrap_or_else(|error| panic!("{self}: {error}"));
         let [x, y, z] = kernel.workgroups;
-        let half = |extent: u32| extent.div_ceil(2);
         let mut grids = vec![kernel.workgroups];
-        if ["workgroup.y * grid.x", "workgroup.y * workgroups.x"].iter().any(|fold| text.contains(fold)) {
-            grids.push([half(x), 2 * y, z]);
+        if x > 1 && ["workgroup.y * grid.x", "workgroup.y * workgroups.x"].iter().any(|fold| text.contains(fold)) {
+            grids.push([x.div_ceil(3).max(2), 3 * y, z]);
         }
         if text.contains("+= grid.") {
-            grids.push([half(x), half(y), half(z)]);
+            // Neither is the other, so that a stride along the wrong one shows.
+            let [few, fewer] = [x, y].map(|extent| extent.div_ceil(2));
+            grids.push([few, if few == fewer { (fewer - 1).max(1) } else { fewer }, z.div_ceil(2)]);
         }
         grids.into_iter().map(|workgroups| Kernel { workgroups, ..kernel.clone() }).collect()
     }

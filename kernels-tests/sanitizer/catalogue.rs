@@ -93,6 +93,8 @@ fn elementwise() -> Vec<Case> {
             [signed([7], 5), Tensor::new([7], vec![-0.5, 1e-3, 1.0, 0.5, 2.0, -1.0, -1e-3])],
         ));
     }
+    let (values, zero) = (Tensor::new([3], vec![1.0, 2.0, 3.0]), Tensor::new([3], vec![-0.0, 0.0, 1e-9]));
+    cases.push(case(BinaryMap(Binary::WherePositive), [values, zero]));
     // Broadcasts along each of the three axes, of either operand.
     for (a, b) in [
         ([3usize, 5, 70], [1usize, 5, 1]),
@@ -125,7 +127,7 @@ fn layout() -> Vec<Case> {
 
 fn reduce() -> Vec<Case> {
     vec![
-        case(Sum { axes: 1..2 }, [signed([3, 5, 31], 21)]),
+        case(Sum { axes: 1..2 }, [signed([3, 5, 50], 21)]),
         case(Sum { axes: 0..1 }, [signed([5, 70], 22)]),
         case(Sum { axes: 1..2 }, [signed([3, 200], 23)]),
         case(Sum { axes: 0..2 }, [signed([3, 50], 24)]),
@@ -134,7 +136,7 @@ fn reduce() -> Vec<Case> {
 
 fn pool() -> Vec<Case> {
     vec![
-        case(MeanPool { window: [2, 3] }, [signed([2, 3, 8, 15], 25)]),
+        case(MeanPool { window: [2, 3] }, [signed([3, 3, 8, 15], 25)]),
         case(MeanPoolVjp { window: [2, 3] }, [signed([2, 3, 4, 5], 26)]),
     ]
 }
@@ -144,11 +146,11 @@ fn cutdiff() -> Vec<Case> {
     let centre = || random([3, 2], 28, |u| 2.0 + 6.0 * u);
     vec![
         case(Mask { size: [7, 11] }, [matrix(), centre()]),
-        case(MaskVjp, [matrix(), centre(), signed([3, 1, 30, 7], 29)]),
+        case(MaskVjp, [matrix(), centre(), signed([3, 1, 50, 7], 29)]),
     ]
 }
 
-/// One matrix each that turns, shrinks, shears and shifts, flips, and is singular.
+/// One matrix each that turns, shrinks, shears and shifts, flips, is singular, and magnifies.
 fn matrices() -> Tensor {
     #[rustfmt::skip]
     let rows = vec![
@@ -157,48 +159,63 @@ fn matrices() -> Tensor {
         0.6, 0.5, 2.3, 0.1, 0.7, -1.6,
         -1.1, 0.1, 0.2, 0.3, 0.9, 0.1,
         0.5, 0.25, 0.1, 1.0, 0.5, 0.2,
+        0.20, -0.14, 0.3, 0.14, 0.20, -0.2,
     ];
-    Tensor::new([5, 6], rows)
+    Tensor::new([6, 6], rows)
 }
 
 fn warp() -> Vec<Case> {
-    let image = |seed| signed([5, 2, 9, 8], seed);
-    vec![
-        case(Affine, [image(30), matrices()]),
-        case(AffineImageVjp, [matrices(), image(31)]),
-        case(AffineMatrixVjp, [image(32), matrices(), image(33)]),
-        case(AffineMatrixVjp, [signed([5, 1, 17, 3], 34), matrices(), signed([5, 1, 17, 3], 35)]),
-    ]
+    let mut cases = Vec::new();
+    // The second is far from square, in pictures high enough that their rows fill several workgroups.
+    for shape in [[6, 2, 9, 8], [6, 1, 25, 3]] {
+        let [x, ct] = [30, 31].map(|seed| signed(shape, seed));
+        cases.push(case(Affine, [x.clone(), matrices()]));
+        cases.push(case(AffineImageVjp, [matrices(), ct.clone()]));
+        cases.push(case(AffineMatrixVjp, [x, matrices(), ct]));
+    }
+    cases
 }
 
 fn optimiser_and_random() -> Vec<Case> {
     let rates = Tensor::new([3], vec![0.1, 0.19, 0.01]);
+    // A second moment so small that ε counts.
+    let small = Tensor::new([4], vec![0.0, 1e-18, 1e-17, 1e-15]);
     vec![
-        case(AdamUpdate, [signed([131], 36), signed([131], 37), positive([131], 38), rates]),
+        case(AdamUpdate, [signed([131], 36), signed([131], 37), positive([131], 38), rates.clone()]),
+        case(AdamUpdate, [signed([4], 36), random([4], 37, |u| 1e-9 * u), small, rates]),
         case(Uniform { stream: 3, shape: [5, 103].into() }, [key(0x0123_4567_89ab_cdef, 70_000)]),
+        // So many that carries which occur once in 2¹⁶ products do occur.
+        case(Uniform { stream: 4, shape: [50_000].into() }, [key(0xfedc_ba98_7654_3210, 3)]),
     ]
 }
 
 fn matmul() -> Vec<Case> {
     let mut cases = Vec::new();
-    for [m, n, k] in [[70, 37, 19], [5, 40, 33], [65, 66, 3]] {
+    // Of these the last two have several elements in each of the CPU variant's lanes, along N and along M.
+    for [m, n, k] in [[70, 37, 19], [5, 40, 33], [33, 130, 3], [130, 33, 3]] {
         for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
             let a = if transpose_a { [k, m] } else { [m, k] };
             let b = if transpose_b { [n, k] } else { [k, n] };
             cases.push(case(Matmul { transpose_a, transpose_b }, [signed(a, 39), signed(b, 40)]));
         }
     }
+    // Large enough for the GPU variant's large tiles.
+    cases.push(case(Matmul { transpose_a: false, transpose_b: true }, [signed([450, 2], 39), signed([460, 2], 40)]));
     cases
 }
 
 fn conv2d() -> Vec<Case> {
     let mut cases = Vec::new();
     for (n, c, k, image, window, stride, padding) in [
-        (2, 3, 5, [9, 7], [3, 3], 1, 1),
-        (1, 9, 11, [6, 5], [3, 3], 2, 1),
-        (9, 2, 3, [5, 6], [1, 1], 2, 0),
-        (2, 3, 9, [8, 9], [5, 3], 2, 2),
+        (2, 3, 5, [9, 8], [3, 3], 1, 1),
+        (2, 5, 9, [9, 21], [3, 3], 2, 1),
+        (10, 2, 3, [5, 6], [1, 1], 2, 0),
+        (1, 11, 8, [5, 4], [1, 1], 1, 0),
+        (1, 2, 5, [7, 8], [5, 3], 1, 2),
+        (1, 1, 4, [8, 16], [7, 7], 2, 3),
         (1, 1, 2, [7, 7], [2, 2], 1, 1),
+        (1, 2, 70, [3, 9], [1, 1], 1, 0),
+        (1, 70, 2, [3, 9], [1, 1], 1, 0),
     ] {
         let geometry = Geometry { image, window, stride, padding };
         let [p, q] = geometry.output().expect("the windows fit");

@@ -296,7 +296,8 @@ impl Conv2d {
         let channel_lanes = if channels < LANES / 2 { 1 } else { LANES };
         let tile_rows = even_tile(rows, 4).next_multiple_of(multiple);
         let tile_columns = even_tile(columns, 8).next_multiple_of(multiple);
-        let window_rows = if tile_rows * tile_columns * r * s <= UNROLLED * multiple * multiple { r } else { 1 };
+        // Fewer rows than the window's have to be a multiple of the stride in the adjoint.
+        let window_rows = if tile_rows * tile_columns * r * s <= UNROLLED * multiple * multiple { r } else { multiple };
         let images = problem.n.div_ceil(LANES / channel_lanes);
         let mut kernel = specialise(name, problem)
             .constant("CHANNEL_LANES", channel_lanes)
