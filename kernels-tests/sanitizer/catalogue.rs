@@ -150,7 +150,7 @@ fn cutdiff() -> Vec<Case> {
     ]
 }
 
-/// One matrix each that turns, shrinks, shears and shifts, flips, is singular, and magnifies.
+/// One matrix each that turns, shrinks, shears and shifts, flips, is singular, and three that magnify.
 fn matrices() -> Tensor {
     #[rustfmt::skip]
     let rows = vec![
@@ -160,14 +160,16 @@ fn matrices() -> Tensor {
         -1.1, 0.1, 0.2, 0.3, 0.9, 0.1,
         0.5, 0.25, 0.1, 1.0, 0.5, 0.2,
         0.20, -0.14, 0.3, 0.14, 0.20, -0.2,
+        0.25, 0.02, 0.1, -0.03, 0.20, 0.3,
+        0.02, -0.25, 0.2, 0.20, 0.03, 0.1,
     ];
-    Tensor::new([6, 6], rows)
+    Tensor::new([8, 6], rows)
 }
 
 fn warp() -> Vec<Case> {
     let mut cases = Vec::new();
     // The second is far from square, in pictures high enough that their rows fill several workgroups.
-    for shape in [[6, 2, 9, 8], [6, 1, 25, 3]] {
+    for shape in [[8, 2, 9, 11], [8, 1, 25, 3]] {
         let [x, ct] = [30, 31].map(|seed| signed(shape, seed));
         cases.push(case(Affine, [x.clone(), matrices()]));
         cases.push(case(AffineImageVjp, [matrices(), ct.clone()]));
@@ -185,7 +187,7 @@ fn optimiser_and_random() -> Vec<Case> {
         case(AdamUpdate, [signed([4], 36), random([4], 37, |u| 1e-9 * u), small, rates]),
         case(Uniform { stream: 3, shape: [5, 103].into() }, [key(0x0123_4567_89ab_cdef, 70_000)]),
         // So many that carries which occur once in 2¹⁶ products do occur.
-        case(Uniform { stream: 4, shape: [50_000].into() }, [key(0xfedc_ba98_7654_3210, 3)]),
+        case(Uniform { stream: 6, shape: [200_000].into() }, [key(0xfedc_ba98_7654_3210, 3)]),
     ]
 }
 
@@ -199,6 +201,8 @@ fn matmul() -> Vec<Case> {
             cases.push(case(Matmul { transpose_a, transpose_b }, [signed(a, 39), signed(b, 40)]));
         }
     }
+    // Fewer elements across the lanes than in each of them.
+    cases.push(case(Matmul { transpose_a: false, transpose_b: false }, [signed([2100, 2], 39), signed([2, 2], 40)]));
     // Large enough for the GPU variant's large tiles.
     cases.push(case(Matmul { transpose_a: false, transpose_b: true }, [signed([450, 2], 39), signed([460, 2], 40)]));
     cases
@@ -207,13 +211,18 @@ fn matmul() -> Vec<Case> {
 fn conv2d() -> Vec<Case> {
     let mut cases = Vec::new();
     for (n, c, k, image, window, stride, padding) in [
-        (2, 3, 5, [9, 8], [3, 3], 1, 1),
+        (2, 4, 5, [8, 19], [3, 3], 1, 1),
         (2, 5, 9, [9, 21], [3, 3], 2, 1),
         (10, 2, 3, [5, 6], [1, 1], 2, 0),
         (1, 11, 8, [5, 4], [1, 1], 1, 0),
-        (1, 2, 5, [7, 8], [5, 3], 1, 2),
+        (1, 2, 5, [8, 12], [5, 3], 1, 2),
+        (1, 2, 4, [5, 11], [3, 3], 1, 0),
         (1, 1, 4, [8, 16], [7, 7], 2, 3),
+        (1, 1, 4, [8, 9], [7, 7], 3, 3),
+        (1, 1, 4, [8, 9], [7, 7], 4, 2),
         (1, 1, 2, [7, 7], [2, 2], 1, 1),
+        (1, 1, 4, [9, 2], [3, 1], 1, 0),
+        (1, 1, 4, [3, 9], [3, 1], 1, 0),
         (1, 2, 70, [3, 9], [1, 1], 1, 0),
         (1, 70, 2, [3, 9], [1, 1], 1, 0),
     ] {
