@@ -132,7 +132,8 @@ pub struct Comparison {
     pub new: f64,
     /// new / old: below 1 is faster.
     pub ratio: f64,
-    /// What the ratio may differ from 1 by through noise alone.
+    /// What the ratio may differ from 1 by through noise alone, as the spreads of both runs show it. What slowed one whole
+    /// run down is not in it: compare runs on a machine that does nothing else.
     pub noise: f64,
     pub verdict: Verdict,
 }

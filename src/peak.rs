@@ -67,23 +67,25 @@ impl Peak {
         self.ceilings.iter().find(|ceiling| ceiling.name == name).map(|ceiling| ceiling.measure.median)
     }
 
-    fn best(&self, names: &[&str]) -> f64 {
-        names.iter().filter_map(|name| self.get(name)).fold(0.0, f64::max)
+    /// Upper quartiles, not medians: what else the machine does only ever lowers a rate, and a roof is not to be exceeded.
+    fn roof(&self, names: &[&str]) -> f64 {
+        let ceilings = self.ceilings.iter().filter(|ceiling| names.contains(&ceiling.name.as_str()));
+        ceilings.map(|ceiling| ceiling.measure.high).fold(0.0, f64::max)
     }
 
     /// The compute roof: the best f32 rate in FLOP/s, a multiply-add counted as two.
     pub fn flops(&self) -> f64 {
-        1e9 * self.best(&["fp32-scalar", "fp32-vec4"])
+        1e9 * self.roof(&["fp32-scalar", "fp32-vec4"])
     }
 
     /// The memory roof: the best rate of reading, writing or copying, in bytes/s.
     pub fn bandwidth(&self) -> f64 {
-        1e9 * self.best(&["read", "write", "copy"])
+        1e9 * self.roof(&["read", "write", "copy"])
     }
 
-    /// Seconds between dispatches that wait for each other.
+    /// Seconds that a dispatch takes which does nothing, among others that wait for each other.
     pub fn dispatch(&self) -> f64 {
-        1e-6 * self.best(&["dispatch"])
+        1e-6 * self.get("dispatch").unwrap_or(0.0)
     }
 
     /// Seconds in which no kernel of this work can be done: max(flops / compute roof, bytes / memory roof).

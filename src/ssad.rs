@@ -397,11 +397,6 @@ impl<'a> Trainer<'a> {
         Ok(&mut self.tuning)
     }
 
-    /// The executor of a tuning step, fed as the last one trained was: for measurements.
-    pub fn executor(&mut self) -> &mut Executor {
-        &mut self.tuning
-    }
-
     /// Trains from raw coordinates `start`, number `index` of the run.
     ///
     /// # Errors

@@ -56,10 +56,7 @@ impl Bench {
         let mut trainer = demo::prepare(&device, &config, &split)?;
         let plan = trainer.tuning_step()?.plan().clone();
         let report = bench::run(&device, &self.options, &plan, announce)?;
-        match self.options.output {
-            Some(format) => print!("{}", report.rows(format)),
-            None => print!("{report}"),
-        }
+        print!("{report}");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -285,13 +285,10 @@ impl Executor {
 }
 
 /// Everything that does not change from run to run was prepared when the dispatches were bound: nothing is allocated here.
+/// Setting a pipeline again costs wgpu no measurable time, so none is skipped.
 pub(super) fn encode(pass: &mut wgpu::ComputePass, dispatches: &[Dispatch]) {
-    let mut current: Option<&Arc<Pipeline>> = None;
     for dispatch in dispatches {
-        if !current.is_some_and(|current| Arc::ptr_eq(current, &dispatch.pipeline)) {
-            pass.set_pipeline(&dispatch.pipeline.pipeline);
-            current = Some(&dispatch.pipeline);
-        }
+        pass.set_pipeline(&dispatch.pipeline.pipeline);
         pass.set_bind_group(0, &dispatch.bindings, &[]);
         if !dispatch.immediates.is_empty() {
             pass.set_immediates(0, &dispatch.immediates);
