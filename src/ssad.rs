@@ -328,6 +328,20 @@ impl<'a> Trainer<'a> {
         device: &Device,
         config: &'a Config,
         split: &'a Split,
+        on_pipeline: impl FnMut(usize, usize),
+    ) -> Result<Self, TrainError> {
+        Self::with_reuse(device, config, split, Reuse::On, on_pipeline)
+    }
+
+    /// As [`new`](Trainer::new), with or without slots that values share.
+    ///
+    /// # Errors
+    /// As [`new`](Trainer::new).
+    pub fn with_reuse(
+        device: &Device,
+        config: &'a Config,
+        split: &'a Split,
+        reuse: Reuse,
         mut on_pipeline: impl FnMut(usize, usize),
     ) -> Result<Self, TrainError> {
         let [_, c, h, w] = split.train.shape().images().expect("a split holds pictures");
@@ -340,7 +354,7 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in initial_states(config, 0, &config.augmentation.starts()[0]) {
             states.set(&name, &tensor)?;
         }
-        let (warm_up, tuning) = (step.warm_up(device, Reuse::On), step.tuning(device, Reuse::On));
+        let (warm_up, tuning) = (step.warm_up(device, reuse), step.tuning(device, reuse));
         let total = warm_up.steps.len() + tuning.steps.len();
         let warm_up_steps = warm_up.steps.len();
         let warm_up = Executor::new(device, warm_up, &states, |done, _| on_pipeline(done, total))?;
@@ -371,9 +385,16 @@ impl<'a> Trainer<'a> {
         &self.step
     }
 
-    /// The plan of a tuning step as it runs.
-    pub fn plan(&self) -> &Plan {
-        self.tuning.plan()
+    /// The tuning step, fed with the sets' first pictures and ready to run: what `profile` and `bench` measure.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn tuning_step(&mut self) -> Result<&mut Executor, GpuError> {
+        let [x, x_val] = [(&self.split.train, self.config.batch), (&self.split.val, self.config.batch_val)]
+            .map(|(set, batch)| set.gather_rows(&(0..batch).collect::<Vec<_>>()));
+        feed_detector(&mut self.tuning, self.config, &x, self.config.seed, 1)?;
+        feed_tuning(&mut self.tuning, self.config, &x_val, 1)?;
+        Ok(&mut self.tuning)
     }
 
     /// The executor of a tuning step, fed as the last one trained was: for measurements.
@@ -401,12 +422,10 @@ impl<'a> Trainer<'a> {
         for step in 1..=config.steps {
             let tunes = step > config.warm_up;
             let executor = if tunes { &mut self.tuning } else { &mut self.warm_up };
-            executor.feed("x", &self.split.train.gather_rows(batches.next()))?;
-            executor.feed("key", &random::key(seed, step as u32))?;
-            executor.feed("rates", &ADAM_THETA.rates(config.rate, step))?;
+            feed_detector(executor, config, &self.split.train.gather_rows(batches.next()), seed, step)?;
             if tunes {
-                executor.feed("x_val", &self.split.val.gather_rows(batches_val.next()))?;
-                executor.feed("rates_a", &ADAM_A.rates(config.augmentation.rate(), step - config.warm_up))?;
+                let x_val = self.split.val.gather_rows(batches_val.next());
+                feed_tuning(executor, config, &x_val, step - config.warm_up)?;
             }
             executor.run()?;
             let progress = if tunes {
@@ -480,6 +499,19 @@ impl<'a> Trainer<'a> {
         self.augmenting.run()?;
         self.augmenting.fetch(self.augmented)
     }
+}
+
+/// Feeds of the detector's part of step `step`, which counts from 1.
+fn feed_detector(executor: &mut Executor, config: &Config, x: &Tensor, seed: u64, step: usize) -> Result<(), GpuError> {
+    executor.feed("x", x)?;
+    executor.feed("key", &random::key(seed, step as u32))?;
+    executor.feed("rates", &ADAM_THETA.rates(config.rate, step))
+}
+
+/// Feeds of the tuning part, the `count`-th update of `a`.
+fn feed_tuning(executor: &mut Executor, config: &Config, x_val: &Tensor, count: usize) -> Result<(), GpuError> {
+    executor.feed("x_val", x_val)?;
+    executor.feed("rates_a", &ADAM_A.rates(config.augmentation.rate(), count))
 }
 
 /// Starts of one run draw different batches and places.

@@ -6,8 +6,8 @@
 // ȳ serves all those channels and a value of w all those pixels. The operand that lanes have in common is indexed by
 // workgroup_id and loop counters alone: a scalar load and a broadcast, where the driver sees it.
 // The rows of a tile lie STRIDE apart, so that they meet the same taps r; its columns are neighbours that begin at a
-// multiple of STRIDE, so that which of them meet which taps s is known when unrolling. Workgroups (x, y) enumerate images
-// and tiles of pixels, z blocks of channels.
+// multiple of STRIDE, so that which of them meet which taps s is known when unrolling. Workgroups (x, y) enumerate
+// images and tiles of pixels, z blocks of channels.
 
 const C: u32 = 3u;
 const H: u32 = 32u;
@@ -29,8 +29,8 @@ const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const ROW_TILES: u32 = (H + STRIDE * TILE_ROWS - 1u) / (STRIDE * TILE_ROWS) * STRIDE;
 const COLUMN_TILES: u32 = (W + TILE_COLUMNS - 1u) / TILE_COLUMNS;
 const IMAGES: u32 = LANES / CHANNEL_LANES;
-// Column j of a tile and tap s meet in column (j + PADDING − s) / STRIDE of ȳ, counted from the tile's own. The first of
-// them is MARGIN to the left of it, or to the right if negative.
+// Column j of a tile and tap s meet in column (j + PADDING − s) / STRIDE of ȳ, counted from the tile's own. The first
+// of them is MARGIN to the left of it, or to the right if negative.
 const MARGIN: i32 = (i32(S + STRIDE) - 2 - i32(PADDING) + i32(PADDING * STRIDE)) / i32(STRIDE) - i32(PADDING);
 const CT_Y_COLUMNS: u32 = u32(i32((TILE_COLUMNS - 1u + PADDING) / STRIDE + 1u) + MARGIN);
 

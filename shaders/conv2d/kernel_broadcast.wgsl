@@ -2,9 +2,9 @@
 //     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // A workgroup is one SIMD vector and owns one window row. Each lane owns MICRO_K output channels, LANES apart, MICRO_C
-// input channels and the S taps of that row in registers. x is indexed by workgroup_id and loop counters alone: a scalar
-// load and a broadcast, where the driver sees it. Each image is summed apart and then added: two short sums round less
-// than one of n·P·Q terms. Workgroups x enumerate input channels, y output channels, z window rows.
+// input channels and the S taps of that row in registers. x is indexed by workgroup_id and loop counters alone: a
+// scalar load and a broadcast, where the driver sees it. Each image is summed apart and then added: two short sums
+// round less than one of n·P·Q terms. Workgroups x enumerate input channels, y output channels, z window rows.
 
 const C: u32 = 3u;
 const H: u32 = 32u;

@@ -45,8 +45,8 @@ impl Primitive for Matmul {
         Ok([m, n].into())
     }
 
-    /// With op(A)·op(B) = Z: the cotangent of op(A) is Z̄·op(B)ᵀ, that of op(B) is op(A)ᵀ·Z̄. A stored transposed factor
-    /// takes the transpose of that product, which exchanges and transposes its factors.
+    /// With op(A)·op(B) = Z: the cotangent of op(A) is Z̄·op(B)ᵀ, that of op(B) is op(A)ᵀ·Z̄. A factor stored
+    /// transposed takes the transpose of that product, which exchanges and transposes its factors.
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let ([a, b], ct_z) = ([at.inputs[0], at.inputs[1]], at.cotangent);
         let ct_a = match self.transpose_a {
