@@ -8,8 +8,8 @@
 mod interpreter;
 mod rounding;
 
-use stssad::check::{Case, compare, variants};
 use stssad::check::catalogue::{ShapeClass, cases};
+use stssad::check::{Case, compare, variants};
 use stssad::kernel::Kernel;
 use stssad::shaders::specialise;
 use stssad::tensor::Tensor;
@@ -65,7 +65,10 @@ fn check(family: &str) {
     println!("{family}: {count} kernels at shapes, the worst error is {:.0} % of its bound", 100.0 * worst);
     assert!(count > 0);
     // Copies have no error, and no bound.
-    assert!(worst > 0.05 || ["layout", "random"].contains(&family), "the bounds of {family} are never approached: {worst}");
+    assert!(
+        worst > 0.05 || ["layout", "random"].contains(&family),
+        "the bounds of {family} are never approached: {worst}"
+    );
 }
 
 macro_rules! families {

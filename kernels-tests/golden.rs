@@ -99,7 +99,10 @@ impl Golden {
             let largest = golden.iter().fold(0f64, |largest, x| largest.max(x.abs()));
             for (index, ((&got, want), square)) in got.data().iter().zip(golden).zip(squares).enumerate() {
                 let tolerance = 6.0 * square.sqrt() + ULP * largest;
-                assert!(tolerance < 0.2 * largest, "{what}[{index}]: a tolerance of {tolerance:e} of {largest:e} says nothing");
+                assert!(
+                    tolerance < 0.2 * largest,
+                    "{what}[{index}]: a tolerance of {tolerance:e} of {largest:e} says nothing"
+                );
                 let error = (f64::from(got) - want).abs();
                 assert!(error <= tolerance, "{what}[{index}]: {got:e} on the device, golden {want:e} ± {tolerance:e}");
             }
@@ -112,9 +115,7 @@ impl Golden {
         let mut sign = || if stream.uniform() < 0.5 { -1.0 } else { 1.0 };
         for (_, node) in self.tape.iter() {
             let value = match &node.origin {
-                Origin::Feed(name) => {
-                    self.sources[&**name].iter().map(|x| x + sign() * 0.5 * ULP * x.abs()).collect()
-                }
+                Origin::Feed(name) => self.sources[&**name].iter().map(|x| x + sign() * 0.5 * ULP * x.abs()).collect(),
                 Origin::Constant(tensor) => tensor.data().iter().map(|&x| f64::from(x)).collect(),
                 Origin::State(name) => unreachable!("no golden has the state {name}"),
                 Origin::Applied { primitive, inputs } => {

@@ -53,7 +53,10 @@ fn a_shifted_window() {
 #[test]
 fn elements_that_nobody_writes() {
     let fault = fault("reduce/sum(x=1031x70,from=0,to=1)", |kernel| kernel.workgroups = [1, 1, 1]);
-    assert!(matches!(&fault, Fault::Damage(damage) if damage.contains("[0, 64]") && damage.contains("never written")), "{fault}");
+    assert!(
+        matches!(&fault, Fault::Damage(damage) if damage.contains("[0, 64]") && damage.contains("never written")),
+        "{fault}"
+    );
 }
 
 #[test]

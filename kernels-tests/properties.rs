@@ -10,8 +10,13 @@ use crate::device;
 fn check(count: u32, strategy: impl Strategy<Value = String>) {
     let seed = std::env::var("STSSAD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     println!("STSSAD_SEED={seed}");
-    let config =
-        Config { cases: count, rng_seed: RngSeed::Fixed(seed), failure_persistence: None, max_shrink_iters: 50, ..Config::default() };
+    let config = Config {
+        cases: count,
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: None,
+        max_shrink_iters: 50,
+        ..Config::default()
+    };
     let outcome = TestRunner::new(config).run(&strategy, |name| {
         // A geometry without an output is no case.
         let Ok(case) = name.parse::<Case>() else { return Err(TestCaseError::reject("no case")) };
@@ -40,9 +45,11 @@ fn shape(extents: &[usize]) -> String {
 fn conv2d() {
     let extents = (1..4usize, 1..12usize, 1..14usize, 1..14usize, 1..20usize);
     let window = (1..6usize, 1..6usize, 1..4usize, 0..4usize);
-    let names = (role(&["output", "input", "kernel"]), extents, window).prop_map(|(role, (n, c, h, w, k), (r, s, stride, padding))| {
-        format!("conv2d/{role}(n={n},c={c},h={h},w={w},k={k},r={r},s={s},stride={stride},padding={padding})")
-    });
+    let names = (role(&["output", "input", "kernel"]), extents, window).prop_map(
+        |(role, (n, c, h, w, k), (r, s, stride, padding))| {
+            format!("conv2d/{role}(n={n},c={c},h={h},w={w},k={k},r={r},s={s},stride={stride},padding={padding})")
+        },
+    );
     check(16, names);
 }
 
@@ -59,7 +66,9 @@ fn elementwise() {
     let axes = proptest::collection::vec((1..9usize, 0..3u8), 1..5);
     let functions = role(&["add", "subtract", "multiply", "divide", "maximum", "where-positive"]);
     let names = (functions, axes).prop_map(|(function, axes)| {
-        let operand = |absent: u8| shape(&axes.iter().map(|&(extent, who)| if who == absent { 1 } else { extent }).collect::<Vec<_>>());
+        let operand = |absent: u8| {
+            shape(&axes.iter().map(|&(extent, who)| if who == absent { 1 } else { extent }).collect::<Vec<_>>())
+        };
         format!("elementwise/binary(f={function},a={},b={})", operand(1), operand(2))
     });
     check(48, names);

@@ -90,9 +90,9 @@ impl Program {
                     if binding == inputs.len() {
                         output = Some(handle);
                     }
-                    inputs.get(binding).map_or(vec![UNWRITTEN; count], |input| {
-                        input.data().iter().map(|x| x.to_bits()).collect()
-                    })
+                    inputs
+                        .get(binding)
+                        .map_or(vec![UNWRITTEN; count], |input| input.data().iter().map(|x| x.to_bits()).collect())
                 }
                 AddressSpace::Immediate => kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect(),
                 _ => continue,
@@ -383,7 +383,9 @@ impl<'a> Invocation<'a> {
                 for component in components {
                     // A vector may be composed of shorter ones.
                     match self.value(frame, *component)? {
-                        Value::Composite(inner) if matches!(inner[0], Value::F32(_) | Value::U32(_) | Value::I32(_)) => {
+                        Value::Composite(inner)
+                            if matches!(inner[0], Value::F32(_) | Value::U32(_) | Value::I32(_)) =>
+                        {
                             parts.extend(inner);
                         }
                         part => parts.push(part),
@@ -434,7 +436,13 @@ impl<'a> Invocation<'a> {
             Expression::Select { condition, accept, reject } => {
                 let (accept, reject) = (self.value(frame, *accept)?, self.value(frame, *reject)?);
                 match self.value(frame, *condition)? {
-                    Value::Bool(condition) => if condition { accept } else { reject },
+                    Value::Bool(condition) => {
+                        if condition {
+                            accept
+                        } else {
+                            reject
+                        }
+                    }
                     other => unimplemented!("{other:?}"),
                 }
             }
@@ -546,7 +554,8 @@ impl<'a> Invocation<'a> {
     fn math(&mut self, fun: MathFunction, first: Value, second: Option<Value>, third: Option<Value>) -> Value {
         use MathFunction as Fun;
         if fun == Fun::Dot {
-            let products = zip(first, second.expect("two operands"), &mut |a, b| self.binary(BinaryOperator::Multiply, a, b));
+            let products =
+                zip(first, second.expect("two operands"), &mut |a, b| self.binary(BinaryOperator::Multiply, a, b));
             let Value::Composite(products) = products else { unreachable!("vectors") };
             return products.into_iter().reduce(|sum, x| self.binary(BinaryOperator::Add, sum, x)).expect("a vector");
         }
@@ -577,8 +586,12 @@ impl<'a> Invocation<'a> {
                 let apply = &mut |x: Value, pair: Value| {
                     let Value::Composite(pair) = pair else { unreachable!("a pair") };
                     match (fun, x, &pair[0], &pair[1]) {
-                        (Fun::Fma, Value::F32(a), Value::F32(b), Value::F32(c)) => Value::F32(self.rounding.fma(a, *b, *c)),
-                        (Fun::Clamp, Value::F32(x), Value::F32(low), Value::F32(high)) => Value::F32(x.max(*low).min(*high)),
+                        (Fun::Fma, Value::F32(a), Value::F32(b), Value::F32(c)) => {
+                            Value::F32(self.rounding.fma(a, *b, *c))
+                        }
+                        (Fun::Clamp, Value::F32(x), Value::F32(low), Value::F32(high)) => {
+                            Value::F32(x.max(*low).min(*high))
+                        }
                         other => unimplemented!("{other:?}"),
                     }
                 };

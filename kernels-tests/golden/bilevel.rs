@@ -186,7 +186,10 @@ fn check_difference(augmentation: &'static str) {
     for (index, want) in want.iter().enumerate() {
         let second = (up[index] - down[index]) / (2.0 * epsilon);
         let difference = direct[index] - f64::from(LOOK_AHEAD) * second;
-        assert!((difference - want).abs() <= 1e-6 * want.abs().max(1.0), "{index}: {difference} by DARTS, golden {want}");
+        assert!(
+            (difference - want).abs() <= 1e-6 * want.abs().max(1.0),
+            "{index}: {difference} by DARTS, golden {want}"
+        );
         assert!((f64::from(LOOK_AHEAD) * second).abs() > 1e-3 * want.abs(), "no second-order part to be seen");
     }
 }
