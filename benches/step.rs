@@ -75,8 +75,9 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let mut ends = Vec::new();
     trainer.train(0, &config.augmentation.starts()[0], |_| ends.push(begun.elapsed().as_secs_f64()))?;
     let steps = ends.windows(2).skip(WARM_UP - 1).map(|pair| 1e3 * (pair[1] - pair[0]));
-    let pass = trainer.executor().time_pass(device.clock())?;
-    let plan = trainer.plan();
+    let executor = trainer.tuning_step()?;
+    let pass = executor.time_pass(device.clock())?;
+    let plan = executor.plan();
     Ok(Row {
         workload: workload.name,
         time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs(),

@@ -28,7 +28,7 @@ pub mod data;
 pub mod gpu;
 pub mod kernel;
 pub mod loss;
-mod measure;
+pub mod measure;
 pub mod nn;
 pub mod ops;
 pub mod peak;

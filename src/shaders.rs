@@ -58,17 +58,33 @@ pub enum SpecialiseError {
     NoSuchConstant { shader: &'static str, constant: &'static str, ty: &'static str },
 }
 
-/// The kernel's text with the initialisers of its constants replaced.
+/// The text of the kernel's file.
 ///
 /// # Errors
-/// When the file, or a constant in it of the value's type, does not exist.
-pub fn specialise(kernel: &Kernel) -> Result<String, SpecialiseError> {
+/// When there is no such file.
+pub fn source(kernel: &Kernel) -> Result<&'static str, SpecialiseError> {
     let (_, source) = SOURCES
         .iter()
         .chain(PROBES)
         .find(|(name, _)| *name == kernel.name)
         .ok_or(SpecialiseError::NoSuchShader(kernel.name))?;
-    let mut source = source.to_string();
+    Ok(source)
+}
+
+/// The kernel's text with the initialisers of its constants replaced.
+///
+/// # Errors
+/// When the file, or a constant in it of the value's type, does not exist.
+pub fn specialise(kernel: &Kernel) -> Result<String, SpecialiseError> {
+    specialise_text(source(kernel)?, kernel)
+}
+
+/// As [`specialise`], from another text than the kernel's own: a mutant of it, in tests.
+///
+/// # Errors
+/// When a constant of the value's type is not in the text.
+pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, SpecialiseError> {
+    let mut source = text.to_owned();
     for &(constant, value) in &kernel.constants {
         let ty = value.type_name();
         let declaration = format!("\nconst {constant}: {ty} = ");

@@ -1,0 +1,158 @@
+//! A primitive on given inputs, and whether a kernel's text computes it without a fault.
+
+use std::fmt;
+
+use stssad::kernel::{DeviceClass, Kernel};
+use stssad::shaders::{source, specialise_text};
+use stssad::tape::{Array, Primitive};
+use stssad::tensor::{Shape, Tensor};
+
+use crate::interpreter::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
+
+/// What a workgroup may use at most; `Device::open` refuses devices that offer less.
+const WORKGROUP_INVOCATIONS: u32 = 256;
+const WORKGROUP_BYTES: u32 = 16_384;
+/// Scalars that an invocation may keep; a runaway array is caught here.
+const REGISTERS: usize = 1 << 14;
+
+#[derive(Debug)]
+pub struct Case {
+    pub primitive: Box<dyn Primitive>,
+    pub inputs: Vec<Tensor>,
+}
+
+/// Why a kernel does not pass a case.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    Refused(Refusal),
+    /// It asks for more than every device has.
+    Greedy(String),
+    Faulty(Vec<Report>),
+    /// The output's first element that is further from the reference than the primitive's bound allows.
+    Wrong {
+        index: usize,
+        got: f32,
+        expected: f64,
+        bound: f64,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Failure::Refused(refusal) => write!(f, "{refusal}"),
+            Failure::Greedy(what) => write!(f, "{what} is more than every device has"),
+            Failure::Faulty(reports) => reports
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, report)| write!(f, "{}{report}", if index > 0 { "\n" } else { "" })),
+            Failure::Wrong { index, got, expected, bound } => {
+                write!(f, "element {index} is {got}, expected {expected} ± {bound:.1e}")
+            }
+        }
+    }
+}
+
+/// Names the primitive and the shapes.
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?} of {:?}", self.primitive, self.shapes())
+    }
+}
+
+impl Case {
+    fn shapes(&self) -> Vec<&Shape> {
+        self.inputs.iter().map(Tensor::shape).collect()
+    }
+
+    fn output(&self) -> Shape {
+        self.primitive.shape(&self.shapes()).unwrap_or_else(|reason| panic!("{self}: {reason}"))
+    }
+
+    pub fn kernel(&self, class: DeviceClass) -> Kernel {
+        self.primitive.kernel(&self.shapes(), &self.output(), class)
+    }
+
+    /// The kernel on its own grid and on those that larger shapes would give it. Extents beyond 65535 workgroups fold into
+    /// the second dimension of some kernels, and others stride over them; which does what can be read in their text.
+    pub fn kernels(&self, class: DeviceClass) -> Vec<Kernel> {
+        let kernel = self.kernel(class);
+        let text = source(&kernel).unwrap_or_else(|error| panic!("{self}: {error}"));
+        let [x, y, z] = kernel.workgroups;
+        let mut grids = vec![kernel.workgroups];
+        if x > 1 && ["workgroup.y * grid.x", "workgroup.y * workgroups.x"].iter().any(|fold| text.contains(fold)) {
+            grids.push([x.div_ceil(3).max(2), 3 * y, z]);
+        }
+        if text.contains("+= grid.") {
+            // Neither is the other, so that a stride along the wrong one shows.
+            let [few, fewer] = [x, y].map(|extent| extent.div_ceil(2));
+            grids.push([few, if few == fewer { (fewer - 1).max(1) } else { fewer }, z.div_ceil(2)]);
+        }
+        grids.into_iter().map(|workgroups| Kernel { workgroups, ..kernel.clone() }).collect()
+    }
+
+    /// The program of `text`, specialised as `kernel` asks.
+    ///
+    /// # Errors
+    /// When the interpreter, or some device, cannot run it.
+    pub fn program(kernel: &Kernel, text: &str) -> Result<Program, Failure> {
+        let file = format!("shaders/{}.wgsl", kernel.name);
+        let source = specialise_text(text, kernel)
+            .map_err(|error| Failure::Refused(Refusal { file: file.clone(), line: 0, reason: error.to_string() }))?;
+        let program = lower(&file, &source).map_err(Failure::Refused)?;
+        let (invocations, bytes) = (program.invocations(), 4 * program.workgroup_scalars);
+        if invocations > WORKGROUP_INVOCATIONS || bytes > WORKGROUP_BYTES || program.registers.len() > REGISTERS {
+            let registers = program.registers.len();
+            return Err(Failure::Greedy(format!(
+                "a workgroup of {invocations} invocations, {bytes} bytes and {registers} registers each"
+            )));
+        }
+        Ok(program)
+    }
+
+    /// What a program of `kernel` leaves behind on this case's inputs, within `limit` operations.
+    pub fn run(&self, kernel: &Kernel, program: &Program, limit: u64) -> Outcome {
+        let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
+        let inputs = self.inputs.iter().map(|input| Buffer::Filled(input.data()));
+        let buffers = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
+        program.run(&Dispatch { workgroups: kernel.workgroups, immediates: &immediates, buffers, limit })
+    }
+
+    /// Output and bound of each element, by the primitive's own definition.
+    pub fn reference(&self) -> Reference {
+        let data: Vec<Vec<f64>> =
+            self.inputs.iter().map(|input| input.data().iter().map(|&x| f64::from(x)).collect()).collect();
+        let arrays: Vec<Array> =
+            self.inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
+        let output = self.output();
+        Reference { expected: self.primitive.eval(&arrays, &output), bound: self.primitive.bound(&arrays, &output) }
+    }
+}
+
+/// What a case's output has to be.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    expected: Vec<f64>,
+    bound: Vec<f64>,
+}
+
+impl Reference {
+    /// Whether the run was sound and its output right.
+    ///
+    /// # Errors
+    /// With what was not.
+    pub fn check(&self, outcome: &Outcome) -> Result<(), Failure> {
+        if !outcome.reports.is_empty() {
+            return Err(Failure::Faulty(outcome.reports.clone()));
+        }
+        for (index, (&got, (&expected, &bound))) in
+            outcome.output.iter().zip(self.expected.iter().zip(&self.bound)).enumerate()
+        {
+            let agrees = (f64::from(got) - expected).abs() <= bound;
+            if !agrees {
+                return Err(Failure::Wrong { index, got, expected, bound });
+            }
+        }
+        Ok(())
+    }
+}

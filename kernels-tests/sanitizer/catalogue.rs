@@ -1,0 +1,242 @@
+//! The cases that every kernel runs: small shapes, most of which make several workgroups, none of which fits its tiles.
+
+use stssad::ops::conv2d::{Conv2d, Geometry, Role};
+use stssad::ops::cutdiff::{Mask, MaskVjp};
+use stssad::ops::elementwise::{Binary, BinaryMap, Unary, UnaryMap};
+use stssad::ops::layout::{Broadcast, Concat, Pad, Slice};
+use stssad::ops::matmul::Matmul;
+use stssad::ops::optimiser::AdamUpdate;
+use stssad::ops::pool::{MeanPool, MeanPoolVjp};
+use stssad::ops::random::{Uniform, key};
+use stssad::ops::reduce::Sum;
+use stssad::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp};
+use stssad::philox::Stream;
+use stssad::tape::Primitive;
+use stssad::tensor::{Shape, Tensor};
+
+use crate::case::Case;
+
+/// Numbers in [−2, 2).
+fn signed(shape: impl Into<Shape>, seed: u64) -> Tensor {
+    random(shape, seed, |u| 4.0 * u - 2.0)
+}
+
+/// Numbers in [0.1, 3.1).
+fn positive(shape: impl Into<Shape>, seed: u64) -> Tensor {
+    random(shape, seed, |u| 0.1 + 3.0 * u)
+}
+
+fn random(shape: impl Into<Shape>, seed: u64, map: fn(f64) -> f64) -> Tensor {
+    let shape = shape.into();
+    let mut stream = Stream::new(seed, 0);
+    let data = (0..shape.count()).map(|_| map(stream.uniform()) as f32).collect();
+    Tensor::new(shape, data)
+}
+
+fn case(primitive: impl Primitive + 'static, inputs: impl Into<Vec<Tensor>>) -> Case {
+    Case { primitive: Box::new(primitive), inputs: inputs.into() }
+}
+
+/// All cases.
+pub fn cases() -> Vec<Case> {
+    [elementwise(), layout(), reduce(), pool(), cutdiff(), warp(), optimiser_and_random(), matmul(), conv2d()]
+        .into_iter()
+        .flatten()
+        .collect()
+}
+
+fn elementwise() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let everywhere = [
+        Unary::Affine { scale: 1.5, offset: -0.25 },
+        Unary::Exp,
+        Unary::Reciprocal,
+        Unary::Sin,
+        Unary::Cos,
+        Unary::Sigmoid,
+        Unary::Softplus,
+        Unary::Relu,
+        Unary::Clamp { low: -0.5, high: 1.0 },
+    ];
+    for function in everywhere {
+        cases.push(case(UnaryMap(function), [signed([131], 1)]));
+    }
+    for function in [Unary::Log, Unary::Sqrt] {
+        cases.push(case(UnaryMap(function), [positive([131], 2)]));
+    }
+    // Angles far outside one turn, and the edges of every piece.
+    let angles = Tensor::new([9], vec![-100.0, -7.5, -4.8, -3.0, 0.0, 1.5, 3.3, 20.0, 1000.0]);
+    let edges = Tensor::new([7], vec![-0.5, 0.0, 1.0, -0.0, 80.0, -80.0, 1e-3]);
+    for function in [Unary::Sin, Unary::Cos] {
+        cases.push(case(UnaryMap(function), [angles.clone()]));
+    }
+    for function in [Unary::Sigmoid, Unary::Softplus, Unary::Relu, Unary::Clamp { low: -0.5, high: 1.0 }] {
+        cases.push(case(UnaryMap(function), [edges.clone()]));
+    }
+
+    let functions = [
+        Binary::Add,
+        Binary::Subtract,
+        Binary::Multiply,
+        Binary::Divide,
+        Binary::Maximum,
+        Binary::Minimum,
+        Binary::WherePositive,
+        Binary::WhereInside { low: -0.5, high: 1.0 },
+        Binary::Average { weight: 0.75 },
+        Binary::AverageSquare { weight: 0.75 },
+    ];
+    for function in functions {
+        cases.push(case(BinaryMap(function), [signed([131], 3), positive([131], 4)]));
+        cases.push(case(
+            BinaryMap(function),
+            [signed([7], 5), Tensor::new([7], vec![-0.5, 1e-3, 1.0, 0.5, 2.0, -1.0, -1e-3])],
+        ));
+    }
+    let (values, zero) = (Tensor::new([3], vec![1.0, 2.0, 3.0]), Tensor::new([3], vec![-0.0, 0.0, 1e-9]));
+    cases.push(case(BinaryMap(Binary::WherePositive), [values, zero]));
+    // Broadcasts along each of the three axes, of either operand.
+    for (a, b) in [
+        ([3usize, 5, 70], [1usize, 5, 1]),
+        ([1, 5, 1], [3, 5, 70]),
+        ([3, 1, 70], [3, 5, 70]),
+        ([3, 5, 70], [3, 1, 1]),
+        ([1, 1, 70], [3, 5, 1]),
+        ([3, 5, 1], [1, 1, 70]),
+    ] {
+        cases.push(case(BinaryMap(Binary::Subtract), [signed(a, 6), signed(b, 7)]));
+    }
+    // Longer than the CPU variant's one workgroup, which strides.
+    cases.push(case(BinaryMap(Binary::Subtract), [signed([2, 1100], 8), signed([2, 1], 9)]));
+    cases
+}
+
+fn layout() -> Vec<Case> {
+    vec![
+        case(Broadcast { to: [3, 5, 70].into() }, [signed([1, 5, 1], 10)]),
+        case(Broadcast { to: [3, 5, 70].into() }, [signed([3, 1, 70], 11)]),
+        case(Broadcast { to: [2, 1100].into() }, [signed([2, 1], 12)]),
+        case(Slice { axis: 1, start: 2, extent: 3 }, [signed([3, 7, 31], 13)]),
+        case(Slice { axis: 0, start: 1, extent: 2 }, [signed([4, 5], 14)]),
+        case(Pad { axis: 1, start: 2, extent: 7 }, [signed([3, 3, 31], 15)]),
+        case(Pad { axis: 0, start: 1, extent: 4 }, [signed([2, 5], 16)]),
+        case(Concat { axis: 1 }, [signed([3, 2, 31], 17), signed([3, 3, 31], 18)]),
+        case(Concat { axis: 0 }, [signed([2, 5], 19), signed([1, 5], 20)]),
+    ]
+}
+
+fn reduce() -> Vec<Case> {
+    vec![
+        case(Sum { axes: 1..2 }, [signed([3, 5, 50], 21)]),
+        case(Sum { axes: 0..1 }, [signed([5, 70], 22)]),
+        case(Sum { axes: 1..2 }, [signed([3, 200], 23)]),
+        case(Sum { axes: 0..2 }, [signed([3, 50], 24)]),
+    ]
+}
+
+fn pool() -> Vec<Case> {
+    vec![
+        case(MeanPool { window: [2, 3] }, [signed([3, 3, 8, 15], 25)]),
+        case(MeanPoolVjp { window: [2, 3] }, [signed([2, 3, 4, 5], 26)]),
+    ]
+}
+
+fn cutdiff() -> Vec<Case> {
+    let matrix = || random([3, 4], 27, |u| 0.2 * u - 0.1);
+    let centre = || random([3, 2], 28, |u| 2.0 + 6.0 * u);
+    vec![
+        case(Mask { size: [7, 11] }, [matrix(), centre()]),
+        case(MaskVjp, [matrix(), centre(), signed([3, 1, 50, 7], 29)]),
+    ]
+}
+
+/// One matrix each that turns, shrinks, shears and shifts, flips, is singular, and three that magnify.
+fn matrices() -> Tensor {
+    #[rustfmt::skip]
+    let rows = vec![
+        0.8, -0.6, 0.3, 0.6, 0.8, -0.7,
+        1.7, 0.2, 0.0, -0.1, 2.1, 0.4,
+        0.6, 0.5, 2.3, 0.1, 0.7, -1.6,
+        -1.1, 0.1, 0.2, 0.3, 0.9, 0.1,
+        0.5, 0.25, 0.1, 1.0, 0.5, 0.2,
+        0.20, -0.14, 0.3, 0.14, 0.20, -0.2,
+        0.25, 0.02, 0.1, -0.03, 0.20, 0.3,
+        0.02, -0.25, 0.2, 0.20, 0.03, 0.1,
+    ];
+    Tensor::new([8, 6], rows)
+}
+
+fn warp() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // The second is far from square, in pictures high enough that their rows fill several workgroups.
+    for shape in [[8, 2, 9, 11], [8, 1, 25, 3]] {
+        let [x, ct] = [30, 31].map(|seed| signed(shape, seed));
+        cases.push(case(Affine, [x.clone(), matrices()]));
+        cases.push(case(AffineImageVjp, [matrices(), ct.clone()]));
+        cases.push(case(AffineMatrixVjp, [x, matrices(), ct]));
+    }
+    cases
+}
+
+fn optimiser_and_random() -> Vec<Case> {
+    let rates = Tensor::new([3], vec![0.1, 0.19, 0.01]);
+    // A second moment so small that ε counts.
+    let small = Tensor::new([4], vec![0.0, 1e-18, 1e-17, 1e-15]);
+    vec![
+        case(AdamUpdate, [signed([131], 36), signed([131], 37), positive([131], 38), rates.clone()]),
+        case(AdamUpdate, [signed([4], 36), random([4], 37, |u| 1e-9 * u), small, rates]),
+        case(Uniform { stream: 3, shape: [5, 103].into() }, [key(0x0123_4567_89ab_cdef, 70_000)]),
+        // So many that carries which occur once in 2¹⁶ products do occur.
+        case(Uniform { stream: 6, shape: [200_000].into() }, [key(0xfedc_ba98_7654_3210, 3)]),
+    ]
+}
+
+fn matmul() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // Of these the last two have several elements in each of the CPU variant's lanes, along N and along M.
+    for [m, n, k] in [[70, 37, 19], [5, 40, 33], [33, 130, 3], [130, 33, 3]] {
+        for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
+            let a = if transpose_a { [k, m] } else { [m, k] };
+            let b = if transpose_b { [n, k] } else { [k, n] };
+            cases.push(case(Matmul { transpose_a, transpose_b }, [signed(a, 39), signed(b, 40)]));
+        }
+    }
+    // Fewer elements across the lanes than in each of them.
+    cases.push(case(Matmul { transpose_a: false, transpose_b: false }, [signed([2100, 2], 39), signed([2, 2], 40)]));
+    // Large enough for the GPU variant's large tiles.
+    cases.push(case(Matmul { transpose_a: false, transpose_b: true }, [signed([450, 2], 39), signed([460, 2], 40)]));
+    cases
+}
+
+fn conv2d() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (n, c, k, image, window, stride, padding) in [
+        (2, 4, 5, [8, 19], [3, 3], 1, 1),
+        (2, 5, 9, [9, 21], [3, 3], 2, 1),
+        (10, 2, 3, [5, 6], [1, 1], 2, 0),
+        (1, 11, 8, [5, 4], [1, 1], 1, 0),
+        (1, 2, 5, [8, 12], [5, 3], 1, 2),
+        (1, 2, 4, [5, 11], [3, 3], 1, 0),
+        (1, 1, 4, [8, 16], [7, 7], 2, 3),
+        (1, 1, 4, [8, 9], [7, 7], 3, 3),
+        (1, 1, 4, [8, 9], [7, 7], 4, 2),
+        (1, 1, 2, [7, 7], [2, 2], 1, 1),
+        (1, 1, 4, [9, 2], [3, 1], 1, 0),
+        (1, 1, 4, [3, 9], [3, 1], 1, 0),
+        (1, 2, 70, [3, 9], [1, 1], 1, 0),
+        (1, 70, 2, [3, 9], [1, 1], 1, 0),
+    ] {
+        let geometry = Geometry { image, window, stride, padding };
+        let [p, q] = geometry.output().expect("the windows fit");
+        let x = signed([n, c, image[0], image[1]], 41);
+        let w = signed([k, c, window[0], window[1]], 42);
+        let y = signed([n, k, p, q], 43);
+        let solve = |solve_for, first: &Tensor, second: &Tensor| {
+            case(Conv2d { solve_for, geometry }, [first.clone(), second.clone()])
+        };
+        cases.push(solve(Role::Output, &x, &w));
+        cases.push(solve(Role::Input, &y, &w));
+        cases.push(solve(Role::Kernel, &x, &y));
+    }
+    cases
+}

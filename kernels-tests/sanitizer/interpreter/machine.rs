@@ -1,0 +1,412 @@
+//! Runs a [`Program`] over its workgroups and watches.
+
+use std::collections::HashMap;
+
+use naga::BuiltIn;
+
+use super::program::{Count, Memory, OUTSIDE, Op, Program, Slot};
+use super::report::{Kind, Report};
+use super::shadow::{Access, Shadow};
+use super::word::Word;
+
+/// A storage buffer before the dispatch.
+#[derive(Clone, Debug)]
+pub enum Buffer<'a> {
+    Filled(&'a [f32]),
+    /// So many scalars that nobody wrote.
+    Unwritten(usize),
+}
+
+/// What a program is run on.
+#[derive(Clone, Debug)]
+pub struct Dispatch<'a> {
+    pub workgroups: [u32; 3],
+    /// Members of the `var<immediate>` struct, in order.
+    pub immediates: &'a [u32],
+    /// By binding.
+    pub buffers: Vec<Buffer<'a>>,
+    /// Operations that all invocations may execute together.
+    pub limit: u64,
+}
+
+/// What a run left behind.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The last binding's contents; elements that nobody wrote are NaN.
+    pub output: Vec<f32>,
+    pub reports: Vec<Report>,
+    /// Operations executed.
+    pub operations: u64,
+}
+
+#[derive(Debug, Default)]
+struct Region {
+    words: Vec<Word>,
+    shadows: Vec<Shadow>,
+    /// Whether the contents are given and never change, so that there is nothing to watch.
+    read_only: bool,
+}
+
+impl Region {
+    fn unwritten(scalars: usize) -> Self {
+        let nan = Word::u32(f32::NAN.to_bits());
+        Region { words: vec![nan; scalars], shadows: vec![Shadow::default(); scalars], read_only: false }
+    }
+}
+
+struct Invocation {
+    registers: Vec<Word>,
+    position: usize,
+}
+
+/// Why an invocation paused.
+#[derive(Clone, Copy, PartialEq)]
+enum Pause {
+    /// At the barrier of this index.
+    Barrier(usize),
+    End,
+    /// The limit of operations is spent.
+    Spent,
+}
+
+struct Machine<'a> {
+    program: &'a Program,
+    dispatch: &'a Dispatch<'a>,
+    storage: Vec<Region>,
+    workgroup: Region,
+    /// The access being executed; its operation is filled in where it matters.
+    now: Access,
+    storage_epoch: u32,
+    workgroup_epoch: u32,
+    operations: u64,
+    /// By kind and operations.
+    reports: HashMap<(Kind, usize, usize), Report>,
+}
+
+impl Program {
+    /// Runs every workgroup of the dispatch.
+    ///
+    /// # Panics
+    /// When the dispatch has not the buffers and immediates that the kernel declares: a fault of the caller.
+    pub fn run(&self, dispatch: &Dispatch) -> Outcome {
+        assert_eq!(dispatch.immediates.len(), self.immediates.len(), "{}: immediates", self.file);
+        let storage = self.buffers.iter().map(|buffer| match &dispatch.buffers[buffer.binding as usize] {
+            Buffer::Filled(data) => Region {
+                words: data.iter().map(|x| Word::u32(x.to_bits())).collect(),
+                read_only: !buffer.writable,
+                shadows: vec![Shadow::default(); data.len()],
+            },
+            Buffer::Unwritten(scalars) => Region::unwritten(*scalars),
+        });
+        let mut machine = Machine {
+            program: self,
+            dispatch,
+            storage: storage.collect(),
+            workgroup: Region::default(),
+            now: Access { workgroup: 0, invocation: 0, epoch: 0, operation: 0 },
+            storage_epoch: 0,
+            workgroup_epoch: 0,
+            operations: 0,
+            reports: HashMap::new(),
+        };
+        let [x, y, z] = dispatch.workgroups;
+        for workgroup in 0..x * y * z {
+            if !machine.run_workgroup(workgroup) {
+                break;
+            }
+        }
+
+        let last = self.buffers.iter().enumerate().max_by_key(|(_, buffer)| buffer.binding);
+        let output =
+            last.map_or(Vec::new(), |(index, _)| machine.storage[index].words.iter().map(|w| w.as_f32()).collect());
+        let mut reports: Vec<Report> = machine.reports.into_values().collect();
+        reports.sort_by_key(|report| (report.line, report.kind));
+        Outcome { output, reports, operations: machine.operations }
+    }
+}
+
+impl Machine<'_> {
+    /// Whether the run may go on.
+    fn run_workgroup(&mut self, workgroup: u32) -> bool {
+        let count = self.program.invocations();
+        self.workgroup = Region::unwritten(self.program.workgroup_scalars as usize);
+        (self.storage_epoch, self.workgroup_epoch) = (0, 0);
+        self.now.workgroup = workgroup;
+        let mut invocations: Vec<Invocation> = (0..count).map(|index| self.invocation(index)).collect();
+        loop {
+            let mut pauses = Vec::with_capacity(invocations.len());
+            for (index, invocation) in (0..).zip(&mut invocations) {
+                self.now.invocation = index;
+                pauses.push(self.resume(invocation));
+                if pauses[index as usize] == Pause::Spent {
+                    return false;
+                }
+            }
+            let first = pauses[0];
+            if let Some(other) = pauses.iter().position(|&pause| pause != first) {
+                self.report_divergence(first, pauses[other], other);
+                return true;
+            }
+            let Pause::Barrier(position) = first else { return true };
+            if let Op::Barrier { workgroup, storage } = self.program.code[position] {
+                self.workgroup_epoch += u32::from(workgroup);
+                self.storage_epoch += u32::from(storage);
+            }
+        }
+    }
+
+    fn workgroup_id(&self) -> [u32; 3] {
+        self.id_of(self.now.workgroup)
+    }
+
+    fn id_of(&self, workgroup: u32) -> [u32; 3] {
+        let [x, y, _] = self.dispatch.workgroups;
+        [workgroup % x, workgroup / x % y, workgroup / (x * y)]
+    }
+
+    fn invocation(&self, index: u32) -> Invocation {
+        let [width, height, _] = self.program.workgroup_size;
+        let local = [index % width, index / width % height, index / (width * height)];
+        let workgroup = self.workgroup_id();
+        let mut registers = self.program.registers.clone();
+        for &(builtin, slot) in &self.program.builtins {
+            let global = |axis: usize| workgroup[axis] * self.program.workgroup_size[axis] + local[axis];
+            let value = match builtin {
+                BuiltIn::GlobalInvocationId => [0, 1, 2].map(global),
+                BuiltIn::LocalInvocationId => local,
+                BuiltIn::LocalInvocationIndex => [index; 3],
+                BuiltIn::WorkGroupId => workgroup,
+                BuiltIn::NumWorkGroups => self.dispatch.workgroups,
+                other => unreachable!("{other:?} is no builtin of a compute shader known here"),
+            };
+            let components = if builtin == BuiltIn::LocalInvocationIndex { 1 } else { 3 };
+            for (at, &value) in value[..components].iter().enumerate() {
+                registers[slot as usize + at] = Word::u32(value);
+            }
+        }
+        for (&slot, &bits) in self.program.immediates.iter().zip(self.dispatch.immediates) {
+            registers[slot as usize] = Word::u32(bits);
+        }
+        Invocation { registers, position: 0 }
+    }
+
+    /// Executes up to the next barrier or the end.
+    fn resume(&mut self, invocation: &mut Invocation) -> Pause {
+        let program = self.program;
+        let registers = &mut invocation.registers;
+        let mut position = invocation.position;
+        // The last jump back.
+        let mut repeated = position;
+        loop {
+            if self.operations == self.dispatch.limit {
+                self.report(Kind::Endless, repeated, 0, |machine| {
+                    format!("{} has not come to an end after {} operations", machine.name(), machine.operations)
+                });
+                return Pause::Spent;
+            }
+            self.operations += 1;
+            let operation = position;
+            position += 1;
+            match program.code[operation] {
+                Op::Copy { to, from } => registers[to as usize] = registers[from as usize],
+                Op::Zero { to, count } => registers[to as usize..(to + count) as usize].fill(Word::default()),
+                Op::Map1 { f, to, a } => registers[to as usize] = f(registers[a as usize]),
+                Op::Map2 { f, to, a, b } => registers[to as usize] = f(registers[a as usize], registers[b as usize]),
+                Op::Map3 { f, to, a, b, c } => {
+                    registers[to as usize] = f(registers[a as usize], registers[b as usize], registers[c as usize]);
+                }
+                Op::Divisor { a } => {
+                    if registers[a as usize].bits == 0 {
+                        self.report(Kind::DivisionByZero, operation, 0, |m| format!("{} divides by 0", m.name()));
+                    }
+                }
+                Op::Index { to, outer, index, signed, count, stride, variable } => {
+                    let outer = outer.map_or(0, |slot| registers[slot as usize].bits);
+                    let index = registers[index as usize];
+                    let offset = self.index(operation, index, signed, count, stride, variable);
+                    registers[to as usize] = Word::u32(match (outer, offset) {
+                        (OUTSIDE, _) | (_, None) => OUTSIDE,
+                        (outer, Some(offset)) => outer + offset,
+                    });
+                }
+                Op::Load { to, memory, at, offset } => {
+                    registers[to as usize] = match (address(registers, at, offset), memory) {
+                        (None, _) => Word::default(),
+                        (Some(address), Memory::Registers) => registers[address],
+                        (Some(address), _) => self.load(operation, memory, address),
+                    };
+                }
+                Op::Store { from, memory, at, offset } => {
+                    let word = registers[from as usize];
+                    match (address(registers, at, offset), memory) {
+                        (None, _) => {}
+                        (Some(address), Memory::Registers) => registers[address] = word,
+                        (Some(address), _) => self.store(operation, memory, address, word),
+                    }
+                }
+                Op::Length { to, buffer, first, stride } => {
+                    let scalars = self.storage[buffer as usize].words.len() as u32 - first;
+                    registers[to as usize] = Word::u32(scalars / stride);
+                }
+                Op::Jump { target } => position = target as usize,
+                Op::Unless { condition, target } => {
+                    if !registers[condition as usize].as_bool() {
+                        position = target as usize;
+                    }
+                }
+                Op::Barrier { .. } => {
+                    invocation.position = position;
+                    return Pause::Barrier(operation);
+                }
+                Op::End => {
+                    invocation.position = operation;
+                    return Pause::End;
+                }
+            }
+            if position <= operation {
+                repeated = operation;
+            }
+        }
+    }
+
+    /// The offset of an element, unless there is no such element.
+    fn index(
+        &mut self,
+        operation: usize,
+        index: Word,
+        signed: bool,
+        count: Count,
+        stride: u32,
+        variable: u32,
+    ) -> Option<u32> {
+        let count = match count {
+            Count::Fixed(count) => count,
+            Count::Rest { buffer, first } => (self.storage[buffer as usize].words.len() as u32 - first) / stride,
+        };
+        let value = index.integer(signed);
+        let name = || &self.program.variables[variable as usize].name;
+        if !index.is_exact(signed) {
+            let meant = index.meaning().map_or_else(String::new, |meant| format!(" where {meant} was meant"));
+            let name = name().clone();
+            self.report(Kind::Overflow, operation, 0, |machine| {
+                format!("{} indexes `{name}` with {value}{meant}: 32 bits wrapped round", machine.name())
+            });
+        }
+        if (0..i64::from(count)).contains(&value) {
+            return Some(value as u32 * stride);
+        }
+        let name = self.program.variables[variable as usize].name.clone();
+        self.report(Kind::OutOfBounds, operation, 0, |machine| {
+            format!("{} indexes `{name}` with {value}, but it has {count} elements", machine.name())
+        });
+        None
+    }
+
+    fn region(&mut self, memory: Memory) -> &mut Region {
+        match memory {
+            Memory::Storage(buffer) => &mut self.storage[buffer as usize],
+            Memory::Workgroup => &mut self.workgroup,
+            Memory::Registers => unreachable!("registers are an invocation's own"),
+        }
+    }
+
+    fn access(&self, operation: usize, memory: Memory) -> Access {
+        let epoch = if memory == Memory::Workgroup { self.workgroup_epoch } else { self.storage_epoch };
+        Access { operation: operation as u32, epoch, ..self.now }
+    }
+
+    fn load(&mut self, operation: usize, memory: Memory, address: usize) -> Word {
+        let access = self.access(operation, memory);
+        let region = self.region(memory);
+        let word = region.words[address];
+        if region.read_only {
+            return word;
+        }
+        let shadow = &mut region.shadows[address];
+        let is_written = shadow.is_written();
+        if let Some(earlier) = shadow.read(access) {
+            self.report_race(access, earlier, memory, address, "reads", word);
+        } else if !is_written && !self.is_given(memory) {
+            self.report(Kind::Unwritten, operation, 0, |machine| {
+                let element = machine.program.element(memory, address as u32);
+                format!("{} reads `{element}`, which nobody wrote", machine.name())
+            });
+        }
+        word
+    }
+
+    fn store(&mut self, operation: usize, memory: Memory, address: usize, word: Word) {
+        let access = self.access(operation, memory);
+        let region = self.region(memory);
+        region.words[address] = word;
+        if let Some(earlier) = region.shadows[address].write(access) {
+            self.report_race(access, earlier, memory, address, "writes", word);
+        }
+    }
+
+    /// Whether a buffer's contents were written before the dispatch.
+    fn is_given(&self, memory: Memory) -> bool {
+        let Memory::Storage(buffer) = memory else { return false };
+        let binding = self.program.buffers[buffer as usize].binding;
+        matches!(self.dispatch.buffers[binding as usize], Buffer::Filled(_))
+    }
+
+    fn name(&self) -> String {
+        self.name_of(self.now)
+    }
+
+    fn name_of(&self, access: Access) -> String {
+        let [x, y, z] = self.id_of(access.workgroup);
+        format!("invocation {} of workgroup ({x}, {y}, {z})", access.invocation)
+    }
+
+    fn report(&mut self, kind: Kind, operation: usize, other: usize, message: impl FnOnce(&Self) -> String) {
+        if let Some(report) = self.reports.get_mut(&(kind, operation, other)) {
+            report.occurrences += 1;
+            return;
+        }
+        let (file, line) = (self.program.file.clone(), self.program.lines[operation]);
+        let report = Report { kind, file, line, message: message(self), occurrences: 1 };
+        self.reports.insert((kind, operation, other), report);
+    }
+
+    fn report_race(&mut self, now: Access, earlier: Access, memory: Memory, address: usize, verb: &str, word: Word) {
+        let operation = now.operation as usize;
+        self.report(Kind::Race, operation, earlier.operation as usize, |machine| {
+            let element = machine.program.element(memory, address as u32);
+            let did = match machine.program.code[earlier.operation as usize] {
+                Op::Store { .. } => "wrote",
+                _ => "read",
+            };
+            format!(
+                "{} {verb} `{element}` (bits {:#010x}, {:?} as f32), which {} {did} in line {} with no barrier between",
+                machine.name_of(now),
+                word.bits,
+                word.as_f32(),
+                machine.name_of(earlier),
+                machine.program.lines[earlier.operation as usize],
+            )
+        });
+    }
+
+    fn report_divergence(&mut self, first: Pause, second: Pause, other: usize) {
+        let lines = &self.program.lines;
+        let whereabouts = |pause: Pause| match pause {
+            Pause::Barrier(position) => format!("waits at the barrier in line {}", lines[position]),
+            _ => "has returned".to_owned(),
+        };
+        let (one, two) = (whereabouts(first), whereabouts(second));
+        let ((Pause::Barrier(at), _) | (_, Pause::Barrier(at))) = (first, second) else { return };
+        self.report(Kind::Barrier, at, 0, |machine| {
+            let [x, y, z] = machine.workgroup_id();
+            format!("of workgroup ({x}, {y}, {z}), invocation 0 {one}, but invocation {other} {two}")
+        });
+    }
+}
+
+fn address(registers: &[Word], at: u32, offset: Option<Slot>) -> Option<usize> {
+    match offset.map_or(0, |slot| registers[slot as usize].bits) {
+        OUTSIDE => None,
+        offset => Some((at + offset) as usize),
+    }
+}

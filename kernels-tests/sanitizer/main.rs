@@ -1,0 +1,43 @@
+//! The kernels under the sanitizer: an interpreter that runs them without a device and watches what they do.
+
+mod case;
+mod catalogue;
+mod interpreter;
+mod planted;
+mod portability;
+
+use std::collections::BTreeSet;
+
+use case::Case;
+use stssad::kernel::DeviceClass;
+use stssad::shaders::{SOURCES, source};
+
+/// Operations that one dispatch may take; the longest here takes a hundredth.
+const LIMIT: u64 = 1 << 30;
+
+#[test]
+fn shipped_kernels_are_sound_and_right() {
+    let mut run = BTreeSet::new();
+    let mut operations = 0;
+    let mut failures = Vec::new();
+    for case in catalogue::cases() {
+        let reference = case.reference();
+        for class in [DeviceClass::Gpu, DeviceClass::Cpu] {
+            for kernel in case.kernels(class) {
+                run.insert(kernel.name);
+                let checked = Case::program(&kernel, source(&kernel).unwrap()).and_then(|program| {
+                    let outcome = case.run(&kernel, &program, LIMIT);
+                    operations += outcome.operations;
+                    reference.check(&outcome)
+                });
+                if let Err(failure) = checked {
+                    failures.push(format!("{case}, {class:?}, {:?} workgroups: {failure}", kernel.workgroups));
+                }
+            }
+        }
+    }
+    println!("{operations} operations");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let missing: Vec<_> = SOURCES.iter().map(|(name, _)| name).filter(|name| !run.contains(*name)).collect();
+    assert!(missing.is_empty(), "no case runs {missing:?}");
+}

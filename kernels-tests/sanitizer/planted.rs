@@ -1,0 +1,71 @@
+//! Faulty kernels that the sanitizer has to find, each with the repair that it must accept.
+//!
+//! A file says all about itself. `// dispatch: 2 | 128 128`: workgroups, then the length of each binding; those that the
+//! kernel only reads hold 0, 1, 2, …. `// reports: race` ends a line that has to be reported, with the kinds. `// sound: …`
+//! ends the faulty line; what follows stands there in the repaired kernel.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::interpreter::{Buffer, Dispatch, Report, lower};
+
+const LIMIT: u64 = 200_000;
+
+fn run(name: &str, text: &str) -> Vec<Report> {
+    let dispatch = text.lines().find_map(|line| line.strip_prefix("// dispatch: ")).expect("a line `// dispatch:`");
+    let (workgroups, lengths) = dispatch.split_once(" | ").expect("workgroups | lengths");
+    let lengths: Vec<usize> = lengths.split(' ').map(|length| length.parse().unwrap()).collect();
+    let (output, inputs) = lengths.split_last().expect("at least one binding");
+    let data: Vec<Vec<f32>> = inputs.iter().map(|&length| (0..length).map(|i| i as f32).collect()).collect();
+    let buffers = data.iter().map(|data| Buffer::Filled(data)).chain([Buffer::Unwritten(*output)]).collect();
+    let program = lower(name, text).unwrap_or_else(|refusal| panic!("{refusal}"));
+    let workgroups = [workgroups.parse().unwrap(), 1, 1];
+    program.run(&Dispatch { workgroups, immediates: &[], buffers, limit: LIMIT }).reports
+}
+
+/// `(line, kind)` of everything that is to be reported.
+fn expected(text: &str) -> BTreeSet<(u32, String)> {
+    let kinds = |text: &str| text.split_once("// reports: ").map(|(_, kinds)| kinds.to_owned()).unwrap_or_default();
+    let mut expected = BTreeSet::new();
+    for (line, text) in (1..).zip(text.lines()) {
+        expected.extend(kinds(text).split(' ').take_while(|&kind| kind != "//").map(|kind| (line, kind.to_owned())));
+    }
+    expected.retain(|(_, kind)| !kind.is_empty());
+    expected
+}
+
+fn repaired(text: &str) -> String {
+    let repair = |line: &str| line.split_once("// sound: ").map_or(line.to_owned(), |(_, sound)| sound.to_owned());
+    text.lines().map(|line| repair(line) + "\n").collect()
+}
+
+#[test]
+fn every_planted_fault_is_found_and_every_repair_accepted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/sanitizer/planted");
+    let mut paths: Vec<_> = folder.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    let mut kinds = Vec::new();
+    let mut failures = Vec::new();
+    for path in &paths {
+        let name = path.file_name().unwrap().to_string_lossy();
+        let text = std::fs::read_to_string(path).unwrap();
+        let expected = expected(&text);
+        let reports = run(&name, &text);
+        let found: BTreeSet<(u32, String)> =
+            reports.iter().map(|report| (report.line, report.kind.name().to_owned())).collect();
+        reports.iter().for_each(|report| println!("{report}"));
+        if found != expected || expected.is_empty() {
+            failures.push(format!("{name}: expected {expected:?}, found {found:?}"));
+        }
+        kinds.extend(expected.into_iter().map(|(_, kind)| kind).collect::<BTreeSet<_>>());
+        for report in run(&name, &repaired(&text)) {
+            failures.push(format!("repaired {report}"));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(paths.len() >= 12);
+    for kind in kinds.iter().collect::<BTreeSet<_>>() {
+        assert!(kinds.iter().filter(|other| *other == kind).count() >= 2, "{kind} is planted once only");
+    }
+    assert_eq!(kinds.iter().collect::<BTreeSet<_>>().len(), 7, "a detector has no planted fault");
+}

@@ -1,0 +1,14 @@
+// A halving that stays at zero.
+// dispatch: 1 | 64 64
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = id.x;
+    var sum = 0.0;
+    for (var half = 32i; half >= 0; half /= 2) { // reports: endless // sound: for (var half = 32i; half > 0; half /= 2) {
+        sum += x[half];
+    }
+    y[i] = sum;
+}

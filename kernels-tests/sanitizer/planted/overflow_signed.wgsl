@@ -1,0 +1,11 @@
+// A signed sum beyond 2³¹.
+// dispatch: 1 | 64 64
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = id.x;
+    let far = i32(lane) + 2147483600; // sound: let far = i32(lane) + 2147483500;
+    y[i] = x[abs(far) % 64]; // reports: overflow
+}

@@ -1,0 +1,15 @@
+// Half of the workgroup memory that is read was never written.
+// dispatch: 1 | 64 64
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+
+var<workgroup> row: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    if lane < 32u { // sound: if lane < 64u {
+        row[lane] = x[lane];
+    }
+    workgroupBarrier();
+    y[lane] = row[63u - lane]; // reports: unwritten
+}

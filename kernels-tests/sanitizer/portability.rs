@@ -1,0 +1,211 @@
+//! Every specialisation in use, translated to what Vulkan, Metal and Direct3D 12 read, as wgpu asks naga to.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use naga::back::{hlsl, msl, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{Module, ResourceBinding, ShaderStage};
+use stssad::augment::Rotation;
+use stssad::kernel::{DeviceClass, Kernel};
+use stssad::loss::Alignment;
+use stssad::nn::Detector;
+use stssad::shaders::specialise;
+use stssad::ssad::{Config, Order, TrainingStep};
+use stssad::tensor::Shape;
+
+use crate::catalogue;
+
+/// As wgpu compiles trusted modules, which ours are, and as it compiles all others.
+const POLICIES: [BoundsCheckPolicy; 2] = [BoundsCheckPolicy::Unchecked, BoundsCheckPolicy::Restrict];
+
+fn policies(policy: BoundsCheckPolicy) -> BoundsCheckPolicies {
+    let binding_array = BoundsCheckPolicy::Unchecked;
+    BoundsCheckPolicies { index: policy, buffer: policy, image_load: policy, binding_array }
+}
+
+fn bindings(module: &Module) -> impl Iterator<Item = ResourceBinding> {
+    module.global_variables.iter().filter_map(|(_, variable)| variable.binding)
+}
+
+/// For Vulkan 1.1, with no capability but those of every device.
+fn to_spirv(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
+    let checked = policy != BoundsCheckPolicy::Unchecked;
+    let options = spv::Options {
+        lang_version: (1, 3),
+        flags: spv::WriterFlags::empty(),
+        fake_missing_bindings: false,
+        binding_map: bindings(module)
+            .map(|at| {
+                (at, spv::BindingInfo { descriptor_set: at.group, binding: at.binding, binding_array_size: None })
+            })
+            .collect(),
+        capabilities: Some([spv::Capability::Shader, spv::Capability::Matrix].into_iter().collect()),
+        bounds_check_policies: policies(policy),
+        zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+        force_loop_bounding: checked,
+        emit_int_div_checks: checked,
+        ..Default::default()
+    };
+    let entry = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: "main".into() };
+    spv::write_vec(module, info, &options, Some(&entry)).map(drop).map_err(|error| error.to_string())
+}
+
+/// For Metal 2.1, the oldest that wgpu's own features ask of macOS 10.14.
+fn to_msl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
+    let checked = policy != BoundsCheckPolicy::Unchecked;
+    let target = |at: ResourceBinding| {
+        msl::BindTarget {
+        buffer: Some(at.binding as u8),
+        mutable: module.global_variables.iter().any(|(_, variable)| {
+            variable.binding == Some(at)
+                && matches!(variable.space, naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE))
+        }),
+        ..Default::default()
+    }
+    };
+    let resources = msl::EntryPointResources {
+        resources: bindings(module).map(|at| (at, target(at))).collect(),
+        immediates_buffer: Some(29),
+        sizes_buffer: Some(30),
+    };
+    let options = msl::Options {
+        lang_version: (2, 1),
+        per_entry_point_map: [("main".to_owned(), resources)].into(),
+        fake_missing_bindings: false,
+        bounds_check_policies: policies(policy),
+        zero_initialize_workgroup_memory: false,
+        force_loop_bounding: checked,
+        emit_int_div_checks: checked,
+        ..Default::default()
+    };
+    let entry = msl::PipelineOptions { entry_point: Some((ShaderStage::Compute, "main".into())), ..Default::default() };
+    let (_, translated) = msl::write_string(module, info, &options, &entry).map_err(|error| error.to_string())?;
+    translated.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|error| error.to_string()))
+}
+
+/// For shader model 5.1, which the compiler that comes with Windows reads.
+fn to_hlsl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
+    let checked = policy != BoundsCheckPolicy::Unchecked;
+    let target = |space: u8, register: u32| hlsl::BindTarget {
+        space,
+        register,
+        binding_array_size: None,
+        dynamic_storage_buffer_offsets_index: None,
+        restrict_indexing: checked,
+    };
+    let options = hlsl::Options {
+        shader_model: hlsl::ShaderModel::V5_1,
+        binding_map: bindings(module).map(|at| (at, target(at.group as u8, at.binding))).collect(),
+        fake_missing_bindings: false,
+        // `num_workgroups` comes from here.
+        special_constants_binding: Some(target(2, 0)),
+        immediates_target: Some(target(1, 0)),
+        zero_initialize_workgroup_memory: false,
+        restrict_indexing: checked,
+        force_loop_bounding: checked,
+        ..Default::default()
+    };
+    let entry = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, "main".into())) };
+    let mut text = String::new();
+    let mut writer = hlsl::Writer::new(&mut text, &options, &entry);
+    let translated = writer.write(module, info, None).map_err(|error| error.to_string())?;
+    translated.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|error| error.to_string()))
+}
+
+type Backend = (&'static str, fn(&Module, &ModuleInfo, BoundsCheckPolicy) -> Result<(), String>);
+const BACKENDS: [Backend; 3] = [("SPIR-V", to_spirv), ("MSL", to_msl), ("HLSL", to_hlsl)];
+
+/// What refuses to translate the text, with the reason; nothing when all is well.
+fn refusals(source: &str, allowed: Capabilities) -> Vec<String> {
+    let module = match naga::front::wgsl::parse_str(source) {
+        Ok(module) => module,
+        Err(error) => return vec![format!("WGSL: {}", error.emit_to_string(source))],
+    };
+    let info = match Validator::new(ValidationFlags::all(), allowed).validate(&module) {
+        Ok(info) => info,
+        Err(error) => return vec![format!("validation: {}", error.emit_to_string(source))],
+    };
+    let mut refusals = Vec::new();
+    for (name, translate) in BACKENDS {
+        for policy in POLICIES {
+            // naga's writers panic at some of what they do not know.
+            let translated = catch_unwind(AssertUnwindSafe(|| translate(&module, &info, policy)));
+            match translated {
+                Ok(Ok(())) => {}
+                Ok(Err(reason)) => refusals.push(format!("{name} ({policy:?}): {reason}")),
+                Err(_) => refusals.push(format!("{name} ({policy:?}): panicked")),
+            }
+        }
+    }
+    refusals
+}
+
+/// A kernel's name and constants: what its pipeline is told apart by.
+fn key(kernel: &Kernel) -> String {
+    format!("{} {:?}", kernel.name, kernel.constants)
+}
+
+/// The demo's training step and all cases, on both classes of devices.
+fn specialisations() -> BTreeMap<String, Kernel> {
+    let config = Config {
+        detector: Detector::small(1),
+        augmentation: Box::new(Rotation::default()),
+        alignment: Alignment::DiagonalW2 { mass: 0.5 },
+        order: Order::Second,
+        steps: 1,
+        warm_up: 0,
+        batch: 48,
+        batch_val: 96,
+        rate: 1e-3,
+        look_ahead: 0.01,
+        seed: 0,
+    };
+    let step = TrainingStep::record(&config, [1, 28, 28]).expect("the demo's step has all its gradients");
+    let mut kernels = Vec::new();
+    for class in [DeviceClass::Gpu, DeviceClass::Cpu] {
+        for (_, node) in step.tape.iter() {
+            if let Some(primitive) = node.primitive().filter(|primitive| !primitive.is_alias()) {
+                let inputs: Vec<&Shape> = node.inputs().iter().map(|&input| step.tape.shape(input)).collect();
+                kernels.push(primitive.kernel(&inputs, &node.shape, class));
+            }
+        }
+        kernels.extend(catalogue::cases().iter().map(|case| case.kernel(class)));
+    }
+    kernels.into_iter().map(|kernel| (key(&kernel), kernel)).collect()
+}
+
+#[test]
+fn every_specialisation_translates_to_spirv_msl_and_hlsl() {
+    let specialisations = specialisations();
+    let mut failures = Vec::new();
+    for (key, kernel) in &specialisations {
+        let source = specialise(kernel).unwrap();
+        failures.extend(refusals(&source, Capabilities::IMMEDIATES).iter().map(|refusal| format!("{key}: {refusal}")));
+    }
+    println!("{} specialisations × {} backends × {} policies", specialisations.len(), BACKENDS.len(), POLICIES.len());
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// Each backend refuses something, so the test above could fail.
+#[test]
+fn what_one_backend_cannot_translate_is_found() {
+    let kernel = |declaration: &str, body: &str| {
+        format!(
+            "{declaration}\n@group(0) @binding(0) var<storage, read_write> y: array<f32>;\n\
+             @compute @workgroup_size(1) fn main() {{ y[0] = {body}; }}"
+        )
+    };
+    for (backend, source) in [
+        ("SPIR-V", kernel("", "subgroupAdd(y[1])")),
+        ("MSL", kernel("", "f32(f64(y[1]) / 3.0lf)")),
+        ("HLSL", kernel("var<immediate> p: f32;", "p")),
+        ("validation", kernel("var<private> p: array<f32, 2>;", "p[2]")),
+        ("WGSL", kernel("", "from")),
+    ] {
+        let refusals = refusals(&source, Capabilities::all());
+        assert!(!refusals.is_empty() && refusals.iter().all(|refusal| refusal.starts_with(backend)), "{refusals:#?}");
+    }
+    assert_eq!(refusals(&kernel("", "y[1]"), Capabilities::IMMEDIATES), [""; 0]);
+}
