@@ -2,7 +2,6 @@
 //!
 //! A device is needed: any adapter will do, lavapipe too. Where there is none the tests fail and say what to install.
 
-mod adversary;
 mod completeness;
 mod golden;
 mod kernels;

@@ -1,24 +1,76 @@
-//! f32 arithmetic that errs by chance, as far as the WGSL specification allows.
+//! f32 arithmetic: Rust's own, or one that errs by chance as far as the WGSL specification allows.
+
+use std::cell::RefCell;
 
 use stssad::philox::Stream;
 
-/// The arithmetic of one invocation.
-pub struct Rounding {
+thread_local! {
+    /// What the operations of this thread err by, if they do.
+    static ERRORS: RefCell<Option<Rounding>> = const { RefCell::new(None) };
+}
+
+/// Runs `body` with operations that err by chance.
+#[allow(dead_code, reason = "the mutation test shares this interpreter, and computes with Rust's own arithmetic")]
+pub fn with_errors<T>(seed: u64, body: impl FnOnce() -> T) -> T {
+    ERRORS.set(Some(Rounding { stream: Stream::new(seed, 0) }));
+    let result = body();
+    ERRORS.set(None);
+    result
+}
+
+fn either(plain: impl FnOnce() -> f32, erring: impl FnOnce(&mut Rounding) -> f32) -> f32 {
+    ERRORS.with_borrow_mut(|errors| match errors {
+        Some(rounding) => erring(rounding),
+        None => plain(),
+    })
+}
+
+pub fn add(a: f32, b: f32) -> f32 {
+    either(|| a + b, |rounding| rounding.add(a, b))
+}
+
+pub fn multiply(a: f32, b: f32) -> f32 {
+    either(|| a * b, |rounding| rounding.multiply(a, b))
+}
+
+pub fn divide(a: f32, b: f32) -> f32 {
+    either(|| a / b, |rounding| rounding.divide(a, b))
+}
+
+pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+    either(|| a.mul_add(b, c), |rounding| rounding.fma(a, b, c))
+}
+
+pub fn exp(x: f32) -> f32 {
+    either(|| x.exp(), |rounding| rounding.exp(x))
+}
+
+pub fn ln(x: f32) -> f32 {
+    either(|| x.ln(), |rounding| rounding.ln(x))
+}
+
+pub fn sqrt(x: f32) -> f32 {
+    either(|| x.sqrt(), |rounding| rounding.sqrt(x))
+}
+
+/// An integer as a float.
+pub fn float(x: i64) -> f32 {
+    either(|| x as f32, |rounding| rounding.correct(x as f64))
+}
+
+#[derive(Debug)]
+struct Rounding {
     stream: Stream,
 }
 
 impl Rounding {
-    pub fn new(seed: u64, invocation: u32) -> Self {
-        Rounding { stream: Stream::new(seed, invocation) }
-    }
-
     /// Subnormals may be taken for zero.
-    pub fn flush(&mut self, x: f32) -> f32 {
+    fn flush(&mut self, x: f32) -> f32 {
         if x.is_subnormal() && self.stream.uniform() < 0.5 { 0.0 } else { x }
     }
 
     /// Either neighbour of an exact result, which is itself where f32 has it.
-    pub fn correct(&mut self, exact: f64) -> f32 {
+    fn correct(&mut self, exact: f64) -> f32 {
         let nearest = exact as f32;
         let other = match f64::from(nearest) {
             widened if widened < exact => nearest.next_up(),
@@ -30,13 +82,13 @@ impl Rounding {
     }
 
     /// A result within `ulps` units in the last place: half the time at one of the ends.
-    pub fn within(&mut self, exact: f64, ulps: f64) -> f32 {
+    fn within(&mut self, exact: f64, ulps: f64) -> f32 {
         let nearest = exact.abs() as f32;
         let unit = f64::from(nearest.next_up()) - f64::from(nearest);
         self.within_absolute(exact, ulps * unit)
     }
 
-    pub fn within_absolute(&mut self, exact: f64, error: f64) -> f32 {
+    fn within_absolute(&mut self, exact: f64, error: f64) -> f32 {
         let at = 2.0 * self.stream.uniform() - 1.0;
         let share = if self.stream.uniform() < 0.5 { at.signum() } else { at };
         let moved = exact + share * error;
@@ -48,23 +100,23 @@ impl Rounding {
         self.flush(rounded)
     }
 
-    pub fn add(&mut self, a: f32, b: f32) -> f32 {
+    fn add(&mut self, a: f32, b: f32) -> f32 {
         let (a, b) = (self.flush(a), self.flush(b));
         self.correct(f64::from(a) + f64::from(b))
     }
 
-    pub fn multiply(&mut self, a: f32, b: f32) -> f32 {
+    fn multiply(&mut self, a: f32, b: f32) -> f32 {
         let (a, b) = (self.flush(a), self.flush(b));
         self.correct(f64::from(a) * f64::from(b))
     }
 
-    pub fn divide(&mut self, a: f32, b: f32) -> f32 {
+    fn divide(&mut self, a: f32, b: f32) -> f32 {
         let (a, b) = (self.flush(a), self.flush(b));
         self.within(f64::from(a) / f64::from(b), 2.5)
     }
 
     /// Fused or not.
-    pub fn fma(&mut self, a: f32, b: f32, c: f32) -> f32 {
+    fn fma(&mut self, a: f32, b: f32, c: f32) -> f32 {
         if self.stream.uniform() < 0.5 {
             return self.correct(f64::from(a) * f64::from(b) + f64::from(c));
         }
@@ -72,12 +124,12 @@ impl Rounding {
         self.add(product, c)
     }
 
-    pub fn exp(&mut self, x: f32) -> f32 {
+    fn exp(&mut self, x: f32) -> f32 {
         let x = f64::from(x);
         self.within(x.exp(), 3.0 + 2.0 * x.abs())
     }
 
-    pub fn ln(&mut self, x: f32) -> f32 {
+    fn ln(&mut self, x: f32) -> f32 {
         let exact = f64::from(x).ln();
         if (0.5..=2.0).contains(&x) {
             return self.within_absolute(exact, 2f64.powi(-21));
@@ -86,7 +138,7 @@ impl Rounding {
     }
 
     /// 1 / inverseSqrt(x), of which the latter is good to 2 ULP.
-    pub fn sqrt(&mut self, x: f32) -> f32 {
+    fn sqrt(&mut self, x: f32) -> f32 {
         if x == 0.0 {
             return 0.0;
         }
