@@ -189,3 +189,23 @@ fn exit_codes_are_the_documented_ones() {
     assert_eq!(stssad(&["demo", "--adapter", "no such adapter"], &[]).status.code(), Some(4));
     assert_eq!(stssad(&["devices", "--json"], &[]).status.code(), Some(0));
 }
+
+#[test]
+fn check_passes_on_the_shipped_kernels_and_names_a_planted_fault() {
+    let good = stssad(&["check", "layout/pad"], &[]);
+    assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stdout));
+
+    let folder = std::env::temp_dir().join(format!("stssad-planted-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("layout")).unwrap();
+    let text = include_str!("../shaders/layout/pad.wgsl");
+    let planted = text.replace("source < extents.x_row", "source <= extents.x_row");
+    assert_ne!(text, planted);
+    std::fs::write(folder.join("layout/pad.wgsl"), planted).unwrap();
+    let bad = stssad(&["check", "layout/pad", "--shaders", folder.to_str().unwrap()], &[]);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let report = String::from_utf8(bad.stdout).unwrap();
+    assert_eq!(bad.status.code(), Some(1), "{report}");
+    for part in ["FAILED kernel layout/pad(", "at [", "again: stssad check"] {
+        assert!(report.contains(part), "no `{part}` in {report}");
+    }
+}
