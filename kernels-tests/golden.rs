@@ -1,1 +1,135 @@
-//! TODO
+//! Values from outside, which the rules' differences cannot replace: they cannot see a wrong primal.
+//!
+//! `golden/oracle.safetensors` is written by an independent f64 implementation of the method. The f64 interpreter has to
+//! agree to 1e-9; the device as far as its roundings reach.
+
+mod align;
+mod augment;
+mod bilevel;
+mod score;
+
+use std::collections::HashMap;
+
+use safetensors::SafeTensors;
+use stssad::check::ULP;
+use stssad::gpu::{Executor, States};
+use stssad::philox::Stream;
+use stssad::plan::{Plan, Reuse};
+use stssad::reference::Reference;
+use stssad::tape::{Array, Origin, Tape, Value};
+use stssad::tensor::{Shape, Tensor};
+
+use crate::device;
+
+/// Largest error of the f64 interpreter, relative to the largest element.
+const F64_ERROR: f64 = 1e-9;
+
+/// One golden array.
+fn golden(name: &str) -> Vec<f64> {
+    let bytes = include_bytes!("golden/oracle.safetensors");
+    let view = SafeTensors::deserialize(bytes).unwrap().tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    assert_eq!(view.dtype(), safetensors::Dtype::F64, "{name}");
+    view.data().chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+/// Values of a tape that have goldens, and data for its feeds.
+struct Golden {
+    tape: Tape,
+    sources: HashMap<String, Vec<f64>>,
+    expected: Vec<(&'static str, Value, Vec<f64>)>,
+}
+
+impl Golden {
+    fn new() -> Self {
+        Golden { tape: Tape::new(), sources: HashMap::new(), expected: Vec::new() }
+    }
+
+    /// A feed that holds the golden `name`.
+    fn feed(&mut self, name: &str, shape: impl Into<Shape>) -> Value {
+        self.sources.insert(name.to_owned(), golden(name));
+        self.tape.feed(name, shape)
+    }
+
+    fn expect(&mut self, what: &'static str, value: Value, golden: Vec<f64>) {
+        self.expected.push((what, value, golden));
+    }
+
+    fn check(&self) {
+        self.check_interpreter();
+        self.check_device();
+    }
+
+    fn check_interpreter(&self) {
+        let mut reference = Reference::new(&self.tape, &self.sources);
+        for (what, value, golden) in &self.expected {
+            let got = reference.eval(*value).unwrap();
+            let largest = golden.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+            assert_eq!(got.len(), golden.len(), "{what}");
+            for (index, (got, want)) in got.iter().zip(golden).enumerate() {
+                assert!((got - want).abs() <= F64_ERROR * largest, "{what}[{index}]: {got:e} in f64, golden {want:e}");
+            }
+        }
+    }
+
+    /// The device may be off by what a deviation of every single value, as large as its kernel's bound allows and of
+    /// random sign, makes of the result: by six standard deviations of that, seen in a few dozen f64 evaluations.
+    fn check_device(&self) {
+        let wanted: Vec<Value> = self.expected.iter().map(|(_, value, _)| *value).collect();
+        let plan = Plan::new(&self.tape, &wanted, &[], device().class(), Reuse::On);
+        let mut executor = Executor::new(device(), plan, &States::new(device()), |_, _| {}).unwrap();
+        let feeds = executor.plan().feeds.clone();
+        for (name, shape) in feeds {
+            let data = self.sources[&*name].iter().map(|&x| x as f32).collect();
+            executor.feed(&name, &Tensor::new(shape, data)).unwrap();
+        }
+        executor.run().unwrap();
+
+        let trials = 24;
+        let mut stream = Stream::new(1, 0);
+        let mut squares: Vec<Vec<f64>> = self.expected.iter().map(|(_, _, golden)| vec![0.0; golden.len()]).collect();
+        for _ in 0..trials {
+            let values = self.perturbed(&mut stream);
+            for (squares, (_, value, golden)) in squares.iter_mut().zip(&self.expected) {
+                let deviations = values[value.index()].iter().zip(golden).map(|(x, golden)| (x - golden).powi(2));
+                squares.iter_mut().zip(deviations).for_each(|(sum, square)| *sum += square / f64::from(trials));
+            }
+        }
+        for ((what, value, golden), squares) in self.expected.iter().zip(squares) {
+            let got = executor.fetch(*value).unwrap();
+            let largest = golden.iter().fold(0f64, |largest, x| largest.max(x.abs()));
+            for (index, ((&got, want), square)) in got.data().iter().zip(golden).zip(squares).enumerate() {
+                let tolerance = 6.0 * square.sqrt() + ULP * largest;
+                assert!(
+                    tolerance < 0.2 * largest,
+                    "{what}[{index}]: a tolerance of {tolerance:e} of {largest:e} says nothing"
+                );
+                let error = (f64::from(got) - want).abs();
+                assert!(error <= tolerance, "{what}[{index}]: {got:e} on the device, golden {want:e} ± {tolerance:e}");
+            }
+        }
+    }
+
+    /// All values, each moved by its bound up or down. Feeds move as by their rounding to f32.
+    fn perturbed(&self, stream: &mut Stream) -> Vec<Vec<f64>> {
+        let mut values: Vec<Vec<f64>> = Vec::with_capacity(self.tape.len());
+        let mut sign = || if stream.uniform() < 0.5 { -1.0 } else { 1.0 };
+        for (_, node) in self.tape.iter() {
+            let value = match &node.origin {
+                Origin::Feed(name) => self.sources[&**name].iter().map(|x| x + sign() * 0.5 * ULP * x.abs()).collect(),
+                Origin::Constant(tensor) => tensor.data().iter().map(|&x| f64::from(x)).collect(),
+                Origin::State(name) => unreachable!("no golden has the state {name}"),
+                Origin::Applied { primitive, inputs } => {
+                    let arrays: Vec<Array> = inputs
+                        .iter()
+                        .map(|&input| Array { shape: self.tape.shape(input), data: &values[input.index()] })
+                        .collect();
+                    let bound = primitive.bound(&arrays, &node.shape);
+                    let exact = primitive.eval(&arrays, &node.shape);
+                    exact.iter().zip(bound).map(|(x, bound)| x + sign() * bound).collect()
+                }
+            };
+            values.push(value);
+        }
+        values
+    }
+}

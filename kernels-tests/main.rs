@@ -5,6 +5,7 @@
 mod completeness;
 mod golden;
 mod kernels;
+mod planted;
 mod properties;
 mod rules;
 mod source;

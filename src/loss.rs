@@ -31,7 +31,7 @@ pub fn total_distance_normalise(t: &mut Tape, z: Value) -> Value {
     let norm = t.unary(Unary::Sqrt, square);
     let guarded = t.offset(norm, SCALE_EPSILON);
     let scale = t.unary(Unary::Reciprocal, guarded);
-    let scale = t.scale(scale, (rows as f32).sqrt());
+    let scale = t.scale(scale, (rows as f64).sqrt());
     t.mul(centred, scale)
 }
 
@@ -42,7 +42,7 @@ pub enum Alignment {
     MeanDistance,
     /// Squared 2-Wasserstein distance, diagonal covariances, between (1 − mass) · Z_trn + mass · Z_aug and Z_val. `mass`
     /// stands for the unknown share of anomalies.
-    DiagonalW2 { mass: f32 },
+    DiagonalW2 { mass: f64 },
 }
 
 impl fmt::Display for Alignment {
@@ -82,7 +82,7 @@ fn mean_distance(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Valu
 }
 
 /// Mean and standard deviation, `[1, features]`, of the mixture of clouds with the given weights.
-fn mixture_moments(t: &mut Tape, clouds: &[(Value, f32)]) -> [Value; 2] {
+fn mixture_moments(t: &mut Tape, clouds: &[(Value, f64)]) -> [Value; 2] {
     let weighted = |t: &mut Tape, moment: fn(&mut Tape, Value) -> Value| {
         let parts: Vec<Value> = clouds
             .iter()
@@ -104,7 +104,7 @@ fn mixture_moments(t: &mut Tape, clouds: &[(Value, f32)]) -> [Value; 2] {
     [mean, t.unary(Unary::Sqrt, guarded)]
 }
 
-fn diagonal_w2(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, mass: f32) -> Value {
+fn diagonal_w2(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, mass: f64) -> Value {
     let [mean, deviation] = mixture_moments(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
     let [mean_val, deviation_val] = mixture_moments(t, &[(z_val, 1.0)]);
     let mut squared_gap = |a: Value, b: Value| {

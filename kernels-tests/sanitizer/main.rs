@@ -1,5 +1,6 @@
 //! The kernels under the sanitizer: an interpreter that runs them without a device and watches what they do.
 
+mod accuracy;
 mod case;
 mod catalogue;
 mod interpreter;

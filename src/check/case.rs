@@ -96,6 +96,11 @@ impl Case {
         self.inputs.iter().map(|input| input.shape.count()).sum::<usize>() + self.output().count()
     }
 
+    /// Floating-point operations of one evaluation.
+    pub fn flops(&self) -> u64 {
+        self.primitive.flops(&self.shapes(), &self.output())
+    }
+
     /// Small integers where the inputs may be any numbers, the simplest valid ones elsewhere.
     pub fn integers(&self, seed: u64) -> Vec<Tensor> {
         self.fill(Numbers::Integers, seed)
@@ -134,23 +139,23 @@ pub(super) fn widen(tensor: &Tensor) -> Vec<f64> {
 pub(super) struct Draws {
     key: [u32; 2],
     input: u32,
-    block: u32,
-    words: std::vec::IntoIter<u32>,
+    drawn: u32,
+    block: [u32; 4],
 }
 
 impl Draws {
     pub(super) fn new(seed: u64, input: u32) -> Self {
-        Draws { key: [seed as u32, (seed >> 32) as u32], input, block: 0, words: Vec::new().into_iter() }
+        Draws { key: [seed as u32, (seed >> 32) as u32], input, drawn: 0, block: [0; 4] }
     }
 
     fn word(&mut self) -> u32 {
-        self.words.next().unwrap_or_else(|| {
+        let lane = (self.drawn % 4) as usize;
+        if lane == 0 {
             // The last counter word keeps these draws apart from those of training.
-            let words = philox4x32([self.block, 0, self.input, 2], self.key);
-            self.block += 1;
-            self.words = words[1..].to_vec().into_iter();
-            words[0]
-        })
+            self.block = philox4x32([self.drawn / 4, 0, self.input, 2], self.key);
+        }
+        self.drawn += 1;
+        self.block[lane]
     }
 
     /// Uniform in [low, high).

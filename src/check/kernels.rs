@@ -14,7 +14,7 @@ pub enum Fault {
     /// With these numbers, the output is not the definition's.
     Wrong {
         numbers: &'static str,
-        mismatch: Mismatch,
+        mismatch: Box<Mismatch>,
     },
     /// Words outside of the output changed, or elements of it did not.
     Damage(String),
@@ -25,7 +25,7 @@ pub enum Fault {
     },
     /// A wrong answer passes: the check is at fault.
     Blind(String),
-    Gpu(GpuError),
+    Gpu(Box<GpuError>),
 }
 
 impl fmt::Display for Fault {
@@ -72,15 +72,17 @@ pub fn variants(case: &Case) -> Vec<Kernel> {
 pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) -> Result<(), Failure> {
     let failure = |fault: Fault| Failure { case: case.to_string(), variant: kernel.name, fault, seed };
     let run = |inputs: &[Tensor]| {
-        let isolated =
-            device.run_isolated(kernel, inputs, &case.output()).map_err(|error| failure(Fault::Gpu(error)))?;
+        let isolated = device
+            .run_isolated(kernel, inputs, &case.output())
+            .map_err(|error| failure(Fault::Gpu(Box::new(error))))?;
         match isolated.damage {
             Some(damage) => Err(failure(Fault::Damage(damage))),
             None => Ok(isolated.output),
         }
     };
     let hold = |numbers: &'static str, got: &Tensor, want: &[f64], tolerance: &[f64]| {
-        compare(got, want, tolerance).map_err(|mismatch| failure(Fault::Wrong { numbers, mismatch }))?;
+        compare(got, want, tolerance)
+            .map_err(|mismatch| failure(Fault::Wrong { numbers, mismatch: Box::new(mismatch) }))?;
         let element = Draws::new(seed, u32::MAX).integer(0, want.len() as i64 - 1) as usize;
         control(got, want, tolerance, element).map_err(|reason| failure(Fault::Blind(reason)))
     };

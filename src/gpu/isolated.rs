@@ -1,9 +1,13 @@
 //! One dispatch on buffers of its own, each between guard words.
+//!
+//! Many drivers keep accesses within the bound range, whatever the kernel asks for. So the guard behind a value is bound
+//! along with it, and accesses that go astray reach it; only where a kernel asks for its output's length is that exact.
 
 use super::GpuError;
 use super::device::Device;
 use super::executor::{Dispatch, encode, read_back};
 use crate::kernel::Kernel;
+use crate::shaders::specialise;
 use crate::tensor::{Shape, Tensor};
 
 /// A NaN that no arithmetic makes: before and behind every value.
@@ -41,17 +45,18 @@ impl Device {
             self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[&edge, &content[..], &edge].concat()));
             buffers.push(buffer);
         }
+        let asks_for_length = specialise(kernel)?.contains("arrayLength");
         let entries: Vec<wgpu::BindGroupEntry> = buffers
             .iter()
             .zip(&contents)
             .enumerate()
-            .map(|(binding, (buffer, content))| wgpu::BindGroupEntry {
-                binding: binding as u32,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer,
-                    offset: guard,
-                    size: wgpu::BufferSize::new(4 * content.len() as u64),
-                }),
+            .map(|(binding, (buffer, content))| {
+                let behind = if asks_for_length && binding == inputs.len() { 0 } else { guard };
+                let size = wgpu::BufferSize::new(4 * content.len() as u64 + behind);
+                wgpu::BindGroupEntry {
+                    binding: binding as u32,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: guard, size }),
+                }
             })
             .collect();
         let bindings = self.device.create_bind_group(&wgpu::BindGroupDescriptor {

@@ -3,13 +3,13 @@
 //! In patch coordinates u = m₀·dx + m₁·dy, v = m₂·dx + m₃·dy, where (dx, dy) is a pixel's offset from the patch's centre
 //! and m = matrix[n, :], the mask is exp(−(u² + v²) / (2 · SOFTNESS)).
 
-use crate::check::{ULP, chain_bound, sum_bound};
+use crate::check::{TINY, ULP, chain_bound, sum_bound};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
 /// Variance of the mask's Gaussian in units of the patch's sides.
-pub const SOFTNESS: f32 = 0.1;
+pub const SOFTNESS: f64 = 0.1;
 
 /// Masks `[N, 1, H, W]`. Inputs: matrix `[N, 4]`, centre `[N, 2]` as (x, y) in pixels.
 #[derive(Clone, Debug)]
@@ -37,10 +37,10 @@ impl Pixel {
         let (dx, dy) = (j as f64 - centre[0], i as f64 - centre[1]);
         let coordinate = |m: &[f64]| (m[0] * dx + m[1] * dy, (m[0] * dx).abs() + (m[1] * dy).abs());
         let ((u, reach_u), (v, reach_v)) = (coordinate(&matrix[..2]), coordinate(&matrix[2..]));
-        let softness = f64::from(SOFTNESS);
-        let exponent = (u * u + v * v) / (2.0 * softness);
-        // The exponent inherits the coordinates' rounding (4 operations each), then exp's own 3 + 2·|x| ULP.
-        let exponent_error = 4.0 * ULP * (u.abs() * reach_u + v.abs() * reach_v) / softness + 5.0 * ULP * exponent;
+        let exponent = (u * u + v * v) / (2.0 * SOFTNESS);
+        // The exponent inherits the coordinates' rounding (4 operations each) and has its own: a square, a sum, a quotient
+        // of 2.5 ULP, and SOFTNESS as an f32. Then comes exp's 3 + 2·|x| ULP.
+        let exponent_error = 4.0 * ULP * (u.abs() * reach_u + v.abs() * reach_v) / SOFTNESS + 5.0 * ULP * exponent;
         let error = exponent_error.exp_m1() + (3.0 + 2.0 * exponent) * ULP;
         Pixel { dx, dy, u, v, mask: (-exponent).exp(), error }
     }
@@ -71,7 +71,7 @@ impl Primitive for Mask {
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        self.pixels(inputs, output).map(|pixel| pixel.error * pixel.mask + crate::check::TINY).collect()
+        self.pixels(inputs, output).map(|pixel| pixel.error * pixel.mask + TINY).collect()
     }
 
     fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
@@ -100,14 +100,14 @@ impl Mask {
 }
 
 impl MaskVjp {
-    /// Calls `visit(output index of component 0, pixel, cotangent · slope of the mask's exponent)` for every pixel.
-    fn for_each_pixel(inputs: &[Array], mut visit: impl FnMut(usize, Pixel, f64)) {
+    /// Calls `visit(output index of component 0, pixel, cotangent, cotangent · slope of the mask)` for every pixel.
+    fn for_each_pixel(inputs: &[Array], mut visit: impl FnMut(usize, Pixel, f64, f64)) {
         let [_, _, h, w] = inputs[2].shape.images().expect("checked when recorded");
         for (index, &ct) in inputs[2].data.iter().enumerate() {
             let (n, i) = (index / (h * w), index / w % h);
             let pixel = Pixel::new(&inputs[0].data[4 * n..][..4], &inputs[1].data[2 * n..][..2], i, index % w);
-            let weight = -ct * pixel.mask / f64::from(SOFTNESS);
-            visit(n * 4 * h + i, pixel, weight);
+            let weight = -ct * pixel.mask / SOFTNESS;
+            visit(n * 4 * h + i, pixel, ct, weight);
         }
     }
 }
@@ -133,7 +133,7 @@ impl Primitive for MaskVjp {
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let h = output[2];
         let mut rows = vec![0.0; output.count()];
-        Self::for_each_pixel(inputs, |first, pixel, weight| {
+        Self::for_each_pixel(inputs, |first, pixel, _, weight| {
             let Pixel { dx, dy, u, v, .. } = pixel;
             for (component, factor) in [u * dx, u * dy, v * dx, v * dy].into_iter().enumerate() {
                 rows[first + component * h] += weight * factor;
@@ -145,7 +145,7 @@ impl Primitive for MaskVjp {
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let [_, _, h, w] = inputs[2].shape.images().expect("checked when recorded");
         let (mut magnitude, mut slack) = (vec![0.0; output.count()], vec![0.0; output.count()]);
-        Self::for_each_pixel(inputs, |first, pixel, weight| {
+        Self::for_each_pixel(inputs, |first, pixel, ct, weight| {
             let n = first / (4 * h);
             let m = &inputs[0].data[4 * n..][..4];
             let Pixel { dx, dy, error, .. } = pixel;
@@ -153,7 +153,9 @@ impl Primitive for MaskVjp {
             let (u, v) = ((m[0] * dx).abs() + (m[1] * dy).abs(), (m[2] * dx).abs() + (m[3] * dy).abs());
             for (component, factor) in [u * dx, u * dy, v * dx, v * dy].into_iter().enumerate() {
                 magnitude[first + component * h] += (weight * factor).abs();
-                slack[first + component * h] += (weight * factor).abs() * (error + 10.0 * ULP);
+                // Where the mask is flushed to zero, all of it is lost.
+                let flushed = ct.abs() * TINY / SOFTNESS * factor.abs();
+                slack[first + component * h] += (weight * factor).abs() * (error + 10.0 * ULP) + flushed;
             }
         });
         magnitude.iter().zip(slack).map(|(&m, slack)| slack + sum_bound(w, m) + chain_bound(2, m)).collect()

@@ -13,6 +13,7 @@ mod lower;
 mod machine;
 mod program;
 mod report;
+pub mod rounding;
 mod shadow;
 mod word;
 

@@ -2,6 +2,8 @@
 
 use naga::{BinaryOperator, MathFunction, ScalarKind, UnaryOperator};
 
+use super::rounding;
+
 /// A 32-bit scalar, with the integer that it stands for.
 ///
 /// `meaning` is what the same arithmetic gives in ℤ. Where 32 bits wrap round, the two part; they meet again when a later
@@ -102,10 +104,10 @@ pub fn binary(op: BinaryOperator, kind: ScalarKind) -> Option<Map2> {
     use BinaryOperator as Op;
     Some(match kind {
         ScalarKind::Float => match op {
-            Op::Add => |a, b| Word::f32(a.as_f32() + b.as_f32()),
-            Op::Subtract => |a, b| Word::f32(a.as_f32() - b.as_f32()),
-            Op::Multiply => |a, b| Word::f32(a.as_f32() * b.as_f32()),
-            Op::Divide => |a, b| Word::f32(a.as_f32() / b.as_f32()),
+            Op::Add => |a, b| Word::f32(rounding::add(a.as_f32(), b.as_f32())),
+            Op::Subtract => |a, b| Word::f32(rounding::add(a.as_f32(), -b.as_f32())),
+            Op::Multiply => |a, b| Word::f32(rounding::multiply(a.as_f32(), b.as_f32())),
+            Op::Divide => |a, b| Word::f32(rounding::divide(a.as_f32(), b.as_f32())),
             Op::Modulo => |a, b| Word::f32(a.as_f32() % b.as_f32()),
             Op::Equal => |a, b| Word::bool(a.as_f32() == b.as_f32()),
             Op::NotEqual => |a, b| Word::bool(a.as_f32() != b.as_f32()),
@@ -183,8 +185,8 @@ pub fn convert(from: ScalarKind, to: ScalarKind) -> Option<Map1> {
     use ScalarKind::{Bool, Float, Sint, Uint};
     Some(match (from, to) {
         (Sint | Uint, Sint | Uint) | (Float, Float) | (Bool, Bool | Sint | Uint) => |a| a,
-        (Sint, Float) => |a| Word::f32(a.as_i32() as f32),
-        (Uint | Bool, Float) => |a| Word::f32(a.bits as f32),
+        (Sint, Float) => |a| Word::f32(rounding::float(a.as_i32().into())),
+        (Uint | Bool, Float) => |a| Word::f32(rounding::float(a.bits.into())),
         (Float, Sint) => |a| Word::i32(a.as_f32() as i32),
         (Float, Uint) => |a| Word::u32(a.as_f32() as u32),
         (Float, Bool) => |a| Word::bool(a.as_f32() != 0.0),
@@ -215,18 +217,18 @@ fn f32_of_1(function: MathFunction) -> Option<Map1> {
     use MathFunction as F;
     Some(match function {
         F::Abs => |a| Word::f32(a.as_f32().abs()),
-        F::Saturate => |a| Word::f32(a.as_f32().max(0.0).min(1.0)),
+        F::Saturate => |a| Word::f32(a.as_f32().clamp(0.0, 1.0)),
         F::Sign => |a| Word::f32(if a.as_f32() == 0.0 { 0.0 } else { a.as_f32().signum() }),
         F::Ceil => |a| Word::f32(a.as_f32().ceil()),
         F::Floor => |a| Word::f32(a.as_f32().floor()),
         F::Round => |a| Word::f32(a.as_f32().round_ties_even()),
         F::Trunc => |a| Word::f32(a.as_f32().trunc()),
         F::Fract => |a| Word::f32(a.as_f32() - a.as_f32().floor()),
-        F::Exp => |a| Word::f32(a.as_f32().exp()),
+        F::Exp => |a| Word::f32(rounding::exp(a.as_f32())),
         F::Exp2 => |a| Word::f32(a.as_f32().exp2()),
-        F::Log => |a| Word::f32(a.as_f32().ln()),
+        F::Log => |a| Word::f32(rounding::ln(a.as_f32())),
         F::Log2 => |a| Word::f32(a.as_f32().log2()),
-        F::Sqrt => |a| Word::f32(a.as_f32().sqrt()),
+        F::Sqrt => |a| Word::f32(rounding::sqrt(a.as_f32())),
         F::InverseSqrt => |a| Word::f32(1.0 / a.as_f32().sqrt()),
         F::Sin => |a| Word::f32(a.as_f32().sin()),
         F::Cos => |a| Word::f32(a.as_f32().cos()),
@@ -247,7 +249,9 @@ pub fn math(function: MathFunction, kind: ScalarKind) -> Option<Math> {
         (F::Step, ScalarKind::Float) => {
             Math::Two(|edge, a| Word::f32(f32::from(u8::from(edge.as_f32() <= a.as_f32()))))
         }
-        (F::Fma, ScalarKind::Float) => Math::Three(|a, b, c| Word::f32(a.as_f32().mul_add(b.as_f32(), c.as_f32()))),
+        (F::Fma, ScalarKind::Float) => {
+            Math::Three(|a, b, c| Word::f32(rounding::fma(a.as_f32(), b.as_f32(), c.as_f32())))
+        }
         (F::Mix, ScalarKind::Float) => {
             Math::Three(|a, b, t| Word::f32(a.as_f32() * (1.0 - t.as_f32()) + b.as_f32() * t.as_f32()))
         }

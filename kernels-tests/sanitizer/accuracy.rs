@@ -1,0 +1,102 @@
+//! The bounds hold on a device that is as inaccurate as the WGSL specification allows.
+//!
+//! The kernels' own text is interpreted, and each operation errs as far as "Floating Point Accuracy" permits: sums and
+//! products go to either neighbour by chance, quotients, roots, exponentials and logarithms err by up to their limits
+//! in ULP, subnormals are flushed by chance, fma is fused or not. Results have to stay inside of what `Primitive::bound`
+//! says, and integers have to stay exact.
+
+use std::collections::BTreeSet;
+
+use stssad::check::catalogue::{ShapeClass, cases};
+use stssad::check::{Case, compare, variants};
+use stssad::kernel::Kernel;
+use stssad::shaders::{SOURCES, specialise};
+use stssad::tensor::Tensor;
+
+use crate::interpreter::rounding::with_errors;
+use crate::interpreter::{Buffer, Dispatch, Program, lower};
+
+/// Functions of which the interpreter does not know how far they may err.
+const UNKNOWN: [&str; 12] =
+    ["exp2", "log2", "inverseSqrt", "sin", "cos", "tan", "tanh", "atan", "atan2", "pow", "mix", "fract"];
+
+/// The cases that are interpreted in no time.
+fn small_cases() -> Vec<Case> {
+    let is_small = |case: &Case| case.flops() <= 60_000 && case.elements() <= 10_000;
+    cases()
+        .into_iter()
+        .filter(|(class, case)| is_small(case) && !matches!(class, ShapeClass::Folded | ShapeClass::Training))
+        .map(|(_, case)| case)
+        .collect()
+}
+
+fn program(kernel: &Kernel) -> Program {
+    let source = specialise(kernel).unwrap_or_else(|error| panic!("{error}"));
+    for function in UNKNOWN {
+        assert!(!source.contains(&format!(" {function}(")), "{} calls {function}", kernel.name);
+    }
+    lower(kernel.name, &source).unwrap_or_else(|refusal| panic!("{refusal}"))
+}
+
+fn interpret(program: &Program, case: &Case, kernel: &Kernel, inputs: &[Tensor], seed: u64) -> Tensor {
+    let output = case.output();
+    let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
+    let filled = inputs.iter().map(|input| Buffer::Filled(input.data()));
+    let buffers = filled.chain([Buffer::Unwritten(output.count())]).collect();
+    let dispatch = Dispatch { workgroups: kernel.workgroups, immediates: &immediates, buffers, limit: crate::LIMIT };
+    let outcome = with_errors(seed, || program.run(&dispatch));
+    assert!(outcome.reports.is_empty(), "{case}: {:?}", outcome.reports);
+    Tensor::new(output, outcome.output)
+}
+
+fn check(family: &str) {
+    let mut worst = 0f64;
+    let mut count = 0;
+    for case in small_cases().into_iter().filter(|case| case.family() == family) {
+        for kernel in variants(&case) {
+            let program = program(&kernel);
+            if case.exact {
+                let inputs = case.integers(1);
+                let (want, _) = case.reference(&inputs);
+                let got = interpret(&program, &case, &kernel, &inputs, 1);
+                compare(&got, &want, &vec![0.0; want.len()])
+                    .unwrap_or_else(|mismatch| panic!("{case} by {}, integers: {mismatch}", kernel.name));
+            }
+            for seed in 0..3 {
+                let inputs = case.floats(seed);
+                let (want, bound) = case.reference(&inputs);
+                let got = interpret(&program, &case, &kernel, &inputs, seed);
+                compare(&got, &want, &bound)
+                    .unwrap_or_else(|mismatch| panic!("{case} by {}, seed {seed}: {mismatch}", kernel.name));
+                let errors = got.data().iter().zip(&want).map(|(got, want)| (f64::from(*got) - want).abs());
+                let shares = errors.zip(&bound).filter(|(_, bound)| **bound > 0.0).map(|(error, bound)| error / bound);
+                worst = shares.fold(worst, f64::max);
+            }
+            count += 1;
+        }
+    }
+    println!("{family}: {count} kernels at shapes, the worst error is {:.0} % of its bound", 100.0 * worst);
+    assert!(count > 0);
+    // Copies have no error, and no bound.
+    assert!(
+        worst > 0.05 || ["layout", "random"].contains(&family),
+        "the bounds of {family} are never approached: {worst}"
+    );
+}
+
+macro_rules! families {
+    ($($family:ident)*) => {
+        $(#[test]
+        fn $family() {
+            check(stringify!($family));
+        })*
+    };
+}
+
+families! { conv2d cutdiff elementwise layout matmul optimiser pool random reduce warp }
+
+#[test]
+fn every_shader_is_interpreted() {
+    let ran: BTreeSet<&str> = small_cases().iter().flat_map(variants).map(|kernel| kernel.name).collect();
+    assert_eq!(ran, SOURCES.iter().map(|(name, _)| *name).collect());
+}
