@@ -2,6 +2,7 @@
 
 mod demo;
 mod devices;
+mod measure;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,12 @@ enum Command {
     Demo(demo::Demo),
     /// List the adapters that can be trained on.
     Devices(devices::Devices),
+    /// Measure what the device can do at most: arithmetic, bandwidth, dispatch and transfer costs.
+    Peak(measure::Peak),
+    /// Measure each kernel by itself, at the shapes of the demo's training step.
+    Bench(measure::Bench),
+    /// Show where the time of the demo's training step goes, kernel by kernel and scope by scope.
+    Profile(measure::Profile),
 }
 
 /// Which device to use; part of every command that computes.
@@ -48,6 +55,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
         Command::Devices(devices) => devices.run(),
+        Command::Peak(peak) => peak.run(),
+        Command::Bench(bench) => bench.run(),
+        Command::Profile(profile) => profile.run(),
     }
 }
 

@@ -2,9 +2,11 @@
 
 mod device;
 mod executor;
+mod timestamps;
 
 pub use device::{AdapterSummary, Choice, Device, adapters};
 pub use executor::{Executor, States};
+pub use timestamps::{Clock, Span};
 
 /// Why the device could not do what it was asked to.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

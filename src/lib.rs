@@ -1,13 +1,17 @@
 pub mod augment;
+pub mod bench;
 pub mod check;
 pub mod data;
 pub mod gpu;
 pub mod kernel;
 pub mod loss;
+pub mod measure;
 pub mod nn;
 pub mod ops;
+pub mod peak;
 pub mod philox;
 pub mod plan;
+pub mod profile;
 pub mod reference;
 pub mod report;
 pub mod score;

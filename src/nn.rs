@@ -47,9 +47,9 @@ pub struct Pass {
 }
 
 impl Detector {
-    /// Four 3 × 3 convolutions, for pictures of about 28 to 64 pixels.
+    /// Three 3 × 3 convolutions, for pictures of about 28 to 64 pixels.
     pub fn small(input_channels: usize) -> Self {
-        let stages = [(8, 1), (16, 2), (32, 2), (32, 1)];
+        let stages = [(16, 2), (32, 2), (32, 1)];
         let stages = stages.map(|(channels, stride)| Stage { channels, stride }).to_vec();
         Detector { input_channels, stages, head: 32 }
     }

@@ -37,8 +37,17 @@ pub struct Step {
     pub scope: Rc<str>,
     /// The node whose backward rule recorded this one.
     pub primal: Option<Value>,
+    /// Backward sweeps between the forward computation and this: 1 for a gradient, 2 for a gradient of a gradient.
+    pub order: usize,
     /// Floating-point operations.
     pub flops: u64,
+}
+
+impl Step {
+    /// Bytes of the inputs and of the output: what memory moves at least when nothing of it is cached.
+    pub fn bytes(&self) -> u64 {
+        self.inputs.iter().chain([&self.output]).map(|operand| operand.shape.bytes()).sum()
+    }
 }
 
 /// A value as a dispatch binds it.
@@ -57,7 +66,7 @@ pub struct Carry {
 }
 
 /// The live part of a tape as a list of dispatches over slots.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub steps: Vec<Step>,
     /// Size of each slot in bytes.
@@ -138,6 +147,7 @@ impl Plan {
                 output: operand(value),
                 scope: node.scope.clone(),
                 primal: node.primal,
+                order: std::iter::successors(node.primal, |&value| tape.node(value).primal).count(),
                 flops: primitive.flops(&shapes, &node.shape),
             });
         }

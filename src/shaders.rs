@@ -8,7 +8,7 @@ macro_rules! sources {
     };
 }
 
-/// Every kernel's name and text. A test holds the list against the folder.
+/// Name and text of every primitive's kernels. A test holds the list against the folder.
 pub const SOURCES: &[(&str, &str)] = sources![
     "conv2d/input",
     "conv2d/input_broadcast",
@@ -37,6 +37,18 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "warp/affine_matrix_vjp",
 ];
 
+/// Kernels that measure the device: no primitive's, so neither differentiated nor compared with a definition.
+pub const PROBES: &[(&str, &str)] = sources![
+    "peak/copy",
+    "peak/empty",
+    "peak/fma",
+    "peak/fma_f16",
+    "peak/fma_vec4",
+    "peak/read",
+    "peak/workgroup",
+    "peak/write",
+];
+
 /// Why a kernel has no WGSL.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SpecialiseError {
@@ -51,8 +63,11 @@ pub enum SpecialiseError {
 /// # Errors
 /// When there is no such file.
 pub fn source(kernel: &Kernel) -> Result<&'static str, SpecialiseError> {
-    let (_, source) =
-        SOURCES.iter().find(|(name, _)| *name == kernel.name).ok_or(SpecialiseError::NoSuchShader(kernel.name))?;
+    let (_, source) = SOURCES
+        .iter()
+        .chain(PROBES)
+        .find(|(name, _)| *name == kernel.name)
+        .ok_or(SpecialiseError::NoSuchShader(kernel.name))?;
     Ok(source)
 }
 

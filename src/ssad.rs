@@ -247,10 +247,8 @@ impl TrainingStep {
         let rates_a = t.feed("rates_a", [3]);
 
         let parameters = config.detector.parameters(&mut Stream::new(config.seed, stream::PARAMETERS));
-        let theta: Vec<[Value; 3]> = parameters
-            .iter()
-            .map(|(name, initial)| adam_states(t, name, initial.shape()))
-            .collect();
+        let theta: Vec<[Value; 3]> =
+            parameters.iter().map(|(name, initial)| adam_states(t, name, initial.shape())).collect();
         let running: Vec<[Value; 2]> = states_of_statistics(t, config);
         let count = config.augmentation.starts()[0].len();
         let a = adam_states(t, "a", &[count].into());
@@ -373,9 +371,21 @@ impl<'a> Trainer<'a> {
         &self.step
     }
 
-    /// The plan of a tuning step as it runs.
-    pub fn plan(&self) -> &Plan {
-        self.tuning.plan()
+    /// The tuning step, fed with the sets' first pictures and ready to run: what `profile` and `bench` measure.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn tuning_step(&mut self) -> Result<&mut Executor, GpuError> {
+        let [x, x_val] = [(&self.split.train, self.config.batch), (&self.split.val, self.config.batch_val)]
+            .map(|(set, batch)| set.gather_rows(&(0..batch).collect::<Vec<_>>()));
+        feed_detector(&mut self.tuning, self.config, &x, self.config.seed, 1)?;
+        feed_tuning(&mut self.tuning, self.config, &x_val, 1)?;
+        Ok(&mut self.tuning)
+    }
+
+    /// The executor of a tuning step, fed as the last one trained was: for measurements.
+    pub fn executor(&mut self) -> &mut Executor {
+        &mut self.tuning
     }
 
     /// Trains from raw coordinates `start`, number `index` of the run.
@@ -398,12 +408,10 @@ impl<'a> Trainer<'a> {
         for step in 1..=config.steps {
             let tunes = step > config.warm_up;
             let executor = if tunes { &mut self.tuning } else { &mut self.warm_up };
-            executor.feed("x", &self.split.train.gather_rows(batches.next()))?;
-            executor.feed("key", &random::key(seed, step as u32))?;
-            executor.feed("rates", &ADAM_THETA.rates(config.rate, step))?;
+            feed_detector(executor, config, &self.split.train.gather_rows(batches.next()), seed, step)?;
             if tunes {
-                executor.feed("x_val", &self.split.val.gather_rows(batches_val.next()))?;
-                executor.feed("rates_a", &ADAM_A.rates(config.augmentation.rate(), step - config.warm_up))?;
+                let x_val = self.split.val.gather_rows(batches_val.next());
+                feed_tuning(executor, config, &x_val, step - config.warm_up)?;
             }
             executor.run()?;
             let progress = if tunes {
@@ -477,6 +485,19 @@ impl<'a> Trainer<'a> {
         self.augmenting.run()?;
         self.augmenting.fetch(self.augmented)
     }
+}
+
+/// Feeds of the detector's part of step `step`, which counts from 1.
+fn feed_detector(executor: &mut Executor, config: &Config, x: &Tensor, seed: u64, step: usize) -> Result<(), GpuError> {
+    executor.feed("x", x)?;
+    executor.feed("key", &random::key(seed, step as u32))?;
+    executor.feed("rates", &ADAM_THETA.rates(config.rate, step))
+}
+
+/// Feeds of the tuning part, the `count`-th update of `a`.
+fn feed_tuning(executor: &mut Executor, config: &Config, x_val: &Tensor, count: usize) -> Result<(), GpuError> {
+    executor.feed("x_val", x_val)?;
+    executor.feed("rates_a", &ADAM_A.rates(config.augmentation.rate(), count))
 }
 
 /// Starts of one run draw different batches and places.

@@ -1,8 +1,9 @@
-// conv2d/input: x̄[n,c,h,v] = Σ_{k,r,s} ȳ[n,k,p,q] · w[k,c,r,s]   where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
+// conv2d/input: x̄[n,c,h,v] = Σ_{k,r,s} ȳ[n,k,p,q] · w[k,c,r,s]
+//     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // Implicit GEMM of M = C channels by N = n·H·W pixels over K·R·S taps; a tap meets no ȳ where h + PADDING − r is not a
-// multiple of STRIDE. A workgroup owns a TILE_M × TILE_N tile of x̄, an invocation MICRO_M × MICRO_N of it. Each slab of
-// TILE_K taps of w and of ȳ, gathered on the way, passes through workgroup memory once. Workgroups (x, y) enumerate
+// multiple of STRIDE. A workgroup owns a TILE_M × TILE_N tile of x̄, an invocation MICRO_M × MICRO_N of it. Each slab
+// of TILE_K taps of w and of ȳ, gathered on the way, passes through workgroup memory once. Workgroups (x, y) enumerate
 // tiles of pixels, z tiles of channels.
 
 const C: u32 = 3u;

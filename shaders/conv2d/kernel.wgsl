@@ -1,4 +1,5 @@
-// conv2d/kernel: w̄[k,c,r,s] = Σ_{n,p,q} x[n,c,h,v] · ȳ[n,k,p,q]   where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
+// conv2d/kernel: w̄[k,c,r,s] = Σ_{n,p,q} x[n,c,h,v] · ȳ[n,k,p,q]
+//     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // The sum is long and its results are few, so a workgroup shares one sum: its invocations take every INVOCATIONS-th of
 // the n·P·Q pixels, and their partial sums are added pairwise in workgroup memory, in an order that does not depend on

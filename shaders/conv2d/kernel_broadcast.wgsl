@@ -1,11 +1,10 @@
 // conv2d/kernel on CPU drivers: w̄[k,c,r,s] = Σ_{n,p,q} x[n,c,h,v] · ȳ[n,k,p,q]
 //     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
-// A workgroup is one SIMD vector: its lanes are LANES output channels k. Each lane owns MICRO_C input channels and
-// WINDOW_ROWS × S taps of w̄ in registers. x is indexed by workgroup_id and loop counters alone, so that a scalar load
-// and a broadcast serve all lanes; TILE_COLUMNS pixels of ȳ serve all channels and taps. Each image is summed apart and
-// then added: two short sums round less than one of n·P·Q terms. Workgroups x enumerate input channels, y output
-// channels, z window rows.
+// A workgroup is one SIMD vector and owns one window row. Each lane owns MICRO_K output channels, LANES apart, MICRO_C
+// input channels and the S taps of that row in registers. x is indexed by workgroup_id and loop counters alone: a
+// scalar load and a broadcast, where the driver sees it. Each image is summed apart and then added: two short sums
+// round less than one of n·P·Q terms. Workgroups x enumerate input channels, y output channels, z window rows.
 
 const C: u32 = 3u;
 const H: u32 = 32u;
@@ -17,13 +16,12 @@ const STRIDE: u32 = 1u;
 const PADDING: u32 = 1u;
 
 const LANES: u32 = 8u;
-const MICRO_C: u32 = 3u;
+const MICRO_K: u32 = 4u;
+const MICRO_C: u32 = 1u;
 const TILE_COLUMNS: u32 = 8u;
-const WINDOW_ROWS: u32 = 3u; // divides R
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
-const TAPS: u32 = MICRO_C * WINDOW_ROWS * S;
 // The part of an image row that meets the window from a tile of ȳ.
 const X_COLUMNS: u32 = (TILE_COLUMNS - 1u) * STRIDE + S;
 
@@ -39,24 +37,27 @@ var<immediate> extents: Extents;
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let c_0 = workgroup.x * MICRO_C;
-    let k = workgroup.y * LANES + lane;
-    let r_0 = workgroup.z * WINDOW_ROWS;
+    let k_0 = workgroup.y * (LANES * MICRO_K) + lane;
+    let r = workgroup.z;
 
-    var sums: array<f32, TAPS>;
+    var sums: array<array<array<f32, MICRO_K>, S>, MICRO_C>;
     for (var image = 0u; image < extents.n; image++) {
-        // Surplus lanes repeat the work of the last channel: a branch would cost all lanes more.
-        let ct_y_0 = (image * K + min(k, K - 1u)) * (P * Q);
-        var image_sums: array<f32, TAPS>;
+        var image_sums: array<array<array<f32, MICRO_K>, S>, MICRO_C>;
         for (var p = 0u; p < P; p++) {
             for (var q_0 = 0u; q_0 < Q; q_0 += TILE_COLUMNS) {
-                var ct_y_tile: array<f32, TILE_COLUMNS>;
+                // Surplus lanes repeat the work of the last channel: a branch would cost all lanes more.
+                var ct_y_tile: array<array<f32, MICRO_K>, TILE_COLUMNS>;
                 for (var j = 0u; j < TILE_COLUMNS; j++) {
-                    let value = ct_y[ct_y_0 + p * Q + min(q_0 + j, Q - 1u)];
-                    ct_y_tile[j] = select(0.0, value, q_0 + j < Q);
+                    let q = min(q_0 + j, Q - 1u);
+                    for (var m = 0u; m < MICRO_K; m++) {
+                        let k = min(k_0 + m * LANES, K - 1u);
+                        let value = ct_y[((image * K + k) * P + p) * Q + q];
+                        ct_y_tile[j][m] = select(0.0, value, q_0 + j < Q);
+                    }
                 }
-                for (var i = 0u; i < MICRO_C * WINDOW_ROWS; i++) {
-                    let c = min(c_0 + i / WINDOW_ROWS, C - 1u);
-                    let h = p * STRIDE + r_0 + i % WINDOW_ROWS - PADDING; // wraps round above H where negative
+                for (var i = 0u; i < MICRO_C; i++) {
+                    let c = min(c_0 + i, C - 1u);
+                    let h = p * STRIDE + r - PADDING; // wraps round above H where negative
                     var x_row: array<f32, X_COLUMNS>;
                     for (var j = 0u; j < X_COLUMNS; j++) {
                         let v = q_0 * STRIDE + j - PADDING;
@@ -65,22 +66,33 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                     }
                     for (var s = 0u; s < S; s++) {
                         for (var j = 0u; j < TILE_COLUMNS; j++) {
-                            image_sums[i * S + s] = fma(x_row[j * STRIDE + s], ct_y_tile[j], image_sums[i * S + s]);
+                            let value = x_row[j * STRIDE + s];
+                            for (var m = 0u; m < MICRO_K; m++) {
+                                image_sums[i][s][m] = fma(value, ct_y_tile[j][m], image_sums[i][s][m]);
+                            }
                         }
                     }
                 }
             }
         }
-        for (var tap = 0u; tap < TAPS; tap++) {
-            sums[tap] += image_sums[tap];
+        for (var i = 0u; i < MICRO_C; i++) {
+            for (var s = 0u; s < S; s++) {
+                for (var m = 0u; m < MICRO_K; m++) {
+                    sums[i][s][m] += image_sums[i][s][m];
+                }
+            }
         }
     }
 
-    for (var tap = 0u; tap < TAPS; tap++) {
-        let c = c_0 + tap / (WINDOW_ROWS * S);
-        let r = r_0 + tap / S % WINDOW_ROWS;
-        if k < K && c < C {
-            ct_w[((k * C + c) * R + r) * S + tap % S] = sums[tap];
+    for (var i = 0u; i < MICRO_C; i++) {
+        let c = c_0 + i;
+        for (var s = 0u; s < S; s++) {
+            for (var m = 0u; m < MICRO_K; m++) {
+                let k = k_0 + m * LANES;
+                if k < K && c < C {
+                    ct_w[((k * C + c) * R + r) * S + s] = sums[i][s][m];
+                }
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-// conv2d/output: y[n,k,p,q] = Σ_{c,r,s} x[n,c,h,v] · w[k,c,r,s]   where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
+// conv2d/output: y[n,k,p,q] = Σ_{c,r,s} x[n,c,h,v] · w[k,c,r,s]
+//     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // Implicit GEMM of M = K channels by N = n·P·Q pixels over C·R·S taps. A workgroup owns a TILE_M × TILE_N tile of y, an
 // invocation MICRO_M × MICRO_N of it. Each slab of TILE_K taps of w and of x, gathered on the way, passes through

@@ -2,9 +2,10 @@
 //     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // A workgroup is one SIMD vector: its lanes are CHANNEL_LANES output channels of each of LANES / CHANNEL_LANES images.
-// Each lane owns the same TILE_ROWS × TILE_COLUMNS pixels of y in registers. With one image a workgroup, x is indexed by
-// workgroup_id alone, so that a scalar load and a broadcast serve all lanes, and a load of w serves a whole tile of
-// pixels. Workgroups (x, y) enumerate images and tiles of pixels, z blocks of channels.
+// Each lane owns MICRO_K channels of the same TILE_ROWS × TILE_COLUMNS pixels of y in registers, where a value of
+// x serves all those channels and a value of w all those pixels. The operand that lanes have in common is indexed by
+// workgroup_id and loop counters alone: a scalar load and a broadcast, where the driver sees it.
+// Workgroups (x, y) enumerate images and tiles of pixels, z blocks of channels.
 
 const C: u32 = 3u;
 const H: u32 = 32u;
@@ -17,17 +18,16 @@ const PADDING: u32 = 1u;
 
 const LANES: u32 = 8u;
 const CHANNEL_LANES: u32 = 8u; // divides LANES
-const TILE_ROWS: u32 = 4u;
+const MICRO_K: u32 = 4u;
+const TILE_ROWS: u32 = 2u;
 const TILE_COLUMNS: u32 = 8u;
-const WINDOW_ROWS: u32 = 3u; // divides R; the taps of so many rows are unrolled
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const ROW_TILES: u32 = (P + TILE_ROWS - 1u) / TILE_ROWS;
 const COLUMN_TILES: u32 = (Q + TILE_COLUMNS - 1u) / TILE_COLUMNS;
 const IMAGES: u32 = LANES / CHANNEL_LANES;
-// The part of x that meets WINDOW_ROWS of the window from a tile of y.
-const X_ROWS: u32 = (TILE_ROWS - 1u) * STRIDE + WINDOW_ROWS;
+// The part of an image row that meets the window from a tile of y.
 const X_COLUMNS: u32 = (TILE_COLUMNS - 1u) * STRIDE + S;
 
 struct Extents {
@@ -47,32 +47,34 @@ fn main(
 ) {
     let tile = workgroup.y * workgroups.x + workgroup.x;
     let image = tile / (ROW_TILES * COLUMN_TILES) * IMAGES + lane / CHANNEL_LANES % IMAGES;
-    let channel = workgroup.z * CHANNEL_LANES + lane % CHANNEL_LANES;
+    let channel_0 = workgroup.z * (CHANNEL_LANES * MICRO_K) + lane % CHANNEL_LANES;
     let p_0 = tile / COLUMN_TILES % ROW_TILES * TILE_ROWS;
     let q_0 = tile % COLUMN_TILES * TILE_COLUMNS;
     // Surplus lanes repeat the work of the last image or channel: a branch would cost all lanes more.
     let x_0 = min(image, extents.n - 1u) * (C * H * W);
-    let w_0 = min(channel, K - 1u) * (C * R * S);
 
-    var sums: array<f32, TILE_ROWS * TILE_COLUMNS>;
+    var sums: array<array<array<f32, MICRO_K>, TILE_COLUMNS>, TILE_ROWS>;
     for (var c = 0u; c < C; c++) {
-        for (var r_0 = 0u; r_0 < R; r_0 += WINDOW_ROWS) {
-            var x_tile: array<f32, X_ROWS * X_COLUMNS>;
-            for (var i = 0u; i < X_ROWS; i++) {
-                let h = p_0 * STRIDE + r_0 + i - PADDING; // wraps round above H where negative
+        for (var r = 0u; r < R; r++) {
+            var taps: array<array<f32, MICRO_K>, S>;
+            for (var s = 0u; s < S; s++) {
+                for (var m = 0u; m < MICRO_K; m++) {
+                    let k = min(channel_0 + m * CHANNEL_LANES, K - 1u);
+                    taps[s][m] = w[((k * C + c) * R + r) * S + s];
+                }
+            }
+            for (var i = 0u; i < TILE_ROWS; i++) {
+                let h = (p_0 + i) * STRIDE + r - PADDING; // wraps round above H where negative
+                var x_row: array<f32, X_COLUMNS>;
                 for (var j = 0u; j < X_COLUMNS; j++) {
                     let v = q_0 * STRIDE + j - PADDING;
                     let value = x[x_0 + (c * H + min(h, H - 1u)) * W + min(v, W - 1u)];
-                    x_tile[i * X_COLUMNS + j] = select(0.0, value, h < H && v < W);
+                    x_row[j] = select(0.0, value, h < H && v < W);
                 }
-            }
-            for (var r = 0u; r < WINDOW_ROWS; r++) {
-                for (var s = 0u; s < S; s++) {
-                    let tap = w[w_0 + (c * R + r_0 + r) * S + s];
-                    for (var i = 0u; i < TILE_ROWS; i++) {
-                        for (var j = 0u; j < TILE_COLUMNS; j++) {
-                            let value = x_tile[(i * STRIDE + r) * X_COLUMNS + j * STRIDE + s];
-                            sums[i * TILE_COLUMNS + j] = fma(value, tap, sums[i * TILE_COLUMNS + j]);
+                for (var j = 0u; j < TILE_COLUMNS; j++) {
+                    for (var s = 0u; s < S; s++) {
+                        for (var m = 0u; m < MICRO_K; m++) {
+                            sums[i][j][m] = fma(x_row[j * STRIDE + s], taps[s][m], sums[i][j][m]);
                         }
                     }
                 }
@@ -80,13 +82,13 @@ fn main(
         }
     }
 
-    if image >= extents.n || channel >= K {
-        return;
-    }
     for (var i = 0u; i < TILE_ROWS; i++) {
         for (var j = 0u; j < TILE_COLUMNS; j++) {
-            if p_0 + i < P && q_0 + j < Q {
-                y[((image * K + channel) * P + p_0 + i) * Q + q_0 + j] = sums[i * TILE_COLUMNS + j];
+            for (var m = 0u; m < MICRO_K; m++) {
+                let k = channel_0 + m * CHANNEL_LANES;
+                if image < extents.n && k < K && p_0 + i < P && q_0 + j < Q {
+                    y[((image * K + k) * P + p_0 + i) * Q + q_0 + j] = sums[i][j][m];
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 // elementwise/unary: y[i] = f(x[i])
 //
-// An invocation computes one element. FUNCTION picks f when the pipeline is compiled; p and q are its parameters.
+// Invocations lie along the elements and stride over what the grid leaves out. FUNCTION picks f when the pipeline is
+// compiled; p and q are its parameters.
 const FUNCTION: u32 = 0u;
 
 struct Parameters {
@@ -48,13 +49,8 @@ fn apply(v: f32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
-    if i < arrayLength(&y) {
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+    for (var i = id.x; i < arrayLength(&y); i += grid.x * 64u) {
         y[i] = apply(x[i]);
     }
 }

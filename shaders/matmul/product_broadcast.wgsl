@@ -46,7 +46,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let along_0 = workgroup.x * (LANES * MICRO_ALONG) + lane;
     let across_0 = workgroup.y * MICRO_ACROSS;
 
-    var sums: array<f32, MICRO_ACROSS * MICRO_ALONG>;
+    var sums: array<array<f32, MICRO_ALONG>, MICRO_ACROSS>;
     for (var k = 0u; k < extents.k; k++) {
         var along: array<f32, MICRO_ALONG>;
         for (var j = 0u; j < MICRO_ALONG; j++) {
@@ -64,7 +64,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                 across = a_at(across_0 + i, k);
             }
             for (var j = 0u; j < MICRO_ALONG; j++) {
-                sums[i * MICRO_ALONG + j] = fma(across, along[j], sums[i * MICRO_ALONG + j]);
+                sums[i][j] = fma(across, along[j], sums[i][j]);
             }
         }
     }
@@ -74,7 +74,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let m = select(across_0 + i, along_0 + j * LANES, LANES_ALONG_M == 1u);
             let n = select(along_0 + j * LANES, across_0 + i, LANES_ALONG_M == 1u);
             if m < extents.m && n < extents.n {
-                z[m * extents.n + n] = sums[i * MICRO_ALONG + j];
+                z[m * extents.n + n] = sums[i][j];
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use stssad::augment::Rotation;
-use stssad::data::{Split, decode_sheet};
+use stssad::data::{DataError, Split, decode_sheet};
 use stssad::gpu::Device;
 use stssad::loss::Alignment;
 use stssad::nn::Detector;
@@ -48,30 +48,36 @@ pub struct Demo {
     print_plan: bool,
 }
 
-impl Demo {
-    fn config(&self) -> Config {
-        Config {
-            detector: Detector::small(1),
-            augmentation: Box::new(Rotation::default()),
-            alignment: Alignment::DiagonalW2 { mass: 0.5 },
-            order: if self.order == 1 { Order::First } else { Order::Second },
-            steps: 180,
-            warm_up: 40,
-            batch: 48,
-            batch_val: 96,
-            rate: 1e-3,
-            look_ahead: 0.01,
-            seed: self.seed,
-        }
+/// The demo's training: the recipe that the packaged digits are known to work with.
+pub fn config(order: Order, seed: u64) -> Config {
+    Config {
+        detector: Detector::small(1),
+        augmentation: Box::new(Rotation::default()),
+        alignment: Alignment::DiagonalW2 { mass: 0.5 },
+        order,
+        steps: 180,
+        warm_up: 40,
+        batch: 48,
+        batch_val: 96,
+        rate: 1e-3,
+        look_ahead: 0.01,
+        seed,
     }
+}
 
+/// The packaged task: 6 is normal, 9 is not.
+pub fn split(seed: u64) -> Result<Split, DataError> {
+    let [normal, anomaly] = [NORMAL, ANOMALY].map(|(path, bytes)| decode_sheet(bytes, path, TILE));
+    Split::semantic(&normal?, &anomaly?, 300, 100, 100, seed)
+}
+
+impl Demo {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = Device::open(&self.device.choice())?;
         let adapter = device.adapter().clone();
         eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
-        let [normal, anomaly] = [NORMAL, ANOMALY].map(|(path, bytes)| decode_sheet(bytes, path, TILE));
-        let split = Split::semantic(&normal?, &anomaly?, 300, 100, 100, self.seed)?;
-        let config = self.config();
+        let split = split(self.seed)?;
+        let config = config(if self.order == 1 { Order::First } else { Order::Second }, self.seed);
         eprintln!(
             "data     train on {} normal pictures, tune on {} unlabelled ones; labels are read for the AUROC alone",
             split.train.shape()[0],
@@ -80,16 +86,14 @@ impl Demo {
 
         let mut trainer = prepare(&device, &config, &split)?;
         if self.print_plan {
-            print!("{}", trainer.plan());
+            print!("{}", trainer.tuning_step()?.plan());
             return Ok(ExitCode::SUCCESS);
         }
         let folder = RunFolder::create(&self.out)?;
         let starts = config.augmentation.starts();
         let mut steps = Vec::new();
-        let bar = progress_bar(
-            (config.steps * starts.len()) as u64,
-            "train    {bar:28} {pos}/{len} steps  {per_sec}  {msg}",
-        );
+        let bar =
+            progress_bar((config.steps * starts.len()) as u64, "train    {bar:28} {pos}/{len} steps  {per_sec}  {msg}");
         let begun = Instant::now();
         let mut trained = Vec::new();
         for (index, start) in starts.iter().enumerate() {
@@ -155,7 +159,7 @@ impl Demo {
 }
 
 /// Builds the pipelines under a progress bar; some drivers take seconds.
-fn prepare<'a>(device: &Device, config: &'a Config, split: &'a Split) -> anyhow::Result<Trainer<'a>> {
+pub fn prepare<'a>(device: &Device, config: &'a Config, split: &'a Split) -> anyhow::Result<Trainer<'a>> {
     let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
     let trainer = Trainer::new(device, config, split, |done, of| {
         bar.set_length(of as u64);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
-use super::GpuError;
+use super::{Clock, GpuError};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::shaders::specialise;
 
@@ -54,7 +54,7 @@ impl From<&str> for Choice {
 /// Without this feature no kernel can be told its extents.
 const REQUIRED: wgpu::Features = wgpu::Features::IMMEDIATES;
 /// Used where present.
-const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
+const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SHADER_F16);
 /// Bytes of immediates that the kernels need at most.
 const IMMEDIATE_BYTES: u32 = 64;
 /// Storage buffers that a kernel binds at most.
@@ -213,6 +213,16 @@ impl Device {
     /// Which variant of a kernel suits this device.
     pub fn class(&self) -> DeviceClass {
         self.class
+    }
+
+    /// The best clock there is for the work of the device.
+    pub fn clock(&self) -> Clock {
+        if self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) { Clock::Gpu } else { Clock::Wall }
+    }
+
+    /// Whether shaders may compute in f16.
+    pub fn has_f16(&self) -> bool {
+        self.device.features().contains(wgpu::Features::SHADER_F16)
     }
 
     /// Simulates the loss of the device, for tests.

@@ -66,25 +66,35 @@ fn fits(name: &str, expected: &Shape, given: &Shape) -> Result<(), GpuError> {
 }
 
 fn read(device: &Device, buffer: &wgpu::Buffer, shape: &Shape, name: &str) -> Result<Tensor, GpuError> {
+    Ok(Tensor::new(shape.clone(), read_back(device, buffer, shape.bytes(), name)?))
+}
+
+/// The first `bytes` of a buffer that may be copied from.
+pub(super) fn read_back<T: bytemuck::Pod>(
+    device: &Device,
+    buffer: &wgpu::Buffer,
+    bytes: u64,
+    name: &str,
+) -> Result<Vec<T>, GpuError> {
     let at = || format!("the readback of {name}");
     let staging = device.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("readback"),
-        size: shape.bytes(),
+        size: bytes,
         usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     });
     let mut encoder = device.device.create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, shape.bytes());
+    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
     device.queue.submit([encoder.finish()]);
     staging.map_async(wgpu::MapMode::Read, .., |_| {});
     device.wait(at)?;
     let view = staging.get_mapped_range(..).map_err(|error| GpuError::Lost { at: at(), reason: error.to_string() })?;
-    Ok(Tensor::new(shape.clone(), bytemuck::pod_collect_to_vec(&view)))
+    Ok(bytemuck::pod_collect_to_vec(&view))
 }
 
 /// One dispatch, ready to be encoded.
 #[derive(Debug)]
-struct Dispatch {
+pub(super) struct Dispatch {
     pipeline: Arc<Pipeline>,
     bindings: wgpu::BindGroup,
     immediates: Vec<u8>,
@@ -94,9 +104,9 @@ struct Dispatch {
 /// A plan bound to buffers on a device.
 #[derive(Debug)]
 pub struct Executor {
-    device: Device,
+    pub(super) device: Device,
     plan: Plan,
-    dispatches: Vec<Dispatch>,
+    pub(super) dispatches: Vec<Dispatch>,
     slots: Vec<Arc<wgpu::Buffer>>,
     feeds: HashMap<Rc<str>, (Arc<wgpu::Buffer>, Shape)>,
     constants: Vec<Arc<wgpu::Buffer>>,
@@ -214,9 +224,7 @@ impl Executor {
         self.runs += 1;
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        for dispatch in &self.dispatches {
-            encode(&mut pass, dispatch);
-        }
+        encode(&mut pass, &self.dispatches);
         drop(pass);
         for carry in &self.plan.carries {
             let (from, to) = (self.buffer(&carry.from.place), self.buffer(&carry.state.place));
@@ -225,6 +233,14 @@ impl Executor {
         self.device.queue.submit([encoder.finish()]);
         let run = self.runs;
         self.device.check(|| format!("run {run} of a plan of {} dispatches", self.dispatches.len()))
+    }
+
+    /// Waits until every run so far is done.
+    ///
+    /// # Errors
+    /// When the device reported an error or was lost.
+    pub fn wait(&self) -> Result<(), GpuError> {
+        self.device.wait(|| format!("the end of run {}", self.runs))
     }
 
     /// Reads back a value that the plan fetches.
@@ -255,7 +271,7 @@ impl Executor {
                 .collect::<Result<Vec<Tensor>, GpuError>>()?;
             let mut encoder = self.device.device.create_command_encoder(&Default::default());
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            encode(&mut pass, dispatch);
+            encode(&mut pass, std::slice::from_ref(dispatch));
             drop(pass);
             self.device.queue.submit([encoder.finish()]);
             let output = self.read(&step.output, &describe(step))?;
@@ -265,14 +281,21 @@ impl Executor {
     }
 }
 
-fn encode(pass: &mut wgpu::ComputePass, dispatch: &Dispatch) {
-    pass.set_pipeline(&dispatch.pipeline.pipeline);
-    pass.set_bind_group(0, &dispatch.bindings, &[]);
-    if !dispatch.immediates.is_empty() {
-        pass.set_immediates(0, &dispatch.immediates);
+/// Everything that does not change from run to run was prepared when the dispatches were bound: nothing is allocated here.
+pub(super) fn encode(pass: &mut wgpu::ComputePass, dispatches: &[Dispatch]) {
+    let mut current: Option<&Arc<Pipeline>> = None;
+    for dispatch in dispatches {
+        if !current.is_some_and(|current| Arc::ptr_eq(current, &dispatch.pipeline)) {
+            pass.set_pipeline(&dispatch.pipeline.pipeline);
+            current = Some(&dispatch.pipeline);
+        }
+        pass.set_bind_group(0, &dispatch.bindings, &[]);
+        if !dispatch.immediates.is_empty() {
+            pass.set_immediates(0, &dispatch.immediates);
+        }
+        let [x, y, z] = dispatch.workgroups;
+        pass.dispatch_workgroups(x, y, z);
     }
-    let [x, y, z] = dispatch.workgroups;
-    pass.dispatch_workgroups(x, y, z);
 }
 
 fn describe(step: &Step) -> String {

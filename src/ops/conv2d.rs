@@ -214,7 +214,8 @@ impl Primitive for Conv2d {
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let magnitudes: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
+        let magnitudes: Vec<Vec<f64>> =
+            inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
         let absolute = [0, 1].map(|index| Array { shape: inputs[index].shape, data: &magnitudes[index] });
         let terms = self.terms(&self.accepted(&[inputs[0].shape, inputs[1].shape]));
         self.eval(&absolute, output).into_iter().map(|sum| sum_bound(terms, sum)).collect()
@@ -225,7 +226,7 @@ impl Primitive for Conv2d {
         match (self.solve_for, class) {
             (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem),
             (Role::Output | Role::Input, DeviceClass::Cpu) => self.broadcast(&problem),
-            (Role::Kernel, DeviceClass::Gpu) => kernel_tiled(&problem),
+            (Role::Kernel, DeviceClass::Gpu) => kernel_shared_sum(&problem),
             (Role::Kernel, DeviceClass::Cpu) => kernel_broadcast(&problem),
         }
     }
@@ -261,8 +262,9 @@ fn even_tile(length: usize, most: usize) -> usize {
 /// Lanes of a CPU driver's SIMD unit, and so the workgroup size of the broadcast kernels.
 const LANES: usize = 8;
 
-/// Multiply-adds that an innermost body may be unrolled to: compile time grows with it.
-const UNROLLED: usize = 320;
+/// Pixels of a tile in the broadcast kernels. Each load is unrolled to some 150 instructions by lavapipe of Mesa 25, so
+/// that larger bodies outgrow the instruction cache, and compile slowly.
+const TILE: usize = 16;
 
 impl Conv2d {
     /// Implicit GEMM: rows are the output's channels, columns its pixels.
@@ -278,39 +280,40 @@ impl Conv2d {
             17..=32 => [32, 128],
             _ => [64, 64],
         };
-        let mut kernel = specialise(self.name(), problem)
-            .constant("TILE_M", tile_m)
-            .constant("TILE_N", tile_n)
-            .over(pixels, tile_n);
+        let mut kernel =
+            specialise(self.name(), problem).constant("TILE_M", tile_m).constant("TILE_N", tile_n).over(pixels, tile_n);
         kernel.workgroups[2] = channels.div_ceil(tile_m) as u32;
         kernel
     }
 
     /// Output channels along the lanes, or images where there are too few channels, and a tile of pixels in each lane.
     fn broadcast(&self, problem: &Problem) -> Kernel {
-        let Geometry { image, window: [r, s], stride, .. } = problem.geometry;
-        let (name, channels, [rows, columns], multiple) = match self.solve_for {
-            Role::Output => ("conv2d/output_broadcast", problem.k, [problem.p, problem.q], 1),
-            _ => ("conv2d/input_broadcast", problem.c, image, stride),
+        let Geometry { image, stride, .. } = problem.geometry;
+        let (name, micro_name, channels, [rows, columns], step) = match self.solve_for {
+            Role::Output => ("conv2d/output_broadcast", "MICRO_K", problem.k, [problem.p, problem.q], 1),
+            _ => ("conv2d/input_broadcast", "MICRO_C", problem.c, image, stride),
         };
-        let channel_lanes = if channels < LANES / 2 { 1 } else { LANES };
-        let tile_rows = even_tile(rows, 4).next_multiple_of(multiple);
-        let tile_columns = even_tile(columns, 8).next_multiple_of(multiple);
-        // Fewer rows than the window's have to be a multiple of the stride in the adjoint.
-        let window_rows = if tile_rows * tile_columns * r * s <= UNROLLED * multiple * multiple { r } else { multiple };
+        let channel_lanes = if channels >= LANES || problem.n < LANES { LANES } else { 1 };
+        let micro = channels.div_ceil(channel_lanes).min(4);
+        let tile_columns = even_tile(columns, 8).next_multiple_of(step);
+        // A pixel of y meets `stride` columns of x, and one of x̄ only so small a part of ȳ.
+        let area = if self.solve_for == Role::Output { TILE.div_ceil(stride) } else { TILE * stride };
+        let tile_rows = even_tile(rows.div_ceil(step), area.div_ceil(tile_columns));
+        let row_tiles = rows.div_ceil(step * tile_rows) * step;
         let images = problem.n.div_ceil(LANES / channel_lanes);
         let mut kernel = specialise(name, problem)
             .constant("CHANNEL_LANES", channel_lanes)
+            .constant(micro_name, micro)
             .constant("TILE_ROWS", tile_rows)
             .constant("TILE_COLUMNS", tile_columns)
-            .constant("WINDOW_ROWS", window_rows)
-            .over(images * rows.div_ceil(tile_rows) * columns.div_ceil(tile_columns), 1);
-        kernel.workgroups[2] = channels.div_ceil(channel_lanes) as u32;
+            .over(images * row_tiles * columns.div_ceil(tile_columns), 1);
+        kernel.workgroups[2] = channels.div_ceil(channel_lanes * micro) as u32;
         kernel
     }
 }
 
-fn kernel_tiled(problem: &Problem) -> Kernel {
+/// Few long sums: the invocations of a workgroup share each of them.
+fn kernel_shared_sum(problem: &Problem) -> Kernel {
     let [r, s] = problem.geometry.window;
     // 72 accumulators a thread at most, unless a single window row of one channel has more.
     let window_rows = if r * s <= 9 { r } else { 1 };
@@ -324,19 +327,17 @@ fn kernel_tiled(problem: &Problem) -> Kernel {
         .grid([problem.c.div_ceil(micro_c), problem.k.div_ceil(micro_k), r / window_rows])
 }
 
+/// Output channels along the lanes, and a window row a workgroup.
 fn kernel_broadcast(problem: &Problem) -> Kernel {
-    let [r, s] = problem.geometry.window;
+    let [r, _] = problem.geometry.window;
     let tile_columns = even_tile(problem.q, 8);
-    let channel_groups = problem.k.div_ceil(LANES);
-    // One workgroup is one core's work; a single input channel is worth splitting by window rows.
-    let window_rows = if r * s * tile_columns > UNROLLED || channel_groups * problem.c < 4 { 1 } else { r };
-    let micro_c = (UNROLLED / (window_rows * s * tile_columns)).clamp(1, 4);
-    let micro_c = even_tile(problem.c, micro_c);
+    let micro_k = problem.k.div_ceil(LANES).min(2);
+    let micro_c = (4 / micro_k).min(problem.c);
     specialise("conv2d/kernel_broadcast", problem)
+        .constant("MICRO_K", micro_k)
         .constant("MICRO_C", micro_c)
         .constant("TILE_COLUMNS", tile_columns)
-        .constant("WINDOW_ROWS", window_rows)
-        .grid([problem.c.div_ceil(micro_c), channel_groups, r / window_rows])
+        .grid([problem.c.div_ceil(micro_c), problem.k.div_ceil(LANES * micro_k), r])
 }
 
 impl Tape {

@@ -150,13 +150,13 @@ impl Primitive for UnaryMap {
         inputs[0].data.iter().map(|&x| self.0.error(x)).collect()
     }
 
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+    fn kernel(&self, _: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let (function, [p, q]) = self.0.selector();
-        Kernel::new("elementwise/unary")
-            .constant("FUNCTION", function)
-            .immediate("p", p)
-            .immediate("q", q)
-            .over(output.count(), WORKGROUP)
+        Kernel::new("elementwise/unary").constant("FUNCTION", function).immediate("p", p).immediate("q", q).grid([
+            row_groups(output.count(), class),
+            1,
+            1,
+        ])
     }
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
@@ -254,7 +254,11 @@ impl Primitive for BinaryMap {
         let (a, b, ct) = (at.inputs[0], at.inputs[1], at.cotangent);
         let (ct_a, ct_b) = match self.0 {
             Binary::Add => (ct, Some(ct)),
-            Binary::Subtract => (ct, Some(tape.scale(ct, -1.0))),
+            Binary::Subtract => {
+                // Negated after the sum over broadcast axes, where it is smaller.
+                let sum = tape.sum_to(ct, &tape.shape(b).clone());
+                (ct, Some(tape.scale(sum, -1.0)))
+            }
             Binary::Multiply => (tape.mul(ct, b), Some(tape.mul(ct, a))),
             Binary::Divide => {
                 let ct_a = tape.div(ct, b);
@@ -433,20 +437,24 @@ impl Collapsed {
         })
     }
 
-    /// Sets the extents and the grid: inner along x, middle along y, outer along z. The kernels stride over what the
-    /// grid leaves out, so its size is free; CPU drivers pay for each workgroup and get fewer, longer ones.
+    /// Sets the extents and the grid: inner along x, middle along y, outer along z.
     pub fn dispatch(&self, kernel: Kernel, class: DeviceClass) -> Kernel {
         let [outer, middle, inner] = self.extents;
-        let groups = inner.div_ceil(WORKGROUP);
-        let x = match class {
-            DeviceClass::Gpu => groups,
-            DeviceClass::Cpu => groups.div_ceil(16),
-        };
         kernel.immediate("outer", outer).immediate("middle", middle).immediate("inner", inner).grid([
-            x.min(65_535),
+            row_groups(inner, class),
             middle.min(65_535),
             outer.min(65_535),
         ])
+    }
+}
+
+/// Workgroups along a row of `count` elements. The kernels stride over what the grid leaves out, so their number is free;
+/// CPU drivers pay for each workgroup and get fewer, longer ones.
+fn row_groups(count: usize, class: DeviceClass) -> usize {
+    let groups = count.div_ceil(WORKGROUP);
+    match class {
+        DeviceClass::Gpu => groups.min(65_535),
+        DeviceClass::Cpu => groups.div_ceil(16).min(65_535),
     }
 }
 

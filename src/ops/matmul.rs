@@ -45,8 +45,8 @@ impl Primitive for Matmul {
         Ok([m, n].into())
     }
 
-    /// With op(A)·op(B) = Z: the cotangent of op(A) is Z̄·op(B)ᵀ, that of op(B) is op(A)ᵀ·Z̄. A stored transposed factor
-    /// takes the transpose of that product, which exchanges and transposes its factors.
+    /// With op(A)·op(B) = Z: the cotangent of op(A) is Z̄·op(B)ᵀ, that of op(B) is op(A)ᵀ·Z̄. A factor stored
+    /// transposed takes the transpose of that product, which exchanges and transposes its factors.
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let ([a, b], ct_z) = ([at.inputs[0], at.inputs[1]], at.cotangent);
         let ct_a = match self.transpose_a {
@@ -78,7 +78,8 @@ impl Primitive for Matmul {
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let [_, _, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
-        let magnitudes: Vec<Vec<f64>> = inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
+        let magnitudes: Vec<Vec<f64>> =
+            inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
         let absolute = [0, 1].map(|index| Array { shape: inputs[index].shape, data: &magnitudes[index] });
         self.eval(&absolute, output).into_iter().map(|sum| sum_bound(k, sum)).collect()
     }
@@ -108,8 +109,11 @@ impl Primitive for Matmul {
                 let lanes_along_m = m > n;
                 let (along, across) = if lanes_along_m { (m, n) } else { (n, m) };
                 // Small products are cut finer, so that each core has some.
-                let (micro_along, micro_across) =
-                    if along * across >= 64 * 64 { (4, 16.min(across)) } else { (1, 8.min(across)) };
+                let (micro_along, micro_across) = if along * across >= 64 * 64 {
+                    (8.min(along.div_ceil(8)), 8.min(across))
+                } else {
+                    (1, 8.min(across))
+                };
                 transposed(Kernel::new("matmul/product_broadcast"))
                     .constant("LANES_ALONG_M", u32::from(lanes_along_m))
                     .constant("MICRO_ALONG", micro_along)
