@@ -2,10 +2,12 @@
 
 mod device;
 mod executor;
+mod isolated;
 mod timestamps;
 
 pub use device::{AdapterSummary, Choice, Device, adapters};
 pub use executor::{Executor, States};
+pub use isolated::Isolated;
 pub use timestamps::{Clock, Span};
 
 /// Why the device could not do what it was asked to.

@@ -506,7 +506,7 @@ fn run_seed(seed: u64, start: usize) -> u64 {
 }
 
 /// Every state by name, before the first step of start number `index`.
-fn initial_states(config: &Config, index: usize, start: &[f32]) -> Vec<(String, Tensor)> {
+pub fn initial_states(config: &Config, index: usize, start: &[f32]) -> Vec<(String, Tensor)> {
     let mut stream = Stream::new(run_seed(config.seed, index), stream::PARAMETERS);
     let mut parameters = config.detector.parameters(&mut stream);
     parameters.push(("a".into(), Tensor::new([start.len()], start.to_vec())));

@@ -171,12 +171,20 @@ impl Tape {
     /// # Panics
     /// When the inputs' shapes do not fit the primitive, or are empty: a fault of the code that records.
     pub fn push(&mut self, primitive: impl Primitive + 'static, inputs: &[Value]) -> Value {
+        self.apply(Rc::new(primitive), inputs)
+    }
+
+    /// As [`push`](Tape::push), of a primitive that others hold as well.
+    ///
+    /// # Panics
+    /// When the inputs' shapes do not fit the primitive, or are empty.
+    pub fn apply(&mut self, primitive: Rc<dyn Primitive>, inputs: &[Value]) -> Value {
         let shapes: Vec<&Shape> = inputs.iter().map(|&value| self.shape(value)).collect();
         let shape = match primitive.shape(&shapes) {
             Ok(shape) => shape,
             Err(reason) => panic!("{} in scope `{}`: {reason}", primitive.name(), self.scope),
         };
-        self.append(Origin::Applied { primitive: Rc::new(primitive), inputs: inputs.to_vec() }, shape)
+        self.append(Origin::Applied { primitive, inputs: inputs.to_vec() }, shape)
     }
 
     /// A value that the caller supplies before each run, under a name unique on this tape.

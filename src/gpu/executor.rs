@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::GpuError;
 use super::device::{Device, Pipeline};
+use crate::kernel::Kernel;
 use crate::plan::{Operand, Place, Plan, Step};
 use crate::tape::Value;
 use crate::tensor::{Shape, Tensor};
@@ -101,6 +102,14 @@ pub(super) struct Dispatch {
     workgroups: [u32; 3],
 }
 
+impl Dispatch {
+    pub(super) fn new(pipeline: Arc<Pipeline>, bindings: wgpu::BindGroup, kernel: &Kernel) -> Self {
+        let words: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
+        let immediates = bytemuck::cast_slice(&words).to_vec();
+        Dispatch { pipeline, bindings, immediates, workgroups: kernel.workgroups }
+    }
+}
+
 /// A plan bound to buffers on a device.
 #[derive(Debug)]
 pub struct Executor {
@@ -182,13 +191,7 @@ impl Executor {
             entries: &entries,
         });
         self.device.check(|| format!("the binding of {}", describe(step)))?;
-        let words: Vec<u32> = step.kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
-        Ok(Dispatch {
-            pipeline,
-            bindings,
-            immediates: bytemuck::cast_slice(&words).to_vec(),
-            workgroups: step.kernel.workgroups,
-        })
+        Ok(Dispatch::new(pipeline, bindings, &step.kernel))
     }
 
     fn buffer(&self, place: &Place) -> &wgpu::Buffer {

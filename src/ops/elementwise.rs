@@ -2,7 +2,7 @@
 //!
 //! A function is one row in the tables below and one `case` in `shaders/elementwise/`.
 
-use crate::check::{TINY, ULP, chain_bound, exp_bound, log_bound};
+use crate::check::{Approx, chain_bound};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::tape::{Application, Array, Cotangent, Origin, Primitive, Tape, Value};
 use crate::tensor::Shape;
@@ -13,10 +13,10 @@ const WORKGROUP: usize = 64;
 /// A function of one value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unary {
-    /// scale · x + offset
+    /// scale · x + offset, both rounded to f32 on the device.
     Affine {
-        scale: f32,
-        offset: f32,
+        scale: f64,
+        offset: f64,
     },
     Exp,
     Log,
@@ -42,7 +42,7 @@ impl Unary {
     /// The `case` in `elementwise/unary.wgsl`, and the function's two parameters.
     fn selector(self) -> (u32, [f32; 2]) {
         match self {
-            Unary::Affine { scale, offset } => (0, [scale, offset]),
+            Unary::Affine { scale, offset } => (0, [scale as f32, offset as f32]),
             Unary::Exp => (1, [0.0; 2]),
             Unary::Log => (2, [0.0; 2]),
             Unary::Sqrt => (3, [0.0; 2]),
@@ -58,7 +58,7 @@ impl Unary {
 
     fn value(self, x: f64) -> f64 {
         match self {
-            Unary::Affine { scale, offset } => f64::from(scale) * x + f64::from(offset),
+            Unary::Affine { scale, offset } => scale * x + offset,
             Unary::Exp => x.exp(),
             Unary::Log => x.ln(),
             Unary::Sqrt => x.sqrt(),
@@ -72,22 +72,25 @@ impl Unary {
         }
     }
 
+    /// The kernel's formula on numbers known up to an error.
     fn error(self, x: f64) -> f64 {
-        let y = self.value(x);
-        match self {
-            Unary::Affine { scale, offset } => chain_bound(2, (f64::from(scale) * x).abs() + f64::from(offset).abs()),
-            Unary::Exp => exp_bound(x),
-            Unary::Log => log_bound(x),
-            // sqrt inherits from 1 / inverseSqrt: 2 ULP and the division's 2.5.
-            Unary::Sqrt => 4.5 * ULP * y + TINY,
-            Unary::Reciprocal => 2.5 * ULP * y.abs() + TINY,
+        let (v, one) = (Approx::exact(x), Approx::exact(1.0));
+        let result = match self {
+            Unary::Affine { scale, offset } => Approx::rounded(scale) * v + Approx::rounded(offset),
+            Unary::Exp => v.exp(),
+            Unary::Log => v.ln(),
+            Unary::Sqrt => v.sqrt(),
+            Unary::Reciprocal => one / v,
             // Range reduction loses ULPs of x, the polynomial a few of 1.
-            Unary::Sin | Unary::Cos => chain_bound(4, 1.0 + x.abs()),
-            // e = exp(−|x|) carries its own error; then a sum and a quotient.
-            Unary::Sigmoid => exp_bound(-x.abs()) + 4.5 * ULP * y + TINY,
-            Unary::Softplus => exp_bound(-x.abs()) + 2f64.powi(-21) + chain_bound(2, 1.0 + y),
-            Unary::Relu | Unary::Clamp { .. } => 0.0,
-        }
+            Unary::Sin | Unary::Cos => return chain_bound(4, 1.0 + x.abs()),
+            Unary::Sigmoid => {
+                let e = (-v.abs()).exp();
+                if x >= 0.0 { one / (one + e) } else { e / (one + e) }
+            }
+            Unary::Softplus => v.max(Approx::exact(0.0)) + (one + (-v.abs()).exp()).ln(),
+            Unary::Relu | Unary::Clamp { .. } => v,
+        };
+        result.error
     }
 }
 
@@ -223,15 +226,21 @@ impl Binary {
         }
     }
 
+    /// The kernel's formula on numbers known up to an error.
     fn error(self, a: f64, b: f64) -> f64 {
-        let [p, q] = self.selector().1.map(f64::from);
-        match self {
-            Binary::Add | Binary::Subtract | Binary::Multiply => chain_bound(1, self.value(a, b).abs()),
-            Binary::Divide => chain_bound(1, 2.5 * (a / b).abs()),
-            Binary::Average { .. } => chain_bound(2, (p * a).abs() + (q * b).abs()),
-            Binary::AverageSquare { .. } => chain_bound(3, (p * a).abs() + q * b * b),
-            Binary::Maximum | Binary::Minimum | Binary::WherePositive | Binary::WhereInside { .. } => 0.0,
-        }
+        let [p, q] = self.selector().1.map(|parameter| Approx::exact(f64::from(parameter)));
+        let (a, b) = (Approx::exact(a), Approx::exact(b));
+        let result = match self {
+            Binary::Add => a + b,
+            Binary::Subtract => a - b,
+            Binary::Multiply => a * b,
+            Binary::Divide => a / b,
+            Binary::Maximum | Binary::Minimum => a.max(b),
+            Binary::WherePositive | Binary::WhereInside { .. } => a,
+            Binary::Average { .. } => p * a + q * b,
+            Binary::AverageSquare { .. } => p * a + q * b * b,
+        };
+        result.error
     }
 }
 
@@ -359,13 +368,13 @@ impl Tape {
     }
 
     /// factor · x
-    pub fn scale(&mut self, x: Value, factor: f32) -> Value {
-        self.unary(Unary::Affine { scale: factor, offset: 0.0 }, x)
+    pub fn scale(&mut self, x: Value, factor: impl Into<f64>) -> Value {
+        self.unary(Unary::Affine { scale: factor.into(), offset: 0.0 }, x)
     }
 
     /// x + offset
-    pub fn offset(&mut self, x: Value, offset: f32) -> Value {
-        self.unary(Unary::Affine { scale: 1.0, offset }, x)
+    pub fn offset(&mut self, x: Value, offset: impl Into<f64>) -> Value {
+        self.unary(Unary::Affine { scale: 1.0, offset: offset.into() }, x)
     }
 
     /// max(x, 0); its derivative at 0 is 0.

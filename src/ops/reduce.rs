@@ -99,7 +99,7 @@ impl Tape {
     pub fn mean(&mut self, x: Value, axes: &[usize]) -> Value {
         let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
         let sum = self.sum(x, axes);
-        self.scale(sum, 1.0 / terms as f32)
+        self.scale(sum, 1.0 / terms as f64)
     }
 
     /// Sum of all elements, a scalar of shape `[]`.
@@ -115,7 +115,7 @@ impl Tape {
     pub fn average(&mut self, x: Value) -> Value {
         let terms = self.shape(x).count();
         let sum = self.total(x);
-        self.scale(sum, 1.0 / terms as f32)
+        self.scale(sum, 1.0 / terms as f64)
     }
 
     /// Sums `x` over the axes along which `shape` was broadcast to x's: the adjoint of that broadcast.

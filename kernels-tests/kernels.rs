@@ -1,0 +1,45 @@
+//! Every case of the catalogue on the device, with the kernels of both device classes.
+
+use stssad::check::{check_adjoint, check_kernel, has_adjoint, variants};
+use stssad::check::catalogue::ShapeClass;
+use stssad::kernel::DeviceClass;
+
+use crate::{SEED, device, family};
+
+fn check(name: &str) {
+    let failures: Vec<String> = family(name)
+        .iter()
+        .flat_map(|(_, case)| variants(case).into_iter().map(move |kernel| (case, kernel)))
+        .filter_map(|(case, kernel)| check_kernel(device(), case, &kernel, SEED).err())
+        .map(|failure| failure.to_string())
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+fn check_adjoints(name: &str) {
+    let training = family(name).into_iter().filter(|(class, case)| *class == ShapeClass::Training && has_adjoint(case));
+    let mut checked = 0;
+    for (_, case) in training {
+        for class in [DeviceClass::Gpu, DeviceClass::Cpu] {
+            check_adjoint(device(), &case, class, SEED).unwrap_or_else(|failure| panic!("{case}: {failure}"));
+            checked += 1;
+        }
+    }
+    assert!(checked > 0, "no adjoint identity in {name}");
+}
+
+macro_rules! families {
+    ($($test:ident of $check:ident: $($family:ident)*;)*) => {
+        $(mod $test {
+            $(#[test]
+            fn $family() {
+                super::$check(stringify!($family));
+            })*
+        })*
+    };
+}
+
+families! {
+    kernels of check: conv2d cutdiff elementwise layout matmul optimiser pool random reduce warp;
+    adjoints of check_adjoints: conv2d layout matmul pool reduce warp;
+}

@@ -1,0 +1,80 @@
+//! The WGSL itself: each file stands alone, and Rust and WGSL agree on constants, immediates and bindings.
+
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, StorageAccess, TypeInner};
+use stssad::check::catalogue::cases;
+use stssad::check::variants;
+use stssad::kernel::{Kernel, Scalar};
+use stssad::shaders::{PROBES, SOURCES, specialise};
+
+fn validated(name: &str, source: &str) -> Module {
+    let module = naga::front::wgsl::parse_str(source)
+        .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(source, &format!("shaders/{name}.wgsl"))));
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16;
+    Validator::new(ValidationFlags::all(), capabilities)
+        .validate(&module)
+        .unwrap_or_else(|error| panic!("shaders/{name}.wgsl: {}", error.emit_to_string(source)));
+    module
+}
+
+fn type_name(module: &Module, ty: naga::Handle<naga::Type>) -> &'static str {
+    use naga::ScalarKind::{Float, Sint, Uint};
+    match module.types[ty].inner {
+        TypeInner::Scalar(naga::Scalar { kind: Float, width: 4 }) => "f32",
+        TypeInner::Scalar(naga::Scalar { kind: Uint, width: 4 }) => "u32",
+        TypeInner::Scalar(naga::Scalar { kind: Sint, width: 4 }) => "i32",
+        _ => "no 32-bit scalar",
+    }
+}
+
+/// Name and type of each member of the file's `var<immediate>` struct.
+fn immediates(module: &Module) -> Vec<(String, &'static str)> {
+    let Some((_, variable)) = module.global_variables.iter().find(|(_, v)| v.space == AddressSpace::Immediate) else {
+        return Vec::new();
+    };
+    let TypeInner::Struct { members, .. } = &module.types[variable.ty].inner else { panic!("immediates are a struct") };
+    members.iter().map(|member| (member.name.clone().unwrap(), type_name(module, member.ty))).collect()
+}
+
+#[test]
+fn every_file_is_valid_alone_and_ends_at_one_entry_point() {
+    for (name, source) in SOURCES.iter().chain(PROBES) {
+        let module = validated(name, source);
+        let entries: Vec<&str> = module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(entries, ["main"], "{name}");
+        assert!(source.starts_with(&format!("// {}", name.trim_end_matches("_broadcast"))) || source.starts_with("// "));
+    }
+}
+
+#[test]
+fn every_specialisation_is_valid_and_means_what_rust_says() {
+    let mut seen: Vec<Kernel> = Vec::new();
+    for (_, case) in cases() {
+        for kernel in variants(&case) {
+            let is_same = |other: &Kernel| other.name == kernel.name && other.constants == kernel.constants;
+            if seen.iter().any(is_same) {
+                continue;
+            }
+            let source = specialise(&kernel).unwrap_or_else(|error| panic!("{case}: {error}"));
+            let module = validated(kernel.name, &source);
+
+            let declared = |value: &(&'static str, Scalar)| (value.0.to_owned(), value.1.type_name());
+            let expected: Vec<_> = kernel.immediates.iter().map(declared).collect();
+            assert_eq!(immediates(&module), expected, "{case}: immediates of {}", kernel.name);
+
+            let mut bindings: Vec<(u32, bool)> = Vec::new();
+            for (_, variable) in module.global_variables.iter() {
+                if let (Some(binding), AddressSpace::Storage { access }) = (&variable.binding, variable.space) {
+                    assert_eq!(binding.group, 0, "{case}: {}", kernel.name);
+                    bindings.push((binding.binding, access.contains(StorageAccess::STORE)));
+                }
+            }
+            bindings.sort_unstable();
+            let arity = case.inputs.len();
+            let expected: Vec<(u32, bool)> = (0..=arity).map(|index| (index as u32, index == arity)).collect();
+            assert_eq!(bindings, expected, "{case}: bindings of {}", kernel.name);
+            seen.push(kernel);
+        }
+    }
+    println!("{} specialisations", seen.len());
+}

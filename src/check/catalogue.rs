@@ -1,0 +1,310 @@
+//! Which cases are run: by name, under the class of shape that each stands for.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::case::Case;
+
+/// What a shape puts to the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShapeClass {
+    /// Prime extents, which no tile divides.
+    Prime,
+    /// Smaller than a tile in every direction.
+    Small,
+    /// Extents of 1.
+    Ones,
+    /// Strides, uneven padding, windows larger and smaller than their step; for other families axes at odd places.
+    Uneven,
+    /// More than one tile in every direction.
+    Tiled,
+    /// More than 65535 workgroups in a row.
+    Folded,
+    /// As in training.
+    Training,
+}
+
+impl ShapeClass {
+    pub const ALL: [ShapeClass; 7] = [
+        ShapeClass::Prime,
+        ShapeClass::Small,
+        ShapeClass::Ones,
+        ShapeClass::Uneven,
+        ShapeClass::Tiled,
+        ShapeClass::Folded,
+        ShapeClass::Training,
+    ];
+}
+
+impl fmt::Display for ShapeClass {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            ShapeClass::Prime => "prime",
+            ShapeClass::Small => "small",
+            ShapeClass::Ones => "ones",
+            ShapeClass::Uneven => "uneven",
+            ShapeClass::Tiled => "tiled",
+            ShapeClass::Folded => "folded",
+            ShapeClass::Training => "training",
+        })
+    }
+}
+
+use ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+
+/// Geometries of the convolution family; each is run in all three roles.
+const CONV2D: &[(ShapeClass, &str)] = &[
+    (Prime, "n=2,c=3,h=7,w=5,k=5,r=3,s=3,stride=1,padding=1"),
+    (Prime, "n=3,c=11,h=13,w=17,k=13,r=5,s=3,stride=1,padding=2"),
+    (Small, "n=1,c=2,h=4,w=4,k=2,r=2,s=2,stride=1,padding=0"),
+    (Ones, "n=1,c=1,h=1,w=1,k=1,r=1,s=1,stride=1,padding=0"),
+    (Ones, "n=1,c=1,h=1,w=9,k=1,r=1,s=3,stride=1,padding=1"),
+    (Ones, "n=5,c=1,h=6,w=1,k=9,r=3,s=1,stride=1,padding=0"),
+    (Ones, "n=2,c=8,h=6,w=6,k=5,r=1,s=1,stride=2,padding=0"),
+    (Uneven, "n=2,c=3,h=7,w=5,k=4,r=3,s=3,stride=2,padding=1"),
+    (Uneven, "n=1,c=4,h=11,w=10,k=3,r=5,s=4,stride=3,padding=2"),
+    (Uneven, "n=3,c=2,h=9,w=10,k=6,r=2,s=2,stride=3,padding=0"),
+    (Uneven, "n=2,c=5,h=6,w=7,k=3,r=2,s=3,stride=2,padding=3"),
+    (Uneven, "n=2,c=9,h=8,w=9,k=10,r=4,s=4,stride=2,padding=1"),
+    (Tiled, "n=2,c=70,h=12,w=11,k=67,r=3,s=3,stride=1,padding=1"),
+    (Tiled, "n=9,c=17,h=21,w=19,k=33,r=3,s=3,stride=2,padding=1"),
+    (Training, "n=32,c=3,h=32,w=32,k=16,r=3,s=3,stride=1,padding=1"),
+    (Training, "n=32,c=16,h=14,w=14,k=32,r=3,s=3,stride=2,padding=1"),
+];
+
+const OTHERS: &[(ShapeClass, &str)] = &[
+    // One pixel a workgroup on CPU drivers, 128 on GPUs.
+    (Folded, "conv2d/output(n=65600,c=1,h=1,w=1,k=4,r=1,s=1,stride=1,padding=0)"),
+    (Folded, "conv2d/input(n=65600,c=4,h=1,w=1,k=1,r=1,s=1,stride=1,padding=0)"),
+    (Folded, "conv2d/output(n=1,c=1,h=2900,w=2900,k=1,r=1,s=1,stride=1,padding=0)"),
+    (Folded, "conv2d/input(n=1,c=1,h=2900,w=2900,k=1,r=1,s=1,stride=1,padding=0)"),
+    //
+    (Prime, "matmul/product(m=7,n=5,k=11,ta=0,tb=0)"),
+    (Prime, "matmul/product(m=13,n=37,k=19,ta=1,tb=0)"),
+    (Prime, "matmul/product(m=37,n=13,k=17,ta=0,tb=1)"),
+    (Small, "matmul/product(m=2,n=3,k=2,ta=1,tb=1)"),
+    (Ones, "matmul/product(m=1,n=1,k=1,ta=0,tb=0)"),
+    (Ones, "matmul/product(m=1,n=33,k=1,ta=0,tb=1)"),
+    (Ones, "matmul/product(m=70,n=1,k=9,ta=1,tb=0)"),
+    (Tiled, "matmul/product(m=67,n=71,k=33,ta=0,tb=0)"),
+    (Tiled, "matmul/product(m=71,n=67,k=35,ta=1,tb=0)"),
+    (Tiled, "matmul/product(m=530,n=523,k=18,ta=0,tb=1)"),
+    (Tiled, "matmul/product(m=515,n=540,k=17,ta=1,tb=1)"),
+    (Training, "matmul/product(m=192,n=32,k=128,ta=0,tb=0)"),
+    (Training, "matmul/product(m=128,n=32,k=192,ta=1,tb=0)"),
+    (Training, "matmul/product(m=192,n=128,k=32,ta=0,tb=1)"),
+    //
+    (Prime, "elementwise/unary(f=affine,scale=-3,offset=2,x=13x7)"),
+    (Prime, "elementwise/unary(f=affine,scale=0.3333333333333333,offset=0.1,x=13x7)"),
+    (Prime, "elementwise/unary(f=exp,x=131)"),
+    (Prime, "elementwise/unary(f=log,x=131)"),
+    (Prime, "elementwise/unary(f=sqrt,x=131)"),
+    (Prime, "elementwise/unary(f=reciprocal,x=131)"),
+    (Prime, "elementwise/unary(f=sin,x=131)"),
+    (Prime, "elementwise/unary(f=cos,x=131)"),
+    (Prime, "elementwise/unary(f=sigmoid,x=131)"),
+    (Prime, "elementwise/unary(f=softplus,x=131)"),
+    (Prime, "elementwise/unary(f=relu,x=131)"),
+    (Prime, "elementwise/unary(f=clamp,low=-0.5,high=0.75,x=131)"),
+    (Small, "elementwise/unary(f=relu,x=3)"),
+    (Ones, "elementwise/unary(f=exp,x=1x1)"),
+    (Folded, "elementwise/unary(f=relu,x=4194305)"),
+    (Training, "elementwise/unary(f=softplus,x=96x1)"),
+    (Training, "elementwise/unary(f=relu,x=64x16x14x14)"),
+    //
+    (Prime, "elementwise/binary(f=add,a=5x13x7,b=5x13x7)"),
+    (Prime, "elementwise/binary(f=subtract,a=5x13x7,b=5x13x7)"),
+    (Prime, "elementwise/binary(f=multiply,a=5x13x7,b=5x13x7)"),
+    (Prime, "elementwise/binary(f=divide,a=5x13x7,b=5x13x7)"),
+    (Prime, "elementwise/binary(f=maximum,a=13x7,b=13x7)"),
+    (Prime, "elementwise/binary(f=minimum,a=13x7,b=13x7)"),
+    (Prime, "elementwise/binary(f=where-positive,a=13x7,b=13x7)"),
+    (Prime, "elementwise/binary(f=where-inside,low=-0.5,high=0.75,a=13x7,b=13x7)"),
+    (Prime, "elementwise/binary(f=average,weight=0.9,a=13x7,b=13x7)"),
+    (Prime, "elementwise/binary(f=average-square,weight=0.999,a=13x7,b=13x7)"),
+    (Small, "elementwise/binary(f=subtract,a=3,b=3)"),
+    (Ones, "elementwise/binary(f=subtract,a=1,b=1)"),
+    (Ones, "elementwise/binary(f=subtract,a=1,b=7x1x3)"),
+    (Ones, "elementwise/binary(f=divide,a=4x1x3,b=1)"),
+    (Uneven, "elementwise/binary(f=subtract,a=4x8x5x7,b=1x8x1x1)"),
+    (Uneven, "elementwise/binary(f=multiply,a=3x1x5,b=1x7x1)"),
+    (Uneven, "elementwise/binary(f=subtract,a=7,b=5x1)"),
+    (Uneven, "elementwise/binary(f=average,weight=0.25,a=6x5,b=5)"),
+    (Uneven, "elementwise/binary(f=maximum,a=2x3x4,b=3x1)"),
+    (Tiled, "elementwise/binary(f=subtract,a=3x4x1300,b=4x1)"),
+    (Folded, "elementwise/binary(f=subtract,a=3x65600x2,b=65600x1)"),
+    (Folded, "elementwise/binary(f=subtract,a=65600x2x3,b=65600x1x3)"),
+    (Training, "elementwise/binary(f=multiply,a=64x16x14x14,b=1x16x1x1)"),
+    //
+    (Prime, "layout/reshape(x=6x5,to=3x10)"),
+    (Prime, "layout/broadcast(x=5x1x7,to=5x13x7)"),
+    (Small, "layout/broadcast(x=2x1,to=2x3)"),
+    (Ones, "layout/broadcast(x=1,to=3x5)"),
+    (Uneven, "layout/broadcast(x=8x1x1,to=4x8x5x7)"),
+    (Uneven, "layout/broadcast(x=3x1x5,to=3x7x5)"),
+    (Tiled, "layout/broadcast(x=1x5x1,to=3x5x1111)"),
+    (Folded, "layout/broadcast(x=65600x1,to=65600x2)"),
+    (Training, "layout/broadcast(x=1x16x1x1,to=64x16x14x14)"),
+    (Prime, "layout/slice(x=5x13x7,axis=1,start=3,extent=7)"),
+    (Small, "layout/slice(x=3x4,axis=1,start=1,extent=2)"),
+    (Ones, "layout/slice(x=7,axis=0,start=6,extent=1)"),
+    (Uneven, "layout/slice(x=5x3x2,axis=0,start=2,extent=3)"),
+    (Tiled, "layout/slice(x=4x401x3,axis=1,start=1,extent=399)"),
+    (Folded, "layout/slice(x=65600x3,axis=1,start=1,extent=1)"),
+    (Training, "layout/slice(x=192x32,axis=0,start=48,extent=48)"),
+    (Prime, "layout/pad(x=5x7x3,axis=1,start=4,extent=13)"),
+    (Small, "layout/pad(x=3x2,axis=1,start=1,extent=4)"),
+    (Ones, "layout/pad(x=1,axis=0,start=4,extent=5)"),
+    (Uneven, "layout/pad(x=2x3,axis=0,start=0,extent=5)"),
+    (Tiled, "layout/pad(x=4x133x3,axis=1,start=100,extent=399)"),
+    (Folded, "layout/pad(x=65600x1,axis=1,start=1,extent=3)"),
+    (Training, "layout/pad(x=48x32,axis=0,start=48,extent=192)"),
+    (Prime, "layout/concat(a=3x5x7,b=3x11x7,axis=1)"),
+    (Small, "layout/concat(a=2x1,b=2x2,axis=1)"),
+    (Ones, "layout/concat(a=1,b=1,axis=0)"),
+    (Uneven, "layout/concat(a=5x3,b=2x3,axis=0)"),
+    (Tiled, "layout/concat(a=4x133x3,b=4x57x3,axis=1)"),
+    (Folded, "layout/concat(a=65600x1,b=65600x2,axis=1)"),
+    (Training, "layout/concat(a=48x1x28x28,b=48x1x28x28,axis=0)"),
+    //
+    (Prime, "reduce/sum(x=5x13x7,from=1,to=2)"),
+    (Prime, "reduce/sum(x=5x13x131,from=2,to=3)"),
+    (Small, "reduce/sum(x=2x3,from=1,to=2)"),
+    (Ones, "reduce/sum(x=3x1x4,from=1,to=2)"),
+    (Ones, "reduce/sum(x=1x1x130,from=2,to=3)"),
+    (Uneven, "reduce/sum(x=4x5x6x7,from=0,to=2)"),
+    (Uneven, "reduce/sum(x=4x5x6x7,from=2,to=4)"),
+    (Uneven, "reduce/sum(x=3x129,from=1,to=2)"),
+    (Tiled, "reduce/sum(x=70x1031,from=1,to=2)"),
+    (Tiled, "reduce/sum(x=1031x70,from=0,to=1)"),
+    (Folded, "reduce/sum(x=2x4194305,from=0,to=1)"),
+    (Folded, "reduce/sum(x=65600x128,from=1,to=2)"),
+    (Training, "reduce/sum(x=96x16x14x14,from=2,to=4)"),
+    (Training, "reduce/sum(x=96x16,from=0,to=1)"),
+    //
+    (Prime, "pool/mean(x=2x3x15x14,r=5,s=7)"),
+    (Small, "pool/mean(x=1x2x4x4,r=2,s=2)"),
+    (Ones, "pool/mean(x=1x1x1x1,r=1,s=1)"),
+    (Uneven, "pool/mean(x=3x2x3x8,r=3,s=2)"),
+    (Tiled, "pool/mean(x=5x7x12x10,r=2,s=1)"),
+    (Folded, "pool/mean(x=1x1x2050x2050,r=1,s=1)"),
+    (Training, "pool/mean(x=96x32x7x7,r=7,s=7)"),
+    (Prime, "pool/mean_vjp(y=2x3x3x2,r=5,s=7)"),
+    (Small, "pool/mean_vjp(y=1x2x2x2,r=2,s=2)"),
+    (Ones, "pool/mean_vjp(y=1x1x1x1,r=1,s=1)"),
+    (Uneven, "pool/mean_vjp(y=3x2x1x4,r=3,s=2)"),
+    (Tiled, "pool/mean_vjp(y=5x7x6x10,r=2,s=1)"),
+    (Folded, "pool/mean_vjp(y=1x1x1025x1025,r=2,s=2)"),
+    (Training, "pool/mean_vjp(y=96x32x1x1,r=7,s=7)"),
+    //
+    (Prime, "warp/affine(n=3,c=2,h=7,w=11)"),
+    (Small, "warp/affine(n=1,c=1,h=3,w=3)"),
+    (Ones, "warp/affine(n=2,c=1,h=1,w=1)"),
+    (Uneven, "warp/affine(n=2,c=3,h=2,w=9)"),
+    (Tiled, "warp/affine(n=4,c=3,h=19,w=23)"),
+    (Folded, "warp/affine(n=65600,c=1,h=1,w=1)"),
+    (Training, "warp/affine(n=48,c=1,h=28,w=28)"),
+    (Prime, "warp/affine_matrix_vjp(n=3,c=2,h=7,w=11)"),
+    (Small, "warp/affine_matrix_vjp(n=1,c=1,h=3,w=3)"),
+    (Ones, "warp/affine_matrix_vjp(n=2,c=1,h=1,w=1)"),
+    (Uneven, "warp/affine_matrix_vjp(n=2,c=3,h=2,w=9)"),
+    (Tiled, "warp/affine_matrix_vjp(n=5,c=3,h=19,w=23)"),
+    (Training, "warp/affine_matrix_vjp(n=48,c=1,h=28,w=28)"),
+    (Prime, "warp/affine_image_vjp(n=3,c=2,h=7,w=11)"),
+    (Small, "warp/affine_image_vjp(n=1,c=1,h=3,w=3)"),
+    (Ones, "warp/affine_image_vjp(n=2,c=1,h=1,w=1)"),
+    (Uneven, "warp/affine_image_vjp(n=2,c=3,h=2,w=9)"),
+    (Tiled, "warp/affine_image_vjp(n=4,c=3,h=19,w=23)"),
+    (Folded, "warp/affine_image_vjp(n=65600,c=1,h=1,w=1)"),
+    (Training, "warp/affine_image_vjp(n=48,c=1,h=28,w=28)"),
+    //
+    (Prime, "cutdiff/mask(n=3,h=7,w=11)"),
+    (Small, "cutdiff/mask(n=1,h=3,w=2)"),
+    (Ones, "cutdiff/mask(n=1,h=1,w=1)"),
+    (Uneven, "cutdiff/mask(n=2,h=1,w=13)"),
+    (Tiled, "cutdiff/mask(n=5,h=19,w=23)"),
+    (Folded, "cutdiff/mask(n=65600,h=1,w=2)"),
+    (Training, "cutdiff/mask(n=48,h=28,w=28)"),
+    (Prime, "cutdiff/mask_vjp(n=3,h=7,w=11)"),
+    (Small, "cutdiff/mask_vjp(n=1,h=3,w=2)"),
+    (Ones, "cutdiff/mask_vjp(n=1,h=1,w=1)"),
+    (Uneven, "cutdiff/mask_vjp(n=2,h=1,w=13)"),
+    (Tiled, "cutdiff/mask_vjp(n=7,h=19,w=23)"),
+    (Training, "cutdiff/mask_vjp(n=48,h=28,w=28)"),
+    //
+    (Prime, "random/uniform(stream=3,y=7x13)"),
+    (Small, "random/uniform(stream=0,y=3)"),
+    (Ones, "random/uniform(stream=1,y=1)"),
+    (Uneven, "random/uniform(stream=4294967295,y=257)"),
+    (Training, "random/uniform(stream=1,y=2x48x1)"),
+    //
+    (Prime, "optimiser/adam(theta=7x13)"),
+    (Small, "optimiser/adam(theta=3)"),
+    (Ones, "optimiser/adam(theta=1)"),
+    (Tiled, "optimiser/adam(theta=1031)"),
+    (Folded, "optimiser/adam(theta=4194305)"),
+    (Training, "optimiser/adam(theta=32x16x3x3)"),
+];
+
+/// All cases with their classes.
+///
+/// # Panics
+/// When a name in the catalogue stands for no case; a test parses them all.
+pub fn cases() -> Vec<(ShapeClass, Case)> {
+    let roles = CONV2D.iter().flat_map(|&(class, geometry)| {
+        ["output", "input", "kernel"].map(|role| (class, format!("conv2d/{role}({geometry})")))
+    });
+    let others = OTHERS.iter().map(|&(class, name)| (class, name.to_owned()));
+    let parse = |(class, name): (ShapeClass, String)| match name.parse() {
+        Ok(case) => (class, case),
+        Err(error) => panic!("{error}"),
+    };
+    roles.chain(others).map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_is_found_again_by_its_name() {
+        let cases = cases();
+        for (_, case) in &cases {
+            let again: Case = case.to_string().parse().unwrap();
+            assert_eq!(again.to_string(), case.to_string());
+            assert_eq!(format!("{:?}", again.primitive), format!("{:?}", case.primitive));
+            assert_eq!(again.inputs, case.inputs);
+            assert!(case.to_string().starts_with(case.primitive.name()), "{case}");
+        }
+        let mut names: Vec<String> = cases.iter().map(|(_, case)| case.to_string()).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), cases.len(), "a case is listed twice");
+    }
+
+    #[test]
+    fn names_that_stand_for_no_case_are_refused() {
+        for (name, reason) in [
+            ("conv2d/input", "form"),
+            ("conv3d/input(n=1)", "family"),
+            ("layout/twist(x=1)", "twist"),
+            ("reduce/sum(x=3x4,from=1)", "`to` is missing"),
+            ("reduce/sum(x=3x4,from=1,to=2,by=1)", "by"),
+            ("reduce/sum(x=3x4,from=1,to=9)", "axes"),
+            ("reduce/sum(x=3x0,from=1,to=2)", "zero"),
+        ] {
+            let error = name.parse::<Case>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn data_is_a_function_of_the_seed() {
+        let case: Case = "elementwise/unary(f=exp,x=131)".parse().unwrap();
+        assert_eq!(case.floats(1), case.floats(1));
+        assert_ne!(case.floats(1), case.floats(2));
+        assert!(case.integers(1)[0].data().iter().all(|x| x.fract() == 0.0 && x.abs() <= 4.0));
+    }
+}

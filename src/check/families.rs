@@ -1,0 +1,284 @@
+//! From a case's name to its primitive and inputs: the one place that knows what each family's names mean.
+
+use std::rc::Rc;
+
+use super::case::{Case, Fill, Input};
+use crate::ops::conv2d::{Conv2d, Geometry, Role};
+use crate::ops::elementwise::{Binary, BinaryMap, Unary, UnaryMap};
+use crate::ops::layout::{Broadcast, Concat, Pad, Reshape, Slice};
+use crate::ops::matmul::Matmul;
+use crate::ops::optimiser::AdamUpdate;
+use crate::ops::pool::{MeanPool, MeanPoolVjp};
+use crate::ops::random::Uniform;
+use crate::ops::reduce::Sum;
+use crate::ops::{cutdiff, warp};
+use crate::tape::Primitive;
+use crate::tensor::Shape;
+
+/// Numbers without a restriction.
+const ANY: Fill = Fill::Range(-2.0, 2.0);
+/// Numbers that may be divided by.
+const POSITIVE: Fill = Fill::Range(0.25, 4.0);
+
+/// The case that `name`, `family/role(key=value,…)`, stands for.
+pub(super) fn build(name: &str) -> Result<Case, String> {
+    let (primitive_name, parameters) = name
+        .strip_suffix(')')
+        .and_then(|name| name.split_once('('))
+        .ok_or("a name has the form family/role(key=value,…)")?;
+    let mut p = Parameters::parse(parameters)?;
+    let (family, role) = primitive_name.split_once('/').ok_or("a primitive has the form family/role")?;
+    let parts = match family {
+        "conv2d" => conv2d(role, &mut p),
+        "matmul" => matmul(role, &mut p),
+        "elementwise" => elementwise(role, &mut p),
+        "layout" => layout(role, &mut p),
+        "reduce" => reduce(role, &mut p),
+        "pool" => pool(role, &mut p),
+        "warp" => warp(role, &mut p),
+        "cutdiff" => cutdiff(role, &mut p),
+        "random" => random(role, &mut p),
+        "optimiser" => optimiser(role, &mut p),
+        _ => Err(format!("there is no family `{family}`")),
+    }?;
+    if let Some((key, _)) = p.pairs.first() {
+        return Err(format!("`{key}` means nothing to {primitive_name}"));
+    }
+    let Parts { primitive, inputs, exact } = parts;
+    if inputs.iter().any(|input| input.shape.count() == 0) {
+        return Err("an extent is zero".into());
+    }
+    let shapes: Vec<&Shape> = inputs.iter().map(|input| &input.shape).collect();
+    let output = primitive.shape(&shapes)?;
+    if output.count() == 0 {
+        return Err("the output is empty".into());
+    }
+    Ok(Case { name: name.to_owned(), primitive, inputs, exact })
+}
+
+struct Parts {
+    primitive: Rc<dyn Primitive>,
+    inputs: Vec<Input>,
+    exact: bool,
+}
+
+impl Parts {
+    fn new(primitive: impl Primitive + 'static, exact: bool) -> Self {
+        Parts { primitive: Rc::new(primitive), inputs: Vec::new(), exact }
+    }
+
+    fn input(mut self, shape: impl Into<Shape>, fill: Fill) -> Self {
+        self.inputs.push(Input { shape: shape.into(), fill });
+        self
+    }
+}
+
+/// The `key=value` pairs that nobody has asked for yet.
+struct Parameters<'a> {
+    pairs: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Parameters<'a> {
+    fn parse(text: &'a str) -> Result<Self, String> {
+        let pairs = text.split(',').map(|pair| pair.split_once('=').ok_or(format!("`{pair}` is not key=value")));
+        Ok(Parameters { pairs: pairs.collect::<Result<_, String>>()? })
+    }
+
+    fn text(&mut self, key: &str) -> Result<&'a str, String> {
+        let at = self.pairs.iter().position(|(k, _)| *k == key).ok_or(format!("`{key}` is missing"))?;
+        Ok(self.pairs.remove(at).1)
+    }
+
+    fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<T, String> {
+        let text = self.text(key)?;
+        text.parse().map_err(|_| format!("`{key}={text}` is not a number"))
+    }
+
+    fn numbers<const N: usize>(&mut self, keys: [&str; N]) -> Result<[usize; N], String> {
+        let mut numbers = [0; N];
+        for (number, key) in numbers.iter_mut().zip(keys) {
+            *number = self.number(key)?;
+        }
+        Ok(numbers)
+    }
+
+    /// `2x3x5`
+    fn shape(&mut self, key: &str) -> Result<Shape, String> {
+        let text = self.text(key)?;
+        let extents = text.split('x').map(|extent| extent.parse().map_err(|_| format!("`{key}={text}` is no shape")));
+        extents.collect::<Result<Vec<usize>, String>>().map(Shape::from)
+    }
+}
+
+fn no_role(family: &str, role: &str) -> String {
+    format!("there is no `{role}` in {family}")
+}
+
+fn conv2d(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let [n, c, h, w] = p.numbers(["n", "c", "h", "w"])?;
+    let [k, r, s, stride, padding] = p.numbers(["k", "r", "s", "stride", "padding"])?;
+    let geometry = Geometry { image: [h, w], window: [r, s], stride, padding };
+    let [out_h, out_w] = geometry.output()?;
+    let (image, kernel, output) = ([n, c, h, w], [k, c, r, s], [n, k, out_h, out_w]);
+    let (solve_for, first, second) = match role {
+        "output" => (Role::Output, image, kernel),
+        "input" => (Role::Input, output, kernel),
+        "kernel" => (Role::Kernel, image, output),
+        _ => return Err(no_role("conv2d", role)),
+    };
+    Ok(Parts::new(Conv2d { solve_for, geometry }, true).input(first, ANY).input(second, ANY))
+}
+
+fn matmul(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let [m, n, k] = p.numbers(["m", "n", "k"])?;
+    let [transpose_a, transpose_b] = p.numbers(["ta", "tb"])?.map(|transposed| transposed == 1);
+    if role != "product" {
+        return Err(no_role("matmul", role));
+    }
+    let stored = |rows: usize, columns: usize, transposed: bool| match transposed {
+        true => [columns, rows],
+        false => [rows, columns],
+    };
+    Ok(Parts::new(Matmul { transpose_a, transpose_b }, true)
+        .input(stored(m, k, transpose_a), ANY)
+        .input(stored(k, n, transpose_b), ANY))
+}
+
+fn elementwise(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    match role {
+        "unary" => {
+            let (function, fill, exact) = unary(p)?;
+            Ok(Parts::new(UnaryMap(function), exact).input(p.shape("x")?, fill))
+        }
+        "binary" => {
+            let (function, [fill_a, fill_b], exact) = binary(p)?;
+            Ok(Parts::new(BinaryMap(function), exact).input(p.shape("a")?, fill_a).input(p.shape("b")?, fill_b))
+        }
+        _ => Err(no_role("elementwise", role)),
+    }
+}
+
+fn unary(p: &mut Parameters) -> Result<(Unary, Fill, bool), String> {
+    let function = p.text("f")?;
+    Ok(match function {
+        "affine" => {
+            let (scale, offset): (f64, f64) = (p.number("scale")?, p.number("offset")?);
+            (Unary::Affine { scale, offset }, ANY, scale.fract() == 0.0 && offset.fract() == 0.0)
+        }
+        "exp" => (Unary::Exp, Fill::Range(-20.0, 10.0), false),
+        "log" => (Unary::Log, Fill::Range(0.01, 8.0), false),
+        "sqrt" => (Unary::Sqrt, Fill::Range(0.01, 8.0), false),
+        "reciprocal" => (Unary::Reciprocal, POSITIVE, false),
+        "sin" => (Unary::Sin, Fill::Range(-12.0, 12.0), false),
+        "cos" => (Unary::Cos, Fill::Range(-12.0, 12.0), false),
+        "sigmoid" => (Unary::Sigmoid, Fill::Range(-20.0, 20.0), false),
+        "softplus" => (Unary::Softplus, Fill::Range(-20.0, 20.0), false),
+        "relu" => (Unary::Relu, Fill::Lattice(0.125), true),
+        "clamp" => {
+            let (low, high) = (p.number("low")?, p.number("high")?);
+            (Unary::Clamp { low, high }, Fill::Lattice(0.125), true)
+        }
+        _ => return Err(format!("there is no function `{function}` of one value")),
+    })
+}
+
+fn binary(p: &mut Parameters) -> Result<(Binary, [Fill; 2], bool), String> {
+    let function = p.text("f")?;
+    Ok(match function {
+        "add" => (Binary::Add, [ANY; 2], true),
+        "subtract" => (Binary::Subtract, [ANY; 2], true),
+        "multiply" => (Binary::Multiply, [ANY; 2], true),
+        "divide" => (Binary::Divide, [ANY, POSITIVE], false),
+        "maximum" => (Binary::Maximum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
+        "minimum" => (Binary::Minimum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
+        "where-positive" => (Binary::WherePositive, [ANY, Fill::Lattice(0.125)], true),
+        "where-inside" => {
+            let (low, high) = (p.number("low")?, p.number("high")?);
+            (Binary::WhereInside { low, high }, [ANY, Fill::Lattice(0.125)], true)
+        }
+        "average" => (Binary::Average { weight: p.number("weight")? }, [ANY; 2], false),
+        "average-square" => (Binary::AverageSquare { weight: p.number("weight")? }, [ANY; 2], false),
+        _ => return Err(format!("there is no function `{function}` of two values")),
+    })
+}
+
+fn layout(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    Ok(match role {
+        "reshape" => Parts::new(Reshape { to: p.shape("to")? }, true).input(p.shape("x")?, ANY),
+        "broadcast" => Parts::new(Broadcast { to: p.shape("to")? }, true).input(p.shape("x")?, ANY),
+        "slice" => {
+            let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
+            Parts::new(Slice { axis, start, extent }, true).input(p.shape("x")?, ANY)
+        }
+        "pad" => {
+            let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
+            Parts::new(Pad { axis, start, extent }, true).input(p.shape("x")?, ANY)
+        }
+        "concat" => {
+            let axis = p.number("axis")?;
+            Parts::new(Concat { axis }, true).input(p.shape("a")?, ANY).input(p.shape("b")?, ANY)
+        }
+        _ => return Err(no_role("layout", role)),
+    })
+}
+
+fn reduce(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    if role != "sum" {
+        return Err(no_role("reduce", role));
+    }
+    let [from, to] = p.numbers(["from", "to"])?;
+    Ok(Parts::new(Sum { axes: from..to }, true).input(p.shape("x")?, ANY))
+}
+
+fn pool(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let window = p.numbers(["r", "s"])?;
+    match role {
+        "mean" => Ok(Parts::new(MeanPool { window }, false).input(p.shape("x")?, ANY)),
+        "mean_vjp" => Ok(Parts::new(MeanPoolVjp { window }, false).input(p.shape("y")?, ANY)),
+        _ => Err(no_role("pool", role)),
+    }
+}
+
+fn warp(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let [n, c, h, w] = p.numbers(["n", "c", "h", "w"])?;
+    let (pictures, matrices, map) = ([n, c, h, w], [n, 6], Fill::AffineMatrix([h, w]));
+    Ok(match role {
+        "affine" => Parts::new(warp::Affine, true).input(pictures, ANY).input(matrices, map),
+        "affine_image_vjp" => Parts::new(warp::AffineImageVjp, true).input(matrices, map).input(pictures, ANY),
+        "affine_matrix_vjp" => {
+            Parts::new(warp::AffineMatrixVjp, true).input(pictures, ANY).input(matrices, map).input(pictures, ANY)
+        }
+        _ => return Err(no_role("warp", role)),
+    })
+}
+
+fn cutdiff(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let [n, h, w] = p.numbers(["n", "h", "w"])?;
+    let parts = match role {
+        "mask" => Parts::new(cutdiff::Mask { size: [h, w] }, false),
+        "mask_vjp" => Parts::new(cutdiff::MaskVjp, false),
+        _ => return Err(no_role("cutdiff", role)),
+    };
+    let parts = parts.input([n, 4], Fill::PatchMatrix([h, w])).input([n, 2], Fill::Centre([h, w]));
+    Ok(if role == "mask_vjp" { parts.input([n, 1, h, w], ANY) } else { parts })
+}
+
+fn random(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    if role != "uniform" {
+        return Err(no_role("random", role));
+    }
+    let (stream, shape) = (p.number("stream")?, p.shape("y")?);
+    Ok(Parts::new(Uniform { stream, shape }, true).input([6], Fill::Key))
+}
+
+fn optimiser(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    if role != "adam" {
+        return Err(no_role("optimiser", role));
+    }
+    let x = p.shape("theta")?;
+    Ok(Parts::new(AdamUpdate, false)
+        .input(x.clone(), ANY)
+        .input(x.clone(), ANY)
+        .input(x, Fill::Range(0.0, 2.0))
+        .input([3], Fill::Range(0.05, 1.0)))
+}

@@ -1,0 +1,98 @@
+//! A case's kernel on a device, against the f64 definition.
+
+use std::fmt;
+
+use super::case::{Case, Draws};
+use super::compare::{Mismatch, compare, control};
+use crate::gpu::{Device, GpuError};
+use crate::kernel::{DeviceClass, Kernel};
+use crate::tensor::Tensor;
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// With these numbers, the output is not the definition's.
+    Wrong { numbers: &'static str, mismatch: Mismatch },
+    /// Words outside of the output changed, or elements of it did not.
+    Damage(String),
+    /// Two runs on the same inputs differ, first at these coordinates.
+    Undetermined { coordinates: Vec<usize>, values: [f32; 2] },
+    /// A wrong answer passes: the check is at fault.
+    Blind(String),
+    Gpu(GpuError),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Fault::Wrong { numbers, mismatch } => write!(f, "with {numbers}, {mismatch}"),
+            Fault::Damage(damage) => f.write_str(damage),
+            Fault::Undetermined { coordinates, values: [first, second] } => {
+                write!(f, "two runs differ at {coordinates:?}: {first:e}, then {second:e}")
+            }
+            Fault::Blind(reason) => f.write_str(reason),
+            Fault::Gpu(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A case that does not hold, with what is needed to see it again.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{variant} is wrong: {fault}\n    again: stssad check --seed {seed} '{case}'")]
+pub struct Failure {
+    pub case: String,
+    /// The kernel, by the name of its file.
+    pub variant: &'static str,
+    pub fault: Fault,
+    pub seed: u64,
+}
+
+/// The kernels of a case, for either class of device, each once. An alias has none.
+pub fn variants(case: &Case) -> Vec<Kernel> {
+    if case.primitive.is_alias() {
+        return Vec::new();
+    }
+    let (shapes, output) = (case.shapes(), case.output());
+    let mut kernels =
+        [DeviceClass::Gpu, DeviceClass::Cpu].map(|class| case.primitive.kernel(&shapes, &output, class)).to_vec();
+    kernels.dedup();
+    kernels
+}
+
+/// Runs one of the case's [`variants`], first on integers, then twice on floats, on isolated buffers.
+///
+/// # Errors
+/// The first fault found.
+pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) -> Result<(), Failure> {
+    let failure = |fault: Fault| Failure { case: case.to_string(), variant: kernel.name, fault, seed };
+    let run = |inputs: &[Tensor]| {
+        let isolated = device.run_isolated(kernel, inputs, &case.output()).map_err(|error| failure(Fault::Gpu(error)))?;
+        match isolated.damage {
+            Some(damage) => Err(failure(Fault::Damage(damage))),
+            None => Ok(isolated.output),
+        }
+    };
+    let hold = |numbers: &'static str, got: &Tensor, want: &[f64], tolerance: &[f64]| {
+        compare(got, want, tolerance).map_err(|mismatch| failure(Fault::Wrong { numbers, mismatch }))?;
+        let element = Draws::new(seed, u32::MAX).integer(0, want.len() as i64 - 1) as usize;
+        control(got, want, tolerance, element).map_err(|reason| failure(Fault::Blind(reason)))
+    };
+
+    let inputs = case.integers(seed);
+    let (want, bound) = case.reference(&inputs);
+    let tolerance = if case.exact { vec![0.0; want.len()] } else { bound };
+    hold("integers", &run(&inputs)?, &want, &tolerance)?;
+
+    let inputs = case.floats(seed);
+    let (want, tolerance) = case.reference(&inputs);
+    let (got, again) = (run(&inputs)?, run(&inputs)?);
+    hold("floats", &got, &want, &tolerance)?;
+    let is_other = |index: &usize| got.data()[*index].to_bits() != again.data()[*index].to_bits();
+    match (0..want.len()).find(is_other) {
+        Some(index) => Err(failure(Fault::Undetermined {
+            coordinates: got.shape().coordinates(index),
+            values: [got.data()[index], again.data()[index]],
+        })),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,135 @@
+//! A whole tape on a device, node by node: each kernel is held against the definition on the inputs that the device
+//! itself had, so that errors do not travel, and the first bad node is the bad kernel.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::case::widen;
+use super::compare::{Mismatch, compare};
+use crate::gpu::{Device, Executor, GpuError, States};
+use crate::kernel::DeviceClass;
+use crate::plan::{Plan, Reuse};
+use crate::tape::{Array, Tape, Value};
+use crate::tensor::{Shape, Tensor};
+
+/// A node whose output is not the definition's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadNode {
+    pub value: Value,
+    /// The kernel, by the name of its file.
+    pub kernel: &'static str,
+    pub scope: String,
+    /// The node whose backward rule recorded this one.
+    pub primal: Option<Value>,
+    /// The primitive and its inputs, as the tape prints them.
+    pub equation: String,
+    pub mismatch: Mismatch,
+}
+
+impl fmt::Display for BadNode {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?} {} in scope `{}`", self.value, self.kernel, self.scope)?;
+        if let Some(primal) = self.primal {
+            write!(f, ", recorded by the backward rule of {primal:?}")?;
+        }
+        write!(f, "\n    {}\n    {}", self.equation, self.mismatch)
+    }
+}
+
+/// What a check of a tape has found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// Dispatches that were compared.
+    pub nodes: usize,
+    /// How many of them each kernel has, in the order of its first use.
+    pub kernels: Vec<(&'static str, usize)>,
+    pub first_bad: Option<BadNode>,
+    /// A fetched value that depends on whether buffers are shared: a fault of the planner.
+    pub planner: Option<String>,
+}
+
+impl StepReport {
+    pub fn passed(&self) -> bool {
+        self.first_bad.is_none() && self.planner.is_none()
+    }
+}
+
+/// Runs what `fetches` and `carries` need of `tape`, fed with `sources` (feeds and states by name), with the kernels for
+/// `class`.
+///
+/// # Errors
+/// When a source is missing, or the device refuses.
+pub fn check_step(
+    device: &Device,
+    tape: &Tape,
+    fetches: &[Value],
+    carries: &[(Value, Value)],
+    sources: &HashMap<String, Tensor>,
+    class: DeviceClass,
+) -> Result<StepReport, GpuError> {
+    let mut report = StepReport { nodes: 0, kernels: Vec::new(), first_bad: None, planner: None };
+    let [mut shared, mut separate] = [Reuse::On, Reuse::Off].map(|reuse| {
+        let plan = Plan::new(tape, fetches, carries, class, reuse);
+        prepare(device, plan, sources)
+    });
+    let (shared, separate) = (shared.as_mut().map_err(|error| error.clone())?, separate.as_mut().map_err(|error| error.clone())?);
+
+    shared.trace(|step, inputs, output| {
+        report.nodes += 1;
+        match report.kernels.iter_mut().find(|(name, _)| *name == step.kernel.name) {
+            Some((_, count)) => *count += 1,
+            None => report.kernels.push((step.kernel.name, 1)),
+        }
+        if report.first_bad.is_some() {
+            return;
+        }
+        let node = tape.node(step.value);
+        let primitive = node.primitive().expect("a step computes");
+        let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
+        let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
+        let arrays: Vec<Array> = shapes.into_iter().zip(&data).map(|(shape, data)| Array { shape, data }).collect();
+        let (want, tolerance) = (primitive.eval(&arrays, &node.shape), primitive.bound(&arrays, &node.shape));
+        if let Err(mismatch) = compare(output, &want, &tolerance) {
+            let inputs: Vec<String> =
+                step.inputs.iter().map(|input| format!("{:?} {:?}", input.value, input.shape)).collect();
+            report.first_bad = Some(BadNode {
+                value: step.value,
+                kernel: step.kernel.name,
+                scope: step.scope.to_string(),
+                primal: step.primal,
+                equation: format!("{:?} {:?} = {primitive:?}({})", step.value, node.shape, inputs.join(", ")),
+                mismatch,
+            });
+        }
+    })?;
+
+    // The same plan in one go, with and without shared buffers.
+    shared.run()?;
+    separate.run()?;
+    for &fetch in fetches {
+        let [with, without] = [shared.fetch(fetch)?, separate.fetch(fetch)?];
+        let bits = |tensor: &Tensor| tensor.data().iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+        if bits(&with) != bits(&without) {
+            report.planner = Some(format!("{fetch:?} is another value when buffers are shared than when they are not"));
+            break;
+        }
+    }
+    Ok(report)
+}
+
+/// An executor with states of its own, fed and ready to run.
+fn prepare(device: &Device, plan: Plan, sources: &HashMap<String, Tensor>) -> Result<Executor, GpuError> {
+    let source = |kind: &'static str, name: &str| {
+        sources.get(name).ok_or_else(|| GpuError::Unknown { kind, name: name.to_owned() })
+    };
+    let mut states = States::new(device);
+    for (name, _) in &plan.states {
+        states.set(name, source("state", name)?)?;
+    }
+    let feeds: Vec<_> = plan.feeds.iter().map(|(name, _)| name.clone()).collect();
+    let mut executor = Executor::new(device, plan, &states, |_, _| {})?;
+    for name in feeds {
+        executor.feed(&name, source("feed", &name)?)?;
+    }
+    Ok(executor)
+}

@@ -1,0 +1,96 @@
+//! One dispatch on buffers of its own, each between guard words.
+
+use super::GpuError;
+use super::device::Device;
+use super::executor::{Dispatch, encode, read_back};
+use crate::kernel::Kernel;
+use crate::tensor::{Shape, Tensor};
+
+/// A NaN that no arithmetic makes: before and behind every value.
+const GUARD: u32 = 0x7fc5_a5a5;
+/// Another one, where the output is to be written.
+const UNWRITTEN: u32 = 0x7fca_cafe;
+/// Bytes of guard on either side, if the device's alignment does not ask for more.
+const GUARD_BYTES: u64 = 4096;
+
+/// What a dispatch left behind.
+#[derive(Clone, Debug)]
+pub struct Isolated {
+    pub output: Tensor,
+    /// What it did beyond computing its output: words overwritten outside, elements left unwritten.
+    pub damage: Option<String>,
+}
+
+impl Device {
+    /// Runs `kernel` once. Each operand lies in a buffer of its own, between guard words; the output is filled with NaN.
+    ///
+    /// # Errors
+    /// When the device refuses or is lost.
+    pub fn run_isolated(&self, kernel: &Kernel, inputs: &[Tensor], output: &Shape) -> Result<Isolated, GpuError> {
+        let at = || format!("an isolated run of {}", kernel.name);
+        let pipeline = self.pipeline(kernel, inputs.len())?;
+        let guard = GUARD_BYTES.max(u64::from(self.device.limits().min_storage_buffer_offset_alignment));
+        let guard_words = (guard / 4) as usize;
+        let words = |tensor: &Tensor| tensor.data().iter().map(|x| x.to_bits()).collect();
+        let contents: Vec<Vec<u32>> =
+            inputs.iter().map(words).chain([vec![UNWRITTEN; output.count()]]).collect();
+
+        let mut buffers = Vec::new();
+        for content in &contents {
+            let buffer = self.buffer(kernel.name, 2 * guard + 4 * content.len() as u64)?;
+            let edge = vec![GUARD; guard_words];
+            self.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(&[&edge, &content[..], &edge].concat()));
+            buffers.push(buffer);
+        }
+        let entries: Vec<wgpu::BindGroupEntry> = buffers
+            .iter()
+            .zip(&contents)
+            .enumerate()
+            .map(|(binding, (buffer, content))| wgpu::BindGroupEntry {
+                binding: binding as u32,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer,
+                    offset: guard,
+                    size: wgpu::BufferSize::new(4 * content.len() as u64),
+                }),
+            })
+            .collect();
+        let bindings = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(kernel.name),
+            layout: &pipeline.bindings,
+            entries: &entries,
+        });
+        self.check(at)?;
+        let dispatch = Dispatch::new(pipeline, bindings, kernel);
+        let mut encoder = self.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        encode(&mut pass, &[dispatch]);
+        drop(pass);
+        self.queue.submit([encoder.finish()]);
+
+        let mut damage = None;
+        let mut result = Vec::new();
+        for (binding, (buffer, content)) in buffers.iter().zip(&contents).enumerate() {
+            let mut after: Vec<u32> = read_back(self, buffer, 2 * guard + 4 * content.len() as u64, &at())?;
+            let operand = if binding < inputs.len() { format!("input {binding}") } else { "the output".to_owned() };
+            let is_output = binding == inputs.len();
+            let before = |index: usize| match index.checked_sub(guard_words) {
+                Some(element) if element < content.len() => content[element],
+                _ => GUARD,
+            };
+            let is_inside = |index: &usize| (guard_words..guard_words + content.len()).contains(index);
+            let changed = (0..after.len()).find(|index| after[*index] != before(*index) && !(is_output && is_inside(index)));
+            if let Some(index) = changed {
+                let place = index as i64 - guard_words as i64;
+                damage.get_or_insert(format!("element {place} of {operand} (of {}) was overwritten", content.len()));
+            }
+            after.truncate(guard_words + content.len());
+            result = after.split_off(guard_words);
+        }
+        if let Some(index) = result.iter().position(|&bits| bits == UNWRITTEN) {
+            damage.get_or_insert(format!("element {:?} of the output was never written", output.coordinates(index)));
+        }
+        let data = result.into_iter().map(f32::from_bits).collect();
+        Ok(Isolated { output: Tensor::new(output.clone(), data), damage })
+    }
+}
