@@ -166,16 +166,6 @@ impl Program {
         self.workgroup_size.iter().product()
     }
 
-    /// Whether the other program does the same, operation by operation, whatever the text looks like.
-    pub fn is_same(&self, other: &Program) -> bool {
-        // Functions print as their addresses.
-        let behaviour = |program: &Program| {
-            let Program { code, registers, workgroup_scalars, workgroup_size, .. } = program;
-            format!("{code:?} {registers:?} {workgroup_scalars} {workgroup_size:?}")
-        };
-        behaviour(self) == behaviour(other)
-    }
-
     /// The element that a scalar of shared memory belongs to.
     pub fn element(&self, memory: Memory, scalar: u32) -> String {
         let holds = |v: &&Variable| {
