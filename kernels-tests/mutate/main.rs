@@ -122,7 +122,13 @@ fn tasks(cases: &[Case]) -> HashMap<&'static str, Vec<Task<'_>>> {
                 let outcome = case.run(&kernel, &program, u64::MAX);
                 reference.check(&outcome).unwrap_or_else(|failure| panic!("{case}, unchanged: {failure}"));
                 let operations = outcome.operations;
-                of_shader.push(Task { case, reference: reference.clone(), kernel, behaviour: behaviour(&program), operations });
+                of_shader.push(Task {
+                    case,
+                    reference: reference.clone(),
+                    kernel,
+                    behaviour: behaviour(&program),
+                    operations,
+                });
             }
         }
     }

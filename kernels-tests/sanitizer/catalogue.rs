@@ -45,7 +45,8 @@ fn case(primitive: impl Primitive + 'static, inputs: impl Into<Vec<Tensor>>) -> 
 
 /// All cases.
 pub fn cases() -> Vec<Case> {
-    let own = [elementwise(), layout(), reduce(), pool(), cutdiff(), warp(), optimiser_and_random(), matmul(), conv2d()];
+    let own =
+        [elementwise(), layout(), reduce(), pool(), cutdiff(), warp(), optimiser_and_random(), matmul(), conv2d()];
     small().into_iter().chain(own.into_iter().flatten()).collect()
 }
 
@@ -237,6 +238,7 @@ fn conv2d() -> Vec<Case> {
         (1, 1, 2, [7, 7], [2, 2], 1, 1),
         (1, 1, 4, [9, 2], [3, 1], 1, 0),
         (1, 1, 4, [3, 9], [3, 1], 1, 0),
+        (1, 1, 17, [4, 5], [1, 1], 1, 0),
         (1, 2, 70, [3, 9], [1, 1], 1, 0),
         (1, 70, 2, [3, 9], [1, 1], 1, 0),
     ] {
