@@ -49,7 +49,8 @@ fn every_shader_and_every_primitive_has_cases() {
     let implemented: BTreeSet<String> =
         types.iter().flat_map(|path| implementors(&fs::read_to_string(path).unwrap())).collect();
     let debug_name = |text: String| text.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
-    let with_case: BTreeSet<String> = cases.iter().map(|(_, case)| debug_name(format!("{:?}", case.primitive))).collect();
+    let with_case: BTreeSet<String> =
+        cases.iter().map(|(_, case)| debug_name(format!("{:?}", case.primitive))).collect();
     assert_eq!(with_case, implemented, "primitives without a case");
 
     println!(

@@ -1,7 +1,7 @@
 //! Every case of the catalogue on the device, with the kernels of both device classes.
 
-use stssad::check::{check_adjoint, check_kernel, has_adjoint, variants};
 use stssad::check::catalogue::ShapeClass;
+use stssad::check::{check_adjoint, check_kernel, has_adjoint, variants};
 use stssad::kernel::DeviceClass;
 
 use crate::{SEED, device, family};

@@ -26,7 +26,8 @@ fn rules_hold_twice_over() {
     }
     // Only these may lack a rule: what an augmentation's pull-back is made of, a centre that nobody tunes, an optimiser.
     let adam = (0..4).map(|input| ("optimiser/adam", input));
-    let vjps = ["cutdiff/mask_vjp", "warp/affine_matrix_vjp"].into_iter().flat_map(|name| (0..3).map(move |i| (name, i)));
+    let vjps =
+        ["cutdiff/mask_vjp", "warp/affine_matrix_vjp"].into_iter().flat_map(|name| (0..3).map(move |i| (name, i)));
     let declared: BTreeSet<_> = adam.chain(vjps).chain([("cutdiff/mask", 1)]).collect();
     assert_eq!(without_rule, declared);
     let second: BTreeSet<_> = [

@@ -42,7 +42,9 @@ fn every_file_is_valid_alone_and_ends_at_one_entry_point() {
         let module = validated(name, source);
         let entries: Vec<&str> = module.entry_points.iter().map(|entry| entry.name.as_str()).collect();
         assert_eq!(entries, ["main"], "{name}");
-        assert!(source.starts_with(&format!("// {}", name.trim_end_matches("_broadcast"))) || source.starts_with("// "));
+        assert!(
+            source.starts_with(&format!("// {}", name.trim_end_matches("_broadcast"))) || source.starts_with("// ")
+        );
     }
 }
 

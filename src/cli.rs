@@ -1,14 +1,21 @@
 //! Arguments, and what each command does with them.
 
+mod check;
 mod demo;
 mod devices;
 mod measure;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use stssad::check::CaseError;
 use stssad::data::DataError;
-use stssad::gpu::{Choice, GpuError};
+use stssad::gpu::{Choice, Device, GpuError};
+use stssad::shaders::{PROBES, SOURCES};
 use stssad::ssad::TrainError;
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
@@ -28,6 +35,8 @@ enum Command {
     Demo(demo::Demo),
     /// List the adapters that can be trained on.
     Devices(devices::Devices),
+    /// Tell kernel by kernel whether this device computes what it should; exits 1 if not.
+    Check(check::Check),
     /// Measure what the device can do at most: arithmetic, bandwidth, dispatch and transfer costs.
     Peak(measure::Peak),
     /// Measure each kernel by itself, at the shapes of the demo's training step.
@@ -42,12 +51,39 @@ struct DeviceArguments {
     /// Adapter to use: its number in `stssad devices`, or a part of its name [default: the best].
     #[arg(long, value_name = "A")]
     adapter: Option<String>,
+    /// Take the shaders that DIR holds (`conv2d/input.wgsl`, …) instead of the built-in ones: to try a kernel without
+    /// building anew.
+    #[arg(long, value_name = "DIR")]
+    shaders: Option<PathBuf>,
 }
 
 impl DeviceArguments {
-    fn choice(&self) -> Choice {
-        self.adapter.as_deref().map_or(Choice::Best, Choice::from)
+    fn open(&self) -> anyhow::Result<Device> {
+        let device = Device::open(&self.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
+        let Some(folder) = &self.shaders else { return Ok(device) };
+        let mut replaced = 0;
+        for (name, _) in SOURCES.iter().chain(PROBES) {
+            let path = folder.join(name).with_extension("wgsl");
+            match std::fs::read_to_string(&path) {
+                Ok(text) => {
+                    device.replace_shader(name, text);
+                    replaced += 1;
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+            }
+        }
+        anyhow::ensure!(replaced > 0, "{} holds none of stssad's shaders (conv2d/input.wgsl, …)", folder.display());
+        eprintln!("shaders  {replaced} taken from {}", folder.display());
+        Ok(device)
     }
+}
+
+fn progress_bar(length: u64, template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).expect("a valid template").progress_chars("━╸─");
+    let bar = ProgressBar::new(length).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 /// Parses the command line and runs the command.
@@ -55,6 +91,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
         Command::Devices(devices) => devices.run(),
+        Command::Check(check) => check.run(),
         Command::Peak(peak) => peak.run(),
         Command::Bench(bench) => bench.run(),
         Command::Profile(profile) => profile.run(),
@@ -72,6 +109,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::Score { .. }));
     ExitCode::from(match gpu {
         Some(GpuError::NoAdapter(_) | GpuError::Unusable { .. } | GpuError::OutOfMemory { .. }) => 4,
+        _ if error.is::<CaseError>() => 2,
         _ if bad_data => 3,
         _ if diverged => 70,
         _ => 1,

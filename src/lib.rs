@@ -1,3 +1,26 @@
+//! A small GPU compute engine with hand-written WGSL kernels, and on it ST-SSAD: an anomaly detector that tunes its own
+//! augmentation, end to end and without labels (Yoo, Zhao and Akoglu, arXiv 2306.12033).
+//!
+//! Five nouns carry the engine:
+//!
+//! * **Primitive** ([`tape::Primitive`]): an operation with a shape rule, a backward rule, an f64 definition with an error
+//!   bound, and one kernel. They live in [`ops`], one file a family.
+//! * **Tape** ([`tape::Tape`]): an append-only list of primitives applied to earlier values. A backward rule records
+//!   primitives too, so a gradient is more tape, and a gradient of a gradient needs nothing new.
+//! * **Kernel** ([`kernel::Kernel`]): a WGSL file, the numbers it is specialised by, and a workgroup count. It overwrites its
+//!   one output.
+//! * **Plan** ([`plan::Plan`]): the live part of a tape as a list of dispatches over slots, which values share.
+//! * **Executor** ([`gpu::Executor`]): a plan bound to buffers on a device; it runs, profiles or traces the plan.
+//!
+//! Imports point one way, and only `gpu` knows wgpu:
+//!
+//! ```text
+//! tensor ← tape ← ops ← {nn, augment, loss} ← ssad ← command line
+//!               ↖ reference, plan ← gpu ← {check, profile, bench, peak, ssad}
+//! ```
+//!
+//! [`reference`] evaluates a tape in f64, and [`check`] holds every kernel and every backward rule against it.
+
 pub mod augment;
 pub mod bench;
 pub mod check;
@@ -19,3 +42,8 @@ pub mod shaders;
 pub mod ssad;
 pub mod tape;
 pub mod tensor;
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -328,6 +328,20 @@ impl<'a> Trainer<'a> {
         device: &Device,
         config: &'a Config,
         split: &'a Split,
+        on_pipeline: impl FnMut(usize, usize),
+    ) -> Result<Self, TrainError> {
+        Self::with_reuse(device, config, split, Reuse::On, on_pipeline)
+    }
+
+    /// As [`new`](Trainer::new), with or without slots that values share.
+    ///
+    /// # Errors
+    /// As [`new`](Trainer::new).
+    pub fn with_reuse(
+        device: &Device,
+        config: &'a Config,
+        split: &'a Split,
+        reuse: Reuse,
         mut on_pipeline: impl FnMut(usize, usize),
     ) -> Result<Self, TrainError> {
         let [_, c, h, w] = split.train.shape().images().expect("a split holds pictures");
@@ -340,7 +354,7 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in initial_states(config, 0, &config.augmentation.starts()[0]) {
             states.set(&name, &tensor)?;
         }
-        let (warm_up, tuning) = (step.warm_up(device, Reuse::On), step.tuning(device, Reuse::On));
+        let (warm_up, tuning) = (step.warm_up(device, reuse), step.tuning(device, reuse));
         let total = warm_up.steps.len() + tuning.steps.len();
         let warm_up_steps = warm_up.steps.len();
         let warm_up = Executor::new(device, warm_up, &states, |done, _| on_pipeline(done, total))?;

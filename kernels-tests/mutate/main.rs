@@ -37,13 +37,22 @@ struct Known {
     reason: String,
 }
 
+/// Whether two programs do the same, operation by operation, whatever their texts look like.
+fn is_same(a: &Program, b: &Program) -> bool {
+    // Functions print as their addresses.
+    let behaviour = |program: &Program| {
+        let Program { code, registers, workgroup_scalars, workgroup_size, .. } = program;
+        format!("{code:?} {registers:?} {workgroup_scalars} {workgroup_size:?}")
+    };
+    behaviour(a) == behaviour(b)
+}
+
 /// A kernel that a shader's text has to do right.
 struct Task<'a> {
     case: &'a Case,
     reference: Reference,
     kernel: Kernel,
-    /// What the text as it stands compiles to.
-    behaviour: String,
+    program: Program,
     /// Operations of the text as it stands; a mutant may take a few times as many.
     operations: u64,
 }
@@ -73,18 +82,12 @@ impl Task<'_> {
     /// What is wrong with the text, or whether it is nothing but another way to write the original.
     fn examine(&self, text: &str) -> Result<bool, Failure> {
         let program = Case::program(&self.kernel, text)?;
-        if behaviour(&program) == self.behaviour {
+        if is_same(&program, &self.program) {
             return Ok(true);
         }
         let outcome = self.case.run(&self.kernel, &program, 3 * self.operations + 100_000);
         self.reference.check(&outcome).map(|()| false)
     }
-}
-
-/// What a program does, operation by operation, whatever its text looks like; functions print as their addresses.
-fn behaviour(program: &Program) -> String {
-    let Program { code, registers, workgroup_scalars, workgroup_size, .. } = program;
-    format!("{code:?} {registers:?} {workgroup_scalars} {workgroup_size:?}")
 }
 
 fn examine(tasks: &[Task], original: &str, mutant: &Mutant) -> (Fate, String) {
@@ -122,13 +125,7 @@ fn tasks(cases: &[Case]) -> HashMap<&'static str, Vec<Task<'_>>> {
                 let outcome = case.run(&kernel, &program, u64::MAX);
                 reference.check(&outcome).unwrap_or_else(|failure| panic!("{case}, unchanged: {failure}"));
                 let operations = outcome.operations;
-                of_shader.push(Task {
-                    case,
-                    reference: reference.clone(),
-                    kernel,
-                    behaviour: behaviour(&program),
-                    operations,
-                });
+                of_shader.push(Task { case, reference: reference.clone(), kernel, program, operations });
             }
         }
     }

@@ -36,8 +36,12 @@ pub fn has_adjoint(case: &Case) -> bool {
 pub fn check_adjoint(device: &Device, case: &Case, class: DeviceClass, seed: u64) -> Result<(), String> {
     let gpu = |error: GpuError| error.to_string();
     let mut tape = Tape::new();
-    let inputs: Vec<Value> =
-        case.inputs.iter().enumerate().map(|(index, input)| tape.feed(&format!("x{index}"), input.shape.clone())).collect();
+    let inputs: Vec<Value> = case
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(index, input)| tape.feed(&format!("x{index}"), input.shape.clone()))
+        .collect();
     let ct = tape.feed("ct", case.output());
     let y = tape.apply(case.primitive.clone(), &inputs);
     let sets = linear_in(case);

@@ -126,8 +126,7 @@ impl Sub for Approx {
 impl Mul for Approx {
     type Output = Self;
     fn mul(self, other: Self) -> Self {
-        let inherited =
-            self.value.abs() * other.error + other.value.abs() * self.error + self.error * other.error;
+        let inherited = self.value.abs() * other.error + other.value.abs() * self.error + self.error * other.error;
         Approx::operation(self.value * other.value, inherited, 1.0)
     }
 }

@@ -56,7 +56,10 @@ pub fn control(got: &Tensor, want: &[f64], tolerance: &[f64], element: usize) ->
     let mut moved = want.to_vec();
     moved[element] += 10.0 * tolerance[element].max(ULP * want[element].abs()).max(TINY);
     if compare(got, &moved, tolerance).is_ok() {
-        return Err(format!("the comparison passes a reference that was moved by ten tolerances {}", place(got, element)));
+        return Err(format!(
+            "the comparison passes a reference that was moved by ten tolerances {}",
+            place(got, element)
+        ));
     }
     let mut poisoned = got.clone().into_data();
     poisoned[element] = f32::NAN;

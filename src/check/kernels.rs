@@ -12,11 +12,17 @@ use crate::tensor::Tensor;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
     /// With these numbers, the output is not the definition's.
-    Wrong { numbers: &'static str, mismatch: Mismatch },
+    Wrong {
+        numbers: &'static str,
+        mismatch: Mismatch,
+    },
     /// Words outside of the output changed, or elements of it did not.
     Damage(String),
     /// Two runs on the same inputs differ, first at these coordinates.
-    Undetermined { coordinates: Vec<usize>, values: [f32; 2] },
+    Undetermined {
+        coordinates: Vec<usize>,
+        values: [f32; 2],
+    },
     /// A wrong answer passes: the check is at fault.
     Blind(String),
     Gpu(GpuError),
@@ -66,7 +72,8 @@ pub fn variants(case: &Case) -> Vec<Kernel> {
 pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) -> Result<(), Failure> {
     let failure = |fault: Fault| Failure { case: case.to_string(), variant: kernel.name, fault, seed };
     let run = |inputs: &[Tensor]| {
-        let isolated = device.run_isolated(kernel, inputs, &case.output()).map_err(|error| failure(Fault::Gpu(error)))?;
+        let isolated =
+            device.run_isolated(kernel, inputs, &case.output()).map_err(|error| failure(Fault::Gpu(error)))?;
         match isolated.damage {
             Some(damage) => Err(failure(Fault::Damage(damage))),
             None => Ok(isolated.output),

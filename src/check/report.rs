@@ -189,12 +189,7 @@ impl Task {
 }
 
 /// The bilevel step of a small detector on a few noise pictures.
-fn training_step(
-    device: &Device,
-    augmentation: &str,
-    class: DeviceClass,
-    seed: u64,
-) -> Result<(), String> {
+fn training_step(device: &Device, augmentation: &str, class: DeviceClass, seed: u64) -> Result<(), String> {
     let (step, sources) = match augmentation {
         "rotation" => small_step(Box::new(Rotation::default()), Alignment::MeanDistance, seed),
         _ => small_step(Box::new(CutDiff), Alignment::DiagonalW2 { mass: 0.5 }, seed),
@@ -235,9 +230,8 @@ fn small_step(
     let step = TrainingStep::record(&config, [c, h, w]).map_err(|error| error.to_string())?;
     let mut sources: HashMap<String, Tensor> = initial_states(&config, 0, &start).into_iter().collect();
     let mut draws = Draws::new(seed, u32::MAX);
-    let mut pictures = |n: usize| {
-        Tensor::new([n, c, h, w], (0..n * c * h * w).map(|_| draws.uniform(0.0, 1.0) as f32).collect())
-    };
+    let mut pictures =
+        |n: usize| Tensor::new([n, c, h, w], (0..n * c * h * w).map(|_| draws.uniform(0.0, 1.0) as f32).collect());
     sources.insert("x".into(), pictures(config.batch));
     sources.insert("x_val".into(), pictures(config.batch_val));
     sources.insert("key".into(), random::key(seed, 1));

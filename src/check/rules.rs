@@ -35,8 +35,12 @@ pub struct RuleReport {
 /// A sentence with both sides of an identity that does not hold.
 pub fn check_rule(case: &Case, seed: u64) -> Result<RuleReport, String> {
     let mut tape = Tape::new();
-    let inputs: Vec<Value> =
-        case.inputs.iter().enumerate().map(|(index, input)| tape.feed(&format!("x{index}"), input.shape.clone())).collect();
+    let inputs: Vec<Value> = case
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(index, input)| tape.feed(&format!("x{index}"), input.shape.clone()))
+        .collect();
     let y = tape.apply(case.primitive.clone(), &inputs);
     let ct = tape.feed("ct", case.output());
     let declared = case.primitive.vjp(&mut tape, Application { inputs: &inputs, output: y, cotangent: ct });
@@ -89,12 +93,7 @@ impl<'a> Check<'a> {
     }
 
     /// ⟨ct, ∂y/∂x · v⟩ = ⟨gradient, v⟩ for a random v. `y` and `gradient` may be any values of the tape.
-    fn identity(
-        &mut self,
-        tape: &Tape,
-        (y, ct): (Value, Value),
-        (x, gradient): (Value, Value),
-    ) -> Result<(), String> {
+    fn identity(&mut self, tape: &Tape, (y, ct): (Value, Value), (x, gradient): (Value, Value)) -> Result<(), String> {
         let gradient = self.eval(tape, gradient)?;
         self.compare(tape, (y, ct), x, Some(gradient))
     }
@@ -156,7 +155,9 @@ impl<'a> Check<'a> {
                 }
                 // No dependence was recorded, so there must be none.
                 Err(GradError::Independent { .. }) => self.compare(tape, (gradient, u), source, None)?,
-                Err(GradError::MissingRule { primitive, .. }) => report.second_missing.push(([first, second], primitive)),
+                Err(GradError::MissingRule { primitive, .. }) => {
+                    report.second_missing.push(([first, second], primitive))
+                }
             }
         }
         Ok(())

@@ -72,7 +72,8 @@ pub fn check_step(
         let plan = Plan::new(tape, fetches, carries, class, reuse);
         prepare(device, plan, sources)
     });
-    let (shared, separate) = (shared.as_mut().map_err(|error| error.clone())?, separate.as_mut().map_err(|error| error.clone())?);
+    let (shared, separate) =
+        (shared.as_mut().map_err(|error| error.clone())?, separate.as_mut().map_err(|error| error.clone())?);
 
     shared.trace(|step, inputs, output| {
         report.nodes += 1;

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use stssad::augment::Rotation;
 use stssad::data::{DataError, Split, decode_sheet};
 use stssad::gpu::Device;
@@ -13,10 +12,10 @@ use stssad::loss::Alignment;
 use stssad::nn::Detector;
 use stssad::report::{Adapter, Augmentation as Found, Outcome, PictureRow, RunFolder, Start, Step, Table};
 use stssad::score::auroc;
-use stssad::ssad::{Config, Order, Trained, Trainer, choose};
+use stssad::ssad::{Config, Order, Progress, Trained, Trainer, choose};
 use stssad::tensor::Tensor;
 
-use super::DeviceArguments;
+use super::{DeviceArguments, progress_bar};
 
 /// 500 handwritten digits each, from MNIST.
 const NORMAL: (&str, &[u8]) = ("assets/digits/6.png", include_bytes!("../../assets/digits/6.png"));
@@ -73,7 +72,7 @@ pub fn split(seed: u64) -> Result<Split, DataError> {
 
 impl Demo {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let device = Device::open(&self.device.choice())?;
+        let device = self.device.open()?;
         let adapter = device.adapter().clone();
         eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
         let split = split(self.seed)?;
@@ -107,7 +106,7 @@ impl Demo {
                     setting["angle_degrees"]
                 ));
                 bar.inc(1);
-                let Progressed { start, step, inner, outer } = progress.into();
+                let Progress { start, step, inner, outer, .. } = progress;
                 steps.push(Step { start, step, inner, outer, setting });
             })?);
         }
@@ -167,28 +166,6 @@ pub fn prepare<'a>(device: &Device, config: &'a Config, split: &'a Split) -> any
     })?;
     bar.finish_and_clear();
     Ok(trainer)
-}
-
-fn progress_bar(length: u64, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).expect("a valid template").progress_chars("━╸─");
-    let bar = ProgressBar::new(length).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
-}
-
-/// The scalar part of a step's figures.
-struct Progressed {
-    start: usize,
-    step: usize,
-    inner: f32,
-    outer: Option<f32>,
-}
-
-impl From<stssad::ssad::Progress> for Progressed {
-    fn from(progress: stssad::ssad::Progress) -> Self {
-        let stssad::ssad::Progress { start, step, inner, outer, .. } = progress;
-        Progressed { start, step, inner, outer }
-    }
 }
 
 /// The strip: normal pictures, what they became at the chosen start's two ends, and the anomalies, with scores.

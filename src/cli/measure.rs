@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use stssad::gpu::Device;
 use stssad::ssad::Order;
 use stssad::{bench, peak, profile};
 
@@ -45,14 +44,14 @@ pub struct Profile {
 
 impl Peak {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let device = Device::open(&self.device.choice())?;
+        let device = self.device.open()?;
         print(&peak::run(&device, &self.options, announce)?, self.json)
     }
 }
 
 impl Bench {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let device = Device::open(&self.device.choice())?;
+        let device = self.device.open()?;
         let (config, split) = (demo::config(Order::Second, 0), demo::split(0)?);
         let mut trainer = demo::prepare(&device, &config, &split)?;
         let plan = trainer.tuning_step()?.plan().clone();
@@ -67,7 +66,7 @@ impl Bench {
 
 impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let device = Device::open(&self.device.choice())?;
+        let device = self.device.open()?;
         let (config, split) = (demo::config(Order::Second, 0), demo::split(0)?);
         let mut trainer = demo::prepare(&device, &config, &split)?;
         print(&profile::run(&device, &self.options, trainer.tuning_step()?, announce)?, self.json)

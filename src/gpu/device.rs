@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Clock, GpuError};
 use crate::kernel::{DeviceClass, Kernel};
-use crate::shaders::specialise;
+use crate::shaders::{source, specialise_text};
 
 /// What an adapter is, for people and for records.
 #[derive(Clone, Debug, Serialize, PartialEq)]
@@ -152,6 +152,8 @@ pub struct Device {
     adapter: Arc<AdapterSummary>,
     class: DeviceClass,
     pipelines: Arc<Mutex<HashMap<String, Arc<Pipeline>>>>,
+    /// Texts that stand in for the built-in ones, by kernel name.
+    replaced: Arc<Mutex<HashMap<String, String>>>,
     reports: Arc<Mutex<Reports>>,
 }
 
@@ -203,7 +205,7 @@ impl Device {
             sink.lock().unwrap().error.get_or_insert(error);
         }));
         let class = if summary.class == "cpu" { DeviceClass::Cpu } else { DeviceClass::Gpu };
-        Ok(Device { device, queue, adapter: summary.into(), class, pipelines: Default::default(), reports })
+        Ok(Device { device, queue, adapter: summary.into(), class, pipelines: Default::default(), replaced: Default::default(), reports })
     }
 
     pub fn adapter(&self) -> &AdapterSummary {
@@ -269,7 +271,10 @@ impl Device {
         if let Some(pipeline) = self.pipelines.lock().unwrap().get(&key) {
             return Ok(pipeline.clone());
         }
-        let source = specialise(kernel)?;
+        let source = match self.replaced.lock().unwrap().get(kernel.name) {
+            Some(text) => specialise_text(text, kernel)?,
+            None => specialise_text(source(kernel)?, kernel)?,
+        };
         let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..=inputs)
             .map(|binding| wgpu::BindGroupLayoutEntry {
                 binding: binding as u32,
@@ -311,6 +316,11 @@ impl Device {
         let pipeline = Arc::new(Pipeline { pipeline, bindings });
         self.pipelines.lock().unwrap().insert(key, pipeline.clone());
         Ok(pipeline)
+    }
+
+    /// Has pipelines compiled from now on take `text` for the shader `name`: to try a kernel without building anew.
+    pub fn replace_shader(&self, name: &str, text: String) {
+        self.replaced.lock().unwrap().insert(name.to_owned(), text);
     }
 
     /// Number of pipelines compiled so far.

@@ -32,8 +32,7 @@ impl Device {
         let guard = GUARD_BYTES.max(u64::from(self.device.limits().min_storage_buffer_offset_alignment));
         let guard_words = (guard / 4) as usize;
         let words = |tensor: &Tensor| tensor.data().iter().map(|x| x.to_bits()).collect();
-        let contents: Vec<Vec<u32>> =
-            inputs.iter().map(words).chain([vec![UNWRITTEN; output.count()]]).collect();
+        let contents: Vec<Vec<u32>> = inputs.iter().map(words).chain([vec![UNWRITTEN; output.count()]]).collect();
 
         let mut buffers = Vec::new();
         for content in &contents {
@@ -79,7 +78,8 @@ impl Device {
                 _ => GUARD,
             };
             let is_inside = |index: &usize| (guard_words..guard_words + content.len()).contains(index);
-            let changed = (0..after.len()).find(|index| after[*index] != before(*index) && !(is_output && is_inside(index)));
+            let changed =
+                (0..after.len()).find(|index| after[*index] != before(*index) && !(is_output && is_inside(index)));
             if let Some(index) = changed {
                 let place = index as i64 - guard_words as i64;
                 damage.get_or_insert(format!("element {place} of {operand} (of {}) was overwritten", content.len()));

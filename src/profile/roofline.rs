@@ -45,10 +45,13 @@ pub(super) fn draw(report: &Report) -> Scene {
         .with_theme(theme)
         .with_width(1000.0)
         .with_height(640.0)
-        .with_title(format!("{}: {flops:.0} GFLOP/s, {bandwidth:.0} GB/s", report.origin.device))
+        // The title names the upright axis: kuva's upright labels blur at this size.
+        .with_title(format!(
+            "GFLOP/s of each kernel under {flops:.0} GFLOP/s and {bandwidth:.1} GB/s: {}",
+            report.origin.device
+        ))
         .with_title_size(16)
         .with_x_label("arithmetic intensity (FLOP / byte of inputs and output)")
-        .with_y_label("GFLOP/s")
         .with_log_scale()
         .with_x_axis_min(least)
         .with_x_axis_max(most)

@@ -1,0 +1,21 @@
+# Two commands: `make demo` trains a detector on the packaged digits, `make test` runs every test.
+# Beneath them is plain cargo; what they add is a Vulkan driver on a Debian or Ubuntu machine that has none.
+
+# Mesa's drivers print a line per process where this is unset.
+export XDG_RUNTIME_DIR ?= /tmp
+
+.PHONY: demo test lint setup
+
+demo: setup
+	cargo run --release --locked -- demo
+
+test: setup
+	cargo test --locked
+
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+setup:
+	@.ci/setup

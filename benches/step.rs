@@ -1,0 +1,104 @@
+//! Training steps as a user runs them, uploads and readback included: a JSON line each in `benches/results/step.jsonl`.
+//!
+//! `cargo bench --bench step -- [--adapter A] [--steps N] [WORKLOAD…]`
+
+mod workloads;
+
+use std::time::{Instant, SystemTime};
+
+use clap::Parser;
+use serde::Serialize;
+use stssad::data::Split;
+use stssad::gpu::{Choice, Device};
+use stssad::measure::{Measure, Origin};
+use stssad::philox::Stream;
+use stssad::ssad::Trainer;
+use stssad::tensor::Tensor;
+use workloads::{WORKLOADS, Workload, record};
+
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Workloads to run; all when none is given
+    workloads: Vec<String>,
+    /// Number or part of the name of the adapter
+    #[arg(long)]
+    adapter: Option<String>,
+    /// Steps to time, after three that warm up
+    #[arg(long, default_value_t = 20)]
+    steps: usize,
+    /// What cargo passes
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    workload: &'static str,
+    /// Seconds since 1970.
+    time: u64,
+    #[serde(flatten)]
+    origin: Origin,
+    /// Milliseconds of a step, by the host's clock.
+    milliseconds: Measure,
+    /// Milliseconds of its dispatches as one pass, by the clock named.
+    pass: Option<f64>,
+    clock: stssad::gpu::Clock,
+    dispatches: usize,
+    slot_bytes: u64,
+    live_bytes: u64,
+    /// From opening the device to the end of the first step.
+    ready_seconds: f64,
+}
+
+const WARM_UP: usize = 3;
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let is_wanted = |workload: &&Workload| {
+        arguments.workloads.is_empty() || arguments.workloads.iter().any(|name| name == workload.name)
+    };
+    for workload in WORKLOADS.iter().filter(is_wanted) {
+        let row = run(workload, &arguments)?;
+        let Measure { median, low, high, .. } = row.milliseconds;
+        println!("{}: {median:.1} ms a step ({low:.1}–{high:.1}), {}", workload.name, row.origin);
+        record("step.jsonl", &row)?;
+    }
+    Ok(())
+}
+
+fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
+    let begun = Instant::now();
+    let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
+    let config = workload.config(WARM_UP + arguments.steps);
+    let split = pictures(workload)?;
+    let mut trainer = Trainer::new(&device, &config, &split, |_, _| {})?;
+    let mut ends = Vec::new();
+    trainer.train(0, &config.augmentation.starts()[0], |_| ends.push(begun.elapsed().as_secs_f64()))?;
+    let steps = ends.windows(2).skip(WARM_UP - 1).map(|pair| 1e3 * (pair[1] - pair[0]));
+    let executor = trainer.tuning_step()?;
+    let pass = executor.time_pass(device.clock())?;
+    let plan = executor.plan();
+    Ok(Row {
+        workload: workload.name,
+        time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs(),
+        origin: Origin::of(&device),
+        milliseconds: Measure::of(steps).expect("at least one step is timed"),
+        pass: pass.map(|seconds| 1e3 * seconds),
+        clock: device.clock(),
+        dispatches: plan.steps.len(),
+        slot_bytes: plan.slot_bytes(),
+        live_bytes: plan.live_bytes,
+        ready_seconds: ends[0],
+    })
+}
+
+/// Pictures of noise: the time of a step does not depend on what they show.
+fn pictures(workload: &Workload) -> anyhow::Result<Split> {
+    let ([c, h, w], mut stream) = (workload.picture, Stream::new(0, 0));
+    let mut draw = |count: usize| {
+        let data = (0..count * c * h * w).map(|_| stream.uniform() as f32).collect();
+        Tensor::new([count, c, h, w], data)
+    };
+    let (normal, anomaly) = (draw(workload.batch + workload.batch_val), draw(workload.batch_val));
+    Ok(Split::semantic(&normal, &anomaly, workload.batch, workload.batch_val, workload.batch_val, 0)?)
+}

@@ -1,0 +1,211 @@
+//! Promises of a whole training run: labels cannot leak, runs repeat bit for bit, faults come back as errors.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+
+use stssad::augment::{Augmentation, CutDiff, Rotation};
+use stssad::data::Split;
+use stssad::gpu::{Choice, Device, Executor, GpuError, States};
+use stssad::loss::Alignment;
+use stssad::nn::{Detector, Stage};
+use stssad::philox::Stream;
+use stssad::plan::Reuse;
+use stssad::ssad::{Config, Order, TrainError, Trained, Trainer, TrainingStep};
+use stssad::tensor::Tensor;
+
+/// The device under test. A machine without one fails: a test that is skipped proves nothing.
+fn device() -> Device {
+    Device::open(&Choice::Best).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn config(augmentation: impl Augmentation + 'static, seed: u64) -> Config {
+    Config {
+        detector: Detector {
+            input_channels: 1,
+            stages: vec![Stage { channels: 4, stride: 2 }, Stage { channels: 8, stride: 2 }],
+            head: 8,
+        },
+        augmentation: Box::new(augmentation),
+        alignment: Alignment::DiagonalW2 { mass: 0.5 },
+        order: Order::Second,
+        steps: 6,
+        warm_up: 2,
+        batch: 6,
+        batch_val: 8,
+        rate: 1e-3,
+        look_ahead: 0.01,
+        seed,
+    }
+}
+
+/// Noise with a bright upper half for normal pictures and a bright lower half for anomalies.
+fn split(seed: u64) -> Split {
+    let mut stream = Stream::new(seed, 99);
+    let mut pictures = |anomalous: bool| {
+        let pixel = |index: usize| (index / 12 % 12 < 6) != anomalous;
+        let data = (0..20 * 144).map(|index| 0.5 * stream.uniform() as f32 + 0.5 * f32::from(u8::from(pixel(index))));
+        Tensor::new([20, 1, 12, 12], data.collect())
+    };
+    let (normal, anomaly) = (pictures(false), pictures(true));
+    Split::semantic(&normal, &anomaly, 12, 6, 6, seed).unwrap()
+}
+
+fn train(config: &Config, split: &Split) -> Trained {
+    let mut trainer = Trainer::new(&device(), config, split, |_, _| {}).unwrap();
+    trainer.train(1, &config.augmentation.starts()[1], |_| {}).unwrap()
+}
+
+fn bits(trained: &Trained) -> BTreeMap<&str, Vec<u32>> {
+    let states = trained.states.iter();
+    states.map(|(name, tensor)| (name.as_str(), tensor.data().iter().map(|x| x.to_bits()).collect())).collect()
+}
+
+#[test]
+fn validation_labels_cannot_leak() {
+    let (config, split) = (config(Rotation::default(), 3), split(3));
+    let mut shuffled = split.clone();
+    shuffled.val_labels = Stream::new(1, 98).permutation(12).iter().map(|&row| split.val_labels[row]).collect();
+    assert_ne!(split.val_labels, shuffled.val_labels, "the shuffle changes the labels");
+    let (with, without) = (train(&config, &split), train(&config, &shuffled));
+    assert!(bits(&with).contains_key("a") && bits(&with).contains_key("encoder.0.kernel"));
+    assert_eq!(bits(&with), bits(&without));
+    assert_eq!(with.scores, without.scores);
+}
+
+#[test]
+fn two_runs_with_one_seed_are_byte_equal_and_two_seeds_are_not() {
+    let split = split(4);
+    let run = |seed: u64| train(&config(CutDiff, seed), &split);
+    let (first, second, other) = (run(4), run(4), run(5));
+    assert_eq!(bits(&first), bits(&second));
+    assert_ne!(bits(&first)["encoder.0.kernel"], bits(&other)["encoder.0.kernel"]);
+}
+
+#[test]
+fn a_trainer_can_be_used_again_and_gives_the_same() {
+    let (config, split) = (config(Rotation::default(), 5), split(5));
+    let mut trainer = Trainer::new(&device(), &config, &split, |_, _| {}).unwrap();
+    let start = &config.augmentation.starts()[0];
+    let first = trainer.train(0, start, |_| {}).unwrap();
+    trainer.train(2, &config.augmentation.starts()[2], |_| {}).unwrap();
+    assert_eq!(bits(&first), bits(&trainer.train(0, start, |_| {}).unwrap()));
+}
+
+#[test]
+fn slots_shared_or_not_give_the_same_bits() {
+    let (config, split) = (config(Rotation::default(), 6), split(6));
+    let device = device();
+    let run = |reuse: Reuse| {
+        let recorded = TrainingStep::record(&config, [1, 12, 12]).unwrap();
+        let mut trainer = Trainer::with_reuse(&device, &config, &split, reuse, |_, _| {}).unwrap();
+        let executor = trainer.tuning_step().unwrap();
+        executor.run().unwrap();
+        let figures = executor.fetch(recorded.figures).unwrap();
+        (figures, executor.plan().slot_bytes())
+    };
+    let ((shared, small), (own, large)) = (run(Reuse::On), run(Reuse::Off));
+    assert!(shared.data().iter().all(|x| x.is_finite()));
+    assert_eq!(shared, own);
+    assert!(small < large);
+}
+
+#[test]
+fn the_second_order_term_reaches_a() {
+    let split = split(7);
+    let end = |order: Order| {
+        let config = Config { order, look_ahead: 2.0, ..config(Rotation::default(), 7) };
+        train(&config, &split).end
+    };
+    assert_ne!(end(Order::First), end(Order::Second));
+}
+
+#[test]
+fn divergence_is_an_error_that_names_start_and_step() {
+    let config = Config { rate: f64::from(f32::MAX), ..config(Rotation::default(), 8) };
+    let split = split(8);
+    let mut trainer = Trainer::new(&device(), &config, &split, |_, _| {}).unwrap();
+    let error = trainer.train(0, &config.augmentation.starts()[0], |_| {}).unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { start: 0, step: 1..=6, .. }), "{error}");
+}
+
+#[test]
+fn a_lost_device_is_an_error() {
+    let (config, split) = (config(Rotation::default(), 9), split(9));
+    let device = device();
+    let mut trainer = Trainer::new(&device, &config, &split, |_, _| {}).unwrap();
+    let mut steps = 0;
+    let error = trainer.train(0, &config.augmentation.starts()[0], |_| {
+        steps += 1;
+        if steps == 2 {
+            device.destroy();
+        }
+    });
+    assert!(matches!(error, Err(TrainError::Gpu(_))), "{error:?}");
+}
+
+#[test]
+fn feeds_and_states_of_the_wrong_shape_are_refused() {
+    let (config, split) = (config(Rotation::default(), 10), split(10));
+    let device = device();
+    let recorded = TrainingStep::record(&config, [1, 12, 12]).unwrap();
+    let unbound = Executor::new(&device, recorded.tuning(&device, Reuse::On), &States::new(&device), |_, _| {});
+    assert!(matches!(unbound, Err(GpuError::Unknown { kind: "state", .. })));
+
+    let mut trainer = Trainer::new(&device, &config, &split, |_, _| {}).unwrap();
+    let executor = trainer.tuning_step().unwrap();
+    assert!(matches!(executor.feed("x", &Tensor::scalar(1.0)), Err(GpuError::Shape { .. })));
+    assert!(matches!(executor.feed("y", &Tensor::scalar(1.0)), Err(GpuError::Unknown { kind: "feed", .. })));
+}
+
+#[test]
+fn a_batch_larger_than_its_set_is_refused() {
+    let config = Config { batch: 100, ..config(Rotation::default(), 11) };
+    let split = split(11);
+    let refused = Trainer::new(&device(), &config, &split, |_, _| {});
+    assert!(matches!(refused, Err(TrainError::Data(_))));
+}
+
+fn stssad(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stssad"));
+    command.args(arguments).envs(environment.iter().copied()).output().expect("the binary starts")
+}
+
+#[test]
+fn without_an_adapter_the_command_says_what_to_install_and_exits_4() {
+    let nowhere = [("VK_DRIVER_FILES", "/nonexistent"), ("VK_ICD_FILENAMES", "/nonexistent")];
+    for command in ["demo", "devices"] {
+        let output = stssad(&[command], &nowhere);
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(4), "{message}");
+        assert!(message.contains("mesa-vulkan-drivers") && !message.contains("panicked"), "{message}");
+        assert_eq!(message.trim().lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn exit_codes_are_the_documented_ones() {
+    assert_eq!(stssad(&["demo", "--order", "3"], &[]).status.code(), Some(2));
+    assert_eq!(stssad(&["nonsense"], &[]).status.code(), Some(2));
+    assert_eq!(stssad(&["demo", "--adapter", "no such adapter"], &[]).status.code(), Some(4));
+    assert_eq!(stssad(&["devices", "--json"], &[]).status.code(), Some(0));
+}
+
+#[test]
+fn check_passes_on_the_shipped_kernels_and_names_a_planted_fault() {
+    let good = stssad(&["check", "layout/pad"], &[]);
+    assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stdout));
+
+    let folder = std::env::temp_dir().join(format!("stssad-planted-{}", std::process::id()));
+    std::fs::create_dir_all(folder.join("layout")).unwrap();
+    let text = include_str!("../shaders/layout/pad.wgsl");
+    let planted = text.replace("source < extents.x_row", "source <= extents.x_row");
+    assert_ne!(text, planted);
+    std::fs::write(folder.join("layout/pad.wgsl"), planted).unwrap();
+    let bad = stssad(&["check", "layout/pad", "--shaders", folder.to_str().unwrap()], &[]);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let report = String::from_utf8(bad.stdout).unwrap();
+    assert_eq!(bad.status.code(), Some(1), "{report}");
+    for part in ["FAILED kernel layout/pad(", "at [", "again: stssad check"] {
+        assert!(report.contains(part), "no `{part}` in {report}");
+    }
+}

@@ -1,0 +1,58 @@
+//! `stssad check`: whether this device computes what it should.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use stssad::check::{self, Options};
+
+use super::{DeviceArguments, progress_bar};
+
+/// Arguments of `stssad check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// A case's name as it is printed, to run it alone, or a part of names [default: everything].
+    #[arg(value_name = "CASE")]
+    filter: Option<String>,
+    /// Only one family: conv2d, matmul, elementwise, reduce, layout, pool, warp, cutdiff, random, optimiser.
+    #[arg(long, value_name = "F")]
+    family: Option<String>,
+    /// Only the backward rules, first and second order.
+    #[arg(long)]
+    grad: bool,
+    /// Only the training step, node by node.
+    #[arg(long)]
+    step: bool,
+    /// Seed of the numbers that kernels are fed.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Check {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let device = self.device.open()?;
+        let options = Options {
+            filter: self.filter.clone(),
+            family: self.family.clone(),
+            grad: self.grad,
+            step: self.step,
+            seed: self.seed,
+        };
+        let bar = progress_bar(0, "check    {bar:28} {pos}/{len}  {wide_msg}");
+        let report = check::run(&device, &options, |done, of, name| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+            bar.set_message(name.to_owned());
+        })?;
+        bar.finish_and_clear();
+        match self.json {
+            true => println!("{}", serde_json::to_string_pretty(&report)?),
+            false => print!("{report}"),
+        }
+        Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
