@@ -215,7 +215,7 @@ fn f32_of_1(function: MathFunction) -> Option<Map1> {
     use MathFunction as F;
     Some(match function {
         F::Abs => |a| Word::f32(a.as_f32().abs()),
-        F::Saturate => |a| Word::f32(a.as_f32().max(0.0).min(1.0)),
+        F::Saturate => |a| Word::f32(a.as_f32().clamp(0.0, 1.0)),
         F::Sign => |a| Word::f32(if a.as_f32() == 0.0 { 0.0 } else { a.as_f32().signum() }),
         F::Ceil => |a| Word::f32(a.as_f32().ceil()),
         F::Floor => |a| Word::f32(a.as_f32().floor()),
