@@ -4,13 +4,17 @@
 # Mesa's drivers print a line per process where this is unset.
 export XDG_RUNTIME_DIR ?= /tmp
 
-.PHONY: demo test lint setup
+.PHONY: demo test mutate lint setup
 
 demo: setup
 	cargo run --release --locked -- demo
 
 test: setup
 	cargo test --locked
+
+# What share of faulty kernels the sanitizer and the cases find: some minutes, apart from `make test`.
+mutate:
+	cargo run --release --locked --example mutate
 
 lint:
 	cargo fmt --check

@@ -231,10 +231,10 @@ impl Code<'_> {
             };
             if !others.is_empty() && self.text(at.wrapping_sub(2)) != "extents" {
                 self.push(found, "index", at, others);
-            } else if matches!(self.text(at.wrapping_sub(2)), "extents" | "parameters") {
-                if let Some(other) = self.neighbour(&self.members(), name) {
-                    self.push(found, "index", at, other);
-                }
+            } else if matches!(self.text(at.wrapping_sub(2)), "extents" | "parameters")
+                && let Some(other) = self.neighbour(&self.members(), name)
+            {
+                self.push(found, "index", at, other);
             }
             return;
         }

@@ -1,6 +1,7 @@
 //! A primitive on given inputs, and whether a kernel's text computes it without a fault.
 
 use std::fmt;
+use std::rc::Rc;
 
 use stssad::kernel::{DeviceClass, Kernel};
 use stssad::shaders::{source, specialise_text};
@@ -17,7 +18,7 @@ const REGISTERS: usize = 1 << 14;
 
 #[derive(Debug)]
 pub struct Case {
-    pub primitive: Box<dyn Primitive>,
+    pub primitive: Rc<dyn Primitive>,
     pub inputs: Vec<Tensor>,
 }
 
