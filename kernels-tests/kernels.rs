@@ -44,13 +44,15 @@ families! {
     adjoints of check_adjoints: conv2d layout matmul pool reduce warp;
 }
 
-/// A bound that is met by everything shows nothing: in root mean square, each is below a ten-thousandth of the values.
+/// A bound that everything meets shows nothing: in root mean square, each is below a thousandth of the values, and below a
+/// hundredth where a sum has tens of thousands of terms, of which a single one is that large a share.
 #[test]
-fn bounds_would_show_an_error_of_a_ten_thousandth() {
+fn bounds_would_show_an_error_of_a_thousandth() {
     let root_mean_square = |x: &[f64]| (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64).sqrt();
-    for (_, case) in cases().iter().filter(|(class, _)| *class != ShapeClass::Folded) {
+    for (class, case) in cases().iter().filter(|(class, _)| *class != ShapeClass::Folded) {
         let (want, bound) = case.reference(&case.floats(SEED));
         let share = root_mean_square(&bound) / root_mean_square(&want);
-        assert!(share <= 1e-4, "{case}: {share:e}");
+        let limit = if *class == ShapeClass::Training { 1e-2 } else { 1e-3 };
+        assert!(share <= limit, "{case}: {share:e}");
     }
 }

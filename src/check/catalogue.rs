@@ -110,6 +110,7 @@ const OTHERS: &[(ShapeClass, &str)] = &[
     (Prime, "elementwise/unary(f=clamp,low=-0.5,high=0.75,x=131)"),
     (Small, "elementwise/unary(f=relu,x=3)"),
     (Ones, "elementwise/unary(f=exp,x=1x1)"),
+    (Tiled, "elementwise/unary(f=sigmoid,x=5x1031)"),
     (Folded, "elementwise/unary(f=relu,x=4194305)"),
     (Training, "elementwise/unary(f=softplus,x=96x1)"),
     (Training, "elementwise/unary(f=relu,x=64x16x14x14)"),
@@ -238,6 +239,7 @@ const OTHERS: &[(ShapeClass, &str)] = &[
     (Small, "random/uniform(stream=0,y=3)"),
     (Ones, "random/uniform(stream=1,y=1)"),
     (Uneven, "random/uniform(stream=4294967295,y=257)"),
+    (Tiled, "random/uniform(stream=2,y=1031)"),
     (Training, "random/uniform(stream=1,y=2x48x1)"),
     //
     (Prime, "optimiser/adam(theta=7x13)"),

@@ -205,7 +205,15 @@ impl Device {
             sink.lock().unwrap().error.get_or_insert(error);
         }));
         let class = if summary.class == "cpu" { DeviceClass::Cpu } else { DeviceClass::Gpu };
-        Ok(Device { device, queue, adapter: summary.into(), class, pipelines: Default::default(), replaced: Default::default(), reports })
+        Ok(Device {
+            device,
+            queue,
+            adapter: summary.into(),
+            class,
+            pipelines: Default::default(),
+            replaced: Default::default(),
+            reports,
+        })
     }
 
     pub fn adapter(&self) -> &AdapterSummary {
