@@ -86,7 +86,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                 partial_sums[i / half][i % half] += partial_sums[i / half][i % half + half];
             }
         }
-        workgroupBarrier();
+        // The invocation that adds up a sum last is the one that writes it.
         for (var tap = invocation; tap < TAPS; tap += INVOCATIONS) {
             let c = c_0 + tap / (WINDOW_ROWS * S);
             let r = r_0 + tap / S % WINDOW_ROWS;
