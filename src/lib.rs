@@ -19,7 +19,7 @@
 //!               ↖ reference, plan ← gpu ← {check, profile, bench, peak, ssad}
 //! ```
 //!
-//! [`reference`](mod@reference) evaluates a tape in f64, and [`check`] holds every kernel and every backward rule against it.
+//! [`mod@reference`] evaluates a tape in f64, and [`check`] holds every kernel and every backward rule against it.
 
 pub mod augment;
 pub mod bench;

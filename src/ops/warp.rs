@@ -3,7 +3,7 @@
 //! With dx = j − (W−1)/2 and dy = i − (H−1)/2, output pixel (i, j) of picture n reads the input at
 //! xs = m₀·dx + m₁·dy + m₂ + (W−1)/2, ys = m₃·dx + m₄·dy + m₅ + (H−1)/2, where m = matrix[n, :].
 
-use crate::check::{ULP, chain_bound, sum_bound};
+use crate::check::{chain_bound, sum_bound};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::ops::elementwise::Unary;
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
@@ -259,27 +259,26 @@ impl Primitive for AffineImageVjp {
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let [_, c, h, w] = output.images().expect("checked when recorded");
         let (mut magnitude, mut terms) = (vec![0.0; output.count()], vec![0; output.count()]);
-        let mut slack = 0f64;
+        // How far the weights may be off: by as much as the place, along either axis.
+        let mut moved = vec![0.0; output.count()];
         for (index, &ct) in inputs[1].data.iter().enumerate() {
             let (plane, i, j) = (index / (h * w), index / w % h, index % w);
             let sample = Sample::new(&inputs[0].data[plane / c * 6..][..6], [h, w], i, j);
-            slack = slack.max(sample.slack);
             // Every pixel that the sample may touch once its place is rounded.
             for k in 0..16 {
                 let (row, column) =
                     (sample.ys.floor() - 1.0 + f64::from(k / 4), sample.xs.floor() - 1.0 + f64::from(k % 4));
                 if row >= 0.0 && row < h as f64 && column >= 0.0 && column < w as f64 {
                     let at = plane * h * w + row as usize * w + column as usize;
+                    moved[at] += 2.0 * sample.slack * ct.abs();
                     magnitude[at] += ct.abs();
                     terms[at] += 1;
                 }
             }
         }
-        magnitude
-            .iter()
-            .zip(terms)
-            .map(|(&m, n)| 4.0 * (slack + ULP) * m + sum_bound(n, m) + chain_bound(8, m))
-            .collect()
+        // Each weight takes a difference and a complement along either axis, then two products: 6 roundings.
+        let sums = magnitude.iter().zip(terms).map(|(&m, n)| sum_bound(n, m) + chain_bound(6, m));
+        moved.iter().zip(sums).map(|(moved, sum)| moved + sum).collect()
     }
 
     fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
