@@ -9,8 +9,9 @@ use stssad::gpu::{Choice, Device, Executor, GpuError, States};
 use stssad::loss::Alignment;
 use stssad::nn::{Detector, Stage};
 use stssad::philox::Stream;
-use stssad::plan::Reuse;
+use stssad::plan::{Plan, Reuse};
 use stssad::ssad::{Config, Order, TrainError, Trained, Trainer, TrainingStep};
+use stssad::tape::Tape;
 use stssad::tensor::Tensor;
 
 /// The device under test. A machine without one fails: a test that is skipped proves nothing.
@@ -155,6 +156,19 @@ fn feeds_and_states_of_the_wrong_shape_are_refused() {
     let executor = trainer.tuning_step().unwrap();
     assert!(matches!(executor.feed("x", &Tensor::scalar(1.0)), Err(GpuError::Shape { .. })));
     assert!(matches!(executor.feed("y", &Tensor::scalar(1.0)), Err(GpuError::Unknown { kind: "feed", .. })));
+}
+
+#[test]
+fn a_value_larger_than_the_device_takes_is_an_error_that_names_it() {
+    let device = device();
+    let mut tape = Tape::new();
+    let elements = device.adapter().max_buffer_bytes as usize / 4 + 1;
+    let x = tape.feed("x", [elements]);
+    let y = tape.relu(x);
+    let plan = Plan::new(&tape, &[y], &[], device.class(), Reuse::On);
+    let refused = Executor::new(&device, plan, &States::new(&device), |_, _| {}).unwrap_err();
+    assert!(matches!(refused, GpuError::Refused { .. } | GpuError::OutOfMemory { .. }), "{refused}");
+    assert!(refused.to_string().contains("slot 0"), "{refused}");
 }
 
 #[test]

@@ -86,8 +86,8 @@ impl Plan {
     /// Plans the computation of `fetches` and of the new value of each state in `carries` (state, value).
     ///
     /// # Panics
-    /// When the first of a carry's pair is no state, their shapes differ, or two sources share a name: faults of the code
-    /// that records.
+    /// When the first of a carry's pair is no state, their shapes differ, the second is another state, or two sources share
+    /// a name: faults of the code that records.
     pub fn new(tape: &Tape, fetches: &[Value], carries: &[(Value, Value)], class: DeviceClass, reuse: Reuse) -> Plan {
         let kept: Vec<Value> = fetches.iter().copied().chain(carries.iter().map(|&(_, value)| value)).collect();
         let live = live_nodes(tape, &kept, carries);
@@ -158,6 +158,9 @@ impl Plan {
                 let carry = Carry { state: operand(state), from: operand(value) };
                 assert!(matches!(carry.state.place, Place::State(_)), "{state:?} is carried, but no state");
                 assert_eq!(carry.state.shape, carry.from.shape, "a state keeps its shape");
+                // Carries are copied one after another, so none may read what an earlier one has written.
+                let reads_state = matches!(carry.from.place, Place::State(_)) && carry.from.place != carry.state.place;
+                assert!(!reads_state, "{state:?} is carried from another state; copy that one on the tape first");
                 carry
             })
             .collect();

@@ -74,6 +74,9 @@ pub struct Start {
     /// As [`Outcome::image_auroc`]. Not used for the choice.
     #[serde(rename = "image_AUROC")]
     pub image_auroc: Option<f64>,
+    /// The same of the second score, the head's logit.
+    #[serde(rename = "image_AUROC_logit")]
+    pub image_auroc_logit: Option<f64>,
     /// Whether this is the start that is kept.
     pub chosen: bool,
 }
@@ -262,7 +265,7 @@ mod tests {
     }
 
     fn start(start: Setting, end: Setting, spread: f64, image_auroc: Option<f64>, chosen: bool) -> Start {
-        Start { start, end, spread, image_auroc, chosen }
+        Start { start, end, spread, image_auroc, image_auroc_logit: image_auroc.map(|_| 0.5), chosen }
     }
 
     fn outcome() -> Outcome {
@@ -300,9 +303,9 @@ mod tests {
             "adapter": { "name": "llvmpipe", "driver": "Mesa", "class": "cpu" },
             "starts": [
                 { "start": { "angle_degrees": 120.0 }, "end": { "angle_degrees": 172.5 },
-                  "spread": 0.284, "image_AUROC": 0.988, "chosen": true },
+                  "spread": 0.284, "image_AUROC": 0.988, "image_AUROC_logit": 0.5, "chosen": true },
                 { "start": { "angle_degrees": 30.0 }, "end": { "angle_degrees": null },
-                  "spread": 0.0, "image_AUROC": null, "chosen": false },
+                  "spread": 0.0, "image_AUROC": null, "image_AUROC_logit": null, "chosen": false },
             ],
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), expected);

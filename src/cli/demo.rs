@@ -133,6 +133,7 @@ impl Demo {
                     end: config.augmentation.setting(&trained.end),
                     spread: trained.spread,
                     image_auroc: auroc(&trained.scores, &split.val_labels),
+                    image_auroc_logit: auroc(&trained.logits, &split.val_labels),
                     chosen: index == chosen,
                 })
                 .collect(),
