@@ -56,7 +56,7 @@ pub struct Adapter {
     pub name: String,
     /// With its version where the driver tells.
     pub driver: String,
-    /// `gpu` or `cpu`.
+    /// `discrete`, `integrated`, `virtual`, `cpu` or `other`.
     pub class: String,
 }
 

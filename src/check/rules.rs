@@ -156,7 +156,7 @@ impl<'a> Check<'a> {
                 // No dependence was recorded, so there must be none.
                 Err(GradError::Independent { .. }) => self.compare(tape, (gradient, u), source, None)?,
                 Err(GradError::MissingRule { primitive, .. }) => {
-                    report.second_missing.push(([first, second], primitive))
+                    report.second_missing.push(([first, second], primitive));
                 }
             }
         }
