@@ -1,6 +1,6 @@
 //! Alignment losses of raw rows, normalised on the way, with gradients to every row.
 
-use stssad::loss::{Alignment, total_distance_normalise};
+use stssad::loss::{Alignment, nuclear_norm, total_distance_normalise};
 
 use super::{Golden, golden};
 
@@ -35,4 +35,41 @@ fn diagonal_w2() {
 #[test]
 fn diagonal_w2_of_another_mass() {
     check(Alignment::DiagonalW2 { mass: 0.15 }, "diagonal_w2_mass15");
+}
+
+#[test]
+fn gaussian_w2() {
+    check(Alignment::GaussianW2 { mass: 0.5 }, "gaussian_w2");
+}
+
+/// x = (I − 2·p·pᵀ) · diag(σ) · (I − 2·q·qᵀ) with unit p and q, so that Σ σ and the gradient, the product of the two
+/// reflections, are known. The smallest of σ is 1 / `condition`, as the ridge leaves it: 1e4 is the most that occurs.
+fn check_nuclear_norm(condition: f64) {
+    const N: usize = 12;
+    let sigma: Vec<f64> = (0..N).map(|i| condition.powf(-(i as f64) / (N - 1) as f64)).collect();
+    let reflection = |phase: f64| {
+        let p: Vec<f64> = (0..N).map(|i| (phase + 1.7 * i as f64).sin()).collect();
+        let square: f64 = p.iter().map(|p| p * p).sum();
+        move |i: usize, j: usize| f64::from(i == j) - 2.0 * p[i] * p[j] / square
+    };
+    let (left, right) = (reflection(0.3), reflection(1.1));
+    let product = |weight: &dyn Fn(usize) -> f64| -> Vec<f64> {
+        let element = |i: usize, j: usize| (0..N).map(|k| left(i, k) * weight(k) * right(k, j)).sum();
+        (0..N * N).map(|index| element(index / N, index % N)).collect()
+    };
+    let mut g = Golden::new();
+    g.sources.insert("x".to_owned(), product(&|k| sigma[k]));
+    let x = g.tape.feed("x", [N, N]);
+    let norm = nuclear_norm(&mut g.tape, x);
+    let gradient = g.tape.grad(norm, &[x]).unwrap()[0];
+    g.expect("norm", norm, vec![sigma.iter().sum()]);
+    g.expect("gradient", gradient, product(&|_| 1.0));
+    g.check();
+}
+
+#[test]
+fn nuclear_norms_of_known_singular_values() {
+    for condition in [1.0, 1e2, 1e4] {
+        check_nuclear_norm(condition);
+    }
 }

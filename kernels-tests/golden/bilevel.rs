@@ -205,6 +205,11 @@ fn rotation_diagonal_w2() {
 }
 
 #[test]
+fn rotation_gaussian_w2() {
+    check("rotation", Alignment::GaussianW2 { mass: 0.5 }, "gaussian_w2");
+}
+
+#[test]
 fn cutdiff_mean_distance() {
     check("cutdiff", Alignment::MeanDistance, "mean_distance");
 }
@@ -212,6 +217,11 @@ fn cutdiff_mean_distance() {
 #[test]
 fn cutdiff_diagonal_w2() {
     check("cutdiff", Alignment::DiagonalW2 { mass: 0.5 }, "diagonal_w2");
+}
+
+#[test]
+fn cutdiff_gaussian_w2() {
+    check("cutdiff", Alignment::GaussianW2 { mass: 0.5 }, "gaussian_w2");
 }
 
 #[test]
