@@ -40,7 +40,7 @@ macro_rules! families {
 }
 
 families! {
-    kernels of check: conv2d cutdiff elementwise layout matmul optimiser pool random reduce warp;
+    kernels of check: conv2d cutdiff elementwise layout matmul optimiser pool random reduce softbox warp;
     adjoints of check_adjoints: conv2d layout matmul pool reduce warp;
 }
 

@@ -24,13 +24,18 @@ fn rules_hold_twice_over() {
             checked.insert(name);
         }
     }
-    // Only these may lack a rule: what an augmentation's pull-back is made of, a centre that nobody tunes, an optimiser.
+    // Only these may lack a rule: what an augmentation's pull-back is made of, what nobody tunes (centres, the
+    // source of a paste), an optimiser.
     let adam = (0..4).map(|input| ("optimiser/adam", input));
-    let vjps =
-        ["cutdiff/mask_vjp", "warp/affine_matrix_vjp"].into_iter().flat_map(|name| (0..3).map(move |i| (name, i)));
-    let declared: BTreeSet<_> = adam.chain(vjps).chain([("cutdiff/mask", 1)]).collect();
+    let vjps = ["softbox/mask_vjp", "cutdiff/mask_vjp", "warp/affine_matrix_vjp"]
+        .into_iter()
+        .flat_map(|name| (0..3).map(move |i| (name, i)));
+    let masks = [("softbox/mask", 1), ("cutdiff/mask", 1)];
+    let nearest = [("warp/affine", 0), ("warp/affine", 1)];
+    let declared: BTreeSet<_> = adam.chain(vjps).chain(masks).chain(nearest).collect();
     assert_eq!(without_rule, declared);
     let second: BTreeSet<_> = [
+        ("softbox/mask", "softbox/mask_vjp"),
         ("cutdiff/mask", "cutdiff/mask_vjp"),
         ("warp/affine", "warp/affine_matrix_vjp"),
         ("warp/affine_image_vjp", "warp/affine_matrix_vjp"),
@@ -42,6 +47,14 @@ fn rules_hold_twice_over() {
     let undifferentiated: Vec<_> = all.difference(&checked).copied().collect();
     assert_eq!(
         undifferentiated,
-        ["cutdiff/mask", "cutdiff/mask_vjp", "optimiser/adam", "random/uniform", "warp/affine_matrix_vjp"]
+        [
+            "cutdiff/mask",
+            "cutdiff/mask_vjp",
+            "optimiser/adam",
+            "random/uniform",
+            "softbox/mask",
+            "softbox/mask_vjp",
+            "warp/affine_matrix_vjp"
+        ]
     );
 }

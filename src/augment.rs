@@ -2,6 +2,34 @@
 //!
 //! Hyper-parameters are tuned in *raw* coordinates, in which a step has the same meaning everywhere (area and aspect as
 //! logarithms, angles in radians), and shown in plain units.
+//!
+//! A new augmentation is a type with a name and a recording. One that changes a patch at a random place implements
+//! [`Patched`], and has its hyper-parameters, their bounds and starts from there:
+//!
+//! ```
+//! use stssad::augment::{Patched, cutdiff};
+//! use stssad::tape::{Tape, Value};
+//!
+//! /// CutDiff on the upside-down scale: the patch becomes white.
+//! #[derive(Clone, Debug)]
+//! struct CutWhite;
+//!
+//! impl Patched for CutWhite {
+//!     fn name(&self) -> &'static str {
+//!         "cutwhite"
+//!     }
+//!
+//!     fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, _key: Value) -> Value {
+//!         let negative = t.scale(x, -1.0);
+//!         let negative = t.offset(negative, 1.0);
+//!         let changed = cutdiff(t, negative, matrix, centre);
+//!         let positive = t.scale(changed, -1.0);
+//!         t.offset(positive, 1.0)
+//!     }
+//! }
+//! ```
+//!
+//! What the tape has no method for is a new primitive in [`ops`](crate::ops), with its backward rule and its kernel.
 
 use std::collections::BTreeMap;
 use std::f64::consts::{PI, TAU};
@@ -39,6 +67,7 @@ pub trait Augmentation: fmt::Debug {
 mod stream {
     pub const ANGLE: u32 = 1;
     pub const CENTRE: u32 = 2;
+    pub const SOURCE: u32 = 3;
 }
 
 fn named<const N: usize>(values: [(&str, f64); N]) -> Setting {
@@ -89,9 +118,31 @@ impl Augmentation for Rotation {
     }
 }
 
-/// A soft elliptical patch subtracted at a random place, `a` = \[log area, log aspect, angle\].
+/// An augmentation that changes a patch at a random place, `a` = \[log area, log aspect, angle\].
+pub trait Patched: fmt::Debug {
+    /// As [`Augmentation::name`].
+    fn name(&self) -> &'static str;
+
+    /// Changes pictures `x` `[N, C, H, W]` in the patch with map `matrix` `[1, 4]` at `centre` `[N, 2]`; further random
+    /// numbers are drawn under `key`.
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, key: Value) -> Value;
+}
+
+/// A soft elliptical patch subtracted.
 #[derive(Clone, Debug, Default)]
 pub struct CutDiff;
+
+/// A soft box painted black.
+#[derive(Clone, Debug, Default)]
+pub struct CutOut;
+
+/// A soft box painted with the mean colour under it.
+#[derive(Clone, Debug, Default)]
+pub struct CutAvg;
+
+/// A soft box filled with what lies round another random place of the same picture, not turned.
+#[derive(Clone, Debug, Default)]
+pub struct CutPaste;
 
 /// Map `[1, 4]` from pixel offsets to units of a patch's sides, from its `area` (share of the picture), `aspect` and
 /// `angle` (radians), each `[1, 1]`.
@@ -120,17 +171,102 @@ pub fn cutdiff(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
     t.unary(Unary::Clamp { low: 0.0, high: 1.0 }, difference)
 }
 
-/// Centres `[N, 2]` uniform over the picture, as (x, y) in pixels.
-fn random_centres(t: &mut Tape, x: Value, key: Value) -> Value {
+/// Soft boxes `[N, 1, H, W]` with map `matrix` `[1, 4]` at `centre` `[N, 2]`, for pictures `x`.
+fn boxes(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
     let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
-    let unit = t.uniform(key, stream::CENTRE, [pictures, 2]);
+    let matrices = t.broadcast(matrix, &[pictures, 4].into());
+    t.box_mask(matrices, centre, [height, width])
+}
+
+/// `(1 − mask) · x + mask · filling`.
+fn blend(t: &mut Tape, x: Value, mask: Value, filling: Value) -> Value {
+    let change = t.sub(filling, x);
+    let masked = t.mul(change, mask);
+    t.add(x, masked)
+}
+
+/// `x` black inside a soft box with map `matrix` `[1, 4]` at `centre` `[N, 2]`.
+pub fn cutout(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
+    let mask = boxes(t, x, matrix, centre);
+    let kept = t.unary(Unary::Affine { scale: -1.0, offset: 1.0 }, mask);
+    t.mul(x, kept)
+}
+
+/// `x` with its mean under a soft box with map `matrix` `[1, 4]` at `centre` `[N, 2]` painted there, channel by channel.
+pub fn cutavg(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
+    let mask = boxes(t, x, matrix, centre);
+    let masked = t.mul(x, mask);
+    let [total, weight] = [masked, mask].map(|value| {
+        let [pictures, channels, ..] = t.shape(value).images().expect("a batch of pictures");
+        let sum = t.sum(value, &[2, 3]);
+        t.reshape(sum, [pictures, channels, 1, 1])
+    });
+    // A box that has no pixel has no mean.
+    let weight = t.offset(weight, 1e-6);
+    let mean = t.div(total, weight);
+    blend(t, x, mask, mean)
+}
+
+/// `x` with what lies round `source` `[N, 2]` pasted into a soft box with map `matrix` `[1, 4]` at `centre` `[N, 2]`.
+pub fn cutpaste(t: &mut Tape, x: Value, matrix: Value, centre: Value, source: Value) -> Value {
+    let mask = boxes(t, x, matrix, centre);
+    let offset = t.sub(source, centre);
+    let copy = t.translate(x, offset);
+    blend(t, x, mask, copy)
+}
+
+/// Places `[N, 2]` uniform over the picture, as (x, y) in pixels.
+fn random_places(t: &mut Tape, x: Value, key: Value, stream: u32) -> Value {
+    let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
+    let unit = t.uniform(key, stream, [pictures, 2]);
     let extent = t.constant(Tensor::new([1, 2], vec![width as f32, height as f32]));
     t.mul(unit, extent)
 }
 
-impl Augmentation for CutDiff {
+impl Patched for CutDiff {
     fn name(&self) -> &'static str {
         "cutdiff"
+    }
+
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, _: Value) -> Value {
+        cutdiff(t, x, matrix, centre)
+    }
+}
+
+impl Patched for CutOut {
+    fn name(&self) -> &'static str {
+        "cutout"
+    }
+
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, _: Value) -> Value {
+        cutout(t, x, matrix, centre)
+    }
+}
+
+impl Patched for CutAvg {
+    fn name(&self) -> &'static str {
+        "cutavg"
+    }
+
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, _: Value) -> Value {
+        cutavg(t, x, matrix, centre)
+    }
+}
+
+impl Patched for CutPaste {
+    fn name(&self) -> &'static str {
+        "cutpaste"
+    }
+
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, key: Value) -> Value {
+        let source = random_places(t, x, key, stream::SOURCE);
+        cutpaste(t, x, matrix, centre, source)
+    }
+}
+
+impl<P: Patched> Augmentation for P {
+    fn name(&self) -> &'static str {
+        Patched::name(self)
     }
 
     fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value {
@@ -139,8 +275,8 @@ impl Augmentation for CutDiff {
         let [log_area, log_aspect, angle] = [0, 1, 2].map(|index| t.slice(row, 1, index, 1));
         let [area, aspect] = [log_area, log_aspect].map(|log| t.unary(Unary::Exp, log));
         let matrix = patch_matrix(t, [area, aspect, angle], [height, width]);
-        let centre = random_centres(t, x, key);
-        cutdiff(t, x, matrix, centre)
+        let centre = random_places(t, x, key, stream::CENTRE);
+        self.change(t, x, matrix, centre, key)
     }
 
     fn setting(&self, a: &[f32]) -> Setting {

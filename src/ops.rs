@@ -3,11 +3,11 @@
 //! The set is closed under differentiation: every backward rule is recorded with the tape methods found here.
 
 pub mod conv2d;
-pub mod cutdiff;
 pub mod elementwise;
 pub mod layout;
 pub mod matmul;
 pub mod optimiser;
+pub mod patch;
 pub mod pool;
 pub mod random;
 pub mod reduce;

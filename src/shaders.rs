@@ -32,6 +32,8 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "random/uniform",
     "reduce/sum",
     "reduce/sum_row",
+    "softbox/mask",
+    "softbox/mask_vjp",
     "warp/affine",
     "warp/affine_image_vjp",
     "warp/affine_matrix_vjp",

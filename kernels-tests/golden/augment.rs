@@ -1,6 +1,7 @@
 //! Augmentations: values, and pull-backs of a random cotangent.
 
-use stssad::augment::{cutdiff, patch_matrix};
+use stssad::augment::{cutavg, cutdiff, cutout, cutpaste, patch_matrix};
+use stssad::tape::{Tape, Value};
 
 use super::{Golden, golden};
 
@@ -17,20 +18,45 @@ fn rotation() {
     g.check();
 }
 
-#[test]
-fn cutdiff_and_its_pull_back() {
+/// `change(tape, x, matrix, centre, source)` against the goldens of `name`; only a paste has a source.
+fn check_patch(name: &str, change: impl FnOnce(&mut Tape, Value, Value, Value, Option<Value>) -> Value) {
+    let of = |part: &str| format!("{name}/{part}");
     let mut g = Golden::new();
-    let x = g.feed("cutdiff/x", [3, 2, 7, 9]);
-    let a = g.feed("cutdiff/a", [1, 3]);
-    let ct = g.feed("cutdiff/ct", [3, 2, 7, 9]);
-    let centre = ["cutdiff/cx", "cutdiff/cy"].map(|name| g.feed(name, [3, 1]));
+    let x = g.feed(&of("x"), [3, 2, 7, 9]);
+    let a = g.feed(&of("a"), [1, 3]);
+    let ct = g.feed(&of("ct"), [3, 2, 7, 9]);
+    let mut place = |coordinates: [&str; 2]| {
+        let coordinates = coordinates.map(|coordinate| g.feed(&of(coordinate), [3, 1]));
+        g.tape.concat(1, &coordinates)
+    };
+    let centre = place(["cx", "cy"]);
+    let source = (name == "cutpaste").then(|| place(["from_x", "from_y"]));
     let t = &mut g.tape;
-    let centre = t.concat(1, &centre);
     let parts = [0, 1, 2].map(|index| t.slice(a, 1, index, 1));
     let matrix = patch_matrix(t, parts, [7, 9]);
-    let y = cutdiff(t, x, matrix, centre);
+    let y = change(t, x, matrix, centre, source);
     let ct_a = t.pull_back(y, ct, &[a]).unwrap()[0];
-    g.expect("y", y, golden("cutdiff/y"));
-    g.expect("ct_a", ct_a, golden("cutdiff/ct_a"));
+    g.expect("y", y, golden(&of("y")));
+    g.expect("ct_a", ct_a, golden(&of("ct_a")));
     g.check();
+}
+
+#[test]
+fn cutdiff_and_its_pull_back() {
+    check_patch("cutdiff", |t, x, matrix, centre, _| cutdiff(t, x, matrix, centre));
+}
+
+#[test]
+fn cutout_and_its_pull_back() {
+    check_patch("cutout", |t, x, matrix, centre, _| cutout(t, x, matrix, centre));
+}
+
+#[test]
+fn cutavg_and_its_pull_back() {
+    check_patch("cutavg", |t, x, matrix, centre, _| cutavg(t, x, matrix, centre));
+}
+
+#[test]
+fn cutpaste_and_its_pull_back() {
+    check_patch("cutpaste", |t, x, matrix, centre, source| cutpaste(t, x, matrix, centre, source.unwrap()));
 }

@@ -5,15 +5,15 @@ use std::rc::Rc;
 
 use stssad::check::catalogue::{self, ShapeClass};
 use stssad::ops::conv2d::{Conv2d, Geometry, Role};
-use stssad::ops::cutdiff::{Mask, MaskVjp};
 use stssad::ops::elementwise::{Binary, BinaryMap, Unary, UnaryMap};
 use stssad::ops::layout::{Broadcast, Concat, Pad, Slice};
 use stssad::ops::matmul::Matmul;
 use stssad::ops::optimiser::AdamUpdate;
+use stssad::ops::patch::{Mask, MaskVjp, Profile};
 use stssad::ops::pool::{MeanPool, MeanPoolVjp};
 use stssad::ops::random::{Uniform, key};
 use stssad::ops::reduce::Sum;
-use stssad::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp};
+use stssad::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
 use stssad::philox::Stream;
 use stssad::tape::Primitive;
 use stssad::tensor::{Shape, Tensor};
@@ -45,8 +45,7 @@ fn case(primitive: impl Primitive + 'static, inputs: impl Into<Vec<Tensor>>) -> 
 
 /// All cases.
 pub fn cases() -> Vec<Case> {
-    let own =
-        [elementwise(), layout(), reduce(), pool(), cutdiff(), warp(), optimiser_and_random(), matmul(), conv2d()];
+    let own = [elementwise(), layout(), reduce(), pool(), patch(), warp(), optimiser_and_random(), matmul(), conv2d()];
     small().into_iter().chain(own.into_iter().flatten()).collect()
 }
 
@@ -156,13 +155,18 @@ fn pool() -> Vec<Case> {
     ]
 }
 
-fn cutdiff() -> Vec<Case> {
+fn patch() -> Vec<Case> {
     let matrix = || random([3, 4], 27, |u| 0.2 * u - 0.1);
     let centre = || random([3, 2], 28, |u| 2.0 + 6.0 * u);
-    vec![
-        case(Mask { size: [7, 11] }, [matrix(), centre()]),
-        case(MaskVjp, [matrix(), centre(), signed([3, 1, 50, 7], 29)]),
-    ]
+    [Profile::Ellipse, Profile::Box]
+        .into_iter()
+        .flat_map(|profile| {
+            [
+                case(Mask { profile, size: [7, 11] }, [matrix(), centre()]),
+                case(MaskVjp { profile }, [matrix(), centre(), signed([3, 1, 50, 7], 29)]),
+            ]
+        })
+        .collect()
 }
 
 /// One matrix each that turns, shrinks, shears and shifts, flips, is singular, and three that magnify.
@@ -186,7 +190,9 @@ fn warp() -> Vec<Case> {
     // The second is far from square, in pictures high enough that their rows fill several workgroups.
     for shape in [[8, 2, 9, 11], [8, 1, 25, 3]] {
         let [x, ct] = [30, 31].map(|seed| signed(shape, seed));
-        cases.push(case(Affine, [x.clone(), matrices()]));
+        for outside in [Outside::Zero, Outside::Nearest] {
+            cases.push(case(Affine { outside }, [x.clone(), matrices()]));
+        }
         cases.push(case(AffineImageVjp, [matrices(), ct.clone()]));
         cases.push(case(AffineMatrixVjp, [x, matrices(), ct]));
     }

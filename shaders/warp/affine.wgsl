@@ -1,7 +1,9 @@
 // warp/affine: y[n, c, i, j] = Σ_{a, b} x[n, c, a, b] · tri(ys − a) · tri(xs − b),   tri(t) = max(0, 1 − |t|)
 // at xs = m₀·dx + m₁·dy + m₂ + (W−1)/2, ys = m₃·dx + m₄·dy + m₅ + (H−1)/2; dx = j − (W−1)/2, dy = i − (H−1)/2
 //
-// Bilinear, zero outside. An invocation computes one pixel in all channels; x runs over pixels, y over pictures.
+// Bilinear; outside it is zero, or the nearest place is read if NEAREST is 1. An invocation computes one pixel in all channels; x runs over pixels, y over pictures.
+const NEAREST: u32 = 0u;
+
 struct Extents {
     n: u32,
     c: u32,
@@ -31,10 +33,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         let m = 6u * n;
         for (var p = id.x; p < plane_size; p += grid.x * 64u) {
             let d = vec2<f32>(f32(p % extents.w), f32(p / extents.w)) - middle;
-            let at = vec2<f32>(
+            var at = vec2<f32>(
                 matrix[m] * d.x + matrix[m + 1u] * d.y + matrix[m + 2u] + middle.x,
                 matrix[m + 3u] * d.x + matrix[m + 4u] * d.y + matrix[m + 5u] + middle.y,
             );
+            if NEAREST == 1u {
+                at = clamp(at, vec2<f32>(), 2.0 * middle);
+            }
             let place = clamp(at, vec2<f32>(-3.0), far);
             let corner = floor(place);
             let f = place - corner;

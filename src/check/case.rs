@@ -37,7 +37,7 @@ pub enum Fill {
     /// Affine maps `[N, 6]` for pictures of these extents, no sample of which lies on a pixel; as integers quarter turns
     /// and mirrorings, shifted by halves of a pixel.
     AffineMatrix([usize; 2]),
-    /// CutDiff's maps `[N, 4]` for pictures of these extents.
+    /// Maps `[N, 4]` of patches for pictures of these extents.
     PatchMatrix([usize; 2]),
     /// Points (x, y) `[N, 2]` in a picture of these extents.
     Centre([usize; 2]),

@@ -11,7 +11,7 @@ use crate::ops::optimiser::AdamUpdate;
 use crate::ops::pool::{MeanPool, MeanPoolVjp};
 use crate::ops::random::Uniform;
 use crate::ops::reduce::Sum;
-use crate::ops::{cutdiff, warp};
+use crate::ops::{patch, warp};
 use crate::tape::Primitive;
 use crate::tensor::Shape;
 
@@ -36,7 +36,8 @@ pub(super) fn build(name: &str) -> Result<Case, String> {
         "reduce" => reduce(role, &mut p),
         "pool" => pool(role, &mut p),
         "warp" => warp(role, &mut p),
-        "cutdiff" => cutdiff(role, &mut p),
+        "cutdiff" => patch(patch::Profile::Ellipse, role, &mut p),
+        "softbox" => patch(patch::Profile::Box, role, &mut p),
         "random" => random(role, &mut p),
         "optimiser" => optimiser(role, &mut p),
         _ => Err(format!("there is no family `{family}`")),
@@ -243,7 +244,14 @@ fn warp(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [n, c, h, w] = p.numbers(["n", "c", "h", "w"])?;
     let (pictures, matrices, map) = ([n, c, h, w], [n, 6], Fill::AffineMatrix([h, w]));
     Ok(match role {
-        "affine" => Parts::new(warp::Affine, true).input(pictures, ANY).input(matrices, map),
+        "affine" => {
+            let outside = match p.text("outside")? {
+                "zero" => warp::Outside::Zero,
+                "nearest" => warp::Outside::Nearest,
+                outside => return Err(format!("outside there is zero or nearest, not `{outside}`")),
+            };
+            Parts::new(warp::Affine { outside }, true).input(pictures, ANY).input(matrices, map)
+        }
         "affine_image_vjp" => Parts::new(warp::AffineImageVjp, true).input(matrices, map).input(pictures, ANY),
         "affine_matrix_vjp" => {
             Parts::new(warp::AffineMatrixVjp, true).input(pictures, ANY).input(matrices, map).input(pictures, ANY)
@@ -252,12 +260,12 @@ fn warp(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     })
 }
 
-fn cutdiff(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+fn patch(profile: patch::Profile, role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [n, h, w] = p.numbers(["n", "h", "w"])?;
     let parts = match role {
-        "mask" => Parts::new(cutdiff::Mask { size: [h, w] }, false),
-        "mask_vjp" => Parts::new(cutdiff::MaskVjp, false),
-        _ => return Err(no_role("cutdiff", role)),
+        "mask" => Parts::new(patch::Mask { profile, size: [h, w] }, false),
+        "mask_vjp" => Parts::new(patch::MaskVjp { profile }, false),
+        _ => return Err(no_role("a patch", role)),
     };
     let parts = parts.input([n, 4], Fill::PatchMatrix([h, w])).input([n, 2], Fill::Centre([h, w]));
     Ok(if role == "mask_vjp" { parts.input([n, 1, h, w], ANY) } else { parts })

@@ -9,9 +9,19 @@ use crate::ops::elementwise::Unary;
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
+/// What a sample outside the picture reads.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outside {
+    Zero,
+    /// The nearest place of the picture. Nothing is pulled back through it: it serves pictures that are data.
+    Nearest,
+}
+
 /// y = x resampled. Inputs: x `[N, C, H, W]`, matrix `[N, 6]`.
 #[derive(Clone, Debug)]
-pub struct Affine;
+pub struct Affine {
+    pub outside: Outside,
+}
 
 /// The cotangent of the matrix, as sums over the rows of the picture: `[N, 6, H]`. Inputs: x, matrix, cotangent of y.
 #[derive(Clone, Debug)]
@@ -41,6 +51,16 @@ impl Sample {
             dx,
             dy,
             slack: chain_bound(4, reach(&matrix[..3], middle_x).max(reach(&matrix[3..], middle_y))),
+        }
+    }
+
+    /// The place that is read in its stead when it lies outside a picture of `h` × `w`. Its slack remains an upper bound.
+    fn brought(self, outside: Outside, [h, w]: [usize; 2]) -> Self {
+        match outside {
+            Outside::Zero => self,
+            Outside::Nearest => {
+                Sample { xs: self.xs.clamp(0.0, (w - 1) as f64), ys: self.ys.clamp(0.0, (h - 1) as f64), ..self }
+            }
         }
     }
 
@@ -74,20 +94,28 @@ fn neighbourhood(plane: &[f64], size: [usize; 2], at: &Sample) -> f64 {
     (0..16).map(|k| pixel(plane, size, row + f64::from(k / 4), column + f64::from(k % 4)).abs()).fold(0.0, f64::max)
 }
 
+/// Shape of pictures resampled through the matrices.
+fn resampled(pictures: &Shape, matrices: &Shape) -> Result<Shape, String> {
+    let [n, ..] = pictures.images()?;
+    match matrices.matrix()? == [n, 6] {
+        true => Ok(pictures.clone()),
+        false => Err(format!("{n} pictures need matrices [{n}, 6], got {matrices:?}")),
+    }
+}
+
 impl Primitive for Affine {
     fn name(&self) -> &'static str {
         "warp/affine"
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let [n, ..] = inputs[0].images()?;
-        match inputs[1].matrix()? == [n, 6] {
-            true => Ok(inputs[0].clone()),
-            false => Err(format!("{n} pictures need matrices [{n}, 6], got {:?}", inputs[1])),
-        }
+        resampled(inputs[0], inputs[1])
     }
 
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        if self.outside == Outside::Nearest {
+            return vec![Cotangent::Missing; 2];
+        }
         let (x, matrix) = (at.inputs[0], at.inputs[1]);
         let ct_x = tape.push(AffineImageVjp, &[matrix, at.cotangent]);
         let rows = tape.push(AffineMatrixVjp, &[x, matrix, at.cotangent]);
@@ -101,7 +129,8 @@ impl Primitive for Affine {
         (0..output.count())
             .map(|index| {
                 let (plane, i, j) = (index / (h * w), index / w % h, index % w);
-                let sample = Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j);
+                let sample =
+                    Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j).brought(self.outside, [h, w]);
                 let picture = &inputs[0].data[plane * h * w..][..h * w];
                 sample
                     .corners()
@@ -117,7 +146,8 @@ impl Primitive for Affine {
         (0..output.count())
             .map(|index| {
                 let (plane, i, j) = (index / (h * w), index / w % h, index % w);
-                let sample = Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j);
+                let sample =
+                    Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j).brought(self.outside, [h, w]);
                 let largest = neighbourhood(&inputs[0].data[plane * h * w..][..h * w], [h, w], &sample);
                 // A bilinear picture's slope is at most twice its largest value, along each axis.
                 4.0 * sample.slack * largest + chain_bound(8, largest)
@@ -127,7 +157,10 @@ impl Primitive for Affine {
 
     fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
         let [n, c, h, w] = output.images().expect("checked when recorded");
-        pixel_grid(Kernel::new("warp/affine"), [n, c, h, w])
+        pixel_grid(
+            Kernel::new("warp/affine").constant("NEAREST", u32::from(self.outside == Outside::Nearest)),
+            [n, c, h, w],
+        )
     }
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
@@ -161,7 +194,7 @@ impl Primitive for AffineMatrixVjp {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let [n, _, h, _] = Affine.shape(&inputs[..2])?.images()?;
+        let [n, _, h, _] = resampled(inputs[0], inputs[1])?.images()?;
         match inputs[2] == inputs[0] {
             true => Ok([n, 6, h].into()),
             false => Err(format!("the cotangent {:?} has not the pictures' shape {:?}", inputs[2], inputs[0])),
@@ -229,7 +262,7 @@ impl Primitive for AffineImageVjp {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        Affine.shape(&[inputs[1], inputs[0]])
+        resampled(inputs[1], inputs[0])
     }
 
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
@@ -297,7 +330,20 @@ impl Tape {
     /// # Panics
     /// When the shapes do not fit.
     pub fn affine_warp(&mut self, x: Value, matrix: Value) -> Value {
-        self.push(Affine, &[x, matrix])
+        self.push(Affine { outside: Outside::Zero }, &[x, matrix])
+    }
+
+    /// Each picture of `x` `[N, C, H, W]` read at `offset` `[N, 2]` as (x, y) in pixels from its place; what lies outside is
+    /// continued by the nearest pixel. There is no gradient.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn translate(&mut self, x: Value, offset: Value) -> Value {
+        let [along_x, along_y] = [0, 1].map(|axis| self.slice(offset, 1, axis, 1));
+        let zero = self.scale(along_x, 0.0);
+        let one = self.offset(zero, 1.0);
+        let matrix = self.concat(1, &[one, zero, along_x, zero, one, along_y]);
+        self.push(Affine { outside: Outside::Nearest }, &[x, matrix])
     }
 
     /// Each picture of `x` `[N, C, H, W]` turned about its middle by `angle` `[N, 1]` in radians, counter-clockwise on the
