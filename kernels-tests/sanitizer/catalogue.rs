@@ -158,12 +158,16 @@ fn pool() -> Vec<Case> {
 fn patch() -> Vec<Case> {
     let matrix = || random([3, 4], 27, |u| 0.2 * u - 0.1);
     let centre = || random([3, 2], 28, |u| 2.0 + 6.0 * u);
+    // Unturned and centred on a pixel, where the box has its kinks.
+    let upright = || Tensor::new([1, 4], vec![0.2, 0.0, 0.0, 0.25]);
+    let middle = || Tensor::new([1, 2], vec![3.0, 2.0]);
     [Profile::Ellipse, Profile::Box]
         .into_iter()
         .flat_map(|profile| {
             [
                 case(Mask { profile, size: [7, 11] }, [matrix(), centre()]),
                 case(MaskVjp { profile }, [matrix(), centre(), signed([3, 1, 50, 7], 29)]),
+                case(MaskVjp { profile }, [upright(), middle(), signed([1, 1, 5, 7], 30)]),
             ]
         })
         .collect()
