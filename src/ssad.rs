@@ -380,11 +380,6 @@ impl<'a> Trainer<'a> {
         Ok(Trainer { config, split, states, step, warm_up, tuning, embedding, embedded, augmenting, augmented })
     }
 
-    /// The recorded step.
-    pub fn step(&self) -> &TrainingStep {
-        &self.step
-    }
-
     /// The tuning step, fed with the sets' first pictures and ready to run: what `profile` and `bench` measure.
     ///
     /// # Errors

@@ -330,9 +330,4 @@ impl Device {
     pub fn replace_shader(&self, name: &str, text: String) {
         self.replaced.lock().unwrap().insert(name.to_owned(), text);
     }
-
-    /// Number of pipelines compiled so far.
-    pub fn pipeline_count(&self) -> usize {
-        self.pipelines.lock().unwrap().len()
-    }
 }
