@@ -71,7 +71,7 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
     let config = workload.config(WARM_UP + arguments.steps);
     let split = pictures(workload)?;
-    let mut trainer = Trainer::new(&device, &config, &split, |_, _| {})?;
+    let mut trainer = Trainer::new(&device, &config, split.visible(), |_, _| {})?;
     let mut ends = Vec::new();
     trainer.train(0, &config.augmentation.starts()[0], |_| ends.push(begun.elapsed().as_secs_f64()))?;
     let steps = ends.windows(2).skip(WARM_UP - 1).map(|pair| 1e3 * (pair[1] - pair[0]));

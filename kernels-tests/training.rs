@@ -52,7 +52,7 @@ fn split(seed: u64) -> Split {
 }
 
 fn train(config: &Config, split: &Split) -> Trained {
-    let mut trainer = Trainer::new(&device(), config, split, |_, _| {}).unwrap();
+    let mut trainer = Trainer::new(&device(), config, split.visible(), |_, _| {}).unwrap();
     trainer.train(1, &config.augmentation.starts()[1], |_| {}).unwrap()
 }
 
@@ -85,7 +85,7 @@ fn two_runs_with_one_seed_are_byte_equal_and_two_seeds_are_not() {
 #[test]
 fn a_trainer_can_be_used_again_and_gives_the_same() {
     let (config, split) = (config(Rotation::default(), 5), split(5));
-    let mut trainer = Trainer::new(&device(), &config, &split, |_, _| {}).unwrap();
+    let mut trainer = Trainer::new(&device(), &config, split.visible(), |_, _| {}).unwrap();
     let start = &config.augmentation.starts()[0];
     let first = trainer.train(0, start, |_| {}).unwrap();
     trainer.train(2, &config.augmentation.starts()[2], |_| {}).unwrap();
@@ -98,7 +98,7 @@ fn slots_shared_or_not_give_the_same_bits() {
     let device = device();
     let run = |reuse: Reuse| {
         let recorded = TrainingStep::record(&config, [1, 12, 12]).unwrap();
-        let mut trainer = Trainer::with_reuse(&device, &config, &split, reuse, |_, _| {}).unwrap();
+        let mut trainer = Trainer::with_reuse(&device, &config, split.visible(), reuse, |_, _| {}).unwrap();
         let executor = trainer.tuning_step().unwrap();
         executor.run().unwrap();
         let figures = executor.fetch(recorded.figures).unwrap();
@@ -124,7 +124,7 @@ fn the_second_order_term_reaches_a() {
 fn divergence_is_an_error_that_names_start_and_step() {
     let config = Config { rate: f64::from(f32::MAX), ..config(Rotation::default(), 8) };
     let split = split(8);
-    let mut trainer = Trainer::new(&device(), &config, &split, |_, _| {}).unwrap();
+    let mut trainer = Trainer::new(&device(), &config, split.visible(), |_, _| {}).unwrap();
     let error = trainer.train(0, &config.augmentation.starts()[0], |_| {}).unwrap_err();
     assert!(matches!(error, TrainError::Diverged { start: 0, step: 1..=6, .. }), "{error}");
 }
@@ -133,7 +133,7 @@ fn divergence_is_an_error_that_names_start_and_step() {
 fn a_lost_device_is_an_error() {
     let (config, split) = (config(Rotation::default(), 9), split(9));
     let device = device();
-    let mut trainer = Trainer::new(&device, &config, &split, |_, _| {}).unwrap();
+    let mut trainer = Trainer::new(&device, &config, split.visible(), |_, _| {}).unwrap();
     let mut steps = 0;
     let error = trainer.train(0, &config.augmentation.starts()[0], |_| {
         steps += 1;
@@ -152,7 +152,7 @@ fn feeds_and_states_of_the_wrong_shape_are_refused() {
     let unbound = Executor::new(&device, recorded.tuning(&device, Reuse::On), &States::new(&device), |_, _| {});
     assert!(matches!(unbound, Err(GpuError::Unknown { kind: "state", .. })));
 
-    let mut trainer = Trainer::new(&device, &config, &split, |_, _| {}).unwrap();
+    let mut trainer = Trainer::new(&device, &config, split.visible(), |_, _| {}).unwrap();
     let executor = trainer.tuning_step().unwrap();
     assert!(matches!(executor.feed("x", &Tensor::scalar(1.0)), Err(GpuError::Shape { .. })));
     assert!(matches!(executor.feed("y", &Tensor::scalar(1.0)), Err(GpuError::Unknown { kind: "feed", .. })));
@@ -175,7 +175,7 @@ fn a_value_larger_than_the_device_takes_is_an_error_that_names_it() {
 fn a_batch_larger_than_its_set_is_refused() {
     let config = Config { batch: 100, ..config(Rotation::default(), 11) };
     let split = split(11);
-    let refused = Trainer::new(&device(), &config, &split, |_, _| {});
+    let refused = Trainer::new(&device(), &config, split.visible(), |_, _| {});
     assert!(matches!(refused, Err(TrainError::Data(_))));
 }
 

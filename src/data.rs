@@ -96,6 +96,58 @@ pub fn decode_sheet(bytes: &[u8], path: impl AsRef<Path>, tile: usize) -> Result
     Ok(Tensor::new([rows * columns, 1, tile, tile], tiles))
 }
 
+/// What is known of a picture. Only metrics and reports may look: training and tuning get [`Visible`] sets.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Truth {
+    /// Whether it is an anomaly; `None` where nobody said.
+    pub anomalous: Option<bool>,
+    /// `good`, the defect's or class's name, or empty where nobody said.
+    pub kind: String,
+    /// For each pixel, row by row, whether a defect covers it; `None` where there is no mask.
+    pub mask: Option<Vec<bool>>,
+}
+
+/// Pictures with what is known of each.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Set {
+    /// `[N, C, H, W]`, black 0 and white 1.
+    pub pictures: Tensor,
+    /// Where each comes from: its path below the dataset's root with `/` between the parts, or `6.png#17` for a tile.
+    pub names: Vec<String>,
+    pub truths: Vec<Truth>,
+}
+
+/// A detection task: the method's sets.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Task {
+    /// `mvtec`, `folder`, …: as it is called on the command line and in the results' folder.
+    pub dataset: String,
+    /// Such as `bottle-crack` or `6-9`; fit to name a folder.
+    pub category: String,
+    /// `D_trn`: normal pictures.
+    pub train: Set,
+    /// `D_val` of an inductive split, disjoint from `test`; `None` in a transductive one, where it is `test` unlabelled.
+    pub tune: Option<Set>,
+    /// What is scored.
+    pub test: Set,
+}
+
+/// The part of a task that training and tuning see: no labels, no masks, no names.
+#[derive(Clone, Copy, Debug)]
+pub struct Visible<'a> {
+    /// `D_trn`, `[N, C, H, W]`.
+    pub train: &'a Tensor,
+    /// `D_val`, `[M, C, H, W]`.
+    pub val: &'a Tensor,
+}
+
+impl Task {
+    /// The sets without their labels.
+    pub fn visible(&self) -> Visible<'_> {
+        Visible { train: &self.train.pictures, val: &self.tune.as_ref().unwrap_or(&self.test).pictures }
+    }
+}
+
 /// The two sets of a task. `D_trn` of the method is `train`, `D_val` is `val`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Split {
@@ -108,6 +160,11 @@ pub struct Split {
 }
 
 impl Split {
+    /// The sets without their labels.
+    pub fn visible(&self) -> Visible<'_> {
+        Visible { train: &self.train, val: &self.val }
+    }
+
     /// Draws a task of semantic classes from all pictures of a normal class `[_, C, H, W]` and of an anomalous one
     /// `[_, C, H, W]`: `train` and `val_normals` different normals, and `val_anomalies` anomalies. The draw depends on
     /// `seed` alone.

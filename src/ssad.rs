@@ -5,7 +5,7 @@
 //! through a look-ahead step of the detector.
 
 use crate::augment::{Augmentation, project};
-use crate::data::{Batches, DataError, Split};
+use crate::data::{Batches, DataError, Visible};
 use crate::gpu::{Device, Executor, GpuError, States};
 use crate::loss::{Alignment, bce_with_logits, total_distance_normalise};
 use crate::nn::{Adam, Detector, Statistics, update_statistics};
@@ -308,7 +308,7 @@ fn states_of_statistics(t: &mut Tape, config: &Config) -> Vec<[Value; 2]> {
 #[derive(Debug)]
 pub struct Trainer<'a> {
     config: &'a Config,
-    split: &'a Split,
+    pictures: Visible<'a>,
     states: States,
     step: TrainingStep,
     warm_up: Executor,
@@ -327,10 +327,10 @@ impl<'a> Trainer<'a> {
     pub fn new(
         device: &Device,
         config: &'a Config,
-        split: &'a Split,
+        pictures: Visible<'a>,
         on_pipeline: impl FnMut(usize, usize),
     ) -> Result<Self, TrainError> {
-        Self::with_reuse(device, config, split, Reuse::On, on_pipeline)
+        Self::with_reuse(device, config, pictures, Reuse::On, on_pipeline)
     }
 
     /// As [`new`](Trainer::new), with or without slots that values share.
@@ -340,14 +340,14 @@ impl<'a> Trainer<'a> {
     pub fn with_reuse(
         device: &Device,
         config: &'a Config,
-        split: &'a Split,
+        pictures: Visible<'a>,
         reuse: Reuse,
         mut on_pipeline: impl FnMut(usize, usize),
     ) -> Result<Self, TrainError> {
-        let [_, c, h, w] = split.train.shape().images().expect("a split holds pictures");
+        let [_, c, h, w] = pictures.train.shape().images().expect("a batch of pictures");
         // A batch larger than its set is refused before anything is compiled.
-        Batches::new(split.train.shape()[0], config.batch, config.seed, 0)?;
-        Batches::new(split.val.shape()[0], config.batch_val, config.seed, 0)?;
+        Batches::new(pictures.train.shape()[0], config.batch, config.seed, 0)?;
+        Batches::new(pictures.val.shape()[0], config.batch_val, config.seed, 0)?;
         let step = TrainingStep::record(config, [c, h, w])?;
 
         let mut states = States::new(device);
@@ -377,7 +377,7 @@ impl<'a> Trainer<'a> {
         let augmented = config.augmentation.apply(&mut tape, x, a, key);
         let plan = Plan::new(&tape, &[augmented], &[], device.class(), Reuse::On);
         let augmenting = Executor::new(device, plan, &states, |_, _| {})?;
-        Ok(Trainer { config, split, states, step, warm_up, tuning, embedding, embedded, augmenting, augmented })
+        Ok(Trainer { config, pictures, states, step, warm_up, tuning, embedding, embedded, augmenting, augmented })
     }
 
     /// The tuning step, fed with the sets' first pictures and ready to run: what `profile` and `bench` measure.
@@ -385,7 +385,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When the device fails.
     pub fn tuning_step(&mut self) -> Result<&mut Executor, GpuError> {
-        let [x, x_val] = [(&self.split.train, self.config.batch), (&self.split.val, self.config.batch_val)]
+        let [x, x_val] = [(self.pictures.train, self.config.batch), (self.pictures.val, self.config.batch_val)]
             .map(|(set, batch)| set.gather_rows(&(0..batch).collect::<Vec<_>>()));
         feed_detector(&mut self.tuning, self.config, &x, self.config.seed, 1)?;
         feed_tuning(&mut self.tuning, self.config, &x_val, 1)?;
@@ -407,14 +407,14 @@ impl<'a> Trainer<'a> {
             self.states.set(&name, &tensor)?;
         }
         let seed = run_seed(config.seed, index);
-        let mut batches = Batches::new(self.split.train.shape()[0], config.batch, seed, stream::BATCHES)?;
-        let mut batches_val = Batches::new(self.split.val.shape()[0], config.batch_val, seed, stream::BATCHES_VAL)?;
+        let mut batches = Batches::new(self.pictures.train.shape()[0], config.batch, seed, stream::BATCHES)?;
+        let mut batches_val = Batches::new(self.pictures.val.shape()[0], config.batch_val, seed, stream::BATCHES_VAL)?;
         for step in 1..=config.steps {
             let tunes = step > config.warm_up;
             let executor = if tunes { &mut self.tuning } else { &mut self.warm_up };
-            feed_detector(executor, config, &self.split.train.gather_rows(batches.next()), seed, step)?;
+            feed_detector(executor, config, &self.pictures.train.gather_rows(batches.next()), seed, step)?;
             if tunes {
-                let x_val = self.split.val.gather_rows(batches_val.next());
+                let x_val = self.pictures.val.gather_rows(batches_val.next());
                 feed_tuning(executor, config, &x_val, step - config.warm_up)?;
             }
             executor.run()?;
@@ -441,8 +441,8 @@ impl<'a> Trainer<'a> {
 
     /// Scores the unlabelled pictures with the states as they are.
     fn assess(&mut self, index: usize, start: &[f32]) -> Result<Trained, TrainError> {
-        let [z_trn, _] = self.embed(&self.split.train)?;
-        let [z_val, logits] = self.embed(&self.split.val)?;
+        let [z_trn, _] = self.embed(self.pictures.train)?;
+        let [z_val, logits] = self.embed(self.pictures.val)?;
         let features = self.config.detector.features();
         let fit = LedoitWolf::fit(&z_trn, features).map_err(|source| TrainError::Score { start: index, source })?;
         let scores = fit.score(&z_val);
@@ -483,7 +483,7 @@ impl<'a> Trainer<'a> {
     /// When the device fails.
     pub fn augment(&mut self, a: &[f32]) -> Result<Tensor, GpuError> {
         let rows: Vec<usize> = (0..self.config.batch).collect();
-        self.augmenting.feed("x", &self.split.train.gather_rows(&rows))?;
+        self.augmenting.feed("x", &self.pictures.train.gather_rows(&rows))?;
         self.augmenting.feed("key", &random::key(self.config.seed, 0))?;
         self.augmenting.feed("a", &Tensor::new([a.len()], a.to_vec()))?;
         self.augmenting.run()?;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use stssad::augment::Rotation;
-use stssad::data::{DataError, Split, decode_sheet};
+use stssad::data::{DataError, Split, Visible, decode_sheet};
 use stssad::gpu::Device;
 use stssad::loss::Alignment;
 use stssad::nn::Detector;
@@ -83,7 +83,7 @@ impl Demo {
             split.val.shape()[0]
         );
 
-        let mut trainer = prepare(&device, &config, &split)?;
+        let mut trainer = prepare(&device, &config, split.visible())?;
         if self.print_plan {
             print!("{}", trainer.tuning_step()?.plan());
             return Ok(ExitCode::SUCCESS);
@@ -159,9 +159,9 @@ impl Demo {
 }
 
 /// Builds the pipelines under a progress bar; some drivers take seconds.
-pub fn prepare<'a>(device: &Device, config: &'a Config, split: &'a Split) -> anyhow::Result<Trainer<'a>> {
+pub fn prepare<'a>(device: &Device, config: &'a Config, pictures: Visible<'a>) -> anyhow::Result<Trainer<'a>> {
     let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
-    let trainer = Trainer::new(device, config, split, |done, of| {
+    let trainer = Trainer::new(device, config, pictures, |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
     })?;

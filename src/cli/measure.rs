@@ -53,7 +53,7 @@ impl Bench {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
         let (config, split) = (demo::config(Order::Second, 0), demo::split(0)?);
-        let mut trainer = demo::prepare(&device, &config, &split)?;
+        let mut trainer = demo::prepare(&device, &config, split.visible())?;
         let plan = trainer.tuning_step()?.plan().clone();
         let report = bench::run(&device, &self.options, &plan, announce)?;
         print!("{report}");
@@ -65,7 +65,7 @@ impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
         let (config, split) = (demo::config(Order::Second, 0), demo::split(0)?);
-        let mut trainer = demo::prepare(&device, &config, &split)?;
+        let mut trainer = demo::prepare(&device, &config, split.visible())?;
         print(&profile::run(&device, &self.options, trainer.tuning_step()?, announce)?, self.json)
     }
 }
