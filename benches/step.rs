@@ -12,7 +12,7 @@ use stssad::data::Split;
 use stssad::gpu::{Choice, Device};
 use stssad::measure::{Measure, Origin};
 use stssad::philox::Stream;
-use stssad::ssad::Trainer;
+use stssad::train::Trainer;
 use stssad::tensor::Tensor;
 use workloads::{WORKLOADS, Workload, record};
 
@@ -73,9 +73,9 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let split = pictures(workload)?;
     let mut trainer = Trainer::new(&device, &config, split.visible(), |_, _| {})?;
     let mut ends = Vec::new();
-    trainer.train(0, &config.augmentation.starts()[0], |_| ends.push(begun.elapsed().as_secs_f64()))?;
+    trainer.train(0, |_| ends.push(begun.elapsed().as_secs_f64()))?;
     let steps = ends.windows(2).skip(WARM_UP - 1).map(|pair| 1e3 * (pair[1] - pair[0]));
-    let executor = trainer.tuning_step()?;
+    let executor = trainer.full_step()?;
     let pass = executor.time_pass(device.clock())?;
     let plan = executor.plan();
     Ok(Row {

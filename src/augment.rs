@@ -56,6 +56,9 @@ pub trait Augmentation: fmt::Debug {
     /// Smallest and largest raw coordinates; infinite where there is no bound.
     fn bounds(&self) -> [Vec<f32>; 2];
 
+    /// Smallest and largest raw coordinates that the random baselines draw from, uniformly.
+    fn prior(&self) -> [Vec<f32>; 2];
+
     /// Adam's rate in raw coordinates.
     fn rate(&self) -> f64;
 
@@ -107,6 +110,10 @@ impl Augmentation for Rotation {
 
     fn bounds(&self) -> [Vec<f32>; 2] {
         [vec![f32::NEG_INFINITY], vec![f32::INFINITY]]
+    }
+
+    fn prior(&self) -> [Vec<f32>; 2] {
+        [vec![0.0], vec![std::f32::consts::TAU]]
     }
 
     fn rate(&self) -> f64 {
@@ -292,6 +299,10 @@ impl<P: Patched> Augmentation for P {
         let [area, aspect] = [[1e-4f32, 0.6], [1.0 / 6.0, 6.0]];
         let bound = |end: usize, unbounded: f32| vec![area[end].ln(), aspect[end].ln(), unbounded];
         [bound(0, f32::NEG_INFINITY), bound(1, f32::INFINITY)]
+    }
+
+    fn prior(&self) -> [Vec<f32>; 2] {
+        [vec![0.01f32.ln(), -3f32.ln(), 0.0], vec![0.3f32.ln(), 3f32.ln(), std::f32::consts::PI]]
     }
 
     fn rate(&self) -> f64 {

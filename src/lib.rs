@@ -15,20 +15,23 @@
 //! Imports point one way, and only `gpu` knows wgpu:
 //!
 //! ```text
-//! tensor ← tape ← ops ← {nn, augment, loss} ← ssad ← command line
-//!               ↖ reference, plan ← gpu ← {check, profile, bench, peak, ssad}
+//! tensor ← tape ← ops ← {nn, augment, loss} ← {ssad, method} ← train ← run ← command line
+//!               ↖ reference, plan ← gpu ← {check, profile, bench, peak, train}
 //! ```
 //!
 //! [`mod@reference`] evaluates a tape in f64, and [`check`] holds every kernel and every backward rule against it.
 
+pub mod archive;
 pub mod augment;
 pub mod bench;
 pub mod check;
+pub mod checkpoint;
 pub mod data;
 pub mod gpu;
 pub mod kernel;
 pub mod loss;
 pub mod measure;
+pub mod method;
 pub mod nn;
 pub mod ops;
 pub mod peak;
@@ -38,10 +41,12 @@ pub mod profile;
 pub mod reference;
 pub mod report;
 pub mod score;
+pub mod scorer;
 pub mod shaders;
 pub mod ssad;
 pub mod tape;
 pub mod tensor;
+pub mod train;
 
 /// The README's example is a test.
 #[cfg(doctest)]

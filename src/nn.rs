@@ -1,5 +1,9 @@
 //! The detector: a convolutional encoder and an MLP head, from tape methods only.
 
+mod autoencoder;
+
+pub use autoencoder::AutoEncoder;
+
 use crate::ops::elementwise::{Binary, Unary};
 use crate::philox::Stream;
 use crate::tape::{Tape, Value};

@@ -17,7 +17,7 @@ pub enum ScoreError {
 /// The Mahalanobis distance to a cloud of rows, under the covariance estimate of Ledoit and Wolf, "A well-conditioned
 /// estimator for large-dimensional covariance matrices" (2004): the sample covariance drawn towards a multiple of the
 /// identity, by the share that minimises the expected squared error.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct LedoitWolf {
     mean: Vec<f64>,
     /// L of covariance = L·Lᵀ, `[features, features]` row-major; only the lower triangle means anything.
@@ -94,26 +94,62 @@ impl LedoitWolf {
         self.shrinkage
     }
 
+    /// Mean `[features]` and root `[features, features]`, row-major: what [`from_parts`](LedoitWolf::from_parts) takes.
+    pub fn parts(&self) -> (&[f64], &[f64]) {
+        (&self.mean, &self.root)
+    }
+
+    /// The estimate that [`parts`](LedoitWolf::parts) and [`shrinkage`](LedoitWolf::shrinkage) came from; `None` when the
+    /// sizes do not fit, or a number is not finite or cannot be divided by.
+    pub fn from_parts(mean: Vec<f64>, root: Vec<f64>, shrinkage: f64) -> Option<Self> {
+        let features = mean.len();
+        let fits = features > 0 && root.len() == features * features;
+        let finite = mean.iter().chain(&root).chain([&shrinkage]).all(|value| value.is_finite());
+        let invertible = fits && (0..features).all(|i| root[i * features + i] > 0.0);
+        (invertible && finite).then_some(LedoitWolf { mean, root, shrinkage })
+    }
+
     /// The distance of each of `rows`, `[M, features]` row-major: M scores, in standard deviations. A row that is not
     /// finite has a score that is not.
     ///
     /// # Panics
     /// When `rows` is no whole number of rows.
     pub fn score(&self, rows: &[f64]) -> Vec<f64> {
+        // vᵀ(L·Lᵀ)⁻¹v = ‖L⁻¹v‖².
+        self.whitened(rows).map(|row| row.iter().map(|value| value * value).sum::<f64>().sqrt()).collect()
+    }
+
+    /// ∂ score / ∂ row of each of `rows`, `[M, features]` row-major: (L·Lᵀ)⁻¹v / score, and 0 at the mean.
+    ///
+    /// # Panics
+    /// When `rows` is no whole number of rows.
+    pub fn gradient(&self, rows: &[f64]) -> Vec<f64> {
+        let features = self.mean.len();
+        let gradient = |mut solved: Vec<f64>| {
+            let score = solved.iter().map(|value| value * value).sum::<f64>().sqrt();
+            // Lᵀ by backward substitution.
+            for i in (0..features).rev() {
+                let known: f64 = (i + 1..features).map(|j| self.root[j * features + i] * solved[j]).sum();
+                solved[i] = (solved[i] - known) / self.root[i * features + i];
+            }
+            solved.into_iter().map(move |value| if score > 0.0 { value / score } else { 0.0 })
+        };
+        self.whitened(rows).flat_map(gradient).collect()
+    }
+
+    /// L⁻¹ · (row − mean) of each row, by forward substitution.
+    fn whitened<'a>(&'a self, rows: &'a [f64]) -> impl Iterator<Item = Vec<f64>> + 'a {
         let features = self.mean.len();
         assert!(rows.len().is_multiple_of(features), "{} numbers are no rows of {features} features", rows.len());
-        // vᵀ(L·Lᵀ)⁻¹v = ‖L⁻¹v‖², by forward substitution.
-        let mut solved = vec![0.0; features];
-        rows.chunks_exact(features)
-            .map(|row| {
-                for i in 0..features {
-                    let line = &self.root[i * features..=i * features + i];
-                    let known: f64 = line.iter().zip(&solved[..i]).map(|(factor, value)| factor * value).sum();
-                    solved[i] = (row[i] - self.mean[i] - known) / line[i];
-                }
-                solved.iter().map(|value| value * value).sum::<f64>().sqrt()
-            })
-            .collect()
+        rows.chunks_exact(features).map(move |row| {
+            let mut solved = vec![0.0; features];
+            for i in 0..features {
+                let line = &self.root[i * features..=i * features + i];
+                let known: f64 = line.iter().zip(&solved[..i]).map(|(factor, value)| factor * value).sum();
+                solved[i] = (row[i] - self.mean[i] - known) / line[i];
+            }
+            solved
+        })
     }
 }
 
@@ -205,6 +241,32 @@ mod tests {
         let fitted = LedoitWolf::fit(&[-3.0, -1.0, 1.0, 3.0], 1).unwrap();
         assert_eq!(fitted.shrinkage(), 0.0);
         close(&fitted.score(&[5.0, 0.0]), &[5f64.sqrt(), 0.0], 1e-14);
+    }
+
+    #[test]
+    fn the_gradient_is_the_slope_of_the_score() {
+        let fitted = LedoitWolf::fit(&[2., 0., 1., -2., 1., 3., 0., 1., 0.5, 0., -1., 2.], 3).unwrap();
+        let (row, step) = ([1.0, 0.3, -0.7], 1e-6);
+        let slopes: Vec<f64> = (0..3)
+            .map(|i| {
+                let at = |by: f64| std::array::from_fn(|j| row[j] + if i == j { by } else { 0.0 });
+                let [up, down]: [[f64; 3]; 2] = [at(step), at(-step)];
+                (fitted.score(&up)[0] - fitted.score(&down)[0]) / (2.0 * step)
+            })
+            .collect();
+        close(&fitted.gradient(&row), &slopes, 1e-7);
+        assert_eq!(fitted.gradient(fitted.parts().0), [0.0; 3]);
+    }
+
+    #[test]
+    fn parts_that_are_no_estimate_are_refused() {
+        let (mean, root) = (vec![0.0, 1.0], vec![1.0, 0.0, 0.5, 2.0]);
+        let whole = LedoitWolf::from_parts(mean.clone(), root.clone(), 0.1).unwrap();
+        close(&whole.score(&[0.0, 5.0]), &[2.0], 1e-14);
+        assert!(LedoitWolf::from_parts(mean.clone(), vec![1.0; 3], 0.1).is_none());
+        assert!(LedoitWolf::from_parts(mean.clone(), vec![1.0, 0.0, 0.5, f64::NAN], 0.1).is_none());
+        assert!(LedoitWolf::from_parts(mean, vec![1.0, 0.0, 0.5, 0.0], 0.1).is_none());
+        assert!(LedoitWolf::from_parts(Vec::new(), Vec::new(), 0.0).is_none());
     }
 
     /// Rows (±2, 0), (0, ±1) have S = diag(2, ½), μ = 5/4, d² = 9/16, b² = (34/4 − 17/4) / 8 = 17/32, ρ = 17/18.

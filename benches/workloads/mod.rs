@@ -5,10 +5,9 @@ use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
-use stssad::augment::Rotation;
-use stssad::loss::Alignment;
+use stssad::augment::{Augmentation, Rotation};
 use stssad::nn::Detector;
-use stssad::ssad::{Config, Order};
+use stssad::train::Config;
 
 /// A training step of a stated size.
 pub struct Workload {
@@ -33,19 +32,10 @@ pub const WORKLOADS: &[Workload] = &[Workload {
 impl Workload {
     /// A run of `steps` steps, all of which tune.
     pub fn config(&self, steps: usize) -> Config {
-        Config {
-            detector: (self.detector)(),
-            augmentation: Box::new(Rotation::default()),
-            alignment: Alignment::DiagonalW2 { mass: 0.5 },
-            order: Order::Second,
-            steps,
-            warm_up: 0,
-            batch: self.batch,
-            batch_val: self.batch_val,
-            rate: 1e-3,
-            look_ahead: 0.01,
-            seed: 0,
-        }
+        let augmentation = Box::new(Rotation::default());
+        let starts = vec![augmentation.starts()[0].clone()];
+        let (batch, batch_val) = (self.batch, self.batch_val);
+        Config { starts, steps, warm_up: 0, batch, batch_val, ..Config::new((self.detector)(), augmentation) }
     }
 }
 

@@ -9,10 +9,9 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ResourceBinding, ShaderStage};
 use stssad::augment::Rotation;
 use stssad::kernel::{DeviceClass, Kernel};
-use stssad::loss::Alignment;
 use stssad::nn::Detector;
 use stssad::shaders::specialise;
-use stssad::ssad::{Config, Order, TrainingStep};
+use stssad::train::{Config, TrainingStep};
 use stssad::tensor::Shape;
 
 use crate::catalogue;
@@ -149,19 +148,7 @@ fn key(kernel: &Kernel) -> String {
 
 /// The demo's training step and all cases, on both classes of devices.
 fn specialisations() -> BTreeMap<String, Kernel> {
-    let config = Config {
-        detector: Detector::small(1),
-        augmentation: Box::new(Rotation::default()),
-        alignment: Alignment::DiagonalW2 { mass: 0.5 },
-        order: Order::Second,
-        steps: 1,
-        warm_up: 0,
-        batch: 48,
-        batch_val: 96,
-        rate: 1e-3,
-        look_ahead: 0.01,
-        seed: 0,
-    };
+    let config = Config::new(Detector::small(1), Box::new(Rotation::default()));
     let step = TrainingStep::record(&config, [1, 28, 28]).expect("the demo's step has all its gradients");
     let mut kernels = Vec::new();
     for class in [DeviceClass::Gpu, DeviceClass::Cpu] {

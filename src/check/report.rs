@@ -15,9 +15,10 @@ use crate::augment::{Augmentation, CutDiff, Rotation};
 use crate::gpu::{AdapterSummary, Device, GpuError};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::loss::Alignment;
+use crate::method::Network;
 use crate::nn::{Detector, Stage};
 use crate::ops::random;
-use crate::ssad::{Config, Order, TrainingStep, initial_states};
+use crate::train::{Config, TrainingStep, initial_states};
 use crate::tensor::Tensor;
 
 /// Elements up to which a rule is checked: each check evaluates the definition some twenty times.
@@ -194,8 +195,9 @@ fn training_step(device: &Device, augmentation: &str, class: DeviceClass, seed: 
         "rotation" => small_step(Box::new(Rotation::default()), Alignment::MeanDistance, seed),
         _ => small_step(Box::new(CutDiff), Alignment::DiagonalW2 { mass: 0.5 }, seed),
     }?;
-    let carries = [&step.detector_carries[..], &step.tuning_carries[..]].concat();
-    let fetches = [&[step.figures, step.step.g_a], &step.step.g[..]].concat();
+    let tuning = step.tuning.as_ref().expect("ST-SSAD tunes");
+    let carries = [&step.carries[..], &tuning.carries[..]].concat();
+    let fetches = [&[tuning.figures, tuning.g_a], &step.g[..]].concat();
     let report = check_step(device, &step.tape, &fetches, &carries, &sources, class)
         .map_err(|error: GpuError| error.to_string())?;
     match (report.first_bad, report.planner) {
@@ -212,23 +214,13 @@ fn small_step(
     seed: u64,
 ) -> Result<(TrainingStep, HashMap<String, Tensor>), String> {
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
-    let start = augmentation.starts()[0].clone();
-    let config = Config {
-        detector: Detector { input_channels: 1, stages, head: 8 },
-        augmentation,
-        alignment,
-        order: Order::Second,
-        steps: 1,
-        warm_up: 0,
-        batch: 3,
-        batch_val: 4,
-        rate: 0.01,
-        look_ahead: 0.1,
-        seed,
-    };
+    let detector = Detector { input_channels: 1, stages, head: 8 };
+    let config =
+        Config { alignment, batch: 3, batch_val: 4, look_ahead: 0.1, seed, ..Config::new(detector, augmentation) };
     let [c, h, w] = [1, 12, 11];
     let step = TrainingStep::record(&config, [c, h, w]).map_err(|error| error.to_string())?;
-    let mut sources: HashMap<String, Tensor> = initial_states(&config, 0, &start).into_iter().collect();
+    let network = Network::new(config.method, &config.detector, [c, h, w]);
+    let mut sources: HashMap<String, Tensor> = initial_states(&config, &network, 0).into_iter().collect();
     let mut draws = Draws::new(seed, u32::MAX);
     let mut pictures =
         |n: usize| Tensor::new([n, c, h, w], (0..n * c * h * w).map(|_| draws.uniform(0.0, 1.0) as f32).collect());

@@ -1,0 +1,247 @@
+//! Everything that a run follows from, as a TOML file holds it and the command line's flags override it.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::augment::{self, Augmentation};
+use crate::data::{Loading, Source};
+use crate::loss::Alignment;
+use crate::method::{Method, random_starts};
+use crate::nn::Detector;
+use crate::ssad::Order;
+use crate::train::Config;
+
+/// A run's configuration. Every key has a default; `stssad train --print-config` shows them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct RunConfig {
+    /// All random draws follow from it: splits, initial weights, batches, places.
+    pub seed: u64,
+    pub method: Method,
+    /// By name, two joined by `+`; see [`augment::NAMES`].
+    pub augmentation: String,
+    pub encoder: Encoder,
+    pub data: Source,
+    pub pictures: Loading,
+    pub training: Training,
+}
+
+/// Which encoder embeds the pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encoder {
+    /// `small` up to 64 pixels, `resnet18` above.
+    #[default]
+    Auto,
+    /// Three convolutions.
+    Small,
+    /// ResNet-18 from scratch; up to 64 pixels without its first reductions.
+    Resnet18,
+}
+
+/// How a detector is trained and tuned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Training {
+    /// By name; see [`Alignment::NAMES`].
+    pub alignment: String,
+    /// The share of anomalies that the alignment loss supposes among the unlabelled pictures.
+    pub mass: f64,
+    /// Whether embeddings are brought to unit total distance before they are aligned; `false` is an ablation.
+    pub normalise: bool,
+    /// Of the hyper-gradient: 1 leaves out the second-order term, an ablation.
+    pub order: u8,
+    /// How many of the augmentation's starts are tried, or how many draws `random-static` makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starts: Option<usize>,
+    /// Steps of each start.
+    pub steps: usize,
+    /// The first of them, which leave the augmentation as it is.
+    pub warm_up: usize,
+    /// Normal pictures in a batch; no more than there are.
+    pub batch: usize,
+    /// Unlabelled pictures in a batch; no more than there are.
+    pub batch_val: usize,
+    /// Adam's rate for the detector.
+    pub rate: f64,
+    /// The look-ahead step.
+    pub look_ahead: f32,
+    /// Steps from one checkpoint to the next.
+    pub checkpoint_every: usize,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        RunConfig {
+            seed: 0,
+            method: Method::StSsad,
+            augmentation: "cutdiff".into(),
+            encoder: Encoder::Auto,
+            data: Source::default(),
+            pictures: Loading::default(),
+            training: Training::default(),
+        }
+    }
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Training {
+            alignment: "diagonal-w2".into(),
+            mass: 0.5,
+            normalise: true,
+            order: 2,
+            starts: None,
+            steps: 180,
+            warm_up: 40,
+            batch: 32,
+            batch_val: 64,
+            rate: 1e-3,
+            look_ahead: 0.01,
+            checkpoint_every: 50,
+        }
+    }
+}
+
+/// A configuration that no run can follow.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The text is no TOML, or has keys or values that are not known.
+    #[error("the configuration cannot be read: {0}")]
+    Malformed(#[from] toml::de::Error),
+    #[error("there is no {what} `{found}`: choose one of {known}")]
+    Unknown { what: &'static str, found: String, known: String },
+    #[error("{key} is {found}: it must be {expected}")]
+    Range { key: &'static str, found: String, expected: &'static str },
+}
+
+impl RunConfig {
+    /// Reads TOML; keys that are left out have their defaults.
+    ///
+    /// # Errors
+    /// When the text is no TOML, or a key or value is not known.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// As TOML, every key written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is plain text and numbers")
+    }
+
+    /// The augmentation, by its name.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn augmentation(&self) -> Result<Box<dyn Augmentation>, ConfigError> {
+        augment::by_name(&self.augmentation).ok_or_else(|| ConfigError::Unknown {
+            what: "augmentation",
+            found: self.augmentation.clone(),
+            known: format!("{}, or two joined by `+`", augment::NAMES.join(", ")),
+        })
+    }
+
+    /// The training of pictures `[C, H, W]`, of which there are `normals` to train on and `unlabelled` to tune on.
+    ///
+    /// # Errors
+    /// When a name is not known or a number out of range.
+    pub fn training(&self, [c, h, w]: [usize; 3], normals: usize, unlabelled: usize) -> Result<Config, ConfigError> {
+        let Training { alignment, mass, steps, warm_up, rate, look_ahead, .. } = &self.training;
+        let check = |key, found: &dyn ToString, expected, holds: bool| match holds {
+            true => Ok(()),
+            false => Err(ConfigError::Range { key, found: found.to_string(), expected }),
+        };
+        check("mass", mass, "between 0 and 1, both excluded", *mass > 0.0 && *mass < 1.0)?;
+        check("order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
+        check("steps", steps, "at least 1", *steps > 0)?;
+        check("warm-up", warm_up, "no more than steps", warm_up <= steps)?;
+        check("rate", rate, "a positive number", *rate > 0.0 && rate.is_finite())?;
+        check("look-ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
+        check("batch", &self.training.batch, "at least 2", self.training.batch >= 2)?;
+        check("batch-val", &self.training.batch_val, "at least 2", self.training.batch_val >= 2)?;
+        check("checkpoint-every", &self.training.checkpoint_every, "at least 1", self.training.checkpoint_every > 0)?;
+        check("starts", &0, "at least 1", self.training.starts != Some(0))?;
+        let alignment = Alignment::by_name(alignment, *mass).ok_or_else(|| ConfigError::Unknown {
+            what: "alignment loss",
+            found: alignment.clone(),
+            known: Alignment::NAMES.join(", "),
+        })?;
+        let augmentation = self.augmentation()?;
+        let starts = match self.method {
+            Method::StSsad => {
+                let starts = augmentation.starts();
+                let count = self.training.starts.unwrap_or(starts.len()).min(starts.len());
+                starts[..count].to_vec()
+            }
+            Method::RandomStatic => {
+                random_starts(augmentation.as_ref(), self.training.starts.unwrap_or(1), self.seed)
+            }
+            Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd => vec![Vec::new()],
+        };
+        let detector = match self.encoder {
+            Encoder::Resnet18 => Detector::resnet18([c, h, w]),
+            Encoder::Auto if h.max(w) > 64 => Detector::resnet18([c, h, w]),
+            Encoder::Auto | Encoder::Small => Detector::small(c),
+        };
+        Ok(Config {
+            method: self.method,
+            detector,
+            augmentation,
+            starts,
+            alignment,
+            normalise: self.training.normalise,
+            order: if self.training.order == 1 { Order::First } else { Order::Second },
+            steps: *steps,
+            warm_up: *warm_up,
+            batch: self.training.batch.min(normals),
+            batch_val: self.training.batch_val.min(unlabelled),
+            rate: *rate,
+            look_ahead: *look_ahead,
+            seed: self.seed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_configuration_is_the_configuration() {
+        let config = RunConfig { seed: 7, method: Method::DeepSvdd, ..RunConfig::default() };
+        assert_eq!(RunConfig::parse(&config.to_toml()).unwrap(), config);
+        assert_eq!(RunConfig::parse("").unwrap(), RunConfig::default());
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_what_is() {
+        let message = |text: &str| {
+            let config = RunConfig::parse(text);
+            config.and_then(|config| config.training([1, 32, 32], 100, 100).map(drop)).unwrap_err().to_string()
+        };
+        assert!(message("sed = 1").contains("unknown field `sed`"), "{}", message("sed = 1"));
+        assert!(message("augmentation = 'blur'").contains("there is no augmentation `blur`: choose one of rotation"));
+        assert!(message("[training]\nalignment = 'kl'").contains("there is no alignment loss `kl`"));
+        assert!(message("[training]\nmass = 1.0").contains("mass is 1: it must be between 0 and 1"));
+        assert!(message("[training]\nmass = nan").contains("mass is NaN"));
+        assert!(message("[training]\nrate = nan").contains("rate is NaN"));
+        assert!(message("[training]\nwarm-up = 181").contains("no more than steps"));
+    }
+
+    #[test]
+    fn batches_are_no_larger_than_their_sets() {
+        let config = RunConfig::default().training([1, 32, 32], 20, 30).unwrap();
+        assert_eq!((config.batch, config.batch_val), (20, 30));
+    }
+
+    #[test]
+    fn random_starts_follow_the_seed() {
+        let starts = |seed| {
+            let config = RunConfig { seed, method: Method::RandomStatic, ..RunConfig::default() };
+            config.training([1, 32, 32], 100, 100).unwrap().starts
+        };
+        assert_eq!(starts(1), starts(1));
+        assert_ne!(starts(1), starts(2));
+        assert_eq!(starts(1).len(), 1);
+    }
+}

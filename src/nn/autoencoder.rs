@@ -1,0 +1,96 @@
+//! A convolutional auto-encoder, the reconstruction baseline.
+
+use crate::ops::conv2d::{Conv2d, Geometry, Role};
+use crate::ops::elementwise::Unary;
+use crate::philox::Stream;
+use crate::tape::{Tape, Value};
+use crate::tensor::Tensor;
+
+/// Length of the code.
+const LATENT: usize = 32;
+/// A stage halves the picture until neither side is longer.
+const SMALLEST: usize = 8;
+const FIRST_CHANNELS: usize = 16;
+const MOST_CHANNELS: usize = 64;
+
+/// Convolutions of stride 2 down to at most 8 × 8 pixels, a code of 32 numbers, and the same way back by transposed
+/// convolutions. No batch norm: a reconstruction should not depend on the batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AutoEncoder {
+    /// Extents `[C, H, W]` from the picture to the last stage.
+    stages: Vec<[usize; 3]>,
+}
+
+impl AutoEncoder {
+    /// For pictures `[C, H, W]`.
+    pub fn new(picture: [usize; 3]) -> Self {
+        let mut stages = vec![picture];
+        let (mut channels, mut last) = (FIRST_CHANNELS, picture);
+        while last[1].max(last[2]) > SMALLEST {
+            last = [channels, last[1].div_ceil(2), last[2].div_ceil(2)];
+            channels = (2 * channels).min(MOST_CHANNELS);
+            stages.push(last);
+        }
+        AutoEncoder { stages }
+    }
+
+    /// Length of the code.
+    pub fn latent(&self) -> usize {
+        LATENT
+    }
+
+    /// Names and initial values of the parameters, in the order that [`forward`](AutoEncoder::forward) takes them: kernels
+    /// and weights normal with variance 2 / fan-in, biases 0.
+    pub fn parameters(&self, stream: &mut Stream) -> Vec<(String, Tensor)> {
+        let mut parameters = Vec::new();
+        let mut layer = |name: String, shape: &[usize], fan_in: usize, bias: &[usize]| {
+            let deviation = (2.0 / fan_in as f64).sqrt();
+            let values = (0..shape.iter().product()).map(|_| (deviation * stream.normal()) as f32).collect();
+            parameters.push((format!("{name}.weight"), Tensor::new(shape, values)));
+            parameters.push((format!("{name}.bias"), Tensor::full(bias, 0.0)));
+        };
+        for (index, pair) in self.stages.windows(2).enumerate() {
+            let [from, to] = [pair[0][0], pair[1][0]];
+            layer(format!("encoder.{index}"), &[to, from, 3, 3], 9 * from, &[1, to, 1, 1]);
+        }
+        let flat: usize = self.stages.last().expect("the picture at least").iter().product();
+        layer("code".into(), &[flat, LATENT], flat, &[1, LATENT]);
+        layer("decode".into(), &[LATENT, flat], LATENT, &[1, flat]);
+        for (index, pair) in self.stages.windows(2).enumerate().rev() {
+            let [to, from] = [pair[0][0], pair[1][0]];
+            // At stride 2 a pixel gets 9 / 4 taps of each channel.
+            layer(format!("decoder.{index}"), &[from, to, 3, 3], 9 * from / 4, &[1, to, 1, 1]);
+        }
+        parameters
+    }
+
+    /// Codes `[N, 32]` and reconstructions `[N, C, H, W]` of `x` `[N, C, H, W]`.
+    pub fn forward(&self, t: &mut Tape, theta: &[Value], x: Value) -> (Value, Value) {
+        let mut parameters = theta.iter().copied();
+        let mut next = || parameters.next().expect("as many parameters as layers");
+        let rows = t.shape(x)[0];
+        let mut h = x;
+        for _ in 1..self.stages.len() {
+            let conv = t.conv2d(h, next(), 2, 1);
+            let biased = t.add(conv, next());
+            h = t.relu(biased);
+        }
+        let [c, height, width] = *self.stages.last().expect("the picture at least");
+        let flat = t.reshape(h, [rows, c * height * width]);
+        let product = t.matmul(flat, next());
+        let code = t.add(product, next());
+        let product = t.matmul(code, next());
+        let biased = t.add(product, next());
+        let active = t.relu(biased);
+        h = t.reshape(active, [rows, c, height, width]);
+        for (index, pair) in self.stages.windows(2).enumerate().rev() {
+            let [_, height, width] = pair[0];
+            let geometry = Geometry { image: [height, width], window: [3, 3], stride: 2, padding: 1 };
+            let wide = t.push(Conv2d { solve_for: Role::Input, geometry }, &[h, next()]);
+            let biased = t.add(wide, next());
+            // The last stage gives pixels, which lie between 0 and 1.
+            h = if index == 0 { t.unary(Unary::Sigmoid, biased) } else { t.relu(biased) };
+        }
+        (code, h)
+    }
+}
