@@ -270,7 +270,13 @@ impl TrainingStep {
             carries
         });
         let (a_1, tuning_carries) = t.scope("tune", |t| {
-            let [unbounded, m, v] = ADAM_A.update(t, a, step.g_a, rates_a);
+            // Each coordinate has a rate of its own, so Adam's step is taken from 0 and then scaled.
+            let origin = t.constant(Tensor::full([count], 0.0));
+            let [unit_step, m, v] = ADAM_A.update(t, [origin, a[1], a[2]], step.g_a, rates_a);
+            let rates = config.augmentation.rates().into_iter().map(|rate| rate as f32).collect();
+            let rates = t.constant(Tensor::new([count], rates));
+            let scaled = t.mul(unit_step, rates);
+            let unbounded = t.add(a[0], scaled);
             let a_1 = project(t, config.augmentation.as_ref(), unbounded);
             (a_1, a.into_iter().zip([a_1, m, v]).collect())
         });
@@ -388,7 +394,7 @@ impl<'a> Trainer<'a> {
         let [x, x_val] = [(self.pictures.train, self.config.batch), (self.pictures.val, self.config.batch_val)]
             .map(|(set, batch)| set.gather_rows(&(0..batch).collect::<Vec<_>>()));
         feed_detector(&mut self.tuning, self.config, &x, self.config.seed, 1)?;
-        feed_tuning(&mut self.tuning, self.config, &x_val, 1)?;
+        feed_tuning(&mut self.tuning, &x_val, 1)?;
         Ok(&mut self.tuning)
     }
 
@@ -415,7 +421,7 @@ impl<'a> Trainer<'a> {
             feed_detector(executor, config, &self.pictures.train.gather_rows(batches.next()), seed, step)?;
             if tunes {
                 let x_val = self.pictures.val.gather_rows(batches_val.next());
-                feed_tuning(executor, config, &x_val, step - config.warm_up)?;
+                feed_tuning(executor, &x_val, step - config.warm_up)?;
             }
             executor.run()?;
             let progress = if tunes {
@@ -499,9 +505,9 @@ fn feed_detector(executor: &mut Executor, config: &Config, x: &Tensor, seed: u64
 }
 
 /// Feeds of the tuning part, the `count`-th update of `a`.
-fn feed_tuning(executor: &mut Executor, config: &Config, x_val: &Tensor, count: usize) -> Result<(), GpuError> {
+fn feed_tuning(executor: &mut Executor, x_val: &Tensor, count: usize) -> Result<(), GpuError> {
     executor.feed("x_val", x_val)?;
-    executor.feed("rates_a", &ADAM_A.rates(config.augmentation.rate(), count))
+    executor.feed("rates_a", &ADAM_A.rates(1.0, count))
 }
 
 /// Starts of one run draw different batches and places.
