@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::augment::{self, Augmentation};
+use crate::augment::{self, Augmentation, NameError};
 use crate::data::{Loading, Source};
 use crate::loss::Alignment;
 use crate::method::{Method, random_starts};
@@ -18,7 +18,7 @@ pub struct RunConfig {
     /// All random draws follow from it: splits, initial weights, batches, places.
     pub seed: u64,
     pub method: Method,
-    /// By name, two joined by `+`; see [`augment::NAMES`].
+    /// By name, several joined by `+`; see [`augment::NAMES`].
     pub augmentation: String,
     pub encoder: Encoder,
     pub data: Source,
@@ -109,6 +109,8 @@ pub enum ConfigError {
     /// The text is no TOML, or has keys or values that are not known.
     #[error("the configuration cannot be read: {0}")]
     Malformed(#[from] toml::de::Error),
+    #[error(transparent)]
+    Augmentation(#[from] NameError),
     #[error("there is no {what} `{found}`: choose one of {known}")]
     Unknown { what: &'static str, found: String, known: String },
     #[error("{key} is {found}: it must be {expected}")]
@@ -134,11 +136,7 @@ impl RunConfig {
     /// # Errors
     /// When there is none of this name.
     pub fn augmentation(&self) -> Result<Box<dyn Augmentation>, ConfigError> {
-        augment::by_name(&self.augmentation).ok_or_else(|| ConfigError::Unknown {
-            what: "augmentation",
-            found: self.augmentation.clone(),
-            known: format!("{}, or two joined by `+`", augment::NAMES.join(", ")),
-        })
+        Ok(augment::by_name(&self.augmentation)?)
     }
 
     /// The training of pictures `[C, H, W]`, of which there are `normals` to train on and `unlabelled` to tune on.
@@ -220,7 +218,7 @@ mod tests {
             config.and_then(|config| config.training([1, 32, 32], 100, 100).map(drop)).unwrap_err().to_string()
         };
         assert!(message("sed = 1").contains("unknown field `sed`"), "{}", message("sed = 1"));
-        assert!(message("augmentation = 'blur'").contains("there is no augmentation `blur`: choose one of rotation"));
+        assert!(message("augmentation = 'blur'").contains("there is no augmentation `blur`: there are rotation"));
         assert!(message("[training]\nalignment = 'kl'").contains("there is no alignment loss `kl`"));
         assert!(message("[training]\nmass = 1.0").contains("mass is 1: it must be between 0 and 1"));
         assert!(message("[training]\nmass = nan").contains("mass is NaN"));

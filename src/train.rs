@@ -247,7 +247,13 @@ impl TrainingStep {
             t.scope("tune", |t| {
                 let rates_a = t.feed("rates_a", [3]);
                 let a = adam_states(t, "a", a);
-                let [unbounded, m, v] = ADAM_A.update(t, a, g_a, rates_a);
+                // Each coordinate has a rate of its own, so Adam's step is taken from 0 and then scaled.
+                let origin = t.constant(Tensor::full(t.shape(a[0]).clone(), 0.0));
+                let [unit_step, m, v] = ADAM_A.update(t, [origin, a[1], a[2]], g_a, rates_a);
+                let rates: Vec<f32> = config.augmentation.rates().into_iter().map(|rate| rate as f32).collect();
+                let rates = t.constant(Tensor::new([rates.len()], rates));
+                let scaled = t.mul(unit_step, rates);
+                let unbounded = t.add(a[0], scaled);
                 let a_1 = project(t, config.augmentation.as_ref(), unbounded);
                 let losses = [inner.loss, outer].map(|loss| t.reshape(loss, [1]));
                 let figures = t.concat(0, &[losses[0], losses[1], a_1]);
@@ -563,7 +569,7 @@ impl<'a> Trainer<'a> {
         if let (true, Some(x_val)) = (is_tuning, x_val) {
             let updates = step.saturating_sub(config.warm_up).max(1);
             executor.feed("x_val", x_val)?;
-            executor.feed("rates_a", &ADAM_A.rates(config.augmentation.rate(), updates))?;
+            executor.feed("rates_a", &ADAM_A.rates(1.0, updates))?;
         }
         Ok(())
     }

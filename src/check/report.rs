@@ -228,7 +228,7 @@ fn small_step(
     sources.insert("x_val".into(), pictures(config.batch_val));
     sources.insert("key".into(), random::key(seed, 1));
     sources.insert("rates".into(), Tensor::new([3], vec![0.01, 0.1, 0.001]));
-    sources.insert("rates_a".into(), Tensor::new([3], vec![0.05, 0.1, 0.01]));
+    sources.insert("rates_a".into(), Tensor::new([3], vec![1.0, 0.1, 0.01]));
     Ok((step, sources))
 }
 

@@ -62,6 +62,13 @@ impl Tape {
         self.push(Uniform { stream, shape: shape.into() }, &[key])
     }
 
+    /// A key for draws that are independent of those under `key` itself and under others derived from it: six numbers of
+    /// `stream`, as words of 16 bits. Their fractions mean nothing; a key's words are cut off at the point.
+    pub fn derived_key(&mut self, key: Value, stream: u32) -> Value {
+        let words = self.uniform(key, stream, [6]);
+        self.scale(words, 65_536.0)
+    }
+
     /// Standard normal numbers, by Box and Muller's transform of two uniform draws.
     pub fn normal(&mut self, key: Value, stream: u32, shape: impl Into<Shape>) -> Value {
         use crate::ops::elementwise::Unary;

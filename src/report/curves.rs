@@ -20,7 +20,7 @@ type Read<'a> = Box<dyn Fn(&Step) -> Option<f64> + 'a>;
 
 /// What a panel shows: its title with the unit, and how to read it off a step.
 struct Quantity<'a> {
-    title: &'a str,
+    title: String,
     /// Length after which the quantity repeats itself.
     period: Option<f64>,
     read: Read<'a>,
@@ -85,19 +85,22 @@ pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String>
 
 impl<'a> Quantity<'a> {
     fn tuned(key: &'a str, augmentation: &str) -> Self {
-        let (title, period) = match key {
+        let (part, name) = key.split_once('.').map_or((None, key), |(part, name)| (Some(part), name));
+        let (title, period) = match name {
             // A turned picture is itself again after a whole turn, a patch after half of one.
-            "angle_degrees" if augmentation == "rotation" => ("Angle (degrees)", Some(360.0)),
+            "angle_degrees" if part.unwrap_or(augmentation).starts_with("rotation") => ("Angle (degrees)", Some(360.0)),
             "angle_degrees" => ("Angle (degrees)", Some(180.0)),
+            "spread_degrees" => ("Spread of the angle (degrees)", None),
             "area" => ("Area (share of the picture)", None),
             "aspect" => ("Aspect (width / height)", None),
             other => (other, None),
         };
+        let title = part.map_or_else(|| title.to_owned(), |part| format!("{part}: {title}"));
         Quantity { title, period, read: Box::new(move |step| step.setting.get(key).copied()) }
     }
 
     fn loss(title: &'a str, read: fn(&Step) -> Option<f32>) -> Self {
-        Quantity { title, period: None, read: Box::new(move |step| read(step).map(f64::from)) }
+        Quantity { title: title.to_owned(), period: None, read: Box::new(move |step| read(step).map(f64::from)) }
     }
 
     fn layout(&self, plots: &[Plot], last: f64) -> Layout {
@@ -105,7 +108,7 @@ impl<'a> Quantity<'a> {
         // The title stands above the axis that it names: kuva's upright labels blur at this size.
         let layout = Layout::auto_from_plots(plots)
             .with_theme(theme)
-            .with_title(self.title)
+            .with_title(self.title.clone())
             .with_title_size(15)
             .with_x_label("step")
             .with_x_axis_max(last);
