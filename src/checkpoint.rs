@@ -93,6 +93,9 @@ impl Checkpoint {
         for (index, trained) in self.finished.iter().enumerate() {
             double(format!("{index}/scores_trn"), trained.scores_trn.clone());
             double(format!("{index}/scores"), trained.scores.clone());
+            if let Some(logits) = &trained.logits {
+                double(format!("{index}/logits"), logits.clone());
+            }
             if let Some(fit) = &trained.fit {
                 for (name, values) in fit_numbers(fit) {
                     double(format!("{index}/{name}"), values);
@@ -115,6 +118,8 @@ impl Checkpoint {
         let finished = (0..finished as usize).map(|index| {
             let mut prefixed = |name: &str| archive.take_double(&format!("{index}/{name}"));
             let (scores_trn, scores) = (prefixed("scores_trn")?, prefixed("scores")?);
+            let logits = format!("{index}/logits");
+            let logits = archive.numbers.contains_key(&logits).then(|| archive.take_double(&logits)).transpose()?;
             let fit = take_fit(&mut archive, &format!("{index}/"))?;
             let mut coordinates = |name: &str| archive.take_single(&format!("{index}/{name}")).map(Tensor::into_data);
             Ok(Trained {
@@ -124,6 +129,7 @@ impl Checkpoint {
                 spread: spread(&scores),
                 scores_trn,
                 scores,
+                logits,
                 states: archive.take_group(&format!("{index}/state/")),
             })
         });
@@ -185,6 +191,7 @@ mod tests {
             fit: LedoitWolf::fit(&[0.0, 1.0, 2.0, 4.0, 1.0, 3.0], 2).ok(),
             scores_trn: vec![0.5, 0.25],
             scores: vec![1.0, 3.0],
+            logits: Some(vec![-0.5, 0.5]),
             spread: 0.25,
             states: state(7.0),
         };

@@ -13,7 +13,7 @@ use crate::train::Config;
 
 /// A run's configuration. Every key has a default; `stssad train --print-config` shows them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
     /// All random draws follow from it: splits, initial weights, batches, places.
     pub seed: u64,
@@ -41,7 +41,7 @@ pub enum Encoder {
 
 /// How a detector is trained and tuned.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields)]
 pub struct Training {
     /// By name; see [`Alignment::NAMES`].
     pub alignment: String,
@@ -117,13 +117,42 @@ pub enum ConfigError {
     Range { key: &'static str, found: String, expected: &'static str },
 }
 
+/// Lays `over` upon `base`, table by table; a `data` table of another kind replaces the whole of the one below.
+pub fn overlay(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => {
+                let replaces = above.get("kind").is_some_and(|kind| below.get("kind") != Some(kind));
+                if replaces {
+                    below.clear();
+                }
+                overlay(below, above);
+            }
+            (_, value) => drop(base.insert(key, value)),
+        }
+    }
+}
+
 impl RunConfig {
+    /// The configuration that a table describes; keys that are left out have their defaults.
+    ///
+    /// # Errors
+    /// When a key or value is not known.
+    pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
+        Ok(table.try_into()?)
+    }
+
     /// Reads TOML; keys that are left out have their defaults.
     ///
     /// # Errors
     /// When the text is no TOML, or a key or value is not known.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         Ok(toml::from_str(text)?)
+    }
+
+    /// How the pictures are read, the draws by this run's seed.
+    pub fn loading(&self) -> Loading {
+        Loading { seed: self.seed, ..self.pictures.clone() }
     }
 
     /// As TOML, every key written out.
@@ -152,12 +181,12 @@ impl RunConfig {
         check("mass", mass, "between 0 and 1, both excluded", *mass > 0.0 && *mass < 1.0)?;
         check("order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
         check("steps", steps, "at least 1", *steps > 0)?;
-        check("warm-up", warm_up, "no more than steps", warm_up <= steps)?;
+        check("warm_up", warm_up, "no more than steps", warm_up <= steps)?;
         check("rate", rate, "a positive number", *rate > 0.0 && rate.is_finite())?;
-        check("look-ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
+        check("look_ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
         check("batch", &self.training.batch, "at least 2", self.training.batch >= 2)?;
-        check("batch-val", &self.training.batch_val, "at least 2", self.training.batch_val >= 2)?;
-        check("checkpoint-every", &self.training.checkpoint_every, "at least 1", self.training.checkpoint_every > 0)?;
+        check("batch_val", &self.training.batch_val, "at least 2", self.training.batch_val >= 2)?;
+        check("checkpoint_every", &self.training.checkpoint_every, "at least 1", self.training.checkpoint_every > 0)?;
         check("starts", &0, "at least 1", self.training.starts != Some(0))?;
         let alignment = Alignment::by_name(alignment, *mass).ok_or_else(|| ConfigError::Unknown {
             what: "alignment loss",
@@ -223,7 +252,18 @@ mod tests {
         assert!(message("[training]\nmass = 1.0").contains("mass is 1: it must be between 0 and 1"));
         assert!(message("[training]\nmass = nan").contains("mass is NaN"));
         assert!(message("[training]\nrate = nan").contains("rate is NaN"));
-        assert!(message("[training]\nwarm-up = 181").contains("no more than steps"));
+        assert!(message("[training]\nwarm_up = 181").contains("no more than steps"));
+    }
+
+    #[test]
+    fn tables_are_laid_over_each_other() {
+        let read = |text: &str| text.parse::<toml::Table>().unwrap();
+        let mut base = read("seed = 1\n[data]\nkind = 'mvtec'\nroot = 'a'\ncategory = 'b'\n[training]\nsteps = 5");
+        overlay(&mut base, read("[data]\ncategory = 'c'\n[training]\nrate = 0.1"));
+        let merged = read("seed = 1\n[data]\nkind = 'mvtec'\nroot = 'a'\ncategory = 'c'\n[training]\nsteps = 5\nrate = 0.1");
+        assert_eq!(base, merged);
+        overlay(&mut base, read("[data]\nkind = 'svhn'\nroot = 'd'"));
+        assert_eq!(base["data"], read("kind = 'svhn'\nroot = 'd'").into());
     }
 
     #[test]

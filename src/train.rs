@@ -115,6 +115,8 @@ pub struct Trained {
     /// Scores of the clean training pictures and of the unlabelled ones.
     pub scores_trn: Vec<f64>,
     pub scores: Vec<f64>,
+    /// The head's logits of the unlabelled pictures, a second score; `None` where there is no head.
+    pub logits: Option<Vec<f64>>,
     /// Selection statistic of the unlabelled scores; see [`spread`].
     pub spread: f64,
     /// Parameters, running statistics and `a`, by name.
@@ -527,9 +529,10 @@ impl<'a> Trainer<'a> {
             true => Some(LedoitWolf::fit(&trn.z, self.network.features()).map_err(failed)?),
             false => None,
         };
-        let [scores_trn, scores] = [trn, val].map(|reading| reading.scores(fit.as_ref()));
+        let [scores_trn, scores] = [&trn, &val].map(|readings| readings.scores(fit.as_ref()));
         let is_moment = |name: &str| MOMENTS.iter().any(|suffix| name.ends_with(suffix));
         let start = self.config.starts[self.start].clone();
+        let logits = fit.is_some().then_some(val.direct);
         Ok(Trained {
             end: if start.is_empty() { Vec::new() } else { self.states.get("a")?.into_data() },
             start,
@@ -537,6 +540,7 @@ impl<'a> Trainer<'a> {
             spread: spread(&scores),
             scores_trn,
             scores,
+            logits,
             states: self.read_states(|name| !is_moment(name))?,
         })
     }

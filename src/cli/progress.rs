@@ -1,0 +1,142 @@
+//! How a run tells of its progress: a bar, plain lines, JSON lines, or not at all; and how it is asked to stop.
+
+use std::io::{IsTerminal, stderr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+use serde_json::json;
+use stssad::augment::Setting;
+use stssad::report::plain;
+use stssad::run::Watch;
+use stssad::train::{Config, Progress};
+
+use super::progress_bar;
+
+/// How progress is shown, on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// A bar on a terminal, plain lines elsewhere.
+    #[default]
+    Auto,
+    Bar,
+    /// A line every ten seconds.
+    Plain,
+    /// A JSON object a step.
+    Json,
+    None,
+}
+
+/// Set by the first SIGINT, SIGTERM or SIGUSR1; the second one ends the program at once.
+///
+/// # Errors
+/// When the system takes no handler.
+pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut signals = vec![signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+    #[cfg(unix)]
+    signals.push(signal_hook::consts::SIGUSR1);
+    for signal in signals {
+        // In this order: the second signal finds the flag set.
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// Shows a run's progress.
+#[derive(Debug)]
+pub struct Shown {
+    mode: Mode,
+    stop: Arc<AtomicBool>,
+    bar: Option<ProgressBar>,
+    begun: Instant,
+    told: Instant,
+    steps: usize,
+}
+
+/// Between two plain lines.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+impl Shown {
+    pub fn new(mode: Mode, stop: Arc<AtomicBool>) -> Self {
+        let mode = match mode {
+            Mode::Auto if stderr().is_terminal() => Mode::Bar,
+            Mode::Auto => Mode::Plain,
+            other => other,
+        };
+        Shown { mode, stop, bar: None, begun: Instant::now(), told: Instant::now(), steps: 0 }
+    }
+
+    fn bar(&mut self, length: usize, template: &str) -> &ProgressBar {
+        self.bar.get_or_insert_with(|| progress_bar(length as u64, template))
+    }
+
+    fn clear(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Watch for Shown {
+    fn compiling(&mut self, done: usize, of: usize) {
+        if self.mode == Mode::Bar {
+            self.bar(of, "compile  {bar:28} {pos}/{len} dispatches").set_position(done as u64);
+        }
+        if done == of {
+            self.clear();
+            self.begun = Instant::now();
+        }
+    }
+
+    fn step(&mut self, progress: &Progress, setting: &Setting, config: &Config) {
+        self.steps += 1;
+        let Progress { start, step, inner, outer, .. } = progress;
+        let (starts, all) = (config.starts.len(), config.steps * config.starts.len());
+        let done = start * config.steps + step;
+        match self.mode {
+            Mode::Bar => {
+                let first = self.bar.is_none();
+                let bar = self.bar(all, "train    {bar:28} {pos}/{len} steps  {per_sec}  {msg}");
+                if first {
+                    // What a checkpoint had done already does not count for the rate.
+                    bar.set_position(done as u64 - 1);
+                    bar.reset_eta();
+                }
+                bar.set_position(done as u64);
+                bar.set_message(format!("start {}/{starts}  loss {inner:.3}  {}", start + 1, plain(setting)));
+                if done == all {
+                    self.clear();
+                }
+            }
+            Mode::Plain if self.told.elapsed() >= INTERVAL || self.steps == 1 || *step == config.steps => {
+                self.told = Instant::now();
+                let rate = self.steps as f64 / self.begun.elapsed().as_secs_f64();
+                eprintln!(
+                    "train    start {}/{starts}  step {step}/{}  loss {inner:.3}  {}  {rate:.1} steps/s",
+                    start + 1,
+                    config.steps,
+                    plain(setting)
+                );
+            }
+            Mode::Json => {
+                let line = json!({ "start": start, "step": step, "inner": inner, "outer": outer, "setting": setting });
+                eprintln!("{line}");
+            }
+            _ => {}
+        }
+    }
+
+    fn reporting(&mut self, what: &str) {
+        if matches!(self.mode, Mode::Bar | Mode::Plain) {
+            eprintln!("report   {what}");
+        }
+    }
+
+    fn wants_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
