@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime};
 
 use clap::Parser;
 use serde::Serialize;
-use stssad::data::Split;
+use stssad::data::{Set, Task};
 use stssad::gpu::{Choice, Device};
 use stssad::measure::{Measure, Origin};
 use stssad::philox::Stream;
@@ -70,8 +70,8 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let begun = Instant::now();
     let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
     let config = workload.config(WARM_UP + arguments.steps);
-    let split = pictures(workload)?;
-    let mut trainer = Trainer::new(&device, &config, split.visible(), |_, _| {})?;
+    let task = pictures(workload)?;
+    let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {})?;
     let mut ends = Vec::new();
     trainer.train(0, |_| ends.push(begun.elapsed().as_secs_f64()))?;
     let steps = ends.windows(2).skip(WARM_UP - 1).map(|pair| 1e3 * (pair[1] - pair[0]));
@@ -93,12 +93,13 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
 }
 
 /// Pictures of noise: the time of a step does not depend on what they show.
-fn pictures(workload: &Workload) -> anyhow::Result<Split> {
+fn pictures(workload: &Workload) -> anyhow::Result<Task> {
     let ([c, h, w], mut stream) = (workload.picture, Stream::new(0, 0));
     let mut draw = |count: usize| {
         let data = (0..count * c * h * w).map(|_| stream.uniform() as f32).collect();
         Tensor::new([count, c, h, w], data)
     };
-    let (normal, anomaly) = (draw(workload.batch + workload.batch_val), draw(workload.batch_val));
-    Ok(Split::semantic(&normal, &anomaly, workload.batch, workload.batch_val, workload.batch_val, 0)?)
+    let normal = Set::of_class(draw(workload.batch + workload.batch_val), "normal", "normal", false);
+    let anomaly = Set::of_class(draw(workload.batch_val), "anomaly", "anomaly", true);
+    Ok(Task::semantic(&normal, &anomaly, workload.batch, workload.batch_val, workload.batch_val, 0)?)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
 use stssad::augment::{Augmentation, CutDiff, Rotation};
-use stssad::data::Split;
+use stssad::data::{Set, Task};
 use stssad::gpu::{Choice, Device, Executor, GpuError, States};
 use stssad::loss::Alignment;
 use stssad::nn::{Detector, Stage};
@@ -40,19 +40,20 @@ fn config(augmentation: impl Augmentation + 'static, seed: u64) -> Config {
 }
 
 /// Noise with a bright upper half for normal pictures and a bright lower half for anomalies.
-fn split(seed: u64) -> Split {
+fn task(seed: u64) -> Task {
     let mut stream = Stream::new(seed, 99);
     let mut pictures = |anomalous: bool| {
         let pixel = |index: usize| (index / 12 % 12 < 6) != anomalous;
         let data = (0..20 * 144).map(|index| 0.5 * stream.uniform() as f32 + 0.5 * f32::from(u8::from(pixel(index))));
         Tensor::new([20, 1, 12, 12], data.collect())
     };
-    let (normal, anomaly) = (pictures(false), pictures(true));
-    Split::semantic(&normal, &anomaly, 12, 6, 6, seed).unwrap()
+    let normal = Set::of_class(pictures(false), "upper", "upper", false);
+    let anomaly = Set::of_class(pictures(true), "lower", "lower", true);
+    Task::semantic(&normal, &anomaly, 12, 6, 6, seed).unwrap()
 }
 
-fn train(config: &Config, split: &Split) -> Trained {
-    let mut trainer = Trainer::new(&device(), config, split.visible(), |_, _| {}).unwrap();
+fn train(config: &Config, task: &Task) -> Trained {
+    let mut trainer = Trainer::new(&device(), config, task.visible(), |_, _| {}).unwrap();
     trainer.train(1, &config.augmentation.starts()[1], |_| {}).unwrap()
 }
 
@@ -63,11 +64,12 @@ fn bits(trained: &Trained) -> BTreeMap<&str, Vec<u32>> {
 
 #[test]
 fn validation_labels_cannot_leak() {
-    let (config, split) = (config(Rotation::default(), 3), split(3));
-    let mut shuffled = split.clone();
-    shuffled.val_labels = Stream::new(1, 98).permutation(12).iter().map(|&row| split.val_labels[row]).collect();
-    assert_ne!(split.val_labels, shuffled.val_labels, "the shuffle changes the labels");
-    let (with, without) = (train(&config, &split), train(&config, &shuffled));
+    let (config, task) = (config(Rotation::default(), 3), task(3));
+    let mut shuffled = task.clone();
+    shuffled.test.truths =
+        Stream::new(1, 98).permutation(12).iter().map(|&row| task.test.truths[row].clone()).collect();
+    assert_ne!(task.test.labels(), shuffled.test.labels(), "the shuffle changes the labels");
+    let (with, without) = (train(&config, &task), train(&config, &shuffled));
     assert!(bits(&with).contains_key("a") && bits(&with).contains_key("encoder.0.kernel"));
     assert_eq!(bits(&with), bits(&without));
     assert_eq!(with.scores, without.scores);
@@ -75,8 +77,8 @@ fn validation_labels_cannot_leak() {
 
 #[test]
 fn two_runs_with_one_seed_are_byte_equal_and_two_seeds_are_not() {
-    let split = split(4);
-    let run = |seed: u64| train(&config(CutDiff, seed), &split);
+    let task = task(4);
+    let run = |seed: u64| train(&config(CutDiff, seed), &task);
     let (first, second, other) = (run(4), run(4), run(5));
     assert_eq!(bits(&first), bits(&second));
     assert_ne!(bits(&first)["encoder.0.kernel"], bits(&other)["encoder.0.kernel"]);
@@ -84,8 +86,8 @@ fn two_runs_with_one_seed_are_byte_equal_and_two_seeds_are_not() {
 
 #[test]
 fn a_trainer_can_be_used_again_and_gives_the_same() {
-    let (config, split) = (config(Rotation::default(), 5), split(5));
-    let mut trainer = Trainer::new(&device(), &config, split.visible(), |_, _| {}).unwrap();
+    let (config, task) = (config(Rotation::default(), 5), task(5));
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     let start = &config.augmentation.starts()[0];
     let first = trainer.train(0, start, |_| {}).unwrap();
     trainer.train(2, &config.augmentation.starts()[2], |_| {}).unwrap();
@@ -94,11 +96,11 @@ fn a_trainer_can_be_used_again_and_gives_the_same() {
 
 #[test]
 fn slots_shared_or_not_give_the_same_bits() {
-    let (config, split) = (config(Rotation::default(), 6), split(6));
+    let (config, task) = (config(Rotation::default(), 6), task(6));
     let device = device();
     let run = |reuse: Reuse| {
         let recorded = TrainingStep::record(&config, [1, 12, 12]).unwrap();
-        let mut trainer = Trainer::with_reuse(&device, &config, split.visible(), reuse, |_, _| {}).unwrap();
+        let mut trainer = Trainer::with_reuse(&device, &config, task.visible(), reuse, |_, _| {}).unwrap();
         let executor = trainer.tuning_step().unwrap();
         executor.run().unwrap();
         let figures = executor.fetch(recorded.figures).unwrap();
@@ -112,10 +114,10 @@ fn slots_shared_or_not_give_the_same_bits() {
 
 #[test]
 fn the_second_order_term_reaches_a() {
-    let split = split(7);
+    let task = task(7);
     let end = |order: Order| {
         let config = Config { order, look_ahead: 2.0, ..config(Rotation::default(), 7) };
-        train(&config, &split).end
+        train(&config, &task).end
     };
     assert_ne!(end(Order::First), end(Order::Second));
 }
@@ -123,17 +125,17 @@ fn the_second_order_term_reaches_a() {
 #[test]
 fn divergence_is_an_error_that_names_start_and_step() {
     let config = Config { rate: f64::from(f32::MAX), ..config(Rotation::default(), 8) };
-    let split = split(8);
-    let mut trainer = Trainer::new(&device(), &config, split.visible(), |_, _| {}).unwrap();
+    let task = task(8);
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     let error = trainer.train(0, &config.augmentation.starts()[0], |_| {}).unwrap_err();
     assert!(matches!(error, TrainError::Diverged { start: 0, step: 1..=6, .. }), "{error}");
 }
 
 #[test]
 fn a_lost_device_is_an_error() {
-    let (config, split) = (config(Rotation::default(), 9), split(9));
+    let (config, task) = (config(Rotation::default(), 9), task(9));
     let device = device();
-    let mut trainer = Trainer::new(&device, &config, split.visible(), |_, _| {}).unwrap();
+    let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
     let mut steps = 0;
     let error = trainer.train(0, &config.augmentation.starts()[0], |_| {
         steps += 1;
@@ -146,13 +148,13 @@ fn a_lost_device_is_an_error() {
 
 #[test]
 fn feeds_and_states_of_the_wrong_shape_are_refused() {
-    let (config, split) = (config(Rotation::default(), 10), split(10));
+    let (config, task) = (config(Rotation::default(), 10), task(10));
     let device = device();
     let recorded = TrainingStep::record(&config, [1, 12, 12]).unwrap();
     let unbound = Executor::new(&device, recorded.tuning(&device, Reuse::On), &States::new(&device), |_, _| {});
     assert!(matches!(unbound, Err(GpuError::Unknown { kind: "state", .. })));
 
-    let mut trainer = Trainer::new(&device, &config, split.visible(), |_, _| {}).unwrap();
+    let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
     let executor = trainer.tuning_step().unwrap();
     assert!(matches!(executor.feed("x", &Tensor::scalar(1.0)), Err(GpuError::Shape { .. })));
     assert!(matches!(executor.feed("y", &Tensor::scalar(1.0)), Err(GpuError::Unknown { kind: "feed", .. })));
@@ -174,8 +176,8 @@ fn a_value_larger_than_the_device_takes_is_an_error_that_names_it() {
 #[test]
 fn a_batch_larger_than_its_set_is_refused() {
     let config = Config { batch: 100, ..config(Rotation::default(), 11) };
-    let split = split(11);
-    let refused = Trainer::new(&device(), &config, split.visible(), |_, _| {});
+    let task = task(11);
+    let refused = Trainer::new(&device(), &config, task.visible(), |_, _| {});
     assert!(matches!(refused, Err(TrainError::Data(_))));
 }
 

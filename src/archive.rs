@@ -17,7 +17,7 @@ const VERSION: &str = "1";
 /// The longest header that is parsed; ours are far shorter.
 const LONGEST_HEADER: u64 = 1 << 20;
 const VERSION_KEY: &str = "stssad-format";
-const CHECKSUM_KEY: &str = "crc32";
+const CHECKSUM_KEY: &str = "blake3";
 
 /// Numbers of an [`Archive`].
 #[derive(Clone, Debug, PartialEq)]
@@ -146,7 +146,7 @@ impl Archive {
 
     /// Changes with every bit of the contents.
     fn checksum(&self) -> String {
-        let mut hasher = crc32fast::Hasher::new();
+        let mut hasher = blake3::Hasher::new();
         let mut add = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
@@ -161,7 +161,7 @@ impl Archive {
             numbers.view().shape().iter().for_each(|extent| add(&extent.to_le_bytes()));
             add(numbers.bytes());
         }
-        format!("{:08x}", hasher.finalize())
+        hasher.finalize().to_string()
     }
 
     fn serialize(&self) -> Result<Vec<u8>, String> {

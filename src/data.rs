@@ -1,29 +1,72 @@
-//! Pictures from disk, the sets that a run works on, and the order in which batches are drawn from them.
+//! Pictures and what is known of them: the sets that a run works on, read from disk, painted, or handed over.
+//!
+//! [`load`] makes a [`Task`] of a [`Source`], which names where pictures come from, and a [`Loading`], which says how they
+//! are read; both are plain data that a TOML file or a command line can fill. Training sees a task through [`Visible`]
+//! alone.
 
-use std::io::Cursor;
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+mod batches;
+mod files;
+pub mod folder;
+pub mod mat;
+pub mod mvtec;
+pub mod paint;
+pub mod picture;
+pub mod sheet;
+mod source;
+pub mod svhn;
+mod table;
 
-use image::{DynamicImage, ImageReader};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+pub use batches::Batches;
+pub use files::BadPicture;
+pub use picture::{Channels, Conversion, PictureError, Resize};
+pub use source::{Loaded, Loading, OnBadImage, Pictures, Source, Split, load, read_pictures};
+pub use table::SplitTable;
 
 use crate::philox::Stream;
 use crate::tensor::Tensor;
 
-/// The stream that splits are drawn from; streams of other purposes have other numbers.
+/// The streams that tasks are drawn from; streams of other purposes have other numbers.
 const SPLIT_STREAM: u32 = 0x5711;
+const HALVES_STREAM: u32 = 0x5712;
+const SAMPLE_STREAM: u32 = 0x5713;
 
 /// What is wrong with the data, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The file could not be read from disk.
-    #[error("cannot read {}: check that the file exists and may be read", path.display())]
+    #[error("there is no folder {}: check the path", path.display())]
+    NoFolder { path: PathBuf },
+    /// A file or folder could not be read from disk.
+    #[error("cannot read {}: check that it exists and may be read", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    /// The contents are no picture, or a damaged one.
-    #[error("{} is not a readable picture: write it anew, as a grey PNG", path.display())]
-    Undecodable { path: PathBuf, source: image::ImageError },
-    /// The pixels have colour or transparency.
-    #[error("{} holds {found} pixels: convert it to 8 or 16 bit grey without transparency", path.display())]
-    NotGrey { path: PathBuf, found: String },
+    #[error("cannot write {}: check that the folder may be written to and the disk has room", path.display())]
+    Unwritable { path: PathBuf, source: io::Error },
+    #[error("{} is there already: name another folder, so that nothing of the old one is mixed in", path.display())]
+    Occupied { path: PathBuf },
+    #[error("{} holds no pictures: they are told by the endings png, jpg, jpeg, bmp, tif and tiff", path.display())]
+    NoPictures { path: PathBuf },
+    #[error("{} has not the layout that `{dataset}` stands for: {problem}\n  expected\n{expected}\n  found\n{found}", root.display())]
+    Layout { dataset: &'static str, root: PathBuf, problem: String, expected: String, found: String },
+    /// Every one of them, each with its reason.
+    #[error(
+        "{} of {of} pictures cannot be used; mend or remove them, or take `--on-bad-image skip` to go on without them{}",
+        bad.len(), lines(bad)
+    )]
+    BadPictures { bad: Vec<BadPicture>, of: usize },
+    #[error(
+        "{count} pictures of {channels}×{side}×{side} need {bytes} bytes of memory, more than the {max} that `--max-bytes` \
+         allows: take a smaller `--size`, or a folder with fewer pictures"
+    )]
+    TooLarge { count: usize, channels: usize, side: usize, bytes: u64, max: u64 },
+    #[error("{} is no MATLAB file to work with: {source}", path.display())]
+    Mat { path: PathBuf, source: mat::MatError },
+    /// A setting that contradicts itself or the data.
+    #[error("{0}")]
+    Setting(String),
     /// Width and height, in pixels, are not multiples of the tile's side.
     #[error(
         "{} measures {width}×{height} pixels, which is no whole number of {tile}×{tile} tiles: \
@@ -31,9 +74,14 @@ pub enum DataError {
         path.display()
     )]
     Ragged { path: PathBuf, width: u32, height: u32, tile: usize },
-    /// A class has fewer pictures than a split takes from it.
-    #[error("there are {found} {kind} pictures, but the split asks for {wanted}: supply more or ask for fewer")]
+    /// A class or set has fewer pictures than are needed.
+    #[error("there are {found} {kind} pictures, but {wanted} are needed: supply more or ask for fewer")]
     TooFew { kind: &'static str, found: usize, wanted: usize },
+    #[error(
+        "none of the {found} {set} pictures is an anomaly: tuning needs some among them, labelled or not, so name the \
+         folder that holds them"
+    )]
+    NoAnomalies { set: &'static str, found: usize },
     /// A set without pictures: nothing can be computed from it.
     #[error("the split leaves the {set} set empty: ask for at least one picture")]
     Empty { set: &'static str },
@@ -48,52 +96,8 @@ pub enum DataError {
     Batch { batch: usize, count: usize },
 }
 
-/// Reads a grey PNG of square tiles without gaps, row by row: `[N, 1, tile, tile]`, black 0, white 1.
-///
-/// # Errors
-/// When the file cannot be read or decoded, is not grey, or is no whole number of tiles wide and high.
-pub fn read_sheet(path: impl AsRef<Path>, tile: usize) -> Result<Tensor, DataError> {
-    let path = path.as_ref();
-    let bytes = fs::read(path).map_err(|source| DataError::Unreadable { path: path.into(), source })?;
-    decode_sheet(&bytes, path, tile)
-}
-
-/// [`read_sheet`] of a file's contents; `path` only names them in errors.
-///
-/// # Errors
-/// When the contents cannot be decoded, are not grey, or are no whole number of tiles wide and high.
-pub fn decode_sheet(bytes: &[u8], path: impl AsRef<Path>, tile: usize) -> Result<Tensor, DataError> {
-    let path = || path.as_ref().to_owned();
-    // `decode` of a reader keeps to the crate's memory limits, unlike a decoder used by hand.
-    let sheet = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(Into::into)
-        .and_then(ImageReader::decode)
-        .map_err(|source| DataError::Undecodable { path: path(), source })?;
-    let (width, height) = (sheet.width(), sheet.height());
-    let pixels: Vec<f32> = match sheet {
-        DynamicImage::ImageLuma8(grey) => grey.iter().map(|&level| f32::from(level) / 255.0).collect(),
-        DynamicImage::ImageLuma16(grey) => grey.iter().map(|&level| f32::from(level) / 65_535.0).collect(),
-        other => return Err(DataError::NotGrey { path: path(), found: format!("{:?}", other.color()) }),
-    };
-    let (columns, rows) = match tile {
-        0 => (0, 0),
-        tile => (width as usize / tile, height as usize / tile),
-    };
-    if columns * tile != width as usize || rows * tile != height as usize {
-        return Err(DataError::Ragged { path: path(), width, height, tile });
-    }
-
-    let mut tiles = Vec::with_capacity(pixels.len());
-    for row in 0..rows {
-        for column in 0..columns {
-            for y in row * tile..(row + 1) * tile {
-                let start = y * columns * tile + column * tile;
-                tiles.extend_from_slice(&pixels[start..start + tile]);
-            }
-        }
-    }
-    Ok(Tensor::new([rows * columns, 1, tile, tile], tiles))
+fn lines(bad: &[BadPicture]) -> String {
+    bad.iter().map(|picture| format!("\n  {picture}")).collect()
 }
 
 /// What is known of a picture. Only metrics and reports may look: training and tuning get [`Visible`] sets.
@@ -115,6 +119,62 @@ pub struct Set {
     /// Where each comes from: its path below the dataset's root with `/` between the parts, or `6.png#17` for a tile.
     pub names: Vec<String>,
     pub truths: Vec<Truth>,
+}
+
+impl Set {
+    /// Pictures `[N, C, H, W]` of one class: `name#0`, `name#1`, …
+    ///
+    /// # Panics
+    /// When the pictures have not four axes.
+    pub fn of_class(pictures: Tensor, name: &str, kind: &str, anomalous: bool) -> Self {
+        let [count, ..] = pictures.shape().images().unwrap_or_else(|error| panic!("{error}"));
+        let truth = Truth { anomalous: Some(anomalous), kind: kind.to_owned(), mask: None };
+        Set { pictures, names: (0..count).map(|row| format!("{name}#{row}")).collect(), truths: vec![truth; count] }
+    }
+
+    /// How many pictures there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// The pictures `rows`, in that order.
+    ///
+    /// # Panics
+    /// When a row lies outside.
+    pub fn select(&self, rows: &[usize]) -> Set {
+        Set {
+            pictures: self.pictures.gather_rows(rows),
+            names: rows.iter().map(|&row| self.names[row].clone()).collect(),
+            truths: rows.iter().map(|&row| self.truths[row].clone()).collect(),
+        }
+    }
+
+    /// The pictures of `self`, then those of `other`.
+    ///
+    /// # Panics
+    /// When they differ in shape.
+    pub fn join(self, other: Set) -> Set {
+        let shape = self.pictures.shape().to_vec();
+        assert_eq!(shape[1..], other.pictures.shape()[1..], "sets of one shape");
+        let mut pictures = self.pictures.into_data();
+        pictures.extend(other.pictures.into_data());
+        let (names, truths) = ([self.names, other.names].concat(), [self.truths, other.truths].concat());
+        Set { pictures: Tensor::new([&[names.len()], &shape[1..]].concat(), pictures), names, truths }
+    }
+
+    /// Whether each is an anomaly; `None` unless that is known of every one.
+    pub fn labels(&self) -> Option<Vec<bool>> {
+        self.truths.iter().map(|truth| truth.anomalous).collect()
+    }
+
+    /// The rows of which it is known that they are, or are not, anomalies; or, with `None`, of which nothing is known.
+    pub fn rows(&self, anomalous: Option<bool>) -> Vec<usize> {
+        (0..self.len()).filter(|&row| self.truths[row].anomalous == anomalous).collect()
+    }
 }
 
 /// A detection task: the method's sets.
@@ -146,240 +206,247 @@ impl Task {
     pub fn visible(&self) -> Visible<'_> {
         Visible { train: &self.train.pictures, val: &self.tune.as_ref().unwrap_or(&self.test).pictures }
     }
-}
 
-/// The two sets of a task. `D_trn` of the method is `train`, `D_val` is `val`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Split {
-    /// Normal pictures `[N, C, H, W]`.
-    pub train: Tensor,
-    /// Unlabelled normals and anomalies `[M, C, H, W]` in random order, disjoint from `train`.
-    pub val: Tensor,
-    /// For each row of `val` whether it is an anomaly. Only the final score may look: training and tuning never read it.
-    pub val_labels: Vec<bool>,
-}
-
-impl Split {
-    /// The sets without their labels.
-    pub fn visible(&self) -> Visible<'_> {
-        Visible { train: &self.train, val: &self.val }
-    }
-
-    /// Draws a task of semantic classes from all pictures of a normal class `[_, C, H, W]` and of an anomalous one
-    /// `[_, C, H, W]`: `train` and `val_normals` different normals, and `val_anomalies` anomalies. The draw depends on
-    /// `seed` alone.
+    /// Draws a task of semantic classes, transductive, from all pictures of a normal class and of an anomalous one:
+    /// `train` and `test_normals` different normals, and `test_anomalies` anomalies, which lie in random order. The draw
+    /// depends on `seed` alone. Dataset and category are called `semantic` and after the kinds, such as `6-9`.
     ///
     /// # Errors
     /// When a class has too few pictures, the classes differ in shape, or a set would be empty.
     pub fn semantic(
-        normal: &Tensor,
-        anomaly: &Tensor,
+        normal: &Set,
+        anomaly: &Set,
         train: usize,
-        val_normals: usize,
-        val_anomalies: usize,
+        test_normals: usize,
+        test_anomalies: usize,
         seed: u64,
     ) -> Result<Self, DataError> {
-        let ([normals, picture @ ..], [anomalies, other @ ..]) = (&normal.shape()[..], &anomaly.shape()[..]) else {
-            return Err(DataError::Empty { set: "source" });
-        };
+        let (picture, other) = (&normal.pictures.shape()[1..], &anomaly.pictures.shape()[1..]);
         if picture != other {
             return Err(DataError::Mismatch { normal: picture.to_vec(), anomaly: other.to_vec() });
         }
-        let checks = [("normal", *normals, train + val_normals), ("anomalous", *anomalies, val_anomalies)];
+        let checks = [("normal", normal.len(), train + test_normals), ("anomalous", anomaly.len(), test_anomalies)];
         if let Some((kind, found, wanted)) = checks.into_iter().find(|(_, found, wanted)| found < wanted) {
             return Err(DataError::TooFew { kind, found, wanted });
         }
-        if let Some((set, _)) = [("training", train), ("validation", val_normals + val_anomalies)]
-            .into_iter()
-            .find(|&(_, count)| count == 0)
+        if let Some((set, _)) =
+            [("training", train), ("test", test_normals + test_anomalies)].into_iter().find(|&(_, count)| count == 0)
         {
             return Err(DataError::Empty { set });
         }
 
         let mut stream = Stream::new(seed, SPLIT_STREAM);
-        let drawn_normals = stream.permutation(*normals);
-        let drawn_anomalies = stream.permutation(*anomalies);
-        let order = stream.permutation(val_normals + val_anomalies);
-
-        let mut val = normal.gather_rows(&drawn_normals[train..train + val_normals]).into_data();
-        val.extend(anomaly.gather_rows(&drawn_anomalies[..val_anomalies]).into_data());
-        let shape: Vec<usize> = [&[order.len()], picture].concat();
-        Ok(Split {
-            train: normal.gather_rows(&drawn_normals[..train]),
-            val: Tensor::new(shape, val).gather_rows(&order),
-            val_labels: order.iter().map(|&row| row >= val_normals).collect(),
+        let drawn_normals = stream.permutation(normal.len());
+        let drawn_anomalies = stream.permutation(anomaly.len());
+        let order = stream.permutation(test_normals + test_anomalies);
+        let normals = normal.select(&drawn_normals[train..train + test_normals]);
+        let anomalies = anomaly.select(&drawn_anomalies[..test_anomalies]);
+        let kind = |set: &Set| component(&set.truths[0].kind);
+        Ok(Task {
+            dataset: "semantic".to_owned(),
+            category: match anomaly.is_empty() {
+                true => kind(normal),
+                false => format!("{}-{}", kind(normal), kind(anomaly)),
+            },
+            train: normal.select(&drawn_normals[..train]),
+            tune: None,
+            test: normals.join(anomalies).select(&order),
         })
     }
+
+    /// The inductive form of a transductive task: half of `test` to tune on and half to score, by `seed`. Each kind is
+    /// halved by itself, to within one picture.
+    pub fn halved(self, seed: u64) -> Self {
+        let mut strata = BTreeMap::<_, Vec<usize>>::new();
+        for (row, truth) in self.test.truths.iter().enumerate() {
+            strata.entry((truth.anomalous, truth.kind.as_str())).or_default().push(row);
+        }
+        let mut stream = Stream::new(seed, HALVES_STREAM);
+        let dealt: Vec<usize> = strata
+            .values()
+            .flat_map(|rows| stream.permutation(rows.len()).into_iter().map(|index| rows[index]))
+            .collect();
+        let half = |first: usize| {
+            let mut rows: Vec<usize> = dealt.iter().copied().skip(first).step_by(2).collect();
+            rows.sort_unstable();
+            self.test.select(&rows)
+        };
+        Task { tune: Some(half(0)), test: half(1), ..self }
+    }
+
+    /// What tells this task's data from other data: the same pictures, names and labels in the same sets have the same
+    /// fingerprint, 32 hexadecimal digits of BLAKE3.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        // Every text ends in a byte that no UTF-8 has, so that no two lists of texts read alike.
+        let mut text = |text: &dyn fmt::Display| {
+            hasher.update(text.to_string().as_bytes());
+            hasher.update(&[0xff]);
+        };
+        let sets = [("train", Some(&self.train)), ("tune", self.tune.as_ref()), ("test", Some(&self.test))];
+        for (name, set) in sets {
+            let Some(set) = set else { continue };
+            text(&format_args!("{name} {:?}", set.pictures.shape()));
+            for (name, truth) in set.names.iter().zip(&set.truths) {
+                text(name);
+                text(&truth.kind);
+                text(&format_args!("{:?}", truth.anomalous));
+            }
+        }
+        for (_, set) in sets {
+            let Some(set) = set else { continue };
+            for level in set.pictures.data() {
+                hasher.update(&level.to_le_bytes());
+            }
+            for mask in set.truths.iter().map(|truth| &truth.mask) {
+                let bytes: Vec<u8> = mask.iter().flatten().map(|&covered| u8::from(covered)).collect();
+                hasher.update(&bytes);
+            }
+        }
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
 }
 
-/// An endless sequence of batches of row indices. An epoch is a random order of all rows, cut into whole batches: no
-/// row comes twice in it, and the few rows that do not fill a batch wait for the next. The sequence depends on `seed`
-/// and `stream` alone.
-#[derive(Clone, Debug)]
-pub struct Batches {
-    count: usize,
-    batch: usize,
-    seed: u64,
-    stream: u32,
-    /// Where the orders are drawn from, one epoch after the other.
-    orders: Stream,
-    order: Vec<usize>,
-    position: usize,
-}
-
-impl Batches {
-    /// Batches of `batch` out of the rows `0..count`.
-    ///
-    /// # Errors
-    /// When `batch` is zero or exceeds `count`.
-    pub fn new(count: usize, batch: usize, seed: u64, stream: u32) -> Result<Self, DataError> {
-        if !(1..=count).contains(&batch) {
-            return Err(DataError::Batch { batch, count });
-        }
-        Ok(Batches { count, batch, seed, stream, orders: Stream::new(seed, stream), order: Vec::new(), position: 0 })
-    }
-
-    /// How many batches have been drawn.
-    pub fn position(&self) -> usize {
-        self.position
-    }
-
-    /// This sequence as it is after `position` batches: what a resumed run goes on with.
-    pub fn at(self, position: usize) -> Self {
-        let per_epoch = self.count / self.batch;
-        let mut orders = Stream::new(self.seed, self.stream);
-        let order = (0..position.div_ceil(per_epoch)).map(|_| orders.permutation(self.count)).last();
-        Batches { orders, order: order.unwrap_or_default(), position, ..self }
-    }
-
-    /// The next batch: `batch` different indices.
-    #[expect(clippy::should_implement_trait, reason = "it never ends, so there is no `None` for callers to handle")]
-    pub fn next(&mut self) -> &[usize] {
-        let within = self.position % (self.count / self.batch);
-        if within == 0 {
-            self.order = self.orders.permutation(self.count);
-        }
-        self.position += 1;
-        &self.order[within * self.batch..(within + 1) * self.batch]
+/// `name` as one part of a path that is safe on every system and cannot lead out of its folder: ASCII letters, digits,
+/// `-`, `_` and inner dots stay, all else becomes `_`, and a changed or long name ends in eight digits of its hash, so
+/// that different names stay different.
+pub fn component(name: &str) -> String {
+    const LONGEST: usize = 80;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let safe: String = name.chars().take(LONGEST).map(|c| if plain(c) { c } else { '_' }).collect();
+    let safe = safe.trim_matches('.');
+    match safe == name && !name.is_empty() {
+        true => safe.to_owned(),
+        false => format!("{safe}-{}", &blake3::hash(name.as_bytes()).to_hex()[..8]),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{GrayImage, ImageFormat, RgbImage};
-
-    fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
-        let mut bytes = Cursor::new(Vec::new());
-        image.into().write_to(&mut bytes, ImageFormat::Png).expect("a PNG in memory");
-        bytes.into_inner()
-    }
 
     /// `count` pictures of one pixel, which tells them apart.
-    fn pixels(count: usize, first: usize) -> Tensor {
-        Tensor::new([count, 1, 1, 1], (first..first + count).map(|value| value as f32).collect())
+    fn pixels(count: usize, first: usize, kind: &str, anomalous: bool) -> Set {
+        let levels = (first..first + count).map(|value| value as f32).collect();
+        Set::of_class(Tensor::new([count, 1, 1, 1], levels), kind, kind, anomalous)
+    }
+
+    fn normals(count: usize) -> Set {
+        pixels(count, 0, "six", false)
+    }
+
+    fn anomalies(count: usize) -> Set {
+        pixels(count, 100, "nine", true)
     }
 
     #[test]
-    fn a_sheet_is_cut_row_by_row() {
-        let sheet = GrayImage::from_fn(6, 4, |x, y| image::Luma([(10 * y + x) as u8]));
-        let tiles = decode_sheet(&png(sheet), "sheet.png", 2).unwrap();
-        assert_eq!(&tiles.shape()[..], [6, 1, 2, 2]);
-        let levels: Vec<u32> = tiles.data().iter().map(|value| (value * 255.0).round() as u32).collect();
-        assert_eq!(levels[4..8], [2, 3, 12, 13]);
-        assert_eq!(levels[12..16], [20, 21, 30, 31]);
-        assert_eq!(tiles.data()[0], 0.0);
-    }
-
-    #[test]
-    fn sixteen_bits_reach_one() {
-        let sheet = image::ImageBuffer::from_fn(2, 2, |x, _| image::Luma([65_535 * x as u16]));
-        assert_eq!(decode_sheet(&png(sheet), "deep.png", 1).unwrap().data(), [0.0, 1.0, 0.0, 1.0]);
-    }
-
-    #[test]
-    fn errors_name_the_file_and_the_remedy() {
-        let grey = png(GrayImage::new(6, 4));
-        for (result, part) in [
-            (read_sheet("no/such/sheet.png", 28), "cannot read no/such/sheet.png"),
-            (decode_sheet(&grey[..40], "cut.png", 2), "cut.png is not a readable picture"),
-            (decode_sheet(b"GIF?", "cut.png", 2), "cut.png is not a readable picture"),
-            (decode_sheet(&png(RgbImage::new(6, 4)), "colour.png", 2), "colour.png holds Rgb8 pixels: convert"),
-            (decode_sheet(&grey, "sheet.png", 4), "6×4 pixels, which is no whole number of 4×4 tiles"),
-            (decode_sheet(&grey, "sheet.png", 0), "check the tile size"),
-        ] {
-            let message = result.unwrap_err().to_string();
-            assert!(message.contains(part), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_split_is_disjoint_and_its_labels_are_true() {
-        let split = Split::semantic(&pixels(50, 0), &pixels(20, 100), 30, 15, 10, 3).unwrap();
-        assert_eq!((&split.train.shape()[..], &split.val.shape()[..]), (&[30, 1, 1, 1][..], &[25, 1, 1, 1][..]));
-        let mut seen: Vec<f32> = [split.train.data(), split.val.data()].concat();
+    fn a_task_is_disjoint_and_its_labels_are_true() {
+        let task = Task::semantic(&normals(50), &anomalies(20), 30, 15, 10, 3).unwrap();
+        assert_eq!((task.dataset.as_str(), task.category.as_str()), ("semantic", "six-nine"));
+        assert_eq!((task.train.len(), task.test.len()), (30, 25));
+        let mut seen = [task.train.pictures.data(), task.test.pictures.data()].concat();
         seen.sort_by(f32::total_cmp);
         seen.dedup();
         assert_eq!(seen.len(), 55);
-        assert!(split.train.data().iter().all(|&value| value < 50.0));
-        let truth: Vec<bool> = split.val.data().iter().map(|&value| value >= 100.0).collect();
-        assert_eq!(split.val_labels, truth);
+        assert!(task.train.pictures.data().iter().all(|&value| value < 50.0));
+        let truth: Vec<bool> = task.test.pictures.data().iter().map(|&value| value >= 100.0).collect();
+        assert_eq!(task.test.labels().unwrap(), truth);
         assert!(truth[..10].contains(&true) && truth[..10].contains(&false), "the order is random: {truth:?}");
+        let first = task.test.pictures.data()[0] as usize;
+        assert_eq!(
+            task.test.names[0],
+            if first < 100 { format!("six#{first}") } else { format!("nine#{}", first - 100) }
+        );
+        assert_eq!(task.visible().val, &task.test.pictures);
     }
 
     #[test]
-    fn a_split_depends_on_its_seed_alone() {
-        let split = |seed| Split::semantic(&pixels(50, 0), &pixels(20, 100), 30, 15, 10, seed).unwrap();
-        assert_eq!(split(1), split(1));
-        assert_ne!(split(1).train, split(2).train);
+    fn a_task_depends_on_its_seed_alone() {
+        let task = |seed| Task::semantic(&normals(50), &anomalies(20), 30, 15, 10, seed).unwrap();
+        assert_eq!(task(1), task(1));
+        assert_ne!(task(1).train, task(2).train);
     }
 
     #[test]
-    fn impossible_splits_are_refused() {
-        let split = |anomaly: &Tensor, counts: [usize; 3]| {
-            Split::semantic(&pixels(5, 0), anomaly, counts[0], counts[1], counts[2], 0).unwrap_err().to_string()
+    fn impossible_tasks_are_refused() {
+        let task = |anomaly: &Set, counts: [usize; 3]| {
+            Task::semantic(&normals(5), anomaly, counts[0], counts[1], counts[2], 0).unwrap_err().to_string()
         };
-        assert!(split(&pixels(5, 0), [4, 2, 1]).starts_with("there are 5 normal pictures, but the split asks for 6"));
-        assert!(split(&pixels(5, 0), [4, 1, 6]).starts_with("there are 5 anomalous pictures"));
-        assert!(split(&pixels(5, 0), [0, 1, 1]).contains("training set empty"));
-        assert!(split(&pixels(5, 0), [1, 0, 0]).contains("validation set empty"));
-        assert!(split(&Tensor::full([5, 1, 2, 2], 0.0), [1, 1, 1]).contains("[1, 1, 1] and anomalies [1, 2, 2]"));
+        assert!(task(&anomalies(5), [4, 2, 1]).starts_with("there are 5 normal pictures, but 6 are needed"));
+        assert!(task(&anomalies(5), [4, 1, 6]).starts_with("there are 5 anomalous pictures"));
+        assert!(task(&anomalies(5), [0, 1, 1]).contains("training set empty"));
+        assert!(task(&anomalies(5), [1, 0, 0]).contains("test set empty"));
+        let large = Set::of_class(Tensor::full([5, 1, 2, 2], 0.0), "large", "large", true);
+        assert!(task(&large, [1, 1, 1]).contains("[1, 1, 1] and anomalies [1, 2, 2]"));
     }
 
     #[test]
-    fn an_epoch_holds_no_row_twice() {
-        let mut batches = Batches::new(10, 3, 1, 2).unwrap();
-        let mut epochs = Vec::new();
-        for _ in 0..4 {
-            let epoch: Vec<usize> = (0..3).flat_map(|_| batches.next().to_vec()).collect();
-            let mut rows = epoch.clone();
-            rows.sort_unstable();
-            rows.dedup();
-            assert_eq!(rows.len(), 9);
-            epochs.push(epoch);
+    fn halves_are_disjoint_and_have_their_share_of_every_kind() {
+        let test = normals(21).join(anomalies(10)).join(pixels(5, 200, "seven", true));
+        let task = Task { dataset: String::new(), category: String::new(), train: normals(1), tune: None, test };
+        let halved = task.clone().halved(1);
+        let (tune, test) = (halved.tune.clone().unwrap(), halved.test.clone());
+        for kind in ["six", "nine", "seven"] {
+            let count = |set: &Set| set.truths.iter().filter(|truth| truth.kind == kind).count();
+            assert_eq!(count(&tune) + count(&test), count(&task.test), "{kind}");
+            assert!(count(&tune).abs_diff(count(&test)) <= 1, "{kind}");
         }
-        assert_ne!(epochs[0], epochs[1]);
+        assert!(tune.names.iter().all(|name| !test.names.contains(name)));
+        assert_eq!(halved.visible().val, &tune.pictures);
+        assert_eq!(halved, task.clone().halved(1));
+        assert_ne!(halved, task.halved(2));
     }
 
     #[test]
-    fn a_restarted_sequence_goes_on_alike() {
-        let fresh = Batches::new(10, 3, 1, 2).unwrap();
-        let mut whole = fresh.clone();
-        for position in 0..8 {
-            let mut restarted = fresh.clone().at(position);
-            let mut on = whole.clone();
-            for _ in 0..5 {
-                assert_eq!(restarted.next(), on.next(), "from {position}");
-            }
-            assert_eq!(whole.position(), position);
-            whole.next();
+    fn labels_are_known_of_all_or_of_none() {
+        let mut set = normals(2).join(anomalies(1));
+        assert_eq!(set.labels(), Some(vec![false, false, true]));
+        assert_eq!(set.rows(Some(true)), [2]);
+        set.truths[1].anomalous = None;
+        assert_eq!((set.labels(), set.rows(None)), (None, vec![1]));
+    }
+
+    #[test]
+    fn a_fingerprint_changes_with_anything_that_counts() {
+        let task = Task::semantic(&normals(9), &anomalies(9), 4, 2, 2, 0).unwrap();
+        let changed = |change: fn(&mut Task)| {
+            let mut task = task.clone();
+            change(&mut task);
+            task.fingerprint()
+        };
+        let whole = changed(|_| {});
+        assert_eq!((whole.len(), &whole), (32, &task.fingerprint()));
+        let changes: [fn(&mut Task); 6] = [
+            |task| task.train.pictures = Tensor::full([4, 1, 1, 1], 0.5),
+            |task| task.test.names[1].push('x'),
+            |task| task.test.truths[1].anomalous = None,
+            |task| task.test.truths[1].kind.push('x'),
+            |task| task.test.truths[1].mask = Some(vec![true]),
+            |task| task.tune = Some(task.test.clone()),
+        ];
+        for (index, change) in changes.into_iter().enumerate() {
+            assert_ne!(changed(change), whole, "change {index}");
         }
     }
 
     #[test]
-    fn a_batch_fits_its_set() {
-        assert!(Batches::new(3, 4, 0, 0).unwrap_err().to_string().contains("between 1 and 3"));
-        assert!(Batches::new(3, 0, 0, 0).is_err());
-        assert_eq!(Batches::new(3, 3, 0, 0).unwrap().next().len(), 3);
+    fn a_component_stays_in_its_folder() {
+        for plain in ["bottle-crack", "6-9", "a.b_c"] {
+            assert_eq!(component(plain), plain);
+        }
+        let long = "x".repeat(3000);
+        let odd = ["", ".", "..", "../../etc/passwd", "/", "a\\b", "a\nb", "naïve", "con:", ".hidden", "a b", &long];
+        let mut seen: Vec<String> = odd.iter().map(|name| component(name)).collect();
+        for name in &seen {
+            let path = std::path::Path::new("root").join(name);
+            assert_eq!(path.components().count(), 2, "{name}");
+            assert!(
+                name.is_ascii() && !name.contains(['/', '\\']) && !name.starts_with('.') && name.len() < 100,
+                "{name}"
+            );
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), odd.len());
     }
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use clap::Args;
 use stssad::augment::Rotation;
-use stssad::data::{DataError, Split, Visible, decode_sheet};
+use stssad::data::sheet::Digits;
+use stssad::data::{DataError, Loading, Source, Task, Visible, load};
 use stssad::gpu::Device;
 use stssad::loss::Alignment;
 use stssad::nn::Detector;
@@ -17,11 +18,6 @@ use stssad::tensor::Tensor;
 
 use super::{DeviceArguments, progress_bar};
 
-/// 500 handwritten digits each, from MNIST.
-const NORMAL: (&str, &[u8]) = ("assets/digits/6.png", include_bytes!("../../assets/digits/6.png"));
-const ANOMALY: (&str, &[u8]) = ("assets/digits/9.png", include_bytes!("../../assets/digits/9.png"));
-/// Side of a digit in pixels.
-const TILE: usize = 28;
 /// Pictures in a row of `pictures.png`.
 const PICTURES: usize = 10;
 
@@ -65,9 +61,10 @@ pub fn config(order: Order, seed: u64) -> Config {
 }
 
 /// The packaged task: 6 is normal, 9 is not.
-pub fn split(seed: u64) -> Result<Split, DataError> {
-    let [normal, anomaly] = [NORMAL, ANOMALY].map(|(path, bytes)| decode_sheet(bytes, path, TILE));
-    Split::semantic(&normal?, &anomaly?, 300, 100, 100, seed)
+pub fn task(seed: u64) -> Result<Task, DataError> {
+    let (source, most) = (Source::Digits(Digits { normal: 6, anomaly: 9 }), Some(100));
+    let loading = Loading { max_train: Some(300), max_normals: most, max_anomalies: most, seed, ..Loading::default() };
+    Ok(load(&source, &loading, |_, _| {})?.task)
 }
 
 impl Demo {
@@ -75,15 +72,16 @@ impl Demo {
         let device = self.device.open()?;
         let adapter = device.adapter().clone();
         eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
-        let split = split(self.seed)?;
+        let task = task(self.seed)?;
+        let labels = task.test.labels().expect("digits have labels");
         let config = config(if self.order == 1 { Order::First } else { Order::Second }, self.seed);
         eprintln!(
             "data     train on {} normal pictures, tune on {} unlabelled ones; labels are read for the AUROC alone",
-            split.train.shape()[0],
-            split.val.shape()[0]
+            task.train.len(),
+            task.test.len()
         );
 
-        let mut trainer = prepare(&device, &config, split.visible())?;
+        let mut trainer = prepare(&device, &config, task.visible())?;
         if self.print_plan {
             print!("{}", trainer.tuning_step()?.plan());
             return Ok(ExitCode::SUCCESS);
@@ -115,7 +113,7 @@ impl Demo {
 
         let chosen = choose(&trained).expect("at least one start");
         let outcome = Outcome {
-            image_auroc: auroc(&trained[chosen].scores, &split.val_labels),
+            image_auroc: auroc(&trained[chosen].scores, &labels),
             augmentation: Found {
                 name: config.augmentation.name().to_owned(),
                 values: config.augmentation.setting(&trained[chosen].end),
@@ -132,8 +130,8 @@ impl Demo {
                     start: config.augmentation.setting(&trained.start),
                     end: config.augmentation.setting(&trained.end),
                     spread: trained.spread,
-                    image_auroc: auroc(&trained.scores, &split.val_labels),
-                    image_auroc_logit: auroc(&trained.logits, &split.val_labels),
+                    image_auroc: auroc(&trained.scores, &labels),
+                    image_auroc_logit: auroc(&trained.logits, &labels),
                     chosen: index == chosen,
                 })
                 .collect(),
@@ -142,7 +140,7 @@ impl Demo {
         folder.write_curves(&outcome, &steps)?;
         let augmented = [&trained[chosen].start, &trained[chosen].end].map(|a| trainer.augment(a));
         let [at_start, at_end] = augmented;
-        write_pictures(&folder, &split, &trained[chosen], [&at_start?, &at_end?])?;
+        write_pictures(&folder, &task, &trained[chosen], [&at_start?, &at_end?])?;
         folder.write_result(&outcome)?;
 
         eprintln!("{}", Table(&outcome.starts));
@@ -172,22 +170,19 @@ pub fn prepare<'a>(device: &Device, config: &'a Config, pictures: Visible<'a>) -
 /// The strip: normal pictures, what they became at the chosen start's two ends, and the anomalies, with scores.
 fn write_pictures(
     folder: &RunFolder,
-    split: &Split,
+    task: &Task,
     chosen: &Trained,
     [at_start, at_end]: [&Tensor; 2],
 ) -> anyhow::Result<()> {
     let first: Vec<usize> = (0..PICTURES).collect();
-    let of_class = |anomalous: bool| -> Vec<usize> {
-        let rows = (0..split.val_labels.len()).filter(|&row| split.val_labels[row] == anomalous);
-        rows.take(PICTURES).collect()
-    };
+    let of_class = |anomalous: bool| task.test.rows(Some(anomalous)).into_iter().take(PICTURES).collect::<Vec<_>>();
     let [normals, anomalies] = [false, true].map(of_class);
     let scores = |rows: &[usize]| -> Vec<f64> { rows.iter().map(|&row| chosen.scores[row]).collect() };
     let rows = [
-        ("normal", split.val.gather_rows(&normals), scores(&normals)),
+        ("normal", task.test.pictures.gather_rows(&normals), scores(&normals)),
         ("augmented at the start", at_start.gather_rows(&first), Vec::new()),
         ("augmented at the end", at_end.gather_rows(&first), Vec::new()),
-        ("anomalies", split.val.gather_rows(&anomalies), scores(&anomalies)),
+        ("anomalies", task.test.pictures.gather_rows(&anomalies), scores(&anomalies)),
     ];
     let rows: Vec<PictureRow> =
         rows.iter().map(|(title, pictures, scores)| PictureRow { title, pictures, scores }).collect();

@@ -52,8 +52,8 @@ impl Peak {
 impl Bench {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
-        let (config, split) = (demo::config(Order::Second, 0), demo::split(0)?);
-        let mut trainer = demo::prepare(&device, &config, split.visible())?;
+        let (config, task) = (demo::config(Order::Second, 0), demo::task(0)?);
+        let mut trainer = demo::prepare(&device, &config, task.visible())?;
         let plan = trainer.tuning_step()?.plan().clone();
         let report = bench::run(&device, &self.options, &plan, announce)?;
         print!("{report}");
@@ -64,8 +64,8 @@ impl Bench {
 impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
-        let (config, split) = (demo::config(Order::Second, 0), demo::split(0)?);
-        let mut trainer = demo::prepare(&device, &config, split.visible())?;
+        let (config, task) = (demo::config(Order::Second, 0), demo::task(0)?);
+        let mut trainer = demo::prepare(&device, &config, task.visible())?;
         print(&profile::run(&device, &self.options, trainer.tuning_step()?, announce)?, self.json)
     }
 }

@@ -1,0 +1,246 @@
+//! Picture files of a folder: found in the order of their names, read and converted in parallel.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use image::DynamicImage;
+use rayon::prelude::*;
+use walkdir::WalkDir;
+
+use super::picture::{self, Conversion, PictureError};
+use super::{DataError, Loading, OnBadImage, Set, Truth};
+use crate::tensor::Tensor;
+
+const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff"];
+
+/// A file that cannot be used.
+#[derive(Debug)]
+pub struct BadPicture {
+    pub path: PathBuf,
+    pub reason: PictureError,
+}
+
+impl fmt::Display for BadPicture {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} {}", printable(&self.path.to_string_lossy()), self.reason)
+    }
+}
+
+/// Text from the file system, on one line and without what would steer a terminal.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| match c.is_control() {
+            true => c.escape_default().collect::<Vec<_>>(),
+            false => vec![c],
+        })
+        .collect()
+}
+
+/// What is known of where a picture's defect lies.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Mask {
+    Unknown,
+    /// Nothing of the picture is a defect.
+    Blank,
+    File(PathBuf),
+    /// There should be one, by one of these names.
+    Missing(String),
+}
+
+/// A picture that is still to be read.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Entry {
+    pub path: PathBuf,
+    pub name: String,
+    pub kind: String,
+    pub anomalous: Option<bool>,
+    pub mask: Mask,
+}
+
+impl Entry {
+    /// A file, called by its whole path below the root or the working folder.
+    pub fn of_file(path: &Path) -> Self {
+        let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+        let name = name_of(&parts.collect::<PathBuf>());
+        Entry { path: path.to_owned(), name, kind: String::new(), anomalous: None, mask: Mask::Unknown }
+    }
+
+    pub fn good(self) -> Self {
+        Entry { kind: "good".to_owned(), anomalous: Some(false), ..self }
+    }
+
+    pub fn anomaly(self, kind: &str) -> Self {
+        Entry { kind: kind.to_owned(), anomalous: Some(true), ..self }
+    }
+}
+
+/// All pictures below a folder, those of folders within it too, sorted by name; hidden files are none. Each is called
+/// `prefix` and its path below the folder, and nothing is known of it.
+///
+/// # Errors
+/// When the folder is not there, cannot be read, or holds no picture.
+pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError> {
+    if !folder.is_dir() {
+        return Err(DataError::NoFolder { path: folder.to_owned() });
+    }
+    let mut entries = Vec::new();
+    let shown = |entry: &walkdir::DirEntry| entry.depth() == 0 || !is_hidden(entry.path());
+    for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(shown) {
+        let entry = entry.map_err(|error| DataError::Unreadable {
+            path: error.path().unwrap_or(folder).to_owned(),
+            source: error.into(),
+        })?;
+        if !entry.file_type().is_dir() && is_picture(entry.path()) {
+            let below = entry.path().strip_prefix(folder).expect("a path below the folder");
+            let name = format!("{prefix}{}", name_of(below));
+            entries.push(Entry { name, ..Entry::of_file(entry.path()) });
+        }
+    }
+    if entries.is_empty() {
+        return Err(DataError::NoPictures { path: folder.to_owned() });
+    }
+    entries.sort_by(|one, other| (&one.name, &one.path).cmp(&(&other.name, &other.path)));
+    Ok(entries)
+}
+
+/// The names of the folders in a folder, sorted; hidden ones are left out.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(super) fn folders(folder: &Path) -> Result<Vec<String>, DataError> {
+    let unreadable = |source| DataError::Unreadable { path: folder.to_owned(), source };
+    let mut names = Vec::new();
+    for entry in folder.read_dir().map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.is_dir() && !is_hidden(&path) {
+            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+}
+
+fn is_picture(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+}
+
+/// A relative path as a name: `/` between its parts on every system.
+fn name_of(path: &Path) -> String {
+    let parts: Vec<String> = path.iter().map(|part| printable(&part.to_string_lossy())).collect();
+    parts.join("/")
+}
+
+/// The file in `folder` whose name is one of `stems` with any picture's ending.
+pub(super) fn find(folder: &Path, stems: &[String]) -> Option<PathBuf> {
+    let candidates = stems.iter().flat_map(|stem| {
+        ENDINGS.iter().flat_map(move |ending| [format!("{stem}.{ending}"), format!("{stem}.{}", ending.to_uppercase())])
+    });
+    candidates.map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+/// How files are read.
+pub(super) struct Reading<'a> {
+    pub conversion: Conversion,
+    pub loading: &'a Loading,
+    pub on_file: &'a (dyn Fn(usize, usize) + Sync),
+}
+
+/// What was read.
+#[derive(Debug)]
+pub(super) struct Read<const SETS: usize> {
+    pub sets: [Set; SETS],
+    pub skipped: Vec<BadPicture>,
+    /// How many files there were of each size and kind of pixels.
+    pub originals: BTreeMap<String, usize>,
+}
+
+/// `640×480 Rgb8`.
+pub(super) fn describe(picture: &DynamicImage) -> String {
+    format!("{}×{} {:?}", picture.width(), picture.height(), picture.color())
+}
+
+impl Reading<'_> {
+    /// Reads every picture, whatever becomes of others, so that one message can name all bad ones.
+    ///
+    /// # Errors
+    /// When a picture cannot be used and bad ones are not skipped, or all together are larger than allowed.
+    pub fn read<const SETS: usize>(&self, sets: [Vec<Entry>; SETS]) -> Result<Read<SETS>, DataError> {
+        let Conversion { side, channels, .. } = self.conversion;
+        let row = channels.count() * side * side;
+        let counts = sets.each_ref().map(Vec::len);
+        let entries: Vec<Entry> = sets.into_iter().flatten().collect();
+        let count = entries.len();
+        let (bytes, max) = (4 * row as u64 * count as u64, self.loading.max_bytes);
+        if bytes > max {
+            return Err(DataError::TooLarge { count, channels: channels.count(), side, bytes, max });
+        }
+
+        let done = AtomicUsize::new(0);
+        let mut pixels = vec![0.0; row * count];
+        let outcomes: Vec<Result<(String, Truth), PictureError>> = pixels
+            .par_chunks_exact_mut(row)
+            .zip(&entries)
+            .map(|(pixels, entry)| {
+                let outcome = self.read_entry(entry, pixels);
+                (self.on_file)(done.fetch_add(1, Ordering::Relaxed) + 1, count);
+                outcome
+            })
+            .collect();
+
+        let mut all = Set {
+            pictures: Tensor::new([count, channels.count(), side, side], pixels),
+            names: entries.iter().map(|entry| entry.name.clone()).collect(),
+            truths: vec![Truth::default(); count],
+        };
+        let (mut good, mut skipped, mut originals) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (index, (outcome, entry)) in outcomes.into_iter().zip(entries).enumerate() {
+            match outcome {
+                Ok((original, truth)) => {
+                    *originals.entry(original).or_insert(0) += 1;
+                    all.truths[index] = truth;
+                    good.push(index);
+                }
+                Err(reason) => skipped.push(BadPicture { path: entry.path, reason }),
+            }
+        }
+        if !skipped.is_empty() && (self.loading.on_bad_image == OnBadImage::Error || good.is_empty()) {
+            return Err(DataError::BadPictures { bad: skipped, of: count });
+        }
+        let mut end = 0;
+        let sets = counts.map(|count| {
+            let start = end;
+            end += count;
+            let rows: Vec<usize> = good.iter().copied().filter(|row| (start..end).contains(row)).collect();
+            all.select(&rows)
+        });
+        Ok(Read { sets, skipped, originals })
+    }
+
+    /// Converts a picture into `pixels`; what the file held, and what is known of it.
+    fn read_entry(&self, entry: &Entry, pixels: &mut [f32]) -> Result<(String, Truth), PictureError> {
+        let max_pixels = self.loading.max_pixels;
+        let picture = picture::read(&entry.path, max_pixels)?;
+        let mask = match &entry.mask {
+            Mask::Unknown => None,
+            Mask::Blank => Some(vec![false; self.conversion.side.pow(2)]),
+            Mask::Missing(expected) => return Err(PictureError::MaskMissing { expected: expected.clone() }),
+            Mask::File(path) => {
+                let size = |picture: &DynamicImage| [picture.width(), picture.height()];
+                let mask = picture::read(path, max_pixels).and_then(|mask| match size(&mask) == size(&picture) {
+                    true => Ok(self.conversion.apply_mask(&mask)),
+                    false => Err(PictureError::MaskSize { mask: size(&mask), picture: size(&picture) }),
+                });
+                let name = || printable(&path.to_string_lossy());
+                Some(mask.map_err(|reason| PictureError::Mask { name: name(), reason: reason.into() })?)
+            }
+        };
+        pixels.copy_from_slice(&self.conversion.apply(&picture));
+        Ok((describe(&picture), Truth { anomalous: entry.anomalous, kind: entry.kind.clone(), mask }))
+    }
+}

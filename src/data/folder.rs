@@ -1,0 +1,156 @@
+//! Folders of one's own pictures, by the arguments that anomalib's `Folder` has.
+
+use std::collections::BTreeSet;
+use std::mem;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::files::{self, Entry, Mask, Reading};
+use super::mvtec::mask_of;
+use super::picture::Channels;
+use super::{DataError, Loaded, Loading, SAMPLE_STREAM, Task, component};
+use crate::philox::Stream;
+
+/// Folders with normal pictures and, as there are, anomalies and unlabelled ones. In TOML each list may be one text.
+///
+/// * Without `normal_test_dir`, and with `abnormal_dir`, a share of the normal pictures is kept for the test.
+/// * Unlabelled pictures are tuned on. Without labelled test pictures they are what is scored as well.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Folder {
+    /// What names the task; by default the root's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The folder that all others are below, unless they are absolute.
+    pub root: PathBuf,
+    #[serde(deserialize_with = "one_or_many")]
+    pub normal_dir: Vec<PathBuf>,
+    /// Each is a kind of anomaly, called by the folder's name.
+    #[serde(deserialize_with = "one_or_many")]
+    pub abnormal_dir: Vec<PathBuf>,
+    #[serde(deserialize_with = "one_or_many")]
+    pub normal_test_dir: Vec<PathBuf>,
+    /// Masks of the anomalies: one folder for all, or one for each `abnormal_dir`. `003_mask.png` or `003.png` belongs to
+    /// `003.jpg`.
+    #[serde(deserialize_with = "one_or_many")]
+    pub mask_dir: Vec<PathBuf>,
+    #[serde(deserialize_with = "one_or_many")]
+    pub unlabelled_dir: Vec<PathBuf>,
+    /// The share of the normal pictures that is kept for the test.
+    pub normal_split_ratio: f64,
+}
+
+impl Default for Folder {
+    fn default() -> Self {
+        Folder {
+            name: None,
+            root: PathBuf::from("."),
+            normal_dir: Vec::new(),
+            abnormal_dir: Vec::new(),
+            normal_test_dir: Vec::new(),
+            mask_dir: Vec::new(),
+            unlabelled_dir: Vec::new(),
+            normal_split_ratio: 0.2,
+        }
+    }
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a path or a list of paths")]
+    enum OneOrMany {
+        One(PathBuf),
+        Many(Vec<PathBuf>),
+    }
+    OneOrMany::deserialize(deserializer).map(|paths| match paths {
+        OneOrMany::One(path) => vec![path],
+        OneOrMany::Many(paths) => paths,
+    })
+}
+
+impl Folder {
+    pub(super) fn load(&self, loading: &Loading, on_file: &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError> {
+        let conversion = loading.conversion(256, Channels::Rgb)?;
+        self.check()?;
+        let mut train = self.list(&self.normal_dir)?.into_iter().map(Entry::good).collect::<Vec<_>>();
+        let mut test: Vec<Entry> = self.list(&self.normal_test_dir)?.into_iter().map(Entry::good).collect();
+        if self.normal_test_dir.is_empty() && !self.abnormal_dir.is_empty() {
+            let kept = (train.len() as f64 * self.normal_split_ratio).round() as usize;
+            let order = Stream::new(loading.seed, SAMPLE_STREAM).permutation(train.len());
+            let kept: BTreeSet<usize> = order.into_iter().take(kept).collect();
+            for (index, entry) in mem::take(&mut train).into_iter().enumerate() {
+                if kept.contains(&index) { test.push(entry) } else { train.push(entry) }
+            }
+        }
+        if !self.mask_dir.is_empty() {
+            test.iter_mut().for_each(|entry| entry.mask = Mask::Blank);
+        }
+        for (index, folder) in self.abnormal_dir.iter().enumerate() {
+            let kind = name(&self.root.join(folder));
+            let masks = self.mask_dir.get(index).or(self.mask_dir.first()).map(|masks| self.root.join(masks));
+            if let Some(masks) = masks.as_ref().filter(|masks| !masks.is_dir()) {
+                return Err(DataError::NoFolder { path: masks.clone() });
+            }
+            for entry in self.list(std::slice::from_ref(folder))? {
+                let mask = masks.as_ref().map_or(Mask::Unknown, |masks| mask_of(&entry.path, masks));
+                test.push(Entry { mask, ..entry.anomaly(&kind) });
+            }
+        }
+        let unlabelled = self.list(&self.unlabelled_dir)?;
+
+        let category = component(&self.name.clone().unwrap_or_else(|| name(&self.root)));
+        let read = Reading { conversion, loading, on_file }.read([train, test, unlabelled])?;
+        let [train, test, unlabelled] = read.sets;
+        let (tune, test) = match (test.is_empty(), unlabelled.is_empty()) {
+            (true, _) => (None, unlabelled),
+            (false, true) => (None, test),
+            (false, false) => (Some(unlabelled), test),
+        };
+        let task = Task { dataset: "folder".to_owned(), category, train, tune, test };
+        Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals })
+    }
+
+    fn check(&self) -> Result<(), DataError> {
+        let problem = if self.normal_dir.is_empty() {
+            "no folder of normal pictures is named: add `--normal-dir`".to_owned()
+        } else if self.abnormal_dir.is_empty() && self.unlabelled_dir.is_empty() {
+            "there is nothing to tune on: add `--abnormal-dir`, or `--unlabelled-dir` with pictures some of which are \
+             anomalies"
+                .to_owned()
+        } else if !(0.0..1.0).contains(&self.normal_split_ratio) {
+            format!(
+                "{} is no share of the normal pictures: use a `--normal-split-ratio` from 0 to below 1",
+                self.normal_split_ratio
+            )
+        } else if self.mask_dir.len() > 1 && self.mask_dir.len() != self.abnormal_dir.len() {
+            format!(
+                "{} folders of masks for {} of anomalies: name one for all, or one for each",
+                self.mask_dir.len(),
+                self.abnormal_dir.len()
+            )
+        } else {
+            return Ok(());
+        };
+        Err(DataError::Setting(problem))
+    }
+
+    /// All pictures of the folders, called by the folder as it was named and the path below it.
+    fn list(&self, folders: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
+        let mut entries = Vec::new();
+        for folder in folders {
+            let prefix = match Entry::of_file(folder).name {
+                name if name.is_empty() => name,
+                name => format!("{name}/"),
+            };
+            entries.extend(files::list(&self.root.join(folder), &prefix)?);
+        }
+        Ok(entries)
+    }
+}
+
+/// The folder's own name, also of `.`.
+fn name(folder: &Path) -> String {
+    let path = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    path.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned())
+}

@@ -1,0 +1,313 @@
+//! Painted defects on photographs of textures: industrial anomalies of which everything is known, that come with the
+//! program.
+
+use std::collections::BTreeMap;
+use std::f64::consts::{PI, TAU};
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::picture::{self, Channels, Conversion};
+use super::{BadPicture, DataError, Loaded, Loading, Set, Task, Truth};
+use crate::philox::Stream;
+use crate::tensor::Tensor;
+
+/// Crops of a packaged photograph, some with a painted defect. A defect looks the same in every picture of a task, but
+/// for its random place.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Texture {
+    pub texture: Photograph,
+    pub defect: Defect,
+    /// The direction of a slash or scratch in radians, from along a row towards down the columns; drawn by the seed when
+    /// none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slant: Option<f64>,
+}
+
+/// A packaged photograph, 512×512 grey; see `assets/README.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Photograph {
+    Brick,
+    Gravel,
+}
+
+/// What is painted. Sizes are shares of the crop's side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Defect {
+    /// A thin line, bright or dark.
+    Scratch,
+    /// A dark ellipse with soft edges.
+    Blob,
+    /// An irregular soft darkening: a few Gaussians that overlap.
+    Stain,
+    /// A disc in which contrast is lost towards the mean.
+    Faded,
+    /// A rectangle from another place of the photograph.
+    Misprint,
+    /// A dark slender ellipse at one slant.
+    Slash,
+}
+
+/// Pictures to train on, normal ones to test on, and anomalies, when the loading names no numbers.
+const COUNTS: [usize; 3] = [300, 100, 100];
+/// Side of a crop, in pixels, when the loading names none.
+const SIDE: usize = 32;
+/// Training crops lie within the dark fields of a chessboard of such fields, test crops within the bright ones, so that
+/// they share no pixel but every part of the photograph is in both.
+const FIELD: usize = 128;
+/// A pixel belongs to the defect when it changed by this much of the range from black to white.
+const NOTICEABLE: f32 = 0.04;
+
+const LOOK_STREAM: u32 = 0x9a10;
+const TRAIN_STREAM: u32 = 0x9a11;
+const NORMAL_STREAM: u32 = 0x9a12;
+const ANOMALY_STREAM: u32 = 0x9a13;
+
+impl fmt::Display for Photograph {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.to_possible_value().expect("no variant is hidden").get_name())
+    }
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.to_possible_value().expect("no variant is hidden").get_name())
+    }
+}
+
+/// A grey picture of levels from 0 to 1, row by row.
+#[derive(Clone, Debug, PartialEq)]
+struct Canvas {
+    side: usize,
+    levels: Vec<f32>,
+}
+
+impl Photograph {
+    fn canvas(self) -> Result<Canvas, DataError> {
+        let bytes: &[u8] = match self {
+            Photograph::Brick => include_bytes!("../../assets/textures/brick.png"),
+            Photograph::Gravel => include_bytes!("../../assets/textures/gravel.png"),
+        };
+        let photograph = picture::decode(bytes, picture::MAX_PIXELS).map_err(|reason| DataError::BadPictures {
+            bad: vec![BadPicture { path: format!("assets/textures/{self}.png").into(), reason }],
+            of: 1,
+        })?;
+        let side = photograph.width() as usize;
+        let whole = Conversion { side, channels: Channels::Grey, resize: Default::default() };
+        Ok(Canvas { side, levels: whole.apply(&photograph) })
+    }
+}
+
+/// Which fields of the chessboard a crop may lie in.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fields {
+    Train = 0,
+    Test = 1,
+}
+
+impl Canvas {
+    /// A random square of `side` pixels within one of the fields.
+    fn crop(&self, side: usize, fields: Fields, stream: &mut Stream) -> Canvas {
+        let columns = self.side / FIELD;
+        let half = columns * columns / 2;
+        let field = stream.below(half);
+        let (row, pair) = (field / (columns / 2), field % (columns / 2));
+        let column = 2 * pair + (row + fields as usize) % 2;
+        let (left, top) =
+            (column * FIELD + stream.below(FIELD - side + 1), row * FIELD + stream.below(FIELD - side + 1));
+        let row = |y: usize| &self.levels[(top + y) * self.side + left..][..side];
+        Canvas { side, levels: (0..side).flat_map(row).copied().collect() }
+    }
+
+    /// Each level anew, from what it was, at the pixel's middle as seen from a place.
+    fn paint(&mut self, place: [f64; 2], level: impl Fn(f32, [f64; 2]) -> f64) {
+        for y in 0..self.side {
+            for x in 0..self.side {
+                let offset = [x as f64 + 0.5 - place[0], y as f64 + 0.5 - place[1]];
+                let old = &mut self.levels[y * self.side + x];
+                *old = level(*old, offset).clamp(0.0, 1.0) as f32;
+            }
+        }
+    }
+
+    /// To the 8 bit levels that a file could hold.
+    fn quantise(&mut self) {
+        for level in &mut self.levels {
+            *level = (*level * 255.0).round() / 255.0;
+        }
+    }
+}
+
+/// What a task's defects have in common: random, but drawn once. Lengths are in pixels.
+#[derive(Clone, Debug)]
+struct Look {
+    defect: Defect,
+    slant: f64,
+    /// Half of the length and of the breadth.
+    extent: [f64; 2],
+    /// The level that a blob, slash or scratch is painted with, or the share that a stain takes away.
+    level: f64,
+    /// Places, from the defect's own, and radii of a stain's parts.
+    parts: Vec<([f64; 2], f64)>,
+}
+
+impl Look {
+    fn draw(texture: &Texture, side: usize, seed: u64) -> Self {
+        let mut stream = Stream::new(seed, LOOK_STREAM);
+        let mut between = |low: f64, high: f64| low + (high - low) * stream.uniform();
+        let slant = between(0.0, PI);
+        let size = side as f64;
+        let (extent, level) = match texture.defect {
+            Defect::Scratch => {
+                let level = if between(0.0, 1.0) < 0.5 { 0.95 } else { 0.05 };
+                ([between(0.25, 0.35) * size, (0.02 * size).max(0.75)], level)
+            }
+            Defect::Blob => ([between(0.12, 0.18) * size, between(0.10, 0.14) * size], 0.08),
+            Defect::Stain => ([0.12 * size; 2], between(0.45, 0.6)),
+            Defect::Faded => ([between(0.22, 0.28) * size; 2], 0.85),
+            Defect::Misprint => ([between(0.16, 0.22) * size, between(0.16, 0.22) * size], 0.0),
+            Defect::Slash => ([14.0 / 64.0 * size, 5.0 / 64.0 * size], 0.1),
+        };
+        let mut part = || {
+            let (angle, distance) = (between(0.0, TAU), between(0.05, 0.14) * size);
+            ([distance * angle.cos(), distance * angle.sin()], between(0.05, 0.09) * size)
+        };
+        let parts = (0..5).map(|_| part()).collect();
+        Look { defect: texture.defect, slant: texture.slant.unwrap_or(slant), extent, level, parts }
+    }
+
+    /// Paints the defect at a random place, so that at least half of each way lies within; `foreign` is what a misprint
+    /// shows.
+    fn paint(&self, canvas: &mut Canvas, foreign: &Canvas, stream: &mut Stream) {
+        let side = canvas.side as f64;
+        let place = [0, 1].map(|_| side * (0.2 + 0.6 * stream.uniform()));
+        let [length, breadth] = self.extent;
+        let (sin, cos) = self.slant.sin_cos();
+        let turned = move |[x, y]: [f64; 2]| [x * cos + y * sin, y * cos - x * sin];
+        // How much of a pixel an ellipse covers: 1 within, 0 outside, and in between within half a pixel of its edge.
+        let ellipse = move |offset: [f64; 2], soft: f64| {
+            let [along, across] = turned(offset);
+            let radius = (along / length).hypot(across / breadth);
+            ((1.0 - radius) * breadth / soft + 0.5).clamp(0.0, 1.0)
+        };
+        let blend = |old: f32, new: f64, share: f64| f64::from(old) * (1.0 - share) + new * share;
+        match self.defect {
+            Defect::Scratch => canvas.paint(place, |old, offset| {
+                let [along, across] = turned(offset);
+                let inside = |distance: f64, half: f64| (half - distance.abs() + 0.5).clamp(0.0, 1.0);
+                blend(old, self.level, inside(along, length) * inside(across, breadth))
+            }),
+            Defect::Blob => canvas.paint(place, |old, offset| blend(old, self.level, ellipse(offset, 0.5 * breadth))),
+            Defect::Slash => canvas.paint(place, |old, offset| blend(old, self.level, ellipse(offset, 1.0))),
+            Defect::Stain => canvas.paint(place, |old, [x, y]| {
+                let part = |([dx, dy], radius): &([f64; 2], f64)| {
+                    (-0.5 * ((x - dx).powi(2) + (y - dy).powi(2)) / radius.powi(2)).exp()
+                };
+                let density: f64 = self.parts.iter().map(part).sum();
+                f64::from(old) * (1.0 - self.level * density.min(1.0))
+            }),
+            Defect::Faded => {
+                let within = |index: usize| {
+                    let offset = [index % canvas.side, index / canvas.side].map(|at| at as f64 + 0.5);
+                    ellipse([offset[0] - place[0], offset[1] - place[1]], 2.0)
+                };
+                let shares: Vec<f64> = (0..canvas.levels.len()).map(within).collect();
+                let weighted: f64 =
+                    shares.iter().zip(&canvas.levels).map(|(share, &level)| share * f64::from(level)).sum();
+                let mean = weighted / shares.iter().sum::<f64>();
+                canvas.paint(place, |old, offset| blend(old, mean, self.level * ellipse(offset, 2.0)));
+            }
+            Defect::Misprint => {
+                for (index, level) in canvas.levels.iter_mut().enumerate() {
+                    let offset = [index % canvas.side, index / canvas.side].map(|at| at as f64 + 0.5);
+                    if (offset[0] - place[0]).abs() <= length && (offset[1] - place[1]).abs() <= breadth {
+                        *level = foreign.levels[index];
+                    }
+                }
+            }
+        }
+        canvas.quantise();
+    }
+}
+
+impl Texture {
+    /// Paints the task; the same seed paints the same.
+    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
+        let conversion = loading.conversion(SIDE, Channels::Grey)?;
+        let side = conversion.side;
+        if !(8..=FIELD).contains(&side) {
+            return Err(DataError::Setting(format!("crops of {side}×{side} pixels: use a `--size` from 8 to {FIELD}")));
+        }
+        if let Some(slant) = self.slant.filter(|slant| !slant.is_finite()) {
+            return Err(DataError::Setting(format!("a slant of {slant}: use radians, such as 0.9")));
+        }
+        let photograph = self.texture.canvas()?;
+        let [train, normals, anomalies] = [loading.max_train, loading.max_normals, loading.max_anomalies];
+        let counts = [train.unwrap_or(COUNTS[0]), normals.unwrap_or(COUNTS[1]), anomalies.unwrap_or(COUNTS[2])];
+        let clean = |count: usize, fields: Fields, stream: u32| -> Vec<(Canvas, Vec<bool>)> {
+            let mut stream = Stream::new(loading.seed, stream);
+            (0..count).map(|_| (photograph.crop(side, fields, &mut stream), vec![false; side * side])).collect()
+        };
+        let look = Look::draw(self, side, loading.seed);
+        let mut stream = Stream::new(loading.seed, ANOMALY_STREAM);
+        let painted = (0..counts[2]).map(|_| self.painted(&photograph, side, &look, &mut stream)).collect();
+        let set = |pictures: Vec<(Canvas, Vec<bool>)>, name: &str, kind: &str, anomalous: bool| {
+            let levels = pictures.iter().flat_map(|(canvas, _)| canvas.levels.iter().copied());
+            let grey = Tensor::new([pictures.len(), 1, side, side], levels.collect());
+            let masks = pictures.into_iter().map(|(_, mask)| Some(mask));
+            let truths = masks.map(|mask| Truth { anomalous: Some(anomalous), kind: kind.to_owned(), mask });
+            let set = Set::of_class(coloured(grey, conversion.channels), name, kind, anomalous);
+            Set { truths: truths.collect(), ..set }
+        };
+        let defect = self.defect.to_string();
+        let train = set(clean(counts[0], Fields::Train, TRAIN_STREAM), "train/good", "good", false);
+        let normals = set(clean(counts[1], Fields::Test, NORMAL_STREAM), "test/good", "good", false);
+        let anomalies = set(painted, &format!("test/{defect}"), &defect, true);
+        let task = Task {
+            dataset: "texture".to_owned(),
+            category: format!("{}-{defect}", self.texture),
+            train,
+            tune: None,
+            test: normals.join(anomalies),
+        };
+        let originals = BTreeMap::from([(format!("{side}×{side} crops"), counts.iter().sum())]);
+        Ok(Loaded { task, conversion, skipped: Vec::new(), originals })
+    }
+
+    /// A crop with the defect, and the pixels that it changed noticeably. A place where it would hardly be seen, such as a
+    /// blob on a dark joint, is drawn anew.
+    fn painted(&self, photograph: &Canvas, side: usize, look: &Look, stream: &mut Stream) -> (Canvas, Vec<bool>) {
+        const TRIES: usize = 20;
+        let mut most = 0;
+        let mut best = None;
+        for _ in 0..TRIES {
+            let clean = photograph.crop(side, Fields::Test, stream);
+            let foreign = photograph.crop(side, Fields::Test, stream);
+            let mut canvas = clean.clone();
+            look.paint(&mut canvas, &foreign, stream);
+            let changed = canvas.levels.iter().zip(&clean.levels);
+            let mask: Vec<bool> = changed.map(|(new, old)| (new - old).abs() >= NOTICEABLE).collect();
+            let count = mask.iter().filter(|&&covered| covered).count();
+            if best.is_none() || count > most {
+                (most, best) = (count, Some((canvas, mask)));
+            }
+            if 100 * count >= side * side {
+                break;
+            }
+        }
+        best.expect("at least one try")
+    }
+}
+
+/// Grey pictures with their one channel copied as often as there are channels.
+fn coloured(grey: Tensor, channels: Channels) -> Tensor {
+    let mut shape = grey.shape().to_vec();
+    let plane = shape[2] * shape[3];
+    shape[1] = channels.count();
+    let data = grey.data().chunks_exact(plane).flat_map(|picture| std::iter::repeat_n(picture, shape[1])).flatten();
+    Tensor::new(shape.clone(), data.copied().collect())
+}

@@ -1,0 +1,302 @@
+//! One picture file: from its bytes to what the detector sees, by one conversion.
+//!
+//! A file's format is told by its first bytes, never by its name. Pixels are brought upright by the EXIF orientation,
+//! palettes and CMYK become RGB, transparent pixels are laid over white, and colour profiles are not applied. 8 bit
+//! levels are divided by 255 and 16 bit ones by 65535: black is 0 and white is 1.
+
+use std::fs::File;
+use std::io::{self, Cursor, Read};
+use std::path::Path;
+
+use clap::ValueEnum;
+use image::imageops::FilterType;
+use image::metadata::Orientation;
+use image::{
+    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Primitive, RgbImage,
+};
+use serde::{Deserialize, Serialize};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+/// Pixels of a picture that is decoded when nobody says otherwise; about 9,450 × 9,450.
+pub const MAX_PIXELS: u64 = 89_478_485;
+
+/// Rec. 601: the weights of red, green and blue in grey, as Pillow, OpenCV and torchvision have them.
+const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+
+/// How every picture of a run becomes `[C, H, W]`: a part of what was trained, since scores hold for no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conversion {
+    /// Height and width of the result, in pixels.
+    pub side: usize,
+    pub channels: Channels,
+    pub resize: Resize,
+}
+
+/// What a pixel holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Channels {
+    /// One channel; colours by Rec. 601's luma, 0.299 R + 0.587 G + 0.114 B.
+    Grey,
+    /// Three channels; grey is copied to each.
+    Rgb,
+}
+
+/// How a picture that is not square becomes so. Scaling takes the mean under a triangle filter, whose support grows with
+/// the reduction, so that nothing is aliased (Pillow's `BILINEAR`). A picture of the right size is left as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resize {
+    /// Height and width are scaled each by itself: the whole picture, out of proportion.
+    #[default]
+    Stretch,
+    /// The largest square in the middle is scaled: in proportion, without what lies at the longer side's ends.
+    Crop,
+    /// The longer side is scaled to fit and the rest is black: the whole picture, in proportion.
+    Letterbox,
+}
+
+/// Why a file is no picture to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum PictureError {
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    #[error("is a folder, a pipe or a device, not a file")]
+    NotAFile,
+    #[error("is empty")]
+    Empty,
+    #[error("is no PNG, JPEG, BMP or TIFF, whatever its name says")]
+    Unknown,
+    #[error("has {width}×{height} pixels, more than the {max} that `--max-pixels` allows")]
+    TooManyPixels { width: u64, height: u64, max: u64 },
+    #[error("has {bytes} bytes, more than {max}, which a picture within `--max-pixels` cannot need")]
+    TooManyBytes { bytes: u64, max: u64 },
+    #[error("has floating-point pixels, whose black and white are anyone's guess: convert it to 8 or 16 bit")]
+    Float,
+    #[error("is damaged: {0}")]
+    Damaged(String),
+    /// Sizes are `[width, height]` in pixels.
+    #[error("measures {mask:?} pixels, but its picture {picture:?}")]
+    MaskSize { mask: [u32; 2], picture: [u32; 2] },
+    #[error("has no mask: {expected} is not there")]
+    MaskMissing { expected: String },
+    #[error("has the mask {name}, which {reason}")]
+    Mask { name: String, reason: Box<PictureError> },
+}
+
+fn damaged(error: impl std::fmt::Display) -> PictureError {
+    PictureError::Damaged(error.to_string())
+}
+
+/// The file's picture, upright and opaque: 8 or 16 bit, grey or RGB.
+///
+/// # Errors
+/// When the file cannot be read or decoded, or holds more than `max_pixels` pixels, which its header tells before
+/// anything is allocated.
+pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, PictureError> {
+    let file = File::open(path)?;
+    let about = file.metadata()?;
+    if !about.is_file() {
+        return Err(PictureError::NotAFile);
+    }
+    // 16 bit RGBA, uncompressed, with room for a header and colour profile.
+    let max = max_pixels.saturating_mul(8).saturating_add(16 << 20);
+    if about.len() > max {
+        return Err(PictureError::TooManyBytes { bytes: about.len(), max });
+    }
+    let mut bytes = Vec::with_capacity(about.len() as usize);
+    file.take(max).read_to_end(&mut bytes)?;
+    decode(&bytes, max_pixels)
+}
+
+/// [`read`] of a file's contents.
+///
+/// # Errors
+/// As [`read`].
+pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, PictureError> {
+    if bytes.is_empty() {
+        return Err(PictureError::Empty);
+    }
+    let (picture, orientation) = match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, max_pixels)?,
+        Ok(format @ (ImageFormat::Png | ImageFormat::Bmp | ImageFormat::Tiff)) => decode_by(format, bytes, max_pixels)?,
+        _ => return Err(PictureError::Unknown),
+    };
+    let mut picture = opaque(picture)?;
+    picture.apply_orientation(orientation);
+    Ok(picture)
+}
+
+fn check_size(width: u64, height: u64, max: u64) -> Result<(), PictureError> {
+    match width * height {
+        0 => Err(damaged("it has no pixels")),
+        pixels if pixels > max => Err(PictureError::TooManyPixels { width, height, max }),
+        _ => Ok(()),
+    }
+}
+
+fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), PictureError> {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(64 << 20));
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into(), max_pixels)?;
+    // `into_decoder` alone would let a small file of many pixels through.
+    limits.reserve(decoder.total_bytes()).map_err(damaged)?;
+    decoder.set_limits(limits).map_err(damaged)?;
+    let orientation = decoder.orientation().map_err(damaged)?;
+    Ok((DynamicImage::from_decoder(decoder).map_err(damaged)?, orientation))
+}
+
+/// JPEG by its decoder's strict mode, without which a file that was cut off decodes to a half-grey picture.
+fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), PictureError> {
+    let options = DecoderOptions::default().set_strict_mode(true).set_max_width(usize::MAX).set_max_height(usize::MAX);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(damaged)?;
+    let (width, height) = decoder.dimensions().ok_or_else(|| damaged("no header"))?;
+    check_size(width as u64, height as u64, max_pixels)?;
+    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
+    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let colours = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
+    decoder.set_options(options.jpeg_set_out_colorspace(colours));
+    let pixels = decoder.decode().map_err(damaged)?;
+    let (width, height) = (width as u32, height as u32);
+    let picture = match grey {
+        true => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
+        false => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
+    };
+    let picture = picture.ok_or_else(|| damaged("its pixels do not fill it"))?;
+    Ok((picture, orientation.unwrap_or(Orientation::NoTransforms)))
+}
+
+/// Transparency over white; pixels of floats are refused.
+fn opaque(picture: DynamicImage) -> Result<DynamicImage, PictureError> {
+    let (width, height) = (picture.width(), picture.height());
+    let opaque = match picture {
+        DynamicImage::ImageLumaA8(picture) => {
+            ImageBuffer::from_raw(width, height, over_white(&picture, 2, |level| level as u8))
+                .map(DynamicImage::ImageLuma8)
+        }
+        DynamicImage::ImageRgba8(picture) => {
+            ImageBuffer::from_raw(width, height, over_white(&picture, 4, |level| level as u8))
+                .map(DynamicImage::ImageRgb8)
+        }
+        DynamicImage::ImageLumaA16(picture) => {
+            ImageBuffer::from_raw(width, height, over_white(&picture, 2, |level| level as u16))
+                .map(DynamicImage::ImageLuma16)
+        }
+        DynamicImage::ImageRgba16(picture) => {
+            ImageBuffer::from_raw(width, height, over_white(&picture, 4, |level| level as u16))
+                .map(DynamicImage::ImageRgb16)
+        }
+        DynamicImage::ImageLuma8(_)
+        | DynamicImage::ImageRgb8(_)
+        | DynamicImage::ImageLuma16(_)
+        | DynamicImage::ImageRgb16(_) => Some(picture),
+        _ => return Err(PictureError::Float),
+    };
+    opaque.ok_or_else(|| damaged("its pixels do not fill it"))
+}
+
+/// Pixels of `channels` levels, the last of which is alpha, without it.
+fn over_white<T: Primitive + Into<f32>>(levels: &[T], channels: usize, level: fn(f32) -> T) -> Vec<T> {
+    let white: f32 = T::DEFAULT_MAX_VALUE.into();
+    let blend = |pixel: &[T]| -> Vec<T> {
+        let (alpha, colours) = pixel.split_last().expect("a pixel has channels");
+        let share: f32 = (*alpha).into() / white;
+        colours.iter().map(|&colour| level((white + share * (colour.into() - white)).round())).collect()
+    };
+    levels.chunks_exact(channels).flat_map(blend).collect()
+}
+
+impl Conversion {
+    /// The picture as `[C, side, side]`, row-major.
+    pub fn apply(&self, picture: &DynamicImage) -> Vec<f32> {
+        let fitted = self.fit(picture, FilterType::Triangle);
+        let pixels: Vec<[f32; 3]> = match &fitted {
+            DynamicImage::ImageLuma8(grey) => grey.iter().map(|&level| [f32::from(level) / 255.0; 3]).collect(),
+            DynamicImage::ImageLuma16(grey) => grey.iter().map(|&level| [f32::from(level) / 65_535.0; 3]).collect(),
+            DynamicImage::ImageRgb16(rgb) => {
+                rgb.pixels().map(|p| p.0.map(|level| f32::from(level) / 65_535.0)).collect()
+            }
+            other => other.to_rgb8().pixels().map(|p| p.0.map(|level| f32::from(level) / 255.0)).collect(),
+        };
+        let plane = |value: &dyn Fn(&[f32; 3]) -> f32| {
+            self.centre(pixels.iter().map(value).collect(), fitted.width() as usize, 0.0)
+        };
+        match self.channels {
+            // Grey stays what it is, to the bit.
+            Channels::Grey if fitted.color().channel_count() == 1 => plane(&|pixel| pixel[0]),
+            Channels::Grey => plane(&|pixel| pixel.iter().zip(LUMA).map(|(level, weight)| level * weight).sum()),
+            Channels::Rgb => (0..3).flat_map(|channel| plane(&|pixel| pixel[channel])).collect(),
+        }
+    }
+
+    /// The mask that lies over a picture, `side` × `side`, row by row: it takes the picture's way, by the nearest pixel.
+    /// A defect is where the mask is brighter than half of its brightest pixel, so that masks of 0 and 1, of 0 and 255,
+    /// and with soft edges all mean what they show.
+    pub fn apply_mask(&self, mask: &DynamicImage) -> Vec<bool> {
+        let levels = mask.to_luma16();
+        let brightest = levels.iter().copied().max().unwrap_or(0);
+        let binary = GrayImage::from_fn(levels.width(), levels.height(), |x, y| {
+            image::Luma([u8::from(levels.get_pixel(x, y).0[0] > brightest / 2)])
+        });
+        let fitted = self.fit(&binary.into(), FilterType::Nearest).into_luma8();
+        let width = fitted.width() as usize;
+        self.centre(fitted.iter().map(|&level| level == 1).collect(), width, false)
+    }
+
+    /// Scaled, and cropped if need be: `side` × `side`, or less one way in a letterbox.
+    fn fit(&self, picture: &DynamicImage, filter: FilterType) -> DynamicImage {
+        let ([width, height], side) = ([picture.width(), picture.height()], self.side as u32);
+        let (shorter, longer) = (width.min(height), width.max(height));
+        let scaled = |extent: u32| {
+            let exact = u64::from(extent) * u64::from(side);
+            ((exact + u64::from(longer) / 2) / u64::from(longer)).max(1) as u32
+        };
+        let (target, cropped) = match self.resize {
+            Resize::Stretch => ([side; 2], None),
+            Resize::Crop if shorter == longer => ([side; 2], None),
+            Resize::Crop => {
+                let (x, y) = ((width - shorter) / 2, (height - shorter) / 2);
+                ([side; 2], Some(picture.crop_imm(x, y, shorter, shorter)))
+            }
+            Resize::Letterbox => ([scaled(width), scaled(height)], None),
+        };
+        let picture = cropped.as_ref().unwrap_or(picture);
+        match [picture.width(), picture.height()] == target {
+            true => picture.clone(),
+            false => picture.resize_exact(target[0], target[1], filter),
+        }
+    }
+
+    /// Rows of `width` values in the middle of `side` × `side` ones.
+    fn centre<T: Copy>(&self, values: Vec<T>, width: usize, around: T) -> Vec<T> {
+        let (side, height) = (self.side, values.len() / width);
+        if (width, height) == (side, side) {
+            return values;
+        }
+        let (left, top) = ((side - width) / 2, (side - height) / 2);
+        let mut square = vec![around; side * side];
+        for (y, row) in values.chunks_exact(width).enumerate() {
+            let start = (top + y) * side + left;
+            square[start..start + width].copy_from_slice(row);
+        }
+        square
+    }
+}
+
+impl Channels {
+    pub fn count(self) -> usize {
+        match self {
+            Channels::Grey => 1,
+            Channels::Rgb => 3,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Sheets: pictures of square tiles without gaps, one class each; and the digits that come with the program.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use image::DynamicImage;
+use serde::{Deserialize, Serialize};
+
+use super::picture::{self, Channels, Conversion, PictureError};
+use super::{BadPicture, DataError, Loaded, Loading, Set, Task};
+use crate::tensor::Tensor;
+
+/// Two sheets of tiles. A fifth of the normal tiles is kept for the test, and as many anomalies are drawn; limits of the
+/// loading come first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sheet {
+    /// Picture of the normal tiles.
+    pub normal: PathBuf,
+    /// Picture of the anomalous ones.
+    pub anomaly: PathBuf,
+    /// Side of a tile, in pixels.
+    pub tile: usize,
+}
+
+/// Handwritten digits that come with the program, 500 of each of 0, 1, 2, 3, 5, 6 and 9, 28×28; drawn as a sheet's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Digits {
+    pub normal: u8,
+    pub anomaly: u8,
+}
+
+/// From MNIST; see `assets/README.md`.
+const DIGITS: [(u8, &[u8]); 7] = [
+    (0, include_bytes!("../../assets/digits/0.png")),
+    (1, include_bytes!("../../assets/digits/1.png")),
+    (2, include_bytes!("../../assets/digits/2.png")),
+    (3, include_bytes!("../../assets/digits/3.png")),
+    (5, include_bytes!("../../assets/digits/5.png")),
+    (6, include_bytes!("../../assets/digits/6.png")),
+    (9, include_bytes!("../../assets/digits/9.png")),
+];
+/// Side of a packaged digit, in pixels.
+const DIGIT: usize = 28;
+
+impl Sheet {
+    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
+        let conversion = loading.conversion(self.tile, Channels::Grey)?;
+        let read = |path: &PathBuf, anomalous: bool| -> Result<Set, DataError> {
+            let sheet = picture::read(path, loading.max_pixels).map_err(|reason| bad(path, reason))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let kind = path.file_stem().unwrap_or_default().to_string_lossy();
+            Ok(Set::of_class(cut(&sheet, path, self.tile, &conversion)?, &name, &kind, anomalous))
+        };
+        let (normal, anomaly) = (read(&self.normal, false)?, read(&self.anomaly, true)?);
+        draw("sheet", &normal, &anomaly, loading, conversion, self.tile)
+    }
+}
+
+impl Digits {
+    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
+        let conversion = loading.conversion(DIGIT, Channels::Grey)?;
+        let read = |digit: u8, anomalous: bool| -> Result<Set, DataError> {
+            let Some((_, bytes)) = DIGITS.iter().find(|(packaged, _)| *packaged == digit) else {
+                let known = DIGITS.map(|(digit, _)| digit.to_string()).join(", ");
+                return Err(DataError::Setting(format!("no digit {digit} comes with the program: use one of {known}")));
+            };
+            let name = format!("{digit}.png");
+            let sheet = picture::decode(bytes, loading.max_pixels).map_err(|reason| bad(Path::new(&name), reason))?;
+            let tiles = cut(&sheet, Path::new(&name), DIGIT, &conversion)?;
+            Ok(Set::of_class(tiles, &name, &digit.to_string(), anomalous))
+        };
+        if self.normal == self.anomaly {
+            return Err(DataError::Setting(format!(
+                "{} is both the normal digit and the anomalous one: name two",
+                self.normal
+            )));
+        }
+        let (normal, anomaly) = (read(self.normal, false)?, read(self.anomaly, true)?);
+        draw("digits", &normal, &anomaly, loading, conversion, DIGIT)
+    }
+}
+
+fn bad(path: &Path, reason: PictureError) -> DataError {
+    DataError::BadPictures { bad: vec![BadPicture { path: path.to_owned(), reason }], of: 1 }
+}
+
+fn draw(
+    dataset: &str,
+    normal: &Set,
+    anomaly: &Set,
+    loading: &Loading,
+    conversion: Conversion,
+    tile: usize,
+) -> Result<Loaded, DataError> {
+    let normals = loading.max_normals.unwrap_or(normal.len() / 5);
+    let train = loading.max_train.unwrap_or(normal.len().saturating_sub(normals));
+    let anomalies = loading.max_anomalies.unwrap_or(normals.min(anomaly.len()));
+    let task = Task::semantic(normal, anomaly, train, normals, anomalies, loading.seed)?;
+    let originals = BTreeMap::from([(format!("{tile}×{tile} tiles"), train + normals + anomalies)]);
+    Ok(Loaded { task: Task { dataset: dataset.to_owned(), ..task }, conversion, skipped: Vec::new(), originals })
+}
+
+/// The tiles of a sheet, row by row: `[N, C, side, side]`. `path` only names the sheet in errors.
+///
+/// # Errors
+/// When the sheet is no whole number of tiles wide and high.
+pub fn cut(sheet: &DynamicImage, path: &Path, tile: usize, conversion: &Conversion) -> Result<Tensor, DataError> {
+    let (width, height) = (sheet.width(), sheet.height());
+    let whole = |extent: u32| tile != 0 && (extent as usize).is_multiple_of(tile);
+    if !whole(width) || !whole(height) {
+        return Err(DataError::Ragged { path: path.to_owned(), width, height, tile });
+    }
+    let (columns, rows) = (width as usize / tile, height as usize / tile);
+    let tiles = (0..rows * columns).flat_map(|index| {
+        let (x, y) = (index % columns * tile, index / columns * tile);
+        conversion.apply(&sheet.crop_imm(x as u32, y as u32, tile as u32, tile as u32))
+    });
+    let Conversion { side, channels, .. } = *conversion;
+    Ok(Tensor::new([rows * columns, channels.count(), side, side], tiles.collect()))
+}

@@ -1,0 +1,108 @@
+//! The Street View House Numbers, as they are published: `train_32x32.mat` and `test_32x32.mat`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+use super::mat::{self, MatError, Values};
+use super::picture::{Channels, Conversion};
+use super::{DataError, Loaded, Loading, Set, Task};
+use crate::tensor::Tensor;
+
+/// One digit is normal and another the anomaly. All of the normal digit's training pictures are trained on, and all test
+/// pictures of both are tested, unless the loading limits them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Svhn {
+    /// The folder of the two files.
+    pub root: PathBuf,
+    pub normal: u8,
+    pub anomaly: u8,
+}
+
+/// Side of a picture, in pixels.
+const SIDE: usize = 32;
+/// How the files call 0.
+const ZERO: u8 = 10;
+
+impl Svhn {
+    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
+        if self.normal > 9 || self.anomaly > 9 || self.normal == self.anomaly {
+            let (normal, anomaly) = (self.normal, self.anomaly);
+            return Err(DataError::Setting(format!(
+                "normal digit {normal} and anomalous digit {anomaly}: name two different ones from 0 to 9"
+            )));
+        }
+        if !self.root.is_dir() {
+            return Err(DataError::NoFolder { path: self.root.clone() });
+        }
+        let conversion = loading.conversion(SIDE, Channels::Rgb)?;
+        let (train_file, test_file) = (self.root.join("train_32x32.mat"), self.root.join("test_32x32.mat"));
+        let [train] = read(&train_file, [(self.normal, false)], &conversion, loading.max_bytes)?;
+        let digits = [(self.normal, false), (self.anomaly, true)];
+        let [normals, anomalies] = read(&test_file, digits, &conversion, loading.max_bytes)?;
+        let test = normals.join(anomalies);
+        let originals = BTreeMap::from([(format!("{SIDE}×{SIDE} Rgb8"), train.len() + test.len())]);
+        let category = format!("{}-{}", self.normal, self.anomaly);
+        let task = Task { dataset: "svhn".to_owned(), category, train, tune: None, test };
+        Ok(Loaded { task, conversion, skipped: Vec::new(), originals })
+    }
+}
+
+/// The pictures of each digit, which is an anomaly or not.
+fn read<const DIGITS: usize>(
+    path: &Path,
+    digits: [(u8, bool); DIGITS],
+    conversion: &Conversion,
+    max_bytes: u64,
+) -> Result<[Set; DIGITS], DataError> {
+    let bytes = fs::read(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
+    let mat = |source| DataError::Mat { path: path.to_owned(), source };
+    let (pictures, labels) = arrays(&bytes, max_bytes).map_err(mat)?;
+    drop(bytes);
+    let file = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok(digits.map(|(digit, anomalous)| {
+        let label = if digit == 0 { ZERO } else { digit };
+        let rows: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] == label).collect();
+        let levels =
+            rows.iter().flat_map(|row| conversion.apply(&upright(&pictures[row * PICTURE..][..PICTURE]).into()));
+        let shape = [rows.len(), conversion.channels.count(), conversion.side, conversion.side];
+        let set = Set::of_class(Tensor::new(shape, levels.collect()), "", &digit.to_string(), anomalous);
+        Set { names: rows.iter().map(|row| format!("{file}#{row}")).collect(), ..set }
+    }))
+}
+
+/// Levels of a picture: the row runs fastest, then the column, then the colour.
+const PICTURE: usize = SIDE * SIDE * 3;
+
+fn upright(levels: &[u8]) -> RgbImage {
+    RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| {
+        let pixel = y as usize + SIDE * x as usize;
+        image::Rgb([0, 1, 2].map(|colour| levels[pixel + colour * SIDE * SIDE]))
+    })
+}
+
+/// `X`, bytes of `[32, 32, 3, N]`, and `y`, N labels.
+fn arrays(bytes: &[u8], max: u64) -> Result<(Vec<u8>, Vec<u8>), MatError> {
+    let mut arrays = mat::read(bytes, max)?;
+    let found = arrays.keys().cloned().collect::<Vec<_>>().join(", ");
+    let mut take = |name| arrays.remove(name).ok_or_else(|| MatError::Missing { name, found: found.clone() });
+    let (pictures, labels) = (take("X")?, take("y")?);
+
+    let found = format!("{:?}", pictures.extents);
+    let (Values::Bytes(levels), [SIDE, SIDE, 3, ..]) = (pictures.values, &pictures.extents[..]) else {
+        return Err(MatError::Shape { name: "X", found, expected: "bytes of [32, 32, 3, N]" });
+    };
+    let found = format!("{:?}", labels.extents);
+    let labels: Vec<u8> = match labels.values {
+        Values::Bytes(labels) => labels,
+        Values::Numbers(labels) => labels.iter().map(|&label| label as u8).collect(),
+    };
+    match labels.len() * PICTURE == levels.len() && labels.iter().all(|label| (1..=ZERO).contains(label)) {
+        true => Ok((levels, labels)),
+        false => Err(MatError::Shape { name: "y", found, expected: "a label from 1 to 10 for each picture" }),
+    }
+}

@@ -1,0 +1,72 @@
+//! What went into which set, as a table.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::files::printable;
+use super::{Channels, Loaded, Resize, Set};
+
+/// The sets of a task by what is known of their pictures: to be read before training, not by it.
+#[derive(Clone, Copy, Debug)]
+pub struct SplitTable<'a>(pub &'a Loaded);
+
+/// Sizes and kinds listed before the rest is only counted.
+const LISTED: usize = 12;
+
+impl fmt::Display for SplitTable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Loaded { task, conversion, skipped, originals } = self.0;
+        writeln!(
+            f,
+            "{:<24}{:>9}{:>9}{:>11}{:>9}{:>7}  kinds",
+            "set", "pictures", "normal", "anomalous", "unknown", "masks"
+        )?;
+        row(f, "train", &task.train)?;
+        match &task.tune {
+            Some(tune) => {
+                row(f, "tune, labels unread", tune)?;
+                row(f, "test", &task.test)?;
+            }
+            None => row(f, "tune = test", &task.test)?,
+        }
+        let channels = match conversion.channels {
+            Channels::Grey => "grey",
+            Channels::Rgb => "RGB",
+        };
+        let resize = match conversion.resize {
+            Resize::Stretch => "stretched",
+            Resize::Crop => "cropped",
+            Resize::Letterbox => "letterboxed",
+        };
+        let side = conversion.side;
+        let originals = listed(originals.iter().map(|(original, count)| format!("{original} ({count})")).collect());
+        write!(f, "every picture becomes {side}×{side} {channels}, {resize} from {originals}")?;
+        if !skipped.is_empty() {
+            write!(f, "\nskipped {} that cannot be used", skipped.len())?;
+            for picture in skipped {
+                write!(f, "\n  {picture}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn row(f: &mut fmt::Formatter, name: &str, set: &Set) -> fmt::Result {
+    let mut kinds = BTreeMap::new();
+    for truth in set.truths.iter().filter(|truth| !truth.kind.is_empty()) {
+        *kinds.entry(truth.kind.as_str()).or_insert(0) += 1;
+    }
+    let kinds = listed(kinds.iter().map(|(kind, count)| format!("{} {count}", printable(kind))).collect());
+    let [normal, anomalous, unknown] = [Some(false), Some(true), None].map(|known| set.rows(known).len());
+    let masks = set.truths.iter().filter(|truth| truth.mask.is_some()).count();
+    writeln!(f, "{name:<24}{:>9}{normal:>9}{anomalous:>11}{unknown:>9}{masks:>7}  {kinds}", set.len())
+}
+
+fn listed(mut parts: Vec<String>) -> String {
+    let more = parts.len().saturating_sub(LISTED);
+    if more > 0 {
+        parts.truncate(LISTED);
+        parts.push(format!("{more} more"));
+    }
+    parts.join(", ")
+}
