@@ -1,9 +1,13 @@
 //! Arguments, and what each command does with them.
 
+mod arguments;
 mod check;
 mod demo;
 mod devices;
 mod measure;
+mod progress;
+mod sweep;
+mod train;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,16 +16,20 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
+use stssad::archive::ArchiveError;
 use stssad::check::CaseError;
+use stssad::config::ConfigError;
 use stssad::data::DataError;
 use stssad::gpu::{Choice, Device, GpuError};
 use stssad::shaders::{PROBES, SOURCES};
-use stssad::ssad::TrainError;
+use stssad::report::ReportError;
+use stssad::run::RunError;
+use stssad::train::TrainError;
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
 ///
-/// Exit codes: 0 done, 1 a check failed, 2 bad arguments, 3 bad data, 4 no usable device, 70 training diverged, 75 stopped
-/// and resumable.
+/// Exit codes: 0 done, 1 a check failed, 2 bad arguments, 3 bad data, 4 no usable device, 70 training diverged, 74 a
+/// file cannot be read or written, 75 stopped and resumable.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -33,6 +41,14 @@ struct Arguments {
 enum Command {
     /// Find the rotation that tells handwritten 6 from 9, without a label, on the packaged digits.
     Demo(demo::Demo),
+    /// Train a detector on your own pictures, tune its augmentation, test it and report.
+    Train(train::Train),
+    /// Test a trained detector again, on the same or on other labelled pictures.
+    Test(train::Test),
+    /// Score pictures with a trained detector.
+    Predict(train::Predict),
+    /// Compare methods over tasks and seeds, in as many processes as you like.
+    Sweep(sweep::Sweep),
     /// List the adapters that can be trained on.
     Devices(devices::Devices),
     /// Tell kernel by kernel whether this device computes what it should; exits 1 if not.
@@ -90,6 +106,10 @@ fn progress_bar(length: u64, template: &str) -> ProgressBar {
 pub fn run() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Demo(demo) => demo.run(),
+        Command::Train(train) => train.run(),
+        Command::Test(test) => test.run(),
+        Command::Predict(predict) => predict.run(),
+        Command::Sweep(sweep) => sweep.run(),
         Command::Devices(devices) => devices.run(),
         Command::Check(check) => check.run(),
         Command::Peak(peak) => peak.run(),
@@ -98,20 +118,32 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The exit code of a run that was stopped and can go on: `EX_TEMPFAIL` of sysexits.h.
+const STOPPED: u8 = 75;
+
 /// The documented exit code of an error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let train = error.downcast_ref::<TrainError>();
+    let run = error.downcast_ref::<RunError>();
+    let train = match run {
+        Some(RunError::Train(train)) => Some(train),
+        _ => error.downcast_ref::<TrainError>(),
+    };
     let gpu = match train {
         Some(TrainError::Gpu(gpu)) => Some(gpu),
         _ => error.downcast_ref::<GpuError>(),
     };
     let bad_data = error.is::<DataError>() || matches!(train, Some(TrainError::Data(_)));
+    let bad_arguments = error.is::<CaseError>() || error.is::<ConfigError>() || matches!(run, Some(RunError::Config(_)));
     let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::Score { .. }));
+    let unwritten = error.is::<ReportError>()
+        || matches!(run, Some(RunError::Report(_) | RunError::Archive(_) | RunError::Folder { .. }))
+        || error.is::<ArchiveError>();
     ExitCode::from(match gpu {
         Some(GpuError::NoAdapter(_) | GpuError::Unusable { .. } | GpuError::OutOfMemory { .. }) => 4,
-        _ if error.is::<CaseError>() => 2,
+        _ if bad_arguments => 2,
         _ if bad_data => 3,
         _ if diverged => 70,
+        _ if unwritten => 74,
         _ => 1,
     })
 }

@@ -3,9 +3,9 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::augment::{self, Augmentation, NameError};
+use crate::augment::{self, Augmentation};
 use crate::data::{Loading, Source};
-use crate::loss::Alignment;
+use crate::loss::{self, Alignment};
 use crate::method::{Method, random_starts};
 use crate::nn::Detector;
 use crate::ssad::Order;
@@ -21,7 +21,9 @@ pub struct RunConfig {
     /// By name, several joined by `+`; see [`augment::NAMES`].
     pub augmentation: String,
     pub encoder: Encoder,
-    pub data: Source,
+    /// Where the pictures come from; the one key without a default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Source>,
     pub pictures: Loading,
     pub training: Training,
 }
@@ -43,7 +45,7 @@ pub enum Encoder {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
-    /// By name; see [`Alignment::NAMES`].
+    /// By name; see [`loss::NAMES`].
     pub alignment: String,
     /// The share of anomalies that the alignment loss supposes among the unlabelled pictures.
     pub mass: f64,
@@ -77,7 +79,7 @@ impl Default for RunConfig {
             method: Method::StSsad,
             augmentation: "cutdiff".into(),
             encoder: Encoder::Auto,
-            data: Source::default(),
+            data: None,
             pictures: Loading::default(),
             training: Training::default(),
         }
@@ -110,9 +112,11 @@ pub enum ConfigError {
     #[error("the configuration cannot be read: {0}")]
     Malformed(#[from] toml::de::Error),
     #[error(transparent)]
-    Augmentation(#[from] NameError),
-    #[error("there is no {what} `{found}`: choose one of {known}")]
-    Unknown { what: &'static str, found: String, known: String },
+    Augmentation(#[from] augment::NameError),
+    #[error(transparent)]
+    Alignment(#[from] loss::NameError),
+    #[error("nothing says which pictures to train on: give --data, or a [data] table in the configuration")]
+    NoData,
     #[error("{key} is {found}: it must be {expected}")]
     Range { key: &'static str, found: String, expected: &'static str },
 }
@@ -148,6 +152,14 @@ impl RunConfig {
     /// When the text is no TOML, or a key or value is not known.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         Ok(toml::from_str(text)?)
+    }
+
+    /// Where the pictures come from.
+    ///
+    /// # Errors
+    /// When nothing says.
+    pub fn source(&self) -> Result<&Source, ConfigError> {
+        self.data.as_ref().ok_or(ConfigError::NoData)
     }
 
     /// How the pictures are read, the draws by this run's seed.
@@ -188,11 +200,7 @@ impl RunConfig {
         check("batch_val", &self.training.batch_val, "at least 2", self.training.batch_val >= 2)?;
         check("checkpoint_every", &self.training.checkpoint_every, "at least 1", self.training.checkpoint_every > 0)?;
         check("starts", &0, "at least 1", self.training.starts != Some(0))?;
-        let alignment = Alignment::by_name(alignment, *mass).ok_or_else(|| ConfigError::Unknown {
-            what: "alignment loss",
-            found: alignment.clone(),
-            known: Alignment::NAMES.join(", "),
-        })?;
+        let alignment = Alignment::by_name(alignment, *mass)?;
         let augmentation = self.augmentation()?;
         let starts = match self.method {
             Method::StSsad => {

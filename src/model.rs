@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::archive::{Archive, ArchiveError, Numbers};
 use crate::checkpoint::{fit_numbers, take_fit};
 use crate::config::RunConfig;
+use crate::data::{Channels, Conversion};
 use crate::gpu::{Device, GpuError, States};
 use crate::method::Network;
 use crate::score::LedoitWolf;
@@ -48,6 +49,12 @@ impl Model {
             threshold: quantile(&trained.scores_trn, BELOW_THRESHOLD),
             states: trained.states.clone(),
         }
+    }
+
+    /// How pictures become what the model takes.
+    pub fn conversion(&self) -> Conversion {
+        let channels = if self.picture[0] == 1 { Channels::Grey } else { Channels::Rgb };
+        Conversion { side: self.picture[1], channels, resize: self.config.pictures.resize }
     }
 
     /// Writes the model whole or not at all.

@@ -10,7 +10,6 @@ use crate::checkpoint::Checkpoint;
 use crate::config::{ConfigError, RunConfig};
 use crate::data::{Loaded, Set, Task, component};
 use crate::gpu::{Device, GpuError};
-use crate::method::Method;
 use crate::model::{Judge, Model};
 use crate::report::{
     Adapter, Augmentation as Found, Counts, Maps, Metrics, Outcome, Page, PictureRow, ReportError, RunFolder, Scored,
@@ -164,7 +163,7 @@ impl Run<'_> {
                 _ => trainer.begin(finished.len())?,
             }
             while let Some(progress) = trainer.step()? {
-                watch.step(&progress, &config.augmentation.setting_of(&progress.a), &config);
+                watch.step(&progress, &config.setting(&progress.a), &config);
                 let due = progress.step % self.config.training.checkpoint_every == 0;
                 history.push(progress);
                 if due || watch.wants_stop() {
@@ -183,4 +182,161 @@ impl Run<'_> {
         Checkpoint::remove(self.folder.path());
         Ok(Ending::Finished(Box::new(outcome)))
     }
+
+    /// Tests the chosen start and writes every file of the folder, `result.json` last.
+    #[expect(clippy::too_many_arguments, reason = "all that training leaves, used once")]
+    fn report(
+        &self,
+        trainer: &mut Trainer,
+        config: &Config,
+        finished: &[Trained],
+        chosen: usize,
+        history: &[Progress],
+        seconds: f64,
+        watch: &mut dyn Watch,
+    ) -> Result<Outcome, RunError> {
+        let (task, folder) = (&self.loaded.task, self.folder);
+        let [_, c, h, w] = task.test.pictures.shape().images().expect("a set holds pictures");
+        let model = Model::new(self.config, [c, h, w], &task.fingerprint(), &finished[chosen]);
+        model.save(&folder.path().join(MODEL))?;
+        let tested = test(self.device, &model, &task.test)?;
+
+        // The starts are compared on what they were tuned on.
+        let labels = task.tune.as_ref().unwrap_or(&task.test).labels();
+        let auroc_of = |scores: &[f64]| labels.as_ref().and_then(|labels| auroc(scores, labels));
+        let setting = |a: &[f32]| config.setting(a);
+        let start = |(index, trained): (usize, &Trained)| Start {
+            start: setting(&trained.start),
+            end: setting(&trained.end),
+            spread: trained.spread,
+            image_auroc: auroc_of(&trained.scores),
+            image_auroc_logit: trained.logits.as_ref().and_then(|logits| auroc_of(logits)),
+            chosen: index == chosen,
+        };
+        let adapter = self.device.adapter().clone();
+        let outcome = Outcome {
+            image_auroc: tested.metrics["image_AUROC"],
+            augmentation: Found {
+                name: if self.config.method.augments() { self.config.augmentation.clone() } else { "none".into() },
+                values: setting(&finished[chosen].end),
+            },
+            order: self.config.training.order,
+            seed: self.config.seed,
+            steps: config.steps,
+            seconds,
+            adapter: Adapter { name: adapter.name, driver: adapter.driver, class: adapter.class },
+            starts: finished.iter().enumerate().map(start).collect(),
+            dataset: Some(task.dataset.clone()),
+            category: Some(task.category.clone()),
+            method: Some(self.config.method.name().into()),
+            metrics: tested.metrics.clone(),
+            threshold: Some(model.threshold),
+            counts: Some(Counts {
+                train: task.train.len(),
+                tune: task.tune.as_ref().unwrap_or(&task.test).len(),
+                test: task.test.len(),
+            }),
+            skipped: self.loaded.skipped.iter().map(ToString::to_string).collect(),
+        };
+        let steps: Vec<Step> = history
+            .iter()
+            .map(|Progress { start, step, inner, outer, a }| Step {
+                start: *start,
+                step: *step,
+                inner: *inner,
+                outer: *outer,
+                setting: setting(a),
+            })
+            .collect();
+        folder.write_metrics(&steps)?;
+        folder.write_scores(&tested.scored, outcome.threshold)?;
+        if self.extent == Extent::Full {
+            watch.reporting("curves, pictures, histogram, ROC");
+            folder.write_events(&steps)?;
+            folder.write_curves(&outcome, &steps)?;
+            let ends = [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
+            let mut augmented = Vec::new();
+            for (title, a) in ends {
+                augmented.extend(trainer.augment(a)?.map(|pictures| (title, pictures)));
+            }
+            write_pictures(folder, task, &tested.scored, &augmented)?;
+            folder.write_distribution(&tested.scored, outcome.threshold)?;
+            watch.reporting(&format!("a strip for each of {} test pictures", task.test.len()));
+            let masks = masks(&task.test);
+            let maps = Maps { pictures: &task.test.pictures, heat: &tested.heat, masks: &masks };
+            let strips = folder.write_strips(&tested.scored, &maps, |_, _| {})?;
+            let toml = self.config.to_toml();
+            let page = Page { outcome: &outcome, scored: &tested.scored, strips: &strips, config: Some(&toml) };
+            folder.write_page(&page)?;
+        }
+        folder.write_result(&outcome)?;
+        Ok(outcome)
+    }
+}
+
+/// A test set as a model sees it.
+#[derive(Clone, Debug)]
+pub struct Tested {
+    pub scored: Vec<Scored>,
+    pub metrics: Metrics,
+    /// Where the scores come from, `[N, 1, H, W]`.
+    pub heat: Tensor,
+}
+
+/// The masks of a set, as reports take them.
+pub fn masks(set: &Set) -> Vec<Option<&[bool]>> {
+    set.truths.iter().map(|truth| truth.mask.as_deref()).collect()
+}
+
+/// Scores every picture of a set, and measures how well the scores fit what is known.
+///
+/// # Errors
+/// When the device fails.
+pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, GpuError> {
+    let mut judge = Judge::new(device, model)?;
+    let judgement = judge.judge(&set.pictures)?;
+    let heat = judge.heat(&set.pictures, &judgement)?;
+    let logits = judgement.logits.as_ref();
+    let scored: Vec<Scored> = (0..set.len())
+        .map(|row| Scored {
+            name: set.names[row].clone(),
+            kind: set.truths[row].kind.clone(),
+            anomalous: set.truths[row].anomalous,
+            score: judgement.scores[row],
+            logit: logits.map(|logits| logits[row]),
+        })
+        .collect();
+    let masks = masks(set);
+    let maps = Maps { pictures: &set.pictures, heat: &heat, masks: &masks };
+    let metrics = metrics(&scored, Some(model.threshold), Some(&maps));
+    Ok(Tested { scored, metrics, heat })
+}
+
+/// Pictures in a row of `pictures.png`.
+const PICTURES: usize = 10;
+
+/// Normal pictures, what they became, and anomalies, or where nobody said the highest scores.
+fn write_pictures(
+    folder: &RunFolder,
+    task: &Task,
+    scored: &[Scored],
+    augmented: &[(&str, Tensor)],
+) -> Result<(), ReportError> {
+    let mut order: Vec<usize> = (0..scored.len()).collect();
+    order.sort_by(|&a, &b| scored[b].score.total_cmp(&scored[a].score));
+    let first = |rows: Vec<usize>| -> Vec<usize> { rows.into_iter().take(PICTURES).collect() };
+    let score = |rows: &[usize]| -> Vec<f64> { rows.iter().map(|&row| scored[row].score).collect() };
+    let few = |pictures: &Tensor| pictures.gather_rows(&first((0..pictures.shape()[0]).collect()));
+
+    let mut rows = vec![("normal, from the training set", few(&task.train.pictures), Vec::new())];
+    rows.extend(augmented.iter().map(|(title, pictures)| (*title, few(pictures), Vec::new())));
+    let [normals, anomalies] = [false, true].map(|class| first(task.test.rows(Some(class))));
+    let shown = [("normal, tested", normals), ("anomalies", anomalies), ("highest scores", first(order))];
+    for (title, shown) in shown.into_iter().filter(|(_, shown)| !shown.is_empty()) {
+        let scores = score(&shown);
+        rows.push((title, task.test.pictures.gather_rows(&shown), scores));
+    }
+    let rows: Vec<PictureRow> =
+        rows.iter().map(|(title, pictures, scores)| PictureRow { title, pictures, scores }).collect();
+    folder.write_pictures(&rows)
 }

@@ -1,7 +1,7 @@
 //! The training loop: one start after another, step by step, so that a run can stop between two steps and go on later
 //! with the same bits.
 
-use crate::augment::{Augmentation, project};
+use crate::augment::{Augmentation, Setting, project};
 use crate::data::{Batches, DataError, Visible};
 use crate::gpu::{Device, Executor, GpuError, States};
 use crate::loss::{Alignment, total_distance_normalise};
@@ -61,6 +61,11 @@ impl Config {
             look_ahead: 0.01,
             seed: 0,
         }
+    }
+
+    /// Hyper-parameters in plain units; empty for the methods that keep none.
+    pub fn setting(&self, a: &[f32]) -> Setting {
+        if a.is_empty() { Setting::new() } else { self.augmentation.setting(a) }
     }
 }
 

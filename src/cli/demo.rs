@@ -2,29 +2,21 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::Args;
-use stssad::augment::Rotation;
-use stssad::data::sheet::Digits;
-use stssad::data::{DataError, Loading, Source, Task, Visible, load};
+use stssad::config::{RunConfig, Training};
+use stssad::data::{Digits, Loaded, Loading, Source, load};
 use stssad::gpu::Device;
-use stssad::loss::Alignment;
-use stssad::nn::Detector;
-use stssad::report::{Adapter, Augmentation as Found, Outcome, PictureRow, RunFolder, Start, Step, Table};
-use stssad::score::auroc;
-use stssad::ssad::{Config, Order, Progress, Trained, Trainer, choose};
-use stssad::tensor::Tensor;
+use stssad::train::{Config, Trainer};
 
+use super::progress::Mode;
+use super::train::{OutputArguments, execute};
 use super::{DeviceArguments, progress_bar};
-
-/// Pictures in a row of `pictures.png`.
-const PICTURES: usize = 10;
 
 /// Arguments of `stssad demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Folder for result.json, metrics.csv and the pictures.
+    /// Folder for everything that comes of it.
     #[arg(long, value_name = "DIR", default_value = "results/demo")]
     out: PathBuf,
     /// Seed of the split, the initial weights, the batches and the random places.
@@ -35,6 +27,8 @@ pub struct Demo {
     order: u8,
     #[command(flatten)]
     device: DeviceArguments,
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    progress: Mode,
     /// Print result.json to standard output when done.
     #[arg(long)]
     json: bool,
@@ -43,123 +37,32 @@ pub struct Demo {
     print_plan: bool,
 }
 
-/// The demo's training: the recipe that the packaged digits are known to work with.
-pub fn config(order: Order, seed: u64) -> Config {
-    Config {
-        detector: Detector::small(1),
-        augmentation: Box::new(Rotation::default()),
-        alignment: Alignment::DiagonalW2 { mass: 0.5 },
-        order,
-        steps: 180,
-        warm_up: 40,
-        batch: 48,
-        batch_val: 96,
-        rate: 1e-3,
-        look_ahead: 0.01,
+/// The demo's configuration: the recipe that the packaged digits are known to work with.
+pub fn config(order: u8, seed: u64) -> RunConfig {
+    let most = Some(100);
+    RunConfig {
         seed,
+        augmentation: "rotation".into(),
+        data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
+        pictures: Loading { max_train: Some(300), max_normals: most, max_anomalies: most, ..Loading::default() },
+        training: Training { order, batch: 48, batch_val: 96, ..Training::default() },
+        ..RunConfig::default()
     }
 }
 
-/// The packaged task: 6 is normal, 9 is not.
-pub fn task(seed: u64) -> Result<Task, DataError> {
-    let (source, most) = (Source::Digits(Digits { normal: 6, anomaly: 9 }), Some(100));
-    let loading = Loading { max_train: Some(300), max_normals: most, max_anomalies: most, seed, ..Loading::default() };
-    Ok(load(&source, &loading, |_, _| {})?.task)
-}
-
-impl Demo {
-    pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let device = self.device.open()?;
-        let adapter = device.adapter().clone();
-        eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
-        let task = task(self.seed)?;
-        let labels = task.test.labels().expect("digits have labels");
-        let config = config(if self.order == 1 { Order::First } else { Order::Second }, self.seed);
-        eprintln!(
-            "data     train on {} normal pictures, tune on {} unlabelled ones; labels are read for the AUROC alone",
-            task.train.len(),
-            task.test.len()
-        );
-
-        let mut trainer = prepare(&device, &config, task.visible())?;
-        if self.print_plan {
-            print!("{}", trainer.tuning_step()?.plan());
-            return Ok(ExitCode::SUCCESS);
-        }
-        let folder = RunFolder::create(&self.out)?;
-        let starts = config.augmentation.starts();
-        let mut steps = Vec::new();
-        let bar =
-            progress_bar((config.steps * starts.len()) as u64, "train    {bar:28} {pos}/{len} steps  {per_sec}  {msg}");
-        let begun = Instant::now();
-        let mut trained = Vec::new();
-        for (index, start) in starts.iter().enumerate() {
-            trained.push(trainer.train(index, start, |progress| {
-                let setting = config.augmentation.setting(&progress.a);
-                bar.set_message(format!(
-                    "start {}/{}  loss {:.3}  angle {:.0}°",
-                    index + 1,
-                    starts.len(),
-                    progress.inner,
-                    setting["angle_degrees"]
-                ));
-                bar.inc(1);
-                let Progress { start, step, inner, outer, .. } = progress;
-                steps.push(Step { start, step, inner, outer, setting });
-            })?);
-        }
-        let seconds = begun.elapsed().as_secs_f64();
-        bar.finish_and_clear();
-
-        let chosen = choose(&trained).expect("at least one start");
-        let outcome = Outcome {
-            image_auroc: auroc(&trained[chosen].scores, &labels),
-            augmentation: Found {
-                name: config.augmentation.name().to_owned(),
-                values: config.augmentation.setting(&trained[chosen].end),
-            },
-            order: self.order,
-            seed: self.seed,
-            steps: config.steps,
-            seconds,
-            adapter: Adapter { name: adapter.name, driver: adapter.driver, class: adapter.class },
-            starts: trained
-                .iter()
-                .enumerate()
-                .map(|(index, trained)| Start {
-                    start: config.augmentation.setting(&trained.start),
-                    end: config.augmentation.setting(&trained.end),
-                    spread: trained.spread,
-                    image_auroc: auroc(&trained.scores, &labels),
-                    image_auroc_logit: auroc(&trained.logits, &labels),
-                    chosen: index == chosen,
-                })
-                .collect(),
-        };
-        folder.write_metrics(&steps)?;
-        folder.write_curves(&outcome, &steps)?;
-        let augmented = [&trained[chosen].start, &trained[chosen].end].map(|a| trainer.augment(a));
-        let [at_start, at_end] = augmented;
-        write_pictures(&folder, &task, &trained[chosen], [&at_start?, &at_end?])?;
-        folder.write_result(&outcome)?;
-
-        eprintln!("{}", Table(&outcome.starts));
-        eprintln!(
-            "{:.1} steps/s; everything is in {}",
-            (config.steps * starts.len()) as f64 / seconds,
-            folder.path().display()
-        );
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&outcome)?);
-        }
-        Ok(ExitCode::SUCCESS)
-    }
+/// The demo's pictures, and what its training is made of.
+pub fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
+    let loaded = load(config.source()?, &config.loading(), |_, _| {})?;
+    let visible = loaded.task.visible();
+    let [normals, c, h, w] = visible.train.shape().images().expect("a set holds pictures");
+    let training = config.training([c, h, w], normals, visible.val.shape()[0])?;
+    Ok((loaded, training))
 }
 
 /// Builds the pipelines under a progress bar; some drivers take seconds.
-pub fn prepare<'a>(device: &Device, config: &'a Config, pictures: Visible<'a>) -> anyhow::Result<Trainer<'a>> {
+pub fn trainer<'a>(device: &Device, config: &'a Config, loaded: &'a Loaded) -> anyhow::Result<Trainer<'a>> {
     let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
-    let trainer = Trainer::new(device, config, pictures, |done, of| {
+    let trainer = Trainer::new(device, config, loaded.task.visible(), |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
     })?;
@@ -167,25 +70,20 @@ pub fn prepare<'a>(device: &Device, config: &'a Config, pictures: Visible<'a>) -
     Ok(trainer)
 }
 
-/// The strip: normal pictures, what they became at the chosen start's two ends, and the anomalies, with scores.
-fn write_pictures(
-    folder: &RunFolder,
-    task: &Task,
-    chosen: &Trained,
-    [at_start, at_end]: [&Tensor; 2],
-) -> anyhow::Result<()> {
-    let first: Vec<usize> = (0..PICTURES).collect();
-    let of_class = |anomalous: bool| task.test.rows(Some(anomalous)).into_iter().take(PICTURES).collect::<Vec<_>>();
-    let [normals, anomalies] = [false, true].map(of_class);
-    let scores = |rows: &[usize]| -> Vec<f64> { rows.iter().map(|&row| chosen.scores[row]).collect() };
-    let rows = [
-        ("normal", task.test.pictures.gather_rows(&normals), scores(&normals)),
-        ("augmented at the start", at_start.gather_rows(&first), Vec::new()),
-        ("augmented at the end", at_end.gather_rows(&first), Vec::new()),
-        ("anomalies", task.test.pictures.gather_rows(&anomalies), scores(&anomalies)),
-    ];
-    let rows: Vec<PictureRow> =
-        rows.iter().map(|(title, pictures, scores)| PictureRow { title, pictures, scores }).collect();
-    folder.write_pictures(&rows)?;
-    Ok(())
+impl Demo {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let device = self.device.open()?;
+        let adapter = device.adapter();
+        eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
+        let config = config(self.order, self.seed);
+        let (loaded, training) = prepared(&config)?;
+        if self.print_plan {
+            print!("{}", trainer(&device, &training, &loaded)?.full_step()?.plan());
+            return Ok(ExitCode::SUCCESS);
+        }
+        eprintln!("{}", loaded.table());
+        let output =
+            OutputArguments { out: None, no_report: false, progress: self.progress, json: self.json };
+        execute(&device, &config, &loaded, &self.out, None, &output)
+    }
 }

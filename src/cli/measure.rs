@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use stssad::ssad::Order;
 use stssad::{bench, peak, profile};
 
 use super::{DeviceArguments, demo};
@@ -52,9 +51,9 @@ impl Peak {
 impl Bench {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
-        let (config, task) = (demo::config(Order::Second, 0), demo::task(0)?);
-        let mut trainer = demo::prepare(&device, &config, task.visible())?;
-        let plan = trainer.tuning_step()?.plan().clone();
+        let (loaded, training) = demo::prepared(&demo::config(2, 0))?;
+        let mut trainer = demo::trainer(&device, &training, &loaded)?;
+        let plan = trainer.full_step()?.plan().clone();
         let report = bench::run(&device, &self.options, &plan, announce)?;
         print!("{report}");
         Ok(ExitCode::SUCCESS)
@@ -64,9 +63,9 @@ impl Bench {
 impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
-        let (config, task) = (demo::config(Order::Second, 0), demo::task(0)?);
-        let mut trainer = demo::prepare(&device, &config, task.visible())?;
-        print(&profile::run(&device, &self.options, trainer.tuning_step()?, announce)?, self.json)
+        let (loaded, training) = demo::prepared(&demo::config(2, 0))?;
+        let mut trainer = demo::trainer(&device, &training, &loaded)?;
+        print(&profile::run(&device, &self.options, trainer.full_step()?, announce)?, self.json)
     }
 }
 

@@ -1,0 +1,270 @@
+//! `stssad train`, `test` and `predict`: from a folder of pictures to a detector, its figures, and scores of new pictures.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::json;
+use stssad::checkpoint::Checkpoint;
+use stssad::config::{RunConfig, overlay};
+use stssad::data::{Loaded, load, read_pictures};
+use stssad::gpu::Device;
+use stssad::model::{Judge, Model};
+use stssad::report::{Metrics, RunFolder, Scored, Table};
+use stssad::run::{CONFIG, Ending, Extent, MODEL, Run, next_folder, test};
+
+use super::arguments::{DataArguments, RunArguments};
+use super::progress::{Mode, Shown, stop_flag};
+use super::{DeviceArguments, STOPPED, progress_bar};
+
+/// Arguments of `stssad train`.
+#[derive(Debug, Args)]
+pub struct Train {
+    #[command(flatten)]
+    run: RunArguments,
+    #[command(flatten)]
+    output: OutputArguments,
+    /// Go on with the run in DIR, with its own configuration and data; the last run where no DIR is given.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["config", "print_config", "out"])]
+    resume: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArguments,
+}
+
+/// Where a run's files go and how it tells of itself.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub struct OutputArguments {
+    /// Folder of the run [default: the next free results/stssad/<dataset>/<category>/vN].
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Leave out the pictures and the page: only model, scores and figures.
+    #[arg(long)]
+    pub no_report: bool,
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    pub progress: Mode,
+    /// Print result.json to standard output when done.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where runs go that are not told where.
+const RESULTS: &str = "results/stssad";
+
+impl Train {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        if let Some(folder) = &self.resume {
+            let folder = if folder.as_os_str().is_empty() { last_run(Path::new(RESULTS))? } else { folder.clone() };
+            return self.resume(&folder);
+        }
+        let config = self.run.resolve()?;
+        if self.run.print_config {
+            print!("{}", config.to_toml());
+            return Ok(ExitCode::SUCCESS);
+        }
+        let loaded = read(&config)?;
+        let device = open(&self.device)?;
+        let folder = match &self.output.out {
+            Some(out) => {
+                anyhow::ensure!(
+                    !out.join("result.json").exists() && Checkpoint::load(out).is_ok_and(|found| found.is_none()),
+                    "{} holds a run already: choose another --out, or go on with it by --resume {0}",
+                    out.display()
+                );
+                out.clone()
+            }
+            None => next_folder(Path::new(RESULTS), &loaded.task)?,
+        };
+        execute(&device, &config, &loaded, &folder, None, &self.output)
+    }
+
+    fn resume(&self, folder: &Path) -> anyhow::Result<ExitCode> {
+        let (checkpoint, damaged) = Checkpoint::load(folder)?
+            .with_context(|| format!("{} has no checkpoint: nothing to go on with", folder.display()))?;
+        if let Some(reason) = damaged {
+            eprintln!("warning  {reason}; going on from the checkpoint before it");
+        }
+        let config = RunConfig::parse(&checkpoint.config)?;
+        let loaded = read(&config)?;
+        let device = open(&self.device)?;
+        execute(&device, &config, &loaded, folder, Some(checkpoint), &self.output)
+    }
+}
+
+/// Opens the device and says which it is.
+fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
+    let device = arguments.open()?;
+    let adapter = device.adapter();
+    eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
+    Ok(device)
+}
+
+/// Reads the pictures and says what went where.
+fn read(config: &RunConfig) -> anyhow::Result<Loaded> {
+    let bar = progress_bar(0, "read     {bar:28} {pos}/{len} pictures");
+    let loaded = load(config.source()?, &config.loading(), |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let loaded = loaded?;
+    eprintln!("{}", loaded.table());
+    Ok(loaded)
+}
+
+/// Trains and reports, and says where everything is.
+pub fn execute(
+    device: &Device,
+    config: &RunConfig,
+    loaded: &Loaded,
+    folder: &Path,
+    checkpoint: Option<Checkpoint>,
+    output: &OutputArguments,
+) -> anyhow::Result<ExitCode> {
+    let folder = RunFolder::create(folder)?;
+    let extent = if output.no_report { Extent::Figures } else { Extent::Full };
+    let mut shown = Shown::new(output.progress, stop_flag()?);
+    let run = Run { device, config, loaded, folder: &folder, extent };
+    match run.train(checkpoint, &mut shown)? {
+        Ending::Stopped => {
+            eprintln!("stopped; go on with: stssad train --resume {}", folder.path().display());
+            Ok(ExitCode::from(STOPPED))
+        }
+        Ending::Finished(outcome) => {
+            eprintln!("{}", Table(&outcome.starts));
+            eprintln!("{}", figures(&outcome.metrics));
+            let steps = outcome.steps * outcome.starts.len();
+            eprintln!("{:.1} steps/s; everything is in {}", steps as f64 / outcome.seconds, folder.path().display());
+            if output.json {
+                println!("{}", serde_json::to_string_pretty(&outcome)?);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The figures on one line, what cannot be had as `n/a`.
+fn figures(metrics: &Metrics) -> String {
+    let figure = |(name, value): (&String, &Option<f64>)| match value {
+        Some(value) => format!("{name} {value:.3}"),
+        None => format!("{name} n/a"),
+    };
+    metrics.iter().map(figure).collect::<Vec<_>>().join("   ")
+}
+
+/// The run that was made last below `root`.
+fn last_run(root: &Path) -> anyhow::Result<PathBuf> {
+    let folders = |path: &Path| -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
+    };
+    let runs = folders(root).iter().flat_map(|dataset| folders(dataset)).flat_map(|category| folders(&category)).collect::<Vec<_>>();
+    let modified = |run: &PathBuf| std::fs::metadata(run).and_then(|run| run.modified()).ok();
+    runs.into_iter()
+        .max_by_key(modified)
+        .with_context(|| format!("there is no run in {}: name the folder after --resume", root.display()))
+}
+
+/// A run's folder, as the commands take it that need a trained model.
+fn model(folder: &Path) -> anyhow::Result<Model> {
+    let path = if folder.is_dir() { folder.join(MODEL) } else { folder.to_owned() };
+    Ok(Model::load(&path)?)
+}
+
+/// Arguments of `stssad test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Folder of a finished run, or its model.safetensors.
+    run: PathBuf,
+    #[command(flatten)]
+    data: DataArguments,
+    /// Folder for scores.csv and test.json [default: `test` in the run's folder].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Print the figures as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Test {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let model = model(&self.run)?;
+        let mut table: toml::Table = model.config.to_toml().parse()?;
+        overlay(&mut table, self.data.tables()?);
+        let loaded = read(&RunConfig::from_table(table)?)?;
+        let [_, c, h, w] = loaded.task.test.pictures.shape().images().expect("a set holds pictures");
+        anyhow::ensure!(
+            [c, h, w] == model.picture,
+            "the model takes pictures of {:?} (channels, height, width), these are {:?}: leave --size and --channels as they were",
+            model.picture,
+            [c, h, w]
+        );
+        if loaded.task.fingerprint() != model.fingerprint {
+            eprintln!("note     these are not the pictures that the model was trained and tuned on");
+        }
+        let device = open(&self.device)?;
+        let tested = test(&device, &model, &loaded.task.test)?;
+        let beside = if self.run.is_dir() { self.run.clone() } else { self.run.with_file_name("") };
+        let folder = RunFolder::create(self.out.clone().unwrap_or_else(|| beside.join("test")))?;
+        folder.write_scores(&tested.scored, Some(model.threshold))?;
+        let report = serde_json::to_string_pretty(&json!({
+            "metrics": tested.metrics,
+            "threshold": model.threshold,
+            "pictures": tested.scored.len(),
+            "adapter": device.adapter(),
+        }))?;
+        folder.write("test.json", report.as_bytes())?;
+        eprintln!("{}", figures(&tested.metrics));
+        eprintln!("scores are in {}", folder.path().display());
+        if self.json {
+            println!("{report}");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Arguments of `stssad predict`.
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// Folder of a finished run, or its model.safetensors.
+    run: PathBuf,
+    /// Pictures, or folders of them.
+    #[arg(required = true)]
+    pictures: Vec<PathBuf>,
+    #[command(flatten)]
+    device: DeviceArguments,
+    /// Print JSON lines instead of CSV.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Predict {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let model = model(&self.run)?;
+        let loading = model.config.loading();
+        let read = read_pictures(&self.pictures, model.conversion(), &loading, |_, _| {})?;
+        for skipped in &read.skipped {
+            eprintln!("skipped  {skipped}");
+        }
+        let device = open(&self.device)?;
+        let judgement = Judge::new(&device, &model)?.judge(&read.set.pictures)?;
+        let scored = read.set.names.iter().zip(&judgement.scores);
+        let is_anomalous = |score: f64| score >= model.threshold;
+        if self.json {
+            for (path, &score) in scored {
+                println!("{}", json!({ "path": path, "score": score, "anomalous": is_anomalous(score) }));
+            }
+        } else {
+            let mut table = csv::Writer::from_writer(std::io::stdout());
+            table.write_record(["path", "score", "anomalous"])?;
+            for (path, &score) in scored {
+                table.write_record([path, &score.to_string(), &u8::from(is_anomalous(score)).to_string()])?;
+            }
+            table.flush()?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,180 @@
+//! Sweeps: tasks × methods × seeds as independent jobs, each a run in a folder of its own.
+//!
+//! A job is named by a hash of all that it follows from, so that any number of processes, on one machine or many, can work
+//! on one folder: a finished job is skipped, an unfinished one goes on from its checkpoint, and what comes out does not
+//! depend on who did what in which order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::config::{ConfigError, RunConfig, overlay};
+use crate::report::{Comparison, ComparisonError, Outcome, Run};
+
+/// A grid, as a TOML file holds it: what all jobs have in common, and what each task and method lays over it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grid {
+    pub seeds: Vec<u64>,
+    /// The method that the others are compared with, by its entry's name.
+    pub reference: String,
+    #[serde(default)]
+    pub common: Table,
+    #[serde(rename = "task")]
+    pub tasks: Vec<Entry>,
+    #[serde(rename = "method")]
+    pub methods: Vec<Entry>,
+}
+
+/// A named part of a configuration.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    pub name: String,
+    #[serde(default)]
+    pub config: Table,
+}
+
+/// One run of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Job {
+    /// `<task>/<method>/seed<seed>-<hash>`, also its folder.
+    pub name: String,
+    pub task: String,
+    pub method: String,
+    pub seed: u64,
+    pub config: RunConfig,
+}
+
+/// A grid that no sweep can follow.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    #[error("the grid cannot be read: {0}")]
+    Malformed(#[from] toml::de::Error),
+    #[error("the job {job}")]
+    Config { job: String, source: ConfigError },
+    #[error("the grid has two {what}s called `{name}`: give each its own name")]
+    Twice { what: &'static str, name: String },
+    #[error("the grid has no {what}: it takes at least one")]
+    Nothing { what: &'static str },
+    #[error("the grid compares with `{0}`, but has no method of this name")]
+    Reference(String),
+    #[error("`{0}` cannot name a folder: use letters, digits, `-`, `_` and `.`")]
+    Name(String),
+}
+
+impl Grid {
+    /// Reads a grid.
+    ///
+    /// # Errors
+    /// When the text is no TOML, or a key is not known.
+    pub fn parse(text: &str) -> Result<Self, SweepError> {
+        Ok(toml::from_str(text)?)
+    }
+
+    /// All jobs: task by task, in it seed by seed, in it method by method.
+    ///
+    /// # Errors
+    /// When a name occurs twice or cannot name a folder, nothing is left to do, or a job's configuration is not one.
+    pub fn jobs(&self) -> Result<Vec<Job>, SweepError> {
+        let names = |entries: &[Entry]| entries.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>();
+        for (what, names) in [("task", names(&self.tasks)), ("method", names(&self.methods))] {
+            check_names(what, names)?;
+        }
+        check_names("seed", self.seeds.iter().map(u64::to_string).collect())?;
+        if !self.methods.iter().any(|method| method.name == self.reference) {
+            return Err(SweepError::Reference(self.reference.clone()));
+        }
+        let mut jobs = Vec::new();
+        for task in &self.tasks {
+            for &seed in &self.seeds {
+                for method in &self.methods {
+                    jobs.push(self.job(task, method, seed)?);
+                }
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn job(&self, task: &Entry, method: &Entry, seed: u64) -> Result<Job, SweepError> {
+        let mut table = self.common.clone();
+        overlay(&mut table, task.config.clone());
+        overlay(&mut table, method.config.clone());
+        let name = format!("{}/{}/seed{seed}", task.name, method.name);
+        let named = |source| SweepError::Config { job: name.clone(), source };
+        let config = RunConfig { seed, ..RunConfig::from_table(table).map_err(named)? };
+        config.source().map_err(named)?;
+        let text = format!("{}\n{}", env!("CARGO_PKG_VERSION"), config.to_toml());
+        let hash = &blake3::hash(text.as_bytes()).to_hex()[..8];
+        Ok(Job {
+            name: format!("{name}-{hash}"),
+            task: task.name.clone(),
+            method: method.name.clone(),
+            seed,
+            config,
+        })
+    }
+}
+
+fn check_names(what: &'static str, mut names: Vec<String>) -> Result<(), SweepError> {
+    let is_plain = |name: &String| {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.chars().all(plain)
+    };
+    if let Some(name) = names.iter().find(|name| !is_plain(name)) {
+        return Err(SweepError::Name(name.clone()));
+    }
+    names.sort();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(SweepError::Twice { what, name: pair[0].clone() }),
+        None if names.is_empty() => Err(SweepError::Nothing { what }),
+        None => Ok(()),
+    }
+}
+
+/// Which of a plan's jobs one process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    All,
+    /// Every `of`-th job from `index` on, which counts from 0.
+    Shard { index: usize, of: usize },
+    /// One job alone, which counts from 0.
+    Index(usize),
+}
+
+impl Share {
+    /// The jobs of this share.
+    pub fn of(self, jobs: &[Job]) -> Vec<&Job> {
+        match self {
+            Share::All => jobs.iter().collect(),
+            Share::Shard { index, of } => jobs.iter().skip(index).step_by(of).collect(),
+            Share::Index(index) => jobs.get(index).into_iter().collect(),
+        }
+    }
+}
+
+impl Job {
+    /// The job's folder in the sweep's.
+    pub fn folder(&self, sweep: &Path) -> PathBuf {
+        sweep.join(&self.name)
+    }
+
+    /// What came of it; `None` while it is not finished.
+    pub fn outcome(&self, sweep: &Path) -> Option<Outcome> {
+        let text = fs::read_to_string(self.folder(sweep).join("result.json")).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+}
+
+/// The comparison of all methods, from the folders' files alone; jobs without a result are listed as missing.
+pub fn merge(grid: &Grid, jobs: &[Job], sweep: &Path) -> Result<Comparison, ComparisonError> {
+    let run = |job: &Job| Run {
+        task: job.task.clone(),
+        method: job.method.clone(),
+        seed: job.seed,
+        image_auroc: job.outcome(sweep).and_then(|outcome| outcome.image_auroc),
+    };
+    Comparison::new(&jobs.iter().map(run).collect::<Vec<_>>(), &grid.reference)
+}
