@@ -40,6 +40,7 @@ pub mod report;
 pub mod score;
 pub mod shaders;
 pub mod ssad;
+pub mod statistics;
 pub mod tape;
 pub mod tensor;
 

@@ -3,6 +3,7 @@
 //!
 //! Each file appears whole or not at all, and `result.json` comes last: a folder that has one is finished.
 
+mod comparison;
 mod curves;
 mod pictures;
 
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
 pub use pictures::PictureRow;
 
 use crate::augment::Setting;
@@ -187,14 +189,19 @@ impl RunFolder {
         self.write("result.json", &bytes)
     }
 
-    /// Writes beside the target and renames, so that no reader, and no crash, ever meets half a file.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReportError> {
-        let (target, partial) = (self.path.join(name), self.path.join(format!(".{name}.partial")));
-        let written = File::create(&partial)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&partial, &target));
-        written.map_err(|source| ReportError::Write { path: target, source })
+        write_whole(&self.path.join(name), bytes)
     }
+}
+
+/// Writes beside the target and renames, so that no reader, and no crash, ever meets half a file.
+fn write_whole(target: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let partial = target.with_file_name(format!(".{name}.partial"));
+    let written = File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&partial, target));
+    written.map_err(|source| ReportError::Write { path: target.into(), source })
 }
 
 fn metrics(steps: &[Step]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
