@@ -137,6 +137,7 @@ impl Demo {
                     chosen: index == chosen,
                 })
                 .collect(),
+            ..Outcome::default()
         };
         folder.write_metrics(&steps)?;
         folder.write_curves(&outcome, &steps)?;
