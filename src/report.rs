@@ -1,5 +1,15 @@
-//! What a training run leaves behind: a folder with `result.json` for machines, `metrics.csv` with a row a step, and two
-//! pictures, `curves.png` of the search and `pictures.png` of what the augmentation makes; a [`Table`] for the terminal.
+//! What a run leaves behind: a folder with `result.json` for machines and `report.html` for people.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `result.json` | the [`Outcome`] |
+//! | `report.html` | everything, on one page |
+//! | `metrics.csv`, `events.out.tfevents.…` | the training, a row a [`Step`]; the same for TensorBoard |
+//! | `curves.png`, `pictures.png` | the search, and what the augmentation makes |
+//! | `scores.csv`, `histogram.png`, `roc.png` | the test set, a row a [`Scored`] picture, and how the scores lie |
+//! | `images/<kind>/<name>.png` | a strip a picture, with mask and heat map |
+//!
+//! A [`Table`] is for the terminal; a [`Comparison`] is of many runs.
 //!
 //! Each file appears whole or not at all, and `result.json` comes last: a folder that has one is finished.
 
@@ -7,6 +17,7 @@ mod comparison;
 mod curves;
 mod distribution;
 mod events;
+mod html;
 mod pictures;
 mod scored;
 mod strips;
@@ -20,6 +31,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
+pub use html::Page;
 pub use pictures::PictureRow;
 pub use scored::{Metrics, Scored, metrics};
 pub use strips::Maps;
@@ -267,6 +279,20 @@ impl RunFolder {
         self.write(events::FILE, &events::encode(steps, now.as_secs_f64()))
     }
 
+    /// Writes `report.html`: a page that needs no other file, with the pictures that are in the folder by now, so call it
+    /// after they are written.
+    ///
+    /// # Errors
+    /// When a picture cannot be read, or the page not be written.
+    ///
+    /// # Panics
+    /// When there are strips, but not one for each picture.
+    pub fn write_html(&self, page: &Page) -> Result<(), ReportError> {
+        let text = html::render(page, &self.path)
+            .map_err(|source| ReportError::Encode { file: "report.html", source: source.into() })?;
+        self.write("report.html", text.as_bytes())
+    }
+
     /// Writes `result.json`, which marks the run as finished: call it last.
     ///
     /// # Errors
@@ -364,7 +390,7 @@ mod tests {
         Start { start, end, spread, image_auroc, image_auroc_logit: image_auroc.map(|_| 0.5), chosen }
     }
 
-    fn outcome() -> Outcome {
+    pub fn outcome() -> Outcome {
         Outcome {
             image_auroc: Some(0.988),
             augmentation: Augmentation { name: "rotation".into(), values: angle(172.5) },
@@ -382,7 +408,7 @@ mod tests {
     }
 
     /// A folder of the test's own under the build folder, empty.
-    fn folder(name: &str) -> RunFolder {
+    pub fn folder(name: &str) -> RunFolder {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/report-tests").join(name);
         let _ = fs::remove_dir_all(&path);
         RunFolder::create(path).expect("a folder under target")
