@@ -214,8 +214,8 @@ impl RunConfig {
             Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd => vec![Vec::new()],
         };
         let detector = match self.encoder {
-            Encoder::Resnet18 => Detector::resnet18([c, h, w]),
-            Encoder::Auto if h.max(w) > 64 => Detector::resnet18([c, h, w]),
+            Encoder::Resnet18 => Detector::small(c),
+            Encoder::Auto if h.max(w) > 64 => Detector::small(c),
             Encoder::Auto | Encoder::Small => Detector::small(c),
         };
         Ok(Config {

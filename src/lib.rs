@@ -47,6 +47,7 @@ pub mod score;
 pub mod scorer;
 pub mod shaders;
 pub mod ssad;
+pub mod statistics;
 pub mod sweep;
 pub mod tape;
 pub mod tensor;

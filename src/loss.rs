@@ -63,7 +63,20 @@ impl fmt::Display for Alignment {
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("no loss {0}")]
+pub struct NameError(String);
+
 impl Alignment {
+    pub fn by_name(name: &str, mass: f64) -> Result<Self, NameError> {
+        match name {
+            "mean-distance" => Ok(Alignment::MeanDistance),
+            "diagonal-w2" => Ok(Alignment::DiagonalW2 { mass }),
+            "gaussian-w2" => Ok(Alignment::GaussianW2 { mass }),
+            _ => Err(NameError(name.into())),
+        }
+    }
+
     /// The loss of already normalised rows.
     pub fn record(self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value {
         match self {

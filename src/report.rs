@@ -1,24 +1,45 @@
-//! What a training run leaves behind: a folder with `result.json` for machines, `metrics.csv` with a row a step, and two
-//! pictures, `curves.png` of the search and `pictures.png` of what the augmentation makes; a [`Table`] for the terminal.
+//! What a run leaves behind: a folder with `result.json` for machines and `report.html` for people.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `result.json` | the [`Outcome`] |
+//! | `report.html` | everything, on one page |
+//! | `metrics.csv`, `events.out.tfevents.…` | the training, a row a [`Step`]; the same for TensorBoard |
+//! | `curves.png`, `pictures.png` | the search, and what the augmentation makes |
+//! | `scores.csv`, `histogram.png`, `roc.png` | the test set, a row a [`Scored`] picture, and how the scores lie |
+//! | `images/<kind>/<name>.png` | a strip a picture, with mask and heat map |
+//!
+//! A [`Table`] is for the terminal; a [`Comparison`] is of many runs.
 //!
 //! Each file appears whole or not at all, and `result.json` comes last: a folder that has one is finished.
 
+mod comparison;
 mod curves;
+mod distribution;
+mod events;
+mod html;
 mod pictures;
+mod scored;
+mod strips;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
+pub use html::Page;
 pub use pictures::PictureRow;
+pub use scored::{Metrics, Scored, metrics};
+pub use strips::Maps;
 
 use crate::augment::Setting;
 
 /// What came of a run: the contents of `result.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
     /// Of the kept start, on the validation set; `None`, in the file `null`, when there is nothing to compare.
     #[serde(rename = "image_AUROC")]
@@ -37,10 +58,40 @@ pub struct Outcome {
     pub adapter: Adapter,
     /// In the order they were run.
     pub starts: Vec<Start>,
+    /// As it is called on the command line; this and what follows is absent from the file where nobody said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataset: Option<String>,
+    /// The part of the dataset, such as `bottle`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// As it is called in comparisons.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Of the kept start on the test set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: Metrics,
+    /// The score from which on a picture counts as an anomaly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f64>,
+    /// How many pictures each set has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    /// Pictures that could not be used, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<String>,
+}
+
+/// Pictures in each set of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub train: usize,
+    /// Unlabelled pictures to tune on; in a transductive run those of the test set.
+    pub tune: usize,
+    pub test: usize,
 }
 
 /// An augmentation and its hyper-parameters; in the file one flat object.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Augmentation {
     /// `rotation`, `cutdiff`, …
     pub name: String,
@@ -50,7 +101,7 @@ pub struct Augmentation {
 }
 
 /// The device that a run was computed on.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Adapter {
     /// As the driver gives it.
     pub name: String,
@@ -147,7 +198,7 @@ impl RunFolder {
     /// # Errors
     /// When the file cannot be written, or the steps differ in their hyper-parameters.
     pub fn write_metrics(&self, steps: &[Step]) -> Result<(), ReportError> {
-        let bytes = metrics(steps).map_err(|source| ReportError::Encode { file: "metrics.csv", source })?;
+        let bytes = step_table(steps).map_err(|source| ReportError::Encode { file: "metrics.csv", source })?;
         self.write("metrics.csv", &bytes)
     }
 
@@ -176,6 +227,72 @@ impl RunFolder {
         self.write("pictures.png", &bytes)
     }
 
+    /// Writes `scores.csv`: `path,label,score,kind,logit,anomalous` with a row a picture. The label is 0 for normal, 1 for
+    /// an anomaly; `anomalous` is 1 from the threshold on; either is empty where it is not known.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_scores(&self, scored: &[Scored], threshold: Option<f64>) -> Result<(), ReportError> {
+        let bytes =
+            scored::table(scored, threshold).map_err(|source| ReportError::Encode { file: "scores.csv", source })?;
+        self.write("scores.csv", &bytes)
+    }
+
+    /// Writes `histogram.png`, how the scores of normal, anomalous and unlabelled pictures are distributed, and `roc.png`,
+    /// which says so where there are not two classes to tell apart. Scores that are not finite are left out.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_distribution(&self, scored: &[Scored], threshold: Option<f64>) -> Result<(), ReportError> {
+        let encode = |file, drawn: Result<Vec<u8>, String>| {
+            drawn.map_err(|reason| ReportError::Encode { file, source: reason.into() })
+        };
+        self.write("histogram.png", &encode("histogram.png", distribution::histogram(scored, threshold))?)?;
+        self.write("roc.png", &encode("roc.png", distribution::roc(scored))?)
+    }
+
+    /// Writes a strip for each picture, `images/<kind>/<name>.png`: the picture, its mask, and the heat map over it, under
+    /// name and score. Returns where each is, below the folder, in the order of `scored`. `progress` is called with
+    /// the strips done and their number, from several threads.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    ///
+    /// # Panics
+    /// When the maps do not fit each other or `scored`.
+    pub fn write_strips(
+        &self,
+        scored: &[Scored],
+        maps: &Maps,
+        progress: impl Fn(usize, usize) + Sync,
+    ) -> Result<Vec<PathBuf>, ReportError> {
+        strips::write(&self.path, scored, maps, progress)
+    }
+
+    /// Writes the steps for TensorBoard, as scalars `start0/inner`, `start0/outer`, `start0/angle_degrees`, … All events
+    /// carry the present as their time.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_events(&self, steps: &[Step]) -> Result<(), ReportError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.write(events::FILE, &events::encode(steps, now.as_secs_f64()))
+    }
+
+    /// Writes `report.html`: a page that needs no other file, with the pictures that are in the folder by now, so call it
+    /// after they are written.
+    ///
+    /// # Errors
+    /// When a picture cannot be read, or the page not be written.
+    ///
+    /// # Panics
+    /// When there are strips, but not one for each picture.
+    pub fn write_html(&self, page: &Page) -> Result<(), ReportError> {
+        let text = html::render(page, &self.path)
+            .map_err(|source| ReportError::Encode { file: "report.html", source: source.into() })?;
+        self.write("report.html", text.as_bytes())
+    }
+
     /// Writes `result.json`, which marks the run as finished: call it last.
     ///
     /// # Errors
@@ -187,17 +304,26 @@ impl RunFolder {
         self.write("result.json", &bytes)
     }
 
-    /// Writes beside the target and renames, so that no reader, and no crash, ever meets half a file.
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReportError> {
-        let (target, partial) = (self.path.join(name), self.path.join(format!(".{name}.partial")));
-        let written = File::create(&partial)
-            .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&partial, &target));
-        written.map_err(|source| ReportError::Write { path: target, source })
+    /// Writes a file of the folder whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReportError> {
+        write_whole(&self.path.join(name), bytes)
     }
 }
 
-fn metrics(steps: &[Step]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+/// Writes beside the target and renames, so that no reader, and no crash, ever meets half a file.
+fn write_whole(target: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let partial = target.with_file_name(format!(".{name}.partial"));
+    let written = File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&partial, target));
+    written.map_err(|source| ReportError::Write { path: target.into(), source })
+}
+
+fn step_table(steps: &[Step]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let mut table = csv::Writer::from_writer(Vec::new());
     let names = steps.iter().take(1).flat_map(|step| step.setting.keys().map(String::as_str));
     table.write_record(["start", "step", "inner", "outer"].into_iter().chain(names))?;
@@ -238,7 +364,7 @@ impl std::fmt::Display for Table<'_> {
 }
 
 /// A setting for people: `120°`, or `46°, area 0.0142, aspect 5.20`.
-fn plain(setting: &Setting) -> String {
+pub fn plain(setting: &Setting) -> String {
     let values = setting.iter().map(|(name, &value)| match name.as_str() {
         "angle_degrees" => format!("{value:.0}°"),
         name => format!("{name} {}", three_digits(value)),
@@ -268,7 +394,7 @@ mod tests {
         Start { start, end, spread, image_auroc, image_auroc_logit: image_auroc.map(|_| 0.5), chosen }
     }
 
-    fn outcome() -> Outcome {
+    pub fn outcome() -> Outcome {
         Outcome {
             image_auroc: Some(0.988),
             augmentation: Augmentation { name: "rotation".into(), values: angle(172.5) },
@@ -281,11 +407,12 @@ mod tests {
                 start(angle(120.0), angle(172.5), 0.284, Some(0.988), true),
                 start(angle(30.0), angle(f64::NAN), 0.0, None, false),
             ],
+            ..Outcome::default()
         }
     }
 
     /// A folder of the test's own under the build folder, empty.
-    fn folder(name: &str) -> RunFolder {
+    pub fn folder(name: &str) -> RunFolder {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/report-tests").join(name);
         let _ = fs::remove_dir_all(&path);
         RunFolder::create(path).expect("a folder under target")
@@ -316,6 +443,24 @@ mod tests {
     }
 
     #[test]
+    fn what_nobody_said_is_absent_from_the_result_and_what_was_said_is_read_back() {
+        let told = Outcome {
+            dataset: Some("mvtec".into()),
+            category: Some("bottle".into()),
+            method: Some("st-ssad".into()),
+            metrics: Metrics::from([("image_AUROC".into(), Some(0.988)), ("pixel_AUROC".into(), None)]),
+            threshold: Some(1.5),
+            counts: Some(Counts { train: 3, tune: 2, test: 2 }),
+            skipped: vec!["broken.png".into()],
+            starts: vec![],
+            ..outcome()
+        };
+        let value = serde_json::to_value(&told).unwrap();
+        assert!(value["metrics"]["pixel_AUROC"].is_null() && value["counts"]["train"] == 3);
+        assert_eq!(serde_json::from_value::<Outcome>(value).unwrap(), told);
+    }
+
+    #[test]
     fn a_folder_is_finished_when_it_has_a_result() {
         let folder = folder("again");
         folder.write_result(&outcome()).unwrap();
@@ -335,12 +480,12 @@ mod tests {
     #[test]
     fn metrics_have_a_row_a_step() {
         let step = |start, outer| Step { start, step: 3, inner: 0.7, outer, setting: patch(45.0, 0.1, 1.5) };
-        let text = String::from_utf8(metrics(&[step(0, None), step(1, Some(0.25))]).unwrap()).unwrap();
+        let text = String::from_utf8(step_table(&[step(0, None), step(1, Some(0.25))]).unwrap()).unwrap();
         let expected =
             "start,step,inner,outer,angle_degrees,area,aspect\n0,3,0.7,,45,0.1,1.5\n1,3,0.7,0.25,45,0.1,1.5\n";
         assert_eq!(text, expected);
         let other = Step { setting: angle(1.0), ..step(0, None) };
-        assert!(metrics(&[step(0, None), other]).is_err());
+        assert!(step_table(&[step(0, None), other]).is_err());
     }
 
     #[test]

@@ -267,7 +267,7 @@ impl Run<'_> {
             let strips = folder.write_strips(&tested.scored, &maps, |_, _| {})?;
             let toml = self.config.to_toml();
             let page = Page { outcome: &outcome, scored: &tested.scored, strips: &strips, config: Some(&toml) };
-            folder.write_page(&page)?;
+            folder.write_html(&page)?;
         }
         folder.write_result(&outcome)?;
         Ok(outcome)

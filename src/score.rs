@@ -1,5 +1,7 @@
 //! How anomalous an embedding is, how well scores tell anomalies apart, and how far they spread. All in f64.
 
+use rayon::slice::ParallelSliceMut;
+
 /// Why no score could be made of these embeddings.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ScoreError {
@@ -179,25 +181,130 @@ fn cholesky(matrix: &mut [f64], size: usize, floor: f64) -> Result<(), usize> {
 ///
 /// # Panics
 /// When there is not one label a score.
-pub fn auroc(scores: &[f64], labels: &[bool]) -> Option<f64> {
-    assert_eq!(scores.len(), labels.len(), "one label a score");
-    let anomalies = labels.iter().filter(|&&label| label).count();
-    let normals = labels.len() - anomalies;
-    if anomalies == 0 || normals == 0 || scores.iter().any(|score| !score.is_finite()) {
-        return None;
-    }
-    let mut order: Vec<usize> = (0..scores.len()).collect();
-    order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+pub fn auroc<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<f64> {
+    Some(Ranking::new(scores, labels)?.auroc())
+}
 
-    // Wins are counted in halves, so that the sum is exact.
-    let (mut lower, mut halves) = (0, 0);
-    for tied in order.chunk_by(|&a, &b| scores[a] == scores[b]) {
-        let above = tied.iter().filter(|&&index| labels[index]).count();
-        let level = tied.len() - above;
-        halves += above * (2 * lower + level);
-        lower += level;
+/// Whether a score counts as an anomaly's: at the threshold or above it.
+pub fn is_flagged(score: f64, threshold: f64) -> bool {
+    score >= threshold
+}
+
+/// Labelled scores from the highest to the lowest: what every measure of a ranking is read off. Sorted once, in
+/// parallel, so that the pixels of a whole test set are no trouble.
+#[derive(Clone, Debug)]
+pub struct Ranking {
+    descending: Vec<(f64, bool)>,
+    anomalies: usize,
+}
+
+/// How a threshold divides labelled scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cut {
+    /// What [`is_flagged`] compares with.
+    pub threshold: f64,
+    /// Anomalies that are flagged, and those that are not.
+    pub hits: usize,
+    pub misses: usize,
+    /// Normals that are flagged, and those that are not.
+    pub false_alarms: usize,
+    pub passes: usize,
+}
+
+impl Ranking {
+    /// Ranks `scores`, with `true` the label of an anomaly. `None` when there is but one class, or a score is not finite.
+    ///
+    /// # Panics
+    /// When there is not one label a score.
+    pub fn new<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<Self> {
+        assert_eq!(scores.len(), labels.len(), "one label a score");
+        let mut descending: Vec<(f64, bool)> =
+            scores.iter().map(|&score| score.into()).zip(labels.iter().copied()).collect();
+        let anomalies = labels.iter().filter(|&&label| label).count();
+        if anomalies == 0 || anomalies == labels.len() || descending.iter().any(|(score, _)| !score.is_finite()) {
+            return None;
+        }
+        descending.par_sort_unstable_by(|(a, _), (b, _)| b.total_cmp(a));
+        Some(Ranking { descending, anomalies })
     }
-    Some(halves as f64 / (2 * anomalies * normals) as f64)
+
+    /// As [`auroc`].
+    pub fn auroc(&self) -> f64 {
+        // Wins are counted in halves, so that the sum is exact.
+        let (mut halves, mut before) = (0, (0, 0));
+        for Cut { hits, false_alarms, .. } in self.cuts() {
+            halves += (false_alarms - before.1) * (before.0 + hits);
+            before = (hits, false_alarms);
+        }
+        halves as f64 / (2 * self.anomalies * self.normals()) as f64
+    }
+
+    /// Area under the precision-recall curve as the sum of its steps, Σ (Rₙ − Rₙ₋₁) Pₙ from the highest score down:
+    /// scikit-learn's `average_precision_score`.
+    pub fn average_precision(&self) -> f64 {
+        let (mut sum, mut before) = (0.0, 0);
+        for Cut { hits, false_alarms, .. } in self.cuts() {
+            sum += (hits - before) as f64 * hits as f64 / (hits + false_alarms) as f64;
+            before = hits;
+        }
+        sum / self.anomalies as f64
+    }
+
+    /// The cut of the highest F1, of several the one with the highest threshold. The labels choose it, so its F1 is what
+    /// the best threshold could reach, not what any threshold did.
+    pub fn best_f1(&self) -> Cut {
+        let best = self.cuts().reduce(|best, cut| if cut.f1() > best.f1() { cut } else { best });
+        best.expect("two classes have scores")
+    }
+
+    /// The cut of a given threshold.
+    pub fn at(&self, threshold: f64) -> Cut {
+        let flagged = self.descending.partition_point(|&(score, _)| is_flagged(score, threshold));
+        let hits = self.descending[..flagged].iter().filter(|(_, anomalous)| *anomalous).count();
+        self.cut(threshold, hits, flagged - hits)
+    }
+
+    /// The cut of every different score, from the highest score down.
+    pub fn cuts(&self) -> impl Iterator<Item = Cut> {
+        let (mut hits, mut false_alarms) = (0, 0);
+        self.descending.chunk_by(|(a, _), (b, _)| a == b).map(move |tied| {
+            let anomalies = tied.iter().filter(|(_, anomalous)| *anomalous).count();
+            hits += anomalies;
+            false_alarms += tied.len() - anomalies;
+            self.cut(tied[0].0, hits, false_alarms)
+        })
+    }
+
+    fn cut(&self, threshold: f64, hits: usize, false_alarms: usize) -> Cut {
+        Cut { threshold, hits, misses: self.anomalies - hits, false_alarms, passes: self.normals() - false_alarms }
+    }
+
+    fn normals(&self) -> usize {
+        self.descending.len() - self.anomalies
+    }
+}
+
+impl Cut {
+    /// Share of the flagged that are anomalies; `None` where nothing is flagged.
+    pub fn precision(&self) -> Option<f64> {
+        let flagged = self.hits + self.false_alarms;
+        (flagged > 0).then(|| self.hits as f64 / flagged as f64)
+    }
+
+    /// Share of the anomalies that are flagged, the true-positive rate.
+    pub fn recall(&self) -> f64 {
+        self.hits as f64 / (self.hits + self.misses) as f64
+    }
+
+    /// Share of the normals that are flagged, the false-positive rate.
+    pub fn false_alarm_rate(&self) -> f64 {
+        self.false_alarms as f64 / (self.false_alarms + self.passes) as f64
+    }
+
+    /// Harmonic mean of precision and recall; 0 where nothing is found.
+    pub fn f1(&self) -> f64 {
+        2.0 * self.hits as f64 / (2 * self.hits + self.misses + self.false_alarms) as f64
+    }
 }
 
 /// How far scores, none of them negative, lie apart whatever their scale: variance / mean². Of several runs the one
@@ -309,9 +416,50 @@ mod tests {
     fn auroc_of_nothing_to_compare_is_none() {
         assert_eq!(auroc(&[1.0, 2.0], &[true, true]), None);
         assert_eq!(auroc(&[1.0, 2.0], &[false, false]), None);
-        assert_eq!(auroc(&[], &[]), None);
+        assert_eq!(auroc::<f64>(&[], &[]), None);
         assert_eq!(auroc(&[1.0, f64::NAN], &[false, true]), None);
         assert_eq!(auroc(&[1.0, f64::INFINITY], &[false, true]), None);
+    }
+
+    /// Scores with a tie across the classes, and scikit-learn's figures for them.
+    #[test]
+    fn rankings_agree_with_scikit_learn() {
+        let scores = [0.1, 0.4, 0.35, 0.8, 0.4, 0.9, 0.2];
+        let labels = [false, false, true, true, true, false, false];
+        let ranking = Ranking::new(&scores, &labels).unwrap();
+        close(
+            &[ranking.auroc(), ranking.average_precision(), ranking.best_f1().f1()],
+            &[0.625, 8.0 / 15.0, 0.75],
+            1e-15,
+        );
+        assert_eq!(ranking.best_f1().threshold, 0.35);
+        let cut = ranking.at(0.4);
+        assert_eq!(cut, Cut { threshold: 0.4, hits: 2, misses: 1, false_alarms: 2, passes: 2 });
+        close(&[cut.precision().unwrap(), cut.recall(), cut.f1()], &[0.5, 2.0 / 3.0, 4.0 / 7.0], 1e-15);
+        close(&[cut.false_alarm_rate()], &[0.5], 0.0);
+        let none = ranking.at(1.0);
+        assert_eq!((none.hits, none.precision(), none.recall(), none.f1()), (0, None, 0.0, 0.0));
+        assert!(Ranking::new(&scores, &[true; 7]).is_none());
+    }
+
+    #[test]
+    fn of_equal_f1_the_higher_threshold_is_kept() {
+        let ranking = Ranking::new(&[4.0, 3.0, 2.0, 1.0], &[true, false, false, true]).unwrap();
+        assert_eq!(ranking.best_f1().threshold, 4.0);
+        let tied = Ranking::new(&[1.0; 4], &[true, false, false, true]).unwrap();
+        assert_eq!(tied.cuts().count(), 1);
+        assert_eq!((tied.auroc(), tied.average_precision()), (0.5, 0.5));
+    }
+
+    /// Every pixel of a test set at once, in f32. Scores 0..n with every third an anomaly: of each pair of neighbours
+    /// in a cycle the anomaly 3k beats the normals below it, of which there are 2k.
+    #[test]
+    fn millions_of_pixels_are_ranked_exactly() {
+        let thirds = 400_000;
+        let scores: Vec<f32> = (0..3 * thirds).map(|index| index as f32).collect();
+        let labels: Vec<bool> = (0..3 * thirds).map(|index| index % 3 == 0).collect();
+        let expected = (thirds - 1) as f64 / (2 * thirds) as f64;
+        assert_eq!(auroc(&scores, &labels), Some(expected));
     }
 
     #[test]

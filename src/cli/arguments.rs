@@ -6,7 +6,8 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use stssad::config::{Encoder, RunConfig, overlay};
-use stssad::data::{Channels, Defect, OnBadImage, Photograph, Resize, Split};
+use stssad::data::paint::{Defect, Photograph};
+use stssad::data::{Channels, OnBadImage, Resize, Split};
 use stssad::method::Method;
 use toml::{Table, Value};
 

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use stssad::config::{RunConfig, Training};
-use stssad::data::{Digits, Loaded, Loading, Source, load};
+use stssad::data::sheet::Digits;
+use stssad::data::{Loaded, Loading, Source, load};
 use stssad::gpu::Device;
 use stssad::train::{Config, Trainer};
 

@@ -11,8 +11,8 @@ use stssad::config::{RunConfig, overlay};
 use stssad::data::{Loaded, load, read_pictures};
 use stssad::gpu::Device;
 use stssad::model::{Judge, Model};
-use stssad::report::{Metrics, RunFolder, Scored, Table};
-use stssad::run::{CONFIG, Ending, Extent, MODEL, Run, next_folder, test};
+use stssad::report::{Metrics, RunFolder, Table};
+use stssad::run::{Ending, Extent, MODEL, Run, next_folder, test};
 
 use super::arguments::{DataArguments, RunArguments};
 use super::progress::{Mode, Shown, stop_flag};

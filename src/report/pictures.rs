@@ -55,43 +55,62 @@ pub(super) fn draw(rows: &[PictureRow]) -> Result<Vec<u8>, Box<dyn Error + Send 
         }
         top += pitch(row);
     }
-    let drawn = RasterBackend::new().with_scale(1.0).render_scene(&text)?;
-    let mut sheet = image::load_from_memory_with_format(&drawn, ImageFormat::Png)?.into_rgb8();
-    for (picture, left, top) in placed {
-        imageops::replace(&mut sheet, &picture, left.into(), top.into());
-    }
+    compose(&text, &placed)
+}
 
+/// A PNG of the text with pictures put into its pixels, each at its left and top.
+pub(super) fn compose(
+    text: &Scene,
+    pictures: &[(RgbImage, u32, u32)],
+) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    let drawn = RasterBackend::new().with_scale(1.0).render_scene(text)?;
+    let mut sheet = image::load_from_memory_with_format(&drawn, ImageFormat::Png)?.into_rgb8();
+    for (picture, left, top) in pictures {
+        imageops::replace(&mut sheet, picture, (*left).into(), (*top).into());
+    }
     let mut bytes = Cursor::new(Vec::new());
     sheet.write_to(&mut bytes, ImageFormat::Png)?;
     Ok(bytes.into_inner())
 }
 
-fn write(x: u32, y: u32, size: u32, anchor: TextAnchor, content: String) -> Primitive {
+/// Text with its baseline at `y`.
+pub(super) fn write(x: u32, y: u32, size: u32, anchor: TextAnchor, content: String) -> Primitive {
     let colour = Some("#222222".into());
     Primitive::Text { x: x.into(), y: y.into(), content, size, anchor, rotate: None, bold: false, color: colour }
 }
 
-/// The pictures at about [`SIDE`]: small ones grow by a whole factor, so that their pixels stay what they are.
+/// The pictures at about [`SIDE`].
 fn enlarged(pictures: &Tensor) -> Vec<RgbImage> {
     let [_, channels, height, width] = pictures.shape().images().expect("pictures have four axes");
+    let pixels = pictures.data().chunks_exact(channels * height * width);
+    pixels.map(|pixels| scaled(&paint(pixels, [channels, height, width]), SIDE)).collect()
+}
+
+/// The pixels of one picture `[1 or 3, H, W]`, black 0 and white 1; beyond is clamped.
+///
+/// # Panics
+/// When it is neither grey nor RGB.
+pub(super) fn paint(pixels: &[f32], [channels, height, width]: [usize; 3]) -> RgbImage {
     assert!(channels == 1 || channels == 3, "{channels} channels are neither grey nor RGB");
-    let (h, w) = (height as u32, width as u32);
-    let longer = h.max(w);
-    let (target, filter) = match (f64::from(SIDE) / f64::from(longer)).round() as u32 {
-        0 => ((w * SIDE / longer, h * SIDE / longer), FilterType::Triangle),
+    RgbImage::from_fn(width as u32, height as u32, |x, y| {
+        let level = |channel: usize| {
+            let value = pixels[(channel % channels * height + y as usize) * width + x as usize];
+            (255.0 * value.clamp(0.0, 1.0)).round() as u8
+        };
+        Rgb([level(0), level(1), level(2)])
+    })
+}
+
+/// The picture with its longer side at about `side`: a small one grows by a whole factor, so that its pixels stay what
+/// they are; one of less than twice the side stays.
+pub(super) fn scaled(image: &RgbImage, side: u32) -> RgbImage {
+    let (w, h) = image.dimensions();
+    let longer = w.max(h);
+    let (target, filter) = match (f64::from(side) / f64::from(longer)).round() as u32 {
+        0 => ((w * side / longer, h * side / longer), FilterType::Triangle),
         factor => ((w * factor, h * factor), FilterType::Nearest),
     };
-    let paint = |picture: &[f32]| {
-        let image = RgbImage::from_fn(w, h, |x, y| {
-            let level = |channel: usize| {
-                let value = picture[(channel % channels * height + y as usize) * width + x as usize];
-                (255.0 * value.clamp(0.0, 1.0)).round() as u8
-            };
-            Rgb([level(0), level(1), level(2)])
-        });
-        imageops::resize(&image, target.0.max(1), target.1.max(1), filter)
-    };
-    pictures.data().chunks_exact(channels * height * width).map(paint).collect()
+    imageops::resize(image, target.0.max(1), target.1.max(1), filter)
 }
 
 #[cfg(test)]

@@ -1,0 +1,136 @@
+//! `scores.csv`, and the metrics of a scored test set.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+
+use super::Maps;
+use crate::score::{Ranking, auroc, is_flagged};
+
+/// A scored picture.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scored {
+    /// Where it comes from, with `/` between the parts; no two pictures share one.
+    pub name: String,
+    /// `good`, the defect's or class's name, or empty where nobody said.
+    pub kind: String,
+    /// `None` where nobody said.
+    pub anomalous: Option<bool>,
+    /// The higher, the more anomalous.
+    pub score: f64,
+    /// The second score, the head's logit, of methods that have one.
+    pub logit: Option<f64>,
+}
+
+/// Figures by the names that anomalib gives them, `None` (in files `null`) where there is nothing to compare.
+pub type Metrics = BTreeMap<String, Option<f64>>;
+
+/// The metrics of labelled pictures, and of their pixels where there are maps: `image_AUROC`; `image_AUPR`, as average
+/// precision; `image_F1Max`, which chooses its threshold by the labels; `image_F1Score`, `image_Precision` and
+/// `image_Recall` at `threshold`; `pixel_AUROC` over all pixels at once, of pictures with a mask and of normal ones.
+///
+/// # Panics
+/// When the maps do not fit each other or `scored`.
+pub fn metrics(scored: &[Scored], threshold: Option<f64>, maps: Option<&Maps>) -> Metrics {
+    let ranking = ranking(scored);
+    let cut = ranking.as_ref().zip(threshold).map(|(ranking, threshold)| ranking.at(threshold));
+    let pixels = maps.and_then(|maps| {
+        let (heat, defects) = maps.pixels(scored);
+        auroc(&heat, &defects)
+    });
+    let figures = [
+        ("image_AUROC", ranking.as_ref().map(Ranking::auroc)),
+        ("image_AUPR", ranking.as_ref().map(Ranking::average_precision)),
+        ("image_F1Max", ranking.as_ref().map(|ranking| ranking.best_f1().f1())),
+        ("image_F1Score", cut.map(|cut| cut.f1())),
+        ("image_Precision", cut.and_then(|cut| cut.precision())),
+        ("image_Recall", cut.map(|cut| cut.recall())),
+        ("pixel_AUROC", pixels),
+    ];
+    figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The labelled pictures, ranked.
+pub(super) fn ranking(scored: &[Scored]) -> Option<Ranking> {
+    let (scores, labels): (Vec<f64>, Vec<bool>) =
+        scored.iter().filter_map(|picture| Some((picture.score, picture.anomalous?))).unzip();
+    Ranking::new(&scores, &labels)
+}
+
+/// The bytes of `scores.csv`.
+pub(super) fn table(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record(["path", "label", "score", "kind", "logit", "anomalous"])?;
+    let bit = |bit: Option<bool>| bit.map(|bit| u8::from(bit).to_string()).unwrap_or_default();
+    for Scored { name, kind, anomalous, score, logit } in scored {
+        let flagged = threshold.map(|threshold| is_flagged(*score, threshold));
+        let logit = logit.map(|logit| logit.to_string()).unwrap_or_default();
+        table.write_record([name, &bit(*anomalous), &score.to_string(), kind, &logit, &bit(flagged)])?;
+    }
+    Ok(table.into_inner()?)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::tensor::Tensor;
+
+    pub fn scored(name: &str, anomalous: Option<bool>, score: f64) -> Scored {
+        let kind = anomalous.map_or("", |anomalous| if anomalous { "crack" } else { "good" });
+        Scored { name: name.into(), kind: kind.into(), anomalous, score, logit: None }
+    }
+
+    /// Scores 1…4, of which one anomaly lies below a normal, and an unlabelled picture above all.
+    pub fn example() -> Vec<Scored> {
+        [
+            ("a", Some(false), 1.0),
+            ("b", Some(true), 2.0),
+            ("c", Some(false), 3.0),
+            ("d", Some(true), 4.0),
+            ("e", None, 5.0),
+        ]
+        .map(|(name, anomalous, score)| scored(name, anomalous, score))
+        .into()
+    }
+
+    #[test]
+    fn a_row_a_picture() {
+        let mut pictures = example();
+        pictures[0].name = "a, \"odd\"\nname.png".into();
+        pictures[1].logit = Some(-0.5);
+        pictures[2].score = f64::NAN;
+        let text = String::from_utf8(table(&pictures, Some(2.0)).unwrap()).unwrap();
+        let expected = "path,label,score,kind,logit,anomalous\n\"a, \"\"odd\"\"\nname.png\",0,1,good,,0\n\
+                        b,1,2,crack,-0.5,1\nc,0,NaN,good,,0\nd,1,4,crack,,1\ne,,5,,,1\n";
+        assert_eq!(text, expected);
+        assert!(table(&pictures, None).unwrap().ends_with(b"e,,5,,,\n"));
+    }
+
+    #[test]
+    fn metrics_by_hand() {
+        let found = metrics(&example(), Some(4.0), None);
+        let expected = [
+            ("image_AUPR", Some((1.0 + 2.0 / 3.0) / 2.0)),
+            ("image_AUROC", Some(0.75)),
+            ("image_F1Max", Some(0.8)),
+            ("image_F1Score", Some(2.0 / 3.0)),
+            ("image_Precision", Some(1.0)),
+            ("image_Recall", Some(0.5)),
+            ("pixel_AUROC", None),
+        ];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)).into());
+        assert!(metrics(&example()[4..], Some(1.0), None).values().all(Option::is_none), "one class, or none");
+        assert_eq!(metrics(&example(), None, None)["image_F1Score"], None);
+    }
+
+    /// Pixels of pictures with a mask, and of normal ones without; not of the anomaly without a mask.
+    #[test]
+    fn pixels_are_ranked_together() {
+        let (pictures, heat) =
+            (Tensor::full([4, 1, 1, 2], 0.5), Tensor::new([4, 1, 1, 2], (0..8).map(|x| x as f32).collect()));
+        let mask = [false, true];
+        let masks = [None, Some(&mask[..]), None, None];
+        let maps = Maps { pictures: &pictures, heat: &heat, masks: &masks };
+        // Normal 0 1 2 4 5, defect 3.
+        assert_eq!(metrics(&example()[..4], None, Some(&maps))["pixel_AUROC"], Some(0.6));
+    }
+}
