@@ -433,6 +433,7 @@ fn pictures_to_predict_are_files_and_folders() {
     let pictures = read_pictures(&paths, conversion, &loading, |_, _| {}).unwrap();
     assert_eq!(levels(&pictures.set), [120, 121, 2]);
     assert_eq!(pictures.set.names[..2], ["000.jpg", "001.jpg"]);
+    assert_eq!(pictures.paths, [at("test/hole/000.jpg"), at("test/hole/001.jpg"), paths[1].clone()]);
     assert!(pictures.set.names[2].ends_with("bottle/train/good/002.png") && !pictures.set.names[2].starts_with('/'));
     assert!(pictures.set.truths.iter().all(|truth| *truth == Truth::default()));
     let refused = |paths: &[PathBuf]| read_pictures(paths, conversion, &loading, |_, _| {}).unwrap_err().to_string();

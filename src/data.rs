@@ -78,8 +78,8 @@ pub enum DataError {
     #[error("there are {found} {kind} pictures, but {wanted} are needed: supply more or ask for fewer")]
     TooFew { kind: &'static str, found: usize, wanted: usize },
     #[error(
-        "none of the {found} {set} pictures is an anomaly: tuning needs some among them, labelled or not, so name the \
-         folder that holds them"
+        "none of the {found} {set} pictures is an anomaly: tuning and scoring need some among them, so name the folder \
+         that holds them"
     )]
     NoAnomalies { set: &'static str, found: usize },
     /// A set without pictures: nothing can be computed from it.
@@ -295,9 +295,7 @@ impl Task {
         }
         for (_, set) in sets {
             let Some(set) = set else { continue };
-            for level in set.pictures.data() {
-                hasher.update(&level.to_le_bytes());
-            }
+            hasher.update(bytemuck::cast_slice(set.pictures.data()));
             for mask in set.truths.iter().map(|truth| &truth.mask) {
                 let bytes: Vec<u8> = mask.iter().flatten().map(|&covered| u8::from(covered)).collect();
                 hasher.update(&bytes);

@@ -419,12 +419,4 @@ mod tests {
         assert_eq!(picture[..4096], picture[4096..8192]);
         assert!(task.test.truths[150].mask.as_ref().unwrap().len() == 4096);
     }
-
-    #[test]
-    #[ignore]
-    fn dump() {
-        for (texture, defect) in shapes() {
-            super::super::mvtec::write(std::path::Path::new("/tmp/h1-dump"), &task(texture, defect, 5)).unwrap();
-        }
-    }
 }
