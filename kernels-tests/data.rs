@@ -394,6 +394,11 @@ fn own_folders_are_read_as_they_are_named() {
     assert!(refused(Folder { mask_dir: vec!["masks".into(); 3], ..own.clone() }).contains("3 folders of masks for 2"));
     assert!(refused(Folder { mask_dir: vec!["mask".into()], ..own.clone() }).contains("there is no folder"));
     assert!(refused(Folder { abnormal_dir: vec!["brocken".into()], ..own.clone() }).contains("there is no folder"));
+    let nested = refused(Folder { normal_dir: vec![".".into()], ..own.clone() });
+    assert!(nested.contains("folder broken lies within ., or is the same"), "{nested}");
+    assert!(refused(Folder { unlabelled_dir: vec!["bent/../fine".into()], ..own.clone() }).contains("lies within"));
+    let absolute = Folder { unlabelled_dir: vec![at("belt")], abnormal_dir: Vec::new(), ..own.clone() };
+    assert_eq!(read(&absolute).test.names[0], "belt/0.png");
     let no_test = Folder { normal_split_ratio: 0.0, ..own.clone() };
     assert_eq!(read(&no_test).test.rows(Some(false)).len(), 0);
     fs::create_dir(at("empty")).unwrap();

@@ -34,6 +34,7 @@ use crate::tensor::Tensor;
 const SPLIT_STREAM: u32 = 0x5711;
 const HALVES_STREAM: u32 = 0x5712;
 const SAMPLE_STREAM: u32 = 0x5713;
+const KEPT_STREAM: u32 = 0x5714;
 
 /// What is wrong with the data, and what to do about it.
 #[derive(Debug, thiserror::Error)]
