@@ -34,6 +34,7 @@ use crate::tensor::Tensor;
 const SPLIT_STREAM: u32 = 0x5711;
 const HALVES_STREAM: u32 = 0x5712;
 const SAMPLE_STREAM: u32 = 0x5713;
+const KEPT_STREAM: u32 = 0x5714;
 
 /// What is wrong with the data, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +79,8 @@ pub enum DataError {
     #[error("there are {found} {kind} pictures, but {wanted} are needed: supply more or ask for fewer")]
     TooFew { kind: &'static str, found: usize, wanted: usize },
     #[error(
-        "none of the {found} {set} pictures is an anomaly: tuning needs some among them, labelled or not, so name the \
-         folder that holds them"
+        "none of the {found} {set} pictures is an anomaly: tuning and scoring need some among them, so name the folder \
+         that holds them"
     )]
     NoAnomalies { set: &'static str, found: usize },
     /// A set without pictures: nothing can be computed from it.
@@ -295,9 +296,7 @@ impl Task {
         }
         for (_, set) in sets {
             let Some(set) = set else { continue };
-            for level in set.pictures.data() {
-                hasher.update(&level.to_le_bytes());
-            }
+            hasher.update(bytemuck::cast_slice(set.pictures.data()));
             for mask in set.truths.iter().map(|truth| &truth.mask) {
                 let bytes: Vec<u8> = mask.iter().flatten().map(|&covered| u8::from(covered)).collect();
                 hasher.update(&bytes);

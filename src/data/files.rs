@@ -155,6 +155,8 @@ pub(super) struct Reading<'a> {
 #[derive(Debug)]
 pub(super) struct Read<const SETS: usize> {
     pub sets: [Set; SETS],
+    /// The files of all sets, one after the other.
+    pub paths: Vec<PathBuf>,
     pub skipped: Vec<BadPicture>,
     /// How many files there were of each size and kind of pixels.
     pub originals: BTreeMap<String, usize>,
@@ -198,13 +200,14 @@ impl Reading<'_> {
             names: entries.iter().map(|entry| entry.name.clone()).collect(),
             truths: vec![Truth::default(); count],
         };
-        let (mut good, mut skipped, mut originals) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut good, mut paths, mut skipped, mut originals) = (Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
         for (index, (outcome, entry)) in outcomes.into_iter().zip(entries).enumerate() {
             match outcome {
                 Ok((original, truth)) => {
                     *originals.entry(original).or_insert(0) += 1;
                     all.truths[index] = truth;
                     good.push(index);
+                    paths.push(entry.path);
                 }
                 Err(reason) => skipped.push(BadPicture { path: entry.path, reason }),
             }
@@ -219,7 +222,7 @@ impl Reading<'_> {
             let rows: Vec<usize> = good.iter().copied().filter(|row| (start..end).contains(row)).collect();
             all.select(&rows)
         });
-        Ok(Read { sets, skipped, originals })
+        Ok(Read { sets, paths, skipped, originals })
     }
 
     /// Converts a picture into `pixels`; what the file held, and what is known of it.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::files::{self, Entry, Mask, Reading};
 use super::mvtec::mask_of;
 use super::picture::Channels;
-use super::{DataError, Loaded, Loading, SAMPLE_STREAM, Task, component};
+use super::{DataError, KEPT_STREAM, Loaded, Loading, Task, component};
 use crate::philox::Stream;
 
 /// Folders with normal pictures and, as there are, anomalies and unlabelled ones. In TOML each list may be one text.
@@ -73,11 +73,12 @@ impl Folder {
     pub(super) fn load(&self, loading: &Loading, on_file: &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError> {
         let conversion = loading.conversion(256, Channels::Rgb)?;
         self.check()?;
+        self.check_apart()?;
         let mut train = self.list(&self.normal_dir)?.into_iter().map(Entry::good).collect::<Vec<_>>();
         let mut test: Vec<Entry> = self.list(&self.normal_test_dir)?.into_iter().map(Entry::good).collect();
         if self.normal_test_dir.is_empty() && !self.abnormal_dir.is_empty() {
             let kept = (train.len() as f64 * self.normal_split_ratio).round() as usize;
-            let order = Stream::new(loading.seed, SAMPLE_STREAM).permutation(train.len());
+            let order = Stream::new(loading.seed, KEPT_STREAM).permutation(train.len());
             let kept: BTreeSet<usize> = order.into_iter().take(kept).collect();
             for (index, entry) in mem::take(&mut train).into_iter().enumerate() {
                 if kept.contains(&index) { test.push(entry) } else { train.push(entry) }
@@ -135,14 +136,43 @@ impl Folder {
         Err(DataError::Setting(problem))
     }
 
-    /// All pictures of the folders, called by the folder as it was named and the path below it.
+    /// Folders are read with all that lies below them, so none may lie within another: a picture would be in two sets, or
+    /// a mask be taken for a picture.
+    fn check_apart(&self) -> Result<(), DataError> {
+        let lists = [&self.normal_dir, &self.abnormal_dir, &self.normal_test_dir, &self.unlabelled_dir, &self.mask_dir];
+        let folders: Vec<(&PathBuf, PathBuf)> = lists
+            .into_iter()
+            .flatten()
+            .map(|folder| {
+                let path = self.root.join(folder);
+                (folder, path.canonicalize().unwrap_or(path))
+            })
+            .collect();
+        for (index, (inner, below)) in folders.iter().enumerate() {
+            for (other, (outer, above)) in folders.iter().enumerate() {
+                if index != other && below.starts_with(above) {
+                    return Err(DataError::Setting(format!(
+                        "folder {} lies within {}, or is the same, so that its pictures would be taken twice: name folders \
+                         that lie apart",
+                        files::printable(&inner.to_string_lossy()),
+                        files::printable(&outer.to_string_lossy())
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All pictures of the folders, called by the folder as it was named, an absolute one by its own name, and the path
+    /// below it.
     fn list(&self, folders: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
         let mut entries = Vec::new();
         for folder in folders {
-            let prefix = match Entry::of_file(folder).name {
-                name if name.is_empty() => name,
-                name => format!("{name}/"),
+            let prefix = match folder.is_absolute() {
+                true => files::printable(&name(folder)),
+                false => Entry::of_file(folder).name,
             };
+            let prefix = if prefix.is_empty() { prefix } else { format!("{prefix}/") };
             entries.extend(files::list(&self.root.join(folder), &prefix)?);
         }
         Ok(entries)

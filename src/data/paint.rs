@@ -311,3 +311,112 @@ fn coloured(grey: Tensor, channels: Channels) -> Tensor {
     let data = grey.data().chunks_exact(plane).flat_map(|picture| std::iter::repeat_n(picture, shape[1])).flatten();
     Tensor::new(shape.clone(), data.copied().collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn task(texture: Photograph, defect: Defect, seed: u64) -> Task {
+        let few = Some(12);
+        let loading = Loading { max_train: few, max_normals: few, max_anomalies: few, seed, ..Loading::default() };
+        Texture { texture, defect, slant: None }.load(&loading).unwrap().task
+    }
+
+    fn shapes() -> impl Iterator<Item = (Photograph, Defect)> {
+        let defects = Defect::value_variants();
+        Photograph::value_variants().iter().flat_map(move |&photo| defects.iter().map(move |&defect| (photo, defect)))
+    }
+
+    #[test]
+    fn every_defect_is_seen_and_its_mask_says_where() {
+        for (texture, defect) in shapes() {
+            let task = task(texture, defect, 1);
+            assert_eq!(task.category, format!("{texture}-{defect}"));
+            for row in task.test.rows(Some(true)) {
+                let covered = task.test.truths[row].mask.as_ref().unwrap().iter().filter(|&&covered| covered).count();
+                assert!((8..400).contains(&covered), "{}: {covered} of 1024 pixels", task.test.names[row]);
+            }
+            for row in task.test.rows(Some(false)) {
+                assert_eq!(task.test.truths[row].mask, Some(vec![false; 1024]));
+            }
+        }
+    }
+
+    #[test]
+    fn the_seed_alone_decides() {
+        for (texture, defect) in shapes() {
+            assert_eq!(task(texture, defect, 2), task(texture, defect, 2));
+            assert_ne!(task(texture, defect, 2).test, task(texture, defect, 3).test);
+        }
+        let clean = |defect| task(Photograph::Brick, defect, 2).train;
+        assert_eq!(clean(Defect::Blob).pictures, clean(Defect::Slash).pictures, "training shows nothing of the defect");
+    }
+
+    /// Each pixel of the photograph is told apart by its level, which is its place.
+    #[test]
+    fn training_and_test_crops_share_no_pixel() {
+        let places = Canvas { side: 512, levels: (0..512 * 512).map(|place| place as f32).collect() };
+        let seen = |fields: Fields, side: usize| -> BTreeSet<u32> {
+            let mut stream = Stream::new(0, 0);
+            (0..200).flat_map(|_| places.crop(side, fields, &mut stream).levels).map(|place| place as u32).collect()
+        };
+        for side in [8, 32, 128] {
+            let (train, test) = (seen(Fields::Train, side), seen(Fields::Test, side));
+            assert!(train.is_disjoint(&test), "{side}");
+            let fields = |places: &BTreeSet<u32>| {
+                places.iter().map(|place| (place / 512 / 128, place % 512 / 128)).collect::<BTreeSet<_>>().len()
+            };
+            assert_eq!((fields(&train), fields(&test)), (8, 8));
+        }
+    }
+
+    /// The second moments of a slash's mask lie along its slant.
+    #[test]
+    fn a_slash_has_the_slant_asked_for() {
+        for slant in [0.0, 0.9, 2.0] {
+            let look =
+                Look::draw(&Texture { texture: Photograph::Brick, defect: Defect::Slash, slant: Some(slant) }, 32, 0);
+            let blank = Canvas { side: 32, levels: vec![1.0; 1024] };
+            let mut canvas = blank.clone();
+            look.paint(&mut canvas, &blank, &mut Stream::new(4, 0));
+            let dark: Vec<[f64; 2]> = (0..1024)
+                .filter(|&index| canvas.levels[index] < 0.5)
+                .map(|index| [(index % 32) as f64, (index / 32) as f64])
+                .collect();
+            let count = dark.len() as f64;
+            assert!((30.0..90.0).contains(&count), "an ellipse of 14×5 pixels has 55, not {count}");
+            let mean = [0, 1].map(|axis| dark.iter().map(|place| place[axis]).sum::<f64>() / count);
+            let moment = |one: usize, other: usize| {
+                dark.iter().map(|place| (place[one] - mean[one]) * (place[other] - mean[other])).sum::<f64>()
+            };
+            let found = 0.5 * (2.0 * moment(0, 1)).atan2(moment(0, 0) - moment(1, 1));
+            let apart = (found - slant).rem_euclid(PI);
+            assert!(apart.min(PI - apart) < 0.15, "{found} is not {slant}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_painted_is_refused() {
+        let texture = Texture { texture: Photograph::Brick, defect: Defect::Blob, slant: None };
+        let refused = |texture: Texture, size| {
+            let loading = Loading { size: Some(size), ..Loading::default() };
+            texture.load(&loading).unwrap_err().to_string()
+        };
+        assert!(refused(texture, 129).contains("use a `--size` from 8 to 128"));
+        assert!(refused(texture, 4).contains("use a `--size` from 8 to 128"));
+        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("use radians"));
+    }
+
+    #[test]
+    fn other_sizes_and_colours_are_painted_too() {
+        let texture = Texture { texture: Photograph::Gravel, defect: Defect::Stain, slant: None };
+        let loading =
+            Loading { size: Some(64), channels: Some(Channels::Rgb), max_train: Some(3), ..Loading::default() };
+        let task = texture.load(&loading).unwrap().task;
+        assert_eq!(&task.train.pictures.shape()[..], [3, 3, 64, 64]);
+        let picture = task.train.pictures.data();
+        assert_eq!(picture[..4096], picture[4096..8192]);
+        assert!(task.test.truths[150].mask.as_ref().unwrap().len() == 4096);
+    }
+}

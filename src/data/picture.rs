@@ -12,7 +12,8 @@ use clap::ValueEnum;
 use image::imageops::FilterType;
 use image::metadata::Orientation;
 use image::{
-    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Primitive, RgbImage,
+    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Primitive,
+    RgbImage,
 };
 use serde::{Deserialize, Serialize};
 use zune_jpeg::JpegDecoder;
@@ -75,12 +76,12 @@ pub enum PictureError {
     TooManyPixels { width: u64, height: u64, max: u64 },
     #[error("has {bytes} bytes, more than {max}, which a picture within `--max-pixels` cannot need")]
     TooManyBytes { bytes: u64, max: u64 },
-    #[error("has floating-point pixels, whose black and white are anyone's guess: convert it to 8 or 16 bit")]
-    Float,
+    #[error("is of a kind that is not read ({0}): convert it to 8 or 16 bit grey or RGB")]
+    Unsupported(String),
     #[error("is damaged: {0}")]
     Damaged(String),
     /// Sizes are `[width, height]` in pixels.
-    #[error("measures {mask:?} pixels, but its picture {picture:?}")]
+    #[error("measures {}×{} pixels, but its picture {}×{}", mask[0], mask[1], picture[0], picture[1])]
     MaskSize { mask: [u32; 2], picture: [u32; 2] },
     #[error("has no mask: {expected} is not there")]
     MaskMissing { expected: String },
@@ -88,8 +89,16 @@ pub enum PictureError {
     Mask { name: String, reason: Box<PictureError> },
 }
 
+/// What decoders say takes one line.
 fn damaged(error: impl std::fmt::Display) -> PictureError {
-    PictureError::Damaged(error.to_string())
+    PictureError::Damaged(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn undecodable(error: ImageError) -> PictureError {
+    match error {
+        ImageError::Unsupported(error) => PictureError::Unsupported(error.to_string()),
+        error => damaged(error),
+    }
 }
 
 /// The file's picture, upright and opaque: 8 or 16 bit, grey or RGB.
@@ -144,14 +153,14 @@ fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(Dyna
     limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(64 << 20));
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    let mut decoder = reader.into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into(), max_pixels)?;
     // `into_decoder` alone would let a small file of many pixels through.
-    limits.reserve(decoder.total_bytes()).map_err(damaged)?;
-    decoder.set_limits(limits).map_err(damaged)?;
-    let orientation = decoder.orientation().map_err(damaged)?;
-    Ok((DynamicImage::from_decoder(decoder).map_err(damaged)?, orientation))
+    limits.reserve(decoder.total_bytes()).map_err(undecodable)?;
+    decoder.set_limits(limits).map_err(undecodable)?;
+    let orientation = decoder.orientation().map_err(undecodable)?;
+    Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, orientation))
 }
 
 /// JPEG by its decoder's strict mode, without which a file that was cut off decodes to a half-grey picture.
@@ -199,7 +208,7 @@ fn opaque(picture: DynamicImage) -> Result<DynamicImage, PictureError> {
         | DynamicImage::ImageRgb8(_)
         | DynamicImage::ImageLuma16(_)
         | DynamicImage::ImageRgb16(_) => Some(picture),
-        _ => return Err(PictureError::Float),
+        _ => return Err(PictureError::Unsupported("floating-point pixels".to_owned())),
     };
     opaque.ok_or_else(|| damaged("its pixels do not fill it"))
 }
@@ -298,5 +307,106 @@ impl Channels {
             Channels::Grey => 1,
             Channels::Rgb => 3,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ImageEncoder, Luma, Rgba};
+
+    const GREY: Conversion = Conversion { side: 4, channels: Channels::Grey, resize: Resize::Stretch };
+
+    /// 8×4 pixels, black but for a white column on the left and another on the right.
+    fn wide() -> DynamicImage {
+        GrayImage::from_fn(8, 4, |x, _| Luma([if x == 0 || x == 7 { 255 } else { 0 }])).into()
+    }
+
+    fn rows(values: &[f32]) -> Vec<&[f32]> {
+        values.chunks_exact(4).collect()
+    }
+
+    #[test]
+    fn a_stretched_picture_is_whole_and_a_cropped_one_in_proportion() {
+        let stretched = GREY.apply(&wide());
+        assert!(rows(&stretched).iter().all(|row| row[0] > 0.3 && row[3] > 0.3 && row[1] < 0.2), "{stretched:?}");
+        let cropped = Conversion { resize: Resize::Crop, ..GREY }.apply(&wide());
+        assert_eq!(cropped, [0.0; 16]);
+        let tall = wide().rotate90();
+        assert_eq!(Conversion { resize: Resize::Crop, ..GREY }.apply(&tall), [0.0; 16]);
+    }
+
+    #[test]
+    fn a_letterbox_is_black_above_and_below() {
+        let white = DynamicImage::from(GrayImage::from_pixel(8, 4, Luma([255])));
+        let boxed = Conversion { resize: Resize::Letterbox, ..GREY };
+        assert_eq!(boxed.apply(&white), [[0.0; 4], [1.0; 4], [1.0; 4], [0.0; 4]].as_flattened());
+        assert_eq!(rows(&boxed.apply(&white.rotate90())), [[0.0, 1.0, 1.0, 0.0]; 4]);
+        let thin = DynamicImage::from(GrayImage::from_pixel(1000, 1, Luma([255])));
+        assert_eq!(boxed.apply(&thin).iter().sum::<f32>(), 4.0, "a line is left of it");
+        let colours = Conversion { channels: Channels::Rgb, ..boxed };
+        assert_eq!(colours.apply(&white).len(), 48);
+    }
+
+    /// The mean of a chessboard is grey, however much it shrinks: nothing is aliased.
+    #[test]
+    fn shrinking_takes_means() {
+        let chessboard = GrayImage::from_fn(256, 256, |x, y| Luma([if (x + y) % 2 == 0 { 255 } else { 0 }]));
+        for level in GREY.apply(&chessboard.into()) {
+            assert!((level - 0.5).abs() < 0.01, "{level}");
+        }
+    }
+
+    #[test]
+    fn a_mask_takes_the_way_of_its_picture() {
+        let mask = wide();
+        for (resize, expected) in [(Resize::Crop, [[false; 4]; 4]), (Resize::Stretch, [[false; 4]; 4])] {
+            // The nearest pixels of a stretched row are its second, fourth, sixth and eighth, or those before.
+            let found = Conversion { resize, ..GREY }.apply_mask(&mask);
+            match resize {
+                Resize::Crop => assert_eq!(found, expected.as_flattened()),
+                _ => assert_eq!(found.iter().filter(|&&covered| covered).count(), 4),
+            }
+        }
+        let boxed = Conversion { resize: Resize::Letterbox, ..GREY };
+        let full = DynamicImage::from(GrayImage::from_pixel(8, 4, Luma([1])));
+        let rows = [[false; 4], [true; 4], [true; 4], [false; 4]];
+        assert_eq!(boxed.apply_mask(&full), rows.as_flattened(), "1 is as good as 255");
+        assert_eq!(boxed.apply_mask(&GrayImage::new(8, 4).into()), [false; 16]);
+    }
+
+    fn png(levels: &[u8], colour: image::ExtendedColorType) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        image::codecs::png::PngEncoder::new(&mut bytes).write_image(levels, 1, 1, colour).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn transparency_lies_over_white() {
+        let pixel = |levels: &[u8], colour| decode(&png(levels, colour), 1).unwrap();
+        let half = pixel(&[0, 100, 255, 128], image::ExtendedColorType::Rgba8);
+        assert_eq!(half.into_rgb8().get_pixel(0, 0).0, [127, 177, 255]);
+        assert_eq!(pixel(&[0, 0], image::ExtendedColorType::La8).into_luma8().get_pixel(0, 0).0, [255]);
+        let deep = [[0x80, 0x00], [0x12, 0x34], [0, 0], [0xff, 0xff]].concat();
+        let levels: Vec<u8> = deep.chunks_exact(2).flat_map(|pair| [pair[1], pair[0]]).collect();
+        let DynamicImage::ImageRgb16(deep) = pixel(&levels, image::ExtendedColorType::Rgba16) else {
+            panic!("16 bit stay 16 bit");
+        };
+        assert_eq!(deep.get_pixel(0, 0).0, [0x8000, 0x1234, 0]);
+        let opaque: DynamicImage = image::RgbaImage::from_pixel(1, 1, Rgba([9, 8, 7, 255])).into();
+        assert_eq!(super::opaque(opaque).unwrap().into_rgb8().get_pixel(0, 0).0, [9, 8, 7]);
+    }
+
+    #[test]
+    fn sixteen_bits_keep_what_eight_cannot() {
+        let deep = ImageBuffer::from_fn(4, 4, |x, _| Luma([257 * x as u16 + 1]));
+        let levels = GREY.apply(&DynamicImage::ImageLuma16(deep));
+        assert_eq!(levels[..4], [0u16, 1, 2, 3].map(|x| f32::from(257 * x + 1) / 65_535.0));
+    }
+
+    #[test]
+    fn a_folder_is_no_picture() {
+        let error = read(Path::new(env!("CARGO_MANIFEST_DIR")), MAX_PIXELS).unwrap_err().to_string();
+        assert!(error.contains("is a folder") || error.contains("cannot be read"), "{error}");
     }
 }

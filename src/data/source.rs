@@ -110,6 +110,8 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Pictures {
     pub set: Set,
+    /// The file of each, as it was named or found.
+    pub paths: Vec<PathBuf>,
     pub skipped: Vec<BadPicture>,
 }
 
@@ -212,5 +214,5 @@ pub fn read_pictures(
     }
     let read = Reading { conversion, loading, on_file: &on_file }.read([entries])?;
     let [set] = read.sets;
-    Ok(Pictures { set, skipped: read.skipped })
+    Ok(Pictures { set, paths: read.paths, skipped: read.skipped })
 }

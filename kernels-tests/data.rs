@@ -1,0 +1,596 @@
+//! Pictures as users have them: every format, every way in which files and folders are wrong, every source.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use image::{DynamicImage, GrayImage};
+use proptest::prelude::*;
+use stssad::data::folder::Folder;
+use stssad::data::mat::{self, MatError, Values};
+use stssad::data::mvtec::{self, Mvtec};
+use stssad::data::paint::{Defect, Photograph, Texture};
+use stssad::data::picture::{self, MAX_PIXELS};
+use stssad::data::sheet::{Digits, Sheet};
+use stssad::data::svhn::Svhn;
+use stssad::data::*;
+use tempfile::TempDir;
+
+fn corpus(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/corpus").join(name)
+}
+
+fn bytes(name: &str) -> Vec<u8> {
+    fs::read(corpus(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn reason(bytes: &[u8]) -> String {
+    picture::decode(bytes, MAX_PIXELS).expect_err("no picture to work with").to_string()
+}
+
+/// Levels at the middle of the four quarters, `[quarter][channel]`.
+fn quarters(levels: &[f32], [width, height]: [usize; 2]) -> [[f32; 3]; 4] {
+    [(1, 1), (3, 1), (1, 3), (3, 3)].map(|(x, y)| {
+        let pixel = height * y / 4 * width + width * x / 4;
+        [0, 1, 2].map(|channel| levels[channel * width * height + pixel])
+    })
+}
+
+const RGB: Conversion = Conversion { side: 16, channels: Channels::Rgb, resize: Resize::Stretch };
+const COLOURS: [[f32; 3]; 4] = [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.], [1., 1., 1.]];
+
+fn assert_near(name: &str, found: [[f32; 3]; 4], expected: [[f32; 3]; 4], tolerance: f32) {
+    for (found, expected) in found.as_flattened().iter().zip(expected.as_flattened()) {
+        assert!((found - expected).abs() <= tolerance, "{name}: {found} is not {expected}");
+    }
+}
+
+#[test]
+fn every_format_shows_the_same_picture_upright() {
+    let lossless =
+        ["rgb.png", "palette.png", "rgba.png", "exif6.png", "rgb.bmp", "palette.bmp", "rgb.tif", "exif6.tif"];
+    let jpegs = ["rgb.jpg", "progressive.jpg", "exif2.jpg", "exif3.jpg", "exif4.jpg", "exif5.jpg", "exif6.jpg"];
+    let more = ["exif7.jpg", "exif8.jpg", "cmyk.jpg", "cmyk.tif"];
+    for (name, tolerance) in lossless
+        .map(|name| (name, 0.0))
+        .into_iter()
+        .chain(jpegs.map(|name| (name, 0.02)))
+        .chain(more.map(|name| (name, 0.02)))
+    {
+        let picture = picture::decode(&bytes(name), MAX_PIXELS).unwrap_or_else(|error| panic!("{name} {error}"));
+        assert_eq!((picture.width(), picture.height()), (32, 16), "{name}");
+        let levels = RGB.apply(&picture);
+        assert_near(name, quarters(&levels, [16, 16]), COLOURS, tolerance);
+    }
+}
+
+#[test]
+fn grey_in_all_its_forms_is_one_grey() {
+    let grey = Conversion { channels: Channels::Grey, ..RGB };
+    let luma = [0.299, 0.587, 0.114, 1.0];
+    for name in ["grey.jpg", "grey.png", "grey16.png", "la.png", "rgb.png"] {
+        let picture = picture::decode(&bytes(name), MAX_PIXELS).unwrap();
+        let levels = grey.apply(&picture);
+        assert_eq!(levels.len(), 256);
+        for (quarter, (x, y)) in [(4, 4), (12, 4), (4, 12), (12, 12)].into_iter().enumerate() {
+            let level = levels[16 * y + x];
+            assert!((level - luma[quarter]).abs() < 0.005, "{name}: {level} is not {}", luma[quarter]);
+        }
+        let copies = RGB.apply(&picture);
+        if name != "rgb.png" {
+            assert_eq!((&copies[..256], &copies[256..512]), (&levels[..], &levels[..]), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_bytes_tell_the_format_and_the_name_does_not() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("png-inside.jpg");
+    fs::copy(corpus("rgb.png"), &path).unwrap();
+    assert_eq!(picture::read(&path, MAX_PIXELS).unwrap(), picture::read(&corpus("rgb.png"), MAX_PIXELS).unwrap());
+}
+
+#[test]
+fn files_cut_off_anywhere_are_damaged() {
+    for name in ["rgb.jpg", "progressive.jpg", "cmyk.jpg", "grey.jpg", "rgb.png", "grey16.png", "rgb.bmp", "rgb.tif"] {
+        let whole = bytes(name);
+        for length in [whole.len() / 2, whole.len() - 20, 30] {
+            // A PNG's last chunk of 12 bytes says nothing; the pixels end before.
+            let error = reason(&whole[..length]);
+            assert!(error.starts_with("is damaged"), "{name} cut to {length}: {error}");
+        }
+    }
+    assert_eq!(reason(&[]), "is empty");
+    assert!(reason(b"a text, whatever its name").starts_with("is no PNG, JPEG, BMP or TIFF"));
+    let float = reason(&bytes("float.tif"));
+    assert!(float.contains("is of a kind that is not read") && float.contains("8 or 16 bit"), "{float}");
+    let mut flipped = bytes("rgb.png");
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0x10;
+    assert!(reason(&flipped).starts_with("is damaged"));
+}
+
+/// A PNG whose header promises `side`² pixels.
+fn png_of(side: u32) -> Vec<u8> {
+    let mut png = bytes("rgb.png");
+    png[16..20].copy_from_slice(&side.to_be_bytes());
+    png[20..24].copy_from_slice(&side.to_be_bytes());
+    let mut crc = flate2::Crc::new();
+    crc.update(&png[12..29]);
+    png[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+    png
+}
+
+#[test]
+fn a_bomb_is_refused_by_its_header() {
+    assert!(reason(&png_of(60_000)).contains("has 60000×60000 pixels, more than the 89478485 that `--max-pixels`"));
+    let mut jpeg = bytes("rgb.jpg");
+    let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    jpeg[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
+    assert!(reason(&jpeg).contains("has 65535×65535 pixels"), "{}", reason(&jpeg));
+    let mut bmp = bytes("rgb.bmp");
+    bmp[18..22].copy_from_slice(&60_000u32.to_le_bytes());
+    bmp[22..26].copy_from_slice(&60_000u32.to_le_bytes());
+    assert!(reason(&bmp).contains("60000×60000"), "{}", reason(&bmp));
+
+    let refused = picture::decode(&bytes("rgb.png"), 511).unwrap_err().to_string();
+    assert!(refused.contains("has 32×16 pixels, more than the 511"), "{refused}");
+    assert!(picture::decode(&bytes("rgb.png"), 512).is_ok());
+    // Promised, within the limit, and not there.
+    assert!(reason(&png_of(2_000)).starts_with("is damaged"));
+    // A file that is larger than any picture of so few pixels is not even read.
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("long.png");
+    fs::File::create(&path).unwrap().set_len((16 << 20) + 8_001).unwrap();
+    assert!(picture::read(&path, 1_000).unwrap_err().to_string().contains("has 16785217 bytes"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever happens to a file, there is a picture or an error, and no panic.
+    #[test]
+    fn a_changed_file_never_panics(
+        name in prop::sample::select(vec!["rgb.jpg", "progressive.jpg", "cmyk.jpg", "palette.png", "grey16.png", "rgb.bmp",
+            "palette.bmp", "rgb.tif", "cmyk.tif", "exif6.tif", "exif6.jpg"]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        keep in 0.2f64..1.2,
+    ) {
+        let mut bytes = bytes(name);
+        for (index, value) in changes {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate((keep * bytes.len() as f64) as usize);
+        let _ = picture::decode(&bytes, 1 << 20);
+    }
+
+    #[test]
+    fn a_changed_mat_file_never_panics(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        keep in 0.2f64..1.2,
+    ) {
+        let mut bytes = bytes("kinds.mat");
+        for (index, value) in changes {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        bytes.truncate((keep * bytes.len() as f64) as usize);
+        let _ = mat::read(&bytes, 1 << 20);
+    }
+
+    /// No name leads out of its folder.
+    #[test]
+    fn a_component_is_one_part_of_a_path(name in ".*") {
+        let path = Path::new("root").join(component(&name));
+        prop_assert_eq!(path.components().count(), 2);
+        prop_assert!(path.starts_with("root") && path != Path::new("root/.."));
+    }
+}
+
+/// Writes a grey picture of one level, 8×8.
+fn put(path: &Path, level: u8) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    GrayImage::from_pixel(8, 8, image::Luma([level])).save(path).unwrap();
+}
+
+fn small() -> Loading {
+    Loading { size: Some(8), channels: Some(Channels::Grey), ..Loading::default() }
+}
+
+fn message(source: &Source, loading: &Loading) -> String {
+    load(source, loading, |_, _| {}).expect_err("no task").to_string()
+}
+
+/// The level, out of 255, of each picture of a set of one-level pictures.
+fn levels(set: &Set) -> Vec<u32> {
+    set.pictures.data().chunks_exact(64).map(|picture| (picture[0] * 255.0).round() as u32).collect()
+}
+
+/// A tree with four good pictures, two good test pictures and two defects of two pictures, the first masked.
+fn tree() -> (TempDir, Mvtec) {
+    let folder = TempDir::new().unwrap();
+    let at = |path: &str| folder.path().join("bottle").join(path);
+    for index in 0..4 {
+        put(&at(&format!("train/good/{index:03}.png")), index);
+    }
+    for index in 0..2 {
+        put(&at(&format!("test/good/{index:03}.png")), 100 + index);
+        put(&at(&format!("test/crack/{index:03}.PNG")), 110 + index);
+        put(&at(&format!("test/hole/{index:03}.jpg")), 120 + index);
+    }
+    let half = GrayImage::from_fn(8, 8, |x, _| image::Luma([if x < 4 { 255 } else { 0 }]));
+    fs::create_dir_all(at("ground_truth/crack")).unwrap();
+    half.save(at("ground_truth/crack/000_mask.png")).unwrap();
+    half.save(at("ground_truth/crack/001.png")).unwrap();
+    fs::write(at("test/crack/notes.txt"), "no picture").unwrap();
+    fs::write(at("test/crack/._000.png"), "what another system left").unwrap();
+    let mvtec = Mvtec { root: folder.path().to_owned(), category: "bottle".to_owned(), defect: None };
+    (folder, mvtec)
+}
+
+#[test]
+fn an_mvtec_tree_is_read_with_its_masks() {
+    let (_folder, mvtec) = tree();
+    let (most, calls) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let loaded = load(&Source::Mvtec(mvtec.clone()), &small(), |done, of| {
+        assert_eq!(of, 10);
+        most.fetch_max(done, Ordering::Relaxed);
+        calls.fetch_add(1, Ordering::Relaxed);
+    })
+    .unwrap();
+    assert_eq!((most.into_inner(), calls.into_inner()), (10, 10));
+    let Task { dataset, category, train, tune, test } = &loaded.task;
+    assert_eq!((dataset.as_str(), category.as_str(), tune), ("mvtec", "bottle", &None));
+    assert_eq!(levels(train), [0, 1, 2, 3]);
+    assert_eq!(levels(test), [110, 111, 100, 101, 120, 121]);
+    assert_eq!(test.names[..3], ["test/crack/000.PNG", "test/crack/001.PNG", "test/good/000.png"]);
+    assert_eq!(test.truths[0].kind, "crack");
+    assert_eq!(test.labels().unwrap(), [true, true, false, false, true, true]);
+    let half: Vec<bool> = (0..64).map(|pixel| pixel % 8 < 4).collect();
+    assert_eq!(test.truths[0].mask.as_ref(), Some(&half));
+    assert_eq!(test.truths[1].mask.as_ref(), Some(&half));
+    assert_eq!(test.truths[2].mask, Some(vec![false; 64]));
+    assert_eq!(test.truths[4].mask, None);
+    let table = loaded.table().to_string();
+    for part in ["train ", "tune = test", "crack 2, good 2, hole 2", "8×8 grey, stretched from 8×8 L8 (10)"] {
+        assert!(table.contains(part), "{table}");
+    }
+
+    let one = load(&Source::Mvtec(Mvtec { defect: Some("hole".into()), ..mvtec }), &small(), |_, _| {}).unwrap().task;
+    assert_eq!(one.category, "bottle-hole");
+    assert_eq!(levels(&one.test), [100, 101, 120, 121]);
+}
+
+#[test]
+fn a_wrong_tree_is_shown_beside_the_right_one() {
+    let (folder, mvtec) = tree();
+    let source = |change: &dyn Fn(&mut Mvtec)| {
+        let mut mvtec = mvtec.clone();
+        change(&mut mvtec);
+        message(&Source::Mvtec(mvtec), &small())
+    };
+    let message = source(&|mvtec| mvtec.category = "bottel".into());
+    for part in
+        ["no category `bottel`", "<root>/<category>/train/good/000.png", "/bottle/", "ground_truth/ test/ train/"]
+    {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(source(&|mvtec| mvtec.root = "no/such/place".into()).starts_with("there is no folder no/such/place"));
+    let message = source(&|mvtec| mvtec.defect = Some("crock".into()));
+    assert!(message.contains("no defect `crock`") && message.contains("/crack/  4 files"), "{message}");
+    assert!(source(&|mvtec| mvtec.defect = Some("good".into())).contains("no defect `good`"));
+    let message = source(&|mvtec| (mvtec.root, mvtec.category) = (folder.path().join("bottle"), "test".into()));
+    assert!(message.contains("has no train/good"), "{message}");
+    fs::remove_dir_all(folder.path().join("bottle/train/good")).unwrap();
+    fs::create_dir(folder.path().join("bottle/train/good")).unwrap();
+    assert!(source(&|_| {}).contains("train/good holds no pictures: they are told by the endings png, jpg"));
+}
+
+#[test]
+fn bad_pictures_are_all_named_or_skipped_and_counted() {
+    let (folder, mvtec) = tree();
+    let at = |path: &str| folder.path().join("bottle").join(path);
+    let cut = bytes("rgb.jpg");
+    fs::write(at("train/good/001.png"), &cut[..cut.len() / 2]).unwrap();
+    fs::write(at("test/good/000.png"), "").unwrap();
+    GrayImage::new(4, 4).save(at("ground_truth/crack/000_mask.png")).unwrap();
+    fs::remove_file(at("ground_truth/crack/001.png")).unwrap();
+    let source = Source::Mvtec(mvtec);
+    let message = message(&source, &small());
+    assert_eq!(message.lines().count(), 5, "{message}");
+    for part in [
+        "4 of 10 pictures cannot be used",
+        "train/good/001.png is damaged",
+        "test/good/000.png is empty",
+        "000.PNG has the mask",
+        "measures 4×4 pixels, but its picture 8×8",
+        "001.PNG has no mask",
+        "001_mask.png or 001.png is not there",
+    ] {
+        assert!(message.contains(part), "no `{part}` in {message}");
+    }
+    let loaded = load(&source, &Loading { on_bad_image: OnBadImage::Skip, ..small() }, |_, _| {}).unwrap();
+    assert_eq!((levels(&loaded.task.train), levels(&loaded.task.test)), (vec![0, 2, 3], vec![101, 120, 121]));
+    assert_eq!(loaded.skipped.len(), 4);
+    let table = loaded.table().to_string();
+    assert!(table.contains("skipped 4 that cannot be used") && table.contains("000.png is empty"), "{table}");
+}
+
+#[test]
+fn sets_without_enough_pictures_are_refused() {
+    let (folder, mvtec) = tree();
+    let source = Source::Mvtec(mvtec);
+    assert!(
+        message(&source, &Loading { max_train: Some(1), ..small() })
+            .starts_with("there are 1 training pictures, but 2")
+    );
+    assert!(message(&source, &Loading { max_train: Some(0), ..small() }).starts_with("there are 0 training pictures"));
+    let none = Loading { max_anomalies: Some(0), ..small() };
+    assert!(message(&source, &none).contains("none of the 2 test pictures is an anomaly"));
+    assert!(message(&source, &Loading { size: Some(0), ..small() }).contains("use a `--size` from 1"));
+    let much = message(&source, &Loading { max_bytes: 2_559, ..small() });
+    assert!(much.contains("10 pictures of 1×8×8 need 2560 bytes") && much.contains("--size"), "{much}");
+    let all = load(&source, &Loading { max_bytes: 2_560, ..small() }, |_, _| {}).unwrap();
+    let few = Loading { max_normals: Some(1), max_anomalies: Some(3), max_train: Some(2), ..small() };
+    let task = load(&source, &few, |_, _| {}).unwrap().task;
+    assert_eq!((task.train.len(), task.test.rows(Some(false)).len(), task.test.rows(Some(true)).len()), (2, 1, 3));
+    assert_ne!(task.fingerprint(), all.task.fingerprint());
+
+    let halved = load(&source, &Loading { split: Split::Inductive, ..small() }, |_, _| {}).unwrap();
+    assert_eq!((halved.task.tune.as_ref().unwrap().len(), halved.task.test.len()), (3, 3));
+    assert!(halved.table().to_string().contains("tune, labels unread"));
+    drop(folder);
+}
+
+#[test]
+fn own_folders_are_read_as_they_are_named() {
+    let folder = TempDir::new().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for index in 0..10 {
+        put(&at(&format!("fine/day {}/{index}.png", index % 2)), index);
+    }
+    for index in 0..3 {
+        put(&at(&format!("broken/{index}.png")), 50 + index);
+        put(&at(&format!("masks/{index}.png")), 255);
+        put(&at(&format!("bent/{index}.bmp")), 60 + index);
+        put(&at(&format!("belt/{index}.png")), 70 + index);
+    }
+    let own = Folder {
+        root: folder.path().to_owned(),
+        name: Some("my parts/v2".into()),
+        normal_dir: vec!["fine".into()],
+        abnormal_dir: vec!["broken".into(), "bent".into()],
+        ..Folder::default()
+    };
+    let read = |own: &Folder| load(&Source::Folder(own.clone()), &small(), |_, _| {}).unwrap().task;
+    let task = read(&own);
+    assert!(task.category.starts_with("my_parts_v2-"), "{}", task.category);
+    assert_eq!((task.train.len(), task.test.len(), &task.tune), (8, 8, &None));
+    let mut seen = [levels(&task.train), levels(&task.test)].concat();
+    seen.sort_unstable();
+    assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 50, 51, 52, 60, 61, 62]);
+    assert_eq!(task.test.names[2], "broken/0.png");
+    assert!(task.train.names[0].starts_with("fine/day 0/"));
+    assert_eq!(task.test.truths[7].kind, "bent");
+    assert_eq!(task, read(&own));
+
+    let only_unlabelled = Folder { abnormal_dir: Vec::new(), unlabelled_dir: vec!["belt".into()], ..own.clone() };
+    let task = read(&only_unlabelled);
+    assert_eq!((task.train.len(), levels(&task.test), task.test.labels()), (10, vec![70, 71, 72], None));
+    let both = read(&Folder { unlabelled_dir: vec!["belt".into()], ..own.clone() });
+    assert_eq!((levels(both.tune.as_ref().unwrap()), both.test.len()), (vec![70, 71, 72], 8));
+
+    let masked = Folder { abnormal_dir: vec!["broken".into()], mask_dir: vec!["masks".into()], ..own.clone() };
+    let task = read(&masked);
+    assert_eq!(task.test.truths[2].mask, Some(vec![true; 64]));
+    assert_eq!(task.test.truths[0].mask, Some(vec![false; 64]));
+
+    let refused = |own: Folder| message(&Source::Folder(own), &small());
+    assert!(refused(Folder { normal_dir: Vec::new(), ..own.clone() }).contains("add `--normal-dir`"));
+    assert!(refused(Folder { abnormal_dir: Vec::new(), ..own.clone() }).contains("add `--abnormal-dir`, or"));
+    assert!(refused(Folder { normal_split_ratio: f64::NAN, ..own.clone() }).contains("--normal-split-ratio"));
+    assert!(refused(Folder { mask_dir: vec!["masks".into(); 3], ..own.clone() }).contains("3 folders of masks for 2"));
+    assert!(refused(Folder { mask_dir: vec!["mask".into()], ..own.clone() }).contains("there is no folder"));
+    assert!(refused(Folder { abnormal_dir: vec!["brocken".into()], ..own.clone() }).contains("there is no folder"));
+    let nested = refused(Folder { normal_dir: vec![".".into()], ..own.clone() });
+    assert!(nested.contains("folder broken lies within ., or is the same"), "{nested}");
+    assert!(refused(Folder { unlabelled_dir: vec!["bent/../fine".into()], ..own.clone() }).contains("lies within"));
+    let absolute = Folder { unlabelled_dir: vec![at("belt")], abnormal_dir: Vec::new(), ..own.clone() };
+    assert_eq!(read(&absolute).test.names[0], "belt/0.png");
+    let no_test = Folder { normal_split_ratio: 0.0, ..own.clone() };
+    assert_eq!(read(&no_test).test.rows(Some(false)).len(), 0);
+    fs::create_dir(at("empty")).unwrap();
+    assert!(refused(Folder { normal_dir: vec!["empty".into()], ..own.clone() }).contains("holds no pictures"));
+    let one = Folder { normal_dir: vec!["one".into()], normal_test_dir: vec!["fine".into()], ..own };
+    put(&at("one/1.png"), 1);
+    assert!(refused(one).starts_with("there are 1 training pictures, but 2 are needed"));
+}
+
+#[cfg(unix)]
+#[test]
+fn odd_names_do_no_harm() {
+    let folder = TempDir::new().unwrap();
+    for name in ["a b.png", "naïve.png", "new\nline.png", "\u{1b}[31mred.png", "-rf.png", "$(x).png"] {
+        put(&folder.path().join("good").join(name), 1);
+    }
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("good/loop")).unwrap();
+    let pictures = |path: PathBuf| read_pictures(&[path], RGB, &Loading::default(), |_, _| {});
+    assert!(pictures(folder.path().join("good")).is_err(), "a loop of links has no end");
+    fs::remove_file(folder.path().join("good/loop")).unwrap();
+    let set = pictures(folder.path().join("good")).unwrap().set;
+    assert_eq!(set.len(), 6);
+    assert!(set.names.iter().all(|name| !name.contains(char::is_control)), "{:?}", set.names);
+    assert!(set.names.contains(&"new\\nline.png".to_owned()));
+    fs::write(folder.path().join("good/bad\nname.png"), "").unwrap();
+    let message = pictures(folder.path().join("good")).unwrap_err().to_string();
+    assert_eq!(message.lines().count(), 2, "{message}");
+}
+
+#[test]
+fn pictures_to_predict_are_files_and_folders() {
+    let (folder, _) = tree();
+    let at = |path: &str| folder.path().join("bottle").join(path);
+    let paths = [at("test/hole"), at("train/good/002.png")];
+    let conversion = Conversion { side: 8, channels: Channels::Grey, resize: Resize::Stretch };
+    let loading = Loading::default();
+    let pictures = read_pictures(&paths, conversion, &loading, |_, _| {}).unwrap();
+    assert_eq!(levels(&pictures.set), [120, 121, 2]);
+    assert_eq!(pictures.set.names[..2], ["000.jpg", "001.jpg"]);
+    assert_eq!(pictures.paths, [at("test/hole/000.jpg"), at("test/hole/001.jpg"), paths[1].clone()]);
+    assert!(pictures.set.names[2].ends_with("bottle/train/good/002.png") && !pictures.set.names[2].starts_with('/'));
+    assert!(pictures.set.truths.iter().all(|truth| *truth == Truth::default()));
+    let refused = |paths: &[PathBuf]| read_pictures(paths, conversion, &loading, |_, _| {}).unwrap_err().to_string();
+    assert!(refused(&[at("test/none.png")]).contains("none.png cannot be read"));
+    assert!(refused(&[]).contains("prediction set empty"));
+}
+
+#[test]
+fn svhn_is_read_from_its_own_files() {
+    let svhn = Svhn { root: corpus(""), normal: 1, anomaly: 0 };
+    let loaded = load(&Source::Svhn(svhn.clone()), &Loading::default(), |_, _| {}).unwrap();
+    let Task { dataset, category, train, test, .. } = &loaded.task;
+    assert_eq!((dataset.as_str(), category.as_str()), ("svhn", "1-0"));
+    assert_eq!(train.names, ["train_32x32.mat#0", "train_32x32.mat#3", "train_32x32.mat#4"]);
+    assert_eq!(test.names, ["test_32x32.mat#1", "test_32x32.mat#4", "test_32x32.mat#2", "test_32x32.mat#3"]);
+    assert_eq!(test.labels().unwrap(), [false, false, true, true]);
+    assert_eq!(test.truths[2].kind, "0");
+    assert_eq!(&train.pictures.shape()[..], [3, 3, 32, 32]);
+    let picture = &train.pictures.data()[3072..6144];
+    for (pixel, level) in [(0, 48), (32 + 2, 255), (2 * 32 + 1, 48), (1024 + 32 + 2, 48)] {
+        assert_eq!((picture[pixel] * 255.0).round() as u32, level, "pixel {pixel}");
+    }
+    let refused = |svhn: Svhn| message(&Source::Svhn(svhn), &Loading::default());
+    assert!(refused(Svhn { anomaly: 1, ..svhn.clone() }).contains("name two different ones"));
+    assert!(refused(Svhn { anomaly: 10, ..svhn.clone() }).contains("name two different ones"));
+    assert!(refused(Svhn { root: "no/such/place".into(), ..svhn.clone() }).contains("there is no folder"));
+    let empty = TempDir::new().unwrap();
+    assert!(
+        refused(Svhn { root: empty.path().into(), ..svhn.clone() }).contains("train_32x32.mat: check that it exists")
+    );
+    fs::copy(corpus("kinds.mat"), empty.path().join("train_32x32.mat")).unwrap();
+    assert!(refused(Svhn { root: empty.path().into(), ..svhn.clone() }).contains("it has no array `X`, only d, i"));
+    let small = Loading { max_bytes: 100, ..Loading::default() };
+    assert!(message(&Source::Svhn(svhn), &small).contains("more than the 100 that are allowed"));
+}
+
+#[test]
+fn mat_files_are_read_strictly() {
+    let arrays = mat::read(&bytes("kinds.mat"), 1 << 20).unwrap();
+    assert_eq!(arrays["d"].values, Values::Numbers(vec![1.5, -2.0]));
+    assert_eq!(arrays["d"].extents, [1, 2]);
+    assert_eq!(arrays["i"].values, Values::Numbers(vec![-3.0]));
+    assert_eq!(arrays.len(), 2, "text and complex numbers are passed over");
+
+    let whole = bytes("train_32x32.mat");
+    assert!(matches!(mat::read(&whole[..100], 1 << 20), Err(MatError::Header)));
+    assert!(matches!(mat::read(&whole[..250], 1 << 20), Err(MatError::Cut)));
+    assert!(matches!(mat::read(&whole, 1_000), Err(MatError::TooLarge { .. })));
+    let changed = |at: usize, byte: u8| {
+        let mut bytes = whole.clone();
+        bytes[at] = byte;
+        mat::read(&bytes, 1 << 20).map(|_| ())
+    };
+    assert!(matches!(changed(126, b'M'), Err(MatError::Header)));
+    assert!(matches!(changed(200, whole[200] ^ 1), Err(MatError::Compression(_))));
+    let mut hdf5 = whole.clone();
+    hdf5[..10].copy_from_slice(b"MATLAB 7.3");
+    assert!(matches!(mat::read(&hdf5, 1 << 20), Err(MatError::Hdf5)));
+    let mut big = whole.clone();
+    big[126..128].copy_from_slice(b"MI");
+    assert!(matches!(mat::read(&big, 1 << 20), Err(MatError::BigEndian)));
+}
+
+#[test]
+fn digits_and_sheets_are_drawn_alike() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/digits");
+    let digits = load(&Source::Digits(Digits { normal: 6, anomaly: 9 }), &Loading::default(), |_, _| {}).unwrap().task;
+    let sheet = Sheet { normal: root.join("6.png"), anomaly: root.join("9.png"), tile: 28 };
+    let sheet = load(&Source::Sheet(sheet), &Loading::default(), |_, _| {}).unwrap().task;
+    assert_eq!(sheet, Task { dataset: "sheet".into(), ..digits.clone() });
+    assert_eq!(
+        (digits.train.len(), digits.test.rows(Some(false)).len(), digits.test.rows(Some(true)).len()),
+        (400, 100, 100)
+    );
+    assert_eq!((&digits.train.pictures.shape()[1..], digits.category.as_str()), (&[1, 28, 28][..], "6-9"));
+    let large = Loading { size: Some(32), channels: Some(Channels::Rgb), ..Loading::default() };
+    let task = load(&Source::Digits(Digits { normal: 0, anomaly: 1 }), &large, |_, _| {}).unwrap().task;
+    assert_eq!(task.test.pictures.shape()[1..], [3, 32, 32]);
+    let refused = |normal, anomaly| message(&Source::Digits(Digits { normal, anomaly }), &Loading::default());
+    assert!(refused(4, 1).contains("no digit 4 comes with the program: use one of 0, 1, 2, 3, 5, 6, 9"));
+    assert!(refused(1, 1).contains("name two"));
+    let cut = Sheet { normal: corpus("rgb.png"), anomaly: corpus("rgb.png"), tile: 5 };
+    assert!(
+        message(&Source::Sheet(cut), &Loading::default()).contains("32×16 pixels, which is no whole number of 5×5")
+    );
+    let missing = Sheet { normal: "no.png".into(), anomaly: "no.png".into(), tile: 5 };
+    assert!(message(&Source::Sheet(missing), &Loading::default()).contains("no.png cannot be read"));
+}
+
+#[test]
+fn a_painted_task_survives_its_folder_to_the_bit() {
+    let folder = TempDir::new().unwrap();
+    let texture = Texture { texture: Photograph::Gravel, defect: Defect::Slash, slant: Some(0.9) };
+    let few = Loading { max_train: Some(6), max_normals: Some(4), max_anomalies: Some(5), ..Loading::default() };
+    let painted = load(&Source::Texture(texture), &few, |_, _| {}).unwrap().task;
+    assert_eq!((painted.dataset.as_str(), painted.category.as_str()), ("texture", "gravel-slash"));
+    let written = mvtec::write(folder.path(), &painted).unwrap();
+    assert_eq!(written, folder.path().join("gravel-slash"));
+    assert!(written.join("ground_truth/slash/004_mask.png").is_file());
+    let mvtec = Mvtec { root: folder.path().into(), category: "gravel-slash".into(), defect: Some("slash".into()) };
+    let loading = Loading { size: Some(32), channels: Some(Channels::Grey), ..Loading::default() };
+    let read = load(&Source::Mvtec(mvtec), &loading, |_, _| {}).unwrap().task;
+    assert_eq!(read.train.pictures, painted.train.pictures);
+    assert_eq!(read.test.pictures, painted.test.pictures);
+    assert_eq!(read.test.truths, painted.test.truths);
+    let again = mvtec::write(folder.path(), &painted).unwrap_err().to_string();
+    assert!(again.contains("is there already"), "{again}");
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(mvtec::write(&file, &painted).unwrap_err().to_string().contains("cannot write"));
+}
+
+#[test]
+fn a_source_is_plain_toml() {
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Data {
+        source: Source,
+        #[serde(default)]
+        loading: Loading,
+    }
+    for text in [
+        "kind = 'sheet'\nnormal = 'a.png'\nanomaly = 'b.png'\ntile = 28",
+        "kind = 'digits'\nnormal = 6\nanomaly = 9",
+        "kind = 'texture'\ntexture = 'brick'\ndefect = 'scratch'",
+        "kind = 'texture'\ntexture = 'gravel'\ndefect = 'slash'\nslant = 0.9",
+        "kind = 'mvtec'\nroot = 'MVTec'\ncategory = 'cable'\ndefect = 'bent_wire'",
+        "kind = 'folder'\nnormal_dir = 'good'\nabnormal_dir = ['crack', 'hole']",
+        "kind = 'svhn'\nroot = 'svhn'\nnormal = 2\nanomaly = 0",
+    ] {
+        let data: Data = toml::from_str(&format!("[source]\n{text}")).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(data.loading, Loading::default());
+        let again: Data = toml::from_str(&toml::to_string(&data).unwrap()).unwrap();
+        assert_eq!(again, data);
+        assert!(toml::from_str::<Data>(&format!("[source]\n{text}\ncolour = 1")).is_err(), "{text}: an unknown key");
+    }
+    let text =
+        "size = 64\nchannels = 'grey'\nresize = 'letterbox'\nsplit = 'inductive'\non_bad_image = 'skip'\nseed = 3";
+    let loading: Loading = toml::from_str(text).unwrap();
+    assert_eq!((loading.size, loading.resize, loading.split), (Some(64), Resize::Letterbox, Split::Inductive));
+    assert!(toml::from_str::<Loading>("sise = 64").is_err());
+    assert!(toml::from_str::<Source>("kind = 'cifar'").unwrap_err().to_string().contains("mvtec"));
+}
+
+/// Decoded pictures stay what they were when nothing is to be scaled.
+#[test]
+fn a_picture_of_the_right_size_is_not_touched() {
+    let grey = GrayImage::from_fn(16, 16, |x, y| image::Luma([(x * 16 + y) as u8]));
+    for resize in [Resize::Stretch, Resize::Crop, Resize::Letterbox] {
+        let conversion = Conversion { side: 16, channels: Channels::Grey, resize };
+        let levels = conversion.apply(&DynamicImage::from(grey.clone()));
+        let expected: Vec<f32> = grey.iter().map(|&level| f32::from(level) / 255.0).collect();
+        assert_eq!(levels, expected, "{resize:?}");
+    }
+}
