@@ -30,7 +30,7 @@ pub(super) fn histogram(scored: &[Scored], threshold: Option<f64>) -> Result<Vec
         ("anomalous", ANOMALOUS, of(Some(true))),
         ("unlabelled", UNLABELLED, of(None)),
     ];
-    let range = range(classes.iter().flat_map(|(.., scores)| scores).copied().chain(threshold));
+    let (range, tick) = round(range(classes.iter().flat_map(|(.., scores)| scores).copied().chain(threshold)));
 
     let shown = classes.into_iter().filter(|(.., scores)| !scores.is_empty());
     let bars = Histogram::new().with_bins(BARS).with_range(range).with_stacked(true);
@@ -46,7 +46,8 @@ pub(super) fn histogram(scored: &[Scored], threshold: Option<f64>) -> Result<Vec
         .with_title("Pictures by anomaly score")
         .with_x_label("anomaly score")
         .with_x_axis_min(range.0)
-        .with_x_axis_max(range.1);
+        .with_x_axis_max(range.1)
+        .with_x_tick_step(tick);
     if let Some(threshold) = threshold {
         let line =
             ReferenceLine::vertical(threshold).with_color("#222222").with_label(format!("threshold {threshold:.3}"));
@@ -64,13 +65,13 @@ pub(super) fn roc(scored: &[Scored]) -> Result<Vec<u8>, String> {
     );
     let plots = vec![Plot::Roc(plot)];
     let title = match &ranking {
-        Some(ranking) => format!("ROC, AUROC {:.4}", ranking.auroc()),
-        None => "ROC, AUROC n/a".into(),
+        Some(ranking) => format!("Share of anomalies flagged, AUROC {:.4}", ranking.auroc()),
+        None => "Share of anomalies flagged, AUROC n/a".into(),
     };
+    // The title names the upright axis: kuva's upright labels blur at this size.
     let mut layout = framed(Layout::auto_from_plots(&plots), (560.0, 520.0))
         .with_title(title)
         .with_x_label("share of normals flagged")
-        .with_y_label("share of anomalies flagged")
         .with_x_axis_min(0.0)
         .with_x_axis_max(1.0)
         .with_y_axis_min(0.0)
@@ -100,6 +101,16 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     } else {
         (0.0, 1.0)
     }
+}
+
+/// The range widened to whole ticks, and their distance: 1, 2 or 5 times a power of ten.
+fn round((least, most): (f64, f64)) -> ((f64, f64), f64) {
+    let about = (most - least) / 8.0;
+    let power = 10f64.powf(about.log10().floor());
+    let tick =
+        [1.0, 2.0, 5.0].map(|factor| factor * power).into_iter().find(|&tick| tick >= about).unwrap_or(10.0 * power);
+    let whole = ((least / tick).floor() * tick, (most / tick).ceil() * tick);
+    if whole.0.is_finite() && whole.1.is_finite() { (whole, tick) } else { ((least, most), about) }
 }
 
 fn framed(layout: Layout, (width, height): (f64, f64)) -> Layout {
@@ -160,5 +171,9 @@ mod tests {
         assert_eq!(range([4.0].into_iter()), (2.0, 6.0));
         assert_eq!(range([0.0, 0.0].into_iter()), (-0.5, 0.5));
         assert_eq!(range(std::iter::empty()), (0.0, 1.0));
+        let ((least, most), tick) = round((0.453, 6.042));
+        assert_eq!((least, most, tick), (0.0, 7.0, 1.0));
+        assert_eq!(round((-30.0, 99.0)), ((-40.0, 100.0), 20.0));
+        assert_eq!(round((2.0, 9.0)), ((2.0, 9.0), 1.0));
     }
 }

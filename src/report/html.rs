@@ -37,7 +37,9 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
     let cut = ranking.as_ref().zip(threshold).map(|(ranking, threshold)| ranking.at(threshold));
     let place = [&outcome.dataset, &outcome.category].into_iter().flatten().cloned().collect::<Vec<_>>().join(" / ");
     let subject = if place.is_empty() { outcome.augmentation.name.clone() } else { place };
-    let picture = |name: &str, says: &str| embedded(&folder.join(name), says);
+    let plot = |name: &str, says: &str| -> io::Result<Markup> {
+        Ok(html! { div.plot { (embedded(&folder.join(name), says)?) } })
+    };
     let gallery = |rows: &[usize]| gallery(page, folder, rows);
 
     let page = html! {
@@ -62,8 +64,8 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                     section {
                         h2 { "Scores" }
                         div.pair {
-                            (picture("histogram.png", "Histogram of the anomaly scores by class")?)
-                            (picture("roc.png", "ROC curve")?)
+                            (plot("histogram.png", "Histogram of the anomaly scores by class")?)
+                            (plot("roc.png", "ROC curve")?)
                         }
                         @if scored.iter().any(|picture| !picture.kind.is_empty()) { (kinds(scored, threshold)) }
                     }
@@ -94,8 +96,8 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                 section {
                     h2 { "Search" }
                     (starts(&outcome.starts))
-                    (picture("curves.png", "Hyper-parameters and losses over the training steps, a line for each start")?)
-                    (picture("pictures.png", "What the augmentation makes of normal pictures, and test pictures with scores")?)
+                    (plot("curves.png", "Hyper-parameters and losses over the training steps, a line for each start")?)
+                    (plot("pictures.png", "What the augmentation makes of normal pictures, and test pictures with scores")?)
                 }
                 @if let Some(counts) = &outcome.counts { (split(counts, scored)) }
                 @if !outcome.metrics.is_empty() { (metrics(&outcome.metrics)) }
@@ -105,7 +107,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                 @if !outcome.skipped.is_empty() {
                     section {
                         details {
-                            summary { (outcome.skipped.len()) " pictures could not be used" }
+                            summary { "Pictures that could not be used: " (outcome.skipped.len()) }
                             ul { @for name in &outcome.skipped { li { (name) } } }
                         }
                     }
@@ -125,7 +127,7 @@ fn verdict(auroc: Option<f64>, scored: &[Scored], threshold: Option<f64>, cut: O
     };
     let second = match (threshold, cut) {
         (Some(_), Some(Cut { hits, misses, false_alarms, passes, .. })) => format!(
-            " The threshold finds {hits} of {} anomalies, with {false_alarms} false alarms among {} normal pictures.",
+            " The threshold flags {hits} of {} anomalies and {false_alarms} of {} normal pictures.",
             hits + misses,
             false_alarms + passes
         ),
@@ -146,7 +148,8 @@ fn figures(outcome: &Outcome, auroc: Option<f64>) -> Markup {
         ("image AUROC", decimals(auroc)),
         ("threshold", decimals(outcome.threshold)),
         ("method", outcome.method.clone().unwrap_or_else(|| "n/a".into())),
-        ("augmentation", format!("{}: {}", outcome.augmentation.name, plain(&outcome.augmentation.values))),
+        ("augmentation", outcome.augmentation.name.clone()),
+        ("found", plain(&outcome.augmentation.values)),
         ("hyper-gradient", format!("{order} order")),
         ("starts × steps", steps),
         ("training time", duration(outcome.seconds)),
@@ -156,7 +159,9 @@ fn figures(outcome: &Outcome, auroc: Option<f64>) -> Markup {
     ];
     html! {
         dl.figures {
-            @for (name, value) in &figures { div { dt { (name) } dd { (value) } } }
+            @for (name, value) in figures.iter().filter(|(_, value)| !value.is_empty()) {
+                div { dt { (name) } dd { (value) } }
+            }
         }
     }
 }
@@ -364,7 +369,7 @@ mod tests {
         let text = render(&page, folder.path()).unwrap();
         for part in [
             "<h1>mvtec / bottle</h1>",
-            "AUROC 0.750 on 5 test pictures. The threshold finds 1 of 2 anomalies, with 1 false alarms among 2",
+            "AUROC 0.750 on 5 test pictures. The threshold flags 1 of 2 anomalies and 1 of 2 normal pictures.",
             "★ kept",
             "172°",
             "pixel_AUROC</td><td class=\"number\">n/a",
