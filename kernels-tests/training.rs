@@ -7,7 +7,7 @@ use stssad::augment::{Augmentation, CutDiff, Rotation};
 use stssad::data::Split;
 use stssad::gpu::{Choice, Device, Executor, GpuError, States};
 use stssad::loss::Alignment;
-use stssad::nn::{Detector, Stage};
+use stssad::nn::{Detector, Encoder, Stage};
 use stssad::philox::Stream;
 use stssad::plan::{Plan, Reuse};
 use stssad::ssad::{Config, Order, TrainError, Trained, Trainer, TrainingStep};
@@ -23,8 +23,8 @@ fn config(augmentation: impl Augmentation + 'static, seed: u64) -> Config {
     Config {
         detector: Detector {
             input_channels: 1,
-            stages: vec![Stage { channels: 4, stride: 2 }, Stage { channels: 8, stride: 2 }],
-            head: 8,
+            encoder: Encoder::Plain(vec![Stage { channels: 4, stride: 2 }, Stage { channels: 8, stride: 2 }]),
+            head: vec![8],
         },
         augmentation: Box::new(augmentation),
         alignment: Alignment::DiagonalW2 { mass: 0.5 },

@@ -15,7 +15,7 @@ use crate::augment::{Augmentation, CutDiff, Rotation};
 use crate::gpu::{AdapterSummary, Device, GpuError};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::loss::Alignment;
-use crate::nn::{Detector, Stage};
+use crate::nn::{Detector, Encoder, Stage};
 use crate::ops::random;
 use crate::ssad::{Config, Order, TrainingStep, initial_states};
 use crate::tensor::Tensor;
@@ -214,7 +214,7 @@ fn small_step(
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
     let start = augmentation.starts()[0].clone();
     let config = Config {
-        detector: Detector { input_channels: 1, stages, head: 8 },
+        detector: Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] },
         augmentation,
         alignment,
         order: Order::Second,

@@ -142,6 +142,9 @@ fn windows(geometry: &Geometry, x: &Shape) -> Result<Shape, String> {
     if geometry.image != [h, w] {
         return Err(format!("pictures {x:?} under {geometry:?}"));
     }
+    if h * w > 1 << 24 {
+        return Err(format!("{h} × {w} pixels are more than f32 tells apart"));
+    }
     if geometry.window.iter().any(|&extent| extent <= geometry.padding) {
         return Err(format!("windows of {:?} that lie in a padding of {}", geometry.window, geometry.padding));
     }

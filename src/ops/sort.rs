@@ -140,7 +140,9 @@ impl Primitive for Scatter {
             self.eval(&[Array { data: &terms, ..inputs[0] }, inputs[1]], output)
         };
         let (counts, magnitudes) = (sums(&|_| 1.0), sums(&f64::abs));
-        counts.iter().zip(magnitudes).map(|(&count, magnitude)| sum_bound(count as usize, magnitude)).collect()
+        // The first term is added to 0, exactly.
+        let additions = counts.iter().map(|&count| (count as usize).max(2) - 1);
+        additions.zip(magnitudes).map(|(additions, magnitude)| sum_bound(additions, magnitude)).collect()
     }
 
     fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
