@@ -33,7 +33,7 @@ fn main() -> anyhow::Result<()> {
     let workload = workload.with_context(|| format!("there is no workload {}", arguments.workload))?;
     let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
     let step = TrainingStep::record(&workload.config(1), workload.picture)?;
-    let plan = step.tuning_plan(&device, Reuse::On);
+    let plan = step.tuning_plan(&device, Reuse::On).expect("ST-SSAD tunes");
     let report = bench::run(&device, &arguments.options, &plan, |name| eprintln!("{name}"))?;
     print!("{report}");
     report.rows.iter().try_for_each(|row| record("kernels.jsonl", row))

@@ -1,11 +1,13 @@
 //! Values from outside, which the rules' differences cannot replace: they cannot see a wrong primal.
 //!
-//! `golden/oracle.safetensors` is written by an independent f64 implementation of the method. The f64 interpreter has to
+//! `golden/oracle.safetensors` is written by an independent f64 implementation of the method, and
+//! `golden/supplement.safetensors` by `golden/supplement.py` in the same way. The f64 interpreter has to
 //! agree to 1e-9; the device as far as its roundings reach.
 
 mod align;
 mod augment;
 mod bilevel;
+mod resnet;
 mod score;
 
 use std::collections::HashMap;
@@ -26,8 +28,10 @@ const F64_ERROR: f64 = 1e-9;
 
 /// One golden array.
 fn golden(name: &str) -> Vec<f64> {
-    let bytes = include_bytes!("golden/oracle.safetensors");
-    let view = SafeTensors::deserialize(bytes).unwrap().tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let files = [&include_bytes!("golden/oracle.safetensors")[..], include_bytes!("golden/supplement.safetensors")];
+    let tensors = files.map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+    let mut views = tensors.iter().filter_map(|tensors| tensors.tensor(name).ok());
+    let view = views.next().unwrap_or_else(|| panic!("no golden is called {name}"));
     assert_eq!(view.dtype(), safetensors::Dtype::F64, "{name}");
     view.data().chunks_exact(8).map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap())).collect()
 }

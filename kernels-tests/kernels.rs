@@ -40,8 +40,8 @@ macro_rules! families {
 }
 
 families! {
-    kernels of check: conv2d cutdiff elementwise layout matmul optimiser pool random reduce softbox warp;
-    adjoints of check_adjoints: conv2d layout matmul pool reduce warp;
+    kernels of check: conv2d cutdiff elementwise layout matmul optimiser pool random reduce softbox sort warp;
+    adjoints of check_adjoints: conv2d layout matmul pool reduce sort warp;
 }
 
 /// A bound that everything meets shows nothing: in root mean square, each is below a thousandth of the values, and below a

@@ -51,9 +51,11 @@ fn rules_hold_twice_over() {
             "cutdiff/mask",
             "cutdiff/mask_vjp",
             "optimiser/adam",
+            "pool/argmax",
             "random/uniform",
             "softbox/mask",
             "softbox/mask_vjp",
+            "sort/order",
             "warp/affine_matrix_vjp"
         ]
     );

@@ -6,13 +6,13 @@ use std::process::{Command, Output};
 use stssad::augment::{Augmentation, CutDiff, Rotation};
 use stssad::data::{Set, Task};
 use stssad::gpu::{Choice, Device, Executor, GpuError, States};
-use stssad::loss::Alignment;
-use stssad::nn::{Detector, Stage};
+use stssad::nn::{Detector, Encoder, Stage};
 use stssad::philox::Stream;
 use stssad::plan::{Plan, Reuse};
-use stssad::ssad::{Config, Order, TrainError, Trained, Trainer, TrainingStep};
+use stssad::ssad::Order;
 use stssad::tape::Tape;
 use stssad::tensor::Tensor;
+use stssad::train::{Config, TrainError, Trained, Trainer, TrainingStep};
 
 /// The device under test. A machine without one fails: a test that is skipped proves nothing.
 fn device() -> Device {
@@ -20,23 +20,10 @@ fn device() -> Device {
 }
 
 fn config(augmentation: impl Augmentation + 'static, seed: u64) -> Config {
-    Config {
-        detector: Detector {
-            input_channels: 1,
-            stages: vec![Stage { channels: 4, stride: 2 }, Stage { channels: 8, stride: 2 }],
-            head: 8,
-        },
-        augmentation: Box::new(augmentation),
-        alignment: Alignment::DiagonalW2 { mass: 0.5 },
-        order: Order::Second,
-        steps: 6,
-        warm_up: 2,
-        batch: 6,
-        batch_val: 8,
-        rate: 1e-3,
-        look_ahead: 0.01,
-        seed,
-    }
+    let stages = vec![Stage { channels: 4, stride: 2 }, Stage { channels: 8, stride: 2 }];
+    let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
+    let (batch, batch_val) = (6, 8);
+    Config { steps: 6, warm_up: 2, batch, batch_val, seed, ..Config::new(detector, Box::new(augmentation)) }
 }
 
 /// Noise with a bright upper half for normal pictures and a bright lower half for anomalies.
@@ -54,7 +41,7 @@ fn task(seed: u64) -> Task {
 
 fn train(config: &Config, task: &Task) -> Trained {
     let mut trainer = Trainer::new(&device(), config, task.visible(), |_, _| {}).unwrap();
-    trainer.train(1, &config.augmentation.starts()[1], |_| {}).unwrap()
+    trainer.train(1, |_| {}).unwrap()
 }
 
 fn bits(trained: &Trained) -> BTreeMap<&str, Vec<u32>> {
@@ -88,10 +75,9 @@ fn two_runs_with_one_seed_are_byte_equal_and_two_seeds_are_not() {
 fn a_trainer_can_be_used_again_and_gives_the_same() {
     let (config, task) = (config(Rotation::default(), 5), task(5));
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
-    let start = &config.augmentation.starts()[0];
-    let first = trainer.train(0, start, |_| {}).unwrap();
-    trainer.train(2, &config.augmentation.starts()[2], |_| {}).unwrap();
-    assert_eq!(bits(&first), bits(&trainer.train(0, start, |_| {}).unwrap()));
+    let first = trainer.train(0, |_| {}).unwrap();
+    trainer.train(2, |_| {}).unwrap();
+    assert_eq!(bits(&first), bits(&trainer.train(0, |_| {}).unwrap()));
 }
 
 #[test]
@@ -101,9 +87,9 @@ fn slots_shared_or_not_give_the_same_bits() {
     let run = |reuse: Reuse| {
         let recorded = TrainingStep::record(&config, [1, 12, 12]).unwrap();
         let mut trainer = Trainer::with_reuse(&device, &config, task.visible(), reuse, |_, _| {}).unwrap();
-        let executor = trainer.tuning_step().unwrap();
+        let executor = trainer.full_step().unwrap();
         executor.run().unwrap();
-        let figures = executor.fetch(recorded.figures).unwrap();
+        let figures = executor.fetch(recorded.tuning.as_ref().unwrap().figures).unwrap();
         (figures, executor.plan().slot_bytes())
     };
     let ((shared, small), (own, large)) = (run(Reuse::On), run(Reuse::Off));
@@ -127,7 +113,7 @@ fn divergence_is_an_error_that_names_start_and_step() {
     let config = Config { rate: f64::from(f32::MAX), ..config(Rotation::default(), 8) };
     let task = task(8);
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
-    let error = trainer.train(0, &config.augmentation.starts()[0], |_| {}).unwrap_err();
+    let error = trainer.train(0, |_| {}).unwrap_err();
     assert!(matches!(error, TrainError::Diverged { start: 0, step: 1..=6, .. }), "{error}");
 }
 
@@ -137,7 +123,7 @@ fn a_lost_device_is_an_error() {
     let device = device();
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
     let mut steps = 0;
-    let error = trainer.train(0, &config.augmentation.starts()[0], |_| {
+    let error = trainer.train(0, |_| {
         steps += 1;
         if steps == 2 {
             device.destroy();
@@ -151,11 +137,11 @@ fn feeds_and_states_of_the_wrong_shape_are_refused() {
     let (config, task) = (config(Rotation::default(), 10), task(10));
     let device = device();
     let recorded = TrainingStep::record(&config, [1, 12, 12]).unwrap();
-    let unbound = Executor::new(&device, recorded.tuning(&device, Reuse::On), &States::new(&device), |_, _| {});
+    let unbound = Executor::new(&device, recorded.tuning_plan(&device, Reuse::On).unwrap(), &States::new(&device), |_, _| {});
     assert!(matches!(unbound, Err(GpuError::Unknown { kind: "state", .. })));
 
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
-    let executor = trainer.tuning_step().unwrap();
+    let executor = trainer.full_step().unwrap();
     assert!(matches!(executor.feed("x", &Tensor::scalar(1.0)), Err(GpuError::Shape { .. })));
     assert!(matches!(executor.feed("y", &Tensor::scalar(1.0)), Err(GpuError::Unknown { kind: "feed", .. })));
 }

@@ -20,7 +20,7 @@ pub struct RunConfig {
     pub method: Method,
     /// By name, several joined by `+`; see [`augment::NAMES`].
     pub augmentation: String,
-    pub encoder: Encoder,
+    pub encoder: EncoderChoice,
     /// Where the pictures come from; the one key without a default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Source>,
@@ -31,7 +31,7 @@ pub struct RunConfig {
 /// Which encoder embeds the pictures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Encoder {
+pub enum EncoderChoice {
     /// `small` up to 64 pixels, `resnet18` above.
     #[default]
     Auto,
@@ -78,7 +78,7 @@ impl Default for RunConfig {
             seed: 0,
             method: Method::StSsad,
             augmentation: "cutdiff".into(),
-            encoder: Encoder::Auto,
+            encoder: EncoderChoice::Auto,
             data: None,
             pictures: Loading::default(),
             training: Training::default(),
@@ -214,9 +214,9 @@ impl RunConfig {
             Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd => vec![Vec::new()],
         };
         let detector = match self.encoder {
-            Encoder::Resnet18 => Detector::small(c),
-            Encoder::Auto if h.max(w) > 64 => Detector::small(c),
-            Encoder::Auto | Encoder::Small => Detector::small(c),
+            EncoderChoice::Resnet18 => Detector::resnet18(c, [h, w]),
+            EncoderChoice::Auto if h.max(w) > 64 => Detector::resnet18(c, [h, w]),
+            EncoderChoice::Auto | EncoderChoice::Small => Detector::small(c),
         };
         Ok(Config {
             method: self.method,

@@ -2,7 +2,9 @@
 //!
 //! Definitions: Yoo, Zhao and Akoglu, arXiv 2306.12033 (normalisation, mean distance); Dowson and Landau, "The Fréchet
 //! distance between multivariate normal distributions", 1982 (the Wasserstein distance of two Gaussians; with diagonal
-//! covariances its off-diagonal terms are left out).
+//! covariances its off-diagonal terms are left out); Bonneel et al., "Sliced and Radon Wasserstein barycenters of measures",
+//! 2015; Feydy et al., "Interpolating between optimal transport and MMD using Sinkhorn divergences", arXiv 1810.08278;
+//! Gretton et al., "A kernel two-sample test", 2012.
 
 use std::fmt;
 
@@ -18,6 +20,20 @@ const RIDGE: f32 = 1e-8;
 const COVARIANCE_RIDGE: f64 = 1e-4;
 /// Newton–Schulz steps of [`nuclear_norm`].
 const POLAR_STEPS: usize = 32;
+
+/// Random directions of [`Alignment::SlicedW2`].
+const DIRECTIONS: usize = 64;
+/// Quantiles that are compared along each direction, at the mid-points of as many equal parts.
+const LEVELS: usize = 64;
+/// How far a cumulated weight may fall short of a level and still reach it: more than f32 loses in summing up.
+const LEVEL_SLACK: f64 = 1e-6;
+/// Entropic regularisation of [`Alignment::Sinkhorn`], for rows of mean squared norm 1.
+const SINKHORN_EPSILON: f64 = 0.05;
+/// Updates of either potential.
+const SINKHORN_STEPS: usize = 50;
+
+/// The stream of random numbers that directions are drawn from; augmentations have the lowest.
+const DIRECTION_STREAM: u32 = 1 << 16;
 
 /// Binary cross-entropy with logits: mean of softplus(l) − l · target, all of one shape.
 pub fn bce_with_logits(t: &mut Tape, logits: Value, targets: Value) -> Value {
@@ -51,6 +67,27 @@ pub enum Alignment {
     DiagonalW2 { mass: f64 },
     /// The same with full covariances, each plus 1e-4 · I.
     GaussianW2 { mass: f64 },
+    /// The squared 2-Wasserstein distance along a direction, averaged over 64 random directions that are drawn anew in each
+    /// step, times the number of features. Of the clouds themselves, not of Gaussians.
+    SlicedW2 { mass: f64 },
+    /// The Sinkhorn divergence with the cost ½‖x − y‖², 50 updates at ε = 0.05: optimal transport that is blurred by √ε, less
+    /// what the blur alone costs.
+    Sinkhorn { mass: f64 },
+    /// Squared maximum mean discrepancy with the kernel exp(−½‖x − y‖²). Rows that [`total_distance_normalise`] has scaled
+    /// have a mean squared distance of 2, so this is the kernel of the mean-distance bandwidth.
+    Mmd { mass: f64 },
+}
+
+/// The alignment losses, as [`Alignment::by_name`] knows them.
+pub const NAMES: [&str; 6] = ["mean-distance", "diagonal-w2", "gaussian-w2", "sliced-w2", "sinkhorn", "mmd"];
+
+/// What stands for no alignment loss.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NameError {
+    #[error("there is no alignment loss `{0}`; there are {list}", list = NAMES.join(", "))]
+    Unknown(String),
+    #[error("the mass of the anomalies is a share above 0 and below 1, not {0}")]
+    Mass(f64),
 }
 
 impl fmt::Display for Alignment {
@@ -59,30 +96,45 @@ impl fmt::Display for Alignment {
             Alignment::MeanDistance => "mean-distance",
             Alignment::DiagonalW2 { .. } => "diagonal-w2",
             Alignment::GaussianW2 { .. } => "gaussian-w2",
+            Alignment::SlicedW2 { .. } => "sliced-w2",
+            Alignment::Sinkhorn { .. } => "sinkhorn",
+            Alignment::Mmd { .. } => "mmd",
         })
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("no loss {0}")]
-pub struct NameError(String);
-
 impl Alignment {
+    /// The loss of that name, one of [`NAMES`]; `mean-distance` has no use for the mass.
+    ///
+    /// # Errors
+    /// When there is none, or the mass is no share between 0 and 1.
     pub fn by_name(name: &str, mass: f64) -> Result<Self, NameError> {
-        match name {
-            "mean-distance" => Ok(Alignment::MeanDistance),
-            "diagonal-w2" => Ok(Alignment::DiagonalW2 { mass }),
-            "gaussian-w2" => Ok(Alignment::GaussianW2 { mass }),
-            _ => Err(NameError(name.into())),
-        }
+        let alignment = match name {
+            "mean-distance" => Alignment::MeanDistance,
+            "diagonal-w2" => Alignment::DiagonalW2 { mass },
+            "gaussian-w2" => Alignment::GaussianW2 { mass },
+            "sliced-w2" => Alignment::SlicedW2 { mass },
+            "sinkhorn" => Alignment::Sinkhorn { mass },
+            "mmd" => Alignment::Mmd { mass },
+            _ => return Err(NameError::Unknown(name.to_owned())),
+        };
+        let is_share = mass > 0.0 && mass < 1.0;
+        if is_share { Ok(alignment) } else { Err(NameError::Mass(mass)) }
     }
 
-    /// The loss of already normalised rows.
-    pub fn record(self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value {
+    /// The loss of already normalised rows; what it needs of random numbers is drawn under `key`.
+    pub fn record(self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, key: Value) -> Value {
         match self {
             Alignment::MeanDistance => mean_distance(t, z_trn, z_aug, z_val),
             Alignment::DiagonalW2 { mass } => diagonal_w2(t, z_trn, z_aug, z_val, mass),
             Alignment::GaussianW2 { mass } => gaussian_w2(t, z_trn, z_aug, z_val, mass),
+            Alignment::SlicedW2 { mass } => {
+                let features = t.shape(z_val)[1];
+                let directions = random_directions(t, key, features);
+                sliced_w2(t, z_trn, z_aug, z_val, directions, mass)
+            }
+            Alignment::Sinkhorn { mass } => sinkhorn_divergence(t, z_trn, z_aug, z_val, mass),
+            Alignment::Mmd { mass } => mmd(t, z_trn, z_aug, z_val, mass),
         }
     }
 }
@@ -204,9 +256,170 @@ pub fn nuclear_norm(t: &mut Tape, x: Value) -> Value {
     inner_product(t, u, x)
 }
 
+/// A cloud of weighted points.
+struct Cloud {
+    /// `[rows, features]`
+    z: Value,
+    /// Runs of rows that have one weight: how many, and the weight of each.
+    runs: Vec<(usize, f64)>,
+}
+
+impl Cloud {
+    /// The mixture of clouds with the given weights.
+    fn mixture(t: &mut Tape, clouds: &[(Value, f64)]) -> Self {
+        let run = |&(z, weight): &(Value, f64)| (t.shape(z)[0], weight / t.shape(z)[0] as f64);
+        let runs = clouds.iter().map(run).collect();
+        let parts: Vec<Value> = clouds.iter().map(|&(z, _)| z).collect();
+        Cloud { z: t.concat(0, &parts), runs }
+    }
+
+    /// `function` of each row's weight, `[1, rows]`.
+    fn weights(&self, t: &mut Tape, function: fn(f64) -> f64) -> Value {
+        let parts: Vec<Value> = self
+            .runs
+            .iter()
+            .map(|&(rows, weight)| {
+                let ones = t.constant(Tensor::full([1, rows], 1.0));
+                t.scale(ones, function(weight))
+            })
+            .collect();
+        t.concat(1, &parts)
+    }
+}
+
+/// ½‖x − y‖² for all rows of x and of y, `[rows of x, rows of y]`.
+fn half_squared_distances(t: &mut Tape, x: Value, y: Value) -> Value {
+    let [of_x, of_y] = [x, y].map(|z| {
+        let squares = t.mul(z, z);
+        let norms = t.sum(squares, &[1]);
+        t.scale(norms, 0.5)
+    });
+    let products = t.matmul_transposed(x, false, y, true);
+    let difference = t.sub(of_x, products);
+    let columns = t.shape(y)[0];
+    let of_y = t.reshape(of_y, [1, columns]);
+    t.add(difference, of_y)
+}
+
+/// Random directions `[features, DIRECTIONS]` of length 1.
+fn random_directions(t: &mut Tape, key: Value, features: usize) -> Value {
+    let normal = t.normal(key, DIRECTION_STREAM, [features, DIRECTIONS]);
+    let squares = t.mul(normal, normal);
+    let square = t.sum(squares, &[0]);
+    let length = t.unary(Unary::Sqrt, square);
+    t.div(normal, length)
+}
+
+/// [`Alignment::SlicedW2`] along given `directions` `[features, count]`, columns of length 1.
+pub fn sliced_w2(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, directions: Value, mass: f64) -> Value {
+    let both = Cloud::mixture(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
+    let val = Cloud::mixture(t, &[(z_val, 1.0)]);
+    let [a, b] = [both, val].map(|cloud| quantiles(t, &cloud, directions));
+    let gaps = t.sub(a, b);
+    let squares = t.mul(gaps, gaps);
+    let mean = t.average(squares);
+    t.scale(mean, t.shape(z_val)[1] as f64)
+}
+
+/// Along each direction, the first points at which the cumulated weight reaches the levels: `[LEVELS, directions]`.
+fn quantiles(t: &mut Tape, cloud: &Cloud, directions: Value) -> Value {
+    let x = t.matmul(cloud.z, directions);
+    let [rows, columns] = t.shape(x).matrix().expect("a product is a matrix");
+    let order = t.order(x);
+    let weights = cloud.weights(t, |weight| weight);
+    let weights = t.reshape(weights, [rows, 1]);
+    let weights = t.broadcast(weights, &[rows, columns].into());
+    let sorted = t.gather(weights, order);
+    let triangle = (0..rows * rows).map(|at| if at % rows <= at / rows { 1.0 } else { 0.0 }).collect();
+    let triangle = t.constant(Tensor::new([rows, rows], triangle));
+    let cumulated = t.matmul(triangle, sorted);
+
+    // A level's place in the order is the number of points that fall short of it.
+    let level = |index: usize| ((index as f64 + 0.5) / LEVELS as f64 - LEVEL_SLACK) as f32;
+    let levels = t.constant(Tensor::new([LEVELS, 1, 1], (0..LEVELS).map(level).collect()));
+    let cumulated = t.reshape(cumulated, [1, rows, columns]);
+    let missing = t.sub(levels, cumulated);
+    let one = t.constant(Tensor::scalar(1.0));
+    let short = t.binary(Binary::WherePositive, one, missing);
+    let place = t.sum(short, &[1]);
+    let place = t.reshape(place, [LEVELS, columns]);
+    let last = t.constant(Tensor::scalar((rows - 1) as f32));
+    let place = t.binary(Binary::Minimum, place, last);
+    let row = t.gather(order, place);
+    t.gather(x, row)
+}
+
+fn sinkhorn_divergence(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, mass: f64) -> Value {
+    let both = Cloud::mixture(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
+    let val = Cloud::mixture(t, &[(z_val, 1.0)]);
+    let cross = sinkhorn_cost(t, &both, &val);
+    let [of_both, of_val] = [both, val].map(|cloud| sinkhorn_cost(t, &cloud, &cloud));
+    let blur = t.add(of_both, of_val);
+    let blur = t.scale(blur, 0.5);
+    t.sub(cross, blur)
+}
+
+/// The dual value of entropic transport after a fixed number of updates in the log domain, the potentials starting from 0.
+///
+/// Potentials are kept as −f / ε and −g / ε, so that an update is f ← log Σ_j exp(log w_j − cost_ij / ε − g_j) and nothing else.
+fn sinkhorn_cost(t: &mut Tape, x: &Cloud, y: &Cloud) -> Value {
+    let [to_y, to_x] = [(x, y), (y, x)].map(|(from, to)| {
+        let cost = half_squared_distances(t, from.z, to.z);
+        let exponent = t.scale(cost, -1.0 / SINKHORN_EPSILON);
+        let log_weights = to.weights(t, f64::ln);
+        t.add(exponent, log_weights)
+    });
+    let update = |t: &mut Tape, kernel: Value, other: Value| {
+        let shifted = t.sub(kernel, other);
+        let potential = t.log_sum_exp(shifted);
+        let rows = t.shape(potential)[0];
+        t.reshape(potential, [1, rows])
+    };
+    let start = t.constant(Tensor::full([1, t.shape(y.z)[0]], 0.0));
+    let mut potentials = [start; 2];
+    for _ in 0..SINKHORN_STEPS {
+        potentials[0] = update(t, to_y, potentials[1]);
+        potentials[1] = update(t, to_x, potentials[0]);
+    }
+    let [of_x, of_y] = [(x, potentials[0]), (y, potentials[1])].map(|(cloud, potential)| {
+        let weights = cloud.weights(t, |weight| weight);
+        inner_product(t, weights, potential)
+    });
+    let sum = t.add(of_x, of_y);
+    t.scale(sum, -SINKHORN_EPSILON)
+}
+
+fn mmd(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, mass: f64) -> Value {
+    let both = Cloud::mixture(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
+    let val = Cloud::mixture(t, &[(z_val, 1.0)]);
+    let [within_both, within_val, across] = [(&both, &both), (&val, &val), (&both, &val)].map(|(x, y)| {
+        let distances = half_squared_distances(t, x.z, y.z);
+        let exponent = t.scale(distances, -1.0);
+        let kernel = t.unary(Unary::Exp, exponent);
+        let [of_x, of_y] = [x, y].map(|cloud| cloud.weights(t, |weight| weight));
+        let sums = t.matmul(of_x, kernel);
+        inner_product(t, sums, of_y)
+    });
+    let within = t.add(within_both, within_val);
+    let across = t.scale(across, -2.0);
+    t.add(within, across)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_lead_back_to_themselves_and_unknown_ones_are_refused() {
+        for name in NAMES {
+            assert_eq!(Alignment::by_name(name, 0.3).unwrap().to_string(), name);
+        }
+        let message = Alignment::by_name("w3", 0.3).unwrap_err().to_string();
+        assert!(message.contains("`w3`") && message.contains("sinkhorn"), "{message}");
+        for mass in [0.0, 1.0, -0.5, f64::NAN] {
+            assert!(matches!(Alignment::by_name("mmd", mass), Err(NameError::Mass(_))), "{mass}");
+        }
+    }
 
     #[test]
     fn polar_steps_suffice_for_the_smallest_singular_value() {

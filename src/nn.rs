@@ -14,21 +14,110 @@ const BN_EPSILON: f32 = 1e-5;
 /// Weight of the past in the running statistics.
 const BN_MOMENTUM: f32 = 0.9;
 
-/// One 3 × 3 convolution of the encoder, followed by batch norm and ReLU.
+/// One 3 × 3 convolution of a plain encoder, followed by batch norm and ReLU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Stage {
     pub channels: usize,
     pub stride: usize,
 }
 
+/// What turns pictures into embeddings: convolutions, then the mean over all places.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Encoder {
+    /// 3 × 3 convolutions one after another.
+    Plain(Vec<Stage>),
+    /// ResNet-18 (He et al., arXiv 1512.03385): after the stem four stages of two basic blocks each, of `width`, 2 · `width`,
+    /// 4 · `width` and 8 · `width` channels; the original's width is 64.
+    ResNet18 { width: usize, stem: Stem },
+}
+
+/// The first layer of a ResNet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stem {
+    /// A 3 × 3 convolution at full resolution: for pictures of up to 64 pixels.
+    Small,
+    /// A 7 × 7 convolution of stride 2, then maxima over 3 × 3 windows of stride 2.
+    Large,
+}
+
+/// A square convolution without bias, padded by half its window and followed by batch norm.
+#[derive(Clone, Debug)]
+struct Convolution {
+    /// Of the layer within the encoder: `stem`, `3.0.shortcut`.
+    name: String,
+    inputs: usize,
+    channels: usize,
+    window: usize,
+    stride: usize,
+}
+
+impl Encoder {
+    /// Channels that the last layer puts out.
+    fn features(&self, input_channels: usize) -> usize {
+        match self {
+            Encoder::Plain(stages) => stages.last().map_or(input_channels, |stage| stage.channels),
+            Encoder::ResNet18 { width, .. } => 8 * width,
+        }
+    }
+
+    /// All convolutions, in the order of their use.
+    fn convolutions(&self, input_channels: usize) -> Vec<Convolution> {
+        let mut layers = Vec::new();
+        let mut layer = |name: String, inputs: usize, channels: usize, window: usize, stride: usize| {
+            layers.push(Convolution { name, inputs, channels, window, stride });
+            channels
+        };
+        let mut inputs = input_channels;
+        match self {
+            Encoder::Plain(stages) => {
+                for (index, stage) in stages.iter().enumerate() {
+                    inputs = layer(index.to_string(), inputs, stage.channels, 3, stage.stride);
+                }
+            }
+            Encoder::ResNet18 { width, stem } => {
+                let (window, stride) = if *stem == Stem::Large { (7, 2) } else { (3, 1) };
+                inputs = layer("stem".to_owned(), inputs, *width, window, stride);
+                for (stage, block) in blocks() {
+                    let (channels, stride) = (width << stage, stride_of(stage, block));
+                    layer(format!("{stage}.{block}.first"), inputs, channels, 3, stride);
+                    layer(format!("{stage}.{block}.second"), channels, channels, 3, 1);
+                    if stride > 1 {
+                        layer(format!("{stage}.{block}.shortcut"), inputs, channels, 1, stride);
+                    }
+                    inputs = channels;
+                }
+            }
+        }
+        layers
+    }
+}
+
+/// Stage and number of each basic block of a ResNet-18.
+fn blocks() -> impl Iterator<Item = (usize, usize)> {
+    (0..4).flat_map(|stage| (0..2).map(move |block| (stage, block)))
+}
+
+/// Every stage but the first begins by halving the resolution, and with it the shortcut's.
+fn stride_of(stage: usize, block: usize) -> usize {
+    if stage > 0 && block == 0 { 2 } else { 1 }
+}
+
 /// An encoder with a head that tells normal (logit below 0) from augmented pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detector {
     pub input_channels: usize,
-    pub stages: Vec<Stage>,
-    /// Width of the head's hidden layer.
-    pub head: usize,
+    pub encoder: Encoder,
+    /// Widths of the head's hidden layers, each with batch norm and ReLU.
+    pub head: Vec<usize>,
 }
+
+/// The detectors, as [`Detector::by_name`] knows them.
+pub const NAMES: [&str; 2] = ["small", "resnet18"];
+
+/// A name that stands for no detector.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("there is no detector `{0}`; there are {list}", list = NAMES.join(", "))]
+pub struct NameError(pub String);
 
 /// What batch norm divides by.
 #[derive(Clone, Copy, Debug)]
@@ -55,84 +144,156 @@ impl Detector {
     pub fn small(input_channels: usize) -> Self {
         let stages = [(16, 2), (32, 2), (32, 1)];
         let stages = stages.map(|(channels, stride)| Stage { channels, stride }).to_vec();
-        Detector { input_channels, stages, head: 32 }
+        Detector { input_channels, encoder: Encoder::Plain(stages), head: vec![32] }
+    }
+
+    /// ResNet-18 with 512 features, its stem by the pictures' `[height, width]`, and a head of two hidden layers.
+    pub fn resnet18(input_channels: usize, size: [usize; 2]) -> Self {
+        let stem = if size.iter().all(|&extent| extent <= 64) { Stem::Small } else { Stem::Large };
+        Detector { input_channels, encoder: Encoder::ResNet18 { width: 64, stem }, head: vec![512, 128] }
+    }
+
+    /// The detector of that name, one of [`NAMES`], for pictures `[C, H, W]`.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn by_name(name: &str, [channels, height, width]: [usize; 3]) -> Result<Self, NameError> {
+        match name {
+            "small" => Ok(Detector::small(channels)),
+            "resnet18" => Ok(Detector::resnet18(channels, [height, width])),
+            _ => Err(NameError(name.to_owned())),
+        }
     }
 
     /// Length of an embedding.
     pub fn features(&self) -> usize {
-        self.stages.last().map_or(self.input_channels, |stage| stage.channels)
+        self.encoder.features(self.input_channels)
+    }
+
+    /// Name and shape of one entry a channel for each batch norm, in the order of their use.
+    fn norms(&self) -> Vec<(String, Vec<usize>)> {
+        let encoder = self.encoder.convolutions(self.input_channels).into_iter();
+        let encoder = encoder.map(|layer| (format!("encoder.{}", layer.name), vec![1, layer.channels, 1, 1]));
+        let head = self.head.iter().enumerate().map(|(index, &width)| (format!("head.{index}"), vec![1, width]));
+        encoder.chain(head).collect()
     }
 
     /// Names and initial values of the parameters, in the order that [`forward`](Detector::forward) takes them.
     ///
-    /// Convolutions and the hidden layer start normal with variance 2 / fan-in (He et al., arXiv 1502.01852), the last
-    /// layer uniform within 1 / √fan-in.
+    /// Convolutions and hidden layers start normal with variance 2 / fan-in (He et al., arXiv 1502.01852), the last layer
+    /// uniform within 1 / √fan-in, batch norms as the identity.
     pub fn parameters(&self, stream: &mut Stream) -> Vec<(String, Tensor)> {
-        let mut parameters = Vec::new();
-        let mut normal = |shape: &[usize], fan_in: usize| {
+        let mut normal = |shape: Vec<usize>, fan_in: usize| {
             let deviation = (2.0 / fan_in as f64).sqrt();
             let count = shape.iter().product();
             Tensor::new(shape, (0..count).map(|_| (deviation * stream.normal()) as f32).collect())
         };
-        let mut inputs = self.input_channels;
-        let batch_norm = |parameters: &mut Vec<(String, Tensor)>, layer: &str, shape: &[usize]| {
-            parameters.push((format!("{layer}.gamma"), Tensor::full(shape, 1.0)));
-            parameters.push((format!("{layer}.beta"), Tensor::full(shape, 0.0)));
-        };
-        for (index, stage) in self.stages.iter().enumerate() {
-            let kernel = normal(&[stage.channels, inputs, 3, 3], 9 * inputs);
-            parameters.push((format!("encoder.{index}.kernel"), kernel));
-            batch_norm(&mut parameters, &format!("encoder.{index}"), &[1, stage.channels, 1, 1]);
-            inputs = stage.channels;
+        let mut weights = Vec::new();
+        for Convolution { inputs, channels, window, .. } in self.encoder.convolutions(self.input_channels) {
+            let shape = vec![channels, inputs, window, window];
+            weights.push(("kernel", normal(shape, inputs * window * window)));
         }
-        parameters.push(("head.0.weight".into(), normal(&[inputs, self.head], inputs)));
-        batch_norm(&mut parameters, "head.0", &[1, self.head]);
-        let reach = 1.0 / (self.head as f64).sqrt();
-        let weights = (0..self.head).map(|_| (reach * (2.0 * stream.uniform() - 1.0)) as f32).collect();
-        parameters.push(("head.1.weight".into(), Tensor::new([self.head, 1], weights)));
-        parameters.push(("head.1.bias".into(), Tensor::full([1, 1], 0.0)));
+        let mut inputs = self.features();
+        for &width in &self.head {
+            weights.push(("weight", normal(vec![inputs, width], inputs)));
+            inputs = width;
+        }
+        let mut parameters = Vec::new();
+        for ((kind, weight), (layer, shape)) in weights.into_iter().zip(self.norms()) {
+            parameters.push((format!("{layer}.{kind}"), weight));
+            parameters.push((format!("{layer}.gamma"), Tensor::full(shape.clone(), 1.0)));
+            parameters.push((format!("{layer}.beta"), Tensor::full(shape, 0.0)));
+        }
+        let (last, reach) = (self.head.len(), 1.0 / (inputs as f64).sqrt());
+        let weights = (0..inputs).map(|_| (reach * (2.0 * stream.uniform() - 1.0)) as f32).collect();
+        parameters.push((format!("head.{last}.weight"), Tensor::new([inputs, 1], weights)));
+        parameters.push((format!("head.{last}.bias"), Tensor::full([1, 1], 0.0)));
         parameters
     }
 
     /// Names and initial values of the running mean and variance of each batch norm.
     pub fn statistics(&self) -> Vec<[(String, Tensor); 2]> {
-        let encoder = self.stages.iter().enumerate();
-        let encoder = encoder.map(|(index, stage)| (format!("encoder.{index}"), vec![1, stage.channels, 1, 1]));
-        encoder
-            .chain([("head.0".to_owned(), vec![1, self.head])])
-            .map(|(layer, shape)| {
-                let mean = (format!("{layer}.mean"), Tensor::full(shape.clone(), 0.0));
-                [mean, (format!("{layer}.variance"), Tensor::full(shape, 1.0))]
-            })
-            .collect()
+        let statistics = |(layer, shape): (String, Vec<usize>)| {
+            let mean = (format!("{layer}.mean"), Tensor::full(shape.clone(), 0.0));
+            [mean, (format!("{layer}.variance"), Tensor::full(shape, 1.0))]
+        };
+        self.norms().into_iter().map(statistics).collect()
     }
 
     /// Embeds `x` `[N, C, H, W]` and classifies the embeddings.
     pub fn forward(&self, t: &mut Tape, theta: &[Value], x: Value, statistics: Statistics) -> Pass {
-        let mut parameters = theta.iter().copied();
-        let mut next = || parameters.next().expect("as many parameters as layers");
-        let mut norm = BatchNorm { statistics, moments: Vec::new() };
-        let mut h = x;
-        for (index, stage) in self.stages.iter().enumerate() {
-            h = t.scope(&format!("encoder.{index}"), |t| {
-                let conv = t.conv2d(h, next(), stage.stride, 1);
-                let normalised = norm.record(t, conv, &[0, 2, 3], next(), next());
-                t.relu(normalised)
-            });
+        let mut layers = Layers {
+            parameters: theta.iter().copied(),
+            convolutions: self.encoder.convolutions(self.input_channels).into_iter(),
+            norm: BatchNorm { statistics, moments: Vec::new() },
+        };
+        let z = t.scope("encoder", |t| {
+            let h = layers.encode(t, &self.encoder, x);
+            t.scope("pool", |t| {
+                let [n, c, height, width] = t.shape(h).images().expect("a batch of pictures");
+                let pooled = t.mean_pool(h, [height, width]);
+                t.reshape(pooled, [n, c])
+            })
+        });
+        let logit = t.scope("head", |t| layers.classify(t, self.head.len(), z));
+        Pass { z, logit, moments: layers.norm.moments }
+    }
+}
+
+/// The layers of a forward pass that are still to come.
+struct Layers<'a, Parameters> {
+    parameters: Parameters,
+    convolutions: std::vec::IntoIter<Convolution>,
+    norm: BatchNorm<'a>,
+}
+
+impl<Parameters: Iterator<Item = Value>> Layers<'_, Parameters> {
+    fn parameter(&mut self) -> Value {
+        self.parameters.next().expect("as many parameters as layers")
+    }
+
+    /// The next convolution and its batch norm, and what `finish` makes of them, in a scope of the layer's name.
+    fn convolution(&mut self, t: &mut Tape, x: Value, finish: impl FnOnce(&mut Tape, Value) -> Value) -> Value {
+        let layer = self.convolutions.next().expect("as many convolutions as layers");
+        t.scope(&layer.name, |t| {
+            let convolved = t.conv2d(x, self.parameter(), layer.stride, layer.window / 2);
+            let [gamma, beta] = [self.parameter(), self.parameter()];
+            let normalised = self.norm.record(t, convolved, &[0, 2, 3], gamma, beta);
+            finish(t, normalised)
+        })
+    }
+
+    fn encode(&mut self, t: &mut Tape, encoder: &Encoder, x: Value) -> Value {
+        match encoder {
+            Encoder::Plain(stages) => stages.iter().fold(x, |h, _| self.convolution(t, h, Tape::relu)),
+            Encoder::ResNet18 { stem, .. } => {
+                let mut h = self.convolution(t, x, Tape::relu);
+                if *stem == Stem::Large {
+                    h = t.scope("stem", |t| t.max_pool(h, 3, 2, 1));
+                }
+                blocks().fold(h, |h, (stage, block)| {
+                    let first = self.convolution(t, h, Tape::relu);
+                    let second = self.convolution(t, first, |_, y| y);
+                    let shortcut = if stride_of(stage, block) > 1 { self.convolution(t, h, |_, y| y) } else { h };
+                    t.scope(&format!("{stage}.{block}"), |t| {
+                        let sum = t.add(second, shortcut);
+                        t.relu(sum)
+                    })
+                })
+            }
         }
-        let z = t.scope("encoder.pool", |t| {
-            let [n, c, height, width] = t.shape(h).images().expect("a batch of pictures");
-            let pooled = t.mean_pool(h, [height, width]);
-            t.reshape(pooled, [n, c])
+    }
+
+    /// Logits of embeddings, after `hidden` layers.
+    fn classify(&mut self, t: &mut Tape, hidden: usize, z: Value) -> Value {
+        let last = (0..hidden).fold(z, |h, _| {
+            let product = t.matmul(h, self.parameter());
+            let [gamma, beta] = [self.parameter(), self.parameter()];
+            let normalised = self.norm.record(t, product, &[0], gamma, beta);
+            t.relu(normalised)
         });
-        let logit = t.scope("head", |t| {
-            let hidden = t.matmul(z, next());
-            let normalised = norm.record(t, hidden, &[0], next(), next());
-            let active = t.relu(normalised);
-            let logit = t.matmul(active, next());
-            t.add(logit, next())
-        });
-        Pass { z, logit, moments: norm.moments }
+        let product = t.matmul(last, self.parameter());
+        t.add(product, self.parameter())
     }
 }
 
@@ -188,5 +349,60 @@ impl Adam {
         let m = t.binary(Binary::Average { weight: self.beta_1 }, m, gradient);
         let v = t.binary(Binary::AverageSquare { weight: self.beta_2 }, v, gradient);
         [t.adam_update(theta, m, v, rates), m, v]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resnet18_has_the_parameters_of_the_original() {
+        let count = |detector: &Detector| -> usize {
+            let parameters = detector.parameters(&mut Stream::new(0, 0));
+            let encoder = parameters.iter().filter(|(name, _)| name.starts_with("encoder"));
+            encoder.map(|(_, initial)| initial.shape().count()).sum()
+        };
+        // torchvision's 11 689 512 less the 513 000 of its classifier.
+        let large = Detector::resnet18(3, [224, 224]);
+        assert_eq!((count(&large), large.features()), (11_176_512, 512));
+        // 3 × 3 instead of 7 × 7.
+        assert_eq!(count(&Detector::resnet18(3, [32, 32])), 11_176_512 - 64 * 3 * (49 - 9));
+        assert_eq!(large.statistics().len(), 20 + 2);
+    }
+
+    #[test]
+    fn names_lead_to_detectors_and_unknown_ones_are_refused() {
+        let stem = |size: usize| match Detector::by_name("resnet18", [3, size, size]).unwrap().encoder {
+            Encoder::ResNet18 { stem, .. } => stem,
+            Encoder::Plain(_) => panic!("not a ResNet"),
+        };
+        assert_eq!((stem(64), stem(65)), (Stem::Small, Stem::Large));
+        assert_eq!(Detector::by_name("small", [1, 28, 28]), Ok(Detector::small(1)));
+        let message = Detector::by_name("tiny", [1, 28, 28]).unwrap_err().to_string();
+        assert!(message.contains("`tiny`") && message.contains("resnet18"), "{message}");
+    }
+
+    #[test]
+    fn a_forward_pass_uses_every_parameter() {
+        let size = [1, 12, 9];
+        let resnet = |stem| Encoder::ResNet18 { width: 2, stem };
+        let narrow = |encoder| Detector { input_channels: 1, encoder, head: vec![3, 2] };
+        let without_head = Detector { head: Vec::new(), ..Detector::small(1) };
+        for detector in [Detector::small(1), without_head, narrow(resnet(Stem::Small)), narrow(resnet(Stem::Large))] {
+            let mut t = Tape::new();
+            let x = t.feed("x", [2, size[0], size[1], size[2]]);
+            let parameters = detector.parameters(&mut Stream::new(0, 0));
+            let theta: Vec<Value> =
+                parameters.iter().map(|(name, initial)| t.state(name, initial.shape().clone())).collect();
+            let pass = detector.forward(&mut t, &theta, x, Statistics::Batch);
+            let sum = t.total(pass.logit);
+            assert_eq!(t.grad(sum, &theta).map(|gradients| gradients.len()), Ok(theta.len()));
+            assert_eq!(pass.moments.len(), detector.statistics().len());
+            for (moments, statistics) in pass.moments.iter().zip(detector.statistics()) {
+                assert!(moments.iter().zip(&statistics).all(|(&moment, (_, at))| t.shape(moment) == at.shape()));
+            }
+            assert_eq!((&t.shape(pass.z)[..], &t.shape(pass.logit)[..]), (&[2, detector.features()][..], &[2, 1][..]));
+        }
     }
 }

@@ -11,4 +11,5 @@ pub mod patch;
 pub mod pool;
 pub mod random;
 pub mod reduce;
+pub mod sort;
 pub mod warp;

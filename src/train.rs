@@ -165,7 +165,7 @@ impl Problem for DetectorProblem<'_> {
     }
 
     fn align(&self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value {
-        self.config.alignment.record(t, z_trn, z_aug, z_val)
+        self.config.alignment.record(t, z_trn, z_aug, z_val, self.key)
     }
 }
 

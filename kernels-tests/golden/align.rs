@@ -1,20 +1,29 @@
 //! Alignment losses of raw rows, normalised on the way, with gradients to every row.
 
-use stssad::loss::{Alignment, nuclear_norm, total_distance_normalise};
+use stssad::loss::{Alignment, nuclear_norm, sliced_w2, total_distance_normalise};
+use stssad::ops::random;
+use stssad::reference::Reference;
+use stssad::tape::{Tape, Value};
 
 use super::{Golden, golden};
 
 const SIZES: [usize; 3] = [8, 6, 9];
 
 fn check(alignment: Alignment, name: &str) {
-    let mut g = Golden::new();
+    check_loss(Golden::new(), name, |t, [z_trn, z_aug, z_val]| {
+        let key = t.constant(random::key(0, 0));
+        alignment.record(t, z_trn, z_aug, z_val, key)
+    });
+}
+
+fn check_loss(mut g: Golden, name: &str, loss: impl FnOnce(&mut Tape, [Value; 3]) -> Value) {
     let z = g.feed("align/z", [23, 6]);
     let t = &mut g.tape;
     let normalised = total_distance_normalise(t, z);
     let z_trn = t.slice(normalised, 0, 0, SIZES[0]);
     let z_aug = t.slice(normalised, 0, SIZES[0], SIZES[1]);
     let z_val = t.slice(normalised, 0, SIZES[0] + SIZES[1], SIZES[2]);
-    let loss = alignment.record(t, z_trn, z_aug, z_val);
+    let loss = loss(t, [z_trn, z_aug, z_val]);
     let gradient = t.grad(loss, &[z]).unwrap()[0];
     g.expect("normalised", normalised, golden("align/normalised"));
     g.expect("value", loss, golden(&format!("align/{name}/value")));
@@ -40,6 +49,51 @@ fn diagonal_w2_of_another_mass() {
 #[test]
 fn gaussian_w2() {
     check(Alignment::GaussianW2 { mass: 0.5 }, "gaussian_w2");
+}
+
+/// Along the golden's own directions, where [`Alignment::SlicedW2`] draws its.
+#[test]
+fn sliced_w2_along_given_directions() {
+    let mut g = Golden::new();
+    let directions = g.feed("align/directions", [6, 16]);
+    check_loss(g, "sliced_w2", |t, [z_trn, z_aug, z_val]| sliced_w2(t, z_trn, z_aug, z_val, directions, 0.5));
+}
+
+#[test]
+fn sinkhorn() {
+    check(Alignment::Sinkhorn { mass: 0.5 }, "sinkhorn");
+}
+
+#[test]
+fn mmd() {
+    check(Alignment::Mmd { mass: 0.5 }, "mmd");
+}
+
+#[test]
+fn mmd_of_another_mass() {
+    check(Alignment::Mmd { mass: 0.15 }, "mmd_mass15");
+}
+
+/// Random directions agree with many others as far as their number lets them: the mean of 64 within 30 % of that along 16.
+#[test]
+fn sliced_w2_along_random_directions() {
+    let mut g = Golden::new();
+    let z = g.feed("align/z", [23, 6]);
+    let t = &mut g.tape;
+    let normalised = total_distance_normalise(t, z);
+    let parts = [(0, SIZES[0]), (SIZES[0], SIZES[1]), (SIZES[0] + SIZES[1], SIZES[2])];
+    let [z_trn, z_aug, z_val] = parts.map(|(start, rows)| t.slice(normalised, 0, start, rows));
+    let losses = [1, 2].map(|step| {
+        let key = t.constant(random::key(0, step));
+        Alignment::SlicedW2 { mass: 0.5 }.record(t, z_trn, z_aug, z_val, key)
+    });
+    let mut reference = Reference::new(&g.tape, &g.sources);
+    let [first, second] = losses.map(|loss| reference.eval(loss).unwrap()[0]);
+    assert_ne!(first, second, "directions are drawn anew in each step");
+    let want = golden("align/sliced_w2/value")[0];
+    for value in [first, second] {
+        assert!((value - want).abs() <= 0.3 * want, "{value} of 64 directions, {want} of 16");
+    }
 }
 
 /// x = (I − 2·p·pᵀ) · diag(σ) · (I − 2·q·qᵀ) with unit p and q, so that Σ σ and the gradient, the product of the two

@@ -3,6 +3,7 @@
 use stssad::augment::{cutdiff, patch_matrix};
 use stssad::loss::{Alignment, bce_with_logits, total_distance_normalise};
 use stssad::ops::elementwise::Unary;
+use stssad::ops::random;
 use stssad::reference::Reference;
 use stssad::ssad::{Bilevel, Inner, Order, Problem, bilevel};
 use stssad::tape::{Tape, Value};
@@ -65,7 +66,7 @@ impl Tiny {
         let z = total_distance_normalise(t, z);
         let first = [0, rows[0], rows[0] + rows[1]];
         let [z_trn, z_aug, z_val] = [0, 1, 2].map(|set| t.slice(z, 0, first[set], rows[set]));
-        self.alignment.record(t, z_trn, z_aug, z_val)
+        self.align(t, z_trn, z_aug, z_val)
     }
 }
 
@@ -96,7 +97,8 @@ impl Problem for Tiny {
     }
 
     fn align(&self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value {
-        self.alignment.record(t, z_trn, z_aug, z_val)
+        let key = t.constant(random::key(0, 0));
+        self.alignment.record(t, z_trn, z_aug, z_val, key)
     }
 }
 

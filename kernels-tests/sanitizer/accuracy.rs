@@ -93,7 +93,7 @@ macro_rules! families {
     };
 }
 
-families! { conv2d cutdiff elementwise layout matmul optimiser pool random reduce softbox warp }
+families! { conv2d cutdiff elementwise layout matmul optimiser pool random reduce softbox sort warp }
 
 #[test]
 fn every_shader_is_interpreted() {

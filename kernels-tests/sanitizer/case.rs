@@ -66,7 +66,7 @@ impl Case {
         self.inputs.iter().map(Tensor::shape).collect()
     }
 
-    fn output(&self) -> Shape {
+    pub fn output(&self) -> Shape {
         self.primitive.shape(&self.shapes()).unwrap_or_else(|reason| panic!("{self}: {reason}"))
     }
 
@@ -133,7 +133,7 @@ impl Case {
 /// What a case's output has to be.
 #[derive(Clone, Debug)]
 pub struct Reference {
-    expected: Vec<f64>,
+    pub expected: Vec<f64>,
     bound: Vec<f64>,
 }
 

@@ -10,9 +10,10 @@ use stssad::ops::layout::{Broadcast, Concat, Pad, Slice};
 use stssad::ops::matmul::Matmul;
 use stssad::ops::optimiser::AdamUpdate;
 use stssad::ops::patch::{Mask, MaskVjp, Profile};
-use stssad::ops::pool::{MeanPool, MeanPoolVjp};
+use stssad::ops::pool::{Argmax, MeanPool, MeanPoolVjp, Select, Unpool};
 use stssad::ops::random::{Uniform, key};
-use stssad::ops::reduce::Sum;
+use stssad::ops::reduce::{LogSumExp, Sum};
+use stssad::ops::sort::{Gather, Order, Scatter};
 use stssad::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
 use stssad::philox::Stream;
 use stssad::tape::Primitive;
@@ -45,7 +46,18 @@ fn case(primitive: impl Primitive + 'static, inputs: impl Into<Vec<Tensor>>) -> 
 
 /// All cases.
 pub fn cases() -> Vec<Case> {
-    let own = [elementwise(), layout(), reduce(), pool(), patch(), warp(), optimiser_and_random(), matmul(), conv2d()];
+    let own = [
+        elementwise(),
+        layout(),
+        reduce(),
+        sort(),
+        pool(),
+        patch(),
+        warp(),
+        optimiser_and_random(),
+        matmul(),
+        conv2d(),
+    ];
     small().into_iter().chain(own.into_iter().flatten()).collect()
 }
 
@@ -145,14 +157,42 @@ fn reduce() -> Vec<Case> {
         case(Sum { axes: 0..1 }, [signed([5, 70], 22)]),
         case(Sum { axes: 1..2 }, [signed([3, 200], 23)]),
         case(Sum { axes: 0..2 }, [signed([3, 50], 24)]),
+        // Far below 0 and with one term far above the others, where a shift by any other term shows.
+        case(LogSumExp, [random([70, 5], 40, |u| 40.0 * u - 120.0)]),
+        case(LogSumExp, [Tensor::new([2, 3], vec![-200.0, 0.5, 1.0, 1.0, 0.5, -200.0])]),
+    ]
+}
+
+fn sort() -> Vec<Case> {
+    // Few values, so that many are equal.
+    let ties = || random([11, 7], 41, |u| (5.0 * u).floor());
+    let index = || random([17, 7], 42, |u| (11.0 * u).floor());
+    vec![
+        case(Order, [ties()]),
+        case(Order, [signed([40, 5], 43)]),
+        case(Gather, [signed([11, 7], 44), index()]),
+        case(Scatter { rows: 11 }, [signed([17, 7], 45), index()]),
     ]
 }
 
 fn pool() -> Vec<Case> {
-    vec![
+    let mut cases = vec![
         case(MeanPool { window: [2, 3] }, [signed([3, 3, 8, 15], 25)]),
         case(MeanPoolVjp { window: [2, 3] }, [signed([2, 3, 4, 5], 26)]),
-    ]
+    ];
+    // Overlapping windows, a stride that leaves pixels out, and windows longer one way than the other.
+    for ([r, s], stride, padding) in [([3, 3], 2, 1), ([2, 2], 3, 0), ([3, 5], 1, 2), ([5, 2], 2, 1)] {
+        let geometry = Geometry { image: [8, 11], window: [r, s], stride, padding };
+        let x = random([2, 3, 8, 11], 46, |u| (9.0 * u).floor());
+        let argmax = case(Argmax { geometry }, [x.clone()]);
+        let windows = argmax.output();
+        let index: Vec<f32> = argmax.reference().expected.iter().map(|&index| index as f32).collect();
+        let index = Tensor::new(windows.clone(), index);
+        cases.push(argmax);
+        cases.push(case(Select { geometry }, [x, index.clone()]));
+        cases.push(case(Unpool { geometry }, [signed(windows, 47), index]));
+    }
+    cases
 }
 
 fn patch() -> Vec<Case> {

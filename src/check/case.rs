@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::str::FromStr;
 
 use super::families;
+use crate::ops::conv2d::Geometry;
 use crate::philox::{philox4x32, unit};
 use crate::tape::{Array, Primitive};
 use crate::tensor::{Shape, Tensor};
@@ -43,6 +44,10 @@ pub enum Fill {
     Centre([usize; 2]),
     /// Halves of 16 bits.
     Key,
+    /// Whole numbers below this.
+    Index(usize),
+    /// For each window `[N, C, P, Q]` a pixel h · W + w of it.
+    PixelOf(Geometry),
 }
 
 /// A name that stands for no case.
@@ -190,6 +195,12 @@ impl Fill {
                     data.extend(centre.map(|x| if integers { x.floor() } else { x } as f32));
                 }
                 Fill::Key => data.push(draws.integer(0, 0xffff) as f32),
+                Fill::Index(end) => data.push(draws.integer(0, end as i64 - 1) as f32),
+                Fill::PixelOf(geometry) => {
+                    let (p, q) = (data.len() / shape[3] % shape[2], data.len() % shape[3]);
+                    let pixels: Vec<usize> = geometry.pixels_of(p, q).collect();
+                    data.push(pixels[draws.integer(0, pixels.len() as i64 - 1) as usize] as f32);
+                }
             }
         }
         data

@@ -8,9 +8,10 @@ use crate::ops::elementwise::{Binary, BinaryMap, Unary, UnaryMap};
 use crate::ops::layout::{Broadcast, Concat, Pad, Reshape, Slice};
 use crate::ops::matmul::Matmul;
 use crate::ops::optimiser::AdamUpdate;
-use crate::ops::pool::{MeanPool, MeanPoolVjp};
+use crate::ops::pool::{Argmax, MeanPool, MeanPoolVjp, Select, Unpool};
 use crate::ops::random::Uniform;
-use crate::ops::reduce::Sum;
+use crate::ops::reduce::{LogSumExp, Sum};
+use crate::ops::sort::{Gather, Order, Scatter};
 use crate::ops::{patch, warp};
 use crate::tape::Primitive;
 use crate::tensor::Shape;
@@ -39,6 +40,7 @@ pub(super) fn build(name: &str) -> Result<Case, String> {
         "cutdiff" => patch(patch::Profile::Ellipse, role, &mut p),
         "softbox" => patch(patch::Profile::Box, role, &mut p),
         "random" => random(role, &mut p),
+        "sort" => sort(role, &mut p),
         "optimiser" => optimiser(role, &mut p),
         _ => Err(format!("there is no family `{family}`")),
     }?;
@@ -224,11 +226,14 @@ fn layout(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 }
 
 fn reduce(role: &str, p: &mut Parameters) -> Result<Parts, String> {
-    if role != "sum" {
-        return Err(no_role("reduce", role));
-    }
-    let [from, to] = p.numbers(["from", "to"])?;
-    Ok(Parts::new(Sum { axes: from..to }, true).input(p.shape("x")?, ANY))
+    Ok(match role {
+        "sum" => {
+            let [from, to] = p.numbers(["from", "to"])?;
+            Parts::new(Sum { axes: from..to }, true).input(p.shape("x")?, ANY)
+        }
+        "log_sum_exp" => Parts::new(LogSumExp, false).input(p.shape("x")?, Fill::Range(-20.0, 20.0)),
+        _ => return Err(no_role("reduce", role)),
+    })
 }
 
 fn pool(role: &str, p: &mut Parameters) -> Result<Parts, String> {
@@ -236,8 +241,37 @@ fn pool(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     match role {
         "mean" => Ok(Parts::new(MeanPool { window }, false).input(p.shape("x")?, ANY)),
         "mean_vjp" => Ok(Parts::new(MeanPoolVjp { window }, false).input(p.shape("y")?, ANY)),
+        "argmax" | "select" | "unpool" => max_pool(role, window, p),
         _ => Err(no_role("pool", role)),
     }
+}
+
+fn max_pool(role: &str, window: [usize; 2], p: &mut Parameters) -> Result<Parts, String> {
+    let (x, [stride, padding]) = (p.shape("x")?, p.numbers(["stride", "padding"])?);
+    let [_, _, h, w] = x.images()?;
+    let geometry = Geometry { image: [h, w], window, stride, padding };
+    let argmax = Argmax { geometry };
+    let windows = argmax.shape(&[&x])?;
+    let index = Fill::PixelOf(geometry);
+    Ok(match role {
+        "argmax" => Parts::new(argmax, true).input(x, ANY),
+        "select" => Parts::new(Select { geometry }, true).input(x, ANY).input(windows, index),
+        _ => Parts::new(Unpool { geometry }, true).input(windows.clone(), ANY).input(windows, index),
+    })
+}
+
+fn sort(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let [rows, columns] = p.numbers(["rows", "columns"])?;
+    if role == "order" {
+        return Ok(Parts::new(Order, true).input([rows, columns], ANY));
+    }
+    let places = [p.number("k")?, columns];
+    Ok(match role {
+        "gather" => Parts::new(Gather, true).input([rows, columns], ANY),
+        "scatter" => Parts::new(Scatter { rows }, true).input(places, ANY),
+        _ => return Err(no_role("sort", role)),
+    }
+    .input(places, Fill::Index(rows)))
 }
 
 fn warp(role: &str, p: &mut Parameters) -> Result<Parts, String> {

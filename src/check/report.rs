@@ -16,10 +16,10 @@ use crate::gpu::{AdapterSummary, Device, GpuError};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::loss::Alignment;
 use crate::method::Network;
-use crate::nn::{Detector, Stage};
+use crate::nn::{Detector, Encoder, Stage};
 use crate::ops::random;
-use crate::train::{Config, TrainingStep, initial_states};
 use crate::tensor::Tensor;
+use crate::train::{Config, TrainingStep, initial_states};
 
 /// Elements up to which a rule is checked: each check evaluates the definition some twenty times.
 const RULE_ELEMENTS: usize = 2500;
@@ -214,7 +214,7 @@ fn small_step(
     seed: u64,
 ) -> Result<(TrainingStep, HashMap<String, Tensor>), String> {
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
-    let detector = Detector { input_channels: 1, stages, head: 8 };
+    let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
     let config =
         Config { alignment, batch: 3, batch_val: 4, look_ahead: 0.1, seed, ..Config::new(detector, augmentation) };
     let [c, h, w] = [1, 12, 11];

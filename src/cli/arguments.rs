@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use stssad::config::{Encoder, RunConfig, overlay};
+use stssad::config::{EncoderChoice, RunConfig, overlay};
 use stssad::data::paint::{Defect, Photograph};
 use stssad::data::{Channels, OnBadImage, Resize, Split};
 use stssad::method::Method;
@@ -140,7 +140,7 @@ struct MethodArguments {
     augmentation: Option<String>,
     /// What embeds the pictures.
     #[arg(long)]
-    encoder: Option<Encoder>,
+    encoder: Option<EncoderChoice>,
     /// The alignment loss: mean-distance, diagonal-w2, gaussian-w2, sliced-w2, sinkhorn or mmd.
     #[arg(long, value_name = "NAME")]
     alignment: Option<String>,

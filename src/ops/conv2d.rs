@@ -54,6 +54,17 @@ impl Geometry {
         }
     }
 
+    /// The pixels h · W + w that the window of output `(p, q)` has inside of the image, in ascending order.
+    pub fn pixels_of(&self, p: usize, q: usize) -> impl Iterator<Item = usize> {
+        let inside = |axis: usize, output: usize| {
+            let first = output * self.stride;
+            let end = (first + self.window[axis]).saturating_sub(self.padding);
+            first.saturating_sub(self.padding)..end.min(self.image[axis])
+        };
+        let (rows, columns, width) = (inside(0, p), inside(1, q), self.image[1]);
+        rows.flat_map(move |row| columns.clone().map(move |column| row * width + column))
+    }
+
     /// `(output, tap, pixel)` of each pair of output position and window tap, along one axis, that meets the image.
     fn meetings(&self, axis: usize, outputs: usize) -> Vec<(usize, usize, usize)> {
         let taps = (0..outputs).flat_map(|output| (0..self.window[axis]).map(move |tap| (output, tap)));
@@ -239,7 +250,7 @@ impl Primitive for Conv2d {
 }
 
 /// The constants and the immediate that all kernels of the family have in common.
-fn specialise(name: &'static str, problem: &Problem) -> Kernel {
+fn kernel_of_problem(name: &'static str, problem: &Problem) -> Kernel {
     let Problem { n, c, k, geometry, .. } = *problem;
     let ([h, w], [r, s]) = (geometry.image, geometry.window);
     Kernel::new(name)
@@ -280,8 +291,10 @@ impl Conv2d {
             17..=32 => [32, 128],
             _ => [64, 64],
         };
-        let mut kernel =
-            specialise(self.name(), problem).constant("TILE_M", tile_m).constant("TILE_N", tile_n).over(pixels, tile_n);
+        let mut kernel = kernel_of_problem(self.name(), problem)
+            .constant("TILE_M", tile_m)
+            .constant("TILE_N", tile_n)
+            .over(pixels, tile_n);
         kernel.workgroups[2] = channels.div_ceil(tile_m) as u32;
         kernel
     }
@@ -301,7 +314,7 @@ impl Conv2d {
         let tile_rows = even_tile(rows.div_ceil(step), area.div_ceil(tile_columns));
         let row_tiles = rows.div_ceil(step * tile_rows) * step;
         let images = problem.n.div_ceil(LANES / channel_lanes);
-        let mut kernel = specialise(name, problem)
+        let mut kernel = kernel_of_problem(name, problem)
             .constant("CHANNEL_LANES", channel_lanes)
             .constant(micro_name, micro)
             .constant("TILE_ROWS", tile_rows)
@@ -320,7 +333,7 @@ fn kernel_shared_sum(problem: &Problem) -> Kernel {
     let taps = window_rows * s;
     let micro_c = (9 / taps).clamp(1, problem.c.min(8));
     let micro_k = (72 / (taps * micro_c)).clamp(1, problem.k.min(8));
-    specialise("conv2d/kernel", problem)
+    kernel_of_problem("conv2d/kernel", problem)
         .constant("MICRO_K", micro_k)
         .constant("MICRO_C", micro_c)
         .constant("WINDOW_ROWS", window_rows)
@@ -333,7 +346,7 @@ fn kernel_broadcast(problem: &Problem) -> Kernel {
     let tile_columns = even_tile(problem.q, 8);
     let micro_k = problem.k.div_ceil(LANES).min(2);
     let micro_c = (4 / micro_k).min(problem.c);
-    specialise("conv2d/kernel_broadcast", problem)
+    kernel_of_problem("conv2d/kernel_broadcast", problem)
         .constant("MICRO_K", micro_k)
         .constant("MICRO_C", micro_c)
         .constant("TILE_COLUMNS", tile_columns)

@@ -1,9 +1,10 @@
-//! Sums over axes.
+//! Sums over axes, and of exponentials over rows.
 
 use std::ops::Range;
 
-use crate::check::sum_bound;
+use crate::check::{Approx, sum_bound};
 use crate::kernel::{DeviceClass, Kernel};
+use crate::ops::elementwise::Unary;
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
@@ -77,7 +78,75 @@ impl Primitive for Sum {
     }
 }
 
+/// y[o, 0] = log Σ_j exp(x[o, j]), without overflow.
+#[derive(Clone, Debug)]
+pub struct LogSumExp;
+
+impl Primitive for LogSumExp {
+    fn name(&self) -> &'static str {
+        "reduce/log_sum_exp"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [rows, _] = inputs[0].matrix()?;
+        Ok([rows, 1].into())
+    }
+
+    /// x̄ = ȳ · exp(x − y): each term's share of the sum.
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let relative = tape.sub(at.inputs[0], at.output);
+        let shares = tape.unary(Unary::Exp, relative);
+        vec![Cotangent::Of(tape.mul(shares, at.cotangent))]
+    }
+
+    fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        Self::rows(inputs[0])
+            .map(|(row, largest)| largest + row.iter().map(|x| (x - largest).exp()).sum::<f64>().ln())
+            .collect()
+    }
+
+    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        Self::rows(inputs[0])
+            .map(|(row, largest)| {
+                let largest = Approx::exact(largest);
+                let terms = row.iter().map(|&x| (Approx::exact(x) - largest).exp());
+                let sum = terms.fold(Approx { value: 0.0, error: 0.0 }, |sum, term| Approx {
+                    value: sum.value + term.value,
+                    error: sum.error + term.error,
+                });
+                let sum = Approx { error: sum.error + sum_bound(row.len(), sum.value + sum.error), ..sum };
+                (largest + sum.ln()).error
+            })
+            .collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        Kernel::new("reduce/log_sum_exp").immediate("terms", inputs[0][1]).over(output.count(), 64)
+    }
+
+    /// A comparison, a difference, an exponential and a sum for each element.
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        4 * inputs[0].count() as u64
+    }
+}
+
+impl LogSumExp {
+    /// Rows with the largest element of each.
+    fn rows(input: Array<'_>) -> impl Iterator<Item = (&[f64], f64)> {
+        let rows = input.data.chunks_exact(input.shape[1]);
+        rows.map(|row| (row, row.iter().copied().fold(f64::NEG_INFINITY, f64::max)))
+    }
+}
+
 impl Tape {
+    /// log Σ exp over each row of `x` `[rows, terms]`, as `[rows, 1]`.
+    ///
+    /// # Panics
+    /// When x is not a matrix.
+    pub fn log_sum_exp(&mut self, x: Value) -> Value {
+        self.push(LogSumExp, &[x])
+    }
+
     /// Sum over `axes`, in ascending order, which stay with extent 1. Inner axes are summed first, so a long sum is a tree of
     /// shorter ones.
     ///

@@ -1,0 +1,24 @@
+// sort/gather: y[k, l] = x[index[k, l], l]
+//
+// An invocation copies one element.
+struct Extents {
+    columns: u32,
+}
+var<immediate> extents: Extents;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;         // [rows, columns]
+@group(0) @binding(1) var<storage, read> index: array<f32>;     // [K, columns]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;   // [K, columns]
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
+    if i >= arrayLength(&y) {
+        return;
+    }
+    y[i] = x[u32(index[i]) * extents.columns + i % extents.columns];
+}

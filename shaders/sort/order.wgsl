@@ -1,0 +1,34 @@
+// sort/order: y[rank(r, l), l] = r   where rank(r, l) = #{j : x[j, l] < x[r, l], or x[j, l] = x[r, l] and j < r}
+//
+// An invocation counts what comes before one element of its column, and writes the element's row to that place. Ranks are
+// a permutation, so every place is written once.
+struct Extents {
+    rows: u32,
+    columns: u32,
+}
+var<immediate> extents: Extents;
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;         // [rows, columns]
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [rows, columns]
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
+    if i >= arrayLength(&y) {
+        return;
+    }
+    let r = i / extents.columns;
+    let l = i % extents.columns;
+    var rank = 0u;
+    for (var j = 0u; j < extents.rows; j += 1u) {
+        let other = x[j * extents.columns + l];
+        if other < x[i] || (other == x[i] && j < r) {
+            rank += 1u;
+        }
+    }
+    y[rank * extents.columns + l] = f32(r);
+}
