@@ -89,8 +89,9 @@ mod stream {
     pub const ANGLE: u32 = 1;
     pub const CENTRE: u32 = 2;
     pub const SOURCE: u32 = 3;
+    pub const SPREAD: u32 = 4;
     /// The keys of a composition's parts, from here on.
-    pub const PARTS: u32 = 4;
+    pub const PARTS: u32 = 5;
 }
 
 fn named<const N: usize>(values: [(&str, f64); N]) -> Setting {
@@ -189,7 +190,12 @@ impl Augmentation for Rotation {
     }
 }
 
-/// An augmentation that changes a patch at a random place, `a` = \[log area, log aspect, angle\].
+/// Standard deviations of the pictures' log area, log aspect and angle round those of `a`. As with [`Rotation`], this
+/// smooths the landscape: starts of any slant then find that of the anomalies.
+const PATCH_SPREAD: [f32; 3] = [0.3, 0.2, 0.2];
+
+/// An augmentation that changes a patch at a random place, `a` = \[log area, log aspect, angle\]. Each picture's patch is a
+/// little different.
 pub trait Patched: fmt::Debug + Send + Sync {
     /// As [`Augmentation::name`].
     fn name(&self) -> &'static str;
@@ -351,7 +357,12 @@ impl<P: Patched> Augmentation for P {
     }
 
     fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value {
-        let [_, _, height, width] = t.shape(x).images().expect("a batch of pictures");
+        let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
+        let spread = t.normal(key, stream::SPREAD, [pictures, PATCH_SPREAD.len()]);
+        let scale = t.constant(Tensor::new([1, PATCH_SPREAD.len()], PATCH_SPREAD.to_vec()));
+        let spread = t.mul(spread, scale);
+        let middle = coordinates(t, a, 0, PATCH_SPREAD.len());
+        let a = t.add(middle, spread);
         let [log_area, log_aspect, angle] = [0, 1, 2].map(|index| coordinates(t, a, index, 1));
         let [area, aspect] = [log_area, log_aspect].map(|log| t.unary(Unary::Exp, log));
         let matrix = patch_matrix(t, [area, aspect, angle], [height, width]);

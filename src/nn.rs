@@ -111,14 +111,6 @@ pub struct Detector {
     pub head: Vec<usize>,
 }
 
-/// The detectors, as [`Detector::by_name`] knows them.
-pub const NAMES: [&str; 2] = ["small", "resnet18"];
-
-/// A name that stands for no detector.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("there is no detector `{0}`; there are {list}", list = NAMES.join(", "))]
-pub struct NameError(pub String);
-
 /// What batch norm divides by.
 #[derive(Clone, Copy, Debug)]
 pub enum Statistics<'a> {
@@ -151,18 +143,6 @@ impl Detector {
     pub fn resnet18(input_channels: usize, size: [usize; 2]) -> Self {
         let stem = if size.iter().all(|&extent| extent <= 64) { Stem::Small } else { Stem::Large };
         Detector { input_channels, encoder: Encoder::ResNet18 { width: 64, stem }, head: vec![512, 128] }
-    }
-
-    /// The detector of that name, one of [`NAMES`], for pictures `[C, H, W]`.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn by_name(name: &str, [channels, height, width]: [usize; 3]) -> Result<Self, NameError> {
-        match name {
-            "small" => Ok(Detector::small(channels)),
-            "resnet18" => Ok(Detector::resnet18(channels, [height, width])),
-            _ => Err(NameError(name.to_owned())),
-        }
     }
 
     /// Length of an embedding.
@@ -372,15 +352,12 @@ mod tests {
     }
 
     #[test]
-    fn names_lead_to_detectors_and_unknown_ones_are_refused() {
-        let stem = |size: usize| match Detector::by_name("resnet18", [3, size, size]).unwrap().encoder {
+    fn the_stem_follows_the_pictures() {
+        let stem = |size: usize| match Detector::resnet18(3, [size, size]).encoder {
             Encoder::ResNet18 { stem, .. } => stem,
             Encoder::Plain(_) => panic!("not a ResNet"),
         };
         assert_eq!((stem(64), stem(65)), (Stem::Small, Stem::Large));
-        assert_eq!(Detector::by_name("small", [1, 28, 28]), Ok(Detector::small(1)));
-        let message = Detector::by_name("tiny", [1, 28, 28]).unwrap_err().to_string();
-        assert!(message.contains("`tiny`") && message.contains("resnet18"), "{message}");
     }
 
     #[test]

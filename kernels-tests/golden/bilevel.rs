@@ -96,6 +96,10 @@ impl Problem for Tiny {
         self.embedding(t, theta, x)
     }
 
+    fn normalise(&self, t: &mut Tape, z: Value) -> Value {
+        total_distance_normalise(t, z)
+    }
+
     fn align(&self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value {
         let key = t.constant(random::key(0, 0));
         self.alignment.record(t, z_trn, z_aug, z_val, key)
