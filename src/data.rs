@@ -78,11 +78,6 @@ pub enum DataError {
     /// A class or set has fewer pictures than are needed.
     #[error("there are {found} {kind} pictures, but {wanted} are needed: supply more or ask for fewer")]
     TooFew { kind: &'static str, found: usize, wanted: usize },
-    #[error(
-        "none of the {found} {set} pictures is an anomaly: tuning and scoring need some among them, so name the folder \
-         that holds them"
-    )]
-    NoAnomalies { set: &'static str, found: usize },
     /// A set without pictures: nothing can be computed from it.
     #[error("the split leaves the {set} set empty: ask for at least one picture")]
     Empty { set: &'static str },

@@ -578,7 +578,7 @@ impl<'a> Trainer<'a> {
         if let (true, Some(x_val)) = (is_tuning, x_val) {
             let updates = step.saturating_sub(config.warm_up).max(1);
             executor.feed("x_val", x_val)?;
-            executor.feed("rates_a", &ADAM_A.rates(1.0, updates))?;
+            executor.feed("rates_a", &ADAM_A.rates(cosine(updates, config.steps - config.warm_up), updates))?;
         }
         Ok(())
     }
@@ -596,6 +596,12 @@ fn batches(config: &Config, pictures: Visible, start: usize) -> Result<[Batches;
         Batches::new(pictures.train.shape()[0], config.batch, seed, stream::BATCHES)?,
         Batches::new(pictures.val.shape()[0], config.batch_val, seed, stream::BATCHES_VAL)?,
     ])
+}
+
+/// What is left of the rate of `a` at update number `update` of `of`, counted from 1: it falls to 0 along half a cosine, so
+/// that `a` comes to rest.
+fn cosine(update: usize, of: usize) -> f64 {
+    0.5 + 0.5 * (std::f64::consts::PI * (update - 1) as f64 / of.max(1) as f64).cos()
 }
 
 /// Starts of one run draw different batches and places.

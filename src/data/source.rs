@@ -50,7 +50,8 @@ pub struct Loading {
     pub max_normals: Option<usize>,
     /// Most anomalies to test on, drawn by `seed`, before an inductive split.
     pub max_anomalies: Option<usize>,
-    /// Seed of every draw, and of what is painted.
+    /// Seed of every draw, and of what is painted: the run's, so no file says it.
+    #[serde(skip)]
     pub seed: u64,
 }
 
@@ -157,7 +158,7 @@ impl Loading {
 /// Reads a task. `on_file` hears after each file how many of how many are done, from several threads.
 ///
 /// # Errors
-/// When pictures are missing, cannot be used, are too few, or have no anomaly among them where that is known.
+/// When pictures are missing, cannot be used, or are too few.
 pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) + Sync) -> Result<Loaded, DataError> {
     let loaded = match source {
         Source::Sheet(sheet) => sheet.load(loading),
@@ -176,9 +177,6 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
         // One picture has neither a spread nor a neighbour.
         if set.len() < 2 {
             return Err(DataError::TooFew { kind, found: set.len(), wanted: 2 });
-        }
-        if kind != "training" && set.labels().is_some_and(|labels| !labels.contains(&true)) {
-            return Err(DataError::NoAnomalies { set: kind, found: set.len() });
         }
     }
     Ok(Loaded { task, ..loaded })

@@ -41,6 +41,9 @@ impl fmt::Display for SplitTable<'_> {
         let side = conversion.side;
         let originals = listed(originals.iter().map(|(original, count)| format!("{original} ({count})")).collect());
         write!(f, "every picture becomes {side}×{side} {channels}, {resize} from {originals}")?;
+        if task.test.rows(Some(true)).is_empty() || task.test.rows(Some(false)).is_empty() {
+            write!(f, "\nnormal and anomalous test pictures are not both known: what needs both will be n/a")?;
+        }
         if !skipped.is_empty() {
             write!(f, "\nskipped {} that cannot be used", skipped.len())?;
             for picture in skipped {
