@@ -65,7 +65,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                         h2 { "Scores" }
                         div.pair {
                             (plot("histogram.png", "Histogram of the anomaly scores by class")?)
-                            (plot("roc.png", "ROC curve")?)
+                            (embedded(&folder.join("roc.png"), "ROC curve")?)
                         }
                         @if scored.iter().any(|picture| !picture.kind.is_empty()) { (kinds(scored, threshold)) }
                     }
@@ -230,12 +230,13 @@ fn against_normal(scored: &[Scored], kind: &str) -> Option<f64> {
 
 fn split(counts: &Counts, scored: &[Scored]) -> Markup {
     let of = |class: Option<bool>| scored.iter().filter(|picture| picture.anomalous == class).count();
-    let test = (!scored.is_empty())
-        .then(|| format!("{} normal, {} anomalous, {} unlabelled", of(Some(false)), of(Some(true)), of(None)));
+    let classes = [("normal", of(Some(false))), ("anomalous", of(Some(true))), ("unlabelled", of(None))];
+    let found = classes.iter().filter(|(_, count)| *count > 0).map(|(class, count)| format!("{count} {class}"));
+    let test = found.collect::<Vec<_>>().join(", ");
     let sets = [
         ("train", counts.train, "normal".to_owned()),
         ("tune", counts.tune, "labels are not read".to_owned()),
-        ("test", counts.test, test.unwrap_or_default()),
+        ("test", counts.test, test),
     ];
     html! {
         section {
