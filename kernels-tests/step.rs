@@ -1,6 +1,12 @@
 //! The training step node by node, and what `stssad check` makes of it all.
 
+use stssad::augment;
 use stssad::check::{Options, run};
+use stssad::kernel::DeviceClass;
+use stssad::loss::{self, Alignment};
+use stssad::nn::{self, Detector};
+use stssad::plan::{Plan, Reuse};
+use stssad::ssad::{Config, Order, TrainingStep};
 
 use crate::{SEED, device};
 
@@ -12,7 +18,43 @@ fn report(options: Options) -> stssad::check::Report {
 fn every_node_of_the_training_step_is_within_its_bound() {
     let report = report(Options { step: true, ..Options::default() });
     assert!(report.passed(), "{report}");
-    assert_eq!(report.outcomes.len(), 4);
+    assert_eq!(report.outcomes.len(), 6);
+}
+
+/// Every loss reaches every augmentation's hyper-parameters at second order, and a step stays of a size that can be run.
+#[test]
+fn every_part_has_its_gradients() {
+    let compositions = ["cutpaste+rotation", "rotation+cutdiff", "cutout+cutavg"];
+    let with = |augmentation: &str, alignment: &str, detector: Detector| {
+        let config = Config {
+            detector,
+            augmentation: augment::by_name(augmentation).unwrap(),
+            alignment: Alignment::by_name(alignment, 0.5).unwrap(),
+            order: Order::Second,
+            steps: 2,
+            warm_up: 1,
+            batch: 8,
+            batch_val: 12,
+            rate: 1e-3,
+            look_ahead: 0.01,
+            seed: 0,
+        };
+        let step = TrainingStep::record(&config, [1, 28, 28]);
+        let step = step.unwrap_or_else(|error| panic!("{augmentation} with {alignment}: {error}"));
+        let carries = [&step.detector_carries[..], &step.tuning_carries[..]].concat();
+        Plan::new(&step.tape, &[step.figures], &carries, DeviceClass::Gpu, Reuse::On).steps.len()
+    };
+    for augmentation in augment::NAMES.iter().chain(&compositions) {
+        for alignment in loss::NAMES {
+            let dispatches = with(augmentation, alignment, Detector::small(1));
+            assert!(dispatches < 4000, "{dispatches} dispatches with {augmentation} and {alignment}");
+        }
+    }
+    for name in nn::NAMES {
+        let detector = Detector::by_name(name, [1, 28, 28]).unwrap();
+        let dispatches = with("rotation", "diagonal-w2", detector);
+        assert!(dispatches < 7000, "{dispatches} dispatches with {name}");
+    }
 }
 
 #[test]
