@@ -12,8 +12,8 @@ use stssad::data::{Set, Task};
 use stssad::gpu::{Choice, Device};
 use stssad::measure::{Measure, Origin};
 use stssad::philox::Stream;
-use stssad::train::Trainer;
 use stssad::tensor::Tensor;
+use stssad::train::Trainer;
 use workloads::{WORKLOADS, Workload, record};
 
 #[derive(Debug, Parser)]

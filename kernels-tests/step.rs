@@ -1,6 +1,14 @@
 //! The training step node by node, and what `stssad check` makes of it all.
 
+use clap::ValueEnum;
+use stssad::augment;
 use stssad::check::{Options, run};
+use stssad::kernel::DeviceClass;
+use stssad::loss::{self, Alignment};
+use stssad::method::Method;
+use stssad::nn::Detector;
+use stssad::plan::{Plan, Reuse};
+use stssad::train::{Config, TrainingStep};
 
 use crate::{SEED, device};
 
@@ -12,7 +20,35 @@ fn report(options: Options) -> stssad::check::Report {
 fn every_node_of_the_training_step_is_within_its_bound() {
     let report = report(Options { step: true, ..Options::default() });
     assert!(report.passed(), "{report}");
-    assert_eq!(report.outcomes.len(), 4);
+    assert_eq!(report.outcomes.len(), 6);
+}
+
+/// Every loss reaches every augmentation's hyper-parameters at second order, and a step stays of a size that can be run.
+#[test]
+fn every_part_has_its_gradients() {
+    let compositions = ["cutpaste+rotation", "rotation+cutdiff", "cutout+cutavg"];
+    let with = |method: Method, augmentation: &str, alignment: &str, detector: Detector| {
+        let alignment = Alignment::by_name(alignment, 0.5).unwrap();
+        let config = Config::new(detector, augment::by_name(augmentation).unwrap());
+        let config = Config { alignment, method, batch: 8, batch_val: 12, ..config };
+        let step = TrainingStep::record(&config, [1, 28, 28]);
+        let step = step.unwrap_or_else(|error| panic!("{augmentation} with {alignment}: {error}"));
+        let fetched = step.tuning.as_ref().map_or(step.inner, |tuning| tuning.figures);
+        let carries = [&step.carries[..], step.tuning.as_ref().map_or(&[], |tuning| &tuning.carries)].concat();
+        Plan::new(&step.tape, &[fetched], &carries, DeviceClass::Gpu, Reuse::On).steps.len()
+    };
+    for augmentation in augment::NAMES.iter().chain(&compositions) {
+        for alignment in loss::NAMES {
+            let dispatches = with(Method::StSsad, augmentation, alignment, Detector::small(1));
+            assert!(dispatches < 4000, "{dispatches} dispatches with {augmentation} and {alignment}");
+        }
+    }
+    let resnet = with(Method::StSsad, "rotation", "diagonal-w2", Detector::resnet18(1, [28, 28]));
+    assert!(resnet < 7000, "{resnet} dispatches with ResNet-18");
+    for method in Method::value_variants() {
+        let dispatches = with(*method, "cutdiff", "diagonal-w2", Detector::small(1));
+        assert!((30..2000).contains(&dispatches), "{dispatches} dispatches with {method:?}");
+    }
 }
 
 #[test]

@@ -202,8 +202,7 @@ impl Archive {
 
     /// Writes to a file of this process in the same folder, flushes it to the disk, and reads it back.
     fn write_beside(&self, path: &Path) -> Result<PathBuf, ArchiveError> {
-        let bytes =
-            self.serialize().map_err(|reason| ArchiveError::Damaged { path: path.into(), reason })?;
+        let bytes = self.serialize().map_err(|reason| ArchiveError::Damaged { path: path.into(), reason })?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
         let written = File::create(&partial)

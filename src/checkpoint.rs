@@ -83,7 +83,8 @@ impl Checkpoint {
         let coordinates = self.history.first().map_or(0, |progress| progress.a.len());
         let row = |progress: &Progress| {
             let Progress { start, step, inner, outer, a } = progress;
-            let figures = [*start as f32, *step as f32, *inner, f32::from(u8::from(outer.is_some())), outer.unwrap_or(0.0)];
+            let figures =
+                [*start as f32, *step as f32, *inner, f32::from(u8::from(outer.is_some())), outer.unwrap_or(0.0)];
             figures.into_iter().chain(a.iter().copied()).collect::<Vec<f32>>()
         };
         let rows = self.history.iter().flat_map(row).collect();
@@ -257,7 +258,9 @@ mod tests {
             refused(|archive| drop(archive.numbers.insert("junk".into(), Numbers::Double(vec![1.0])))),
             "`junk` is not known"
         );
-        assert!(refused(|archive| drop(archive.numbers.insert("0/fit/root".into(), Numbers::Double(vec![0.0; 4]))))
-            .contains("no inverse"));
+        assert!(
+            refused(|archive| drop(archive.numbers.insert("0/fit/root".into(), Numbers::Double(vec![0.0; 4]))))
+                .contains("no inverse")
+        );
     }
 }

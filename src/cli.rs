@@ -21,9 +21,9 @@ use stssad::check::CaseError;
 use stssad::config::ConfigError;
 use stssad::data::DataError;
 use stssad::gpu::{Choice, Device, GpuError};
-use stssad::shaders::{PROBES, SOURCES};
 use stssad::report::ReportError;
 use stssad::run::RunError;
+use stssad::shaders::{PROBES, SOURCES};
 use stssad::train::TrainError;
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
@@ -133,7 +133,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         _ => error.downcast_ref::<GpuError>(),
     };
     let bad_data = error.is::<DataError>() || matches!(train, Some(TrainError::Data(_)));
-    let bad_arguments = error.is::<CaseError>() || error.is::<ConfigError>() || matches!(run, Some(RunError::Config(_)));
+    let bad_arguments =
+        error.is::<CaseError>() || error.is::<ConfigError>() || matches!(run, Some(RunError::Config(_)));
     let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::Score { .. }));
     let unwritten = error.is::<ReportError>()
         || matches!(run, Some(RunError::Report(_) | RunError::Archive(_) | RunError::Folder { .. }))

@@ -208,9 +208,7 @@ impl RunConfig {
                 let count = self.training.starts.unwrap_or(starts.len()).min(starts.len());
                 starts[..count].to_vec()
             }
-            Method::RandomStatic => {
-                random_starts(augmentation.as_ref(), self.training.starts.unwrap_or(1), self.seed)
-            }
+            Method::RandomStatic => random_starts(augmentation.as_ref(), self.training.starts.unwrap_or(1), self.seed),
             Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd => vec![Vec::new()],
         };
         let detector = match self.encoder {
@@ -255,7 +253,7 @@ mod tests {
             config.and_then(|config| config.training([1, 32, 32], 100, 100).map(drop)).unwrap_err().to_string()
         };
         assert!(message("sed = 1").contains("unknown field `sed`"), "{}", message("sed = 1"));
-        assert!(message("augmentation = 'blur'").contains("there is no augmentation `blur`: there are rotation"));
+        assert!(message("augmentation = 'blur'").contains("there is no augmentation `blur`; there are rotation"));
         assert!(message("[training]\nalignment = 'kl'").contains("there is no alignment loss `kl`"));
         assert!(message("[training]\nmass = 1.0").contains("mass is 1: it must be between 0 and 1"));
         assert!(message("[training]\nmass = nan").contains("mass is NaN"));
@@ -268,7 +266,8 @@ mod tests {
         let read = |text: &str| text.parse::<toml::Table>().unwrap();
         let mut base = read("seed = 1\n[data]\nkind = 'mvtec'\nroot = 'a'\ncategory = 'b'\n[training]\nsteps = 5");
         overlay(&mut base, read("[data]\ncategory = 'c'\n[training]\nrate = 0.1"));
-        let merged = read("seed = 1\n[data]\nkind = 'mvtec'\nroot = 'a'\ncategory = 'c'\n[training]\nsteps = 5\nrate = 0.1");
+        let merged =
+            read("seed = 1\n[data]\nkind = 'mvtec'\nroot = 'a'\ncategory = 'c'\n[training]\nsteps = 5\nrate = 0.1");
         assert_eq!(base, merged);
         overlay(&mut base, read("[data]\nkind = 'svhn'\nroot = 'd'"));
         assert_eq!(base["data"], read("kind = 'svhn'\nroot = 'd'").into());

@@ -206,9 +206,6 @@ impl RunFolder {
     ///
     /// # Errors
     /// When the file cannot be written.
-    ///
-    /// # Panics
-    /// When the augmentation has no hyper-parameter.
     pub fn write_curves(&self, outcome: &Outcome, steps: &[Step]) -> Result<(), ReportError> {
         let bytes = curves::draw(outcome, steps)
             .map_err(|reason| ReportError::Encode { file: "curves.png", source: reason.into() })?;
@@ -495,6 +492,12 @@ mod tests {
         for steps in [vec![], vec![step(0, 0.5)], vec![step(0, f32::NAN), step(1, f32::INFINITY)]] {
             folder.write_curves(&outcome(), &steps).unwrap();
         }
+        let plain = Outcome {
+            augmentation: Augmentation { name: "none".into(), values: Setting::new() },
+            starts: vec![start(Setting::new(), Setting::new(), 0.1, None, true)],
+            ..outcome()
+        };
+        folder.write_curves(&plain, &[Step { start: 0, setting: Setting::new(), ..step(1, 0.5) }]).unwrap();
         let picture = image::open(folder.path().join("curves.png")).unwrap();
         assert_eq!(picture.width(), 1200);
     }

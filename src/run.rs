@@ -254,7 +254,8 @@ impl Run<'_> {
             watch.reporting("curves, pictures, histogram, ROC");
             folder.write_events(&steps)?;
             folder.write_curves(&outcome, &steps)?;
-            let ends = [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
+            let ends =
+                [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
             let mut augmented = Vec::new();
             for (title, a) in ends {
                 augmented.extend(trainer.augment(a)?.map(|pictures| (title, pictures)));

@@ -105,4 +105,3 @@ pub fn bilevel(
     let g_a = t.grad(outer, &[direct])?[0];
     Ok(Bilevel { x_aug, inner, g, outer, g_a })
 }
-

@@ -108,13 +108,7 @@ impl Grid {
         config.source().map_err(named)?;
         let text = format!("{}\n{}", env!("CARGO_PKG_VERSION"), config.to_toml());
         let hash = &blake3::hash(text.as_bytes()).to_hex()[..8];
-        Ok(Job {
-            name: format!("{name}-{hash}"),
-            task: task.name.clone(),
-            method: method.name.clone(),
-            seed,
-            config,
-        })
+        Ok(Job { name: format!("{name}-{hash}"), task: task.name.clone(), method: method.name.clone(), seed, config })
     }
 }
 
@@ -139,7 +133,10 @@ fn check_names(what: &'static str, mut names: Vec<String>) -> Result<(), SweepEr
 pub enum Share {
     All,
     /// Every `of`-th job from `index` on, which counts from 0.
-    Shard { index: usize, of: usize },
+    Shard {
+        index: usize,
+        of: usize,
+    },
     /// One job alone, which counts from 0.
     Index(usize),
 }

@@ -11,8 +11,8 @@ use stssad::augment::Rotation;
 use stssad::kernel::{DeviceClass, Kernel};
 use stssad::nn::Detector;
 use stssad::shaders::specialise;
-use stssad::train::{Config, TrainingStep};
 use stssad::tensor::Shape;
+use stssad::train::{Config, TrainingStep};
 
 use crate::catalogue;
 

@@ -11,7 +11,7 @@ use super::catalogue::{ShapeClass, cases};
 use super::kernels::{check_kernel, variants};
 use super::rules::check_rule;
 use super::step::check_step;
-use crate::augment::{Augmentation, CutDiff, Rotation};
+use crate::augment;
 use crate::gpu::{AdapterSummary, Device, GpuError};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::loss::Alignment;
@@ -104,8 +104,20 @@ enum Task {
     Kernel(ShapeClass, Case, Kernel),
     Adjoint(Case, DeviceClass),
     Rule(Case),
-    Step(&'static str, DeviceClass),
+    Step(&'static Parts, DeviceClass),
 }
+
+/// What a training step is made of, by name.
+struct Parts {
+    augmentation: &'static str,
+    alignment: &'static str,
+}
+
+const STEPS: [Parts; 3] = [
+    Parts { augmentation: "rotation", alignment: "mean-distance" },
+    Parts { augmentation: "cutdiff", alignment: "diagonal-w2" },
+    Parts { augmentation: "cutpaste+rotation-spread", alignment: "sliced-w2" },
+];
 
 fn tasks(options: &Options) -> Result<Vec<Task>, CaseError> {
     let only = options.grad || options.step;
@@ -125,7 +137,7 @@ fn tasks(options: &Options) -> Result<Vec<Task>, CaseError> {
     let whole = options.filter.is_none() && options.family.is_none();
     if options.step || (!only && whole) {
         for class in [DeviceClass::Gpu, DeviceClass::Cpu] {
-            tasks.extend(["rotation", "cutdiff"].map(|augmentation| Task::Step(augmentation, class)));
+            tasks.extend(STEPS.iter().map(|parts| Task::Step(parts, class)));
         }
     }
     if tasks.is_empty() {
@@ -164,7 +176,9 @@ impl Task {
     fn name(&self) -> String {
         match self {
             Task::Kernel(_, case, _) | Task::Adjoint(case, _) | Task::Rule(case) => case.to_string(),
-            Task::Step(augmentation, _) => format!("training step with {augmentation}"),
+            Task::Step(Parts { augmentation, alignment, .. }, _) => {
+                format!("training step with {augmentation} and {alignment}")
+            }
         }
     }
 
@@ -180,8 +194,8 @@ impl Task {
                 ("adjoint", class_name(*class).to_owned(), result)
             }
             Task::Rule(case) => ("rule", "f64".to_owned(), check_rule(case, seed).map(drop).map_err(again)),
-            Task::Step(augmentation, class) => {
-                let result = training_step(device, augmentation, *class, seed);
+            Task::Step(parts, class) => {
+                let result = training_step(device, parts, *class, seed);
                 ("step", class_name(*class).to_owned(), result)
             }
         };
@@ -190,11 +204,8 @@ impl Task {
 }
 
 /// The bilevel step of a small detector on a few noise pictures.
-fn training_step(device: &Device, augmentation: &str, class: DeviceClass, seed: u64) -> Result<(), String> {
-    let (step, sources) = match augmentation {
-        "rotation" => small_step(Box::new(Rotation::default()), Alignment::MeanDistance, seed),
-        _ => small_step(Box::new(CutDiff), Alignment::DiagonalW2 { mass: 0.5 }, seed),
-    }?;
+fn training_step(device: &Device, parts: &Parts, class: DeviceClass, seed: u64) -> Result<(), String> {
+    let (step, sources) = small_step(parts, seed)?;
     let tuning = step.tuning.as_ref().expect("ST-SSAD tunes");
     let carries = [&step.carries[..], &tuning.carries[..]].concat();
     let fetches = [&[tuning.figures, tuning.g_a], &step.g[..]].concat();
@@ -208,11 +219,9 @@ fn training_step(device: &Device, augmentation: &str, class: DeviceClass, seed: 
 }
 
 /// A recorded training step with numbers for all of its sources.
-fn small_step(
-    augmentation: Box<dyn Augmentation>,
-    alignment: Alignment,
-    seed: u64,
-) -> Result<(TrainingStep, HashMap<String, Tensor>), String> {
+fn small_step(parts: &Parts, seed: u64) -> Result<(TrainingStep, HashMap<String, Tensor>), String> {
+    let augmentation = augment::by_name(parts.augmentation).map_err(|error| error.to_string())?;
+    let alignment = Alignment::by_name(parts.alignment, 0.5).map_err(|error| error.to_string())?;
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
     let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
     let config =

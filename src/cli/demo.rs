@@ -83,8 +83,7 @@ impl Demo {
             return Ok(ExitCode::SUCCESS);
         }
         eprintln!("{}", loaded.table());
-        let output =
-            OutputArguments { out: None, no_report: false, progress: self.progress, json: self.json };
+        let output = OutputArguments { out: None, no_report: false, progress: self.progress, json: self.json };
         execute(&device, &config, &loaded, &self.out, None, &output)
     }
 }

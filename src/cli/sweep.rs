@@ -150,7 +150,13 @@ impl Execute {
                 }
                 Ok(Ending::Finished(outcome)) => {
                     let auroc = outcome.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}"));
-                    eprintln!("{:>4}/{}  AUROC {auroc}  {:.0} s  {}", number + 1, mine.len(), outcome.seconds, job.name);
+                    eprintln!(
+                        "{:>4}/{}  AUROC {auroc}  {:.0} s  {}",
+                        number + 1,
+                        mine.len(),
+                        outcome.seconds,
+                        job.name
+                    );
                 }
                 // A run that diverged says something about its method, not about the others.
                 Err(error) if diverged(&error) => {
@@ -193,7 +199,9 @@ impl Execute {
                 let index = number(id)? - first.map_or(Ok(0), number)?;
                 Ok(count.map(number).transpose()?.map_or(Share::Index(index), |of| Share::Shard { index, of }))
             }
-            [(one, ..), (other, ..), ..] => anyhow::bail!("both {one} and {other} are set: name the share by --shard or --index"),
+            [(one, ..), (other, ..), ..] => {
+                anyhow::bail!("both {one} and {other} are set: name the share by --shard or --index")
+            }
         }
     }
 }

@@ -159,7 +159,11 @@ fn last_run(root: &Path) -> anyhow::Result<PathBuf> {
         let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
     };
-    let runs = folders(root).iter().flat_map(|dataset| folders(dataset)).flat_map(|category| folders(&category)).collect::<Vec<_>>();
+    let runs = folders(root)
+        .iter()
+        .flat_map(|dataset| folders(dataset))
+        .flat_map(|category| folders(&category))
+        .collect::<Vec<_>>();
     let modified = |run: &PathBuf| std::fs::metadata(run).and_then(|run| run.modified()).ok();
     runs.into_iter()
         .max_by_key(modified)

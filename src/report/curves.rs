@@ -68,15 +68,21 @@ pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String>
         }
     });
 
-    // Two columns a hyper-parameter above, so that each of the two losses can span half of them.
-    let columns: Vec<usize> = (0..4 * values.len()).collect();
-    let (above, below) = columns.split_at(2 * values.len());
-    let structure = above.chunks(2).chain(below.chunks(values.len().max(1))).map(<[usize]>::to_vec).collect();
-    let figure = Figure::new(2, above.len())
+    // Two columns a hyper-parameter above, so that each of the two losses can span half of them; without any, the losses
+    // have the picture to themselves.
+    let width = values.len().max(1);
+    let above: Vec<usize> = (0..2 * values.len()).collect();
+    let below: Vec<usize> = (above.len()..above.len() + 2 * width).collect();
+    let structure = above.chunks(2).chain(below.chunks(width)).map(<[usize]>::to_vec).collect();
+    let figure = Figure::new(if above.is_empty() { 1 } else { 2 }, 2 * width)
         .with_structure(structure)
         .with_plots(plots)
         .with_layouts(layouts)
-        .with_title(format!("Tuning {name} from {} starts", starts.len()))
+        .with_title(match starts.len() {
+            _ if values.is_empty() => "Training".into(),
+            1 => format!("Tuning {name} from one start"),
+            count => format!("Tuning {name} from {count} starts"),
+        })
         .with_shared_legend_position(FigureLegendPosition::RightTop)
         .with_shared_legend_entries(legend.collect())
         .with_figure_size(SIZE.0, SIZE.1);
