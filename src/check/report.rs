@@ -176,7 +176,7 @@ impl Task {
     fn name(&self) -> String {
         match self {
             Task::Kernel(_, case, _) | Task::Adjoint(case, _) | Task::Rule(case) => case.to_string(),
-            Task::Step(Parts { augmentation, alignment, .. }, _) => {
+            Task::Step(Parts { augmentation, alignment }, _) => {
                 format!("training step with {augmentation} and {alignment}")
             }
         }
