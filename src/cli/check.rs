@@ -13,7 +13,7 @@ pub struct Check {
     /// A case's name as it is printed, to run it alone, or a part of names [default: everything].
     #[arg(value_name = "CASE")]
     filter: Option<String>,
-    /// Only one family: conv2d, matmul, elementwise, reduce, layout, pool, warp, cutdiff, softbox, random, optimiser.
+    /// Only one family: conv2d, matmul, elementwise, reduce, layout, pool, sort, warp, cutdiff, softbox, random, optimiser.
     #[arg(long, value_name = "F")]
     family: Option<String>,
     /// Only the backward rules, first and second order.
