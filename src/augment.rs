@@ -372,10 +372,12 @@ impl<P: Patched> Augmentation for P {
 
     fn setting(&self, a: &[f32]) -> Setting {
         let [log_area, log_aspect, angle] = [a[0], a[1], a[2]].map(f64::from);
+        // A tall patch is a wide one turned by a quarter: the angle shown is always that of the longer side.
+        let quarter = if log_aspect < 0.0 { PI / 2.0 } else { 0.0 };
         named([
             ("area", log_area.exp()),
-            ("aspect", log_aspect.exp()),
-            ("angle_degrees", angle.rem_euclid(PI).to_degrees()),
+            ("aspect", log_aspect.abs().exp()),
+            ("angle_degrees", (angle + quarter).rem_euclid(PI).to_degrees()),
         ])
     }
 
@@ -388,7 +390,7 @@ impl<P: Patched> Augmentation for P {
     }
 
     fn rates(&self) -> Vec<f64> {
-        vec![0.05; 3]
+        vec![0.06; 3]
     }
 
     fn starts(&self) -> Vec<Vec<f32>> {

@@ -92,10 +92,11 @@ impl Checkpoint {
 
         let mut double = |name: String, values: Vec<f64>| archive.numbers.insert(name, Numbers::Double(values));
         for (index, trained) in self.finished.iter().enumerate() {
-            double(format!("{index}/scores_trn"), trained.scores_trn.clone());
-            double(format!("{index}/scores"), trained.scores.clone());
-            if let Some(logits) = &trained.logits {
-                double(format!("{index}/logits"), logits.clone());
+            let logits = trained.logits.iter().map(|logits| ("logits", logits));
+            for (name, sets) in [("scores", &trained.scores)].into_iter().chain(logits) {
+                for (set, values) in SETS.iter().zip(sets) {
+                    double(format!("{index}/{name}/{set}"), values.clone());
+                }
             }
             if let Some(fit) = &trained.fit {
                 for (name, values) in fit_numbers(fit) {
@@ -117,18 +118,19 @@ impl Checkpoint {
         let position = archive.take_double("position")?;
         let &[start, step, finished, seconds] = &position[..] else { return Err("its position is malformed".into()) };
         let finished = (0..finished as usize).map(|index| {
-            let mut prefixed = |name: &str| archive.take_double(&format!("{index}/{name}"));
-            let (scores_trn, scores) = (prefixed("scores_trn")?, prefixed("scores")?);
-            let logits = format!("{index}/logits");
-            let logits = archive.numbers.contains_key(&logits).then(|| archive.take_double(&logits)).transpose()?;
+            let mut both = |name: &str| -> Result<[Vec<f64>; 2], String> {
+                let [trn, val] = SETS.map(|set| archive.take_double(&format!("{index}/{name}/{set}")));
+                Ok([trn?, val?])
+            };
+            let scores = both("scores")?;
+            let logits = both("logits").ok();
             let fit = take_fit(&mut archive, &format!("{index}/"))?;
             let mut coordinates = |name: &str| archive.take_single(&format!("{index}/{name}")).map(Tensor::into_data);
             Ok(Trained {
                 start: coordinates("start")?,
                 end: coordinates("end")?,
                 fit,
-                spread: spread(&scores),
-                scores_trn,
+                spread: spread(&scores[1]),
                 scores,
                 logits,
                 states: archive.take_group(&format!("{index}/state/")),
@@ -158,6 +160,9 @@ impl Checkpoint {
         archive.end().map(|()| checkpoint)
     }
 }
+
+/// The training set and the unlabelled one.
+const SETS: [&str; 2] = ["trn", "val"];
 
 /// Columns of the history before the raw coordinates: start, step, inner, whether there is an outer, outer.
 const FIGURES: usize = 5;
@@ -190,9 +195,8 @@ mod tests {
             start: vec![0.5, 1.0],
             end: vec![0.75, 1.0],
             fit: LedoitWolf::fit(&[0.0, 1.0, 2.0, 4.0, 1.0, 3.0], 2).ok(),
-            scores_trn: vec![0.5, 0.25],
-            scores: vec![1.0, 3.0],
-            logits: Some(vec![-0.5, 0.5]),
+            scores: [vec![0.5, 0.25], vec![1.0, 3.0]],
+            logits: Some([vec![-0.5], vec![-0.5, 0.5]]),
             spread: 0.25,
             states: state(7.0),
         };
@@ -253,7 +257,10 @@ mod tests {
             Checkpoint::from_archive(archive).unwrap_err()
         };
         assert_eq!(refused(|archive| drop(archive.texts.remove("config"))), "the text `config` is missing");
-        assert_eq!(refused(|archive| drop(archive.numbers.remove("0/scores"))), "the vector `0/scores` is missing");
+        assert_eq!(
+            refused(|archive| drop(archive.numbers.remove("0/scores/val"))),
+            "the vector `0/scores/val` is missing"
+        );
         assert_eq!(
             refused(|archive| drop(archive.numbers.insert("junk".into(), Numbers::Double(vec![1.0])))),
             "`junk` is not known"

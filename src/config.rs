@@ -8,6 +8,7 @@ use crate::data::{Loading, Source};
 use crate::loss::{self, Alignment};
 use crate::method::{Method, random_starts};
 use crate::nn::Detector;
+use crate::scorer::Rule;
 use crate::ssad::Order;
 use crate::train::Config;
 
@@ -21,6 +22,8 @@ pub struct RunConfig {
     /// By name, several joined by `+`; see [`augment::NAMES`].
     pub augmentation: String,
     pub encoder: EncoderChoice,
+    /// What tells an anomaly, where the method leaves a choice.
+    pub score: Rule,
     /// Where the pictures come from; the one key without a default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Source>,
@@ -79,6 +82,7 @@ impl Default for RunConfig {
             method: Method::StSsad,
             augmentation: "cutdiff".into(),
             encoder: EncoderChoice::Auto,
+            score: Rule::default(),
             data: None,
             pictures: Loading::default(),
             training: Training::default(),
@@ -99,7 +103,7 @@ impl Default for Training {
             batch: 32,
             batch_val: 64,
             rate: 1e-3,
-            look_ahead: 0.01,
+            look_ahead: 0.1,
             checkpoint_every: 50,
         }
     }

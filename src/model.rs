@@ -9,7 +9,7 @@ use crate::data::{Channels, Conversion};
 use crate::gpu::{Device, GpuError, States};
 use crate::method::Network;
 use crate::score::LedoitWolf;
-use crate::scorer::{Readings, Scorer};
+use crate::scorer::{Attributor, Readings, Rule, Scorer};
 use crate::tensor::Tensor;
 use crate::train::Trained;
 
@@ -46,7 +46,7 @@ impl Model {
             fingerprint: fingerprint.to_owned(),
             a: trained.end.clone(),
             fit: trained.fit.clone(),
-            threshold: quantile(&trained.scores_trn, BELOW_THRESHOLD),
+            threshold: quantile(&trained.scores_by(config.score)[0], BELOW_THRESHOLD),
             states: trained.states.clone(),
         }
     }
@@ -129,6 +129,11 @@ impl Model {
         Ok(())
     }
 
+    /// What embeddings are scored by, where it is they that are.
+    fn distance(&self) -> Option<&LedoitWolf> {
+        self.fit.as_ref().filter(|_| self.config.score == Rule::Distance)
+    }
+
     fn network(&self) -> Result<Network, crate::config::ConfigError> {
         // The sizes of the sets change nothing in the network.
         let config = self.config.training(self.picture, usize::MAX, usize::MAX)?;
@@ -159,6 +164,9 @@ pub struct Judgement {
 #[derive(Debug)]
 pub struct Judge<'a> {
     model: &'a Model,
+    device: Device,
+    network: Network,
+    states: States,
     scorer: Scorer,
 }
 
@@ -179,7 +187,8 @@ impl<'a> Judge<'a> {
         for (name, tensor) in &model.states {
             states.set(name, tensor)?;
         }
-        Ok(Judge { model, scorer: Scorer::new(device, &network, model.picture, BATCH, &states)? })
+        let scorer = Scorer::new(device, &network, model.picture, BATCH, &states)?;
+        Ok(Judge { model, device: device.clone(), network, states, scorer })
     }
 
     /// Scores pictures `[N, C, H, W]`.
@@ -188,7 +197,7 @@ impl<'a> Judge<'a> {
     /// When the device fails.
     pub fn judge(&mut self, pictures: &Tensor) -> Result<Judgement, GpuError> {
         let readings = self.scorer.read(pictures)?;
-        let scores = readings.scores(self.model.fit.as_ref());
+        let scores = readings.scores(self.model.distance());
         let logits = self.model.fit.is_some().then(|| readings.direct.clone());
         Ok(Judgement { scores, logits, readings })
     }
@@ -199,14 +208,18 @@ impl<'a> Judge<'a> {
     /// # Errors
     /// When the device fails.
     pub fn heat(&mut self, pictures: &Tensor, judgement: &Judgement) -> Result<Tensor, GpuError> {
-        let slopes = self.scorer.attribute(pictures, &judgement.readings, self.model.fit.as_ref())?;
-        let [count, _, h, w] = slopes.shape().images().expect("a batch of pictures");
+        let [count, _, h, w] = pictures.shape().images().expect("a batch of pictures");
+        let distance = self.model.distance();
+        let slopes = distance.map_or_else(|| vec![1.0; count], |fit| fit.gradient(&judgement.readings.z));
+        let (device, picture) = (&self.device, self.model.picture);
+        let mut attributor = Attributor::new(device, &self.network, picture, BATCH, &self.states, distance.is_some())?;
+        let heat = attributor.attribute(pictures, &slopes)?;
         let sigma = h.max(w) as f32 / 16.0;
-        let smooth = |slopes: &[f32]| {
-            let picture = image::ImageBuffer::<image::Luma<f32>, _>::from_raw(w as u32, h as u32, slopes.to_vec());
+        let smooth = |heat: &[f32]| {
+            let picture = image::ImageBuffer::<image::Luma<f32>, _>::from_raw(w as u32, h as u32, heat.to_vec());
             image::imageops::blur(&picture.expect("as many slopes as pixels"), sigma).into_raw()
         };
-        Ok(Tensor::new([count, 1, h, w], slopes.data().chunks_exact(h * w).flat_map(smooth).collect()))
+        Ok(Tensor::new([count, 1, h, w], heat.data().chunks_exact(h * w).flat_map(smooth).collect()))
     }
 }
 

@@ -209,8 +209,8 @@ impl Run<'_> {
             start: setting(&trained.start),
             end: setting(&trained.end),
             spread: trained.spread,
-            image_auroc: auroc_of(&trained.scores),
-            image_auroc_logit: trained.logits.as_ref().and_then(|logits| auroc_of(logits)),
+            image_auroc: auroc_of(&trained.scores_by(self.config.score)[1]),
+            image_auroc_logit: trained.logits.as_ref().and_then(|[_, val]| auroc_of(val)),
             chosen: index == chosen,
         };
         let adapter = self.device.adapter().clone();

@@ -1,7 +1,10 @@
 //! Scores of pictures by a trained network, and where in a picture they come from.
 
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
 use crate::gpu::{Device, Executor, GpuError, States};
-use crate::method::Network;
+use crate::method::{Network, Reading};
 use crate::plan::{Plan, Reuse};
 use crate::score::LedoitWolf;
 use crate::tape::{Tape, Value};
@@ -23,16 +26,24 @@ impl Readings {
     }
 }
 
+/// What the anomaly score of a classifier is. Networks that give a score themselves have only that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// The head's logit: how much like an augmented picture.
+    #[default]
+    Logit,
+    /// The distance of the embedding from those of the normal pictures.
+    Distance,
+}
+
 /// A network under running statistics, on the states that it is bound to. What it reads off a picture does not depend on
 /// the pictures beside it.
 #[derive(Debug)]
 pub struct Scorer {
-    reading: Executor,
+    executor: Executor,
     values: [Value; 2],
-    attribution: Executor,
-    gradient: Value,
     batch: usize,
-    by_distance: bool,
 }
 
 impl Scorer {
@@ -44,26 +55,16 @@ impl Scorer {
     pub fn new(
         device: &Device,
         network: &Network,
-        picture: [usize; 3],
+        [c, h, w]: [usize; 3],
         batch: usize,
         states: &States,
     ) -> Result<Self, GpuError> {
-        let [c, h, w] = picture;
         let mut t = Tape::new();
         let x = t.feed("x", [batch, c, h, w]);
-        let read = network.read(&mut t, x);
-        let values = [read.z, read.direct];
+        let Reading { z, direct } = network.read(&mut t, x);
+        let values = [z, direct];
         let plan = Plan::new(&t, &values, &[], device.class(), Reuse::On);
-        let reading = Executor::new(device, plan, states, |_, _| {})?;
-
-        let by_distance = network.scores_by_distance();
-        let scored = if by_distance { read.z } else { read.direct };
-        let shape = t.shape(scored).clone();
-        let cotangent = t.feed("cotangent", shape);
-        let gradient = t.pull_back(scored, cotangent, &[x]).expect("every layer has a rule and depends on x")[0];
-        let plan = Plan::new(&t, &[gradient], &[], device.class(), Reuse::On);
-        let attribution = Executor::new(device, plan, states, |_, _| {})?;
-        Ok(Scorer { reading, values, attribution, gradient, batch, by_distance })
+        Ok(Scorer { executor: Executor::new(device, plan, states, |_, _| {})?, values, batch })
     }
 
     /// Reads all of `pictures` `[N, C, H, W]`.
@@ -72,55 +73,78 @@ impl Scorer {
     /// When the device fails.
     pub fn read(&mut self, pictures: &Tensor) -> Result<Readings, GpuError> {
         let mut readings = Readings::default();
-        for (rows, kept) in self.batches(pictures.shape()[0]) {
-            self.reading.feed("x", &pictures.gather_rows(&rows))?;
-            self.reading.run()?;
+        for (rows, kept) in batches(pictures.shape()[0], self.batch) {
+            self.executor.feed("x", &pictures.gather_rows(&rows))?;
+            self.executor.run()?;
             for (all, &value) in [&mut readings.z, &mut readings.direct].into_iter().zip(&self.values) {
-                let fetched = self.reading.fetch(value)?;
+                let fetched = self.executor.fetch(value)?;
                 let width = fetched.shape()[1];
                 all.extend(fetched.data()[..kept * width].iter().map(|&v| f64::from(v)));
             }
         }
         Ok(readings)
     }
+}
 
-    /// How much the score of each picture changes with each of its pixels: |∂ score / ∂ x| summed over the channels,
-    /// `[N, 1, H, W]`. `readings` are those of the same pictures.
+/// The slopes of the scores by the pixels, of a network as [`Scorer`] has it.
+#[derive(Debug)]
+pub struct Attributor {
+    executor: Executor,
+    gradient: Value,
+    batch: usize,
+}
+
+impl Attributor {
+    /// As [`Scorer::new`], for scores that are read off the embeddings by distance, or off the network directly.
+    ///
+    /// # Errors
+    /// As [`Scorer::new`].
+    pub fn new(
+        device: &Device,
+        network: &Network,
+        [c, h, w]: [usize; 3],
+        batch: usize,
+        states: &States,
+        by_distance: bool,
+    ) -> Result<Self, GpuError> {
+        let mut t = Tape::new();
+        let x = t.feed("x", [batch, c, h, w]);
+        let Reading { z, direct } = network.read(&mut t, x);
+        let scored = if by_distance { z } else { direct };
+        let shape = t.shape(scored).clone();
+        let cotangent = t.feed("cotangent", shape);
+        let gradient = t.pull_back(scored, cotangent, &[x]).expect("every layer has a rule and depends on x")[0];
+        let plan = Plan::new(&t, &[gradient], &[], device.class(), Reuse::On);
+        Ok(Attributor { executor: Executor::new(device, plan, states, |_, _| {})?, gradient, batch })
+    }
+
+    /// |∂ score / ∂ x| of `pictures` `[N, C, H, W]`, summed over the channels: `[N, 1, H, W]`. `slopes` holds for each
+    /// picture ∂ score / ∂ z, or 1 where the score is the network's own.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn attribute(
-        &mut self,
-        pictures: &Tensor,
-        readings: &Readings,
-        fit: Option<&LedoitWolf>,
-    ) -> Result<Tensor, GpuError> {
+    pub fn attribute(&mut self, pictures: &Tensor, slopes: &[f64]) -> Result<Tensor, GpuError> {
         let [count, c, h, w] = pictures.shape().images().expect("a batch of pictures");
-        let cotangents = match (self.by_distance, fit) {
-            (true, Some(fit)) => fit.gradient(&readings.z),
-            _ => vec![1.0; count],
-        };
-        let width = cotangents.len() / count.max(1);
-        let cotangents = Tensor::new([count, width], cotangents.iter().map(|&value| value as f32).collect());
+        let slopes: Vec<f32> = slopes.iter().map(|&slope| slope as f32).collect();
+        let slopes = Tensor::new([count, slopes.len() / count.max(1)], slopes);
         let mut heat = Vec::with_capacity(count * h * w);
-        for (rows, kept) in self.batches(count) {
-            self.attribution.feed("x", &pictures.gather_rows(&rows))?;
-            self.attribution.feed("cotangent", &cotangents.gather_rows(&rows))?;
-            self.attribution.run()?;
-            let gradient = self.attribution.fetch(self.gradient)?;
+        for (rows, kept) in batches(count, self.batch) {
+            self.executor.feed("x", &pictures.gather_rows(&rows))?;
+            self.executor.feed("cotangent", &slopes.gather_rows(&rows))?;
+            self.executor.run()?;
+            let gradient = self.executor.fetch(self.gradient)?;
             for picture in gradient.data().chunks_exact(c * h * w).take(kept) {
                 heat.extend((0..h * w).map(|pixel| (0..c).map(|c| picture[c * h * w + pixel].abs()).sum::<f32>()));
             }
         }
         Ok(Tensor::new([count, 1, h, w], heat))
     }
+}
 
-    /// Rows of each batch, and how many of them count: the last batch is filled up with its last picture.
-    fn batches(&self, count: usize) -> impl Iterator<Item = (Vec<usize>, usize)> + use<> {
-        let batch = self.batch;
-        (0..count).step_by(batch).map(move |first| {
-            let rows = (first..first + batch).map(|row| row.min(count - 1)).collect();
-            (rows, batch.min(count - first))
-        })
-    }
+/// Rows of each batch, and how many of them count: the last batch is filled up with its last picture.
+fn batches(count: usize, batch: usize) -> impl Iterator<Item = (Vec<usize>, usize)> {
+    (0..count).step_by(batch).map(move |first| {
+        let rows = (first..first + batch).map(|row| row.min(count - 1)).collect();
+        (rows, batch.min(count - first))
+    })
 }

@@ -11,7 +11,7 @@ use crate::ops::random;
 use crate::philox::Stream;
 use crate::plan::{Plan, Reuse};
 use crate::score::{LedoitWolf, ScoreError, spread};
-use crate::scorer::Scorer;
+use crate::scorer::{Rule, Scorer};
 use crate::ssad::{Inner, Order, Problem, bilevel};
 use crate::tape::{GradError, Tape, Value};
 use crate::tensor::{Shape, Tensor};
@@ -58,7 +58,7 @@ impl Config {
             batch: 48,
             batch_val: 96,
             rate: 1e-3,
-            look_ahead: 0.01,
+            look_ahead: 0.1,
             seed: 0,
         }
     }
@@ -117,15 +117,24 @@ pub struct Trained {
     pub end: Vec<f32>,
     /// What embeddings are scored by; `None` where the network gives the score itself.
     pub fit: Option<LedoitWolf>,
-    /// Scores of the clean training pictures and of the unlabelled ones.
-    pub scores_trn: Vec<f64>,
-    pub scores: Vec<f64>,
-    /// The head's logits of the unlabelled pictures, a second score; `None` where there is no head.
-    pub logits: Option<Vec<f64>>,
-    /// Selection statistic of the unlabelled scores; see [`spread`].
+    /// Distances, or the network's own scores, of the clean training pictures and of the unlabelled ones.
+    pub scores: [Vec<f64>; 2],
+    /// The head's logits of the same; `None` where there is no head.
+    pub logits: Option<[Vec<f64>; 2]>,
+    /// Selection statistic of the unlabelled pictures' `scores`; see [`spread`].
     pub spread: f64,
     /// Parameters, running statistics and `a`, by name.
     pub states: Vec<(String, Tensor)>,
+}
+
+impl Trained {
+    /// What pictures are told apart by under `rule`: of the clean training pictures and of the unlabelled ones.
+    pub fn scores_by(&self, rule: Rule) -> &[Vec<f64>; 2] {
+        match (rule, &self.logits) {
+            (Rule::Logit, Some(logits)) => logits,
+            _ => &self.scores,
+        }
+    }
 }
 
 /// Where a run stands between two steps: with the finished starts, all that it needs to go on.
@@ -534,16 +543,15 @@ impl<'a> Trainer<'a> {
             true => Some(LedoitWolf::fit(&trn.z, self.network.features()).map_err(failed)?),
             false => None,
         };
-        let [scores_trn, scores] = [&trn, &val].map(|readings| readings.scores(fit.as_ref()));
+        let scores = [&trn, &val].map(|readings| readings.scores(fit.as_ref()));
         let is_moment = |name: &str| MOMENTS.iter().any(|suffix| name.ends_with(suffix));
         let start = self.config.starts[self.start].clone();
-        let logits = fit.is_some().then_some(val.direct);
+        let logits = fit.is_some().then_some([trn.direct, val.direct]);
         Ok(Trained {
             end: if start.is_empty() { Vec::new() } else { self.states.get("a")?.into_data() },
             start,
             fit,
-            spread: spread(&scores),
-            scores_trn,
+            spread: spread(&scores[1]),
             scores,
             logits,
             states: self.read_states(|name| !is_moment(name))?,

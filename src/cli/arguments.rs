@@ -9,6 +9,7 @@ use stssad::config::{EncoderChoice, RunConfig, overlay};
 use stssad::data::paint::{Defect, Photograph};
 use stssad::data::{Channels, OnBadImage, Resize, Split};
 use stssad::method::Method;
+use stssad::scorer::Rule;
 use toml::{Table, Value};
 
 /// What to train, and on what.
@@ -141,6 +142,9 @@ struct MethodArguments {
     /// What embeds the pictures.
     #[arg(long)]
     encoder: Option<EncoderChoice>,
+    /// What tells an anomaly, where the method leaves a choice.
+    #[arg(long)]
+    score: Option<Rule>,
     /// The alignment loss: mean-distance, diagonal-w2, gaussian-w2, sliced-w2, sinkhorn or mmd.
     #[arg(long, value_name = "NAME")]
     alignment: Option<String>,
@@ -238,6 +242,7 @@ impl MethodArguments {
         put(&mut top, "method", &self.method)?;
         put(&mut top, "augmentation", &self.augmentation)?;
         put(&mut top, "encoder", &self.encoder)?;
+        put(&mut top, "score", &self.score)?;
         put(&mut training, "alignment", &self.alignment)?;
         put(&mut training, "mass", &self.mass)?;
         put(&mut training, "normalise", &self.no_normalise.then_some(false))?;
