@@ -18,7 +18,8 @@ use workloads::{WORKLOADS, Workload, record};
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Workloads to run; all when none is given
+    /// Workloads to run: digits-small, resnet18-32 or resnet18-256, of which only a GPU can bear the last two
+    #[arg(default_value = "digits-small")]
     workloads: Vec<String>,
     /// Number or part of the name of the adapter
     #[arg(long)]
@@ -54,9 +55,7 @@ const WARM_UP: usize = 3;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let is_wanted = |workload: &&Workload| {
-        arguments.workloads.is_empty() || arguments.workloads.iter().any(|name| name == workload.name)
-    };
+    let is_wanted = |workload: &&Workload| arguments.workloads.iter().any(|name| name == workload.name);
     for workload in WORKLOADS.iter().filter(is_wanted) {
         let row = run(workload, &arguments)?;
         let Measure { median, low, high, .. } = row.milliseconds;

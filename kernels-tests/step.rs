@@ -51,6 +51,24 @@ fn every_part_has_its_gradients() {
     }
 }
 
+/// Slots take little more than what has to be alive at once, in a step whose values outgrow many GPUs if each had its own.
+#[test]
+fn a_large_step_needs_little_more_than_what_lives() {
+    let config = Config::new(Detector::resnet18(3, [32, 32]), augment::by_name("rotation").unwrap());
+    let step = TrainingStep::record(&Config { batch: 64, batch_val: 128, ..config }, [3, 32, 32]).unwrap();
+    let tuning = step.tuning.as_ref().unwrap();
+    let carries = [&step.carries[..], &tuning.carries].concat();
+    let [shared, own] = [Reuse::On, Reuse::Off]
+        .map(|reuse| Plan::new(&step.tape, &[tuning.figures], &carries, DeviceClass::Gpu, reuse));
+    let ratio = shared.slot_bytes() as f64 / shared.live_bytes as f64;
+    println!(
+        "slots {:.2} GB, {ratio:.3} × live; {:.1} × less than a slot each",
+        shared.slot_bytes() as f64 / 1e9,
+        own.slot_bytes() as f64 / shared.slot_bytes() as f64
+    );
+    assert!((1.0..=1.3).contains(&ratio), "slots take {ratio} × the live bytes");
+}
+
 #[test]
 fn one_case_is_run_by_its_name() {
     let name = "conv2d/input(n=1,c=2,h=5,w=4,k=3,r=2,s=2,stride=2,padding=1)";

@@ -20,14 +20,24 @@ pub struct Workload {
     pub detector: fn() -> Detector,
 }
 
-/// `resnet18-32` (3×32×32, 64 + 64 + 128) and `resnet18-256` (3×256×256, 32 + 32 + 64) join with their encoder.
-pub const WORKLOADS: &[Workload] = &[Workload {
-    name: "digits-small",
-    picture: [1, 28, 28],
-    batch: 48,
-    batch_val: 96,
-    detector: || Detector::small(1),
-}];
+/// Batches hold as many augmented as normal pictures, and as many unlabelled ones as both together.
+pub const WORKLOADS: &[Workload] = &[
+    Workload { name: "digits-small", picture: [1, 28, 28], batch: 48, batch_val: 96, detector: || Detector::small(1) },
+    Workload {
+        name: "resnet18-32",
+        picture: [3, 32, 32],
+        batch: 64,
+        batch_val: 128,
+        detector: || Detector::resnet18(3, [32, 32]),
+    },
+    Workload {
+        name: "resnet18-256",
+        picture: [3, 256, 256],
+        batch: 32,
+        batch_val: 64,
+        detector: || Detector::resnet18(3, [256, 256]),
+    },
+];
 
 impl Workload {
     /// A run of `steps` steps, all of which tune.
