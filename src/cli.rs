@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod devices;
 mod measure;
+mod paint;
 mod progress;
 mod sweep;
 mod train;
@@ -49,6 +50,8 @@ enum Command {
     Predict(train::Predict),
     /// Compare methods over tasks and seeds, in as many processes as you like.
     Sweep(sweep::Sweep),
+    /// Write a dataset in MVTec AD's layout: a packaged photograph with painted defects.
+    Paint(paint::Paint),
     /// List the adapters that can be trained on.
     Devices(devices::Devices),
     /// Tell kernel by kernel whether this device computes what it should; exits 1 if not.
@@ -110,6 +113,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
         Command::Test(test) => test.run(),
         Command::Predict(predict) => predict.run(),
         Command::Sweep(sweep) => sweep.run(),
+        Command::Paint(paint) => paint.run(),
         Command::Devices(devices) => devices.run(),
         Command::Check(check) => check.run(),
         Command::Peak(peak) => peak.run(),

@@ -1,0 +1,54 @@
+//! `stssad paint`: a dataset in MVTec AD's layout from a packaged photograph, to try things on.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use stssad::data::paint::{Defect, Photograph, Texture};
+use stssad::data::{Loading, Source, load, mvtec};
+
+/// Arguments of `stssad paint`.
+#[derive(Debug, Args)]
+pub struct Paint {
+    /// The photograph that pictures are cut from.
+    #[arg(long)]
+    texture: Photograph,
+    /// What is painted on half of the test pictures.
+    #[arg(long)]
+    defect: Defect,
+    /// Direction of a scratch or slash in radians [default: drawn].
+    #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
+    slant: Option<f64>,
+    /// Side of the pictures in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 32)]
+    size: usize,
+    /// Normal pictures to train on.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    train: usize,
+    /// Test pictures of each class.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    test: usize,
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Folder to write to, which becomes `--root`; the category is named after photograph and defect.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Paint {
+    pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let source = Source::Texture(Texture { texture: self.texture, defect: self.defect, slant: self.slant });
+        let loading = Loading {
+            size: Some(self.size),
+            max_train: Some(self.train),
+            max_normals: Some(self.test),
+            max_anomalies: Some(self.test),
+            seed: self.seed,
+            ..Loading::default()
+        };
+        let task = load(&source, &loading, |_, _| {})?.task;
+        mvtec::write(&self.out, &task)?;
+        println!("stssad train --data mvtec --root {} --category {}", self.out.display(), task.category);
+        Ok(ExitCode::SUCCESS)
+    }
+}
