@@ -88,21 +88,27 @@ impl Train {
     }
 
     fn resume(&self, folder: &Path) -> anyhow::Result<ExitCode> {
-        let (checkpoint, damaged) = Checkpoint::load(folder)?.ok_or_else(|| {
+        let checkpoint = last_checkpoint(folder)?.ok_or_else(|| {
             let shown = folder.display();
             unfit(match folder.join("result.json").exists() {
                 true => format!("the run in {shown} is finished: there is nothing to go on with"),
                 false => format!("{shown} has no checkpoint: nothing was saved, begin anew with --out {shown}"),
             })
         })?;
-        if let Some(reason) = damaged {
-            eprintln!("warning  {reason}; going on from the checkpoint before it");
-        }
         let config = RunConfig::parse(&checkpoint.config)?;
         let loaded = read(&config)?;
         let device = open(&self.device)?;
         execute(&device, &config, &loaded, folder, Some(checkpoint), &self.output)
     }
+}
+
+/// The last whole checkpoint of a run's folder; says when an earlier one had to be taken.
+pub fn last_checkpoint(folder: &Path) -> anyhow::Result<Option<Checkpoint>> {
+    let Some((checkpoint, damaged)) = Checkpoint::load(folder)? else { return Ok(None) };
+    if let Some(reason) = damaged {
+        eprintln!("warning  {reason}; going on from the checkpoint before it");
+    }
+    Ok(Some(checkpoint))
 }
 
 fn unfit(problem: String) -> anyhow::Error {
@@ -213,6 +219,11 @@ pub struct Test {
 impl Test {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let model = model(&self.run)?;
+        let beside = if self.run.is_dir() { self.run.clone() } else { self.run.with_file_name("") };
+        let out = self.out.clone().unwrap_or_else(|| beside.join("test"));
+        if out.join("result.json").exists() {
+            return Err(unfit(format!("{} holds a finished run: choose another --out", out.display())));
+        }
         let mut table: toml::Table = model.config.to_toml().parse()?;
         overlay(&mut table, self.data.tables()?);
         let loaded = read(&RunConfig::from_table(table)?)?;
@@ -230,8 +241,7 @@ impl Test {
         }
         let device = open(&self.device)?;
         let tested = test(&device, &model, &loaded.task.test)?;
-        let beside = if self.run.is_dir() { self.run.clone() } else { self.run.with_file_name("") };
-        let folder = RunFolder::create(self.out.clone().unwrap_or_else(|| beside.join("test")))?;
+        let folder = RunFolder::create(out)?;
         folder.write_scores(&tested.scored, Some(model.threshold))?;
         let report = serde_json::to_string_pretty(&json!({
             "metrics": tested.metrics,
