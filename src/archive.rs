@@ -171,7 +171,9 @@ impl Archive {
         texts.insert("kind".into(), self.kind.clone());
         texts.insert(CHECKSUM_KEY.into(), self.checksum());
         let views = self.numbers.iter().map(|(name, numbers)| (name, numbers.view()));
-        safetensors::serialize(views, Some(texts)).map_err(|error| error.to_string())
+        let mut bytes = safetensors::serialize(views, Some(texts)).map_err(|error| error.to_string())?;
+        sort_header(&mut bytes).map_err(|error| error.to_string())?;
+        Ok(bytes)
     }
 
     /// Writes the archive to `path` whole or not at all: a reader, a crash or a full disk leaves what was there before.
@@ -185,19 +187,21 @@ impl Archive {
             .map_err(|source| ArchiveError::Write { path: path.into(), source })
     }
 
-    /// As [`write`](Archive::write), and what was at `path` becomes `previous`.
+    /// As [`write`](Archive::write), and what was at `path` becomes `previous`; but a damaged file does not take the place of
+    /// a whole one.
     ///
     /// # Errors
     /// As [`write`](Archive::write).
     pub fn write_keeping(&self, path: &Path, previous: &Path) -> Result<(), ArchiveError> {
         let partial = self.write_beside(path)?;
-        let kept = match fs::rename(path, previous) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
+        let kept = match Archive::read(path, &self.kind) {
+            Ok(_) => fs::rename(path, previous),
+            Err(_) => Ok(()),
         };
-        kept.and_then(|()| fs::rename(&partial, path))
-            .and_then(|()| sync_folder(path))
-            .map_err(|source| ArchiveError::Write { path: path.into(), source })
+        kept.and_then(|()| fs::rename(&partial, path)).and_then(|()| sync_folder(path)).map_err(|source| {
+            let _ = fs::remove_file(&partial);
+            ArchiveError::Write { path: path.into(), source }
+        })
     }
 
     /// Writes to a file of this process in the same folder, flushes it to the disk, and reads it back.
@@ -261,6 +265,28 @@ impl Archive {
     }
 }
 
+/// Sorts the keys of a safetensors header, which come in any order: equal archives are equal files.
+fn sort_header(bytes: &mut [u8]) -> serde_json::Result<()> {
+    let (length, rest) = bytes.split_first_chunk_mut().expect("a header's length");
+    let header = &mut rest[..u64::from_le_bytes(*length) as usize];
+    let sorted: BTreeMap<String, BTreeMap<String, serde_json::Value>> = serde_json::from_slice(header)?;
+    let sorted = serde_json::to_vec(&sorted)?;
+    header[..sorted.len()].copy_from_slice(&sorted);
+    header[sorted.len()..].fill(b' ');
+    Ok(())
+}
+
+/// Removes files that were begun in a folder and never became whole, since their process was killed.
+pub(crate) fn remove_partial(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(".partial") {
+            // A file too many does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Makes a rename in the folder of `path` last; where folders cannot be flushed there is nothing to do.
 fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -309,6 +335,18 @@ mod tests {
         newer.write_keeping(&last, &previous).unwrap();
         assert_eq!(Archive::read(&last, "model").unwrap(), newer);
         assert_eq!(Archive::read(&previous, "model").unwrap(), archive());
+
+        fs::write(&last, "damaged").unwrap();
+        newer.write_keeping(&last, &previous).unwrap();
+        assert_eq!(Archive::read(&last, "model").unwrap(), newer);
+        assert_eq!(Archive::read(&previous, "model").unwrap(), archive());
+    }
+
+    /// Maps that are hashed have another order in each process, and in each of themselves.
+    #[test]
+    fn equal_archives_are_equal_bytes() {
+        let bytes = archive().serialize().unwrap();
+        assert!((0..20).all(|_| archive().serialize().unwrap() == bytes));
     }
 
     #[test]

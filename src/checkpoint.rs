@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::archive::{Archive, ArchiveError, Numbers};
+use crate::archive::{Archive, ArchiveError, Numbers, remove_partial};
 use crate::score::{LedoitWolf, spread};
 use crate::tensor::Tensor;
 use crate::train::{Progress, Snapshot, Trained};
@@ -56,8 +56,9 @@ impl Checkpoint {
         }
     }
 
-    /// Removes the checkpoints of a finished run.
+    /// Removes the checkpoints of a finished run, and what a killed process left half written.
     pub fn remove(folder: &Path) {
+        remove_partial(folder);
         for file in files(folder) {
             // A checkpoint too many does no harm.
             let _ = std::fs::remove_file(file);

@@ -25,6 +25,7 @@ use stssad::gpu::{Choice, Device, GpuError};
 use stssad::report::ReportError;
 use stssad::run::RunError;
 use stssad::shaders::{PROBES, SOURCES};
+use stssad::sweep::SweepError;
 use stssad::train::TrainError;
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
@@ -39,6 +40,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process has one")]
 enum Command {
     /// Find the rotation that tells handwritten 6 from 9, without a label, on the packaged digits.
     Demo(demo::Demo),
@@ -105,6 +107,22 @@ fn progress_bar(length: u64, template: &str) -> ProgressBar {
     bar
 }
 
+/// A command line that asks for what cannot be done.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unfit(String);
+
+/// Whoever reads our output may stop, as `head` does: that ends the program without a word, as it ends others. Rust would
+/// have us panic.
+pub fn end_with_reader() {
+    #[cfg(unix)]
+    {
+        use signal_hook::{consts::SIGPIPE, flag};
+        let always = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+        flag::register_conditional_default(SIGPIPE, always).expect("the system lets this signal be handled");
+    }
+}
+
 /// Parses the command line and runs the command.
 pub fn run() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
@@ -136,13 +154,20 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         Some(TrainError::Gpu(gpu)) => Some(gpu),
         _ => error.downcast_ref::<GpuError>(),
     };
-    let bad_data = error.is::<DataError>() || matches!(train, Some(TrainError::Data(_)));
-    let bad_arguments =
-        error.is::<CaseError>() || error.is::<ConfigError>() || matches!(run, Some(RunError::Config(_)));
+    let bad_data = error.is::<DataError>()
+        || matches!(train, Some(TrainError::Data(_)))
+        || matches!(run, Some(RunError::Foreign { .. }));
+    let bad_arguments = error.is::<Unfit>()
+        || error.is::<CaseError>()
+        || error.is::<ConfigError>()
+        || error.is::<SweepError>()
+        || error.is::<toml::de::Error>()
+        || matches!(run, Some(RunError::Config(_)));
     let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::Score { .. }));
     let unwritten = error.is::<ReportError>()
         || matches!(run, Some(RunError::Report(_) | RunError::Archive(_) | RunError::Folder { .. }))
-        || error.is::<ArchiveError>();
+        || error.is::<ArchiveError>()
+        || error.is::<std::io::Error>();
     ExitCode::from(match gpu {
         Some(GpuError::NoAdapter(_) | GpuError::Unusable { .. } | GpuError::OutOfMemory { .. }) => 4,
         _ if bad_arguments => 2,

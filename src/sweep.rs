@@ -166,6 +166,9 @@ impl Job {
 }
 
 /// The comparison of all methods, from the folders' files alone; jobs without a result are listed as missing.
+///
+/// # Errors
+/// When the jobs cannot be compared; see [`Comparison::new`].
 pub fn merge(grid: &Grid, jobs: &[Job], sweep: &Path) -> Result<Comparison, ComparisonError> {
     let run = |job: &Job| Run {
         task: job.task.clone(),

@@ -263,6 +263,11 @@ impl MethodArguments {
 }
 
 impl RunArguments {
+    /// Whether any flag bears on the configuration.
+    pub fn says_anything(&self) -> anyhow::Result<bool> {
+        Ok(!(self.data.tables()?.is_empty() && self.method.tables()?.is_empty()))
+    }
+
     /// Flags over file over defaults.
     pub fn resolve(&self) -> anyhow::Result<RunConfig> {
         let mut table = match &self.config {

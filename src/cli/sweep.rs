@@ -6,7 +6,6 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use stssad::checkpoint::Checkpoint;
 use stssad::data::load;
 use stssad::gpu::Device;
 use stssad::report::RunFolder;
@@ -15,7 +14,8 @@ use stssad::sweep::{Grid, Job, Share, merge};
 use stssad::train::TrainError;
 
 use super::progress::{Mode, Shown, stop_flag};
-use super::{DeviceArguments, STOPPED};
+use super::train::last_checkpoint;
+use super::{DeviceArguments, STOPPED, Unfit};
 
 /// Arguments of `stssad sweep`.
 #[derive(Debug, Args)]
@@ -173,7 +173,7 @@ impl Execute {
     fn execute(&self, device: &Device, job: &Job, mut shown: Shown) -> anyhow::Result<Ending> {
         let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
         let folder = RunFolder::create(job.folder(&self.out))?;
-        let checkpoint = Checkpoint::load(folder.path())?.map(|(checkpoint, _)| checkpoint);
+        let checkpoint = last_checkpoint(folder.path())?;
         let extent = if self.reports { Extent::Full } else { Extent::Figures };
         let run = Run { device, config: &job.config, loaded: &loaded, folder: &folder, extent };
         Ok(run.train(checkpoint, &mut shown)?)
@@ -200,7 +200,8 @@ impl Execute {
                 Ok(count.map(number).transpose()?.map_or(Share::Index(index), |of| Share::Shard { index, of }))
             }
             [(one, ..), (other, ..), ..] => {
-                anyhow::bail!("both {one} and {other} are set: name the share by --shard or --index")
+                let problem = format!("both {one} and {other} are set: name the share by --shard or --index");
+                Err(Unfit(problem).into())
             }
         }
     }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 use serde_json::json;
 use stssad::checkpoint::Checkpoint;
@@ -16,7 +15,7 @@ use stssad::run::{Ending, Extent, MODEL, Run, next_folder, test};
 
 use super::arguments::{DataArguments, RunArguments};
 use super::progress::{Mode, Shown, stop_flag};
-use super::{DeviceArguments, STOPPED, progress_bar};
+use super::{DeviceArguments, STOPPED, Unfit, progress_bar};
 
 /// Arguments of `stssad train`.
 #[derive(Debug, Args)]
@@ -55,6 +54,11 @@ const RESULTS: &str = "results/stssad";
 impl Train {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         if let Some(folder) = &self.resume {
+            if self.run.says_anything()? {
+                return Err(unfit(
+                    "--resume goes on with the run's own configuration: leave out the other flags".into(),
+                ));
+            }
             let folder = if folder.as_os_str().is_empty() { last_run(Path::new(RESULTS))? } else { folder.clone() };
             return self.resume(&folder);
         }
@@ -67,11 +71,15 @@ impl Train {
         let device = open(&self.device)?;
         let folder = match &self.output.out {
             Some(out) => {
-                anyhow::ensure!(
-                    !out.join("result.json").exists() && Checkpoint::load(out).is_ok_and(|found| found.is_none()),
-                    "{} holds a run already: choose another --out, or go on with it by --resume {0}",
-                    out.display()
-                );
+                if out.join("result.json").exists() {
+                    return Err(unfit(format!("{} holds a finished run: choose another --out", out.display())));
+                }
+                if Checkpoint::load(out).map_or(true, |found| found.is_some()) {
+                    let shown = out.display();
+                    return Err(unfit(format!(
+                        "{shown} holds a run already: choose another --out, or go on with it by --resume {shown}"
+                    )));
+                }
                 out.clone()
             }
             None => next_folder(Path::new(RESULTS), &loaded.task)?,
@@ -80,16 +88,31 @@ impl Train {
     }
 
     fn resume(&self, folder: &Path) -> anyhow::Result<ExitCode> {
-        let (checkpoint, damaged) = Checkpoint::load(folder)?
-            .with_context(|| format!("{} has no checkpoint: nothing to go on with", folder.display()))?;
-        if let Some(reason) = damaged {
-            eprintln!("warning  {reason}; going on from the checkpoint before it");
-        }
+        let checkpoint = last_checkpoint(folder)?.ok_or_else(|| {
+            let shown = folder.display();
+            unfit(match folder.join("result.json").exists() {
+                true => format!("the run in {shown} is finished: there is nothing to go on with"),
+                false => format!("{shown} has no checkpoint: nothing was saved, begin anew with --out {shown}"),
+            })
+        })?;
         let config = RunConfig::parse(&checkpoint.config)?;
         let loaded = read(&config)?;
         let device = open(&self.device)?;
         execute(&device, &config, &loaded, folder, Some(checkpoint), &self.output)
     }
+}
+
+/// The last whole checkpoint of a run's folder; says when an earlier one had to be taken.
+pub fn last_checkpoint(folder: &Path) -> anyhow::Result<Option<Checkpoint>> {
+    let Some((checkpoint, damaged)) = Checkpoint::load(folder)? else { return Ok(None) };
+    if let Some(reason) = damaged {
+        eprintln!("warning  {reason}; going on from the checkpoint before it");
+    }
+    Ok(Some(checkpoint))
+}
+
+fn unfit(problem: String) -> anyhow::Error {
+    Unfit(problem).into()
 }
 
 /// Opens the device and says which it is.
@@ -167,7 +190,7 @@ fn last_run(root: &Path) -> anyhow::Result<PathBuf> {
     let modified = |run: &PathBuf| std::fs::metadata(run).and_then(|run| run.modified()).ok();
     runs.into_iter()
         .max_by_key(modified)
-        .with_context(|| format!("there is no run in {}: name the folder after --resume", root.display()))
+        .ok_or_else(|| unfit(format!("there is no run in {}: name the folder after --resume", root.display())))
 }
 
 /// A run's folder, as the commands take it that need a trained model.
@@ -196,23 +219,29 @@ pub struct Test {
 impl Test {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let model = model(&self.run)?;
+        let beside = if self.run.is_dir() { self.run.clone() } else { self.run.with_file_name("") };
+        let out = self.out.clone().unwrap_or_else(|| beside.join("test"));
+        if out.join("result.json").exists() {
+            return Err(unfit(format!("{} holds a finished run: choose another --out", out.display())));
+        }
         let mut table: toml::Table = model.config.to_toml().parse()?;
         overlay(&mut table, self.data.tables()?);
         let loaded = read(&RunConfig::from_table(table)?)?;
         let [_, c, h, w] = loaded.task.test.pictures.shape().images().expect("a set holds pictures");
-        anyhow::ensure!(
-            [c, h, w] == model.picture,
-            "the model takes pictures of {:?} (channels, height, width), these are {:?}: leave --size and --channels as they were",
-            model.picture,
-            [c, h, w]
-        );
+        if [c, h, w] != model.picture {
+            return Err(unfit(format!(
+                "the model takes pictures of {:?} (channels, height, width), these are {:?}: leave --size and --channels as \
+                 they were",
+                model.picture,
+                [c, h, w]
+            )));
+        }
         if loaded.task.fingerprint() != model.fingerprint {
             eprintln!("note     these are not the pictures that the model was trained and tuned on");
         }
         let device = open(&self.device)?;
         let tested = test(&device, &model, &loaded.task.test)?;
-        let beside = if self.run.is_dir() { self.run.clone() } else { self.run.with_file_name("") };
-        let folder = RunFolder::create(self.out.clone().unwrap_or_else(|| beside.join("test")))?;
+        let folder = RunFolder::create(out)?;
         folder.write_scores(&tested.scored, Some(model.threshold))?;
         let report = serde_json::to_string_pretty(&json!({
             "metrics": tested.metrics,
@@ -255,7 +284,8 @@ impl Predict {
         }
         let device = open(&self.device)?;
         let judgement = Judge::new(&device, &model)?.judge(&read.set.pictures)?;
-        let scored = read.set.names.iter().zip(&judgement.scores);
+        // Names are below the folder that was given, and two folders may have the same.
+        let scored = read.paths.iter().map(|path| path.to_string_lossy()).zip(&judgement.scores);
         let is_anomalous = |score: f64| score >= model.threshold;
         if self.json {
             for (path, &score) in scored {
@@ -265,7 +295,7 @@ impl Predict {
             let mut table = csv::Writer::from_writer(std::io::stdout());
             table.write_record(["path", "score", "anomalous"])?;
             for (path, &score) in scored {
-                table.write_record([path, &score.to_string(), &u8::from(is_anomalous(score)).to_string()])?;
+                table.write_record([&*path, &score.to_string(), &u8::from(is_anomalous(score)).to_string()])?;
             }
             table.flush()?;
         }

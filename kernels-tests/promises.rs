@@ -1,0 +1,722 @@
+//! What the command line promises: files, exit codes, figures that agree, and runs that go on with the same bits.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use serde_json::Value;
+use stssad::checkpoint::Checkpoint;
+use stssad::data::paint::{Defect, Photograph, Texture};
+use stssad::data::{Loading, Source, Task, load, mvtec};
+use stssad::philox::Stream;
+use stssad::{augment, loss};
+
+/// A run of seconds.
+const TINY: [&str; 14] = [
+    "--size",
+    "16",
+    "--max-train",
+    "24",
+    "--max-normals",
+    "8",
+    "--max-anomalies",
+    "8",
+    "--batch",
+    "8",
+    "--batch-val",
+    "8",
+    "--warm-up",
+    "2",
+];
+const GRAVEL: [&str; 6] = ["--data", "texture", "--texture", "gravel", "--defect", "blob"];
+
+/// A folder of the test's own, empty.
+fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("promises").join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// What a command left: its exit code, none where a signal ended it, and what it printed.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    /// Ended with this code, and without a panic.
+    #[track_caller]
+    fn with(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{}", self.err);
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+        self
+    }
+
+    /// The one error that was told, which says all of `parts`.
+    #[track_caller]
+    fn error(&self, parts: &[&str]) {
+        assert_eq!(self.err.matches("error: ").count(), 1, "{}", self.err);
+        for part in parts {
+            assert!(self.err.contains(part), "no `{part}` in {}", self.err);
+        }
+    }
+
+    /// No error was told, but all of `parts` was.
+    #[track_caller]
+    fn notice(&self, parts: &[&str]) {
+        assert!(!self.err.contains("error: "), "{}", self.err);
+        assert!(parts.iter().all(|part| self.err.contains(part)), "{}", self.err);
+    }
+}
+
+fn command(parts: &[&[&str]]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stssad"));
+    // A scheduler of the tests' own would pick shards.
+    for variable in ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX"] {
+        command.env_remove(variable);
+    }
+    command.args(parts.concat()).stdin(Stdio::null());
+    command
+}
+
+fn finish(mut command: Command) -> Said {
+    let output = command.output().expect("the binary starts");
+    let text = |bytes| String::from_utf8(bytes).expect("messages are UTF-8");
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn stssad(parts: &[&[&str]]) -> Said {
+    finish(command(parts))
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("the tests' paths are UTF-8")
+}
+
+fn json(path: &Path) -> Value {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// A column of a CSV file by the column `path`.
+fn column(csv_text: &str, name: &str) -> BTreeMap<String, String> {
+    let mut reader = csv::Reader::from_reader(csv_text.as_bytes());
+    let header = reader.headers().unwrap().clone();
+    let at = |name: &str| header.iter().position(|column| column == name).unwrap_or_else(|| panic!("no {name}"));
+    let (path, value) = (at("path"), at(name));
+    reader.records().map(Result::unwrap).map(|row| (row[path].to_owned(), row[value].to_owned())).collect()
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// All files below a folder, relative to it, with their bytes.
+fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = walkdir::WalkDir::new(root).into_iter().map(Result::unwrap);
+    entries
+        .filter(|entry| entry.file_type().is_file())
+        .map(|entry| (text(entry.path().strip_prefix(root).unwrap()).to_owned(), fs::read(entry.path()).unwrap()))
+        .collect()
+}
+
+fn painted() -> Task {
+    let texture = Texture { texture: Photograph::Gravel, defect: Defect::Blob, slant: None };
+    let loading = Loading {
+        size: Some(16),
+        max_train: Some(24),
+        max_normals: Some(8),
+        max_anomalies: Some(8),
+        ..Loading::default()
+    };
+    load(&Source::Texture(texture), &loading, |_, _| {}).unwrap().task
+}
+
+/// A run on an MVTec tree, finished, which several tests look at.
+struct Finished {
+    /// `<category>` in the tree.
+    category: PathBuf,
+    run: PathBuf,
+    said: Said,
+}
+
+fn finished() -> &'static Finished {
+    static FINISHED: OnceLock<Finished> = OnceLock::new();
+    FINISHED.get_or_init(|| {
+        let folder = folder("mvtec");
+        let category = mvtec::write(&folder.join("tree"), &painted()).unwrap();
+        let run = folder.join("run");
+        let name = category.file_name().unwrap().to_str().unwrap();
+        let tree = folder.join("tree");
+        let data = ["--data", "mvtec", "--root", text(&tree), "--category", name];
+        let rest = ["--steps", "6", "--starts", "2", "--progress", "json", "--json", "--out", text(&run)];
+        let said = stssad(&[&["train"], &data, &TINY, &rest]).with(0);
+        Finished { category, run, said }
+    })
+}
+
+#[test]
+fn a_finished_run_has_every_file_and_nothing_half_done() {
+    let Finished { run, said, .. } = finished();
+    let found = files(run);
+    let names: BTreeSet<&str> = found.keys().map(String::as_str).filter(|name| !name.starts_with("test/")).collect();
+    for name in [
+        "config.toml",
+        "metrics.csv",
+        "result.json",
+        "scores.csv",
+        "curves.png",
+        "pictures.png",
+        "histogram.png",
+        "roc.png",
+        "report.html",
+        "model.safetensors",
+        "images/good/000.png",
+        "images/blob/007.png",
+    ] {
+        assert!(found.get(name).is_some_and(|bytes| !bytes.is_empty()), "no {name} in {names:?}");
+    }
+    assert_eq!(names.iter().filter(|name| name.contains("tfevents")).count(), 1, "{names:?}");
+    assert_eq!(names.len(), 11 + 16, "{names:?}");
+
+    let result = json(&run.join("result.json"));
+    assert_eq!(serde_json::from_str::<Value>(&said.out).unwrap(), result, "--json prints the file");
+    for key in ["image_AUROC", "augmentation", "order", "seed", "steps", "seconds", "adapter", "starts"] {
+        assert!(!result[key].is_null(), "no {key}");
+    }
+    for key in ["image_AUROC", "pixel_AUROC"] {
+        assert!(result["metrics"][key].as_f64().is_some_and(|auroc| (0.0..=1.0).contains(&auroc)), "{key}");
+    }
+    assert_eq!(result["starts"].as_array().map(Vec::len), Some(2));
+    assert_eq!(result["counts"], serde_json::json!({ "train": 24, "tune": 16, "test": 16 }));
+    assert_eq!(read(run, "metrics.csv").lines().count(), 1 + 2 * 6);
+}
+
+#[test]
+fn train_test_and_predict_give_one_score() {
+    let Finished { category, run, .. } = finished();
+    let test = folder("tested");
+    stssad(&[&["test", text(run), "--out", text(&test)]]).with(0);
+    let trained = column(&read(run, "scores.csv"), "score");
+    assert_eq!(trained.len(), 16);
+    assert_eq!(trained, column(&read(&test, "scores.csv"), "score"));
+    assert_eq!(json(&test.join("test.json"))["metrics"], json(&run.join("result.json"))["metrics"]);
+
+    let kinds = ["good", "blob"].map(|kind| category.join("test").join(kind));
+    let predicted = stssad(&[&["predict", text(run)], &[text(&kinds[0]), text(&kinds[1])]]).with(0);
+    let below = |path: &String| path[path.find("test/").expect("the whole path")..].to_owned();
+    let predicted: BTreeMap<_, _> =
+        column(&predicted.out, "score").iter().map(|(path, score)| (below(path), score.clone())).collect();
+    assert_eq!(trained, predicted);
+
+    let lines = stssad(&[&["predict", text(run), text(&kinds[1]), "--json"]]).with(0).out;
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 8);
+    assert!(lines.iter().all(|line| trained[&below(&line["path"].as_str().unwrap().to_owned())]
+        == line["score"].as_f64().unwrap().to_string()));
+}
+
+#[test]
+fn progress_is_a_json_line_a_step() {
+    let lines: Vec<Value> = steps_of(&finished().said.err);
+    assert_eq!(lines.len(), 12);
+    assert!(lines.iter().all(|line| line["inner"].as_f64().is_some_and(f64::is_finite)), "{lines:?}");
+    assert!(lines.iter().all(|line| line["outer"].is_null() == (line["step"].as_u64().unwrap() <= 2)), "{lines:?}");
+}
+
+fn steps_of(err: &str) -> Vec<Value> {
+    err.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn a_reader_that_stops_ends_the_program_without_a_word() {
+    let Finished { category, run, .. } = finished();
+    let pictures = category.join("test");
+    for flags in ["", "--json"] {
+        // What `head` leaves must be more than a pipe holds, or nobody notices.
+        let many = vec![text(&pictures); 150].join(" ");
+        let script = format!("{} predict {} {many} {flags} | head -1", env!("CARGO_BIN_EXE_stssad"), text(run));
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]);
+        let said = finish(shell).with(0);
+        assert_eq!(said.out.lines().count(), 1, "{}", said.out);
+        assert!(!said.err.contains("error"), "{}", said.err);
+    }
+}
+
+#[test]
+fn a_finished_run_is_not_written_over() {
+    let Finished { run, .. } = finished();
+    let before = files(run);
+    let said = stssad(&[&["train"], &GRAVEL, &TINY, &["--steps", "6", "--out", text(run)]]).with(2);
+    said.error(&["holds a finished run", "choose another --out"]);
+    stssad(&[&["train", "--resume", text(run)]]).with(2).error(&["is finished"]);
+    stssad(&[&["test", text(run), "--out", text(run)]]).with(2).error(&["holds a finished run"]);
+    let after = files(run);
+    assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)), "a file was changed");
+}
+
+/// What a run that can be stopped is begun by: `--checkpoint-every 2`, a JSON line a step.
+fn long(steps: &str) -> Vec<&str> {
+    let rest = ["--steps", steps, "--starts", "2", "--checkpoint-every", "2"];
+    [&GRAVEL[..], &TINY, &rest].concat()
+}
+
+const QUIET: [&str; 3] = ["--no-report", "--progress", "json"];
+
+/// A run under way, whose steps are read from what it says.
+struct Running {
+    child: Child,
+    lines: BufReader<ChildStderr>,
+    steps: Vec<Value>,
+    err: String,
+}
+
+impl Running {
+    fn begin(parts: &[&[&str]]) -> Self {
+        let mut child = command(parts).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let lines = BufReader::new(child.stderr.take().unwrap());
+        Running { child, lines, steps: Vec::new(), err: String::new() }
+    }
+
+    /// Reads on until so many steps are done, or the run ends.
+    fn until(&mut self, steps: usize) {
+        let mut line = String::new();
+        while self.steps.len() < steps && self.lines.read_line(&mut line).unwrap() > 0 {
+            self.steps.extend(steps_of(&line));
+            self.err += &std::mem::take(&mut line);
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "{name}");
+    }
+
+    fn end(mut self) -> (Said, Vec<Value>) {
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        // The last line of a killed process may be a part.
+        self.steps.extend(rest.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
+        let code = self.child.wait().unwrap().code();
+        (Said { code, out: String::new(), err: self.err + &rest }, self.steps)
+    }
+}
+
+/// Everything that follows from the configuration alone: not how long it took.
+fn bits(run: &Path) -> BTreeMap<String, Vec<u8>> {
+    let names = ["model.safetensors", "metrics.csv", "scores.csv", "config.toml"];
+    names
+        .map(|name| (name.to_owned(), fs::read(run.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))))
+        .into()
+}
+
+fn uninterrupted(steps: &str, name: &str) -> BTreeMap<String, Vec<u8>> {
+    let run = folder(name);
+    stssad(&[&["train"], &long(steps), &QUIET, &["--out", text(&run)]]).with(0);
+    bits(&run)
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
+    let expected = uninterrupted("40", "stopped-whole");
+    let run = folder("stopped");
+    let mut running = Running::begin(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]);
+    for (done, signal) in [(3, "-TERM"), (15, "-INT"), (30, "-USR1")] {
+        running.until(done);
+        running.signal(signal);
+        let (said, _) = running.end();
+        said.with(75).notice(&["stopped; go on with: stssad train --resume"]);
+        assert!(!run.join("result.json").exists() && run.join("checkpoint.safetensors").exists());
+        let refused = stssad(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]).with(2);
+        refused.error(&["holds a run already", "--resume"]);
+        running = Running::begin(&[&["train", "--resume", text(&run)], &QUIET]);
+    }
+    running.end().0.with(0);
+    assert_eq!(bits(&run), expected);
+    assert_eq!(leftovers(&run), BTreeSet::new());
+}
+
+/// Checkpoints and half-written files.
+fn leftovers(run: &Path) -> BTreeSet<String> {
+    let is_left = |name: &String| name.contains("checkpoint") || name.ends_with(".partial");
+    files(run).into_keys().filter(is_left).collect()
+}
+
+/// Steps that a checkpoint has behind it, over all starts.
+fn position(checkpoint: &Checkpoint, steps: usize) -> usize {
+    let under_way = checkpoint.snapshot.start == checkpoint.finished.len();
+    checkpoint.finished.len() * steps + if under_way { checkpoint.snapshot.step } else { 0 }
+}
+
+#[test]
+fn twenty_kills_at_random_moments_leave_a_whole_checkpoint_and_the_same_bits() {
+    let expected = uninterrupted("40", "killed-whole");
+    let run = folder("killed");
+    // As a process leaves it that was killed in its first checkpoint.
+    fs::write(run.join("config.toml"), "").unwrap();
+    fs::write(run.join(".checkpoint.safetensors.1.partial"), "half").unwrap();
+    let mut stream = Stream::new(20, 97);
+    let mut saved = 0;
+    let begin = |saved: usize| match saved {
+        // Nothing was saved, so the same command begins anew.
+        0 => Running::begin(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]),
+        _ => Running::begin(&[&["train", "--resume", text(&run)], &QUIET]),
+    };
+    for kill in 0..20 {
+        let mut running = begin(saved);
+        // After some steps and a part of one; now and then before the first.
+        running.until(stream.below(5));
+        std::thread::sleep(Duration::from_millis(stream.below(40) as u64));
+        running.child.kill().unwrap();
+        let (said, steps) = running.end();
+        assert_eq!(said.code, None, "kill {kill} came too late: {}", said.err);
+        let seen = steps.last().map_or(0, |step| 40 * step["start"].as_u64().unwrap() + step["step"].as_u64().unwrap());
+        let found = Checkpoint::load(&run).unwrap_or_else(|error| panic!("kill {kill}: {error}"));
+        let now = found.map_or(0, |(checkpoint, _)| position(&checkpoint, 40));
+        assert!(now >= saved, "kill {kill}: {now} is behind {saved}");
+        assert!(now + 2 >= seen as usize, "kill {kill}: {now} is more than two steps behind {seen}");
+        saved = now;
+    }
+    assert!(saved > 0);
+    begin(saved).end().0.with(0);
+    assert_eq!(bits(&run), expected);
+    assert_eq!(leftovers(&run), BTreeSet::new());
+}
+
+/// A run that was stopped with two checkpoints, in a folder of this name.
+fn stopped(name: &str, data: &[&str]) -> PathBuf {
+    let run = folder(name);
+    let rest = ["--steps", "40", "--starts", "1", "--checkpoint-every", "2", "--out", text(&run)];
+    let mut running = Running::begin(&[&["train"], data, &TINY, &QUIET, &rest]);
+    running.until(5);
+    running.signal("-TERM");
+    running.end().0.with(75);
+    run
+}
+
+/// Turns a bit in the middle of a file.
+fn damage(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before_it_and_two_are_an_error() {
+    let run = stopped("damaged", &GRAVEL);
+    let [last, previous] = ["checkpoint.safetensors", "checkpoint.previous.safetensors"].map(|name| run.join(name));
+    let whole = fs::read(&last).unwrap();
+    damage(&last);
+    let mut running = Running::begin(&[&["train", "--resume", text(&run)], &QUIET]);
+    running.until(2);
+    running.signal("-TERM");
+    running.end().0.with(75).notice(&["warning  ", "is damaged", "from the checkpoint before it"]);
+
+    fs::write(&last, whole).unwrap();
+    damage(&last);
+    damage(&previous);
+    let before = files(&run);
+    stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&["checkpoint.safetensors is damaged", "checksum"]);
+    stssad(&[&["train"], &GRAVEL, &TINY, &["--out", text(&run)]]).with(2).error(&["holds a run already"]);
+    assert_eq!(files(&run), before);
+}
+
+#[test]
+fn other_pictures_are_no_way_to_go_on() {
+    let tree = folder("foreign-tree");
+    let category = mvtec::write(&tree, &painted()).unwrap();
+    let name = category.file_name().unwrap().to_str().unwrap();
+    let run = stopped("foreign", &["--data", "mvtec", "--root", text(&tree), "--category", name]);
+    let before = files(&run);
+    fs::copy(category.join("train/good/001.png"), category.join("train/good/000.png")).unwrap();
+    let said = stssad(&[&["train", "--resume", text(&run)], &QUIET]).with(3);
+    said.error(&["is of other pictures", "start anew in another folder"]);
+    assert_eq!(files(&run), before);
+    stssad(&[&["train", "--resume", text(&run), "--steps", "9"]]).with(2).error(&["leave out the other flags"]);
+    let empty = folder("foreign-empty");
+    stssad(&[&["train", "--resume", text(&empty)]]).with(2).error(&["has no checkpoint", "--out"]);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_an_error_and_the_one_before_it_stays() {
+    let run = stopped("full", &GRAVEL);
+    let checkpoint = fs::read(run.join("checkpoint.safetensors")).unwrap();
+    // A folder is in the way, also of a user who may do anything.
+    fs::remove_file(run.join("checkpoint.previous.safetensors")).unwrap();
+    fs::create_dir(run.join("checkpoint.previous.safetensors")).unwrap();
+    let said = stssad(&[&["train", "--resume", text(&run), "--no-report"]]).with(74);
+    said.error(&["cannot write", "checkpoint.safetensors", "the disk is not full"]);
+    assert_eq!(fs::read(run.join("checkpoint.safetensors")).unwrap(), checkpoint);
+    assert!(leftovers(&run).iter().all(|name| !name.ends_with(".partial")));
+    Checkpoint::load(&run).unwrap().unwrap();
+}
+
+/// Folders `good` with `normals` pictures and `bad` with `anomalies`, below a new one.
+fn folders(name: &str, normals: usize, anomalies: usize) -> PathBuf {
+    let root = folder(name);
+    let mut stream = Stream::new(1, 96);
+    for (kind, count) in [("good", normals), ("bad", anomalies)] {
+        fs::create_dir_all(root.join(kind)).unwrap();
+        for number in 0..count {
+            let pixel = |_, y| image::Luma([(stream.below(128) as u32 + if kind == "bad" { 6 * y } else { 0 }) as u8]);
+            image::GrayImage::from_fn(16, 16, pixel).save(root.join(kind).join(format!("{number:03}.png"))).unwrap();
+        }
+    }
+    root
+}
+
+/// Trains three steps on `good` and `bad` below a root.
+fn on_folders(root: &Path, flags: &[&str]) -> Said {
+    let run = root.join("run");
+    let data = ["--data", "folder", "--root", text(root), "--normal-dir", "good"];
+    stssad(&[&["train"], &data, &TINY, &["--steps", "3", "--starts", "1", "--no-report", "--out", text(&run)], flags])
+}
+
+#[test]
+fn folders_without_enough_pictures_are_refused_in_one_message() {
+    let bad = ["--abnormal-dir", "bad"];
+    let missing = on_folders(&folder("missing").join("nowhere"), &bad).with(3);
+    missing.error(&["there is no folder", "nowhere", "check the path"]);
+    on_folders(&folders("empty", 0, 4), &bad).with(3).error(&["good holds no pictures"]);
+    on_folders(&folders("empty-bad", 8, 0), &bad).with(3).error(&["bad holds no pictures"]);
+    on_folders(&folders("one", 1, 4), &bad).with(3).error(&["pictures"]);
+    on_folders(&folders("nothing", 8, 0), &[]).with(3).error(&["there is nothing to tune on"]);
+}
+
+#[test]
+fn what_is_not_known_has_no_figure() {
+    // Anomalies are not told apart: no labels at all.
+    let root = folders("unlabelled", 12, 6);
+    let said = on_folders(&root, &["--unlabelled-dir", "bad"]).with(0);
+    assert!(said.err.contains("n/a"), "{}", said.err);
+    assert!(json(&root.join("run/result.json"))["image_AUROC"].is_null());
+
+    // One class alone.
+    let root = folders("no-anomalies", 12, 6);
+    let said = on_folders(&root, &["--normal-test-dir", "bad", "--unlabelled-dir", "more"]);
+    assert_eq!(said.code, Some(3), "{}", said.err);
+    fs::create_dir(root.join("more")).unwrap();
+    fs::copy(root.join("bad/000.png"), root.join("more/000.png")).unwrap();
+    fs::copy(root.join("bad/001.png"), root.join("more/001.png")).unwrap();
+    let said = on_folders(&root, &["--normal-test-dir", "bad", "--unlabelled-dir", "more"]).with(0);
+    assert!(said.err.contains("image_AUROC n/a"), "{}", said.err);
+    let result = json(&root.join("run/result.json"));
+    assert!(result["image_AUROC"].is_null() && result["metrics"]["pixel_AUROC"].is_null(), "{result}");
+
+    // Both classes, but no masks.
+    let root = folders("no-masks", 12, 6);
+    on_folders(&root, &["--abnormal-dir", "bad"]).with(0);
+    let result = json(&root.join("run/result.json"));
+    assert!(result["image_AUROC"].is_f64() && result["metrics"]["pixel_AUROC"].is_null(), "{result}");
+}
+
+#[test]
+fn a_corrupt_picture_is_named_or_skipped_and_counted() {
+    let root = folders("corrupt", 12, 6);
+    fs::write(root.join("good/broken.png"), "no picture").unwrap();
+    fs::write(root.join("bad/cut.png"), &fs::read(root.join("bad/000.png")).unwrap()[..60]).unwrap();
+    let bad = ["--abnormal-dir", "bad"];
+    let said = on_folders(&root, &bad).with(3);
+    said.error(&["2 of 20 pictures cannot be used", "broken.png", "cut.png", "--on-bad-image skip"]);
+    on_folders(&root, &[&bad[..], &["--on-bad-image", "skip"]].concat()).with(0);
+    let skipped = json(&root.join("run/result.json"))["skipped"].to_string();
+    assert!(skipped.contains("broken.png") && skipped.contains("cut.png"), "{skipped}");
+
+    let predicted = stssad(&[&["predict", text(&root.join("run")), text(&root.join("bad"))]]);
+    assert!(predicted.code == Some(0) && predicted.err.contains("cut.png"), "{predicted:?}");
+}
+
+#[test]
+fn any_name_that_a_file_can_have_is_taken() {
+    let root = folders("names", 12, 6);
+    for (number, name) in ["two words.png", "größer—图.png", "line\nbreak.png", "quote\"comma,.png"].iter().enumerate()
+    {
+        fs::rename(root.join(format!("bad/00{number}.png")), root.join("bad").join(name)).unwrap();
+    }
+    let run = root.join("run");
+    let data = ["--data", "folder", "--root", text(&root), "--normal-dir", "good", "--abnormal-dir", "bad"];
+    stssad(&[&["train"], &data, &TINY, &["--steps", "3", "--starts", "1", "--out", text(&run)]]).with(0);
+    let names: BTreeSet<String> = column(&read(&run, "scores.csv"), "score").into_keys().collect();
+    for name in ["bad/two words.png", "bad/größer—图.png", "bad/line\\nbreak.png", "bad/quote\"comma,.png"] {
+        assert!(names.contains(name), "no {name} in {names:?}");
+    }
+    let broken = root.join("bad/line\nbreak.png");
+    let said = stssad(&[&["predict", text(&run), text(&broken)]]).with(0);
+    assert!(column(&said.out, "score").contains_key(text(&broken)), "{}", said.out);
+}
+
+#[test]
+fn flags_go_before_the_file_and_what_is_printed_is_accepted() {
+    let folder = folder("config");
+    let path = folder.join("config.toml");
+    fs::write(&path, "seed = 5\naugmentation = 'rotation'\n[data]\nkind = 'digits'\nnormal = 6\nanomaly = 9\n")
+        .unwrap();
+    let printed = stssad(&[&["train", "-c", text(&path), "--seed", "7", "--print-config"]]).with(0).out;
+    assert!(printed.contains("seed = 7\n") && printed.contains("augmentation = \"rotation\""), "{printed}");
+    fs::write(&path, &printed).unwrap();
+    assert_eq!(stssad(&[&["train", "-c", text(&path), "--print-config"]]).with(0).out, printed);
+
+    let cases =
+        [("sed = 1", 2, "unknown field `sed`"), ("seed = ", 2, "config.toml"), ("[training]\nsteps = 0", 2, "steps")];
+    for (content, code, part) in cases {
+        fs::write(&path, content).unwrap();
+        let said =
+            stssad(&[&["train", "-c", text(&path)], &GRAVEL, &["--size", "16", "--out", text(&folder.join("run"))]]);
+        said.with(code).error(&[part]);
+    }
+    stssad(&[&["train", "-c", text(&folder.join("none.toml"))]]).with(74).error(&["cannot read", "none.toml"]);
+    stssad(&[&["train"]]).with(2).error(&["give --data"]);
+}
+
+/// Trains three steps in a folder of this name.
+fn three_steps(name: &str, flags: &[&str]) {
+    let run = folder(name);
+    let rest = ["--steps", "3", "--starts", "1", "--no-report", "--progress", "none", "--out", text(&run)];
+    stssad(&[&["train"], &GRAVEL, &TINY, &rest, flags]).with(0);
+    let result = json(&run.join("result.json"));
+    assert!(result["image_AUROC"].is_f64() && result["seconds"].is_f64(), "{name}: {result}");
+}
+
+#[test]
+fn every_method_trains() {
+    for method in ["random-static", "random-dynamic", "auto-encoder", "deep-svdd"] {
+        three_steps(&format!("method-{method}"), &["--method", method]);
+    }
+}
+
+#[test]
+fn every_augmentation_trains() {
+    for name in augment::NAMES.iter().chain(&["rotation+cutdiff"]) {
+        three_steps(&format!("augmentation-{name}"), &["--augmentation", name]);
+    }
+}
+
+#[test]
+fn every_alignment_trains() {
+    for name in loss::NAMES {
+        three_steps(&format!("alignment-{name}"), &["--alignment", name]);
+    }
+}
+
+const GRID: &str = "
+seeds = [0]
+reference = 'st-ssad'
+[common.pictures]
+size = 16
+max_train = 24
+max_normals = 8
+max_anomalies = 8
+[common.training]
+steps = 3
+warm_up = 1
+starts = 1
+batch = 8
+batch_val = 8
+[[task]]
+name = 'gravel'
+config.data = { kind = 'texture', texture = 'gravel', defect = 'blob' }
+[[task]]
+name = 'brick'
+config.data = { kind = 'texture', texture = 'brick', defect = 'blob' }
+[[method]]
+name = 'st-ssad'
+[[method]]
+name = 'auto-encoder'
+config.method = 'auto-encoder'
+";
+
+#[test]
+fn a_sweep_does_what_is_missing_and_its_shards_agree() {
+    let folder = folder("sweep");
+    let grid = folder.join("grid.toml");
+    fs::write(&grid, GRID).unwrap();
+    let (whole, shards) = (folder.join("whole"), folder.join("shards"));
+    let sweep = |out: &Path, flags: &[&str]| command(&[&["sweep", "run", text(&grid), "--out", text(out)], flags]);
+    finish(sweep(&whole, &[])).with(0);
+    let done = files(&whole);
+    let results: Vec<String> = done.keys().filter(|name| name.ends_with("result.json")).cloned().collect();
+    assert_eq!(results.len(), 4, "{results:?}");
+    let modified = || -> Vec<_> {
+        let times = done.keys().map(|name| fs::metadata(whole.join(name)).unwrap().modified().unwrap());
+        times.collect()
+    };
+    let before = modified();
+    finish(sweep(&whole, &[])).with(0);
+    assert_eq!((files(&whole), modified()), (done.clone(), before), "the second run had nothing to do");
+
+    let mut both =
+        ["0/2", "1/2"].map(|shard| sweep(&shards, &["--shard", shard]).stderr(Stdio::null()).spawn().unwrap());
+    both.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
+    for name in &results {
+        let [one, other] = [&whole, &shards].map(|sweep| json(&sweep.join(name)));
+        assert!(one["image_AUROC"].is_f64(), "{name}");
+        assert_eq!((&one["image_AUROC"], &one["metrics"]), (&other["image_AUROC"], &other["metrics"]), "{name}");
+    }
+
+    let merge = || stssad(&[&["sweep", "merge", text(&grid), "--out", text(&whole)]]);
+    let table = merge().with(0).out;
+    assert!(["gravel", "brick", "st-ssad", "auto-encoder"].iter().all(|name| table.contains(name)), "{table}");
+    let lost = results.iter().find(|name| name.contains("brick/auto-encoder")).unwrap();
+    fs::remove_file(whole.join(lost)).unwrap();
+    let said = merge().with(1);
+    let (_, missing) = said.out.split_once("Missing runs: 1").unwrap_or_default();
+    assert!(missing.contains("brick") && missing.contains("auto-encoder"), "{}", said.out);
+}
+
+#[test]
+fn the_shipped_grids_are_grids() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/grids");
+    let mut tasks = BTreeMap::new();
+    for entry in fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        let jobs = stssad(&[&["sweep", "plan", text(&path)]]).with(0).out;
+        let jobs: Vec<Value> = jobs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let names: BTreeSet<String> = jobs.iter().map(|job| job["task"].to_string()).collect();
+        tasks.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), names.len());
+    }
+    assert!(tasks.len() >= 3 && tasks.values().all(|&count| count > 0), "{tasks:?}");
+    assert_eq!(tasks["paper"], 41);
+    let broken = folder("grids").join("grid.toml");
+    fs::write(&broken, "seeds = [0]\nfoo = 1").unwrap();
+    stssad(&[&["sweep", "plan", text(&broken)]]).with(2).error(&["the grid cannot be read"]);
+}
+
+#[test]
+fn eight_runs_that_begin_at_once_get_eight_folders() {
+    let root = folder("eight");
+    let rest = ["--steps", "1", "--warm-up", "1", "--starts", "1", "--no-report", "--progress", "none"];
+    let small =
+        ["--size", "16", "--max-train", "4", "--max-normals", "2", "--max-anomalies", "2", "--method", "auto-encoder"];
+    let begin = |_| {
+        let mut command = command(&[&["train"], &GRAVEL, &small, &rest]);
+        command.current_dir(&root).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let mut children: Vec<Child> = (0..8).map(begin).collect();
+    children.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
+    let runs = root.join("results/stssad/texture/gravel-blob");
+    for version in 0..8 {
+        assert!(runs.join(format!("v{version}/result.json")).exists(), "v{version}");
+    }
+    assert_eq!(fs::read_dir(&runs).unwrap().count(), 9);
+    let latest = fs::read_link(runs.join("latest")).unwrap();
+    assert!((0..8).any(|version| latest == Path::new(&format!("v{version}"))), "{}", latest.display());
+}
+
+#[test]
+fn without_a_terminal_there_are_plain_lines() {
+    let run = folder("plain");
+    let said =
+        stssad(&[&["train"], &GRAVEL, &TINY, &["--steps", "3", "--starts", "1", "--no-report", "--out", text(&run)]]);
+    let said = said.with(0);
+    assert!(said.err.lines().any(|line| line.starts_with("train    start 1/1  step 3/3  loss ")), "{}", said.err);
+    assert!(!said.err.contains(['\u{1b}', '\r']) && said.out.is_empty(), "{said:?}");
+}
