@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 pub struct Readings {
     /// Embeddings, `[N, features]` row-major.
     pub z: Vec<f64>,
-    /// The head's logit, or the score itself; see [`Reading`](crate::method::Reading).
+    /// The head's logit, or the score itself; see [`Reading`].
     pub direct: Vec<f64>,
 }
 
