@@ -662,6 +662,8 @@ fn a_sweep_does_what_is_missing_and_its_shards_agree() {
         assert_eq!((&one["image_AUROC"], &one["metrics"]), (&other["image_AUROC"], &other["metrics"]), "{name}");
     }
 
+    finish(sweep(&whole, &["--index", "4"])).with(2).error(&["there is no job 4: the grid has jobs 0 to 3"]);
+
     let merge = || stssad(&[&["sweep", "merge", text(&grid), "--out", text(&whole)]]);
     let table = merge().with(0).out;
     assert!(["gravel", "brick", "st-ssad", "auto-encoder"].iter().all(|name| table.contains(name)), "{table}");

@@ -81,6 +81,31 @@ fn a_trainer_can_be_used_again_and_gives_the_same() {
 }
 
 #[test]
+fn a_snapshot_goes_on_with_the_same_bits_and_one_of_another_network_is_refused() {
+    let (config, task) = (config(CutDiff, 12), task(12));
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    let whole = trainer.train(1, |_| {}).unwrap();
+    trainer.begin(1).unwrap();
+    (0..4).for_each(|_| drop(trainer.step().unwrap()));
+    let snapshot = trainer.snapshot().unwrap();
+    assert_eq!((snapshot.start, snapshot.step), (1, 4));
+    trainer.train(0, |_| {}).unwrap();
+
+    let mut other = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    other.restore(&snapshot).unwrap();
+    while other.step().unwrap().is_some() {}
+    let resumed = other.assess().unwrap();
+    assert_eq!((bits(&resumed), &resumed.scores), (bits(&whole), &whole.scores));
+
+    let mut lacking = snapshot.clone();
+    let (lost, _) = lacking.states.pop().unwrap();
+    let refused = other.restore(&lacking).unwrap_err();
+    assert!(matches!(&refused, TrainError::Foreign { state } if *state == lost), "{refused}");
+    lacking.states.push(("of another".into(), Tensor::scalar(0.0)));
+    assert!(other.restore(&lacking).is_err());
+}
+
+#[test]
 fn slots_shared_or_not_give_the_same_bits() {
     let (config, task) = (config(Rotation::default(), 6), task(6));
     let device = device();

@@ -155,7 +155,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         _ => error.downcast_ref::<GpuError>(),
     };
     let bad_data = error.is::<DataError>()
-        || matches!(train, Some(TrainError::Data(_)))
+        || matches!(train, Some(TrainError::Data(_) | TrainError::Foreign { .. }))
         || matches!(run, Some(RunError::Foreign { .. }));
     let bad_arguments = error.is::<Unfit>()
         || error.is::<CaseError>()

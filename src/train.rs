@@ -91,6 +91,8 @@ pub enum TrainError {
     Data(#[from] DataError),
     #[error("training diverged at start {start}, step {step}: the {what} is not finite; a smaller rate may help")]
     Diverged { start: usize, step: usize, what: &'static str },
+    #[error("the checkpoint is of another network: only one of both has the state `{state}`")]
+    Foreign { state: String },
     #[error("the embeddings of start {start} cannot be scored")]
     Score { start: usize, source: ScoreError },
 }
@@ -470,6 +472,12 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When its states are not this network's, or the device fails.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), TrainError> {
+        let known = self.states.names();
+        let given: Vec<&str> = snapshot.states.iter().map(|(name, _)| name.as_str()).collect();
+        let missing = known.iter().find(|name| !given.contains(name));
+        if let Some(state) = missing.or_else(|| given.iter().find(|name| !known.contains(name))) {
+            return Err(TrainError::Foreign { state: (*state).to_owned() });
+        }
         self.begin(snapshot.start)?;
         for (name, tensor) in &snapshot.states {
             self.states.set(name, tensor)?;

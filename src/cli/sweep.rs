@@ -131,6 +131,9 @@ impl Execute {
         let (_, jobs) = read(&self.grid)?;
         let share = self.share()?;
         let mine = share.of(&jobs);
+        if let (Share::Index(index), true) = (share, mine.is_empty()) {
+            return Err(Unfit(format!("there is no job {index}: the grid has jobs 0 to {}", jobs.len() - 1)).into());
+        }
         eprintln!("sweep    {} of {} jobs ({share:?})", mine.len(), jobs.len());
         let stop = stop_flag()?;
         let mut device: Option<Device> = None;
