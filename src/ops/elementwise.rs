@@ -9,6 +9,8 @@ use crate::tensor::Shape;
 
 /// Invocations in a workgroup of the elementwise kernels.
 const WORKGROUP: usize = 64;
+/// Elements that a workgroup is given on a CPU driver, which pays for each workgroup.
+const LONG_ROW: usize = 16 * WORKGROUP;
 
 /// A function of one value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -449,21 +451,26 @@ impl Collapsed {
     /// Sets the extents and the grid: inner along x, middle along y, outer along z.
     pub fn dispatch(&self, kernel: Kernel, class: DeviceClass) -> Kernel {
         let [outer, middle, inner] = self.extents;
+        let along = row_groups(inner, class);
+        // Where rows are short, a CPU driver's workgroups take several each.
+        let rows = match class {
+            DeviceClass::Gpu => 1,
+            DeviceClass::Cpu => (LONG_ROW / inner).max(1),
+        };
         kernel.immediate("outer", outer).immediate("middle", middle).immediate("inner", inner).grid([
-            row_groups(inner, class),
-            middle.min(65_535),
-            outer.min(65_535),
+            along,
+            middle.div_ceil(rows).min(65_535),
+            outer.div_ceil((rows / middle).max(1)).min(65_535),
         ])
     }
 }
 
-/// Workgroups along a row of `count` elements. The kernels stride over what the grid leaves out, so their number is free;
-/// CPU drivers pay for each workgroup and get fewer, longer ones.
+/// Workgroups along a row of `count` elements. The kernels stride over what the grid leaves out, so their number is free.
 fn row_groups(count: usize, class: DeviceClass) -> usize {
     let groups = count.div_ceil(WORKGROUP);
     match class {
         DeviceClass::Gpu => groups.min(65_535),
-        DeviceClass::Cpu => groups.div_ceil(16).min(65_535),
+        DeviceClass::Cpu => count.div_ceil(LONG_ROW).min(65_535),
     }
 }
 
