@@ -356,7 +356,23 @@ mod tests {
         let (tape, sum, gradient) = chain(3);
         let forward = Plan::new(&tape, &[sum], &[], DeviceClass::Gpu, Reuse::On);
         let both = Plan::new(&tape, &[sum, gradient], &[], DeviceClass::Gpu, Reuse::On);
-        assert_eq!(forward.steps.len(), 4);
+        // Two squares, and the sum of the third's products.
+        assert_eq!(forward.steps.len(), 3);
         assert!(both.steps.len() > forward.steps.len());
+    }
+
+    #[test]
+    fn a_product_is_computed_only_where_it_is_read() {
+        let mut tape = Tape::new();
+        let [a, b, c] = ["a", "b", "c"].map(|name| tape.feed(name, [2, 3]));
+        let product = tape.mul(a, b);
+        let sums = [tape.sum(product, &[1]), tape.add(c, product)];
+        let kernels = |fetches: &[Value]| -> Vec<&str> {
+            let plan = Plan::new(&tape, fetches, &[], DeviceClass::Gpu, Reuse::On);
+            plan.steps.iter().map(|step| step.kernel.name).collect()
+        };
+        let fused = ["reduce/sum_product", "elementwise/multiply_add"];
+        assert_eq!(kernels(&sums), fused);
+        assert_eq!(kernels(&[sums[0], sums[1], product]), ["elementwise/binary", fused[0], fused[1]]);
     }
 }

@@ -90,6 +90,11 @@ pub trait Primitive: fmt::Debug {
     fn is_broadcast(&self) -> bool {
         false
     }
+
+    /// For a product of the two inputs, element by element, so that a sum may read them and not their product.
+    fn is_product(&self) -> bool {
+        false
+    }
 }
 
 /// Where a value comes from.

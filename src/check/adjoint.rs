@@ -17,7 +17,7 @@ fn linear_in(case: &Case) -> &'static [&'static [usize]] {
     match case.primitive.name() {
         // Linear as well, but without a pull-back.
         "warp/affine" if case.name.ends_with("outside=nearest)") => &[],
-        "conv2d/output" | "conv2d/input" | "conv2d/kernel" | "matmul/product" => &[&[0], &[1]],
+        "conv2d/output" | "conv2d/input" | "conv2d/kernel" | "matmul/product" | "reduce/sum_product" => &[&[0], &[1]],
         "layout/broadcast" | "layout/slice" | "layout/pad" | "reduce/sum" | "warp/affine" => &[&[0]],
         "layout/concat" => &[&[0, 1]],
         "warp/affine_image_vjp" => &[&[1]],

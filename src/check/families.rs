@@ -4,13 +4,13 @@ use std::rc::Rc;
 
 use super::case::{Case, Fill, Input};
 use crate::ops::conv2d::{Conv2d, Geometry, Role};
-use crate::ops::elementwise::{Binary, BinaryMap, Unary, UnaryMap};
+use crate::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
 use crate::ops::layout::{Broadcast, Concat, Pad, Reshape, Slice};
 use crate::ops::matmul::Matmul;
 use crate::ops::optimiser::AdamUpdate;
 use crate::ops::pool::{Argmax, MeanPool, MeanPoolVjp, Select, Unpool};
 use crate::ops::random::Uniform;
-use crate::ops::reduce::{LogSumExp, Sum};
+use crate::ops::reduce::{LogSumExp, Sum, SumProduct};
 use crate::ops::sort::{Gather, Order, Scatter};
 use crate::ops::{patch, warp};
 use crate::tape::Primitive;
@@ -157,6 +157,10 @@ fn elementwise(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             let (function, [fill_a, fill_b], exact) = binary(p)?;
             Ok(Parts::new(BinaryMap(function), exact).input(p.shape("a")?, fill_a).input(p.shape("b")?, fill_b))
         }
+        "multiply_add" => {
+            let parts = Parts::new(MultiplyAdd, true);
+            Ok(parts.input(p.shape("a")?, ANY).input(p.shape("b")?, ANY).input(p.shape("c")?, ANY))
+        }
         _ => Err(no_role("elementwise", role)),
     }
 }
@@ -230,6 +234,11 @@ fn reduce(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         "sum" => {
             let [from, to] = p.numbers(["from", "to"])?;
             Parts::new(Sum { axes: from..to }, true).input(p.shape("x")?, ANY)
+        }
+        "sum_product" => {
+            let [from, to] = p.numbers(["from", "to"])?;
+            let shape = p.shape("x")?;
+            Parts::new(SumProduct { axes: from..to }, true).input(shape.clone(), ANY).input(shape, ANY)
         }
         "log_sum_exp" => Parts::new(LogSumExp, false).input(p.shape("x")?, Fill::Range(-20.0, 20.0)),
         _ => return Err(no_role("reduce", role)),

@@ -295,11 +295,11 @@ impl Primitive for BinaryMap {
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        zip_broadcast(inputs, output, |a, b| self.0.value(a, b))
+        zip_broadcast(inputs, output, |[a, b]| self.0.value(a, b))
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        zip_broadcast(inputs, output, |a, b| self.0.error(a, b))
+        zip_broadcast(inputs, output, |[a, b]| self.0.error(a, b))
     }
 
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
@@ -319,6 +319,62 @@ impl Primitive for BinaryMap {
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
         output.count() as u64
+    }
+
+    fn is_product(&self) -> bool {
+        self.0 == Binary::Multiply
+    }
+}
+
+/// y = a · b + c, the operands broadcast to a shape in common: the product is never written to memory.
+#[derive(Clone, Copy, Debug)]
+pub struct MultiplyAdd;
+
+impl Primitive for MultiplyAdd {
+    fn name(&self) -> &'static str {
+        "elementwise/multiply_add"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let shape = broadcast_shape(&broadcast_shape(inputs[0], inputs[1])?, inputs[2])?;
+        Collapsed::new(&shape, inputs)?;
+        Ok(shape)
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let [a, b, c] = [0, 1, 2].map(|index| at.inputs[index]);
+        let cotangents = [(tape.mul(at.cotangent, b), a), (tape.mul(at.cotangent, a), b), (at.cotangent, c)];
+        cotangents.map(|(ct, input)| Cotangent::Of(tape.sum_to(ct, &tape.shape(input).clone()))).to_vec()
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        zip_broadcast(inputs, output, |[a, b, c]| a * b + c)
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        zip_broadcast(inputs, output, |operands| {
+            let [a, b, c] = operands.map(Approx::exact);
+            (a * b + c).error
+        })
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
+        let axes = Collapsed::new(output, inputs).expect("checked when recorded");
+        let [a, b, c] = [0, 1, 2].map(|operand| axes.strides[operand]);
+        axes.dispatch(Kernel::new("elementwise/multiply_add"), class)
+            .immediate("a_outer", a[0])
+            .immediate("a_middle", a[1])
+            .immediate("a_inner", a[2])
+            .immediate("b_outer", b[0])
+            .immediate("b_middle", b[1])
+            .immediate("b_inner", b[2])
+            .immediate("c_outer", c[0])
+            .immediate("c_middle", c[1])
+            .immediate("c_inner", c[2])
+    }
+
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        2 * output.count() as u64
     }
 }
 
@@ -353,8 +409,29 @@ impl Tape {
         }
     }
 
+    /// a + b with NumPy's broadcasting. Where one of them is a product its factors are read, and unless something else reads
+    /// the product, it is not computed.
+    ///
+    /// # Panics
+    /// As [`binary`](Tape::binary).
     pub fn add(&mut self, a: Value, b: Value) -> Value {
+        for (product, addend) in [(a, b), (b, a)] {
+            let Some(factors) = self.factors(product) else { continue };
+            let operands = [factors[0], factors[1], self.before_broadcast(addend)];
+            let fits = MultiplyAdd.shape(&operands.map(|operand| self.shape(operand)));
+            if fits.is_ok() && fits == broadcast_shape(self.shape(a), self.shape(b)) {
+                return self.push(MultiplyAdd, &operands);
+            }
+        }
         self.binary(Binary::Add, a, b)
+    }
+
+    /// What `value` is the product of, if it is one.
+    pub(super) fn factors(&self, value: Value) -> Option<[Value; 2]> {
+        match &self.node(value).origin {
+            Origin::Applied { primitive, inputs } if primitive.is_product() => Some([inputs[0], inputs[1]]),
+            _ => None,
+        }
     }
 
     pub fn sub(&mut self, a: Value, b: Value) -> Value {
@@ -474,9 +551,10 @@ fn row_groups(count: usize, class: DeviceClass) -> usize {
     }
 }
 
-fn zip_broadcast(inputs: &[Array], output: &Shape, f: impl Fn(f64, f64) -> f64) -> Vec<f64> {
-    let axes = Collapsed::new(output, &[inputs[0].shape, inputs[1].shape]).expect("checked when recorded");
-    axes.indices().map(|at| f(inputs[0].data[at[0]], inputs[1].data[at[1]])).collect()
+fn zip_broadcast<const N: usize>(inputs: &[Array], output: &Shape, f: impl Fn([f64; N]) -> f64) -> Vec<f64> {
+    let shapes: Vec<&Shape> = inputs.iter().map(|input| input.shape).collect();
+    let axes = Collapsed::new(output, &shapes).expect("checked when recorded");
+    axes.indices().map(|at| f(std::array::from_fn(|operand| inputs[operand].data[at[operand]]))).collect()
 }
 
 /// The elements of `input` broadcast to `output`.

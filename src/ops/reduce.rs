@@ -1,4 +1,4 @@
-//! Sums over axes, and of exponentials over rows.
+//! Sums over axes, of values and of products, and of exponentials over rows.
 
 use std::ops::Range;
 
@@ -14,25 +14,45 @@ pub struct Sum {
     pub axes: Range<usize>,
 }
 
-impl Sum {
-    /// Extents outside, along and inside the summed axes.
-    fn extents(&self, input: &Shape) -> [usize; 3] {
-        let Range { start, end } = self.axes;
-        [0..start, start..end, end..input.len()].map(|axes| input[axes].iter().product())
-    }
+/// Extents outside, along and inside the summed axes.
+fn extents(axes: &Range<usize>, input: &Shape) -> [usize; 3] {
+    [0..axes.start, axes.start..axes.end, axes.end..input.len()].map(|axes| input[axes].iter().product())
+}
 
-    fn fold(&self, input: Array) -> Vec<f64> {
-        let [outer, terms, inner] = self.extents(input.shape);
-        let mut sums = vec![0.0; outer * inner];
-        for o in 0..outer {
-            for j in 0..terms {
-                for k in 0..inner {
-                    sums[o * inner + k] += input.data[(o * terms + j) * inner + k];
-                }
+/// The input's shape with 1 in place of the summed extents.
+fn summed_shape(axes: &Range<usize>, input: &Shape) -> Result<Shape, String> {
+    let mut shape = input.to_vec();
+    shape.get_mut(axes.clone()).ok_or_else(|| format!("{input:?} has no axes {axes:?}"))?.fill(1);
+    Ok(shape.into())
+}
+
+/// Sums `term(index)` of an input of this shape over `axes`.
+fn fold(axes: &Range<usize>, input: &Shape, term: impl Fn(usize) -> f64) -> Vec<f64> {
+    let [outer, terms, inner] = extents(axes, input);
+    let mut sums = vec![0.0; outer * inner];
+    for o in 0..outer {
+        for j in 0..terms {
+            for k in 0..inner {
+                sums[o * inner + k] += term((o * terms + j) * inner + k);
             }
         }
-        sums
     }
+    sums
+}
+
+/// One kernel for each way of summing: `by_invocation`, or for long rows on a GPU `by_workgroup`.
+fn kernel(
+    [by_invocation, by_workgroup]: [&'static str; 2],
+    axes: &Range<usize>,
+    input: &Shape,
+    class: DeviceClass,
+) -> Kernel {
+    let [outer, terms, inner] = extents(axes, input);
+    // A GPU has lanes to spare for a long row; a CPU driver, and short or strided sums, do best with one invocation each.
+    if class == DeviceClass::Gpu && inner == 1 && terms >= 128 {
+        return Kernel::new(by_workgroup).immediate("terms", terms).over(outer, 1);
+    }
+    Kernel::new(by_invocation).immediate("terms", terms).immediate("inner", inner).over(outer * inner, 64)
 }
 
 impl Primitive for Sum {
@@ -41,11 +61,7 @@ impl Primitive for Sum {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let mut shape = inputs[0].to_vec();
-        let axes =
-            shape.get_mut(self.axes.clone()).ok_or_else(|| format!("{:?} has no axes {:?}", inputs[0], self.axes))?;
-        axes.fill(1);
-        Ok(shape.into())
+        summed_shape(&self.axes, inputs[0])
     }
 
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
@@ -54,27 +70,67 @@ impl Primitive for Sum {
     }
 
     fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
-        self.fold(inputs[0])
+        let [x] = inputs else { unreachable!("one input") };
+        fold(&self.axes, x.shape, |index| x.data[index])
     }
 
     fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
-        let magnitudes: Vec<f64> = inputs[0].data.iter().map(|x| x.abs()).collect();
-        let terms = self.extents(inputs[0].shape)[1];
-        let sums = self.fold(Array { shape: inputs[0].shape, data: &magnitudes });
-        sums.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
+        let [x] = inputs else { unreachable!("one input") };
+        let terms = extents(&self.axes, x.shape)[1];
+        let magnitudes = fold(&self.axes, x.shape, |index| x.data[index].abs());
+        magnitudes.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
     }
 
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
-        let [_, terms, inner] = self.extents(inputs[0]);
-        // A GPU has lanes to spare for a long row; a CPU driver, and short or strided sums, do best with one invocation each.
-        if class == DeviceClass::Gpu && inner == 1 && terms >= 128 {
-            return Kernel::new("reduce/sum_row").immediate("terms", terms).over(output.count(), 1);
-        }
-        Kernel::new("reduce/sum").immediate("terms", terms).immediate("inner", inner).over(output.count(), 64)
+    fn kernel(&self, inputs: &[&Shape], _: &Shape, class: DeviceClass) -> Kernel {
+        kernel(["reduce/sum", "reduce/sum_row"], &self.axes, inputs[0], class)
     }
 
     fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
         inputs[0].count() as u64
+    }
+}
+
+/// y[o, k] = Σ_j a[o, j, k] · b[o, j, k], of two inputs of one shape: the product is never written to memory.
+#[derive(Clone, Debug)]
+pub struct SumProduct {
+    pub axes: Range<usize>,
+}
+
+impl Primitive for SumProduct {
+    fn name(&self) -> &'static str {
+        "reduce/sum_product"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        if inputs[0] != inputs[1] {
+            return Err(format!("{:?} and {:?} differ", inputs[0], inputs[1]));
+        }
+        summed_shape(&self.axes, inputs[0])
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let [a, b] = [0, 1].map(|index| at.inputs[index]);
+        vec![Cotangent::Of(tape.mul(at.cotangent, b)), Cotangent::Of(tape.mul(at.cotangent, a))]
+    }
+
+    fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        let [a, b] = inputs else { unreachable!("two inputs") };
+        fold(&self.axes, a.shape, |index| a.data[index] * b.data[index])
+    }
+
+    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        let [a, b] = inputs else { unreachable!("two inputs") };
+        let terms = extents(&self.axes, a.shape)[1];
+        let magnitudes = fold(&self.axes, a.shape, |index| (a.data[index] * b.data[index]).abs());
+        magnitudes.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], _: &Shape, class: DeviceClass) -> Kernel {
+        kernel(["reduce/sum_product", "reduce/sum_product_row"], &self.axes, inputs[0], class)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        2 * inputs[0].count() as u64
     }
 }
 
@@ -148,7 +204,7 @@ impl Tape {
     }
 
     /// Sum over `axes`, in ascending order, which stay with extent 1. Inner axes are summed first, so a long sum is a tree of
-    /// shorter ones.
+    /// shorter ones. Of a product the factors are read, and unless something else reads the product, it is not computed.
     ///
     /// # Panics
     /// When an axis lies outside x's rank.
@@ -158,7 +214,12 @@ impl Tape {
             let axes = run[0]..run[0] + run.len();
             let is_one = self.shape(sum)[axes.clone()].iter().all(|&extent| extent == 1);
             if !is_one {
-                sum = self.push(Sum { axes }, &[sum]);
+                sum = match self.factors(sum) {
+                    Some(factors) if factors.iter().all(|&factor| self.shape(factor) == self.shape(sum)) => {
+                        self.push(SumProduct { axes }, &factors)
+                    }
+                    _ => self.push(Sum { axes }, &[sum]),
+                };
             }
         }
         sum

@@ -1,0 +1,40 @@
+// elementwise/multiply_add: y[o, m, i] = a[o, m, i] · b[o, m, i] + c[o, m, i]
+//
+// Any operand may be broadcast along any of the three axes: its stride there is 0. Invocations lie along the inner
+// axis, workgroups along all three, and stride over what the grid leaves out.
+struct Extents {
+    outer: u32,
+    middle: u32,
+    inner: u32,
+    a_outer: u32,
+    a_middle: u32,
+    a_inner: u32,
+    b_outer: u32,
+    b_middle: u32,
+    b_inner: u32,
+    c_outer: u32,
+    c_middle: u32,
+    c_inner: u32,
+}
+var<immediate> extents: Extents;
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;
+@group(0) @binding(1) var<storage, read> b: array<f32>;
+@group(0) @binding(2) var<storage, read> c: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;   // [outer, middle, inner]
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
+    for (var o = id.z; o < extents.outer; o += grid.z) {
+        for (var m = id.y; m < extents.middle; m += grid.y) {
+            let row = (o * extents.middle + m) * extents.inner;
+            let a_row = o * extents.a_outer + m * extents.a_middle;
+            let b_row = o * extents.b_outer + m * extents.b_middle;
+            let c_row = o * extents.c_outer + m * extents.c_middle;
+            for (var i = id.x; i < extents.inner; i += grid.x * 64u) {
+                let product = a[a_row + i * extents.a_inner] * b[b_row + i * extents.b_inner];
+                y[row + i] = product + c[c_row + i * extents.c_inner];
+            }
+        }
+    }
+}

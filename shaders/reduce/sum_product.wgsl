@@ -1,0 +1,30 @@
+// reduce/sum_product: y[o, k] = Σ_j a[o, j, k] · b[o, j, k]
+//
+// An invocation computes one sum, in the order of j.
+struct Extents {
+    terms: u32,
+    inner: u32,
+}
+var<immediate> extents: Extents;
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;         // [outer, terms, inner]
+@group(0) @binding(1) var<storage, read> b: array<f32>;         // [outer, terms, inner]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;   // [outer, inner]
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
+    if i >= arrayLength(&y) {
+        return;
+    }
+    let first = i / extents.inner * extents.terms * extents.inner + i % extents.inner;
+    var sum = 0.0;
+    for (var j = 0u; j < extents.terms; j += 1u) {
+        sum += a[first + j * extents.inner] * b[first + j * extents.inner];
+    }
+    y[i] = sum;
+}

@@ -1,0 +1,38 @@
+// reduce/sum_product_row: y[o] = Σ_j a[o, j] · b[o, j]
+//
+// A workgroup computes one sum: each invocation adds every 64th product, then the partial sums are added as a tree.
+struct Extents {
+    terms: u32,
+}
+var<immediate> extents: Extents;
+
+@group(0) @binding(0) var<storage, read> a: array<f32>;         // [outer, terms]
+@group(0) @binding(1) var<storage, read> b: array<f32>;         // [outer, terms]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;   // [outer]
+
+var<workgroup> partial: array<f32, 64>;
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let o = workgroup.y * grid.x + workgroup.x;
+    var sum = 0.0;
+    if o < arrayLength(&y) {
+        for (var j = lane; j < extents.terms; j += 64u) {
+            sum += a[o * extents.terms + j] * b[o * extents.terms + j];
+        }
+    }
+    partial[lane] = sum;
+    for (var half = 32u; half > 0u; half >>= 1u) {
+        workgroupBarrier();
+        if lane < half {
+            partial[lane] += partial[lane + half];
+        }
+    }
+    if lane == 0u && o < arrayLength(&y) {
+        y[o] = partial[0];
+    }
+}
