@@ -12,7 +12,7 @@ use stssad::ops::optimiser::AdamUpdate;
 use stssad::ops::patch::{Mask, MaskVjp, Profile};
 use stssad::ops::pool::{Argmax, MeanPool, MeanPoolVjp, Select, Unpool};
 use stssad::ops::random::{Uniform, key};
-use stssad::ops::reduce::{LogSumExp, Sum};
+use stssad::ops::reduce::{LogSumExp, Sum, SumProduct};
 use stssad::ops::sort::{Gather, Order, Scatter};
 use stssad::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
 use stssad::philox::Stream;
@@ -157,6 +157,7 @@ fn reduce() -> Vec<Case> {
         case(Sum { axes: 0..1 }, [signed([5, 70], 22)]),
         case(Sum { axes: 1..2 }, [signed([3, 200], 23)]),
         case(Sum { axes: 0..2 }, [signed([3, 50], 24)]),
+        case(SumProduct { axes: 1..2 }, [signed([3, 5, 50], 46), signed([3, 5, 50], 47)]),
         // So far below 0 that every exponential is 0 without the shift.
         case(LogSumExp, [random([140, 5], 40, |u| 40.0 * u - 120.0)]),
         // The one large term at each place in turn: a shift by any other overflows.
