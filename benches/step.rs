@@ -18,7 +18,7 @@ use workloads::{WORKLOADS, Workload, record};
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Workloads to run: digits-small, resnet18-32 or resnet18-256, of which only a GPU can bear the last two
+    /// Workloads to run: digits-small, pyramid-64, resnet18-32 or resnet18-256, of which only a GPU can bear the last two
     #[arg(default_value = "digits-small")]
     workloads: Vec<String>,
     /// Number or part of the name of the adapter
@@ -42,7 +42,9 @@ struct Row {
     /// Milliseconds of a step, by the host's clock.
     milliseconds: Measure,
     /// Milliseconds of its dispatches as one pass, by the clock named.
-    pass: Option<f64>,
+    pass: Option<Measure>,
+    /// The same of a step that does not tune, taken in turn with the other.
+    plain_pass: Option<Measure>,
     clock: stssad::gpu::Clock,
     dispatches: usize,
     slot_bytes: u64,
@@ -60,6 +62,10 @@ fn main() -> anyhow::Result<()> {
         let row = run(workload, &arguments)?;
         let Measure { median, low, high, .. } = row.milliseconds;
         println!("{}: {median:.1} ms a step ({low:.1}–{high:.1}), {}", workload.name, row.origin);
+        if let (Some(pass), Some(plain)) = (row.pass, row.plain_pass) {
+            let (tunes, plain) = (pass.median, plain.median);
+            println!("  dispatches: {tunes:.1} ms, {plain:.1} ms without tuning, {:.2} times as long", tunes / plain);
+        }
         record("step.jsonl", &row)?;
     }
     Ok(())
@@ -74,15 +80,20 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let mut ends = Vec::new();
     trainer.train(0, |_| ends.push(begun.elapsed().as_secs_f64()))?;
     let steps = ends.windows(2).skip(WARM_UP - 1).map(|pair| 1e3 * (pair[1] - pair[0]));
-    let executor = trainer.full_step()?;
-    let pass = executor.time_pass(device.clock())?;
-    let plan = executor.plan();
+    let (mut passes, mut plain_passes) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.steps {
+        passes.extend(trainer.full_step()?.time_pass(device.clock())?);
+        plain_passes.extend(trainer.plain_step()?.time_pass(device.clock())?);
+    }
+    let milliseconds = |passes: Vec<f64>| Measure::of(passes.into_iter().map(|seconds| 1e3 * seconds));
+    let plan = trainer.full_step()?.plan();
     Ok(Row {
         workload: workload.name,
         time: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs(),
         origin: Origin::of(&device),
         milliseconds: Measure::of(steps).expect("at least one step is timed"),
-        pass: pass.map(|seconds| 1e3 * seconds),
+        pass: milliseconds(passes),
+        plain_pass: milliseconds(plain_passes),
         clock: device.clock(),
         dispatches: plan.steps.len(),
         slot_bytes: plan.slot_bytes(),

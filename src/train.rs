@@ -440,6 +440,17 @@ impl<'a> Trainer<'a> {
         Ok(self.tuning.as_mut().unwrap_or(&mut self.plain))
     }
 
+    /// The step that does not tune, fed and ready to run as [`full_step`](Trainer::full_step): forward, backward and the
+    /// detector's update on normal and augmented pictures.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn plain_step(&mut self) -> Result<&mut Executor, GpuError> {
+        let x = self.pictures.train.gather_rows(&(0..self.config.batch).collect::<Vec<_>>());
+        self.feed(false, &x, None, 1)?;
+        Ok(&mut self.plain)
+    }
+
     /// Goes to before the first step of start number `index`.
     ///
     /// # Errors

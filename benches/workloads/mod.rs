@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use stssad::augment::{Augmentation, Rotation};
-use stssad::nn::Detector;
+use stssad::nn::{Detector, Encoder, Stage};
 use stssad::train::Config;
 
 /// A training step of a stated size.
@@ -20,9 +20,17 @@ pub struct Workload {
     pub detector: fn() -> Detector,
 }
 
+/// Four convolutions of stride 2: 32-64-128-256 channels.
+fn pyramid() -> Detector {
+    let stages = [32, 64, 128, 256].map(|channels| Stage { channels, stride: 2 }).to_vec();
+    Detector { input_channels: 3, encoder: Encoder::Plain(stages), head: vec![64] }
+}
+
 /// Batches hold as many augmented as normal pictures, and as many unlabelled ones as both together.
 pub const WORKLOADS: &[Workload] = &[
     Workload { name: "digits-small", picture: [1, 28, 28], batch: 48, batch_val: 96, detector: || Detector::small(1) },
+    // Its plain step, of 32 pictures, is the training step that `benches/peers` takes in other frameworks.
+    Workload { name: "pyramid-64", picture: [3, 64, 64], batch: 16, batch_val: 32, detector: pyramid },
     Workload {
         name: "resnet18-32",
         picture: [3, 32, 32],
