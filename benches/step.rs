@@ -1,13 +1,17 @@
 //! Training steps as a user runs them, uploads and readback included: a JSON line each in `benches/results/step.jsonl`.
 //!
-//! `cargo bench --bench step -- [--adapter A] [--steps N] [WORKLOAD…]`
+//! `cargo bench --bench step -- [--adapter A] [--steps N] [WORKLOAD…]`, and with `--table` nothing is measured: the README's
+//! table is written anew from the newest line of each workload and device.
 
 mod workloads;
 
+use std::path::Path;
 use std::time::{Instant, SystemTime};
 
+use anyhow::Context;
 use clap::Parser;
 use serde::Serialize;
+use serde_json::Value;
 use stssad::data::{Set, Task};
 use stssad::gpu::{Choice, Device};
 use stssad::measure::{Measure, Origin};
@@ -27,6 +31,9 @@ struct Arguments {
     /// Steps to time, after three that warm up
     #[arg(long, default_value_t = 20)]
     steps: usize,
+    /// Write the README's table from the lines that are there
+    #[arg(long)]
+    table: bool,
     /// What cargo passes
     #[arg(long, hide = true)]
     bench: bool,
@@ -57,6 +64,9 @@ const WARM_UP: usize = 3;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if arguments.table {
+        return write_table();
+    }
     let is_wanted = |workload: &&Workload| arguments.workloads.iter().any(|name| name == workload.name);
     for workload in WORKLOADS.iter().filter(is_wanted) {
         let row = run(workload, &arguments)?;
@@ -69,6 +79,42 @@ fn main() -> anyhow::Result<()> {
         record("step.jsonl", &row)?;
     }
     Ok(())
+}
+
+/// Lines of the README that the table stands between.
+const TABLE: [&str; 2] = ["<!-- from benches/results/step.jsonl -->", "<!-- end -->"];
+
+fn write_table() -> anyhow::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut newest: Vec<Value> = Vec::new();
+    for line in std::fs::read_to_string(root.join("benches/results/step.jsonl"))?.lines() {
+        let row: Value = serde_json::from_str(line)?;
+        newest.retain(|other| ["workload", "device", "driver"].iter().any(|key| other[key] != row[key]));
+        newest.push(row);
+    }
+    let mut table = String::from(
+        "| workload | driver | a step | of which on the device | a step without tuning, on the device | ratio | ready | \
+         slots / live at once |\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n",
+    );
+    for row in &newest {
+        let figure = |pointer: &str| row.pointer(pointer).and_then(Value::as_f64).unwrap_or(f64::NAN);
+        let [pass, plain] = ["/pass/median", "/plain_pass/median"].map(figure);
+        let text = |key: &str| row[key].as_str().unwrap_or_default();
+        table += &format!(
+            "| {} | {} | {:.0} ms | {pass:.0} ms | {plain:.0} ms | {:.2} | {:.1} s | {:.2} |\n",
+            text("workload"),
+            text("driver"),
+            figure("/milliseconds/median"),
+            pass / plain,
+            figure("/ready_seconds"),
+            figure("/slot_bytes") / figure("/live_bytes"),
+        );
+    }
+    let path = root.join("README.md");
+    let readme = std::fs::read_to_string(&path)?;
+    let parts = readme.split_once(TABLE[0]).and_then(|(before, rest)| Some((before, rest.split_once(TABLE[1])?.1)));
+    let (before, after) = parts.with_context(|| format!("README.md has no lines `{}` and `{}`", TABLE[0], TABLE[1]))?;
+    Ok(std::fs::write(path, format!("{before}{}\n\n{table}\n{}{after}", TABLE[0], TABLE[1]))?)
 }
 
 fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
