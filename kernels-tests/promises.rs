@@ -489,6 +489,7 @@ fn folders_without_enough_pictures_are_refused_in_one_message() {
     on_folders(&folders("empty", 0, 4), &bad).with(3).error(&["good holds no pictures"]);
     on_folders(&folders("empty-bad", 8, 0), &bad).with(3).error(&["bad holds no pictures"]);
     on_folders(&folders("one", 1, 4), &bad).with(3).error(&["pictures"]);
+    on_folders(&folders("two", 3, 4), &bad).with(3).error(&["training", "pictures"]);
     on_folders(&folders("nothing", 8, 0), &[]).with(3).error(&["there is nothing to tune on"]);
 }
 
@@ -672,6 +673,37 @@ fn a_sweep_does_what_is_missing_and_its_shards_agree() {
     let said = merge().with(1);
     let (_, missing) = said.out.split_once("Missing runs: 1").unwrap_or_default();
     assert!(missing.contains("brick") && missing.contains("auto-encoder"), "{}", said.out);
+}
+
+#[test]
+fn a_share_that_cannot_be_is_refused() {
+    let folder = folder("shares");
+    let grid = folder.join("grid.toml");
+    fs::write(&grid, GRID).unwrap();
+    for (variables, complaint) in [
+        (&[("SLURM_ARRAY_TASK_ID", "one")][..], "SLURM_ARRAY_TASK_ID is `one`"),
+        (&[("SLURM_ARRAY_TASK_ID", "1")], "SLURM_ARRAY_TASK_MIN is not set"),
+        (
+            &[("SLURM_ARRAY_TASK_ID", "1"), ("SLURM_ARRAY_TASK_MIN", "2"), ("SLURM_ARRAY_TASK_COUNT", "4")],
+            "less than the first of its array, 2",
+        ),
+        (
+            &[("SLURM_ARRAY_TASK_ID", "1"), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_COUNT", "0")],
+            "task 0 of 0",
+        ),
+        (&[("JOB_COMPLETION_INDEX", "1"), ("AWS_BATCH_JOB_ARRAY_INDEX", "1")], "both"),
+    ] {
+        let mut sweep = command(&[&["sweep", "run", text(&grid), "--out", text(&folder.join("out"))]]);
+        sweep.envs(variables.iter().copied());
+        finish(sweep).with(2).error(&[complaint]);
+    }
+}
+
+#[test]
+fn a_folder_without_shaders_is_refused() {
+    stssad(&[&["profile", "--shaders", text(&folder("no-shaders"))]])
+        .with(2)
+        .error(&["holds none of stssad's shaders"]);
 }
 
 #[test]

@@ -94,7 +94,10 @@ impl DeviceArguments {
                 Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
             }
         }
-        anyhow::ensure!(replaced > 0, "{} holds none of stssad's shaders (conv2d/input.wgsl, …)", folder.display());
+        if replaced == 0 {
+            let problem = format!("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", folder.display());
+            return Err(Unfit(problem).into());
+        }
         eprintln!("shaders  {replaced} taken from {}", folder.display());
         Ok(device)
     }

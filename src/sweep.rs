@@ -4,6 +4,7 @@
 //! on one folder: a finished job is skipped, an unfinished one goes on from its checkpoint, and what comes out does not
 //! depend on who did what in which order.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -148,6 +149,16 @@ impl Share {
             Share::All => jobs.iter().collect(),
             Share::Shard { index, of } => jobs.iter().skip(index).step_by(of).collect(),
             Share::Index(index) => jobs.get(index).into_iter().collect(),
+        }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Share::All => f.write_str("all"),
+            Share::Shard { index, of } => write!(f, "share {index} of {of}"),
+            Share::Index(index) => write!(f, "number {index} alone"),
         }
     }
 }

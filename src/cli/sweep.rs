@@ -134,7 +134,7 @@ impl Execute {
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
             return Err(Unfit(format!("there is no job {index}: the grid has jobs 0 to {}", jobs.len() - 1)).into());
         }
-        eprintln!("sweep    {} of {} jobs ({share:?})", mine.len(), jobs.len());
+        eprintln!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = stop_flag()?;
         let mut device: Option<Device> = None;
         let mut failed = 0;
@@ -191,16 +191,22 @@ impl Execute {
         }
         let variable = |name: &str| std::env::var(name).ok();
         let found: Vec<_> = ARRAYS.iter().filter(|(id, ..)| variable(id).is_some()).collect();
-        let number = |name: &str| -> anyhow::Result<usize> {
-            let text = variable(name).with_context(|| format!("{name} is not set"))?;
-            text.parse().with_context(|| format!("{name} is `{text}`, not a number"))
+        let number = |name: &str| -> Result<usize, Unfit> {
+            let text = variable(name).ok_or_else(|| Unfit(format!("{name} is not set")))?;
+            text.parse().map_err(|_| Unfit(format!("{name} is `{text}`, not a number from 0 on")))
         };
         match found[..] {
             [] => Ok(Share::All),
             [&(id, first, count)] => {
                 eprintln!("sweep    taking the share that {id} names");
-                let index = number(id)? - first.map_or(Ok(0), number)?;
-                Ok(count.map(number).transpose()?.map_or(Share::Index(index), |of| Share::Shard { index, of }))
+                let (task, first) = (number(id)?, first.map_or(Ok(0), number)?);
+                let before = || Unfit(format!("{id} is {task}, less than the first of its array, {first}"));
+                let index = task.checked_sub(first).ok_or_else(before)?;
+                Ok(match count.map(number).transpose()? {
+                    Some(of) if index < of => Share::Shard { index, of },
+                    Some(of) => return Err(Unfit(format!("{id} is task {index} of {of}, counted from 0")).into()),
+                    None => Share::Index(index),
+                })
             }
             [(one, ..), (other, ..), ..] => {
                 let problem = format!("both {one} and {other} are set: name the share by --shard or --index");

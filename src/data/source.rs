@@ -172,11 +172,11 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
     if loading.split == Split::Inductive && task.tune.is_none() {
         task = task.halved(loading.seed);
     }
-    let sets = [("training", &task.train), ("test", &task.test)].into_iter();
-    for (kind, set) in sets.chain(task.tune.as_ref().map(|tune| ("tuning", tune))) {
-        // One picture has neither a spread nor a neighbour.
-        if set.len() < 2 {
-            return Err(DataError::TooFew { kind, found: set.len(), wanted: 2 });
+    // One picture has neither a spread nor a neighbour, and two do not tell how sure their covariance is.
+    let sets = [("training", &task.train, 3), ("test", &task.test, 2)].into_iter();
+    for (kind, set, wanted) in sets.chain(task.tune.as_ref().map(|tune| ("tuning", tune, 2))) {
+        if set.len() < wanted {
+            return Err(DataError::TooFew { kind, found: set.len(), wanted });
         }
     }
     Ok(Loaded { task, ..loaded })
