@@ -323,8 +323,8 @@ fn sets_without_enough_pictures_are_refused() {
     let (folder, mvtec) = tree();
     let source = Source::Mvtec(mvtec);
     assert!(
-        message(&source, &Loading { max_train: Some(1), ..small() })
-            .starts_with("there are 1 training pictures, but 2")
+        message(&source, &Loading { max_train: Some(2), ..small() })
+            .starts_with("there are 2 training pictures, but 3")
     );
     assert!(message(&source, &Loading { max_train: Some(0), ..small() }).starts_with("there are 0 training pictures"));
     let none = Loading { max_anomalies: Some(0), ..small() };
@@ -335,9 +335,9 @@ fn sets_without_enough_pictures_are_refused() {
     let much = message(&source, &Loading { max_bytes: 2_559, ..small() });
     assert!(much.contains("10 pictures of 1×8×8 need 2560 bytes") && much.contains("--size"), "{much}");
     let all = load(&source, &Loading { max_bytes: 2_560, ..small() }, |_, _| {}).unwrap();
-    let few = Loading { max_normals: Some(1), max_anomalies: Some(3), max_train: Some(2), ..small() };
+    let few = Loading { max_normals: Some(1), max_anomalies: Some(3), max_train: Some(3), ..small() };
     let task = load(&source, &few, |_, _| {}).unwrap().task;
-    assert_eq!((task.train.len(), task.test.rows(Some(false)).len(), task.test.rows(Some(true)).len()), (2, 1, 3));
+    assert_eq!((task.train.len(), task.test.rows(Some(false)).len(), task.test.rows(Some(true)).len()), (3, 1, 3));
     assert_ne!(task.fingerprint(), all.task.fingerprint());
 
     let halved = load(&source, &Loading { split: Split::Inductive, ..small() }, |_, _| {}).unwrap();
@@ -407,7 +407,7 @@ fn own_folders_are_read_as_they_are_named() {
     assert!(refused(Folder { normal_dir: vec!["empty".into()], ..own.clone() }).contains("holds no pictures"));
     let one = Folder { normal_dir: vec!["one".into()], normal_test_dir: vec!["fine".into()], ..own };
     put(&at("one/1.png"), 1);
-    assert!(refused(one).starts_with("there are 1 training pictures, but 2 are needed"));
+    assert!(refused(one).starts_with("there are 1 training pictures, but 3 are needed"));
 }
 
 #[cfg(unix)]
