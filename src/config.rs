@@ -61,8 +61,9 @@ pub struct Training {
     pub starts: Option<usize>,
     /// Steps of each start.
     pub steps: usize,
-    /// The first of them, which leave the augmentation as it is.
-    pub warm_up: usize,
+    /// The first of them, which leave the augmentation as it is; two ninths of them by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<usize>,
     /// Normal pictures in a batch; no more than there are.
     pub batch: usize,
     /// Unlabelled pictures in a batch; no more than there are.
@@ -99,7 +100,7 @@ impl Default for Training {
             order: 2,
             starts: None,
             steps: 180,
-            warm_up: 40,
+            warm_up: None,
             batch: 32,
             batch_val: 64,
             rate: 1e-3,
@@ -189,7 +190,8 @@ impl RunConfig {
     /// # Errors
     /// When a name is not known or a number out of range.
     pub fn training(&self, [c, h, w]: [usize; 3], normals: usize, unlabelled: usize) -> Result<Config, ConfigError> {
-        let Training { alignment, mass, steps, warm_up, rate, look_ahead, .. } = &self.training;
+        let Training { alignment, mass, steps, rate, look_ahead, .. } = &self.training;
+        let warm_up = self.training.warm_up.unwrap_or(steps * 2 / 9);
         let check = |key, found: &dyn ToString, expected, holds: bool| match holds {
             true => Ok(()),
             false => Err(ConfigError::Range { key, found: found.to_string(), expected }),
@@ -197,7 +199,7 @@ impl RunConfig {
         check("mass", mass, "between 0 and 1, both excluded", *mass > 0.0 && *mass < 1.0)?;
         check("order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
         check("steps", steps, "at least 1", *steps > 0)?;
-        check("warm_up", warm_up, "no more than steps", warm_up <= steps)?;
+        check("warm_up", &warm_up, "no more than steps", warm_up <= *steps)?;
         check("rate", rate, "a positive number", *rate > 0.0 && rate.is_finite())?;
         check("look_ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
         check("batch", &self.training.batch, "at least 2", self.training.batch >= 2)?;
@@ -229,7 +231,7 @@ impl RunConfig {
             normalise: self.training.normalise,
             order: if self.training.order == 1 { Order::First } else { Order::Second },
             steps: *steps,
-            warm_up: *warm_up,
+            warm_up,
             batch: self.training.batch.min(normals),
             batch_val: self.training.batch_val.min(unlabelled),
             rate: *rate,
@@ -275,6 +277,14 @@ mod tests {
         assert_eq!(base, merged);
         overlay(&mut base, read("[data]\nkind = 'svhn'\nroot = 'd'"));
         assert_eq!(base["data"], read("kind = 'svhn'\nroot = 'd'").into());
+    }
+
+    #[test]
+    fn the_warm_up_is_a_part_of_the_steps() {
+        let warm_up = |text: &str| RunConfig::parse(text).unwrap().training([1, 32, 32], 20, 30).unwrap().warm_up;
+        assert_eq!(warm_up(""), 40);
+        assert_eq!(warm_up("[training]\nsteps = 30"), 6);
+        assert_eq!(warm_up("[training]\nsteps = 30\nwarm_up = 30"), 30);
     }
 
     #[test]

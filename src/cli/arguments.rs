@@ -163,7 +163,7 @@ struct MethodArguments {
     /// Steps of each start.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// The first of them, which do not tune.
+    /// The first of them, which do not tune [default: two ninths of the steps].
     #[arg(long, value_name = "N")]
     warm_up: Option<usize>,
     /// Normal pictures in a batch.
