@@ -251,7 +251,7 @@ pub fn nuclear_norm(t: &mut Tape, x: Value) -> Value {
     for _ in 0..POLAR_STEPS {
         let gram = t.matmul_transposed(u, true, u, false);
         let cubic = t.matmul(u, gram);
-        u = t.binary(Binary::Average { weight: 1.5 }, u, cubic);
+        u = t.binary(Binary::average(1.5), u, cubic);
     }
     inner_product(t, u, x)
 }

@@ -307,7 +307,7 @@ impl BatchNorm<'_> {
 
 /// The running statistics after a batch with these `moments`.
 pub fn update_statistics(t: &mut Tape, running: Value, moment: Value) -> Value {
-    t.binary(Binary::Average { weight: BN_MOMENTUM }, running, moment)
+    t.binary(Binary::average(BN_MOMENTUM), running, moment)
 }
 
 /// Adam's two moment decay rates and the moments' states; see [`Tape::adam_update`].
@@ -326,7 +326,7 @@ impl Adam {
 
     /// New parameters and moments: `[theta, m, v]`.
     pub fn update(&self, t: &mut Tape, [theta, m, v]: [Value; 3], gradient: Value, rates: Value) -> [Value; 3] {
-        let m = t.binary(Binary::Average { weight: self.beta_1 }, m, gradient);
+        let m = t.binary(Binary::average(self.beta_1), m, gradient);
         let v = t.binary(Binary::AverageSquare { weight: self.beta_2 }, v, gradient);
         [t.adam_update(theta, m, v, rates), m, v]
     }

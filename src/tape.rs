@@ -91,6 +91,16 @@ pub trait Primitive: fmt::Debug {
         false
     }
 
+    /// For scale · x + offset of the one input x, the two numbers, so that what reads it may read x.
+    fn affine(&self) -> Option<[f64; 2]> {
+        None
+    }
+
+    /// The primitive whose output is the positive part of this one's, if one kernel computes both in one pass.
+    fn rectified(&self) -> Option<Rc<dyn Primitive>> {
+        None
+    }
+
     /// For a product of the two inputs, element by element, so that a sum may read them and not their product.
     fn is_product(&self) -> bool {
         false

@@ -101,15 +101,14 @@ fn elementwise() -> Vec<Case> {
     }
 
     let functions = [
-        Binary::Add,
-        Binary::Subtract,
+        Binary::Linear { p: 1.0, q: -1.0 },
         Binary::Multiply,
         Binary::Divide,
         Binary::Maximum,
         Binary::Minimum,
         Binary::WherePositive,
         Binary::WhereInside { low: -0.5, high: 1.0 },
-        Binary::Average { weight: 0.75 },
+        Binary::average(0.75),
         Binary::AverageSquare { weight: 0.75 },
     ];
     for function in functions {
@@ -130,10 +129,10 @@ fn elementwise() -> Vec<Case> {
         ([1, 1, 70], [3, 5, 1]),
         ([3, 5, 1], [1, 1, 70]),
     ] {
-        cases.push(case(BinaryMap(Binary::Subtract), [signed(a, 6), signed(b, 7)]));
+        cases.push(case(BinaryMap(Binary::Linear { p: 1.0, q: -1.0 }), [signed(a, 6), signed(b, 7)]));
     }
     // Longer than the CPU variant's one workgroup, which strides.
-    cases.push(case(BinaryMap(Binary::Subtract), [signed([2, 1100], 8), signed([2, 1], 9)]));
+    cases.push(case(BinaryMap(Binary::Linear { p: 1.0, q: -1.0 }), [signed([2, 1100], 8), signed([2, 1], 9)]));
     cases
 }
 

@@ -25,16 +25,14 @@ var<immediate> extents: Extents;
 
 fn apply(u: f32, v: f32) -> f32 {
     switch FUNCTION {
-        case 0u: { return u + v; }
-        case 1u: { return u - v; }
-        case 2u: { return u * v; }
-        case 3u: { return u / v; }
-        case 4u: { return max(u, v); }
-        case 5u: { return min(u, v); }
-        case 6u: { return select(0.0, u, v > 0.0); }
-        case 7u: { return select(0.0, u, extents.p <= v && v <= extents.q); }
-        case 8u: { return extents.p * u + extents.q * v; }
-        case 9u: { return extents.p * u + extents.q * v * v; }
+        case 0u: { return extents.p * u + extents.q * v; }
+        case 1u: { return u * v; }
+        case 2u: { return u / v; }
+        case 3u: { return max(u, v); }
+        case 4u: { return min(u, v); }
+        case 5u: { return select(0.0, u, v > 0.0); }
+        case 6u: { return select(0.0, u, extents.p <= v && v <= extents.q); }
+        case 7u: { return extents.p * u + extents.q * v * v; }
         default: { return bitcast<f32>(0x7fc00000u); }
     }
 }

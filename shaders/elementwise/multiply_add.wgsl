@@ -1,7 +1,9 @@
-// elementwise/multiply_add: y[o, m, i] = a[o, m, i] · b[o, m, i] + c[o, m, i]
+// elementwise/multiply_add: y[o, m, i] = a[o, m, i] · b[o, m, i] + c[o, m, i], or its positive part
 //
 // Any operand may be broadcast along any of the three axes: its stride there is 0. Invocations lie along the inner
 // axis, workgroups along all three, and stride over what the grid leaves out.
+const RELU: u32 = 0u; // 1: the positive part
+
 struct Extents {
     outer: u32,
     middle: u32,
@@ -33,7 +35,8 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             let c_row = o * extents.c_outer + m * extents.c_middle;
             for (var i = id.x; i < extents.inner; i += grid.x * 64u) {
                 let product = a[a_row + i * extents.a_inner] * b[b_row + i * extents.b_inner];
-                y[row + i] = product + c[c_row + i * extents.c_inner];
+                let sum = product + c[c_row + i * extents.c_inner];
+                y[row + i] = select(sum, max(sum, 0.0), RELU == 1u);
             }
         }
     }

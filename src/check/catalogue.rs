@@ -151,6 +151,9 @@ const OTHERS: &[(ShapeClass, &str)] = &[
     (Folded, "elementwise/multiply_add(a=3x65600x2,b=65600x1,c=2)"),
     (Folded, "elementwise/multiply_add(a=65600x2x3,b=65600x1x3,c=65600x1x1)"),
     (Training, "elementwise/multiply_add(a=64x16x14x14,b=1x16x1x1,c=1x16x1x1)"),
+    (Prime, "elementwise/multiply_add(relu=1,a=5x13x7,b=5x13x7,c=5x13x7)"),
+    (Uneven, "elementwise/multiply_add(relu=1,a=4x8x5x7,b=1x8x1x1,c=1x8x1x1)"),
+    (Training, "elementwise/multiply_add(relu=1,a=64x16x14x14,b=1x16x1x1,c=1x16x1x1)"),
     //
     (Prime, "layout/reshape(x=6x5,to=3x10)"),
     (Prime, "layout/broadcast(x=5x1x7,to=5x13x7)"),

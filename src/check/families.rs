@@ -97,6 +97,12 @@ impl<'a> Parameters<'a> {
         text.parse().map_err(|_| format!("`{key}={text}` is not a number"))
     }
 
+    /// `key=1`; not set where nothing is said.
+    fn flag(&mut self, key: &str) -> Result<bool, String> {
+        let is_given = self.pairs.iter().any(|(k, _)| *k == key);
+        Ok(is_given && self.number::<u32>(key)? == 1)
+    }
+
     fn numbers<const N: usize>(&mut self, keys: [&str; N]) -> Result<[usize; N], String> {
         let mut numbers = [0; N];
         for (number, key) in numbers.iter_mut().zip(keys) {
@@ -158,8 +164,11 @@ fn elementwise(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             Ok(Parts::new(BinaryMap(function), exact).input(p.shape("a")?, fill_a).input(p.shape("b")?, fill_b))
         }
         "multiply_add" => {
-            let parts = Parts::new(MultiplyAdd, true);
-            Ok(parts.input(p.shape("a")?, ANY).input(p.shape("b")?, ANY).input(p.shape("c")?, ANY))
+            let relu = p.flag("relu")?;
+            // Products of quarters are sixteenths, so that no sum with an odd 32nd lies on the kink.
+            let [factor, addend] = if relu { [Fill::Lattice(0.0), Fill::Lattice(1.0 / 32.0)] } else { [ANY; 2] };
+            let parts = Parts::new(MultiplyAdd { relu }, true);
+            Ok(parts.input(p.shape("a")?, factor).input(p.shape("b")?, factor).input(p.shape("c")?, addend))
         }
         _ => Err(no_role("elementwise", role)),
     }
@@ -192,8 +201,8 @@ fn unary(p: &mut Parameters) -> Result<(Unary, Fill, bool), String> {
 fn binary(p: &mut Parameters) -> Result<(Binary, [Fill; 2], bool), String> {
     let function = p.text("f")?;
     Ok(match function {
-        "add" => (Binary::Add, [ANY; 2], true),
-        "subtract" => (Binary::Subtract, [ANY; 2], true),
+        "add" => (Binary::Linear { p: 1.0, q: 1.0 }, [ANY; 2], true),
+        "subtract" => (Binary::Linear { p: 1.0, q: -1.0 }, [ANY; 2], true),
         "multiply" => (Binary::Multiply, [ANY; 2], true),
         "divide" => (Binary::Divide, [ANY, POSITIVE], false),
         "maximum" => (Binary::Maximum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
@@ -203,7 +212,7 @@ fn binary(p: &mut Parameters) -> Result<(Binary, [Fill; 2], bool), String> {
             let (low, high) = (p.number("low")?, p.number("high")?);
             (Binary::WhereInside { low, high }, [ANY, Fill::Lattice(0.125)], true)
         }
-        "average" => (Binary::Average { weight: p.number("weight")? }, [ANY; 2], false),
+        "average" => (Binary::average(p.number("weight")?), [ANY; 2], false),
         "average-square" => (Binary::AverageSquare { weight: p.number("weight")? }, [ANY; 2], false),
         _ => return Err(format!("there is no function `{function}` of two values")),
     })

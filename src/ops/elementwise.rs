@@ -2,6 +2,8 @@
 //!
 //! A function is one row in the tables below and one `case` in `shaders/elementwise/`.
 
+use std::rc::Rc;
+
 use crate::check::{Approx, chain_bound};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::tape::{Application, Array, Cotangent, Origin, Primitive, Tape, Value};
@@ -142,7 +144,8 @@ impl Primitive for UnaryMap {
                 let slope = tape.unary(Unary::Sigmoid, x);
                 tape.mul(ct, slope)
             }
-            Unary::Relu => tape.binary(Binary::WherePositive, ct, x),
+            // The output is positive where x is, and x need not be kept.
+            Unary::Relu => tape.binary(Binary::WherePositive, ct, y),
             Unary::Clamp { low, high } => tape.binary(Binary::WhereInside { low, high }, ct, x),
         })]
     }
@@ -167,13 +170,23 @@ impl Primitive for UnaryMap {
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
         output.count() as u64
     }
+
+    fn affine(&self) -> Option<[f64; 2]> {
+        match self.0 {
+            Unary::Affine { scale, offset } => Some([scale, offset]),
+            _ => None,
+        }
+    }
 }
 
 /// A function of two values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Binary {
-    Add,
-    Subtract,
+    /// p · a + q · b, both rounded to f32 on the device: sums, differences, moving averages.
+    Linear {
+        p: f64,
+        q: f64,
+    },
     Multiply,
     Divide,
     Maximum,
@@ -185,10 +198,6 @@ pub enum Binary {
         low: f32,
         high: f32,
     },
-    /// weight · a + (1 − weight) · b: a moving average.
-    Average {
-        weight: f32,
-    },
     /// weight · a + (1 − weight) · b²
     AverageSquare {
         weight: f32,
@@ -196,34 +205,35 @@ pub enum Binary {
 }
 
 impl Binary {
+    /// weight · a + (1 − weight) · b: a moving average.
+    pub fn average(weight: f32) -> Self {
+        Binary::Linear { p: weight.into(), q: (1.0 - weight).into() }
+    }
+
     /// The `case` in `elementwise/binary.wgsl`, and the function's two parameters.
     fn selector(self) -> (u32, [f32; 2]) {
         match self {
-            Binary::Add => (0, [0.0; 2]),
-            Binary::Subtract => (1, [0.0; 2]),
-            Binary::Multiply => (2, [0.0; 2]),
-            Binary::Divide => (3, [0.0; 2]),
-            Binary::Maximum => (4, [0.0; 2]),
-            Binary::Minimum => (5, [0.0; 2]),
-            Binary::WherePositive => (6, [0.0; 2]),
-            Binary::WhereInside { low, high } => (7, [low, high]),
-            Binary::Average { weight } => (8, [weight, 1.0 - weight]),
-            Binary::AverageSquare { weight } => (9, [weight, 1.0 - weight]),
+            Binary::Linear { p, q } => (0, [p as f32, q as f32]),
+            Binary::Multiply => (1, [0.0; 2]),
+            Binary::Divide => (2, [0.0; 2]),
+            Binary::Maximum => (3, [0.0; 2]),
+            Binary::Minimum => (4, [0.0; 2]),
+            Binary::WherePositive => (5, [0.0; 2]),
+            Binary::WhereInside { low, high } => (6, [low, high]),
+            Binary::AverageSquare { weight } => (7, [weight, 1.0 - weight]),
         }
     }
 
     fn value(self, a: f64, b: f64) -> f64 {
         let [p, q] = self.selector().1.map(f64::from);
         match self {
-            Binary::Add => a + b,
-            Binary::Subtract => a - b,
+            Binary::Linear { p, q } => p * a + q * b,
             Binary::Multiply => a * b,
             Binary::Divide => a / b,
             Binary::Maximum => a.max(b),
             Binary::Minimum => a.min(b),
             Binary::WherePositive => f64::from(b > 0.0) * a,
             Binary::WhereInside { .. } => f64::from((p..=q).contains(&b)) * a,
-            Binary::Average { .. } => p * a + q * b,
             Binary::AverageSquare { .. } => p * a + q * b * b,
         }
     }
@@ -233,13 +243,18 @@ impl Binary {
         let [p, q] = self.selector().1.map(|parameter| Approx::exact(f64::from(parameter)));
         let (a, b) = (Approx::exact(a), Approx::exact(b));
         let result = match self {
-            Binary::Add => a + b,
-            Binary::Subtract => a - b,
+            Binary::Linear { p, q } => {
+                // A factor of ±1 rounds nothing.
+                let term = |factor: f64, x: Approx| match factor.abs() == 1.0 {
+                    true => Approx { value: factor * x.value, ..x },
+                    false => Approx::rounded(factor) * x,
+                };
+                term(p, a) + term(q, b)
+            }
             Binary::Multiply => a * b,
             Binary::Divide => a / b,
             Binary::Maximum | Binary::Minimum => a.max(b),
             Binary::WherePositive | Binary::WhereInside { .. } => a,
-            Binary::Average { .. } => p * a + q * b,
             Binary::AverageSquare { .. } => p * a + q * b * b,
         };
         result.error
@@ -263,12 +278,17 @@ impl Primitive for BinaryMap {
 
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let (a, b, ct) = (at.inputs[0], at.inputs[1], at.cotangent);
+        if self.0 == Binary::Multiply && a == b {
+            return tape.cotangents_of_square(a, ct);
+        }
         let (ct_a, ct_b) = match self.0 {
-            Binary::Add => (ct, Some(ct)),
-            Binary::Subtract => {
-                // Negated after the sum over broadcast axes, where it is smaller.
-                let sum = tape.sum_to(ct, &tape.shape(b).clone());
-                (ct, Some(tape.scale(sum, -1.0)))
+            Binary::Linear { p, q } => {
+                // Scaled after the sum over broadcast axes, where it is smaller.
+                let mut scaled = |factor: f64, operand: Value| {
+                    let sum = tape.sum_to(ct, &tape.shape(operand).clone());
+                    if factor == 1.0 { sum } else { tape.scale(sum, factor) }
+                };
+                (scaled(p, a), Some(scaled(q, b)))
             }
             Binary::Multiply => (tape.mul(ct, b), Some(tape.mul(ct, a))),
             Binary::Divide => {
@@ -283,7 +303,6 @@ impl Primitive for BinaryMap {
                 (ct_a, Some(tape.binary(Binary::WherePositive, ct, for_b)))
             }
             Binary::WherePositive | Binary::WhereInside { .. } => (tape.binary(self.0, ct, b), None),
-            Binary::Average { weight } => (tape.scale(ct, weight), Some(tape.scale(ct, 1.0 - weight))),
             Binary::AverageSquare { weight } => {
                 let product = tape.mul(ct, b);
                 (tape.scale(ct, weight), Some(tape.scale(product, 2.0 * (1.0 - weight))))
@@ -326,9 +345,12 @@ impl Primitive for BinaryMap {
     }
 }
 
-/// y = a · b + c, the operands broadcast to a shape in common: the product is never written to memory.
+/// y = a · b + c, or its positive part with `relu`; the operands are broadcast to a shape in common. Neither the product
+/// nor, with `relu`, the sum is written to memory.
 #[derive(Clone, Copy, Debug)]
-pub struct MultiplyAdd;
+pub struct MultiplyAdd {
+    pub relu: bool,
+}
 
 impl Primitive for MultiplyAdd {
     fn name(&self) -> &'static str {
@@ -343,25 +365,32 @@ impl Primitive for MultiplyAdd {
 
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let [a, b, c] = [0, 1, 2].map(|index| at.inputs[index]);
-        let cotangents = [(tape.mul(at.cotangent, b), a), (tape.mul(at.cotangent, a), b), (at.cotangent, c)];
+        let ct = match self.relu {
+            true => tape.binary(Binary::WherePositive, at.cotangent, at.output),
+            false => at.cotangent,
+        };
+        let cotangents = [(tape.mul(ct, b), a), (tape.mul(ct, a), b), (ct, c)];
         cotangents.map(|(ct, input)| Cotangent::Of(tape.sum_to(ct, &tape.shape(input).clone()))).to_vec()
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        zip_broadcast(inputs, output, |[a, b, c]| a * b + c)
+        let least = if self.relu { 0.0 } else { f64::NEG_INFINITY };
+        zip_broadcast(inputs, output, |[a, b, c]| (a * b + c).max(least))
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         zip_broadcast(inputs, output, |operands| {
             let [a, b, c] = operands.map(Approx::exact);
-            (a * b + c).error
+            let sum = a * b + c;
+            // The positive part of what is surely negative is 0 exactly.
+            if self.relu { (sum.value.min(0.0) + sum.error).max(0.0) } else { sum.error }
         })
     }
 
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let axes = Collapsed::new(output, inputs).expect("checked when recorded");
         let [a, b, c] = [0, 1, 2].map(|operand| axes.strides[operand]);
-        axes.dispatch(Kernel::new("elementwise/multiply_add"), class)
+        axes.dispatch(Kernel::new("elementwise/multiply_add").constant("RELU", u32::from(self.relu)), class)
             .immediate("a_outer", a[0])
             .immediate("a_middle", a[1])
             .immediate("a_inner", a[2])
@@ -376,12 +405,27 @@ impl Primitive for MultiplyAdd {
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
         2 * output.count() as u64
     }
+
+    fn rectified(&self) -> Option<Rc<dyn Primitive>> {
+        Some(Rc::new(MultiplyAdd { relu: true }))
+    }
 }
 
 impl Tape {
-    /// f(x), of x's shape.
+    /// f(x), of x's shape. Of a broadcast the function is taken before it, and affine functions one after another are one.
     pub fn unary(&mut self, function: Unary, x: Value) -> Value {
-        self.push(UnaryMap(function), &[x])
+        let direct = self.before_broadcast(x);
+        if direct != x {
+            let (y, shape) = (self.unary(function, direct), self.shape(x).clone());
+            return self.broadcast(y, &shape);
+        }
+        match (function, self.affine(x)) {
+            (Unary::Affine { scale, offset }, Some((inner, [inner_scale, inner_offset]))) => {
+                let both = Unary::Affine { scale: scale * inner_scale, offset: scale * inner_offset + offset };
+                self.push(UnaryMap(both), &[inner])
+            }
+            _ => self.push(UnaryMap(function), &[x]),
+        }
     }
 
     /// f(a, b) with NumPy's broadcasting.
@@ -402,11 +446,35 @@ impl Tape {
         self.push(BinaryMap(function), &[a, b])
     }
 
+    /// What `value` is a broadcast of, or itself.
     fn before_broadcast(&self, value: Value) -> Value {
         match &self.node(value).origin {
-            Origin::Applied { primitive, inputs } if primitive.is_broadcast() => inputs[0],
+            Origin::Applied { primitive, inputs } if primitive.is_broadcast() => self.before_broadcast(inputs[0]),
             _ => value,
         }
+    }
+
+    /// x, scale and offset where `value` is scale · x + offset.
+    fn affine(&self, value: Value) -> Option<(Value, [f64; 2])> {
+        match &self.node(value).origin {
+            Origin::Applied { primitive, inputs } => primitive.affine().map(|affine| (inputs[0], affine)),
+            _ => None,
+        }
+    }
+
+    /// p · a + q · b with NumPy's broadcasting. Of an operand that is another value times a number, the other is read.
+    ///
+    /// # Panics
+    /// As [`binary`](Tape::binary).
+    pub fn linear(&mut self, terms: [(f64, Value); 2]) -> Value {
+        let [(p, a), (q, b)] = terms.map(|(factor, value)| {
+            let direct = self.before_broadcast(value);
+            match self.affine(direct) {
+                Some((x, [scale, 0.0])) if direct == value => (factor * scale, x),
+                _ => (factor, value),
+            }
+        });
+        self.binary(Binary::Linear { p, q }, a, b)
     }
 
     /// a + b with NumPy's broadcasting. Where one of them is a product its factors are read, and unless something else reads
@@ -418,12 +486,13 @@ impl Tape {
         for (product, addend) in [(a, b), (b, a)] {
             let Some(factors) = self.factors(product) else { continue };
             let operands = [factors[0], factors[1], self.before_broadcast(addend)];
-            let fits = MultiplyAdd.shape(&operands.map(|operand| self.shape(operand)));
+            let multiply_add = MultiplyAdd { relu: false };
+            let fits = multiply_add.shape(&operands.map(|operand| self.shape(operand)));
             if fits.is_ok() && fits == broadcast_shape(self.shape(a), self.shape(b)) {
-                return self.push(MultiplyAdd, &operands);
+                return self.push(multiply_add, &operands);
             }
         }
-        self.binary(Binary::Add, a, b)
+        self.linear([(1.0, a), (1.0, b)])
     }
 
     /// What `value` is the product of, if it is one.
@@ -434,8 +503,14 @@ impl Tape {
         }
     }
 
+    /// The two factors' cotangents are the same where both are x: one product makes their sum, which the first is given.
+    pub(super) fn cotangents_of_square(&mut self, x: Value, ct: Value) -> Vec<Cotangent> {
+        let doubled = self.scale(ct, 2.0);
+        vec![Cotangent::Of(self.mul(doubled, x)), Cotangent::None]
+    }
+
     pub fn sub(&mut self, a: Value, b: Value) -> Value {
-        self.binary(Binary::Subtract, a, b)
+        self.linear([(1.0, a), (-1.0, b)])
     }
 
     pub fn mul(&mut self, a: Value, b: Value) -> Value {
@@ -456,9 +531,16 @@ impl Tape {
         self.unary(Unary::Affine { scale: 1.0, offset: offset.into() }, x)
     }
 
-    /// max(x, 0); its derivative at 0 is 0.
+    /// max(x, 0); its derivative at 0 is 0. Where the kernel that computes x can do both, it does.
     pub fn relu(&mut self, x: Value) -> Value {
-        self.unary(Unary::Relu, x)
+        let node = self.node(x);
+        match node.primitive().and_then(|primitive| primitive.rectified()) {
+            Some(rectified) => {
+                let inputs = node.inputs().to_vec();
+                self.apply(rectified, &inputs)
+            }
+            None => self.unary(Unary::Relu, x),
+        }
     }
 }
 
@@ -577,6 +659,40 @@ mod tests {
 
         let axes = Collapsed::new(&output, &[&output, &output]).unwrap();
         assert_eq!((axes.extents, &axes.strides[0]), ([1, 1, 1120], &[0, 0, 1]));
+    }
+
+    #[test]
+    fn affine_functions_are_read_through() {
+        let mut t = Tape::new();
+        let [x, y, row] = [[2, 3], [2, 3], [1, 3]].map(|shape| t.feed(&format!("{shape:?} {}", t.len()), shape));
+        let doubled = t.scale(x, 2.0);
+        let shifted = t.offset(doubled, 1.0);
+        let negative = t.scale(shifted, -3.0);
+        assert_eq!(t.affine(negative), Some((x, [-6.0, -3.0])));
+
+        let difference = t.sub(y, doubled);
+        assert_eq!(t.node(difference).inputs(), [y, x]);
+        // An offset is no factor.
+        let sum = t.add(shifted, y);
+        assert_eq!(t.node(sum).inputs(), [shifted, y]);
+
+        let wide = t.broadcast(row, &[2, 3].into());
+        let wider = t.broadcast(wide, &[4, 2, 3].into());
+        let root = t.unary(Unary::Exp, wider);
+        assert_eq!(t.shape(root)[..], [4, 2, 3]);
+        let before = t.before_broadcast(root);
+        assert_eq!((&t.shape(before)[..], t.node(before).inputs()), (&[1, 3][..], &[row][..]));
+    }
+
+    #[test]
+    fn the_gradient_of_a_square_is_one_product() {
+        let mut t = Tape::new();
+        let x = t.feed("x", [2, 3]);
+        let square = t.mul(x, x);
+        let sum = t.total(square);
+        let gradient = t.grad(sum, &[x]).unwrap()[0];
+        let Origin::Applied { primitive, inputs } = &t.node(gradient).origin else { panic!("computed") };
+        assert!(primitive.is_product() && inputs[1] == x && t.shape(inputs[0]).count() == 1, "{t}");
     }
 
     #[test]

@@ -110,6 +110,9 @@ impl Primitive for SumProduct {
 
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let [a, b] = [0, 1].map(|index| at.inputs[index]);
+        if a == b {
+            return tape.cotangents_of_square(a, at.cotangent);
+        }
         vec![Cotangent::Of(tape.mul(at.cotangent, b)), Cotangent::Of(tape.mul(at.cotangent, a))]
     }
 
