@@ -44,10 +44,11 @@ fn shape(extents: &[usize]) -> String {
 #[test]
 fn conv2d() {
     let extents = (1..4usize, 1..12usize, 1..14usize, 1..14usize, 1..20usize);
-    let window = (1..6usize, 1..6usize, 1..4usize, 0..4usize);
+    let window = (1..6usize, 1..6usize, 1..4usize, 0..4usize, 1..4usize);
     let names = (role(&["output", "input", "kernel"]), extents, window).prop_map(
-        |(role, (n, c, h, w, k), (r, s, stride, padding))| {
-            format!("conv2d/{role}(n={n},c={c},h={h},w={w},k={k},r={r},s={s},stride={stride},padding={padding})")
+        |(role, (n, c, h, w, k), (r, s, stride, padding, groups))| {
+            let extents = format!("n={n},c={},h={h},w={w},k={}", groups * c, groups * k);
+            format!("conv2d/{role}({extents},r={r},s={s},stride={stride},padding={padding},groups={groups})")
         },
     );
     check(16, names);

@@ -277,30 +277,34 @@ fn matmul() -> Vec<Case> {
 
 fn conv2d() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (n, c, k, image, window, stride, padding) in [
-        (2, 4, 5, [8, 19], [3, 3], 1, 1),
-        (2, 5, 9, [9, 21], [3, 3], 2, 1),
-        (10, 2, 3, [5, 6], [1, 1], 2, 0),
-        (1, 11, 8, [5, 4], [1, 1], 1, 0),
-        (1, 2, 5, [8, 12], [5, 3], 1, 2),
-        (1, 2, 4, [5, 11], [3, 3], 1, 0),
-        (1, 1, 4, [8, 16], [7, 7], 2, 3),
-        (1, 1, 4, [8, 9], [7, 7], 3, 3),
-        (1, 1, 4, [8, 9], [7, 7], 4, 2),
-        (1, 1, 2, [7, 7], [2, 2], 1, 1),
-        (1, 1, 4, [9, 2], [3, 1], 1, 0),
-        (1, 1, 4, [3, 9], [3, 1], 1, 0),
-        (1, 1, 17, [4, 5], [1, 1], 1, 0),
-        (1, 2, 70, [3, 9], [1, 1], 1, 0),
-        (1, 70, 2, [3, 9], [1, 1], 1, 0),
+    for (groups, n, c, k, image, window, stride, padding) in [
+        (1, 2, 4, 5, [8, 19], [3, 3], 1, 1),
+        (1, 2, 5, 9, [9, 21], [3, 3], 2, 1),
+        (1, 10, 2, 3, [5, 6], [1, 1], 2, 0),
+        (1, 1, 11, 8, [5, 4], [1, 1], 1, 0),
+        (1, 1, 2, 5, [8, 12], [5, 3], 1, 2),
+        (1, 1, 2, 4, [5, 11], [3, 3], 1, 0),
+        (1, 1, 1, 4, [8, 16], [7, 7], 2, 3),
+        (1, 1, 1, 4, [8, 9], [7, 7], 3, 3),
+        (1, 1, 1, 4, [8, 9], [7, 7], 4, 2),
+        (1, 1, 1, 2, [7, 7], [2, 2], 1, 1),
+        (1, 1, 1, 4, [9, 2], [3, 1], 1, 0),
+        (1, 1, 1, 4, [3, 9], [3, 1], 1, 0),
+        (1, 1, 1, 17, [4, 5], [1, 1], 1, 0),
+        (1, 1, 2, 70, [3, 9], [1, 1], 1, 0),
+        (1, 1, 70, 2, [3, 9], [1, 1], 1, 0),
+        (2, 2, 3, 5, [5, 6], [3, 3], 1, 1),
+        (3, 9, 2, 3, [5, 4], [2, 3], 2, 1),
+        (2, 1, 70, 66, [2, 3], [1, 1], 1, 0),
+        (2, 1, 3, 40, [4, 5], [3, 1], 1, 0),
     ] {
         let geometry = Geometry { image, window, stride, padding };
         let [p, q] = geometry.output().expect("the windows fit");
-        let x = signed([n, c, image[0], image[1]], 41);
-        let w = signed([k, c, window[0], window[1]], 42);
-        let y = signed([n, k, p, q], 43);
+        let x = signed([n, groups * c, image[0], image[1]], 41);
+        let w = signed([groups * k, c, window[0], window[1]], 42);
+        let y = signed([n, groups * k, p, q], 43);
         let solve = |solve_for, first: &Tensor, second: &Tensor| {
-            case(Conv2d { solve_for, geometry }, [first.clone(), second.clone()])
+            case(Conv2d { solve_for, geometry, groups }, [first.clone(), second.clone()])
         };
         cases.push(solve(Role::Output, &x, &w));
         cases.push(solve(Role::Input, &y, &w));

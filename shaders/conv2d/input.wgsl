@@ -1,19 +1,20 @@
 // conv2d/input: x̄[n,c,h,v] = Σ_{k,r,s} ȳ[n,k,p,q] · w[k,c,r,s]
-//     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
+//     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // Implicit GEMM of M = C channels by N = n·H·W pixels over K·R·S taps; a tap meets no ȳ where h + PADDING − r is not a
 // multiple of STRIDE. A workgroup owns a TILE_M × TILE_N tile of x̄, an invocation MICRO_M × MICRO_N of it. Each slab
 // of TILE_K taps of w and of ȳ, gathered on the way, passes through workgroup memory once. Workgroups (x, y) enumerate
-// tiles of pixels, z tiles of channels.
+// tiles of pixels, z tiles of channels, group after group.
 
-const C: u32 = 3u;
+const C: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
-const K: u32 = 64u;
+const K: u32 = 64u; // of one group
 const R: u32 = 3u;
 const S: u32 = 3u;
 const STRIDE: u32 = 1u;
 const PADDING: u32 = 1u;
+const GROUPS: u32 = 1u;
 
 const TILE_M: u32 = 64u;
 const TILE_N: u32 = 64u;
@@ -24,6 +25,7 @@ const MICRO_N: u32 = 4u;
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const TAPS: u32 = K * R * S;
+const CHANNEL_TILES: u32 = (C + TILE_M - 1u) / TILE_M;
 const COLUMNS: u32 = TILE_N / MICRO_N;
 const INVOCATIONS: u32 = TILE_M / MICRO_M * COLUMNS;
 
@@ -32,23 +34,23 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> ct_y: array<f32>; // [N, K, P, Q]
-@group(0) @binding(1) var<storage, read> w: array<f32>; // [K, C, R, S]
-@group(0) @binding(2) var<storage, read_write> ct_x: array<f32>; // [N, C, H, W]
+@group(0) @binding(0) var<storage, read> ct_y: array<f32>; // [N, GROUPS·K, P, Q]
+@group(0) @binding(1) var<storage, read> w: array<f32>; // [GROUPS·K, C, R, S]
+@group(0) @binding(2) var<storage, read_write> ct_x: array<f32>; // [N, GROUPS·C, H, W]
 
 var<workgroup> w_slab: array<f32, TILE_K * TILE_M>; // [TILE_K, TILE_M]
 var<workgroup> ct_y_slab: array<f32, TILE_K * TILE_N>; // [TILE_K, TILE_N]
 
-// The kernel as the matrix [C, TAPS], zero outside.
-fn w_at(channel: u32, tap: u32) -> f32 {
+// The kernel of a group as the matrix [C, TAPS], zero outside.
+fn w_at(group: u32, channel: u32, tap: u32) -> f32 {
     if channel >= C || tap >= TAPS {
         return 0.0;
     }
-    return w[(tap / (R * S) * C + channel) * (R * S) + tap % (R * S)];
+    return w[((group * K + tap / (R * S)) * C + channel) * (R * S) + tap % (R * S)];
 }
 
-// The output's cotangent as the matrix [TAPS, N·H·W], zero outside and where a tap meets no output.
-fn ct_y_at(tap: u32, pixel: u32) -> f32 {
+// The cotangent of a group's output as the matrix [TAPS, N·H·W], zero outside and where a tap meets no output.
+fn ct_y_at(group: u32, tap: u32, pixel: u32) -> f32 {
     let image = pixel / (H * W);
     let h = pixel / W % H + PADDING - tap / S % R; // wraps round above P·STRIDE where negative
     let v = pixel % W + PADDING - tap % S;
@@ -57,7 +59,7 @@ fn ct_y_at(tap: u32, pixel: u32) -> f32 {
     if image >= extents.n || tap >= TAPS || p >= P || q >= Q || p * STRIDE != h || q * STRIDE != v {
         return 0.0;
     }
-    return ct_y[((image * K + tap / (R * S)) * P + p) * Q + q];
+    return ct_y[(((image * GROUPS + group) * K + tap / (R * S)) * P + p) * Q + q];
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -66,7 +68,8 @@ fn main(
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) invocation: u32,
 ) {
-    let channel_0 = workgroup.z * TILE_M;
+    let group = workgroup.z / CHANNEL_TILES;
+    let channel_0 = workgroup.z % CHANNEL_TILES * TILE_M;
     let pixel_0 = (workgroup.y * workgroups.x + workgroup.x) * TILE_N;
     let row = invocation / COLUMNS;
     let column = invocation % COLUMNS;
@@ -75,10 +78,10 @@ fn main(
     for (var tap_0 = 0u; tap_0 < TAPS; tap_0 += TILE_K) {
         // Neighbouring invocations read neighbouring addresses: along taps of w, along pixels of ȳ.
         for (var i = invocation; i < TILE_M * TILE_K; i += INVOCATIONS) {
-            w_slab[i % TILE_K * TILE_M + i / TILE_K] = w_at(channel_0 + i / TILE_K, tap_0 + i % TILE_K);
+            w_slab[i % TILE_K * TILE_M + i / TILE_K] = w_at(group, channel_0 + i / TILE_K, tap_0 + i % TILE_K);
         }
         for (var i = invocation; i < TILE_K * TILE_N; i += INVOCATIONS) {
-            ct_y_slab[i] = ct_y_at(tap_0 + i / TILE_N, pixel_0 + i % TILE_N);
+            ct_y_slab[i] = ct_y_at(group, tap_0 + i / TILE_N, pixel_0 + i % TILE_N);
         }
         workgroupBarrier();
 
@@ -103,7 +106,7 @@ fn main(
         for (var i = 0u; i < MICRO_M; i++) {
             let channel = channel_0 + row * MICRO_M + i;
             if image < extents.n && channel < C {
-                ct_x[(image * C + channel) * (H * W) + pixel % (H * W)] = sums[i][j];
+                ct_x[((image * GROUPS + group) * C + channel) * (H * W) + pixel % (H * W)] = sums[i][j];
             }
         }
     }

@@ -1,5 +1,5 @@
 // conv2d/input on CPU drivers: x̄[n,c,h,v] = Σ_{k,r,s} ȳ[n,k,p,q] · w[k,c,r,s]
-//     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
+//     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // A workgroup is one SIMD vector: its lanes are CHANNEL_LANES input channels of each of LANES / CHANNEL_LANES images.
 // Each lane owns MICRO_C channels of the same TILE_ROWS × TILE_COLUMNS pixels of x̄ in registers, where a value of
@@ -7,16 +7,17 @@
 // workgroup_id and loop counters alone: a scalar load and a broadcast, where the driver sees it.
 // The rows of a tile lie STRIDE apart, so that they meet the same taps r; its columns are neighbours that begin at a
 // multiple of STRIDE, so that which of them meet which taps s is known when unrolling. Workgroups (x, y) enumerate
-// images and tiles of pixels, z blocks of channels.
+// images and tiles of pixels, z blocks of channels, group after group.
 
-const C: u32 = 3u;
+const C: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
-const K: u32 = 64u;
+const K: u32 = 64u; // of one group
 const R: u32 = 3u;
 const S: u32 = 3u;
 const STRIDE: u32 = 1u;
 const PADDING: u32 = 1u;
+const GROUPS: u32 = 1u;
 
 const LANES: u32 = 8u;
 const CHANNEL_LANES: u32 = 8u; // divides LANES
@@ -29,6 +30,7 @@ const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const ROW_TILES: u32 = (H + STRIDE * TILE_ROWS - 1u) / (STRIDE * TILE_ROWS) * STRIDE;
 const COLUMN_TILES: u32 = (W + TILE_COLUMNS - 1u) / TILE_COLUMNS;
 const IMAGES: u32 = LANES / CHANNEL_LANES;
+const CHANNEL_BLOCKS: u32 = (C + CHANNEL_LANES * MICRO_C - 1u) / (CHANNEL_LANES * MICRO_C);
 // Column j of a tile and tap s meet in column (j + PADDING − s) / STRIDE of ȳ, counted from the tile's own. The first
 // of them is MARGIN to the left of it, or to the right if negative.
 const MARGIN: i32 = (i32(S + STRIDE) - 2 - i32(PADDING) + i32(PADDING * STRIDE)) / i32(STRIDE) - i32(PADDING);
@@ -39,9 +41,9 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> ct_y: array<f32>; // [N, K, P, Q]
-@group(0) @binding(1) var<storage, read> w: array<f32>; // [K, C, R, S]
-@group(0) @binding(2) var<storage, read_write> ct_x: array<f32>; // [N, C, H, W]
+@group(0) @binding(0) var<storage, read> ct_y: array<f32>; // [N, GROUPS·K, P, Q]
+@group(0) @binding(1) var<storage, read> w: array<f32>; // [GROUPS·K, C, R, S]
+@group(0) @binding(2) var<storage, read_write> ct_x: array<f32>; // [N, GROUPS·C, H, W]
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -51,12 +53,13 @@ fn main(
 ) {
     let tile = workgroup.y * workgroups.x + workgroup.x;
     let image = tile / (ROW_TILES * COLUMN_TILES) * IMAGES + lane / CHANNEL_LANES % IMAGES;
-    let channel_0 = workgroup.z * (CHANNEL_LANES * MICRO_C) + lane % CHANNEL_LANES;
+    let group = workgroup.z / CHANNEL_BLOCKS;
+    let channel_0 = workgroup.z % CHANNEL_BLOCKS * (CHANNEL_LANES * MICRO_C) + lane % CHANNEL_LANES;
     let row_tile = tile / COLUMN_TILES % ROW_TILES;
     let h_0 = row_tile / STRIDE * (STRIDE * TILE_ROWS) + row_tile % STRIDE;
     let v_0 = tile % COLUMN_TILES * TILE_COLUMNS;
     // Surplus lanes repeat the work of the last image or channel: a branch would cost all lanes more.
-    let ct_y_0 = min(image, extents.n - 1u) * (K * P * Q);
+    let ct_y_0 = (min(image, extents.n - 1u) * GROUPS + group) * (K * P * Q);
 
     var sums: array<array<array<f32, MICRO_C>, TILE_COLUMNS>, TILE_ROWS>;
     for (var k = 0u; k < K; k++) {
@@ -65,7 +68,7 @@ fn main(
             for (var s = 0u; s < S; s++) {
                 for (var m = 0u; m < MICRO_C; m++) {
                     let c = min(channel_0 + m * CHANNEL_LANES, C - 1u);
-                    taps[s][m] = w[((k * C + c) * R + r) * S + s];
+                    taps[s][m] = w[(((group * K + k) * C + c) * R + r) * S + s];
                 }
             }
             for (var i = 0u; i < TILE_ROWS; i++) {
@@ -96,7 +99,7 @@ fn main(
             for (var m = 0u; m < MICRO_C; m++) {
                 let c = channel_0 + m * CHANNEL_LANES;
                 if image < extents.n && c < C && h < H && v_0 + j < W {
-                    ct_x[((image * C + c) * H + h) * W + v_0 + j] = sums[i][j][m];
+                    ct_x[(((image * GROUPS + group) * C + c) * H + h) * W + v_0 + j] = sums[i][j][m];
                 }
             }
         }

@@ -1,19 +1,21 @@
 // conv2d/kernel on CPU drivers: w̄[k,c,r,s] = Σ_{n,p,q} x[n,c,h,v] · ȳ[n,k,p,q]
-//     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
+//     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // A workgroup is one SIMD vector and owns one window row. Each lane owns MICRO_K output channels, LANES apart, MICRO_C
 // input channels and the S taps of that row in registers. x is indexed by workgroup_id and loop counters alone: a
 // scalar load and a broadcast, where the driver sees it. Each image is summed apart and then added: two short sums
-// round less than one of n·P·Q terms. Workgroups x enumerate input channels, y output channels, z window rows.
+// round less than one of n·P·Q terms. Workgroups x enumerate input channels, y output channels, group after group, z
+// window rows.
 
-const C: u32 = 3u;
+const C: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
-const K: u32 = 64u;
+const K: u32 = 64u; // of one group
 const R: u32 = 3u;
 const S: u32 = 3u;
 const STRIDE: u32 = 1u;
 const PADDING: u32 = 1u;
+const GROUPS: u32 = 1u;
 
 const LANES: u32 = 8u;
 const MICRO_K: u32 = 4u;
@@ -22,6 +24,7 @@ const TILE_COLUMNS: u32 = 8u;
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
+const K_BLOCKS: u32 = (K + LANES * MICRO_K - 1u) / (LANES * MICRO_K);
 // The part of an image row that meets the window from a tile of ȳ.
 const X_COLUMNS: u32 = (TILE_COLUMNS - 1u) * STRIDE + S;
 
@@ -30,14 +33,15 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [N, C, H, W]
-@group(0) @binding(1) var<storage, read> ct_y: array<f32>; // [N, K, P, Q]
-@group(0) @binding(2) var<storage, read_write> ct_w: array<f32>; // [K, C, R, S]
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [N, GROUPS·C, H, W]
+@group(0) @binding(1) var<storage, read> ct_y: array<f32>; // [N, GROUPS·K, P, Q]
+@group(0) @binding(2) var<storage, read_write> ct_w: array<f32>; // [GROUPS·K, C, R, S]
 
 @compute @workgroup_size(LANES)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let c_0 = workgroup.x * MICRO_C;
-    let k_0 = workgroup.y * (LANES * MICRO_K) + lane;
+    let group = workgroup.y / K_BLOCKS;
+    let k_0 = workgroup.y % K_BLOCKS * (LANES * MICRO_K) + lane;
     let r = workgroup.z;
 
     var sums: array<array<array<f32, MICRO_K>, S>, MICRO_C>;
@@ -51,7 +55,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                     let q = min(q_0 + j, Q - 1u);
                     for (var m = 0u; m < MICRO_K; m++) {
                         let k = min(k_0 + m * LANES, K - 1u);
-                        let value = ct_y[((image * K + k) * P + p) * Q + q];
+                        let value = ct_y[(((image * GROUPS + group) * K + k) * P + p) * Q + q];
                         ct_y_tile[j][m] = select(0.0, value, q_0 + j < Q);
                     }
                 }
@@ -61,7 +65,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
                     var x_row: array<f32, X_COLUMNS>;
                     for (var j = 0u; j < X_COLUMNS; j++) {
                         let v = q_0 * STRIDE + j - PADDING;
-                        let value = x[((image * C + c) * H + min(h, H - 1u)) * W + min(v, W - 1u)];
+                        let value = x[(((image * GROUPS + group) * C + c) * H + min(h, H - 1u)) * W + min(v, W - 1u)];
                         x_row[j] = select(0.0, value, h < H && v < W);
                     }
                     for (var s = 0u; s < S; s++) {
@@ -90,7 +94,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             for (var m = 0u; m < MICRO_K; m++) {
                 let k = k_0 + m * LANES;
                 if k < K && c < C {
-                    ct_w[((k * C + c) * R + r) * S + s] = sums[i][s][m];
+                    ct_w[(((group * K + k) * C + c) * R + r) * S + s] = sums[i][s][m];
                 }
             }
         }

@@ -1,20 +1,21 @@
 // conv2d/output on CPU drivers: y[n,k,p,q] = Σ_{c,r,s} x[n,c,h,v] · w[k,c,r,s]
-//     where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
+//     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // A workgroup is one SIMD vector: its lanes are CHANNEL_LANES output channels of each of LANES / CHANNEL_LANES images.
 // Each lane owns MICRO_K channels of the same TILE_ROWS × TILE_COLUMNS pixels of y in registers, where a value of
 // x serves all those channels and a value of w all those pixels. The operand that lanes have in common is indexed by
 // workgroup_id and loop counters alone: a scalar load and a broadcast, where the driver sees it.
-// Workgroups (x, y) enumerate images and tiles of pixels, z blocks of channels.
+// Workgroups (x, y) enumerate images and tiles of pixels, z blocks of channels, group after group.
 
-const C: u32 = 3u;
+const C: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
-const K: u32 = 64u;
+const K: u32 = 64u; // of one group
 const R: u32 = 3u;
 const S: u32 = 3u;
 const STRIDE: u32 = 1u;
 const PADDING: u32 = 1u;
+const GROUPS: u32 = 1u;
 
 const LANES: u32 = 8u;
 const CHANNEL_LANES: u32 = 8u; // divides LANES
@@ -27,6 +28,7 @@ const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const ROW_TILES: u32 = (P + TILE_ROWS - 1u) / TILE_ROWS;
 const COLUMN_TILES: u32 = (Q + TILE_COLUMNS - 1u) / TILE_COLUMNS;
 const IMAGES: u32 = LANES / CHANNEL_LANES;
+const CHANNEL_BLOCKS: u32 = (K + CHANNEL_LANES * MICRO_K - 1u) / (CHANNEL_LANES * MICRO_K);
 // The part of an image row that meets the window from a tile of y.
 const X_COLUMNS: u32 = (TILE_COLUMNS - 1u) * STRIDE + S;
 
@@ -35,9 +37,9 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [N, C, H, W]
-@group(0) @binding(1) var<storage, read> w: array<f32>; // [K, C, R, S]
-@group(0) @binding(2) var<storage, read_write> y: array<f32>; // [N, K, P, Q]
+@group(0) @binding(0) var<storage, read> x: array<f32>; // [N, GROUPS·C, H, W]
+@group(0) @binding(1) var<storage, read> w: array<f32>; // [GROUPS·K, C, R, S]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>; // [N, GROUPS·K, P, Q]
 
 @compute @workgroup_size(LANES)
 fn main(
@@ -47,11 +49,12 @@ fn main(
 ) {
     let tile = workgroup.y * workgroups.x + workgroup.x;
     let image = tile / (ROW_TILES * COLUMN_TILES) * IMAGES + lane / CHANNEL_LANES % IMAGES;
-    let channel_0 = workgroup.z * (CHANNEL_LANES * MICRO_K) + lane % CHANNEL_LANES;
+    let group = workgroup.z / CHANNEL_BLOCKS;
+    let channel_0 = workgroup.z % CHANNEL_BLOCKS * (CHANNEL_LANES * MICRO_K) + lane % CHANNEL_LANES;
     let p_0 = tile / COLUMN_TILES % ROW_TILES * TILE_ROWS;
     let q_0 = tile % COLUMN_TILES * TILE_COLUMNS;
     // Surplus lanes repeat the work of the last image or channel: a branch would cost all lanes more.
-    let x_0 = min(image, extents.n - 1u) * (C * H * W);
+    let x_0 = (min(image, extents.n - 1u) * GROUPS + group) * (C * H * W);
 
     var sums: array<array<array<f32, MICRO_K>, TILE_COLUMNS>, TILE_ROWS>;
     for (var c = 0u; c < C; c++) {
@@ -60,7 +63,7 @@ fn main(
             for (var s = 0u; s < S; s++) {
                 for (var m = 0u; m < MICRO_K; m++) {
                     let k = min(channel_0 + m * CHANNEL_LANES, K - 1u);
-                    taps[s][m] = w[((k * C + c) * R + r) * S + s];
+                    taps[s][m] = w[(((group * K + k) * C + c) * R + r) * S + s];
                 }
             }
             for (var i = 0u; i < TILE_ROWS; i++) {
@@ -87,7 +90,7 @@ fn main(
             for (var m = 0u; m < MICRO_K; m++) {
                 let k = channel_0 + m * CHANNEL_LANES;
                 if image < extents.n && k < K && p_0 + i < P && q_0 + j < Q {
-                    y[((image * K + k) * P + p_0 + i) * Q + q_0 + j] = sums[i][j][m];
+                    y[(((image * GROUPS + group) * K + k) * P + p_0 + i) * Q + q_0 + j] = sums[i][j][m];
                 }
             }
         }

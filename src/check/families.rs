@@ -92,6 +92,10 @@ impl<'a> Parameters<'a> {
         Ok(self.pairs.remove(at).1)
     }
 
+    fn has(&self, key: &str) -> bool {
+        self.pairs.iter().any(|(k, _)| *k == key)
+    }
+
     fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<T, String> {
         let text = self.text(key)?;
         text.parse().map_err(|_| format!("`{key}={text}` is not a number"))
@@ -126,16 +130,20 @@ fn no_role(family: &str, role: &str) -> String {
 fn conv2d(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [n, c, h, w] = p.numbers(["n", "c", "h", "w"])?;
     let [k, r, s, stride, padding] = p.numbers(["k", "r", "s", "stride", "padding"])?;
+    let groups = if p.has("groups") { p.number("groups")? } else { 1 };
+    if groups == 0 || !c.is_multiple_of(groups) || !k.is_multiple_of(groups) {
+        return Err(format!("groups={groups} does not divide c={c} and k={k}"));
+    }
     let geometry = Geometry { image: [h, w], window: [r, s], stride, padding };
     let [out_h, out_w] = geometry.output()?;
-    let (image, kernel, output) = ([n, c, h, w], [k, c, r, s], [n, k, out_h, out_w]);
+    let (image, kernel, output) = ([n, c, h, w], [k, c / groups, r, s], [n, k, out_h, out_w]);
     let (solve_for, first, second) = match role {
         "output" => (Role::Output, image, kernel),
         "input" => (Role::Input, output, kernel),
         "kernel" => (Role::Kernel, image, output),
         _ => return Err(no_role("conv2d", role)),
     };
-    Ok(Parts::new(Conv2d { solve_for, geometry }, true).input(first, ANY).input(second, ANY))
+    Ok(Parts::new(Conv2d { solve_for, geometry, groups }, true).input(first, ANY).input(second, ANY))
 }
 
 fn matmul(role: &str, p: &mut Parameters) -> Result<Parts, String> {

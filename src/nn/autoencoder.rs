@@ -86,7 +86,7 @@ impl AutoEncoder {
         for (index, pair) in self.stages.windows(2).enumerate().rev() {
             let [_, height, width] = pair[0];
             let geometry = Geometry { image: [height, width], window: [3, 3], stride: 2, padding: 1 };
-            let wide = t.push(Conv2d { solve_for: Role::Input, geometry }, &[h, next()]);
+            let wide = t.push(Conv2d { solve_for: Role::Input, geometry, groups: 1 }, &[h, next()]);
             let biased = t.add(wide, next());
             // The last stage gives pixels, which lie between 0 and 1.
             h = if index == 0 { t.unary(Unary::Sigmoid, biased) } else { t.relu(biased) };

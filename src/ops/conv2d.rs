@@ -3,6 +3,8 @@
 //! `T(x, w, y) = Σ x[n,c,h,v] · w[k,c,r,s] · y[n,k,p,q]` over all terms with `h = p·stride + r − padding` and
 //! `v = q·stride + s − padding` inside the image. The derivative of T in any one operand is a primitive of this family
 //! in the other two, and its own derivatives are the other two primitives: the family is closed under `vjp`.
+//! The channels of x and y may fall into as many groups, one after another, of which each has a form of its own:
+//! networks side by side.
 //! See Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, sections 2 and 4.
 
 use crate::check::sum_bound;
@@ -76,24 +78,29 @@ impl Geometry {
     }
 }
 
-/// Solves the trilinear form of the [module](self) for one of its operands.
+/// Solves the trilinear form of the [module](self) for one of its operands, in each of G groups.
 ///
 /// | role | inputs | output |
 /// |---|---|---|
-/// | `Output` | x `[N, C, H, W]`, w `[K, C, R, S]` | y `[N, K, P, Q]` |
-/// | `Input` | ȳ `[N, K, P, Q]`, w `[K, C, R, S]` | x̄ `[N, C, H, W]` |
-/// | `Kernel` | x `[N, C, H, W]`, ȳ `[N, K, P, Q]` | w̄ `[K, C, R, S]` |
+/// | `Output` | x `[N, C, H, W]`, w `[K, C / G, R, S]` | y `[N, K, P, Q]` |
+/// | `Input` | ȳ `[N, K, P, Q]`, w `[K, C / G, R, S]` | x̄ `[N, C, H, W]` |
+/// | `Kernel` | x `[N, C, H, W]`, ȳ `[N, K, P, Q]` | w̄ `[K, C / G, R, S]` |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conv2d {
     pub solve_for: Role,
     pub geometry: Geometry,
+    /// Runs of channels: the K / G of a group read the C / G of the same group alone.
+    pub groups: usize,
 }
 
 /// Every extent of one application.
 #[derive(Clone, Copy, Debug)]
 struct Problem {
     n: usize,
+    groups: usize,
+    /// Channels of x in one group.
     c: usize,
+    /// Channels of y in one group.
     k: usize,
     p: usize,
     q: usize,
@@ -103,15 +110,15 @@ struct Problem {
 impl Problem {
     /// Calls `term` with the indices into x, w and y of every term of the trilinear form.
     fn for_each_term(&self, mut term: impl FnMut(usize, usize, usize)) {
-        let Problem { n, c, k, p, q, geometry } = *self;
+        let Problem { n, groups, c, k, p, q, geometry } = *self;
         let ([h, w], [r, s]) = (geometry.image, geometry.window);
         let (rows, columns) = (geometry.meetings(0, p), geometry.meetings(1, q));
-        for image in 0..n {
+        for (image, group) in (0..n).flat_map(|image| (0..groups).map(move |group| (image, group))) {
             for (to, from) in (0..k).flat_map(|to| (0..c).map(move |from| (to, from))) {
                 for &(out_row, tap_row, row) in &rows {
-                    let x = ((image * c + from) * h + row) * w;
-                    let kernel = ((to * c + from) * r + tap_row) * s;
-                    let y = ((image * k + to) * p + out_row) * q;
+                    let x = (((image * groups + group) * c + from) * h + row) * w;
+                    let kernel = (((group * k + to) * c + from) * r + tap_row) * s;
+                    let y = (((image * groups + group) * k + to) * p + out_row) * q;
                     for &(out_column, tap_column, column) in &columns {
                         term(x + column, kernel + tap_column, y + out_column);
                     }
@@ -123,12 +130,12 @@ impl Problem {
 
 impl Conv2d {
     fn with(&self, solve_for: Role) -> Self {
-        Conv2d { solve_for, geometry: self.geometry }
+        Conv2d { solve_for, ..*self }
     }
 
     fn problem(&self, inputs: &[&Shape]) -> Result<Problem, String> {
         let [first, second] = [inputs[0].images()?, inputs[1].images()?];
-        let geometry = self.geometry;
+        let Conv2d { geometry, groups, .. } = *self;
         let [p, q] = geometry.output()?;
         let expect = |operand: &str, axes: &[usize], expected: [usize; 2]| match axes == expected {
             true => Ok(()),
@@ -138,24 +145,30 @@ impl Conv2d {
             true => Ok(()),
             false => Err(format!("{axis} is {first} in one operand and {second} in the other")),
         };
+        let of_group = |axis: &str, channels: usize| match groups > 0 && channels.is_multiple_of(groups) {
+            true => Ok(channels / groups),
+            false => Err(format!("{axis} is {channels}, which {groups} groups do not divide")),
+        };
+        let problem = |n, c, k| Problem { n, groups, c, k, p, q, geometry };
         match self.solve_for {
             Role::Output => {
                 expect("x", &first[2..], geometry.image)?;
                 expect("w", &second[2..], geometry.window)?;
-                same("C", first[1], second[1])?;
-                Ok(Problem { n: first[0], c: first[1], k: second[0], p, q, geometry })
+                let (c, k) = (of_group("C", first[1])?, of_group("K", second[0])?);
+                same("C / G", c, second[1])?;
+                Ok(problem(first[0], c, k))
             }
             Role::Input => {
                 expect("ȳ", &first[2..], [p, q])?;
                 expect("w", &second[2..], geometry.window)?;
                 same("K", first[1], second[0])?;
-                Ok(Problem { n: first[0], c: second[1], k: first[1], p, q, geometry })
+                Ok(problem(first[0], second[1], of_group("K", first[1])?))
             }
             Role::Kernel => {
                 expect("x", &first[2..], geometry.image)?;
                 expect("ȳ", &second[2..], [p, q])?;
                 same("N", first[0], second[0])?;
-                Ok(Problem { n: first[0], c: first[1], k: second[1], p, q, geometry })
+                Ok(problem(first[0], of_group("C", first[1])?, of_group("K", second[1])?))
             }
         }
     }
@@ -186,12 +199,12 @@ impl Primitive for Conv2d {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let Problem { n, c, k, p, q, geometry } = self.problem(inputs)?;
+        let Problem { n, groups, c, k, p, q, geometry } = self.problem(inputs)?;
         let ([h, w], [r, s]) = (geometry.image, geometry.window);
         Ok(match self.solve_for {
-            Role::Output => [n, k, p, q],
-            Role::Input => [n, c, h, w],
-            Role::Kernel => [k, c, r, s],
+            Role::Output => [n, groups * k, p, q],
+            Role::Input => [n, groups * c, h, w],
+            Role::Kernel => [groups * k, c, r, s],
         }
         .into())
     }
@@ -243,15 +256,15 @@ impl Primitive for Conv2d {
     }
 
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
-        let Problem { n, c, k, p, q, geometry } = self.accepted(inputs);
+        let Problem { n, groups, c, k, p, q, geometry } = self.accepted(inputs);
         let [r, s] = geometry.window;
-        2 * (n * k * p * q) as u64 * (c * r * s) as u64
+        2 * (n * groups * k * p * q) as u64 * (c * r * s) as u64
     }
 }
 
 /// The constants and the immediate that all kernels of the family have in common.
 fn kernel_of_problem(name: &'static str, problem: &Problem) -> Kernel {
-    let Problem { n, c, k, geometry, .. } = *problem;
+    let Problem { n, groups, c, k, geometry, .. } = *problem;
     let ([h, w], [r, s]) = (geometry.image, geometry.window);
     Kernel::new(name)
         .constant("C", c)
@@ -262,6 +275,7 @@ fn kernel_of_problem(name: &'static str, problem: &Problem) -> Kernel {
         .constant("S", s)
         .constant("STRIDE", geometry.stride)
         .constant("PADDING", geometry.padding)
+        .constant("GROUPS", groups)
         .immediate("n", n)
 }
 
@@ -278,7 +292,7 @@ const LANES: usize = 8;
 const TILE: usize = 16;
 
 impl Conv2d {
-    /// Implicit GEMM: rows are the output's channels, columns its pixels.
+    /// Implicit GEMM: rows are the channels of a group of the output, columns its pixels.
     fn tiled(&self, problem: &Problem) -> Kernel {
         let [h, w] = problem.geometry.image;
         let (channels, pixels) = match self.solve_for {
@@ -295,7 +309,7 @@ impl Conv2d {
             .constant("TILE_M", tile_m)
             .constant("TILE_N", tile_n)
             .over(pixels, tile_n);
-        kernel.workgroups[2] = channels.div_ceil(tile_m) as u32;
+        kernel.workgroups[2] = (problem.groups * channels.div_ceil(tile_m)) as u32;
         kernel
     }
 
@@ -320,7 +334,7 @@ impl Conv2d {
             .constant("TILE_ROWS", tile_rows)
             .constant("TILE_COLUMNS", tile_columns)
             .over(images * row_tiles * columns.div_ceil(tile_columns), 1);
-        kernel.workgroups[2] = channels.div_ceil(channel_lanes * micro) as u32;
+        kernel.workgroups[2] = (problem.groups * channels.div_ceil(channel_lanes * micro)) as u32;
         kernel
     }
 }
@@ -337,7 +351,7 @@ fn kernel_shared_sum(problem: &Problem) -> Kernel {
         .constant("MICRO_K", micro_k)
         .constant("MICRO_C", micro_c)
         .constant("WINDOW_ROWS", window_rows)
-        .grid([problem.c.div_ceil(micro_c), problem.k.div_ceil(micro_k), r / window_rows])
+        .grid([problem.c.div_ceil(micro_c), problem.groups * problem.k.div_ceil(micro_k), r / window_rows])
 }
 
 /// Output channels along the lanes, and a window row a workgroup.
@@ -350,7 +364,7 @@ fn kernel_broadcast(problem: &Problem) -> Kernel {
         .constant("MICRO_K", micro_k)
         .constant("MICRO_C", micro_c)
         .constant("TILE_COLUMNS", tile_columns)
-        .grid([problem.c.div_ceil(micro_c), problem.k.div_ceil(LANES * micro_k), r])
+        .grid([problem.c.div_ceil(micro_c), problem.groups * problem.k.div_ceil(LANES * micro_k), r])
 }
 
 impl Tape {
@@ -361,9 +375,76 @@ impl Tape {
     /// # Panics
     /// When an operand does not have four axes, the channels differ, or the window does not fit.
     pub fn conv2d(&mut self, x: Value, w: Value, stride: usize, padding: usize) -> Value {
+        self.grouped_conv2d(x, w, stride, padding, 1)
+    }
+
+    /// As [`conv2d`](Tape::conv2d) in each of G groups of channels: y `[N, K, P, Q]` from x `[N, C, H, W]` and w
+    /// `[K, C / G, R, S]`.
+    ///
+    /// # Panics
+    /// As [`conv2d`](Tape::conv2d), or when the groups do not divide the channels.
+    pub fn grouped_conv2d(&mut self, x: Value, w: Value, stride: usize, padding: usize, groups: usize) -> Value {
         let axes = |value: Value| self.shape(value).images().unwrap_or_else(|reason| panic!("conv2d: {reason}"));
         let ([_, _, h, width], [_, _, r, s]) = (axes(x), axes(w));
         let geometry = Geometry { image: [h, width], window: [r, s], stride, padding };
-        self.push(Conv2d { solve_for: Role::Output, geometry }, &[x, w])
+        self.push(Conv2d { solve_for: Role::Output, geometry, groups }, &[x, w])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::reference::Reference;
+
+    #[test]
+    fn groups_are_convolutions_side_by_side() {
+        let geometry = Geometry { image: [5, 4], window: [3, 2], stride: 2, padding: 1 };
+        let [p, q] = geometry.output().unwrap();
+        let (groups, x, w, y) = (3, [2, 6, 5, 4], [3, 2, 3, 2], [2, 3, p, q]);
+        // The axis of each operand that the groups divide.
+        for (solve_for, [first, second], axes, joined) in
+            [(Role::Output, [x, w], [1, 0], 1), (Role::Input, [y, w], [1, 0], 1), (Role::Kernel, [x, y], [1, 1], 0)]
+        {
+            let mut t = Tape::new();
+            let (a, b) = (t.feed("a", first), t.feed("b", second));
+            let whole = t.push(Conv2d { solve_for, geometry, groups }, &[a, b]);
+            let parts: Vec<Value> = (0..groups)
+                .map(|group| {
+                    let [a, b] = [(a, axes[0]), (b, axes[1])].map(|(operand, axis)| {
+                        let extent = t.shape(operand)[axis] / groups;
+                        t.slice(operand, axis, group * extent, extent)
+                    });
+                    t.push(Conv2d { solve_for, geometry, groups: 1 }, &[a, b])
+                })
+                .collect();
+            let apart = t.concat(joined, &parts);
+
+            let wave = |shape: [usize; 4]| (0..shape.iter().product()).map(|i| (1.7 * i as f64).sin()).collect();
+            let sources: HashMap<String, Vec<f64>> = [("a".into(), wave(first)), ("b".into(), wave(second))].into();
+            let mut reference = Reference::new(&t, &sources);
+            assert_eq!(t.shape(whole), t.shape(apart));
+            assert_eq!(reference.eval(whole).unwrap().to_vec(), reference.eval(apart).unwrap().to_vec());
+        }
+    }
+
+    #[test]
+    fn operands_that_do_not_fit_are_refused() {
+        let geometry = Geometry { image: [4, 4], window: [1, 1], stride: 1, padding: 0 };
+        let error = |solve_for, groups, first: [usize; 4], second: [usize; 4]| {
+            let (first, second) = (first.into(), second.into());
+            Conv2d { solve_for, geometry, groups }.shape(&[&first, &second]).unwrap_err()
+        };
+        for (message, part) in [
+            (error(Role::Output, 3, [1, 4, 4, 4], [3, 1, 1, 1]), "C is 4"),
+            (error(Role::Output, 2, [1, 4, 4, 4], [3, 2, 1, 1]), "K is 3"),
+            (error(Role::Output, 2, [1, 4, 4, 4], [2, 4, 1, 1]), "C / G is 2 in one operand and 4"),
+            (error(Role::Input, 2, [1, 3, 4, 4], [3, 2, 1, 1]), "K is 3"),
+            (error(Role::Kernel, 2, [1, 4, 4, 4], [1, 3, 4, 4]), "K is 3"),
+            (error(Role::Kernel, 0, [1, 4, 4, 4], [1, 4, 4, 4]), "C is 4, which 0 groups"),
+        ] {
+            assert!(message.contains(part), "{message}");
+        }
     }
 }
