@@ -247,7 +247,7 @@ fn cases(plan: &Plan) -> Vec<Case> {
 fn beyond_cache(class: DeviceClass) -> u64 {
     match class {
         DeviceClass::Cpu => 128 << 20,
-        DeviceClass::Gpu => 512 << 20,
+        DeviceClass::Gpu | DeviceClass::Matrix(_) => 512 << 20,
     }
 }
 
