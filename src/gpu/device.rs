@@ -252,7 +252,7 @@ impl Device {
     /// When it has no matrix units that take f16, or none whose use is known to wgpu.
     pub fn with_precision(&self, precision: Precision) -> Result<Device, GpuError> {
         let class = match (precision, self.tiles().last()) {
-            (Precision::F32, _) if self.adapter.class == "cpu" => DeviceClass::Cpu,
+            (Precision::F32, _) if self.is_cpu() => DeviceClass::Cpu,
             (Precision::F32, _) => DeviceClass::Gpu,
             (Precision::F16, Some(&tile)) => DeviceClass::Matrix(tile),
             (Precision::F16, None) => {
@@ -279,6 +279,11 @@ impl Device {
             DeviceClass::Gpu | DeviceClass::Cpu => Precision::F32,
             DeviceClass::Matrix(_) => Precision::F16,
         }
+    }
+
+    /// Whether a CPU driver stands in for a GPU.
+    pub fn is_cpu(&self) -> bool {
+        self.adapter.class == "cpu"
     }
 
     /// Which variant of a kernel suits this device at its precision.
