@@ -1,6 +1,6 @@
 //! Training steps as a user runs them, uploads and readback included: a JSON line each in `benches/results/step.jsonl`.
 //!
-//! `cargo bench --bench step -- [--adapter A] [--steps N] [WORKLOAD…]`, and with `--table` nothing is measured: the README's
+//! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [WORKLOAD…]`, and with `--table` nothing is measured: the README's
 //! table is written anew from the newest line of each workload and device.
 
 mod workloads;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 use stssad::data::{Set, Task};
 use stssad::gpu::{Choice, Device};
+use stssad::kernel::Precision;
 use stssad::measure::{Measure, Origin};
 use stssad::philox::Stream;
 use stssad::tensor::Tensor;
@@ -28,6 +29,9 @@ struct Arguments {
     /// Number or part of the name of the adapter
     #[arg(long)]
     adapter: Option<String>,
+    /// What the factors of convolutions and matrix products are rounded to
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Steps to time, after three that warm up
     #[arg(long, default_value_t = 20)]
     steps: usize,
@@ -89,7 +93,10 @@ fn write_table() -> anyhow::Result<()> {
     let mut newest: Vec<Value> = Vec::new();
     for line in std::fs::read_to_string(root.join("benches/results/step.jsonl"))?.lines() {
         let row: Value = serde_json::from_str(line)?;
-        newest.retain(|other| ["workload", "device", "driver"].iter().any(|key| other[key] != row[key]));
+        let is_other = |other: &Value| {
+            ["workload", "device", "driver"].iter().any(|key| other[key] != row[key]) || precision(other) != precision(&row)
+        };
+        newest.retain(is_other);
         newest.push(row);
     }
     let mut table = String::from(
@@ -101,9 +108,10 @@ fn write_table() -> anyhow::Result<()> {
         let [pass, plain] = ["/pass/median", "/plain_pass/median"].map(figure);
         let text = |key: &str| row[key].as_str().unwrap_or_default();
         table += &format!(
-            "| {} | {} | {:.0} ms | {pass:.0} ms | {plain:.0} ms | {:.2} | {:.1} s | {:.2} |\n",
+            "| {} | {}{} | {:.0} ms | {pass:.0} ms | {plain:.0} ms | {:.2} | {:.1} s | {:.2} |\n",
             text("workload"),
             text("driver"),
+            if precision(row) == "f32" { String::new() } else { format!(", {}", precision(row)) },
             figure("/milliseconds/median"),
             pass / plain,
             figure("/ready_seconds"),
@@ -117,9 +125,15 @@ fn write_table() -> anyhow::Result<()> {
     Ok(std::fs::write(path, format!("{before}{}\n\n{table}\n{}{after}", TABLE[0], TABLE[1]))?)
 }
 
+/// Rows of old say nothing of it: there was f32 alone.
+fn precision(row: &Value) -> &str {
+    row["precision"].as_str().unwrap_or("f32")
+}
+
 fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let begun = Instant::now();
-    let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
+    let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?
+        .with_precision(arguments.precision)?;
     let config = workload.config(WARM_UP + arguments.steps);
     let task = pictures(workload)?;
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {})?;

@@ -11,6 +11,7 @@ mod rules;
 mod source;
 mod step;
 
+use std::io::Write;
 use std::sync::OnceLock;
 
 use stssad::check::Case;
@@ -29,6 +30,11 @@ fn device() -> &'static Device {
         println!("device: {:?}", device.adapter());
         device
     })
+}
+
+/// Says it past the harness' capture, so that it stands in the output of a run that passes.
+fn announce(what: &str) {
+    writeln!(std::io::stdout(), "{what}").expect("standard output is open");
 }
 
 /// The catalogue's cases of one family.

@@ -10,7 +10,7 @@ use stssad::shaders::{PROBES, SOURCES, specialise};
 fn validated(name: &str, source: &str) -> Module {
     let module = naga::front::wgsl::parse_str(source)
         .unwrap_or_else(|error| panic!("{}", error.emit_to_string_with_path(source, &format!("shaders/{name}.wgsl"))));
-    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16;
+    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
     Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("shaders/{name}.wgsl: {}", error.emit_to_string(source)));

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use serde::{Deserialize, Serialize};
 
 use crate::gpu::{Clock, Device, Executor, States};
-use crate::kernel::DeviceClass;
+use crate::kernel::{DeviceClass, Precision};
 use crate::measure::{Measure, MeasureError, Origin, Table, figure, percent, repeat};
 use crate::ops::elementwise::Unary;
 use crate::peak::{self, Peak};
@@ -77,6 +77,9 @@ pub struct Row {
     pub device: String,
     pub driver: String,
     pub commit: String,
+    /// Of the step; kernels on matrix units have names of their own.
+    #[serde(default)]
+    pub precision: Precision,
     /// `kernel [inputs] → [output]`; what rows are compared by.
     pub case: String,
     pub kernel: String,
@@ -200,7 +203,8 @@ pub fn run(
 
 /// Pairs the rows by case, in the order of the new ones.
 fn compare(old: &[Row], new: &[Row]) -> Vec<Comparison> {
-    let before = |row: &Row| old.iter().rev().find(|old| old.case == row.case && old.device == row.device);
+    let key = |row: &Row| (row.case.clone(), row.device.clone(), row.precision);
+    let before = |row: &Row| old.iter().rev().find(|old| key(old) == key(row));
     new.iter().filter_map(|row| Some(Comparison::of(before(row)?, row))).collect()
 }
 
@@ -244,11 +248,8 @@ fn cases(plan: &Plan) -> Vec<Case> {
 }
 
 /// Buffers of all sets together exceed this, as far as [`SETS`] allows.
-fn beyond_cache(class: DeviceClass) -> u64 {
-    match class {
-        DeviceClass::Cpu => 128 << 20,
-        DeviceClass::Gpu => 512 << 20,
-    }
+fn beyond_cache(device: &Device) -> u64 {
+    if device.is_cpu() { 128 << 20 } else { 512 << 20 }
 }
 
 /// Sets of buffers to rotate through, at least and at most.
@@ -257,7 +258,7 @@ const SETS: std::ops::RangeInclusive<u64> = 2..=256;
 impl Case {
     /// The time of a dispatch in seconds, and whether the buffers exceeded the caches.
     fn time(&self, device: &Device, seconds: f64) -> Result<(Measure, bool), MeasureError> {
-        let wanted = beyond_cache(device.class()).div_ceil(self.step.bytes().max(1));
+        let wanted = beyond_cache(device).div_ceil(self.step.bytes().max(1));
         let sets = wanted.clamp(*SETS.start(), *SETS.end());
         let plan = self.rotated(sets as usize, device.class());
         let feeds = plan.feeds.clone();
@@ -308,7 +309,7 @@ impl Case {
 
     fn row(&self, origin: &Origin, clock: Clock, time: &Measure, peak: &Peak, beyond_cache: bool) -> Row {
         let (flops, bytes) = (self.step.flops, self.step.bytes());
-        let (work, traffic) = (flops as f64 / peak.flops(), bytes as f64 / peak.bandwidth());
+        let (work, traffic) = (flops as f64 / peak.flops_of(&self.step.kernel), bytes as f64 / peak.bandwidth());
         let bound = match work.max(traffic) {
             least if least < peak.dispatch() => Bound::Dispatch,
             least if least > traffic => Bound::Compute,
@@ -318,6 +319,7 @@ impl Case {
             device: origin.device.clone(),
             driver: origin.driver.clone(),
             commit: origin.commit.clone(),
+            precision: origin.precision,
             case: self.name.clone(),
             kernel: self.step.kernel.name.into(),
             calls: self.calls,

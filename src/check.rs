@@ -19,10 +19,10 @@ mod rules;
 mod step;
 
 pub use adjoint::{check_adjoint, has_adjoint};
-pub use bounds::{Approx, TINY, ULP, chain_bound, sum_bound};
+pub use bounds::{Approx, TINY, ULP, chain_bound, matrix_bound, sum_bound};
 pub use case::{Case, CaseError, Fill, Input};
 pub use compare::{Mismatch, compare, control};
-pub use kernels::{Failure, Fault, check_kernel, variants};
+pub use kernels::{Failure, Fault, check_kernel, tolerance, variants};
 pub use report::{Coverage, Options, Outcome, Report, run};
 pub use rules::{RuleReport, check_rule};
 pub use step::{BadNode, StepReport, check_step};

@@ -22,6 +22,7 @@ use stssad::check::CaseError;
 use stssad::config::ConfigError;
 use stssad::data::DataError;
 use stssad::gpu::{Choice, Device, GpuError};
+use stssad::kernel::Precision;
 use stssad::report::ReportError;
 use stssad::run::RunError;
 use stssad::shaders::{PROBES, SOURCES};
@@ -101,6 +102,14 @@ impl DeviceArguments {
         eprintln!("shaders  {replaced} taken from {}", folder.display());
         Ok(device)
     }
+}
+
+/// What convolutions and matrix products are computed in.
+#[derive(Debug, clap::Args)]
+struct PrecisionArguments {
+    /// What the factors of convolutions and matrix products are rounded to.
+    #[arg(long, value_enum, default_value_t, value_name = "P")]
+    precision: Precision,
 }
 
 fn progress_bar(length: u64, template: &str) -> ProgressBar {

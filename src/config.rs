@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::augment::{self, Augmentation};
 use crate::data::{Loading, Source};
+use crate::kernel::Precision;
 use crate::loss::{self, Alignment};
 use crate::method::{Method, random_starts};
 use crate::nn::Detector;
@@ -72,6 +73,8 @@ pub struct Training {
     pub rate: f64,
     /// The look-ahead step.
     pub look_ahead: f32,
+    /// What the factors of convolutions and matrix products are rounded to in training; scores are always taken in f32.
+    pub precision: Precision,
     /// Steps from one checkpoint to the next.
     pub checkpoint_every: usize,
 }
@@ -105,6 +108,7 @@ impl Default for Training {
             batch_val: 64,
             rate: 1e-3,
             look_ahead: 0.1,
+            precision: Precision::F32,
             checkpoint_every: 50,
         }
     }

@@ -7,12 +7,83 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The kind of device a kernel is chosen for. CPU drivers run a workgroup's invocations as SIMD lanes of one core, so
 /// barriers and workgroup memory cost there what they save on a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceClass {
     Gpu,
     Cpu,
+    /// A GPU's matrix units (tensor cores) multiply in [`Precision::F16`]: convolutions and matrix products have kernels
+    /// for them, all else is as on [`DeviceClass::Gpu`].
+    Matrix(Tile),
+}
+
+impl DeviceClass {
+    /// Each that a kernel may be chosen for.
+    pub const ALL: [DeviceClass; 4] = [
+        DeviceClass::Gpu,
+        DeviceClass::Cpu,
+        DeviceClass::Matrix(Tile::Eight),
+        DeviceClass::Matrix(Tile::Sixteen),
+    ];
+}
+
+impl fmt::Display for DeviceClass {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            DeviceClass::Gpu => f.pad("gpu"),
+            DeviceClass::Cpu => f.pad("cpu"),
+            DeviceClass::Matrix(tile) => f.pad(&format!("matrix {tile}")),
+        }
+    }
+}
+
+/// The square matrices that a device's matrix units multiply: 8 × 8 on Apple's GPUs, 16 × 16 on NVIDIA's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Tile {
+    #[serde(rename = "8x8")]
+    Eight,
+    #[serde(rename = "16x16")]
+    Sixteen,
+}
+
+impl Tile {
+    /// Rows, and columns, of a matrix.
+    pub fn side(self) -> usize {
+        match self {
+            Tile::Eight => 8,
+            Tile::Sixteen => 16,
+        }
+    }
+}
+
+/// `8x8` or `16x16`.
+impl fmt::Display for Tile {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{0}x{0}", self.side())
+    }
+}
+
+/// What convolutions and matrix products round their factors to. Values are f32 wherever they are kept, and sums are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Nothing is rounded
+    #[default]
+    F32,
+    /// Half precision, on the device's matrix units; factors beyond ±65504 become infinite
+    F16,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+        })
+    }
 }
 
 /// A number of one of WGSL's 32-bit scalar types.
@@ -86,6 +157,9 @@ impl From<f32> for Scalar {
     }
 }
 
+/// The constant that says which matrices a kernel multiplies.
+pub(crate) const TILE: &str = "TILE";
+
 /// Largest number of workgroups in one dimension that every device allows.
 const MAX_WORKGROUPS: usize = 65_535;
 
@@ -119,6 +193,17 @@ impl Kernel {
     pub fn immediate(mut self, name: &'static str, value: impl Into<Scalar>) -> Self {
         self.immediates.push((name, value.into()));
         self
+    }
+
+    /// The matrices that the kernel multiplies on matrix units, if it does: then it rounds its factors to f16.
+    pub fn tile(&self) -> Option<Tile> {
+        let (_, side) = self.constants.iter().find(|(name, _)| *name == TILE)?;
+        [Tile::Eight, Tile::Sixteen].into_iter().find(|tile| *side == tile.side().into())
+    }
+
+    /// Sets the matrices that the kernel multiplies.
+    pub fn with_tile(self, tile: Tile) -> Self {
+        self.constant(TILE, tile.side())
     }
 
     /// Enough workgroups for `invocations`, `workgroup_size` in each. Counts beyond the limit of one dimension are folded

@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::gpu::{Device, GpuError};
+use crate::kernel::Precision;
 
 /// The median of repeated measurements with its quartiles, all in the same unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -82,6 +83,9 @@ pub struct Origin {
     pub version: String,
     /// As `git describe` names it; empty where that is not known.
     pub commit: String,
+    /// Of convolutions and matrix products.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 impl Origin {
@@ -95,6 +99,7 @@ impl Origin {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: commit().unwrap_or_default(),
+            precision: device.precision(),
         }
     }
 }
@@ -102,7 +107,7 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{} ({}), {}, {}", self.device, self.class, self.driver, self.backend)?;
-        write!(f, ", {} host threads, stssad {} {}", self.threads, self.version, self.commit)
+        write!(f, ", {} host threads, {}, stssad {} {}", self.threads, self.precision, self.version, self.commit)
     }
 }
 

@@ -36,7 +36,7 @@ impl Default for Options {
 /// One ceiling.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceiling {
-    /// `fp32-scalar`, `fp32-vec4`, `fp16-vec4`, `read`, `write`, `copy`, `workgroup`, `dispatch`, `host-dispatch`,
+    /// `fp32-scalar`, `fp32-vec4`, `fp16-vec4`, `fp16-matrix`, `read`, `write`, `copy`, `workgroup`, `dispatch`, `host-dispatch`,
     /// `round-trip`, `upload` or `readback`.
     pub name: String,
     /// `GFLOP/s`, `GB/s` or `µs`; giga is 10⁹.
@@ -59,10 +59,10 @@ pub struct Peak {
 }
 
 /// To be raised when a probe changes.
-const METHOD: u32 = 2;
+const METHOD: u32 = 3;
 
 impl Peak {
-    /// The ceiling of that name, in its unit. f16 is not everywhere.
+    /// The ceiling of that name, in its unit. f16 and matrix units are not everywhere.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.ceilings.iter().find(|ceiling| ceiling.name == name).map(|ceiling| ceiling.measure.median)
     }
@@ -78,6 +78,14 @@ impl Peak {
         1e9 * self.roof(&["fp32-scalar", "fp32-vec4"])
     }
 
+    /// The compute roof of a kernel: that of matrix units, if it multiplies on them.
+    pub fn flops_of(&self, kernel: &Kernel) -> f64 {
+        match kernel.tile() {
+            None => self.flops(),
+            Some(_) => 1e9 * self.roof(&["fp16-matrix"]),
+        }
+    }
+
     /// The memory roof: the best rate of reading, writing or copying, in bytes/s.
     pub fn bandwidth(&self) -> f64 {
         1e9 * self.roof(&["read", "write", "copy"])
@@ -88,9 +96,9 @@ impl Peak {
         1e-6 * self.get("dispatch").unwrap_or(0.0)
     }
 
-    /// Seconds in which no kernel of this work can be done: max(flops / compute roof, bytes / memory roof).
-    pub fn lower_bound(&self, flops: u64, bytes: u64) -> f64 {
-        (flops as f64 / self.flops()).max(bytes as f64 / self.bandwidth())
+    /// Seconds in which the kernel cannot do this work: max(flops / compute roof, bytes / memory roof).
+    pub fn lower_bound(&self, kernel: &Kernel, flops: u64, bytes: u64) -> f64 {
+        (flops as f64 / self.flops_of(kernel)).max(bytes as f64 / self.bandwidth())
     }
 }
 
@@ -212,6 +220,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         if self.device.has_f16() {
             self.arithmetic("fp16-vec4", "peak/fma_f16", 4)?;
         }
+        self.matrices()?;
         self.memory("read", "peak/read", [1, 0])?;
         self.memory("write", "peak/write", [0, 1])?;
         self.memory("copy", "peak/copy", [1, 1])?;
@@ -228,7 +237,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
     }
 
     fn is_cpu(&self) -> bool {
-        self.device.class() == DeviceClass::Cpu
+        self.device.is_cpu()
     }
 
     /// A plan of `times` such kernels, each reading what the one before has written, and the value of the last.
@@ -323,6 +332,32 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         };
         let (rate, form) = self.best(probes, &factors, flops)?;
         self.keep(name, "GFLOP/s", rate.map(|rate| rate.scaled(1e-9)), form)
+    }
+
+    /// Left out where the device has no matrix units.
+    fn matrices(&mut self) -> Result<(), MeasureError> {
+        const STEPS: usize = 16;
+        let factors = Tensor::new([2], vec![0.5, 1.5]);
+        let output = Shape::from([self.invocations()]);
+        let mut probes = Vec::new();
+        for &tile in self.device.tiles() {
+            let kernel =
+                Kernel::new("peak/matrix").with_tile(tile).constant("STEPS", STEPS).over(self.invocations(), 64);
+            let rounds = self.rounds(&kernel, &factors, &output)?;
+            let probe = Probe { kernel: kernel.immediate("rounds", rounds), output: output.clone() };
+            // Four sums in each 32 invocations, and a multiply-add for every row, column and term.
+            let flops = 2.0 * 4.0 * tile.side().pow(3) as f64 * (STEPS * rounds * output.count() / 32) as f64;
+            probes.push((probe, format!("4 sums of products of {tile}"), flops));
+        }
+        if probes.is_empty() {
+            return Ok(());
+        }
+        (self.progress)("fp16-matrix");
+        let flops: Vec<(Kernel, f64)> = probes.iter().map(|(probe, _, flops)| (probe.kernel.clone(), *flops)).collect();
+        let work = |probe: &Probe| flops.iter().find(|(kernel, _)| *kernel == probe.kernel).map_or(0.0, |(_, f)| *f);
+        let probes = probes.into_iter().map(|(probe, form, _)| (probe, form)).collect();
+        let (rate, form) = self.best(probes, &factors, work)?;
+        self.keep("fp16-matrix", "GFLOP/s", rate.map(|rate| rate.scaled(1e-9)), form)
     }
 
     /// Elements of an array beyond any cache that a device holds in one binding.
@@ -424,6 +459,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
 pub(crate) mod tests {
     use super::*;
     use crate::gpu::Choice;
+    use crate::kernel::{Precision, Tile};
 
     #[test]
     fn every_ceiling_is_positive_and_survives_the_file() {
@@ -449,8 +485,11 @@ pub(crate) mod tests {
     #[test]
     fn no_kernel_is_faster_than_both_roofs() {
         let peak = roofs(100.0, 10.0);
-        assert_eq!(peak.lower_bound(200_000_000_000, 1), 2.0);
-        assert_eq!(peak.lower_bound(1, 30_000_000_000), 3.0);
+        let kernel = Kernel::new("any");
+        assert_eq!(peak.lower_bound(&kernel, 200_000_000_000, 1), 2.0);
+        assert_eq!(peak.lower_bound(&kernel, 1, 30_000_000_000), 3.0);
+        let on_matrices = kernel.with_tile(Tile::Eight);
+        assert_eq!(peak.lower_bound(&on_matrices, 200_000_000_000, 1), 0.5);
         assert_eq!(peak.dispatch(), 0.0);
     }
 
@@ -464,6 +503,7 @@ pub(crate) mod tests {
             threads: 2,
             version: "0".into(),
             commit: String::new(),
+            precision: Precision::F32,
         };
         let ceiling = |name: &str, unit: &str, median| Ceiling {
             name: name.into(),
@@ -471,7 +511,11 @@ pub(crate) mod tests {
             measure: Measure { median, low: median, high: median, count: 1 },
             form: String::new(),
         };
-        let ceilings = vec![ceiling("fp32-vec4", "GFLOP/s", gflops), ceiling("copy", "GB/s", gigabytes)];
+        let ceilings = vec![
+            ceiling("fp32-vec4", "GFLOP/s", gflops),
+            ceiling("fp16-matrix", "GFLOP/s", 4.0 * gflops),
+            ceiling("copy", "GB/s", gigabytes),
+        ];
         Peak { method: METHOD, origin, clock: Clock::Gpu, ceilings }
     }
 }

@@ -210,7 +210,7 @@ fn report(plan: &Plan, origin: Origin, clock: Clock, peak: &Peak, times: &Times)
             flops: step.flops,
             bytes: step.bytes(),
             microseconds: Measure::of(seconds).map(|measure| 1e6 * measure.median),
-            bound: 1e6 * peak.lower_bound(step.flops, step.bytes()),
+            bound: 1e6 * peak.lower_bound(&step.kernel, step.flops, step.bytes()),
         }
     };
     let dispatches: Vec<Dispatch> = plan.steps.iter().enumerate().map(dispatch).collect();
@@ -218,7 +218,7 @@ fn report(plan: &Plan, origin: Origin, clock: Clock, peak: &Peak, times: &Times)
     Some(Report {
         origin,
         clock,
-        flops: peak.flops(),
+        flops: plan.steps.iter().map(|step| peak.flops_of(&step.kernel)).fold(peak.flops(), f64::max),
         bandwidth: peak.bandwidth(),
         repetitions: times.spans.len() as u32,
         dropped: times.spans.iter().flatten().filter(|span| span.is_none()).count(),

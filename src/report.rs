@@ -37,6 +37,7 @@ pub use scored::{Metrics, Scored, metrics};
 pub use strips::Maps;
 
 use crate::augment::Setting;
+use crate::kernel::Precision;
 
 /// What came of a run: the contents of `result.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,6 +49,9 @@ pub struct Outcome {
     pub augmentation: Augmentation,
     /// 2 when the hyper-gradient had its second-order part, 1 when not.
     pub order: u8,
+    /// Of convolutions and matrix products in training.
+    #[serde(default)]
+    pub precision: Precision,
     /// What all random draws of the run followed from.
     pub seed: u64,
     /// Training steps of each start, warm-up included.

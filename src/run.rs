@@ -128,6 +128,7 @@ impl Run<'_> {
         let visible = task.visible();
         let [normals, c, h, w] = visible.train.shape().images().expect("a set holds pictures");
         let config = self.config.training([c, h, w], normals, visible.val.shape()[0])?;
+        let device = self.device.with_precision(self.config.training.precision)?;
         let text = self.config.to_toml();
         let fingerprint = task.fingerprint();
         let foreign = |what| RunError::Foreign { folder: self.folder.path().to_owned(), what };
@@ -139,7 +140,7 @@ impl Run<'_> {
         }
         self.folder.write(CONFIG, text.as_bytes())?;
 
-        let mut trainer = Trainer::new(self.device, &config, visible, |done, of| watch.compiling(done, of))?;
+        let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))?;
         let begun = Instant::now();
         let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
         if let Some(checkpoint) = checkpoint {
@@ -221,6 +222,7 @@ impl Run<'_> {
                 values: setting(&finished[chosen].end),
             },
             order: self.config.training.order,
+            precision: self.config.training.precision,
             seed: self.config.seed,
             steps: config.steps,
             seconds,

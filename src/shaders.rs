@@ -1,6 +1,7 @@
-//! The WGSL files and their specialisation.
+//! The WGSL files and their specialisation: the initialisers of constants are replaced. One thing is not a constant in
+//! WGSL, the side of a cooperative matrix, which is a part of its type's name; it follows the constant `TILE`.
 
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Tile};
 
 macro_rules! sources {
     ($($name:literal),* $(,)?) => {
@@ -12,10 +13,13 @@ macro_rules! sources {
 pub const SOURCES: &[(&str, &str)] = sources![
     "conv2d/input",
     "conv2d/input_broadcast",
+    "conv2d/input_matrix",
     "conv2d/kernel",
     "conv2d/kernel_broadcast",
+    "conv2d/kernel_matrix",
     "conv2d/output",
     "conv2d/output_broadcast",
+    "conv2d/output_matrix",
     "cutdiff/mask",
     "cutdiff/mask_vjp",
     "elementwise/binary",
@@ -27,6 +31,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "layout/slice",
     "matmul/product",
     "matmul/product_broadcast",
+    "matmul/product_matrix",
     "optimiser/adam",
     "pool/argmax",
     "pool/mean",
@@ -56,6 +61,7 @@ pub const PROBES: &[(&str, &str)] = sources![
     "peak/fma",
     "peak/fma_f16",
     "peak/fma_vec4",
+    "peak/matrix",
     "peak/read",
     "peak/workgroup",
     "peak/write",
@@ -83,7 +89,7 @@ pub fn source(kernel: &Kernel) -> Result<&'static str, SpecialiseError> {
     Ok(source)
 }
 
-/// The kernel's text with the initialisers of its constants replaced.
+/// The kernel's text with the initialisers of its constants, and the matrices of its tile, replaced.
 ///
 /// # Errors
 /// When the file, or a constant in it of the value's type, does not exist.
@@ -105,7 +111,10 @@ pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, Specialise
         let range = range.ok_or(SpecialiseError::NoSuchConstant { shader: kernel.name, constant, ty })?;
         source.replace_range(range, &value.to_string());
     }
-    Ok(source)
+    match kernel.tile() {
+        Some(tile) => Ok(source.replace(&format!("coop_mat{}<", Tile::Sixteen), &format!("coop_mat{tile}<"))),
+        None => Ok(source),
+    }
 }
 
 #[cfg(test)]
@@ -116,6 +125,9 @@ mod tests {
     fn constants_are_replaced_and_unknown_ones_refused() {
         let text = specialise(&Kernel::new("elementwise/unary").constant("FUNCTION", 7u32)).unwrap();
         assert!(text.contains("\nconst FUNCTION: u32 = 7u;\n"));
+
+        let text = specialise(&Kernel::new("matmul/product_matrix").with_tile(Tile::Eight)).unwrap();
+        assert!(text.contains("\nconst TILE: u32 = 8u;") && text.contains("coop_mat8x8<") && !text.contains("mat16x16"));
 
         let unknown = specialise(&Kernel::new("elementwise/unary").constant("FUNCTIN", 7u32));
         assert!(matches!(unknown, Err(SpecialiseError::NoSuchConstant { constant: "FUNCTIN", .. })));

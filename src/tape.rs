@@ -75,6 +75,12 @@ pub trait Primitive: fmt::Debug {
     /// from the exact value, derived from WGSL's accuracy rules; see [`check`](crate::check).
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64>;
 
+    /// As [`bound`](Primitive::bound), of a kernel that rounds its factors to f16 and adds on matrix units: to be said by
+    /// those primitives that have one.
+    fn bound_matrix(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        self.bound(inputs, output)
+    }
+
     /// The dispatch that computes the output.
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel;
 

@@ -6,6 +6,8 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use crate::tape::Array;
+
 /// One unit in the last place, relative to the value: the error of one WGSL operation.
 pub const ULP: f64 = 1.0 / (1u32 << 23) as f64;
 
@@ -22,6 +24,59 @@ pub const TINY: f64 = f32::MIN_POSITIVE as f64;
 pub fn sum_bound(terms: usize, magnitude: f64) -> f64 {
     let n = terms as f64;
     (1.0 + n.min(2.0 * n.sqrt())) * ULP * magnitude + 2.0 * n * TINY
+}
+
+/// Error of the sums of `terms` products that `eval` takes of its two inputs, where the factors are rounded to f16 and the
+/// sums are taken on matrix units.
+///
+/// Products of two f16 are exact in f32. Matrix units align the products of a block and the sum so far to the largest of
+/// them and cut what lies below, always towards zero (Fasi et al., "Numerical Behavior of NVIDIA Tensor Cores", 2021): chance
+/// does not help here as it does in [`sum_bound`], so each term counts in full, one ULP when it is cut and one when the sum
+/// is.
+pub fn matrix_bound(terms: usize, inputs: &[Array], eval: impl Fn(&[Array]) -> Vec<f64>) -> Vec<f64> {
+    let sums = |magnitude: fn(f64) -> f64| {
+        let data: Vec<Vec<f64>> =
+            inputs.iter().map(|input| input.data.iter().map(|&x| magnitude(x)).collect()).collect();
+        let arrays: Vec<Array> =
+            inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape, data }).collect();
+        eval(&arrays)
+    };
+    let (plain, largest) = (sums(f64::abs), sums(|x| x.abs() + f16_error(x)));
+    let n = terms as f64;
+    let bound = |(plain, largest): (f64, f64)| largest - plain + 2.0 * n * (ULP * largest + TINY);
+    plain.into_iter().zip(largest).map(bound).collect()
+}
+
+/// The smallest f16 that is not subnormal.
+const F16_TINY: f64 = 1.0 / (1u32 << 14) as f64;
+
+/// The f16 at and below `x ≥ 0`, and the one above.
+fn f16_neighbours(x: f64) -> [f64; 2] {
+    let unit = x.max(F16_TINY).log2().floor().exp2() / 1024.0;
+    let below = (x / unit).floor() * unit;
+    [below, below + unit]
+}
+
+/// How far the f16 may lie that WGSL makes of an f32: it is either neighbour, 0 where it would be subnormal, and infinite
+/// beyond 65504.
+fn f16_error(x: f64) -> f64 {
+    let x = x.abs();
+    let [below, above] = f16_neighbours(x);
+    match x {
+        0.0 => 0.0,
+        _ if x > 65_504.0 => f64::INFINITY,
+        _ if x < F16_TINY => x.max(above - x),
+        _ if x == below => 0.0,
+        _ => (x - below).max(above - x),
+    }
+}
+
+/// The nearest f16, or the lower one of two, of a number between ±65504.
+pub(super) fn to_f16(x: f32) -> f32 {
+    let magnitude = f64::from(x.abs());
+    let [below, above] = f16_neighbours(magnitude);
+    let nearest = if magnitude - below <= above - magnitude { below } else { above };
+    (nearest as f32).copysign(x)
 }
 
 /// Error of a result reached by `roundings` dependent operations on values up to `magnitude`.

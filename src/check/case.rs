@@ -4,7 +4,9 @@ use std::fmt;
 use std::rc::Rc;
 use std::str::FromStr;
 
-use super::families;
+use super::kernels::tolerance;
+use super::{bounds, families};
+use crate::kernel::Kernel;
 use crate::ops::conv2d::Geometry;
 use crate::philox::{philox4x32, unit};
 use crate::tape::{Array, Primitive};
@@ -116,6 +118,15 @@ impl Case {
         self.fill(Numbers::Floats, seed)
     }
 
+    /// The [`floats`](Case::floats) that f16 has as well.
+    pub fn halves(&self, seed: u64) -> Vec<Tensor> {
+        let halved = |tensor: Tensor| {
+            let shape = tensor.shape().clone();
+            Tensor::new(shape, tensor.into_data().into_iter().map(bounds::to_f16).collect())
+        };
+        self.floats(seed).into_iter().map(halved).collect()
+    }
+
     fn fill(&self, numbers: Numbers, seed: u64) -> Vec<Tensor> {
         let fill = |(index, input): (usize, &Input)| {
             let mut draws = Draws::new(seed, index as u32);
@@ -127,11 +138,24 @@ impl Case {
 
     /// The definition's value and the f32 bound of it, element by element.
     pub fn reference(&self, inputs: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
+        self.evaluated(inputs, |arrays, output| self.primitive.bound(arrays, output))
+    }
+
+    /// The definition's value and the bound that `kernel` has to keep, element by element.
+    pub fn reference_of(&self, kernel: &Kernel, inputs: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
+        self.evaluated(inputs, |arrays, output| tolerance(&*self.primitive, kernel, arrays, output))
+    }
+
+    fn evaluated(
+        &self,
+        inputs: &[Tensor],
+        bound: impl Fn(&[Array], &Shape) -> Vec<f64>,
+    ) -> (Vec<f64>, Vec<f64>) {
         let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
         let arrays: Vec<Array> =
             inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
         let output = self.output();
-        (self.primitive.eval(&arrays, &output), self.primitive.bound(&arrays, &output))
+        (self.primitive.eval(&arrays, &output), bound(&arrays, &output))
     }
 }
 

@@ -6,7 +6,8 @@ use super::case::{Case, Draws};
 use super::compare::{Mismatch, compare, control};
 use crate::gpu::{Device, GpuError};
 use crate::kernel::{DeviceClass, Kernel};
-use crate::tensor::Tensor;
+use crate::tape::{Array, Primitive};
+use crate::tensor::{Shape, Tensor};
 
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,19 +54,32 @@ pub struct Failure {
     pub seed: u64,
 }
 
-/// The kernels of a case, for either class of device, each once. An alias has none.
+/// The kernels of a case, for any class of device, each once. An alias has none.
 pub fn variants(case: &Case) -> Vec<Kernel> {
+    let mut kernels: Vec<Kernel> = Vec::new();
     if case.primitive.is_alias() {
-        return Vec::new();
+        return kernels;
     }
     let (shapes, output) = (case.shapes(), case.output());
-    let mut kernels =
-        [DeviceClass::Gpu, DeviceClass::Cpu].map(|class| case.primitive.kernel(&shapes, &output, class)).to_vec();
-    kernels.dedup();
+    for class in DeviceClass::ALL {
+        let kernel = case.primitive.kernel(&shapes, &output, class);
+        if !kernels.contains(&kernel) {
+            kernels.push(kernel);
+        }
+    }
     kernels
 }
 
-/// Runs one of the case's [`variants`], first on integers, then twice on floats, on isolated buffers.
+/// How far `kernel` may lie from the definition of `primitive`, element by element.
+pub fn tolerance(primitive: &dyn Primitive, kernel: &Kernel, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    match kernel.tile() {
+        None => primitive.bound(inputs, output),
+        Some(_) => primitive.bound_matrix(inputs, output),
+    }
+}
+
+/// Runs one of the case's [`variants`], first on integers, then twice on floats, on isolated buffers. One that rounds its
+/// factors to f16 also has floats that lose nothing by it, so that the bound of its sums is put to the test alone.
 ///
 /// # Errors
 /// The first fault found.
@@ -88,12 +102,18 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) ->
     };
 
     let inputs = case.integers(seed);
-    let (want, bound) = case.reference(&inputs);
+    let (want, bound) = case.reference_of(kernel, &inputs);
     let tolerance = if case.exact { vec![0.0; want.len()] } else { bound };
     hold("integers", &run(&inputs)?, &want, &tolerance)?;
 
+    if kernel.tile().is_some() {
+        let inputs = case.halves(seed);
+        let (want, tolerance) = case.reference_of(kernel, &inputs);
+        hold("floats that f16 has", &run(&inputs)?, &want, &tolerance)?;
+    }
+
     let inputs = case.floats(seed);
-    let (want, tolerance) = case.reference(&inputs);
+    let (want, tolerance) = case.reference_of(kernel, &inputs);
     let (got, again) = (run(&inputs)?, run(&inputs)?);
     hold("floats", &got, &want, &tolerance)?;
     let is_other = |index: &usize| got.data()[*index].to_bits() != again.data()[*index].to_bits();

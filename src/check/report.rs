@@ -13,7 +13,7 @@ use super::rules::check_rule;
 use super::step::check_step;
 use crate::augment;
 use crate::gpu::{AdapterSummary, Device, GpuError};
-use crate::kernel::{DeviceClass, Kernel};
+use crate::kernel::{DeviceClass, Kernel, Tile};
 use crate::loss::Alignment;
 use crate::method::Network;
 use crate::nn::{Detector, Encoder, Stage};
@@ -45,7 +45,7 @@ pub struct Outcome {
     pub check: &'static str,
     /// The case's name, or what was recorded.
     pub name: String,
-    /// The shader, `gpu` or `cpu` for the kernels of a class, or `f64`.
+    /// The shader, `gpu`, `cpu` or `matrix 16x16` for the kernels of a class, or `f64`.
     pub variant: String,
     /// Why it does not hold; absent if it does.
     pub failure: Option<String>,
@@ -85,7 +85,7 @@ pub fn run(
     options: &Options,
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Report, CaseError> {
-    let tasks = tasks(options)?;
+    let tasks = tasks(device, options)?;
     let mut report = Report {
         adapter: device.adapter().clone(),
         seed: options.seed,
@@ -119,15 +119,20 @@ const STEPS: [Parts; 3] = [
     Parts { augmentation: "cutpaste+rotation-spread", alignment: "sliced-w2" },
 ];
 
-fn tasks(options: &Options) -> Result<Vec<Task>, CaseError> {
+fn tasks(device: &Device, options: &Options) -> Result<Vec<Task>, CaseError> {
     let only = options.grad || options.step;
+    let classes = classes(device);
     let mut tasks = Vec::new();
     for (class, case) in chosen(options)? {
         if !only {
-            tasks.extend(variants(&case).into_iter().map(|kernel| Task::Kernel(class, case.clone(), kernel)));
+            tasks.extend(variants(&case)
+                    .into_iter()
+                    .filter(|kernel| device.runs(kernel))
+                    .map(|kernel| Task::Kernel(class, case.clone(), kernel)),
+            );
             let named = options.filter.as_deref() == Some(&case.to_string());
             if has_adjoint(&case) && (class == ShapeClass::Training || named) {
-                tasks.extend([DeviceClass::Gpu, DeviceClass::Cpu].map(|class| Task::Adjoint(case.clone(), class)));
+                tasks.extend(classes.iter().map(|&class| Task::Adjoint(case.clone(), class)));
             }
         }
         if (options.grad || !only) && case.elements() <= RULE_ELEMENTS {
@@ -136,7 +141,7 @@ fn tasks(options: &Options) -> Result<Vec<Task>, CaseError> {
     }
     let whole = options.filter.is_none() && options.family.is_none();
     if options.step || (!only && whole) {
-        for class in [DeviceClass::Gpu, DeviceClass::Cpu] {
+        for &class in &classes {
             tasks.extend(STEPS.iter().map(|parts| Task::Step(parts, class)));
         }
     }
@@ -165,11 +170,13 @@ fn chosen(options: &Options) -> Result<Vec<(ShapeClass, Case)>, CaseError> {
     Ok(all.into_iter().filter(|(_, case)| fits(case)).collect())
 }
 
-fn class_name(class: DeviceClass) -> &'static str {
-    match class {
-        DeviceClass::Gpu => "gpu",
-        DeviceClass::Cpu => "cpu",
-    }
+/// The classes whose kernels the device runs.
+fn classes(device: &Device) -> Vec<DeviceClass> {
+    let is_run = |class: &DeviceClass| match class {
+        DeviceClass::Gpu | DeviceClass::Cpu => true,
+        DeviceClass::Matrix(tile) => device.tiles().contains(tile),
+    };
+    DeviceClass::ALL.into_iter().filter(is_run).collect()
 }
 
 impl Task {
@@ -191,12 +198,12 @@ impl Task {
             }
             Task::Adjoint(case, class) => {
                 let result = check_adjoint(device, case, *class, seed).map_err(again);
-                ("adjoint", class_name(*class).to_owned(), result)
+                ("adjoint", class.to_string(), result)
             }
             Task::Rule(case) => ("rule", "f64".to_owned(), check_rule(case, seed).map(drop).map_err(again)),
             Task::Step(parts, class) => {
                 let result = training_step(device, parts, *class, seed);
-                ("step", class_name(*class).to_owned(), result)
+                ("step", class.to_string(), result)
             }
         };
         Outcome { check, name: self.name(), variant, failure: result.err() }
@@ -282,6 +289,15 @@ impl fmt::Display for Report {
                 }
             }
             writeln!(f)?;
+            let absent: Vec<String> = [Tile::Eight, Tile::Sixteen]
+                .iter()
+                .filter(|tile| !self.adapter.tiles.contains(tile))
+                .map(Tile::to_string)
+                .collect();
+            if !absent.is_empty() {
+                let tiles = absent.join(" and ");
+                writeln!(f, "\nnot run: kernels on matrices of {tiles}, which this device does not multiply")?;
+            }
         }
         for outcome in &self.outcomes {
             if let Some(failure) = &outcome.failure {

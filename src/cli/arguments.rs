@@ -8,6 +8,7 @@ use serde::Serialize;
 use stssad::config::{EncoderChoice, RunConfig, overlay};
 use stssad::data::paint::{Defect, Photograph};
 use stssad::data::{Channels, OnBadImage, Resize, Split};
+use stssad::kernel::Precision;
 use stssad::method::Method;
 use stssad::scorer::Rule;
 use toml::{Table, Value};
@@ -178,6 +179,9 @@ struct MethodArguments {
     /// The look-ahead step.
     #[arg(long, value_name = "RATE")]
     look_ahead: Option<f32>,
+    /// What the factors of convolutions and matrix products are rounded to while it trains.
+    #[arg(long, value_enum, value_name = "P")]
+    precision: Option<Precision>,
     /// Steps from one checkpoint to the next.
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<usize>,
@@ -254,6 +258,7 @@ impl MethodArguments {
         put(&mut training, "batch_val", &self.batch_val)?;
         put(&mut training, "rate", &self.rate)?;
         put(&mut training, "look_ahead", &self.look_ahead)?;
+        put(&mut training, "precision", &self.precision)?;
         put(&mut training, "checkpoint_every", &self.checkpoint_every)?;
         if !training.is_empty() {
             top.insert("training".into(), training.into());

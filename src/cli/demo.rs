@@ -12,7 +12,7 @@ use stssad::train::{Config, Trainer};
 
 use super::progress::Mode;
 use super::train::{OutputArguments, execute};
-use super::{DeviceArguments, progress_bar};
+use super::{DeviceArguments, PrecisionArguments, progress_bar};
 
 /// Arguments of `stssad demo`.
 #[derive(Debug, Args)]
@@ -26,6 +26,8 @@ pub struct Demo {
     /// Order of the hyper-gradient: 1 leaves out the second-order term, for comparison.
     #[arg(long, value_name = "1|2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     order: u8,
+    #[command(flatten)]
+    precision: PrecisionArguments,
     #[command(flatten)]
     device: DeviceArguments,
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
@@ -76,10 +78,12 @@ impl Demo {
         let device = self.device.open()?;
         let adapter = device.adapter();
         eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
-        let config = config(self.order, self.seed);
+        let mut config = config(self.order, self.seed);
+        config.training.precision = self.precision.precision;
         let (loaded, training) = prepared(&config)?;
+        let exact = device.with_precision(self.precision.precision)?;
         if self.print_plan {
-            print!("{}", trainer(&device, &training, &loaded)?.full_step()?.plan());
+            print!("{}", trainer(&exact, &training, &loaded)?.full_step()?.plan());
             return Ok(ExitCode::SUCCESS);
         }
         eprintln!("{}", loaded.table());

@@ -35,6 +35,8 @@ impl Devices {
                 adapter.max_workgroup_bytes >> 10
             );
             let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            let tiles: Vec<String> = adapter.tiles.iter().map(ToString::to_string).collect();
+            println!("   matrices    {}", list(&tiles));
             println!("   used        {}", list(&adapter.used));
             println!("   missing     {}", list(&adapter.missing));
             if let Some(reason) = &adapter.unusable {

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use stssad::{bench, peak, profile};
 
-use super::{DeviceArguments, demo};
+use super::{DeviceArguments, PrecisionArguments, demo};
 
 /// Arguments of `stssad peak`.
 #[derive(Debug, Args)]
@@ -26,6 +26,8 @@ pub struct Bench {
     #[command(flatten)]
     options: bench::Options,
     #[command(flatten)]
+    precision: PrecisionArguments,
+    #[command(flatten)]
     device: DeviceArguments,
 }
 
@@ -34,6 +36,8 @@ pub struct Bench {
 pub struct Profile {
     #[command(flatten)]
     options: profile::Options,
+    #[command(flatten)]
+    precision: PrecisionArguments,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print JSON.
@@ -50,7 +54,7 @@ impl Peak {
 
 impl Bench {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let device = self.device.open()?;
+        let device = self.device.open()?.with_precision(self.precision.precision)?;
         let (loaded, training) = demo::prepared(&demo::config(2, 0))?;
         let mut trainer = demo::trainer(&device, &training, &loaded)?;
         let plan = trainer.full_step()?.plan().clone();
@@ -62,7 +66,7 @@ impl Bench {
 
 impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let device = self.device.open()?;
+        let device = self.device.open()?.with_precision(self.precision.precision)?;
         let (loaded, training) = demo::prepared(&demo::config(2, 0))?;
         let mut trainer = demo::trainer(&device, &training, &loaded)?;
         print(&profile::run(&device, &self.options, trainer.full_step()?, announce)?, self.json)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use super::{Clock, GpuError};
-use crate::kernel::{DeviceClass, Kernel};
+use crate::kernel::{DeviceClass, Kernel, Precision, Tile};
 use crate::shaders::{source, specialise_text};
 
 /// What an adapter is, for people and for records.
@@ -24,6 +24,8 @@ pub struct AdapterSummary {
     pub max_buffer_bytes: u64,
     pub max_workgroup_invocations: u32,
     pub max_workgroup_bytes: u32,
+    /// Square matrices of f16, with f32 sums, that its matrix units multiply: what [`Precision::F16`] needs.
+    pub tiles: Vec<Tile>,
     /// Optional features that stssad makes use of here.
     pub used: Vec<String>,
     /// Features that stssad would make use of, but are missing.
@@ -54,7 +56,11 @@ impl From<&str> for Choice {
 /// Without this feature no kernel can be told its extents.
 const REQUIRED: wgpu::Features = wgpu::Features::IMMEDIATES;
 /// Used where present.
-const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SHADER_F16);
+const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(MATRIX);
+/// What kernels on matrix units need.
+const MATRIX: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+/// Invocations to which a kernel gives matrices of their own; a subgroup may not reach beyond them.
+const MATRIX_BLOCK: u32 = 32;
 /// Bytes of immediates that the kernels need at most.
 const IMMEDIATE_BYTES: u32 = 64;
 /// Storage buffers that a kernel binds at most.
@@ -104,10 +110,27 @@ fn summarise(adapter: &wgpu::Adapter) -> AdapterSummary {
         max_buffer_bytes: limits.max_buffer_size,
         max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        tiles: tiles(adapter),
         used: names(features & (REQUIRED | OPTIONAL)),
         missing: names((REQUIRED | OPTIONAL) - features),
         unusable: unusable(features, &limits),
     }
+}
+
+fn tiles(adapter: &wgpu::Adapter) -> Vec<Tile> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    if !adapter.features().contains(MATRIX) || adapter.get_info().subgroup_max_size > MATRIX_BLOCK {
+        return Vec::new();
+    }
+    let offered = adapter.cooperative_matrix_properties();
+    let is_offered = |tile: &Tile| {
+        let side = tile.side() as u32;
+        offered.iter().any(|offer| {
+            let extents = [offer.m_size, offer.n_size, offer.k_size];
+            extents == [side; 3] && offer.ab_type == F16 && offer.cr_type == F32 && !offer.saturating_accumulation
+        })
+    };
+    [Tile::Eight, Tile::Sixteen].into_iter().filter(is_offered).collect()
 }
 
 fn unusable(features: wgpu::Features, limits: &wgpu::Limits) -> Option<String> {
@@ -185,6 +208,9 @@ impl Device {
             label: Some("stssad"),
             required_features: adapter.features() & (REQUIRED | OPTIONAL),
             required_limits: adapter.limits(),
+            // SAFETY: the one experimental feature in use is that of cooperative matrices, whose kernels are run only where
+            // they are asked for; tests hold each against its definition and keep guard words round its buffers.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         };
         let (device, queue) =
@@ -220,9 +246,59 @@ impl Device {
         &self.adapter
     }
 
-    /// Which variant of a kernel suits this device.
+    /// The same device, for plans of this precision.
+    ///
+    /// # Errors
+    /// When it has no matrix units that take f16, or none whose use is known to wgpu.
+    pub fn with_precision(&self, precision: Precision) -> Result<Device, GpuError> {
+        let class = match (precision, self.tiles().last()) {
+            (Precision::F32, _) if self.is_cpu() => DeviceClass::Cpu,
+            (Precision::F32, _) => DeviceClass::Gpu,
+            (Precision::F16, Some(&tile)) => DeviceClass::Matrix(tile),
+            (Precision::F16, None) => {
+                let features = self.device.features();
+                let lacks = [
+                    (wgpu::Features::SHADER_F16, "has no f16 arithmetic"),
+                    (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "has no cooperative matrices"),
+                    (wgpu::Features::empty(), "has no square cooperative matrices of f16 with f32 sums, or subgroups beyond 32"),
+                ];
+                let lacking = lacks.into_iter().find(|(needed, _)| needed.is_empty() || !features.contains(*needed));
+                let (_, lacking) = lacking.expect("the last is always found");
+                return Err(GpuError::Unusable {
+                    adapter: self.adapter.name.clone(),
+                    reason: format!("precision f16 needs matrix units, but it {lacking}; f32 runs everywhere"),
+                });
+            }
+        };
+        Ok(Device { class, ..self.clone() })
+    }
+
+    /// What convolutions and matrix products round their factors to.
+    pub fn precision(&self) -> Precision {
+        match self.class {
+            DeviceClass::Gpu | DeviceClass::Cpu => Precision::F32,
+            DeviceClass::Matrix(_) => Precision::F16,
+        }
+    }
+
+    /// Whether a CPU driver stands in for a GPU.
+    pub fn is_cpu(&self) -> bool {
+        self.adapter.class == "cpu"
+    }
+
+    /// Which variant of a kernel suits this device at its precision.
     pub fn class(&self) -> DeviceClass {
         self.class
+    }
+
+    /// The matrices that its matrix units multiply, the larger ones last.
+    pub fn tiles(&self) -> &[Tile] {
+        &self.adapter.tiles
+    }
+
+    /// Whether the device has what the kernel asks for.
+    pub fn runs(&self, kernel: &Kernel) -> bool {
+        kernel.tile().is_none_or(|tile| self.tiles().contains(&tile))
     }
 
     /// The best clock there is for the work of the device.

@@ -7,8 +7,8 @@
 //! networks side by side.
 //! See Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, sections 2 and 4.
 
-use crate::check::sum_bound;
-use crate::kernel::{DeviceClass, Kernel};
+use crate::check::{matrix_bound, sum_bound};
+use crate::kernel::{DeviceClass, Kernel, Tile};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
@@ -245,13 +245,25 @@ impl Primitive for Conv2d {
         self.eval(&absolute, output).into_iter().map(|sum| sum_bound(terms, sum)).collect()
     }
 
+    fn bound_matrix(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let terms = self.terms(&self.accepted(&[inputs[0].shape, inputs[1].shape]));
+        matrix_bound(terms, inputs, |inputs| self.eval(inputs, output))
+    }
+
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
         let problem = self.accepted(inputs);
+        let class = match class {
+            // The matrices of a group are too small to fill units.
+            DeviceClass::Matrix(_) if problem.groups > 1 => DeviceClass::Gpu,
+            class => class,
+        };
         match (self.solve_for, class) {
             (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem),
             (Role::Output | Role::Input, DeviceClass::Cpu) => self.broadcast(&problem),
             (Role::Kernel, DeviceClass::Gpu) => kernel_shared_sum(&problem),
             (Role::Kernel, DeviceClass::Cpu) => kernel_broadcast(&problem),
+            (Role::Output | Role::Input, DeviceClass::Matrix(tile)) => self.matrix(&problem, tile),
+            (Role::Kernel, DeviceClass::Matrix(tile)) => kernel_matrix(&problem, tile),
         }
     }
 
@@ -266,8 +278,7 @@ impl Primitive for Conv2d {
 fn kernel_of_problem(name: &'static str, problem: &Problem) -> Kernel {
     let Problem { n, groups, c, k, geometry, .. } = *problem;
     let ([h, w], [r, s]) = (geometry.image, geometry.window);
-    Kernel::new(name)
-        .constant("C", c)
+    let kernel = Kernel::new(name)
         .constant("H", h)
         .constant("W", w)
         .constant("K", k)
@@ -275,8 +286,12 @@ fn kernel_of_problem(name: &'static str, problem: &Problem) -> Kernel {
         .constant("S", s)
         .constant("STRIDE", geometry.stride)
         .constant("PADDING", geometry.padding)
-        .constant("GROUPS", groups)
-        .immediate("n", n)
+        .immediate("n", n);
+    match name.ends_with("_matrix") {
+        // A module with cooperative matrices can declare no `C`: it is one of their roles.
+        true => kernel.constant("CHANNELS", c),
+        false => kernel.constant("C", c).constant("GROUPS", groups),
+    }
 }
 
 /// The smallest extent that cuts `length` into as many pieces as pieces of `most` would.
@@ -292,13 +307,37 @@ const LANES: usize = 8;
 const TILE: usize = 16;
 
 impl Conv2d {
+    /// The output's channels, its pixels, and the channels that are summed over, of the matrix product that an output or
+    /// input comes to.
+    fn product(&self, problem: &Problem) -> [usize; 3] {
+        let [h, w] = problem.geometry.image;
+        match self.solve_for {
+            Role::Output => [problem.k, problem.n * problem.p * problem.q, problem.c],
+            _ => [problem.c, problem.n * h * w, problem.k],
+        }
+    }
+
+    /// [`tiled`](Self::tiled) on matrix units: a workgroup has 2 × 4 blocks of 2 × 2 matrices, or fewer where there are few
+    /// channels or pixels.
+    fn matrix(&self, problem: &Problem, tile: Tile) -> Kernel {
+        let name = if self.solve_for == Role::Output { "conv2d/output_matrix" } else { "conv2d/input_matrix" };
+        let [channels, pixels, summed] = self.product(problem);
+        let block = 2 * tile.side();
+        let blocks_m = channels.div_ceil(block).min(2);
+        let blocks_n = pixels.div_ceil(block).min(8 / blocks_m).min(4);
+        let mut kernel = kernel_of_problem(name, problem)
+            .with_tile(tile)
+            .constant("TILE_K", summed.next_multiple_of(tile.side()).min(32))
+            .constant("BLOCKS_M", blocks_m)
+            .constant("BLOCKS_N", blocks_n)
+            .over(pixels, block * blocks_n);
+        kernel.workgroups[2] = channels.div_ceil(block * blocks_m) as u32;
+        kernel
+    }
+
     /// Implicit GEMM: rows are the channels of a group of the output, columns its pixels.
     fn tiled(&self, problem: &Problem) -> Kernel {
-        let [h, w] = problem.geometry.image;
-        let (channels, pixels) = match self.solve_for {
-            Role::Output => (problem.k, problem.n * problem.p * problem.q),
-            _ => (problem.c, problem.n * h * w),
-        };
+        let [channels, pixels, _] = self.product(problem);
         let [tile_m, tile_n] = match channels {
             0..=8 => [8, 128],
             9..=16 => [16, 128],
@@ -352,6 +391,22 @@ fn kernel_shared_sum(problem: &Problem) -> Kernel {
         .constant("MICRO_C", micro_c)
         .constant("WINDOW_ROWS", window_rows)
         .grid([problem.c.div_ceil(micro_c), problem.groups * problem.k.div_ceil(micro_k), r / window_rows])
+}
+
+/// [`kernel_shared_sum`] on matrix units. Where the result has few tiles, a workgroup takes a smaller one of them and shares
+/// its sum out.
+fn kernel_matrix(problem: &Problem, tile: Tile) -> Kernel {
+    let [r, s] = problem.geometry.window;
+    let (channels, taps) = (problem.k, problem.c * r * s);
+    let block = 2 * tile.side();
+    let is_large = channels.div_ceil(2 * block) * taps.div_ceil(2 * block) >= 64;
+    let [blocks, shares] = if is_large { [2, 2] } else { [1, 4] };
+    kernel_of_problem("conv2d/kernel_matrix", problem)
+        .with_tile(tile)
+        .constant("BLOCKS_M", blocks)
+        .constant("BLOCKS_N", blocks)
+        .constant("SHARES", shares)
+        .grid([taps.div_ceil(block * blocks), channels.div_ceil(block * blocks), 1])
 }
 
 /// Output channels along the lanes, and a window row a workgroup.

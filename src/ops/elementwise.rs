@@ -613,7 +613,7 @@ impl Collapsed {
         let along = row_groups(inner, class);
         // Where rows are short, a CPU driver's workgroups take several each.
         let rows = match class {
-            DeviceClass::Gpu => 1,
+            DeviceClass::Gpu | DeviceClass::Matrix(_) => 1,
             DeviceClass::Cpu => (LONG_ROW / inner).max(1),
         };
         kernel.immediate("outer", outer).immediate("middle", middle).immediate("inner", inner).grid([
@@ -628,7 +628,7 @@ impl Collapsed {
 fn row_groups(count: usize, class: DeviceClass) -> usize {
     let groups = count.div_ceil(WORKGROUP);
     match class {
-        DeviceClass::Gpu => groups.min(65_535),
+        DeviceClass::Gpu | DeviceClass::Matrix(_) => groups.min(65_535),
         DeviceClass::Cpu => count.div_ceil(LONG_ROW).min(65_535),
     }
 }

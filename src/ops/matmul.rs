@@ -1,6 +1,6 @@
 //! Matrix products, with either factor transposed as it is read.
 
-use crate::check::sum_bound;
+use crate::check::{matrix_bound, sum_bound};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
@@ -84,6 +84,11 @@ impl Primitive for Matmul {
         self.eval(&absolute, output).into_iter().map(|sum| sum_bound(k, sum)).collect()
     }
 
+    fn bound_matrix(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [_, _, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
+        matrix_bound(k, inputs, |inputs| self.eval(inputs, output))
+    }
+
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
         let [m, n, k] = self.accepted(inputs);
         let transposed = |kernel: Kernel| {
@@ -104,6 +109,16 @@ impl Primitive for Matmul {
                     .constant("MICRO_M", tile / 16)
                     .constant("MICRO_N", tile / 16)
                     .grid([n.div_ceil(tile), m.div_ceil(tile), 1])
+            }
+            DeviceClass::Matrix(tile) => {
+                // As above: a workgroup of 2 × 2 blocks of 2 × 2 matrices each, or of one.
+                let block = 2 * tile.side();
+                let blocks = if m.div_ceil(2 * block) * n.div_ceil(2 * block) >= 64 { 2 } else { 1 };
+                transposed(Kernel::new("matmul/product_matrix"))
+                    .with_tile(tile)
+                    .constant("BLOCKS_M", blocks)
+                    .constant("BLOCKS_N", blocks)
+                    .grid([n.div_ceil(block * blocks), m.div_ceil(block * blocks), 1])
             }
             DeviceClass::Cpu => {
                 let lanes_along_m = m > n;
