@@ -1,7 +1,7 @@
 //! Training steps as a user runs them, uploads and readback included: a JSON line each in `benches/results/step.jsonl`.
 //!
-//! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [WORKLOAD…]`, and with `--table` nothing is measured: the README's
-//! table is written anew from the newest line of each workload and device.
+//! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [--together K] [WORKLOAD…]`, and with `--table`
+//! nothing is measured: the README's table is written anew from the newest line of each workload and device.
 
 mod workloads;
 
@@ -18,7 +18,7 @@ use stssad::kernel::Precision;
 use stssad::measure::{Measure, Origin};
 use stssad::philox::Stream;
 use stssad::tensor::Tensor;
-use stssad::train::Trainer;
+use stssad::train::{Config, Trainer};
 use workloads::{WORKLOADS, Workload, record};
 
 #[derive(Debug, Parser)]
@@ -35,6 +35,9 @@ struct Arguments {
     /// Steps to time, after three that warm up
     #[arg(long, default_value_t = 20)]
     steps: usize,
+    /// Time a step of K starts side by side as well, in turn with that of one
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(2..))]
+    together: Option<u16>,
     /// Write the README's table from the lines that are there
     #[arg(long)]
     table: bool,
@@ -56,12 +59,22 @@ struct Row {
     pass: Option<Measure>,
     /// The same of a step that does not tune, taken in turn with the other.
     plain_pass: Option<Measure>,
+    /// The same of a step that tunes several starts side by side, taken in turn with the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    together: Option<Together>,
     clock: stssad::gpu::Clock,
     dispatches: usize,
     slot_bytes: u64,
     live_bytes: u64,
     /// From opening the device to the end of the first step.
     ready_seconds: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Together {
+    starts: usize,
+    pass: Measure,
+    dispatches: usize,
 }
 
 const WARM_UP: usize = 3;
@@ -79,6 +92,10 @@ fn main() -> anyhow::Result<()> {
         if let (Some(pass), Some(plain)) = (row.pass, row.plain_pass) {
             let (tunes, plain) = (pass.median, plain.median);
             println!("  dispatches: {tunes:.1} ms, {plain:.1} ms without tuning, {:.2} times as long", tunes / plain);
+        }
+        if let (Some(pass), Some(Together { starts, pass: together, .. })) = (row.pass, &row.together) {
+            let ratio = together.median / pass.median;
+            println!("  {starts} starts together: {:.1} ms, {ratio:.2} times as long as one", together.median);
         }
         record("step.jsonl", &row)?;
     }
@@ -140,12 +157,33 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let mut ends = Vec::new();
     trainer.train(0, |_| ends.push(begun.elapsed().as_secs_f64()))?;
     let steps = ends.windows(2).skip(WARM_UP - 1).map(|pair| 1e3 * (pair[1] - pair[0]));
-    let (mut passes, mut plain_passes) = (Vec::new(), Vec::new());
+    let side_by_side = arguments.together.map(|starts| Config {
+        starts: vec![config.starts[0].clone(); starts.into()],
+        together: starts.into(),
+        ..workload.config(1)
+    });
+    let trainer_of = |config| Trainer::new(&device, config, task.visible(), |_, _| {});
+    let mut trainer_together = side_by_side.as_ref().map(trainer_of).transpose()?;
+    if let Some(trainer) = &mut trainer_together {
+        // The first run compiles on some drivers.
+        trainer.full_step()?.time_pass(device.clock())?;
+    }
+    let (mut passes, mut plain_passes, mut passes_together) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.steps {
         passes.extend(trainer.full_step()?.time_pass(device.clock())?);
         plain_passes.extend(trainer.plain_step()?.time_pass(device.clock())?);
+        if let Some(trainer) = &mut trainer_together {
+            passes_together.extend(trainer.full_step()?.time_pass(device.clock())?);
+        }
     }
     let milliseconds = |passes: Vec<f64>| Measure::of(passes.into_iter().map(|seconds| 1e3 * seconds));
+    let together = match (&side_by_side, &mut trainer_together, milliseconds(passes_together)) {
+        (Some(config), Some(trainer), Some(pass)) => {
+            let dispatches = trainer.full_step()?.plan().steps.len();
+            Some(Together { starts: config.starts.len(), pass, dispatches })
+        }
+        _ => None,
+    };
     let plan = trainer.full_step()?.plan();
     Ok(Row {
         workload: workload.name,
@@ -154,6 +192,7 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
         milliseconds: Measure::of(steps).expect("at least one step is timed"),
         pass: milliseconds(passes),
         plain_pass: milliseconds(plain_passes),
+        together,
         clock: device.clock(),
         dispatches: plan.steps.len(),
         slot_bytes: plan.slot_bytes(),

@@ -60,6 +60,10 @@ pub struct Training {
     /// How many of the augmentation's starts are tried, or how many draws `random-static` makes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<usize>,
+    /// How many starts are trained side by side at most [default: 1]. Results are the same up to rounding. A GPU that one
+    /// small network does not fill takes little longer for several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub together: Option<usize>,
     /// Steps of each start.
     pub steps: usize,
     /// The first of them, which leave the augmentation as it is; two ninths of them by default.
@@ -102,6 +106,7 @@ impl Default for Training {
             normalise: true,
             order: 2,
             starts: None,
+            together: None,
             steps: 180,
             warm_up: None,
             batch: 32,
@@ -210,6 +215,7 @@ impl RunConfig {
         check("batch_val", &self.training.batch_val, "at least 2", self.training.batch_val >= 2)?;
         check("checkpoint_every", &self.training.checkpoint_every, "at least 1", self.training.checkpoint_every > 0)?;
         check("starts", &0, "at least 1", self.training.starts != Some(0))?;
+        check("together", &0, "at least 1", self.training.together != Some(0))?;
         let alignment = Alignment::by_name(alignment, *mass)?;
         let augmentation = self.augmentation()?;
         let starts = match self.method {
@@ -231,6 +237,7 @@ impl RunConfig {
             detector,
             augmentation,
             starts,
+            together: self.training.together.unwrap_or(1),
             alignment,
             normalise: self.training.normalise,
             order: if self.training.order == 1 { Order::First } else { Order::Second },

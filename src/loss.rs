@@ -1,4 +1,6 @@
-//! Losses, from tape methods only. Embeddings are `[rows, features]`; every loss is a scalar of shape `[]`.
+//! Losses, from tape methods only. Embeddings are `[rows, starts, features]`: those of as many networks side by side as there
+//! are starts, and a loss is one number for each, `[starts]`. What is written for one network takes `[rows, features]` and
+//! gives a scalar of shape `[]`.
 //!
 //! Definitions: Yoo, Zhao and Akoglu, arXiv 2306.12033 (normalisation, mean distance); Dowson and Landau, "The Fréchet
 //! distance between multivariate normal distributions", 1982 (the Wasserstein distance of two Gaussians; with diagonal
@@ -35,21 +37,29 @@ const SINKHORN_STEPS: usize = 50;
 /// The stream of random numbers that directions are drawn from; augmentations have the lowest.
 const DIRECTION_STREAM: u32 = 1 << 16;
 
-/// Binary cross-entropy with logits: mean of softplus(l) − l · target, all of one shape.
+/// Binary cross-entropy with logits `[rows, starts]`: the mean of softplus(l) − l · target of each column, `[starts]`. Targets
+/// are of the same shape, or `[rows, 1]`.
 pub fn bce_with_logits(t: &mut Tape, logits: Value, targets: Value) -> Value {
     let softplus = t.unary(Unary::Softplus, logits);
     let chosen = t.mul(logits, targets);
     let losses = t.sub(softplus, chosen);
-    t.average(losses)
+    column_means(t, losses)
 }
 
-/// Centres the rows of `z` and scales them so that their mean squared norm is 1. Gradients flow through mean and scale.
+/// Mean over the rows of `x` `[rows, starts]`, `[starts]`.
+pub fn column_means(t: &mut Tape, x: Value) -> Value {
+    let mean = t.mean(x, &[0]);
+    t.reshape(mean, [t.shape(x)[1]])
+}
+
+/// Centres the rows of `z` `[rows, starts, features]` and scales them, for each start apart, so that their mean squared norm
+/// is 1. Gradients flow through mean and scale.
 pub fn total_distance_normalise(t: &mut Tape, z: Value) -> Value {
     let rows = t.shape(z)[0];
     let mean = t.mean(z, &[0]);
     let centred = t.sub(z, mean);
     let squares = t.mul(centred, centred);
-    let square = t.total(squares);
+    let square = t.sum(squares, &[0, 2]);
     let norm = t.unary(Unary::Sqrt, square);
     let guarded = t.offset(norm, SCALE_EPSILON);
     let scale = t.unary(Unary::Reciprocal, guarded);
@@ -122,41 +132,61 @@ impl Alignment {
         if is_share { Ok(alignment) } else { Err(NameError::Mass(mass)) }
     }
 
-    /// The loss of already normalised rows; what it needs of random numbers is drawn under `key`.
+    /// The loss of already normalised rows, `[starts]`; what it needs of random numbers is drawn under `key` `[starts, 6]`.
     pub fn record(self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, key: Value) -> Value {
+        let z = [z_trn, z_aug, z_val];
         match self {
-            Alignment::MeanDistance => mean_distance(t, z_trn, z_aug, z_val),
-            Alignment::DiagonalW2 { mass } => diagonal_w2(t, z_trn, z_aug, z_val, mass),
-            Alignment::GaussianW2 { mass } => gaussian_w2(t, z_trn, z_aug, z_val, mass),
-            Alignment::SlicedW2 { mass } => {
+            Alignment::MeanDistance => mean_distance(t, z),
+            Alignment::DiagonalW2 { mass } => diagonal_w2(t, z, mass),
+            Alignment::GaussianW2 { mass } => one_by_one(t, z, key, |t, z, _| gaussian_w2(t, z, mass)),
+            Alignment::SlicedW2 { mass } => one_by_one(t, z, key, |t, [z_trn, z_aug, z_val], key| {
                 let features = t.shape(z_val)[1];
                 let directions = random_directions(t, key, features);
                 sliced_w2(t, z_trn, z_aug, z_val, directions, mass)
-            }
-            Alignment::Sinkhorn { mass } => sinkhorn_divergence(t, z_trn, z_aug, z_val, mass),
-            Alignment::Mmd { mass } => mmd(t, z_trn, z_aug, z_val, mass),
+            }),
+            Alignment::Sinkhorn { mass } => one_by_one(t, z, key, |t, z, _| sinkhorn_divergence(t, z, mass)),
+            Alignment::Mmd { mass } => one_by_one(t, z, key, |t, z, _| mmd(t, z, mass)),
         }
     }
 }
 
-/// Mean over the rows of `z` of the distance to the mean of `to`.
+/// The `loss` of each start, which takes its `[rows, features]` and its key `[1, 6]`.
+fn one_by_one(t: &mut Tape, z: [Value; 3], key: Value, loss: impl Fn(&mut Tape, [Value; 3], Value) -> Value) -> Value {
+    let starts = t.shape(z[0])[1];
+    let keys = t.reshape(key, [starts, 6]);
+    let losses: Vec<Value> = (0..starts)
+        .map(|start| {
+            let own = z.map(|z| {
+                let own = t.slice(z, 1, start, 1);
+                t.reshape(own, [t.shape(z)[0], t.shape(z)[2]])
+            });
+            let key = t.slice(keys, 0, start, 1);
+            let loss = loss(t, own, key);
+            t.reshape(loss, [1])
+        })
+        .collect();
+    t.concat(0, &losses)
+}
+
+/// Mean over the rows of `z` of the distance to the mean of `to`, `[1, starts, 1]`.
 fn distance_to_mean(t: &mut Tape, z: Value, to: Value) -> Value {
     let mean = t.mean(to, &[0]);
     let difference = t.sub(z, mean);
     let squares = t.mul(difference, difference);
-    let square = t.sum(squares, &[1]);
+    let square = t.sum(squares, &[2]);
     let distance = t.unary(Unary::Sqrt, square);
-    t.average(distance)
+    t.mean(distance, &[0])
 }
 
-fn mean_distance(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value {
+fn mean_distance(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3]) -> Value {
     let to_trn = distance_to_mean(t, z_val, z_trn);
     let to_aug = distance_to_mean(t, z_val, z_aug);
     let sum = t.add(to_trn, to_aug);
-    t.scale(sum, 0.5)
+    let mean = t.scale(sum, 0.5);
+    t.reshape(mean, [t.shape(z_val)[1]])
 }
 
-/// Mean of `moment` over the mixture of clouds with the given weights, `[1, features]`.
+/// Mean of `moment` over the rows of the mixture of clouds with the given weights, one row.
 fn mixture_mean(t: &mut Tape, clouds: &[(Value, f64)], moment: fn(&mut Tape, Value) -> Value) -> Value {
     let parts: Vec<Value> = clouds
         .iter()
@@ -169,7 +199,7 @@ fn mixture_mean(t: &mut Tape, clouds: &[(Value, f64)], moment: fn(&mut Tape, Val
     parts.into_iter().reduce(|sum, part| t.add(sum, part)).expect("at least one cloud")
 }
 
-/// Mean and standard deviation, `[1, features]`, of the mixture of clouds with the given weights.
+/// Mean and standard deviation, one row each, of the mixture of clouds with the given weights.
 fn mixture_moments(t: &mut Tape, clouds: &[(Value, f64)]) -> [Value; 2] {
     let mean = mixture_mean(t, clouds, |_, z| z);
     let second = mixture_mean(t, clouds, |t, z| t.mul(z, z));
@@ -181,18 +211,16 @@ fn mixture_moments(t: &mut Tape, clouds: &[(Value, f64)]) -> [Value; 2] {
     [mean, t.unary(Unary::Sqrt, guarded)]
 }
 
-fn diagonal_w2(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, mass: f64) -> Value {
-    let [mean, deviation] = mixture_moments(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
-    let [mean_val, deviation_val] = mixture_moments(t, &[(z_val, 1.0)]);
-    let of_means = squared_gap(t, mean, mean_val);
-    let of_deviations = squared_gap(t, deviation, deviation_val);
-    t.add(of_means, of_deviations)
-}
-
-/// ‖a − b‖²
-fn squared_gap(t: &mut Tape, a: Value, b: Value) -> Value {
-    let gap = t.sub(a, b);
-    inner_product(t, gap, gap)
+fn diagonal_w2(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3], mass: f64) -> Value {
+    let of_both = mixture_moments(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
+    let of_val = mixture_moments(t, &[(z_val, 1.0)]);
+    let [of_means, of_deviations] = [0, 1].map(|moment| {
+        let gap = t.sub(of_both[moment], of_val[moment]);
+        let squares = t.mul(gap, gap);
+        t.sum(squares, &[2])
+    });
+    let sum = t.add(of_means, of_deviations);
+    t.reshape(sum, [t.shape(z_val)[1]])
 }
 
 /// Σ a · b, a scalar.
@@ -224,10 +252,11 @@ fn mixture_factor(t: &mut Tape, clouds: &[(Value, f64)]) -> [Value; 2] {
 ///
 /// With A = FᵀF and B = GᵀG the last trace is that of (X · Xᵀ)^½ for X = F · Gᵀ, the sum of X's singular values. No root of a
 /// matrix is taken, and X has only the root of the condition number of B^½ · A · B^½, which f32 could not hold: 1e8.
-fn gaussian_w2(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, mass: f64) -> Value {
+fn gaussian_w2(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3], mass: f64) -> Value {
     let [mean, factor] = mixture_factor(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
     let [mean_val, factor_val] = mixture_factor(t, &[(z_val, 1.0)]);
-    let of_means = squared_gap(t, mean, mean_val);
+    let gap = t.sub(mean, mean_val);
+    let of_means = inner_product(t, gap, gap);
     let traces = [factor, factor_val].map(|factor| inner_product(t, factor, factor));
     let of_both = t.add(traces[0], traces[1]);
     let cross = t.matmul_transposed(factor, false, factor_val, true);
@@ -349,7 +378,7 @@ fn quantiles(t: &mut Tape, cloud: &Cloud, directions: Value) -> Value {
     t.gather(x, row)
 }
 
-fn sinkhorn_divergence(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, mass: f64) -> Value {
+fn sinkhorn_divergence(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3], mass: f64) -> Value {
     let both = Cloud::mixture(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
     let val = Cloud::mixture(t, &[(z_val, 1.0)]);
     let cross = sinkhorn_cost(t, &both, &val);
@@ -389,7 +418,7 @@ fn sinkhorn_cost(t: &mut Tape, x: &Cloud, y: &Cloud) -> Value {
     t.scale(sum, -SINKHORN_EPSILON)
 }
 
-fn mmd(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, mass: f64) -> Value {
+fn mmd(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3], mass: f64) -> Value {
     let both = Cloud::mixture(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
     let val = Cloud::mixture(t, &[(z_val, 1.0)]);
     let [within_both, within_val, across] = [(&both, &both), (&val, &val), (&both, &val)].map(|(x, y)| {

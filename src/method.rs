@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::augment::Augmentation;
-use crate::loss::bce_with_logits;
+use crate::loss::{bce_with_logits, column_means};
 use crate::nn::{AutoEncoder, Detector, Statistics};
 use crate::philox::Stream;
 use crate::ssad::Inner;
@@ -158,24 +158,27 @@ impl Network {
         all.map(|(name, tensor)| (name, tensor.shape().clone())).collect()
     }
 
-    /// The parameters as states, by name and in order.
-    pub fn record_parameters(&self, t: &mut Tape) -> Vec<(String, Value)> {
+    /// The parameters as states, by name and in order; of several `starts` side by side along a leading axis.
+    pub fn record_parameters(&self, t: &mut Tape, starts: usize) -> Vec<(String, Value)> {
         // Only names and shapes are wanted here: any seed will do.
         let parameters = self.parameters(&mut Stream::new(0, 0)).into_iter();
         let state = |(name, initial): (String, Tensor)| {
-            let value = t.state(&name, initial.shape().clone());
+            let value = t.state(&name, side_by_side(starts, initial.shape()));
             (name, value)
         };
         parameters.map(state).collect()
     }
 
-    /// The running mean and variance of each batch norm as states.
-    pub fn record_statistics(&self, t: &mut Tape) -> Vec<[Value; 2]> {
+    /// The running mean and variance of each batch norm as states, shaped as the parameters.
+    pub fn record_statistics(&self, t: &mut Tape, starts: usize) -> Vec<[Value; 2]> {
         let layers = self.statistics().into_iter();
-        layers.map(|layer| layer.map(|(name, initial)| t.state(&name, initial.shape().clone()))).collect()
+        let state =
+            |t: &mut Tape, (name, initial): (String, Tensor)| t.state(&name, side_by_side(starts, initial.shape()));
+        layers.map(|layer| layer.map(|named| state(t, named))).collect()
     }
 
-    /// The loss on normal pictures `x` `[N, C, H, W]`, and for a classifier as many augmented ones.
+    /// The loss of each of G starts on its normal pictures, C channels of `x` `[N, G · C, H, W]`, and for a classifier as many
+    /// augmented ones.
     ///
     /// # Panics
     /// When a classifier has no augmented pictures.
@@ -196,20 +199,21 @@ impl Network {
             }
             Network::OneClass(detector) => {
                 let pass = detector.forward(t, theta, x, Statistics::Batch);
-                let distance = t.scope("loss", |t| square_distance(t, pass.z));
-                Inner { loss: t.average(distance), moments: pass.moments }
+                let starts = t.shape(pass.logit)[1];
+                let distance = t.scope("loss", |t| square_distance(t, pass.z, starts));
+                Inner { loss: column_means(t, distance), moments: pass.moments }
             }
             Network::Reconstruction(auto_encoder) => {
                 let error = reconstruction_error(t, auto_encoder, theta, x).direct;
-                Inner { loss: t.average(error), moments: Vec::new() }
+                Inner { loss: column_means(t, error), moments: Vec::new() }
             }
         }
     }
 
     /// What the scores of `x` `[N, C, H, W]` are made of, with the states that training leaves.
     pub fn read(&self, t: &mut Tape, x: Value) -> Reading {
-        let theta: Vec<Value> = self.record_parameters(t).into_iter().map(|(_, value)| value).collect();
-        let running = self.record_statistics(t);
+        let theta: Vec<Value> = self.record_parameters(t, 1).into_iter().map(|(_, value)| value).collect();
+        let running = self.record_statistics(t, 1);
         let (theta, running) = (&theta[..], &running[..]);
         match self {
             Network::Classifier(detector) => {
@@ -218,32 +222,41 @@ impl Network {
             }
             Network::OneClass(detector) => {
                 let z = detector.forward(t, theta, x, Statistics::Running(running)).z;
-                Reading { z, direct: square_distance(t, z) }
+                Reading { z, direct: square_distance(t, z, 1) }
             }
             Network::Reconstruction(auto_encoder) => reconstruction_error(t, auto_encoder, theta, x),
         }
     }
 }
 
-/// ‖z − centre‖² of each row, `[N, 1]`.
-fn square_distance(t: &mut Tape, z: Value) -> Value {
-    let [rows, features] = t.shape(z).matrix().expect("a row for each picture");
-    let centre = t.state(CENTRE, [1, features]);
-    let offset = t.sub(z, centre);
-    let squares = t.mul(offset, offset);
-    let distance = t.sum(squares, &[1]);
-    t.reshape(distance, [rows, 1])
+/// The shape of as many values of one `shape` as there are `starts`: with a leading axis, where there are several.
+pub fn side_by_side(starts: usize, shape: &Shape) -> Shape {
+    if starts == 1 { shape.clone() } else { [&[starts], &shape[..]].concat().into() }
 }
 
-/// The mean squared error of each picture, `[N, 1]`.
+/// ‖z − centre‖² of each row `[N, starts · features]` for each start, `[N, starts]`.
+fn square_distance(t: &mut Tape, z: Value, starts: usize) -> Value {
+    let [rows, columns] = t.shape(z).matrix().expect("a row for each picture");
+    let features = columns / starts;
+    let centre = t.state(CENTRE, side_by_side(starts, &[1, features].into()));
+    let centre = t.reshape(centre, [1, columns]);
+    let offset = t.sub(z, centre);
+    let offset = t.reshape(offset, [rows, starts, features]);
+    let squares = t.mul(offset, offset);
+    let distance = t.sum(squares, &[2]);
+    t.reshape(distance, [rows, starts])
+}
+
+/// The mean squared error of each picture for each start, `[N, starts]`.
 fn reconstruction_error(t: &mut Tape, auto_encoder: &AutoEncoder, theta: &[Value], x: Value) -> Reading {
     let (z, reconstruction) = auto_encoder.forward(t, theta, x);
     let direct = t.scope("loss", |t| {
-        let rows = t.shape(x)[0];
+        let (rows, starts) = (t.shape(x)[0], t.shape(z)[1] / auto_encoder.latent());
         let error = t.sub(reconstruction, x);
+        let error = t.reshape(error, [rows, starts, t.shape(x).count() / (rows * starts)]);
         let squares = t.mul(error, error);
-        let mean = t.mean(squares, &[1, 2, 3]);
-        t.reshape(mean, [rows, 1])
+        let mean = t.mean(squares, &[2]);
+        t.reshape(mean, [rows, starts])
     });
     Reading { z, direct }
 }

@@ -7,7 +7,7 @@ pub use autoencoder::AutoEncoder;
 use crate::ops::elementwise::{Binary, Unary};
 use crate::philox::Stream;
 use crate::tape::{Tape, Value};
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 
 /// Added to a variance before its root.
 const BN_EPSILON: f32 = 1e-5;
@@ -116,16 +116,16 @@ pub struct Detector {
 pub enum Statistics<'a> {
     /// The batch's own moments: training.
     Batch,
-    /// Running mean and variance of each layer, in order: scoring.
+    /// Running mean and variance of each layer of one detector, in order: scoring.
     Running(&'a [[Value; 2]]),
 }
 
 /// One forward pass.
 #[derive(Clone, Debug)]
 pub struct Pass {
-    /// Embeddings, `[N, features]`.
+    /// Embeddings, `[N, G · features]`.
     pub z: Value,
-    /// `[N, 1]`
+    /// `[N, G]`
     pub logit: Value,
     /// The batch's mean and variance at each batch norm, in order; empty with running statistics.
     pub moments: Vec<[Value; 2]>,
@@ -200,9 +200,11 @@ impl Detector {
         self.norms().into_iter().map(statistics).collect()
     }
 
-    /// Embeds `x` `[N, C, H, W]` and classifies the embeddings.
+    /// Embeds `x` `[N, C, H, W]` and classifies the embeddings; or those of G detectors side by side, of which each has its
+    /// own C channels in `x` `[N, G · C, H, W]` and its own parameters along a leading axis of each of `theta`.
     pub fn forward(&self, t: &mut Tape, theta: &[Value], x: Value, statistics: Statistics) -> Pass {
         let mut layers = Layers {
+            groups: t.shape(x)[1] / self.input_channels,
             parameters: theta.iter().copied(),
             convolutions: self.encoder.convolutions(self.input_channels).into_iter(),
             norm: BatchNorm { statistics, moments: Vec::new() },
@@ -215,13 +217,15 @@ impl Detector {
                 t.reshape(pooled, [n, c])
             })
         });
-        let logit = t.scope("head", |t| layers.classify(t, self.head.len(), z));
+        let logit = t.scope("head", |t| layers.classify(t, &self.head, z));
         Pass { z, logit, moments: layers.norm.moments }
     }
 }
 
 /// The layers of a forward pass that are still to come.
 struct Layers<'a, Parameters> {
+    /// Detectors side by side: their channels, and features, are the groups of all layers.
+    groups: usize,
     parameters: Parameters,
     convolutions: std::vec::IntoIter<Convolution>,
     norm: BatchNorm<'a>,
@@ -232,12 +236,20 @@ impl<Parameters: Iterator<Item = Value>> Layers<'_, Parameters> {
         self.parameters.next().expect("as many parameters as layers")
     }
 
+    /// The next parameter, `[G, …]`, as `shape`.
+    fn parameter_as(&mut self, t: &mut Tape, shape: impl Into<Shape>) -> Value {
+        let parameter = self.parameter();
+        t.reshape(parameter, shape)
+    }
+
     /// The next convolution and its batch norm, and what `finish` makes of them, in a scope of the layer's name.
     fn convolution(&mut self, t: &mut Tape, x: Value, finish: impl FnOnce(&mut Tape, Value) -> Value) -> Value {
         let layer = self.convolutions.next().expect("as many convolutions as layers");
         t.scope(&layer.name, |t| {
-            let convolved = t.conv2d(x, self.parameter(), layer.stride, layer.window / 2);
-            let [gamma, beta] = [self.parameter(), self.parameter()];
+            let channels = self.groups * layer.channels;
+            let kernel = self.parameter_as(t, [channels, layer.inputs, layer.window, layer.window]);
+            let convolved = t.grouped_conv2d(x, kernel, layer.stride, layer.window / 2, self.groups);
+            let [gamma, beta] = [0, 1].map(|_| self.parameter_as(t, [1, channels, 1, 1]));
             let normalised = self.norm.record(t, convolved, &[0, 2, 3], gamma, beta);
             finish(t, normalised)
         })
@@ -264,16 +276,23 @@ impl<Parameters: Iterator<Item = Value>> Layers<'_, Parameters> {
         }
     }
 
-    /// Logits of embeddings, after `hidden` layers.
-    fn classify(&mut self, t: &mut Tape, hidden: usize, z: Value) -> Value {
-        let last = (0..hidden).fold(z, |h, _| {
-            let product = t.matmul(h, self.parameter());
-            let [gamma, beta] = [self.parameter(), self.parameter()];
+    /// Logits of embeddings, after hidden layers of these `widths`.
+    fn classify(&mut self, t: &mut Tape, widths: &[usize], z: Value) -> Value {
+        let last = widths.iter().fold(z, |h, &width| {
+            let product = self.linear(t, h, width);
+            let [gamma, beta] = [0, 1].map(|_| self.parameter_as(t, [1, self.groups * width]));
             let normalised = self.norm.record(t, product, &[0], gamma, beta);
             t.relu(normalised)
         });
-        let product = t.matmul(last, self.parameter());
-        t.add(product, self.parameter())
+        let product = self.linear(t, last, 1);
+        let bias = self.parameter_as(t, [1, self.groups]);
+        t.add(product, bias)
+    }
+
+    /// The product with the next parameter, `width` columns in each group.
+    fn linear(&mut self, t: &mut Tape, x: Value, width: usize) -> Value {
+        let weight = self.parameter_as(t, [t.shape(x)[1], width]);
+        t.grouped_matmul(x, weight, self.groups)
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Instant;
 use std::{fs, io};
 
 use crate::archive::ArchiveError;
-use crate::augment::Setting;
 use crate::checkpoint::Checkpoint;
 use crate::config::{ConfigError, RunConfig};
 use crate::data::{Loaded, Set, Task, component};
@@ -23,8 +22,8 @@ use crate::train::{Config, Progress, TrainError, Trained, Trainer, choose};
 pub trait Watch {
     /// So many of the kernels are compiled.
     fn compiling(&mut self, done: usize, of: usize);
-    /// A step was done.
-    fn step(&mut self, progress: &Progress, setting: &Setting, config: &Config);
+    /// A step was done, by each start of a group.
+    fn step(&mut self, progress: &[Progress], config: &Config);
     /// A file of the report was written, or so many of many.
     fn reporting(&mut self, what: &str);
     /// Whether to save a checkpoint and end.
@@ -164,9 +163,9 @@ impl Run<'_> {
                 _ => trainer.begin(finished.len())?,
             }
             while let Some(progress) = trainer.step()? {
-                watch.step(&progress, &config.setting(&progress.a), &config);
-                let due = progress.step % self.config.training.checkpoint_every == 0;
-                history.push(progress);
+                watch.step(&progress, &config);
+                let due = progress.iter().any(|own| own.step % self.config.training.checkpoint_every == 0);
+                history.extend(progress);
                 if due || watch.wants_stop() {
                     save(&trainer, &finished, &history)?;
                 }
@@ -174,7 +173,7 @@ impl Run<'_> {
                     return Ok(Ending::Stopped);
                 }
             }
-            finished.push(trainer.assess()?);
+            finished.extend(trainer.assess()?);
             save(&trainer, &finished, &history)?;
         }
         let seconds = before + begun.elapsed().as_secs_f64();
@@ -240,7 +239,7 @@ impl Run<'_> {
             }),
             skipped: self.loaded.skipped.iter().map(ToString::to_string).collect(),
         };
-        let steps: Vec<Step> = history
+        let mut steps: Vec<Step> = history
             .iter()
             .map(|Progress { start, step, inner, outer, a }| Step {
                 start: *start,
@@ -250,6 +249,7 @@ impl Run<'_> {
                 setting: setting(a),
             })
             .collect();
+        steps.sort_by_key(|step| (step.start, step.step));
         folder.write_metrics(&steps)?;
         folder.write_scores(&tested.scored, outcome.threshold)?;
         if self.extent == Extent::Full {

@@ -23,17 +23,17 @@ pub trait Problem {
     fn inner(&self, t: &mut Tape, theta: &[Value], x: Value, x_aug: Value) -> Inner;
     /// Embeddings of `x`, batch norm taken over it.
     fn embed(&self, t: &mut Tape, theta: &[Value], x: Value) -> Value;
-    /// Embeddings of the union of all sets made fit to be compared; see
+    /// Embeddings of the union of all sets made fit to be compared, each start's apart; see
     /// [`total_distance_normalise`](crate::loss::total_distance_normalise).
     fn normalise(&self, t: &mut Tape, z: Value) -> Value;
-    /// The alignment loss of normalised embeddings, a scalar.
+    /// The alignment loss of normalised embeddings, one for each start.
     fn align(&self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value;
 }
 
 /// The training loss with what the forward pass leaves behind.
 #[derive(Clone, Debug)]
 pub struct Inner {
-    /// A scalar.
+    /// One for each start.
     pub loss: Value,
     /// Mean and variance at each batch norm, for the running statistics.
     pub moments: Vec<[Value; 2]>,
@@ -46,6 +46,7 @@ pub struct Bilevel {
     pub inner: Inner,
     /// ∇_θ inner
     pub g: Vec<Value>,
+    /// One for each start.
     pub outer: Value,
     /// ∇_a outer
     pub g_a: Value,
@@ -61,7 +62,8 @@ pub struct Bilevel {
 /// g_a   = ∂_a outer − α · [∂² inner / ∂a ∂θ] · ∇_θ' outer
 /// ```
 ///
-/// The second term of `g_a` needs no line of its own: g is on the tape, so the sweep goes through it.
+/// The second term of `g_a` needs no line of its own: g is on the tape, so the sweep goes through it. Of several starts side
+/// by side each loss depends on its own parameters and its own `a` alone, so gradients of the sums are those of each.
 ///
 /// # Errors
 /// When a primitive on the way has no rule for the order of derivative asked for.
@@ -76,7 +78,7 @@ pub fn bilevel(
 ) -> Result<Bilevel, GradError> {
     let x_aug = t.scope("augment", |t| problem.augment(t, x, a));
     let inner = t.scope("inner", |t| problem.inner(t, theta, x, x_aug));
-    let g = t.grad(inner.loss, theta)?;
+    let g = t.grad_of_sum(inner.loss, theta)?;
     let theta_1: Vec<Value> = t.scope("look_ahead", |t| {
         let step = |(&theta, &g): (&Value, &Value)| {
             let step = t.scale(g, look_ahead);
@@ -102,6 +104,6 @@ pub fn bilevel(
         let z_val = t.slice(z, 0, rows[0] + rows[1], rows[2]);
         t.scope("align", |t| problem.align(t, z_trn, z_aug, z_val))
     });
-    let g_a = t.grad(outer, &[direct])?[0];
+    let g_a = t.grad_of_sum(outer, &[direct])?[0];
     Ok(Bilevel { x_aug, inner, g, outer, g_a })
 }

@@ -270,9 +270,17 @@ impl Tape {
     /// When `of` has more than one element.
     pub fn grad(&mut self, of: Value, wrt: &[Value]) -> Result<Vec<Value>, GradError> {
         let shape = self.shape(of).clone();
-        assert_eq!(shape.count(), 1, "grad() takes a scalar, {of:?} has shape {shape:?}; see pull_back()");
-        let one = self.constant(Tensor::full(shape, 1.0));
-        self.pull_back(of, one, wrt)
+        assert_eq!(shape.count(), 1, "grad() takes a scalar, {of:?} has shape {shape:?}; see grad_of_sum()");
+        self.grad_of_sum(of, wrt)
+    }
+
+    /// Gradient of the sum of the elements of `of` with respect to each of `wrt`.
+    ///
+    /// # Errors
+    /// As [`grad`](Tape::grad).
+    pub fn grad_of_sum(&mut self, of: Value, wrt: &[Value]) -> Result<Vec<Value>, GradError> {
+        let ones = self.constant(Tensor::full(self.shape(of).clone(), 1.0));
+        self.pull_back(of, ones, wrt)
     }
 
     /// Pulls `cotangent`, of the shape of `of`, back to each of `wrt`: the vector-Jacobian product.

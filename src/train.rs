@@ -1,11 +1,17 @@
-//! The training loop: one start after another, step by step, so that a run can stop between two steps and go on later
-//! with the same bits.
+//! The training loop: one start after another, or groups of them side by side, step by step, so that a run can stop between
+//! two steps and go on later with the same bits.
+//!
+//! Starts side by side are one network of as many groups (see [`grouped_conv2d`](Tape::grouped_conv2d)): each has its own
+//! channels in every activation, and a leading axis in every state. They share nothing but the dispatches, so each comes to
+//! what it would come to alone, up to the order in which its sums are rounded.
+
+use std::ops::Range;
 
 use crate::augment::{Augmentation, Setting, project};
 use crate::data::{Batches, DataError, Visible};
 use crate::gpu::{Device, Executor, GpuError, States};
 use crate::loss::{Alignment, total_distance_normalise};
-use crate::method::{CENTRE, Method, Network, random_rows};
+use crate::method::{CENTRE, Method, Network, random_rows, side_by_side};
 use crate::nn::{Adam, Detector, Statistics, update_statistics};
 use crate::ops::random;
 use crate::philox::Stream;
@@ -22,8 +28,10 @@ pub struct Config {
     pub method: Method,
     pub detector: Detector,
     pub augmentation: Box<dyn Augmentation>,
-    /// Raw coordinates that are tried one after the other; the methods that keep no hyper-parameters have one empty start.
+    /// Raw coordinates that are tried; the methods that keep no hyper-parameters have one empty start.
     pub starts: Vec<Vec<f32>>,
+    /// How many starts are trained side by side at most; see [`group`](Config::group).
+    pub together: usize,
     pub alignment: Alignment,
     /// Whether embeddings are brought to unit total distance before they are aligned; `false` is an ablation.
     pub normalise: bool,
@@ -50,6 +58,7 @@ impl Config {
             detector,
             starts: augmentation.starts(),
             augmentation,
+            together: 1,
             alignment: Alignment::DiagonalW2 { mass: 0.5 },
             normalise: true,
             order: Order::Second,
@@ -61,6 +70,24 @@ impl Config {
             look_ahead: 0.1,
             seed: 0,
         }
+    }
+
+    /// How many starts are a group: no more than [`together`](Config::together), and so that as few groups as there have to be
+    /// are as even as they can be.
+    pub fn group(&self) -> usize {
+        let starts = self.starts.len().max(1);
+        starts.div_ceil(starts.div_ceil(self.together.clamp(1, starts)))
+    }
+
+    /// The starts of the group that begins with start number `first`.
+    pub fn members(&self, first: usize) -> Range<usize> {
+        first..self.starts.len().min(first + self.group())
+    }
+
+    /// The start in each place of the group that begins with start number `first`: the last one again where there are no more.
+    fn places(&self, first: usize) -> impl Iterator<Item = usize> {
+        let last = self.starts.len().saturating_sub(1);
+        (first..first + self.group()).map(move |start| start.min(last))
     }
 
     /// Hyper-parameters in plain units; empty for the methods that keep none.
@@ -142,11 +169,11 @@ impl Trained {
 /// Where a run stands between two steps: with the finished starts, all that it needs to go on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// Index of the start under way.
+    /// Index of the first start of the group under way.
     pub start: usize,
     /// Steps that it has done.
     pub step: usize,
-    /// Every state by name: parameters, moments, running statistics, `a` and its moments.
+    /// Every state of the group by name: parameters, moments, running statistics, `a` and its moments.
     pub states: Vec<(String, Tensor)>,
 }
 
@@ -160,7 +187,8 @@ struct DetectorProblem<'a> {
 
 impl Problem for DetectorProblem<'_> {
     fn augment(&self, t: &mut Tape, x: Value, a: Value) -> Value {
-        self.config.augmentation.apply(t, x, a, self.key)
+        let rows = rows_of_starts(t, a, t.shape(x)[0]);
+        augment(t, self.config, x, rows, self.key)
     }
 
     fn inner(&self, t: &mut Tape, theta: &[Value], x: Value, x_aug: Value) -> Inner {
@@ -168,7 +196,8 @@ impl Problem for DetectorProblem<'_> {
     }
 
     fn embed(&self, t: &mut Tape, theta: &[Value], x: Value) -> Value {
-        self.detector.forward(t, theta, x, Statistics::Batch).z
+        let z = self.detector.forward(t, theta, x, Statistics::Batch).z;
+        t.reshape(z, [t.shape(x)[0], self.config.group(), self.detector.features()])
     }
 
     fn normalise(&self, t: &mut Tape, z: Value) -> Value {
@@ -180,13 +209,29 @@ impl Problem for DetectorProblem<'_> {
     }
 }
 
+/// The hyper-parameters of each picture: of one start `a` `[P]` itself, which serves all; of G starts `[G, P]` the rows
+/// `[pictures · G, P]`.
+fn rows_of_starts(t: &mut Tape, a: Value, pictures: usize) -> Value {
+    let &[starts, parameters] = &t.shape(a)[..] else { return a };
+    let rows = t.broadcast(a, &[pictures, starts, parameters].into());
+    t.reshape(rows, [pictures * starts, parameters])
+}
+
+/// Augments the pictures `x` `[N, G · C, H, W]` of G starts at `a` `[P]` or `[N · G, P]`.
+fn augment(t: &mut Tape, config: &Config, x: Value, a: Value, key: Value) -> Value {
+    let ([n, channels, h, w], starts) = (t.shape(x).images().expect("a batch of pictures"), config.group());
+    let pictures = t.reshape(x, [n * starts, channels / starts, h, w]);
+    let augmented = config.augmentation.apply(t, pictures, a, key);
+    t.reshape(augmented, [n, channels, h, w])
+}
+
 /// A recorded training step, from which the plans with and without tuning are made.
 #[derive(Debug)]
 pub struct TrainingStep {
     pub tape: Tape,
-    /// The training loss.
+    /// The training loss of each start of a group, `[G]`.
     pub inner: Value,
-    /// Its gradient by each trained parameter.
+    /// Their gradients by each trained parameter.
     pub g: Vec<Value>,
     /// New parameters, moments and running statistics of the network.
     pub carries: Vec<(Value, Value)>,
@@ -199,14 +244,14 @@ pub struct TrainingStep {
 pub struct Tuning {
     /// The hyper-gradient.
     pub g_a: Value,
-    /// The training loss, the alignment loss and the new `a` in one vector.
+    /// The training losses, the alignment losses and the new `a` of each start of a group in one vector, `[G + G + G · P]`.
     pub figures: Value,
     /// New `a` and its moments.
     pub carries: Vec<(Value, Value)>,
 }
 
 impl TrainingStep {
-    /// Records a step on pictures of the shape `[C, H, W]`.
+    /// Records a step of a group of starts on pictures of the shape `[C, H, W]`.
     ///
     /// # Errors
     /// When a gradient cannot be taken.
@@ -215,35 +260,41 @@ impl TrainingStep {
         let t = &mut tape;
         let [c, h, w] = picture;
         let network = Network::new(config.method, &config.detector, picture);
-        let x = t.feed("x", [config.batch, c, h, w]);
+        let starts = config.group();
+        let x = t.feed("x", [config.batch, starts * c, h, w]);
         let rates = t.feed("rates", [3]);
-        let theta = network.record_parameters(t);
+        let theta = network.record_parameters(t, starts);
+        let [key, a] = [6, config.starts[0].len()].map(|extent| side_by_side(starts, &[extent].into()));
         let values: Vec<Value> = theta.iter().map(|(_, value)| *value).collect();
         let trained: Vec<usize> = (0..theta.len()).filter(|&index| network.trains(&theta[index].0)).collect();
 
         let (inner, g, tuned) = match config.method {
             Method::StSsad => {
-                let x_val = t.feed("x_val", [config.batch_val, c, h, w]);
-                let key = t.feed("key", [6]);
-                let a = t.state("a", [config.starts[0].len()]);
+                let x_val = t.feed("x_val", [config.batch_val, starts * c, h, w]);
+                let (key, a) = (t.feed("key", key), t.state("a", a));
                 let problem = DetectorProblem { config, network: &network, detector: &config.detector, key };
                 let step = bilevel(t, &problem, &values, a, [x, x_val], config.look_ahead, config.order)?;
                 (step.inner, step.g, Some((a, step.outer, step.g_a)))
             }
             method => {
                 let x_aug = method.augments().then(|| {
-                    let key = t.feed("key", [6]);
+                    let key = t.feed("key", key);
                     t.scope("augment", |t| {
-                        let a = match method {
-                            Method::RandomDynamic => random_rows(t, config.augmentation.as_ref(), config.batch, key),
-                            _ => t.state("a", [config.starts[0].len()]),
+                        let rows = match method {
+                            Method::RandomDynamic => {
+                                random_rows(t, config.augmentation.as_ref(), config.batch * starts, key)
+                            }
+                            _ => {
+                                let a = t.state("a", a);
+                                rows_of_starts(t, a, config.batch)
+                            }
                         };
-                        config.augmentation.apply(t, x, a, key)
+                        augment(t, config, x, rows, key)
                     })
                 });
                 let inner = t.scope("inner", |t| network.loss(t, &values, x, x_aug));
                 let wrt: Vec<Value> = trained.iter().map(|&index| values[index]).collect();
-                let g = t.grad(inner.loss, &wrt)?;
+                let g = t.grad_of_sum(inner.loss, &wrt)?;
                 (inner, g, None)
             }
         };
@@ -255,9 +306,10 @@ impl TrainingStep {
                 let states = adam_states(t, name, *value);
                 carries.extend(states.into_iter().zip(ADAM_THETA.update(t, states, g, rates)));
             }
-            let running = network.record_statistics(t);
+            let running = network.record_statistics(t, starts);
             for (running, moments) in running.iter().flatten().zip(inner.moments.iter().flatten()) {
-                carries.push((*running, update_statistics(t, *running, *moments)));
+                let moments = t.reshape(*moments, t.shape(*running).clone());
+                carries.push((*running, update_statistics(t, *running, moments)));
             }
             carries
         });
@@ -273,8 +325,8 @@ impl TrainingStep {
                 let scaled = t.mul(unit_step, rates);
                 let unbounded = t.add(a[0], scaled);
                 let a_1 = project(t, config.augmentation.as_ref(), unbounded);
-                let losses = [inner.loss, outer].map(|loss| t.reshape(loss, [1]));
-                let figures = t.concat(0, &[losses[0], losses[1], a_1]);
+                let coordinates = t.reshape(a_1, [t.shape(a_1).count()]);
+                let figures = t.concat(0, &[inner.loss, outer, coordinates]);
                 Tuning { g_a, figures, carries: a.into_iter().zip([a_1, m, v]).collect() }
             })
         });
@@ -304,7 +356,11 @@ fn adam_states(t: &mut Tape, name: &str, parameter: Value) -> [Value; 3] {
 /// Suffixes of the states of Adam's moments.
 const MOMENTS: [&str; 2] = [".m", ".v"];
 
-/// A network and its augmentation on a device, trained from one start after another.
+fn is_moment(name: &str) -> bool {
+    MOMENTS.iter().any(|suffix| name.ends_with(suffix))
+}
+
+/// A network and its augmentation on a device, trained from one group of starts after another.
 #[derive(Debug)]
 pub struct Trainer<'a> {
     config: &'a Config,
@@ -314,14 +370,16 @@ pub struct Trainer<'a> {
     step: TrainingStep,
     plain: Executor,
     tuning: Option<Executor>,
+    /// Reads pictures by the network that `scored` holds: one start's.
     scorer: Scorer,
+    scored: States,
     augmenting: Option<Viewer>,
     centring: Option<Viewer>,
-    /// Index of the start under way, and the steps that it has done.
+    /// Index of the first start of the group under way, and the steps that it has done.
     start: usize,
     done: usize,
-    batches: Batches,
-    batches_val: Batches,
+    /// Of the training set and of the unlabelled one, for each place of the group.
+    batches: Vec<[Batches; 2]>,
 }
 
 /// A plan with one output, beside the step.
@@ -371,7 +429,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Self, TrainError> {
         let [_, c, h, w] = pictures.train.shape().images().expect("a batch of pictures");
         // A batch larger than its set is refused before anything is compiled.
-        let [batches, batches_val] = batches(config, pictures, 0)?;
+        let batches = batches(config, pictures, 0)?;
         let network = Network::new(config.method, &config.detector, [c, h, w]);
         let step = TrainingStep::record(config, [c, h, w])?;
 
@@ -386,7 +444,11 @@ impl<'a> Trainer<'a> {
         let tuning = tuning
             .map(|plan| Executor::new(device, plan, &states, |done, _| on_pipeline(plain_steps + done, total)))
             .transpose()?;
-        let scorer = Scorer::new(device, &network, [c, h, w], config.batch_val, &states)?;
+        let mut scored = States::new(device);
+        for (name, tensor) in start_states(config, &network, 0).iter().filter(|(name, _)| !is_moment(name)) {
+            scored.set(name, tensor)?;
+        }
+        let scorer = Scorer::new(device, &network, [c, h, w], config.batch_val, &scored)?;
 
         let augmenting = match config.method {
             Method::StSsad | Method::RandomStatic => {
@@ -400,12 +462,13 @@ impl<'a> Trainer<'a> {
         };
         let centring = match &network {
             Network::OneClass(detector) => {
-                let mut t = Tape::new();
-                let x = t.feed("x", [config.batch, c, h, w]);
-                let theta: Vec<Value> = network.record_parameters(&mut t).into_iter().map(|(_, value)| value).collect();
-                let z = detector.forward(&mut t, &theta, x, Statistics::Batch).z;
+                let (mut t, starts) = (Tape::new(), config.group());
+                let x = t.feed("x", [config.batch, starts * c, h, w]);
+                let theta = network.record_parameters(&mut t, starts).into_iter().map(|(_, value)| value);
+                let z = detector.forward(&mut t, &theta.collect::<Vec<Value>>(), x, Statistics::Batch).z;
                 let mean = t.mean(z, &[0]);
-                Some(Viewer::new(device, &states, &t, mean)?)
+                let centres = t.reshape(mean, side_by_side(starts, &[1, detector.features()].into()));
+                Some(Viewer::new(device, &states, &t, centres)?)
             }
             _ => None,
         };
@@ -418,12 +481,12 @@ impl<'a> Trainer<'a> {
             plain,
             tuning,
             scorer,
+            scored,
             augmenting,
             centring,
             start: 0,
             done: 0,
             batches,
-            batches_val,
         };
         Ok(trainer)
     }
@@ -435,7 +498,7 @@ impl<'a> Trainer<'a> {
     /// When the device fails.
     pub fn full_step(&mut self) -> Result<&mut Executor, GpuError> {
         let [x, x_val] = [(self.pictures.train, self.config.batch), (self.pictures.val, self.config.batch_val)]
-            .map(|(set, batch)| set.gather_rows(&(0..batch).collect::<Vec<_>>()));
+            .map(|(set, batch)| interleaved(set, &vec![(0..batch).collect(); self.config.group()]));
         self.feed(true, &x, Some(&x_val), 1)?;
         Ok(self.tuning.as_mut().unwrap_or(&mut self.plain))
     }
@@ -446,12 +509,12 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When the device fails.
     pub fn plain_step(&mut self) -> Result<&mut Executor, GpuError> {
-        let x = self.pictures.train.gather_rows(&(0..self.config.batch).collect::<Vec<_>>());
+        let x = interleaved(self.pictures.train, &vec![(0..self.config.batch).collect(); self.config.group()]);
         self.feed(false, &x, None, 1)?;
         Ok(&mut self.plain)
     }
 
-    /// Goes to before the first step of start number `index`.
+    /// Goes to before the first step of the group that begins with start number `index`.
     ///
     /// # Errors
     /// When the device fails.
@@ -459,13 +522,13 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in initial_states(self.config, &self.network, index) {
             self.states.set(&name, &tensor)?;
         }
-        [self.batches, self.batches_val] = batches(self.config, self.pictures, index)?;
+        self.batches = batches(self.config, self.pictures, index)?;
         (self.start, self.done) = (index, 0);
         if let Some(centring) = &mut self.centring {
-            let x = self.pictures.train.gather_rows(self.batches.clone().next());
-            centring.executor.feed("x", &x)?;
-            let centre = centring.run()?;
-            self.states.set(CENTRE, &centre)?;
+            let rows: Vec<Vec<usize>> = self.batches.clone().iter_mut().map(|[trn, _]| trn.next().to_vec()).collect();
+            centring.executor.feed("x", &interleaved(self.pictures.train, &rows))?;
+            let centres = centring.run()?;
+            self.states.set(CENTRE, &centres)?;
         }
         Ok(())
     }
@@ -494,68 +557,115 @@ impl<'a> Trainer<'a> {
             self.states.set(name, tensor)?;
         }
         let tuned = snapshot.step.saturating_sub(self.config.warm_up);
-        self.batches = self.batches.clone().at(snapshot.step);
-        self.batches_val = self.batches_val.clone().at(tuned);
+        for [trn, val] in &mut self.batches {
+            *trn = trn.clone().at(snapshot.step);
+            *val = val.clone().at(tuned);
+        }
         self.done = snapshot.step;
         Ok(())
     }
 
-    /// Does the next step of this start; `None` when it has done them all.
+    /// Does the next step of this group, and tells of each of its starts; `None` when it has done them all.
     ///
     /// # Errors
-    /// When training diverges or the device fails.
-    pub fn step(&mut self) -> Result<Option<Progress>, TrainError> {
+    /// When one of the starts diverges, which ends the others as well, or the device fails.
+    pub fn step(&mut self) -> Result<Option<Vec<Progress>>, TrainError> {
         if self.done == self.config.steps {
             return Ok(None);
         }
         let step = self.done + 1;
         let tunes = self.tuning.is_some() && step > self.config.warm_up;
-        let x = self.pictures.train.gather_rows(self.batches.next());
-        let x_val = tunes.then(|| self.pictures.val.gather_rows(self.batches_val.next()));
+        let rows: Vec<Vec<usize>> = self.batches.iter_mut().map(|[trn, _]| trn.next().to_vec()).collect();
+        let x = interleaved(self.pictures.train, &rows);
+        let x_val = tunes.then(|| {
+            let rows: Vec<Vec<usize>> = self.batches.iter_mut().map(|[_, val]| val.next().to_vec()).collect();
+            interleaved(self.pictures.val, &rows)
+        });
         self.feed(tunes, &x, x_val.as_ref(), step)?;
-        let progress = match (&mut self.tuning, &self.step.tuning) {
+        let members = self.config.members(self.start);
+        let progress: Vec<Progress> = match (&mut self.tuning, &self.step.tuning) {
             (Some(executor), Some(tuning)) if tunes => {
                 executor.run()?;
                 let figures = executor.fetch(tuning.figures)?;
-                let [inner, outer, a @ ..] = figures.data() else { unreachable!("two losses and a") };
-                Progress { start: self.start, step, inner: *inner, outer: Some(*outer), a: a.to_vec() }
+                let (inner, rest) = figures.data().split_at(self.batches.len());
+                let (outer, a) = rest.split_at(self.batches.len());
+                let figures = inner.iter().zip(outer).zip(a.chunks(a.len() / self.batches.len()));
+                let progress = |(start, ((&inner, &outer), a)): (usize, ((&f32, &f32), &[f32]))| Progress {
+                    start,
+                    step,
+                    inner,
+                    outer: Some(outer),
+                    a: a.to_vec(),
+                };
+                members.zip(figures).map(progress).collect()
             }
             _ => {
                 self.plain.run()?;
-                let inner = self.plain.fetch(self.step.inner)?.item();
-                Progress { start: self.start, step, inner, outer: None, a: self.config.starts[self.start].clone() }
+                let inner = self.plain.fetch(self.step.inner)?;
+                let progress = |(start, &inner): (usize, &f32)| Progress {
+                    start,
+                    step,
+                    inner,
+                    outer: None,
+                    a: self.config.starts[start].clone(),
+                };
+                members.zip(inner.data()).map(progress).collect()
             }
         };
-        let figures = [
-            ("training loss", progress.inner.is_finite()),
-            ("alignment loss", progress.outer.is_none_or(f32::is_finite)),
-            ("augmentation", progress.a.iter().all(|a| a.is_finite())),
-        ];
-        if let Some((what, _)) = figures.into_iter().find(|(_, finite)| !finite) {
-            return Err(TrainError::Diverged { start: self.start, step, what });
+        for Progress { start, inner, outer, a, .. } in &progress {
+            let figures = [
+                ("training loss", inner.is_finite()),
+                ("alignment loss", outer.is_none_or(f32::is_finite)),
+                ("augmentation", a.iter().all(|a| a.is_finite())),
+            ];
+            if let Some((what, _)) = figures.into_iter().find(|(_, finite)| !finite) {
+                return Err(TrainError::Diverged { start: *start, step, what });
+            }
         }
         self.done = step;
         Ok(Some(progress))
     }
 
-    /// Trains start number `index` from its first step to its last.
+    /// Trains the group that begins with start number `index` from its first step to its last.
     ///
     /// # Errors
     /// When training diverges or the device fails.
-    pub fn train(&mut self, index: usize, mut on_step: impl FnMut(Progress)) -> Result<Trained, TrainError> {
+    pub fn train(&mut self, index: usize, mut on_step: impl FnMut(Progress)) -> Result<Vec<Trained>, TrainError> {
         self.begin(index)?;
         while let Some(progress) = self.step()? {
-            on_step(progress);
+            progress.into_iter().for_each(&mut on_step);
         }
         self.assess()
     }
 
-    /// Fits the score to the clean training pictures and scores the unlabelled ones, with the states as they are.
+    /// For each start of this group, fits the score to the clean training pictures and scores the unlabelled ones, with the
+    /// states as they are.
     ///
     /// # Errors
     /// When the embeddings cannot be scored, or the device fails.
-    pub fn assess(&mut self) -> Result<Trained, TrainError> {
-        let failed = |source| TrainError::Score { start: self.start, source };
+    pub fn assess(&mut self) -> Result<Vec<Trained>, TrainError> {
+        let states = self.read_states(|name| !is_moment(name))?;
+        let members = self.config.members(self.start).enumerate();
+        let mut assess = |(place, start): (usize, usize)| {
+            let own = states.iter().map(|(name, tensor)| (name.clone(), self.in_place(tensor, place))).collect();
+            self.assess_start(start, own)
+        };
+        members.map(&mut assess).collect()
+    }
+
+    /// What the state of a group holds for one place of it.
+    fn in_place(&self, state: &Tensor, place: usize) -> Tensor {
+        match self.config.group() {
+            1 => state.clone(),
+            _ => Tensor::new(&state.shape()[1..], state.gather_rows(&[place]).into_data()),
+        }
+    }
+
+    fn assess_start(&mut self, index: usize, states: Vec<(String, Tensor)>) -> Result<Trained, TrainError> {
+        let failed = |source| TrainError::Score { start: index, source };
+        for (name, tensor) in &states {
+            self.scored.set(name, tensor)?;
+        }
         let trn = self.scorer.read(self.pictures.train)?;
         let val = self.scorer.read(self.pictures.val)?;
         let fit = match self.network.scores_by_distance() {
@@ -563,17 +673,16 @@ impl<'a> Trainer<'a> {
             false => None,
         };
         let scores = [&trn, &val].map(|readings| readings.scores(fit.as_ref()));
-        let is_moment = |name: &str| MOMENTS.iter().any(|suffix| name.ends_with(suffix));
-        let start = self.config.starts[self.start].clone();
+        let end = states.iter().find(|(name, _)| name == "a").map(|(_, a)| a.data().to_vec());
         let logits = fit.is_some().then_some([trn.direct, val.direct]);
         Ok(Trained {
-            end: if start.is_empty() { Vec::new() } else { self.states.get("a")?.into_data() },
-            start,
+            start: self.config.starts[index].clone(),
+            end: end.unwrap_or_default(),
             fit,
             spread: spread(&scores[1]),
             scores,
             logits,
-            states: self.read_states(|name| !is_moment(name))?,
+            states,
         })
     }
 
@@ -600,7 +709,8 @@ impl<'a> Trainer<'a> {
         executor.feed("x", x)?;
         executor.feed("rates", &ADAM_THETA.rates(config.rate, step))?;
         if config.method.augments() {
-            executor.feed("key", &random::key(run_seed(config.seed, self.start), step as u32))?;
+            let keys = config.places(self.start).map(|start| random::key(run_seed(config.seed, start), step as u32));
+            executor.feed("key", &stacked(&keys.collect::<Vec<_>>()))?;
         }
         if let (true, Some(x_val)) = (is_tuning, x_val) {
             let updates = step.saturating_sub(config.warm_up).max(1);
@@ -616,13 +726,31 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The sequences of batches of one start: of the training set and of the unlabelled one.
-fn batches(config: &Config, pictures: Visible, start: usize) -> Result<[Batches; 2], DataError> {
-    let seed = run_seed(config.seed, start);
-    Ok([
-        Batches::new(pictures.train.shape()[0], config.batch, seed, stream::BATCHES)?,
-        Batches::new(pictures.val.shape()[0], config.batch_val, seed, stream::BATCHES_VAL)?,
-    ])
+/// The sequences of batches of each place of the group that begins with start number `first`: of the training set and of the
+/// unlabelled one.
+fn batches(config: &Config, pictures: Visible, first: usize) -> Result<Vec<[Batches; 2]>, DataError> {
+    let of_start = |start: usize| {
+        let seed = run_seed(config.seed, start);
+        Ok([
+            Batches::new(pictures.train.shape()[0], config.batch, seed, stream::BATCHES)?,
+            Batches::new(pictures.val.shape()[0], config.batch_val, seed, stream::BATCHES_VAL)?,
+        ])
+    };
+    config.places(first).map(of_start).collect()
+}
+
+/// One batch for each of G starts, side by side: `[N, G · C, H, W]` from `set` `[…, C, H, W]` and the `rows` of each batch.
+fn interleaved(set: &Tensor, rows: &[Vec<usize>]) -> Tensor {
+    let [_, c, h, w] = set.shape().images().expect("a set of pictures");
+    let batch = rows[0].len();
+    let order: Vec<usize> = (0..batch).flat_map(|row| rows.iter().map(move |own| own[row])).collect();
+    Tensor::new([batch, rows.len() * c, h, w], set.gather_rows(&order).into_data())
+}
+
+/// Tensors of one shape along a leading axis, as [`side_by_side`] has it.
+fn stacked(parts: &[Tensor]) -> Tensor {
+    let shape = side_by_side(parts.len(), parts[0].shape());
+    Tensor::new(shape, parts.iter().flat_map(|part| part.data()).copied().collect())
 }
 
 /// What is left of the rate of `a` at update number `update` of `of`, counted from 1: it falls to 0 along half a cosine, so
@@ -636,8 +764,22 @@ fn run_seed(seed: u64, start: usize) -> u64 {
     seed ^ (start as u64) << 40
 }
 
-/// Every state by name, before the first step of start number `index`.
-pub fn initial_states(config: &Config, network: &Network, index: usize) -> Vec<(String, Tensor)> {
+/// Every state by name, before the first step of the group that begins with start number `first`.
+pub fn initial_states(config: &Config, network: &Network, first: usize) -> Vec<(String, Tensor)> {
+    let mut states: Vec<(String, Vec<Tensor>)> = Vec::new();
+    for (place, start) in config.places(first).enumerate() {
+        for (index, (name, tensor)) in start_states(config, network, start).into_iter().enumerate() {
+            match place {
+                0 => states.push((name, vec![tensor])),
+                _ => states[index].1.push(tensor),
+            }
+        }
+    }
+    states.into_iter().map(|(name, parts)| (name, stacked(&parts))).collect()
+}
+
+/// Every state of start number `index` alone, by name, before its first step.
+fn start_states(config: &Config, network: &Network, index: usize) -> Vec<(String, Tensor)> {
     let mut stream = Stream::new(run_seed(config.seed, index), stream::PARAMETERS);
     let mut parameters = network.parameters(&mut stream);
     let start = &config.starts[index];
@@ -658,4 +800,119 @@ pub fn initial_states(config: &Config, network: &Network, index: usize) -> Vec<(
 /// trivial minimum at the identity.
 pub fn choose(trained: &[Trained]) -> Option<usize> {
     (0..trained.len()).max_by(|&a, &b| trained[a].spread.total_cmp(&trained[b].spread))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::augment;
+    use crate::nn::{Encoder, Stage, Stem};
+    use crate::reference::Reference;
+
+    const PICTURE: [usize; 3] = [2, 9, 10];
+
+    fn config(method: Method, augmentation: &str, alignment: &str, encoder: Encoder) -> Config {
+        let detector = Detector { input_channels: PICTURE[0], encoder, head: vec![3] };
+        let mut config = Config::new(detector, augment::by_name(augmentation).unwrap());
+        config.starts.truncate(3);
+        if matches!(method, Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd) {
+            config.starts = vec![Vec::new(); 3];
+        }
+        let alignment = Alignment::by_name(alignment, 0.3).unwrap();
+        Config { method, alignment, batch: 3, batch_val: 4, look_ahead: 1.0, seed: 5, ..config }
+    }
+
+    /// Everything that a step of the group that begins with `first` computes, for each place of it, in f64.
+    fn computed(config: &Config, first: usize) -> Vec<Vec<Vec<f64>>> {
+        let step = TrainingStep::record(config, PICTURE).unwrap();
+        let network = Network::new(config.method, &config.detector, PICTURE);
+        let mut noise = Stream::new(3, 0);
+        let [c, h, w] = PICTURE;
+        let pictures = Tensor::new([40, c, h, w], (0..40 * c * h * w).map(|_| noise.uniform() as f32).collect());
+        let places: Vec<usize> = config.places(first).collect();
+        let rows = |from: usize, batch: usize| -> Vec<Vec<usize>> {
+            places.iter().map(|start| (0..batch).map(|row| from + 5 * start + row).collect()).collect()
+        };
+        let keys: Vec<Tensor> =
+            places.iter().map(|&start| random::key(run_seed(config.seed, start), start as u32)).collect();
+        let mut sources: HashMap<String, Tensor> = initial_states(config, &network, first).into_iter().collect();
+        sources.insert("x".into(), interleaved(&pictures, &rows(0, config.batch)));
+        sources.insert("x_val".into(), interleaved(&pictures, &rows(20, config.batch_val)));
+        sources.insert("key".into(), stacked(&keys));
+        sources.insert("rates".into(), ADAM_THETA.rates(1e-3, 4));
+        sources.insert("rates_a".into(), ADAM_A.rates(1.0, 4));
+        let widened = |tensor: &Tensor| tensor.data().iter().map(|&value| f64::from(value)).collect();
+        let sources: HashMap<String, Vec<f64>> =
+            sources.iter().map(|(name, tensor)| (name.clone(), widened(tensor))).collect();
+
+        let tuning = step.tuning.as_ref();
+        let carries = step.carries.iter().chain(tuning.iter().flat_map(|tuning| &tuning.carries));
+        let mut wanted: Vec<Value> = carries.map(|&(_, new)| new).chain(step.g.clone()).collect();
+        wanted.extend([step.inner].into_iter().chain(tuning.map(|tuning| tuning.g_a)));
+        let mut reference = Reference::new(&step.tape, &sources);
+        let mut of_places = vec![Vec::new(); places.len()];
+        for value in wanted {
+            let all = reference.eval(value).unwrap();
+            for (place, own) in of_places.iter_mut().zip(all.chunks(all.len() / places.len())) {
+                place.push(own.to_vec());
+            }
+        }
+        of_places
+    }
+
+    #[test]
+    fn starts_side_by_side_come_to_what_each_comes_to_alone() {
+        let plain = || Encoder::Plain([(2, 2), (3, 1)].map(|(channels, stride)| Stage { channels, stride }).to_vec());
+        let resnet = || Encoder::ResNet18 { width: 1, stem: Stem::Large };
+        let tuned = |augmentation, alignment| config(Method::StSsad, augmentation, alignment, plain());
+        let untuned = |method| config(method, "cutavg", "mmd", plain());
+        for config in [
+            tuned("cutdiff", "diagonal-w2"),
+            tuned("cutpaste+rotation-spread", "mean-distance"),
+            tuned("cutout", "gaussian-w2"),
+            tuned("rotation", "sliced-w2"),
+            tuned("cutavg", "sinkhorn"),
+            tuned("cutdiff", "mmd"),
+            config(Method::StSsad, "rotation", "diagonal-w2", resnet()),
+            Config { order: Order::First, ..tuned("cutdiff", "diagonal-w2") },
+            Config { normalise: false, ..tuned("rotation", "mean-distance") },
+            untuned(Method::RandomStatic),
+            untuned(Method::RandomDynamic),
+            untuned(Method::DeepSvdd),
+            untuned(Method::AutoEncoder),
+        ] {
+            let what = format!("{:?}, {}, {}", config.method, config.augmentation.name(), config.alignment);
+            let alone: Vec<_> = (0..3).flat_map(|start| computed(&config, start)).collect();
+            // Two groups of two, the second filled up with the last start.
+            let config = Config { together: 2, ..config };
+            let together: Vec<_> = [0, 2].into_iter().flat_map(|first| computed(&config, first)).collect();
+            for (place, start) in [0, 1, 2, 2].into_iter().enumerate() {
+                assert_eq!(together[place].len(), alone[start].len(), "{what}");
+                for (index, (got, want)) in together[place].iter().zip(&alone[start]).enumerate() {
+                    let scale = want.iter().fold(1e-6, |most: f64, value| most.max(value.abs()));
+                    let agree = |(got, want): (&f64, &f64)| (got - want).abs() <= 1e-8 * scale;
+                    assert!(
+                        got.len() == want.len() && got.iter().zip(want).all(agree),
+                        "{what}: value {index} of start {start} is {got:?} side by side, {want:?} alone"
+                    );
+                }
+            }
+            assert_ne!(alone[0], alone[1], "{what}: starts that are alike show nothing");
+        }
+    }
+
+    #[test]
+    fn groups_are_as_few_and_as_even_as_they_can_be() {
+        let encoder = Encoder::Plain(vec![Stage { channels: 2, stride: 2 }]);
+        let mut config = config(Method::StSsad, "cutdiff", "mmd", encoder);
+        for (starts, together, group) in [(4, 1, 1), (4, 3, 2), (10, 4, 4), (9, 4, 3), (4, 9, 4), (1, 8, 1), (3, 0, 1)]
+        {
+            (config.starts, config.together) = (vec![vec![0.0; 3]; starts], together);
+            assert_eq!(config.group(), group, "{starts} starts, {together} together");
+        }
+        (config.starts, config.together) = (vec![vec![0.0; 3]; 10], 4);
+        assert_eq!((config.members(8), config.places(8).collect()), (8..10, vec![8, 9, 9, 9]));
+    }
 }

@@ -17,7 +17,7 @@ fn check(alignment: Alignment, name: &str) {
 }
 
 fn check_loss(mut g: Golden, name: &str, loss: impl FnOnce(&mut Tape, [Value; 3]) -> Value) {
-    let z = g.feed("align/z", [23, 6]);
+    let z = g.feed("align/z", [23, 1, 6]);
     let t = &mut g.tape;
     let normalised = total_distance_normalise(t, z);
     let z_trn = t.slice(normalised, 0, 0, SIZES[0]);
@@ -56,7 +56,10 @@ fn gaussian_w2() {
 fn sliced_w2_along_given_directions() {
     let mut g = Golden::new();
     let directions = g.feed("align/directions", [6, 16]);
-    check_loss(g, "sliced_w2", |t, [z_trn, z_aug, z_val]| sliced_w2(t, z_trn, z_aug, z_val, directions, 0.5));
+    check_loss(g, "sliced_w2", |t, z| {
+        let [z_trn, z_aug, z_val] = z.map(|z| t.reshape(z, [t.shape(z)[0], 6]));
+        sliced_w2(t, z_trn, z_aug, z_val, directions, 0.5)
+    });
 }
 
 #[test]
@@ -78,7 +81,7 @@ fn mmd_of_another_mass() {
 #[test]
 fn sliced_w2_along_random_directions() {
     let mut g = Golden::new();
-    let z = g.feed("align/z", [23, 6]);
+    let z = g.feed("align/z", [23, 1, 6]);
     let t = &mut g.tape;
     let normalised = total_distance_normalise(t, z);
     let parts = [(0, SIZES[0]), (SIZES[0], SIZES[1]), (SIZES[0] + SIZES[1], SIZES[2])];

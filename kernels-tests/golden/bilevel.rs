@@ -47,6 +47,7 @@ fn batch_norm(t: &mut Tape, x: Value, gamma: Value, beta: Value) -> Value {
 }
 
 impl Tiny {
+    /// `[N, 1, 8]`
     fn embedding(&self, t: &mut Tape, theta: &[Value], x: Value) -> Value {
         let h = t.conv2d(x, theta[0], 1, 1);
         let h = batch_norm(t, h, theta[1], theta[2]);
@@ -56,7 +57,7 @@ impl Tiny {
         let h = t.relu(h);
         let [n, c, height, width] = t.shape(h).images().unwrap();
         let z = t.mean_pool(h, [height, width]);
-        t.reshape(z, [n, c])
+        t.reshape(z, [n, 1, c])
     }
 
     fn outer(&self, t: &mut Tape, theta: &[Value], [x, x_aug, x_val]: [Value; 3]) -> Value {
@@ -86,6 +87,7 @@ impl Problem for Tiny {
     fn inner(&self, t: &mut Tape, theta: &[Value], x: Value, x_aug: Value) -> Inner {
         let both = t.concat(0, &[x, x_aug]);
         let z = self.embedding(t, theta, both);
+        let z = t.reshape(z, [12, 8]);
         let product = t.matmul(z, theta[6]);
         let logits = t.add(product, theta[7]);
         let targets = t.constant(Tensor::new([12, 1], [vec![0.0; 6], vec![1.0; 6]].concat()));

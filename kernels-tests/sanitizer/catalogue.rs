@@ -253,6 +253,13 @@ fn optimiser_and_random() -> Vec<Case> {
         case(AdamUpdate, [signed([131], 36), signed([131], 37), positive([131], 38), rates.clone()]),
         case(AdamUpdate, [signed([4], 36), random([4], 37, |u| 1e-9 * u), small, rates]),
         case(Uniform { stream: 3, shape: [5, 103].into() }, [key(0x0123_4567_89ab_cdef, 70_000)]),
+        case(
+            Uniform { stream: 3, shape: [2, 9, 5].into() },
+            [Tensor::new(
+                [3, 6],
+                (0..3).flat_map(|step| key(0x0123_4567_89ab_cdef << step, step).into_data()).collect(),
+            )],
+        ),
         // So many that carries which occur once in 2¹⁶ products do occur.
         case(Uniform { stream: 6, shape: [200_000].into() }, [key(0xfedc_ba98_7654_3210, 3)]),
     ]

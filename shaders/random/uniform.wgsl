@@ -1,13 +1,16 @@
-// random/uniform: y[4·i + l] = (philox4x32(counter = [i, step, stream, 0], key = seed)[l] >> 8) · 2⁻²⁴
+// random/uniform: y_k[4·i + l] = (philox4x32(counter = [i, step_k, stream, 0], key = seed_k)[l] >> 8) · 2⁻²⁴
+//     for each of K keys k, the rows of y being those of y_0, …, y_{K−1} in turn
 //
-// Philox4x32-10 (Salmon et al., SC'11). An invocation draws the four numbers of one counter.
+// Philox4x32-10 (Salmon et al., SC'11). An invocation draws the four numbers of one counter; neighbours have the same
+// counter and the next key.
 struct Parameters {
     stream: u32,
+    row: u32, // elements in a row
 }
 var<immediate> parameters: Parameters;
 
-@group(0) @binding(0) var<storage, read> key: array<f32>;       // 16-bit halves of seed (4) and step (2), lowest first
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> key: array<f32>; // [K, 6]: 16-bit halves of seed (4) and step (2), lowest first
+@group(0) @binding(1) var<storage, read_write> y: array<f32>; // [rows, K, row]
 
 // Upper word of a 32 × 32-bit product, from 16-bit halves.
 fn multiply_high(a: u32, b: u32) -> u32 {
@@ -32,8 +35,8 @@ fn philox4x32(start: vec4<u32>, seed: vec2<u32>) -> vec4<u32> {
     return counter;
 }
 
-fn word(index: u32) -> u32 {
-    return u32(key[2u * index]) | (u32(key[2u * index + 1u]) << 16u);
+fn word(k: u32, index: u32) -> u32 {
+    return u32(key[6u * k + 2u * index]) | (u32(key[6u * k + 2u * index + 1u]) << 16u);
 }
 
 @compute @workgroup_size(64)
@@ -42,12 +45,17 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
-    let draws = philox4x32(vec4<u32>(i, word(2u), parameters.stream, 0u), vec2<u32>(word(0u), word(1u)));
+    let keys = arrayLength(&key) / 6u;
+    let invocation = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
+    let i = invocation / keys;
+    let k = invocation % keys;
+    let draws = philox4x32(vec4<u32>(i, word(k, 2u), parameters.stream, 0u), vec2<u32>(word(k, 0u), word(k, 1u)));
     for (var l = 0u; l < 4u; l += 1u) {
-        if 4u * i + l < arrayLength(&y) {
+        let element = 4u * i + l;
+        let at = (element / parameters.row * keys + k) * parameters.row + element % parameters.row;
+        if at < arrayLength(&y) {
             // A product with a power of two is exact; a quotient is promised to 2.5 ULP only.
-            y[4u * i + l] = f32(draws[l] >> 8u) * 0x1p-24;
+            y[at] = f32(draws[l] >> 8u) * 0x1p-24;
         }
     }
 }

@@ -345,9 +345,13 @@ const OTHERS: &[(ShapeClass, &str)] = &[
     (Prime, "random/uniform(stream=3,y=7x13)"),
     (Small, "random/uniform(stream=0,y=3)"),
     (Ones, "random/uniform(stream=1,y=1)"),
+    (Ones, "random/uniform(stream=1,keys=3,y=3x1)"),
     (Uneven, "random/uniform(stream=4294967295,y=257)"),
+    (Uneven, "random/uniform(stream=1,keys=3,y=15x7)"),
     (Tiled, "random/uniform(stream=2,y=1031)"),
+    (Tiled, "random/uniform(stream=2,keys=5,y=2x35x11)"),
     (Training, "random/uniform(stream=1,y=2x48x1)"),
+    (Training, "random/uniform(stream=1,keys=8,y=2x384x1)"),
     //
     (Prime, "optimiser/adam(theta=7x13)"),
     (Small, "optimiser/adam(theta=3)"),

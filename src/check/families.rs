@@ -336,7 +336,8 @@ fn random(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         return Err(no_role("random", role));
     }
     let (stream, shape) = (p.number("stream")?, p.shape("y")?);
-    Ok(Parts::new(Uniform { stream, shape }, true).input([6], Fill::Key))
+    let keys: usize = if p.has("keys") { p.number("keys")? } else { 1 };
+    Ok(Parts::new(Uniform { stream, shape }, true).input([keys, 6], Fill::Key))
 }
 
 fn optimiser(role: &str, p: &mut Parameters) -> Result<Parts, String> {

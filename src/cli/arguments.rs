@@ -161,6 +161,9 @@ struct MethodArguments {
     /// How many starts are tried.
     #[arg(long, value_name = "N")]
     starts: Option<usize>,
+    /// How many starts are trained side by side, to fill a GPU that one does not [default: 1].
+    #[arg(long, value_name = "N")]
+    together: Option<usize>,
     /// Steps of each start.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -252,6 +255,7 @@ impl MethodArguments {
         put(&mut training, "normalise", &self.no_normalise.then_some(false))?;
         put(&mut training, "order", &self.order)?;
         put(&mut training, "starts", &self.starts)?;
+        put(&mut training, "together", &self.together)?;
         put(&mut training, "steps", &self.steps)?;
         put(&mut training, "warm_up", &self.warm_up)?;
         put(&mut training, "batch", &self.batch)?;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use serde_json::json;
-use stssad::augment::Setting;
 use stssad::report::plain;
 use stssad::run::Watch;
 use stssad::train::{Config, Progress};
@@ -54,6 +53,7 @@ pub struct Shown {
     bar: Option<ProgressBar>,
     begun: Instant,
     told: Instant,
+    /// Steps of this process, those of each start of a group counted.
     steps: usize,
 }
 
@@ -92,39 +92,46 @@ impl Watch for Shown {
         }
     }
 
-    fn step(&mut self, progress: &Progress, setting: &Setting, config: &Config) {
-        self.steps += 1;
-        let Progress { start, step, inner, outer, .. } = progress;
+    fn step(&mut self, progress: &[Progress], config: &Config) {
+        let [Progress { start, step, .. }, ..] = progress else { return };
+        let first = self.steps == 0;
+        self.steps += progress.len();
         let (starts, all) = (config.starts.len(), config.steps * config.starts.len());
-        let done = start * config.steps + step;
+        let done = start * config.steps + step * progress.len();
+        let last = done == (start + progress.len()) * config.steps;
+        let told = |Progress { start, inner, a, .. }: &Progress| {
+            [format!("start {}/{starts}", start + 1), format!("loss {inner:.3}  {}", plain(&config.setting(a)))]
+        };
         match self.mode {
             Mode::Bar => {
-                let first = self.bar.is_none();
+                let begins = self.bar.is_none();
                 let bar = self.bar(all, "train    {bar:28} {pos}/{len} steps  {per_sec}  {msg}");
-                if first {
+                if begins {
                     // What a checkpoint had done already does not count for the rate.
-                    bar.set_position(done as u64 - 1);
+                    bar.set_position((done - progress.len()) as u64);
                     bar.reset_eta();
                 }
                 bar.set_position(done as u64);
-                bar.set_message(format!("start {}/{starts}  loss {inner:.3}  {}", start + 1, plain(setting)));
+                // The starts of a group take turns.
+                bar.set_message(told(&progress[step % progress.len()]).join("  "));
                 if done == all {
                     self.clear();
                 }
             }
-            Mode::Plain if self.told.elapsed() >= INTERVAL || self.steps == 1 || *step == config.steps => {
+            Mode::Plain if self.told.elapsed() >= INTERVAL || first || last => {
                 self.told = Instant::now();
                 let rate = self.steps as f64 / self.begun.elapsed().as_secs_f64();
-                eprintln!(
-                    "train    start {}/{starts}  step {step}/{}  loss {inner:.3}  {}  {rate:.1} steps/s",
-                    start + 1,
-                    config.steps,
-                    plain(setting)
-                );
+                for [start, figures] in progress.iter().map(told) {
+                    eprintln!("train    {start}  step {step}/{}  {figures}  {rate:.1} steps/s", config.steps);
+                }
             }
             Mode::Json => {
-                let line = json!({ "start": start, "step": step, "inner": inner, "outer": outer, "setting": setting });
-                eprintln!("{line}");
+                for Progress { start, step, inner, outer, a } in progress {
+                    let setting = config.setting(a);
+                    let line =
+                        json!({ "start": start, "step": step, "inner": inner, "outer": outer, "setting": setting });
+                    eprintln!("{line}");
+                }
             }
             _ => {}
         }

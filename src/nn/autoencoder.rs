@@ -64,30 +64,44 @@ impl AutoEncoder {
         parameters
     }
 
-    /// Codes `[N, 32]` and reconstructions `[N, C, H, W]` of `x` `[N, C, H, W]`.
+    /// Codes `[N, 32]` and reconstructions `[N, C, H, W]` of `x` `[N, C, H, W]`; or those of G auto-encoders side by side, as
+    /// [`Detector::forward`](super::Detector::forward) has them.
     pub fn forward(&self, t: &mut Tape, theta: &[Value], x: Value) -> (Value, Value) {
         let mut parameters = theta.iter().copied();
-        let mut next = || parameters.next().expect("as many parameters as layers");
-        let rows = t.shape(x)[0];
+        let mut next = |t: &mut Tape, shape: &[usize]| {
+            let parameter = parameters.next().expect("as many parameters as layers");
+            t.reshape(parameter, shape)
+        };
+        let (rows, groups) = (t.shape(x)[0], t.shape(x)[1] / self.stages[0][0]);
         let mut h = x;
-        for _ in 1..self.stages.len() {
-            let conv = t.conv2d(h, next(), 2, 1);
-            let biased = t.add(conv, next());
+        for pair in self.stages.windows(2) {
+            let [from, to] = [pair[0][0], pair[1][0]];
+            let kernel = next(t, &[groups * to, from, 3, 3]);
+            let conv = t.grouped_conv2d(h, kernel, 2, 1, groups);
+            let bias = next(t, &[1, groups * to, 1, 1]);
+            let biased = t.add(conv, bias);
             h = t.relu(biased);
         }
         let [c, height, width] = *self.stages.last().expect("the picture at least");
-        let flat = t.reshape(h, [rows, c * height * width]);
-        let product = t.matmul(flat, next());
-        let code = t.add(product, next());
-        let product = t.matmul(code, next());
-        let biased = t.add(product, next());
+        let flat = c * height * width;
+        let mut linear = |t: &mut Tape, x: Value, [inputs, outputs]: [usize; 2]| {
+            let weight = next(t, &[groups * inputs, outputs]);
+            let product = t.grouped_matmul(x, weight, groups);
+            let bias = next(t, &[1, groups * outputs]);
+            t.add(product, bias)
+        };
+        let pixels = t.reshape(h, [rows, groups * flat]);
+        let code = linear(t, pixels, [flat, LATENT]);
+        let biased = linear(t, code, [LATENT, flat]);
         let active = t.relu(biased);
-        h = t.reshape(active, [rows, c, height, width]);
+        h = t.reshape(active, [rows, groups * c, height, width]);
         for (index, pair) in self.stages.windows(2).enumerate().rev() {
-            let [_, height, width] = pair[0];
+            let [[to, height, width], [from, ..]] = [pair[0], pair[1]];
             let geometry = Geometry { image: [height, width], window: [3, 3], stride: 2, padding: 1 };
-            let wide = t.push(Conv2d { solve_for: Role::Input, geometry, groups: 1 }, &[h, next()]);
-            let biased = t.add(wide, next());
+            let kernel = next(t, &[groups * from, to, 3, 3]);
+            let wide = t.push(Conv2d { solve_for: Role::Input, geometry, groups }, &[h, kernel]);
+            let bias = next(t, &[1, groups * to, 1, 1]);
+            let biased = t.add(wide, bias);
             // The last stage gives pixels, which lie between 0 and 1.
             h = if index == 0 { t.unary(Unary::Sigmoid, biased) } else { t.relu(biased) };
         }

@@ -444,6 +444,24 @@ impl Tape {
         let geometry = Geometry { image: [h, width], window: [r, s], stride, padding };
         self.push(Conv2d { solve_for: Role::Output, geometry, groups }, &[x, w])
     }
+
+    /// The matrix product in each of G groups of columns: y `[N, G · M]` from x `[N, G · F]` and w `[G · F, M]`.
+    ///
+    /// # Panics
+    /// When an operand is no matrix, or the groups do not divide the columns of x.
+    pub fn grouped_matmul(&mut self, x: Value, w: Value, groups: usize) -> Value {
+        if groups == 1 {
+            return self.matmul(x, w);
+        }
+        let matrix = |value: Value| self.shape(value).matrix().unwrap_or_else(|reason| panic!("matmul: {reason}"));
+        let ([rows, inputs], [_, columns]) = (matrix(x), matrix(w));
+        // A convolution of single pixels. In the place of ȳ, x meets w's rows: w is not transposed.
+        let geometry = Geometry { image: [1, 1], window: [1, 1], stride: 1, padding: 0 };
+        let [x, w] = [(x, [rows, inputs]), (w, [inputs, columns])]
+            .map(|(value, [rows, columns])| self.reshape(value, [rows, columns, 1, 1]));
+        let y = self.push(Conv2d { solve_for: Role::Input, geometry, groups }, &[x, w]);
+        self.reshape(y, [rows, groups * columns])
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,9 @@ use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::{Shape, Tensor};
 
 /// Uniform numbers in [0, 1) from Philox4x32-10 under a [`key`]; `stream` tells draws within one step apart.
+///
+/// Under K keys `[K, 6]` the rows along the last axis take turns: row r is drawn under key r mod K, and has the numbers of
+/// row r / K of what this key draws alone.
 #[derive(Clone, Debug)]
 pub struct Uniform {
     pub stream: u32,
@@ -25,9 +28,13 @@ impl Primitive for Uniform {
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        match inputs[0].count() {
-            6 => Ok(self.shape.clone()),
-            count => Err(format!("a key has 6 words, not {count}")),
+        let words = inputs[0].count();
+        if words == 0 || !words.is_multiple_of(6) {
+            return Err(format!("a key has 6 words, not {words}"));
+        }
+        match (self.shape.count() / self.row()).is_multiple_of(words / 6) {
+            true => Ok(self.shape.clone()),
+            false => Err(format!("{} keys for the rows of {:?}", words / 6, self.shape)),
         }
     }
 
@@ -36,19 +43,26 @@ impl Primitive for Uniform {
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let word = |index: usize| inputs[0].data[2 * index] as u32 | (inputs[0].data[2 * index + 1] as u32) << 16;
-        let (key, step) = ([word(0), word(1)], word(2));
-        (0..output.count())
-            .map(|index| unit(philox4x32([(index / 4) as u32, step, self.stream, 0], key)[index % 4]))
-            .collect()
+        let (row, keys) = (self.row(), inputs[0].data.len() / 6);
+        let draw = |index: usize| {
+            let (key, element) = (index / row % keys, index / row / keys * row + index % row);
+            let half = |at: usize| inputs[0].data[6 * key + at] as u32;
+            let [low, high, step] = [0, 2, 4].map(|at| half(at) | half(at + 1) << 16);
+            unit(philox4x32([(element / 4) as u32, step, self.stream, 0], [low, high])[element % 4])
+        };
+        (0..output.count()).map(draw).collect()
     }
 
     fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
         vec![0.0; output.count()]
     }
 
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        Kernel::new("random/uniform").immediate("stream", self.stream).over(output.count().div_ceil(4), 64)
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let keys = inputs[0].count() / 6;
+        Kernel::new("random/uniform")
+            .immediate("stream", self.stream)
+            .immediate("row", self.row())
+            .over(keys * (output.count() / keys).div_ceil(4), 64)
     }
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
@@ -56,16 +70,23 @@ impl Primitive for Uniform {
     }
 }
 
+impl Uniform {
+    /// Length of a row.
+    fn row(&self) -> usize {
+        self.shape.last().map_or(1, |&extent| extent.max(1))
+    }
+}
+
 impl Tape {
-    /// Uniform numbers in [0, 1).
+    /// Uniform numbers in [0, 1) under one key, or several that take turns; see [`Uniform`].
     pub fn uniform(&mut self, key: Value, stream: u32, shape: impl Into<Shape>) -> Value {
         self.push(Uniform { stream, shape: shape.into() }, &[key])
     }
 
-    /// A key for draws that are independent of those under `key` itself and under others derived from it: six numbers of
-    /// `stream`, as words of 16 bits. Their fractions mean nothing; a key's words are cut off at the point.
+    /// A key, for each in `key`, for draws that are independent of those under it itself and under others derived from it:
+    /// six numbers of `stream`, as words of 16 bits. Their fractions mean nothing; a key's words are cut off at the point.
     pub fn derived_key(&mut self, key: Value, stream: u32) -> Value {
-        let words = self.uniform(key, stream, [6]);
+        let words = self.uniform(key, stream, self.shape(key).clone());
         self.scale(words, 65_536.0)
     }
 
