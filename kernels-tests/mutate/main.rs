@@ -22,7 +22,7 @@ use case::{Case, Failure, Reference};
 use interpreter::Program;
 use mutants::{Mutant, mutants};
 use serde::{Deserialize, Serialize};
-use stssad::kernel::{DeviceClass, Kernel};
+use stssad::kernel::{DeviceClass, Kernel, Tile};
 use stssad::shaders::{SOURCES, source, specialise_text};
 
 /// Share of the mutants, without the equivalent ones, that have to be killed.
@@ -86,7 +86,7 @@ impl Task<'_> {
             return Ok(true);
         }
         let outcome = self.case.run(&self.kernel, &program, 3 * self.operations + 100_000);
-        self.reference.check(&outcome).map(|()| false)
+        self.reference.check(&self.kernel, &outcome).map(|()| false)
     }
 }
 
@@ -114,7 +114,8 @@ fn tasks(cases: &[Case]) -> HashMap<&'static str, Vec<Task<'_>>> {
     let mut tasks: HashMap<&str, Vec<Task>> = HashMap::new();
     for case in cases {
         let reference = case.reference();
-        for class in [DeviceClass::Gpu, DeviceClass::Cpu] {
+        // Larger matrices are multiplied by the same text.
+        for class in [DeviceClass::Gpu, DeviceClass::Cpu, DeviceClass::Matrix(Tile::Eight)] {
             for kernel in case.kernels(class) {
                 let of_shader = tasks.entry(kernel.name).or_default();
                 if of_shader.iter().any(|task| std::ptr::eq(task.case, case) && task.kernel == kernel) {
@@ -123,7 +124,7 @@ fn tasks(cases: &[Case]) -> HashMap<&'static str, Vec<Task<'_>>> {
                 let text = source(&kernel).expect("the kernel has a text");
                 let program = Case::program(&kernel, text).unwrap_or_else(|failure| panic!("{case}: {failure}"));
                 let outcome = case.run(&kernel, &program, u64::MAX);
-                reference.check(&outcome).unwrap_or_else(|failure| panic!("{case}, unchanged: {failure}"));
+                reference.check(&kernel, &outcome).unwrap_or_else(|failure| panic!("{case}, unchanged: {failure}"));
                 let operations = outcome.operations;
                 of_shader.push(Task { case, reference: reference.clone(), kernel, program, operations });
             }

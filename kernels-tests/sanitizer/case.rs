@@ -13,6 +13,8 @@ use crate::interpreter::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lo
 /// What a workgroup may use at most; `Device::open` refuses devices that offer less.
 const WORKGROUP_INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16_384;
+/// The same, of a device with matrix units.
+const MATRIX_WORKGROUP_BYTES: u32 = 32_768;
 /// Scalars that an invocation may keep; a runaway array is caught here.
 const REGISTERS: usize = 1 << 14;
 
@@ -101,8 +103,9 @@ impl Case {
         let source = specialise_text(text, kernel)
             .map_err(|error| Failure::Refused(Refusal { file: file.clone(), line: 0, reason: error.to_string() }))?;
         let program = lower(&file, &source).map_err(Failure::Refused)?;
-        let (invocations, bytes) = (program.invocations(), 4 * program.workgroup_scalars);
-        if invocations > WORKGROUP_INVOCATIONS || bytes > WORKGROUP_BYTES || program.registers.len() > REGISTERS {
+        let (invocations, bytes) = (program.invocations(), program.workgroup_bytes);
+        let most = if kernel.tile().is_some() { MATRIX_WORKGROUP_BYTES } else { WORKGROUP_BYTES };
+        if invocations > WORKGROUP_INVOCATIONS || bytes > most || program.registers.len() > REGISTERS {
             let registers = program.registers.len();
             return Err(Failure::Greedy(format!(
                 "a workgroup of {invocations} invocations, {bytes} bytes and {registers} registers each"
@@ -126,7 +129,11 @@ impl Case {
         let arrays: Vec<Array> =
             self.inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
         let output = self.output();
-        Reference { expected: self.primitive.eval(&arrays, &output), bound: self.primitive.bound(&arrays, &output) }
+        Reference {
+            expected: self.primitive.eval(&arrays, &output),
+            bound: self.primitive.bound(&arrays, &output),
+            bound_matrix: self.primitive.bound_matrix(&arrays, &output),
+        }
     }
 }
 
@@ -135,19 +142,22 @@ impl Case {
 pub struct Reference {
     pub expected: Vec<f64>,
     bound: Vec<f64>,
+    /// Of kernels on matrix units.
+    bound_matrix: Vec<f64>,
 }
 
 impl Reference {
-    /// Whether the run was sound and its output right.
+    /// Whether the kernel's run was sound and its output right.
     ///
     /// # Errors
     /// With what was not.
-    pub fn check(&self, outcome: &Outcome) -> Result<(), Failure> {
+    pub fn check(&self, kernel: &Kernel, outcome: &Outcome) -> Result<(), Failure> {
+        let bound = if kernel.tile().is_some() { &self.bound_matrix } else { &self.bound };
         if !outcome.reports.is_empty() {
             return Err(Failure::Faulty(outcome.reports.clone()));
         }
         for (index, (&got, (&expected, &bound))) in
-            outcome.output.iter().zip(self.expected.iter().zip(&self.bound)).enumerate()
+            outcome.output.iter().zip(self.expected.iter().zip(bound)).enumerate()
         {
             let agrees = (f64::from(got) - expected).abs() <= bound;
             if !agrees {

@@ -23,13 +23,13 @@ fn shipped_kernels_are_sound_and_right() {
     let mut failures = Vec::new();
     for case in catalogue::cases() {
         let reference = case.reference();
-        for class in [DeviceClass::Gpu, DeviceClass::Cpu] {
+        for class in DeviceClass::ALL {
             for kernel in case.kernels(class) {
                 run.insert(kernel.name);
                 let checked = Case::program(&kernel, source(&kernel).unwrap()).and_then(|program| {
                     let outcome = case.run(&kernel, &program, LIMIT);
                     operations += outcome.operations;
-                    reference.check(&outcome)
+                    reference.check(&kernel, &outcome)
                 });
                 if let Err(failure) = checked {
                     failures.push(format!("{case}, {class:?}, {:?} workgroups: {failure}", kernel.workgroups));

@@ -1,4 +1,5 @@
-//! Every specialisation in use, translated to what Vulkan, Metal and Direct3D 12 read, as wgpu asks naga to.
+//! Every specialisation in use, translated to what Vulkan, Metal and Direct3D 12 read, as wgpu asks naga to. Kernels on
+//! matrix units are for those that have them: Vulkan all, Metal the 8 × 8, Direct3D 12 none.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +9,7 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ResourceBinding, ShaderStage};
 use stssad::augment::Rotation;
-use stssad::kernel::{DeviceClass, Kernel};
+use stssad::kernel::{DeviceClass, Kernel, Tile};
 use stssad::nn::Detector;
 use stssad::shaders::specialise;
 use stssad::tensor::Shape;
@@ -28,9 +29,19 @@ fn bindings(module: &Module) -> impl Iterator<Item = ResourceBinding> {
     module.global_variables.iter().filter_map(|(_, variable)| variable.binding)
 }
 
-/// For Vulkan 1.1, with no capability but those of every device.
+fn has_matrices(module: &Module) -> bool {
+    module.types.iter().any(|(_, ty)| matches!(ty.inner, naga::TypeInner::CooperativeMatrix { .. }))
+}
+
+/// For Vulkan 1.1, with no capability but those of every device, or of every device with matrix units.
 fn to_spirv(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
     let checked = policy != BoundsCheckPolicy::Unchecked;
+    let mut capabilities = vec![spv::Capability::Shader, spv::Capability::Matrix];
+    if has_matrices(module) {
+        let memory_model = [spv::Capability::VulkanMemoryModel, spv::Capability::VulkanMemoryModelDeviceScope];
+        capabilities.extend(memory_model);
+        capabilities.extend([spv::Capability::Float16, spv::Capability::CooperativeMatrixKHR]);
+    }
     let options = spv::Options {
         lang_version: (1, 3),
         flags: spv::WriterFlags::empty(),
@@ -40,7 +51,7 @@ fn to_spirv(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Re
                 (at, spv::BindingInfo { descriptor_set: at.group, binding: at.binding, binding_array_size: None })
             })
             .collect(),
-        capabilities: Some([spv::Capability::Shader, spv::Capability::Matrix].into_iter().collect()),
+        capabilities: Some(capabilities.into_iter().collect()),
         bounds_check_policies: policies(policy),
         zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
         force_loop_bounding: checked,
@@ -51,7 +62,7 @@ fn to_spirv(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Re
     spv::write_vec(module, info, &options, Some(&entry)).map(drop).map_err(|error| error.to_string())
 }
 
-/// For Metal 2.1, the oldest that wgpu's own features ask of macOS 10.14.
+/// For Metal 2.1, the oldest that wgpu's own features ask of macOS 10.14; matrices came with 2.3.
 fn to_msl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
     let checked = policy != BoundsCheckPolicy::Unchecked;
     let target = |at: ResourceBinding| {
@@ -70,7 +81,7 @@ fn to_msl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Resu
         sizes_buffer: Some(30),
     };
     let options = msl::Options {
-        lang_version: (2, 1),
+        lang_version: if has_matrices(module) { (2, 3) } else { (2, 1) },
         per_entry_point_map: [("main".to_owned(), resources)].into(),
         fake_missing_bindings: false,
         bounds_check_policies: policies(policy),
@@ -116,8 +127,17 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Res
 type Backend = (&'static str, fn(&Module, &ModuleInfo, BoundsCheckPolicy) -> Result<(), String>);
 const BACKENDS: [Backend; 3] = [("SPIR-V", to_spirv), ("MSL", to_msl), ("HLSL", to_hlsl)];
 
-/// What refuses to translate the text, with the reason; nothing when all is well.
-fn refusals(source: &str, allowed: Capabilities) -> Vec<String> {
+/// Those that run the kernel.
+fn backends(kernel: &Kernel) -> &'static [Backend] {
+    match kernel.tile() {
+        None => &BACKENDS,
+        Some(Tile::Eight) => &BACKENDS[..2],
+        Some(Tile::Sixteen) => &BACKENDS[..1],
+    }
+}
+
+/// Which of the backends refuse to translate the text, with the reason; nothing when all is well.
+fn refusals(source: &str, allowed: Capabilities, backends: &[Backend]) -> Vec<String> {
     let module = match naga::front::wgsl::parse_str(source) {
         Ok(module) => module,
         Err(error) => return vec![format!("WGSL: {}", error.emit_to_string(source))],
@@ -127,7 +147,7 @@ fn refusals(source: &str, allowed: Capabilities) -> Vec<String> {
         Err(error) => return vec![format!("validation: {}", error.emit_to_string(source))],
     };
     let mut refusals = Vec::new();
-    for (name, translate) in BACKENDS {
+    for (name, translate) in backends {
         for policy in POLICIES {
             // naga's writers panic at some of what they do not know.
             let translated = catch_unwind(AssertUnwindSafe(|| translate(&module, &info, policy)));
@@ -151,7 +171,7 @@ fn specialisations() -> BTreeMap<String, Kernel> {
     let config = Config::new(Detector::small(1), Box::new(Rotation::default()));
     let step = TrainingStep::record(&config, [1, 28, 28]).expect("the demo's step has all its gradients");
     let mut kernels = Vec::new();
-    for class in [DeviceClass::Gpu, DeviceClass::Cpu] {
+    for class in DeviceClass::ALL {
         for (_, node) in step.tape.iter() {
             if let Some(primitive) = node.primitive().filter(|primitive| !primitive.is_alias()) {
                 let inputs: Vec<&Shape> = node.inputs().iter().map(|&input| step.tape.shape(input)).collect();
@@ -169,9 +189,14 @@ fn every_specialisation_translates_to_spirv_msl_and_hlsl() {
     let mut failures = Vec::new();
     for (key, kernel) in &specialisations {
         let source = specialise(kernel).unwrap();
-        failures.extend(refusals(&source, Capabilities::IMMEDIATES).iter().map(|refusal| format!("{key}: {refusal}")));
+        let mut allowed = Capabilities::IMMEDIATES;
+        if kernel.tile().is_some() {
+            allowed |= Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
+        }
+        failures.extend(refusals(&source, allowed, backends(kernel)).iter().map(|refusal| format!("{key}: {refusal}")));
     }
-    println!("{} specialisations × {} backends × {} policies", specialisations.len(), BACKENDS.len(), POLICIES.len());
+    let translations: usize = specialisations.values().map(|kernel| backends(kernel).len() * POLICIES.len()).sum();
+    println!("{} specialisations, {translations} translations", specialisations.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -191,8 +216,8 @@ fn what_one_backend_cannot_translate_is_found() {
         ("validation", kernel("var<private> p: array<f32, 2>;", "p[2]")),
         ("WGSL", kernel("", "from")),
     ] {
-        let refusals = refusals(&source, Capabilities::all());
+        let refusals = refusals(&source, Capabilities::all(), &BACKENDS);
         assert!(!refusals.is_empty() && refusals.iter().all(|refusal| refusal.starts_with(backend)), "{refusals:#?}");
     }
-    assert_eq!(refusals(&kernel("", "y[1]"), Capabilities::IMMEDIATES), [""; 0]);
+    assert_eq!(refusals(&kernel("", "y[1]"), Capabilities::IMMEDIATES, &BACKENDS), [""; 0]);
 }

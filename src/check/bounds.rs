@@ -50,8 +50,8 @@ pub fn matrix_bound(terms: usize, inputs: &[Array], eval: impl Fn(&[Array]) -> V
 /// The smallest f16 that is not subnormal.
 const F16_TINY: f64 = 1.0 / (1u32 << 14) as f64;
 
-/// The f16 at and below `x ≥ 0`, and the one above.
-fn f16_neighbours(x: f64) -> [f64; 2] {
+/// The f16 at or below `x ≥ 0`, and the one above.
+pub fn f16_neighbours(x: f64) -> [f64; 2] {
     let unit = x.max(F16_TINY).log2().floor().exp2() / 1024.0;
     let below = (x / unit).floor() * unit;
     [below, below + unit]

@@ -10,7 +10,7 @@ use naga::{
     Span, Statement, StorageAccess, SwitchValue, Type, TypeInner,
 };
 
-use super::program::{Binding, Count, Memory, Op, Program, Slot, Variable};
+use super::program::{Binding, Count, MatrixAccess, Memory, Op, Program, Slot, Variable};
 use super::word::{self, Map2, Math, Word};
 
 /// Why a text has no program: it is not WGSL, or it uses something that no kernel here does.
@@ -27,6 +27,9 @@ impl std::fmt::Display for Refusal {
     }
 }
 
+const CAPABILITIES: Capabilities =
+    Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16).union(Capabilities::COOPERATIVE_MATRIX);
+
 /// Parses and validates WGSL.
 ///
 /// # Errors
@@ -34,7 +37,7 @@ impl std::fmt::Display for Refusal {
 pub fn parse(source: &str) -> Result<(Module, ModuleInfo), (u32, String)> {
     let module = naga::front::wgsl::parse_str(source)
         .map_err(|error| (error.location(source).map_or(0, |at| at.line_number), error.message().to_owned()))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::IMMEDIATES).validate(&module).map_err(|error| {
+    let info = Validator::new(ValidationFlags::all(), CAPABILITIES).validate(&module).map_err(|error| {
         let line = error.location(source).map_or(0, |at| at.line_number);
         (line, format!("{:?}", error.into_inner()))
     })?;
@@ -73,6 +76,7 @@ pub fn lower(file: &str, source: &str) -> Result<Program, Refusal> {
             variables: Vec::new(),
             buffers: Vec::new(),
             workgroup_scalars: 0,
+            workgroup_bytes: 0,
             workgroup_size: entry.workgroup_size,
         },
     };
@@ -167,6 +171,7 @@ impl<'m> Lowering<'m> {
             AddressSpace::WorkGroup => {
                 let (at, scalars) = (self.program.workgroup_scalars, self.scalars(global.ty)?);
                 self.program.workgroup_scalars += scalars;
+                self.program.workgroup_bytes += self.inner(global.ty).size(self.module.to_ctx());
                 (Memory::Workgroup, at, scalars)
             }
             AddressSpace::Private | AddressSpace::Immediate => {
@@ -204,6 +209,9 @@ impl<'m> Lowering<'m> {
     fn scalars_of(&self, inner: &TypeInner) -> Result<u32, String> {
         match inner {
             TypeInner::Scalar(scalar) if scalar.width == 4 || scalar.kind == ScalarKind::Bool => Ok(1),
+            // An f16 is kept as the f32 that it is.
+            TypeInner::Scalar(naga::Scalar::F16) => Ok(1),
+            TypeInner::CooperativeMatrix { columns, rows, .. } => Ok(*columns as u32 * *rows as u32),
             TypeInner::Vector { size, scalar } => Ok(*size as u32 * self.scalars_of(&TypeInner::Scalar(*scalar))?),
             TypeInner::Array { base, size: ArraySize::Constant(count), stride } => {
                 Ok(count.get() * self.stride(*base, *stride)?)
@@ -326,6 +334,7 @@ impl<'m> Lowering<'m> {
     fn literal(&mut self, literal: Literal) -> Result<Slot, String> {
         let bits = match literal {
             Literal::F32(value) => value.to_bits(),
+            Literal::F16(value) => value.to_f32().to_bits(),
             Literal::U32(value) => value,
             Literal::I32(value) => value as u32,
             Literal::Bool(value) => u32::from(value),
@@ -490,6 +499,10 @@ impl<'m> Lowering<'m> {
                 let (place, value) = (self.place(frame, *pointer)?, self.value(frame, *value)?);
                 self.store(place, &value);
             }
+            Statement::CooperativeStore { target, data } => {
+                let value = self.value(frame, *target)?;
+                self.matrix(frame, MatrixAccess::Store, value[0], value.len().isqrt() as u32, data)?;
+            }
             Statement::Call { function: handle, arguments, result } => {
                 let function = &self.module.functions[*handle];
                 let arguments: Result<Vec<Lowered>, String> =
@@ -562,6 +575,12 @@ impl<'m> Lowering<'m> {
     }
 
     fn store(&mut self, place: Place, value: &Value) {
+        if let Place { memory: Memory::Registers, offset: None, at, .. } = place
+            && value.windows(2).all(|pair| pair[0] + 1 == pair[1])
+        {
+            self.emit(Op::Move { to: at, from: value[0], count: value.len() as u32 });
+            return;
+        }
         for (component, &from) in (0..).zip(value) {
             let at = place.at + component;
             self.emit(match place {
@@ -573,6 +592,10 @@ impl<'m> Lowering<'m> {
 
     fn load(&mut self, place: Place, scalars: u32) -> Value {
         let value = self.fresh(scalars);
+        if let Place { memory: Memory::Registers, offset: None, at, .. } = place {
+            self.emit(Op::Move { to: value[0], from: at, count: scalars });
+            return value;
+        }
         for (component, &to) in (0..).zip(&value) {
             let at = place.at + component;
             self.emit(match place {
@@ -686,6 +709,7 @@ impl<'m> Lowering<'m> {
                 let from = Self::kind(self.type_of(frame, *expr))?;
                 let f = match convert {
                     Some(4) => word::convert(from, *kind),
+                    Some(2) if (from, *kind) == (ScalarKind::Float, ScalarKind::Float) => Some(word::HALF),
                     Some(1) if *kind == ScalarKind::Bool => word::convert(from, *kind),
                     None => Some(word::bitcast(from, *kind)),
                     Some(_) => None,
@@ -708,9 +732,38 @@ impl<'m> Lowering<'m> {
                 self.emit(Op::Length { to, buffer, first: place.at, stride });
                 vec![to]
             }
+            Expression::CooperativeLoad { columns, data, .. } => {
+                let side = *columns as u32;
+                let registers = self.fresh(side * side);
+                self.matrix(frame, MatrixAccess::Load, registers[0], side, data)?;
+                registers
+            }
+            Expression::CooperativeMultiplyAdd { a, b, c } => {
+                let [a, b, c] = [*a, *b, *c].map(|factor| self.value(frame, factor));
+                let (a, b, c) = (a?, b?, c?);
+                let to = self.fresh(c.len() as u32);
+                let side = c.len().isqrt() as u32;
+                self.emit(Op::MultiplyAdd { to: to[0], a: a[0], b: b[0], c: c[0], side });
+                to
+            }
             other => return unsupported(other),
         };
         Ok(Lowered::Value(value))
+    }
+
+    fn matrix(
+        &mut self,
+        frame: &mut Frame<'m>,
+        access: MatrixAccess,
+        registers: Slot,
+        side: u32,
+        data: &naga::CooperativeData,
+    ) -> Result<(), String> {
+        let Place { memory, at, offset, variable } = self.place(frame, data.pointer)?;
+        let stride = self.value(frame, data.stride)?[0];
+        let transposed = !data.row_major;
+        self.emit(Op::Matrix { access, registers, side, memory, at, offset, stride, transposed, variable });
+        Ok(())
     }
 
     fn math(

@@ -4,10 +4,13 @@ use std::collections::HashMap;
 
 use naga::BuiltIn;
 
-use super::program::{Count, Memory, OUTSIDE, Op, Program, Slot};
+use super::program::{Count, MatrixAccess, Memory, OUTSIDE, Op, Program, Slot};
 use super::report::{Kind, Report};
 use super::shadow::{Access, Shadow};
-use super::word::Word;
+use super::word::{Word, multiply_add};
+
+/// Invocations that share matrices: the most that any device has which the kernels run on.
+const SUBGROUP: u32 = 32;
 
 /// A storage buffer before the dispatch.
 #[derive(Clone, Debug)]
@@ -209,6 +212,9 @@ impl Machine<'_> {
             position += 1;
             match program.code[operation] {
                 Op::Copy { to, from } => registers[to as usize] = registers[from as usize],
+                Op::Move { to, from, count } => {
+                    registers.copy_within(from as usize..(from + count) as usize, to as usize);
+                }
                 Op::Zero { to, count } => registers[to as usize..(to + count) as usize].fill(Word::default()),
                 Op::Map1 { f, to, a } => registers[to as usize] = f(registers[a as usize]),
                 Op::Map2 { f, to, a, b } => registers[to as usize] = f(registers[a as usize], registers[b as usize]),
@@ -242,6 +248,37 @@ impl Machine<'_> {
                         (None, _) => {}
                         (Some(address), Memory::Registers) => registers[address] = word,
                         (Some(address), _) => self.store(operation, memory, address, word),
+                    }
+                }
+                Op::Matrix { access, registers: first, side, memory, at, offset, stride, transposed, variable } => {
+                    if self.stands_for_subgroup() {
+                        let [start, end] = self.extent(memory, variable);
+                        let stride = registers[stride as usize].bits as usize;
+                        for element in 0..side * side {
+                            let (row, column) = ((element / side) as usize, (element % side) as usize);
+                            let apart = if transposed { column * stride + row } else { row * stride + column };
+                            let slot = (first + element) as usize;
+                            match address(registers, at, offset).map(|address| address + apart) {
+                                Some(address) if (start..end).contains(&address) => match access {
+                                    MatrixAccess::Load => registers[slot] = self.load(operation, memory, address),
+                                    MatrixAccess::Store => self.store(operation, memory, address, registers[slot]),
+                                },
+                                _ => self.report_matrix(operation, variable),
+                            }
+                        }
+                    }
+                }
+                Op::MultiplyAdd { to, a, b, c, side } => {
+                    if self.stands_for_subgroup() {
+                        for element in 0..side * side {
+                            let (row, column) = (element / side, element % side);
+                            let mut sum = registers[(c + element) as usize];
+                            for k in 0..side {
+                                let [left, right] = [a + row * side + k, b + k * side + column];
+                                sum = multiply_add(registers[left as usize], registers[right as usize], sum);
+                            }
+                            registers[(to + element) as usize] = sum;
+                        }
                     }
                 }
                 Op::Length { to, buffer, first, stride } => {
@@ -300,6 +337,29 @@ impl Machine<'_> {
             format!("{} indexes `{name}` with {value}, but it has {count} elements", machine.name())
         });
         None
+    }
+
+    /// Matrices belong to subgroups. One invocation in [`SUBGROUP`] does for all of them what operations on matrices do, and
+    /// the others pass over these.
+    fn stands_for_subgroup(&self) -> bool {
+        self.now.invocation.is_multiple_of(SUBGROUP)
+    }
+
+    /// The scalars of a variable: the first, and the one after the last.
+    fn extent(&self, memory: Memory, variable: u32) -> [usize; 2] {
+        let variable = &self.program.variables[variable as usize];
+        let scalars = match memory {
+            Memory::Storage(buffer) => self.storage[buffer as usize].words.len(),
+            _ => variable.scalars as usize,
+        };
+        [variable.at as usize, variable.at as usize + scalars]
+    }
+
+    fn report_matrix(&mut self, operation: usize, variable: u32) {
+        let name = self.program.variables[variable as usize].name.clone();
+        self.report(Kind::OutOfBounds, operation, 0, |machine| {
+            format!("a matrix of {} reaches beyond `{name}`", machine.name())
+        });
     }
 
     fn region(&mut self, memory: Memory) -> &mut Region {
@@ -375,7 +435,7 @@ impl Machine<'_> {
         self.report(Kind::Race, operation, earlier.operation as usize, |machine| {
             let element = machine.program.element(memory, address as u32);
             let did = match machine.program.code[earlier.operation as usize] {
-                Op::Store { .. } => "wrote",
+                Op::Store { .. } | Op::Matrix { access: MatrixAccess::Store, .. } => "wrote",
                 _ => "read",
             };
             format!(

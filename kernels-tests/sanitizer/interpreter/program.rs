@@ -38,6 +38,12 @@ pub enum Op {
         to: Slot,
         from: Slot,
     },
+    /// Consecutive registers to consecutive ones.
+    Move {
+        to: Slot,
+        from: Slot,
+        count: u32,
+    },
     Zero {
         to: Slot,
         count: u32,
@@ -87,6 +93,27 @@ pub enum Op {
         at: u32,
         offset: Option<Slot>,
     },
+    /// A matrix of `side` rows, which registers hold row by row, from or to memory. Its rows, or its columns where it lies
+    /// `transposed`, are as far apart as the register `stride` says.
+    Matrix {
+        access: MatrixAccess,
+        registers: Slot,
+        side: u32,
+        memory: Memory,
+        at: u32,
+        offset: Option<Slot>,
+        stride: Slot,
+        transposed: bool,
+        variable: u32,
+    },
+    /// `to = a · b + c` of matrices.
+    MultiplyAdd {
+        to: Slot,
+        a: Slot,
+        b: Slot,
+        c: Slot,
+        side: u32,
+    },
     /// Number of elements of `stride` scalars in a storage buffer from `first` on.
     Length {
         to: Slot,
@@ -107,6 +134,12 @@ pub enum Op {
         storage: bool,
     },
     End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatrixAccess {
+    Load,
+    Store,
 }
 
 /// A variable in memory that invocations share.
@@ -155,8 +188,9 @@ pub struct Program {
     pub immediates: Vec<Slot>,
     pub variables: Vec<Variable>,
     pub buffers: Vec<Binding>,
-    /// Scalars of workgroup memory.
+    /// Scalars of workgroup memory, and what they take on a device.
     pub workgroup_scalars: u32,
+    pub workgroup_bytes: u32,
     pub workgroup_size: [u32; 3],
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use stssad::check::bounds::f16_neighbours;
 use stssad::philox::Stream;
 
 thread_local! {
@@ -58,6 +59,15 @@ pub fn float(x: i64) -> f32 {
     either(|| x as f32, |rounding| rounding.correct(x as f64))
 }
 
+/// The f16 of a float.
+pub fn half(x: f32) -> f32 {
+    let magnitude = f64::from(x.abs());
+    let [below, above] = f16_neighbours(magnitude).map(|half| half as f32);
+    let nearest = if magnitude - f64::from(below) <= f64::from(above) - magnitude { below } else { above };
+    let exact = magnitude == f64::from(below);
+    either(|| nearest, |rounding| rounding.half(if exact { [below; 2] } else { [below, above] })).copysign(x)
+}
+
 #[derive(Debug)]
 struct Rounding {
     stream: Stream,
@@ -98,6 +108,13 @@ impl Rounding {
             rounded = if f64::from(rounded) > exact { rounded.next_down() } else { rounded.next_up() };
         }
         self.flush(rounded)
+    }
+
+    /// Either of two f16, and what would be subnormal may be taken for zero.
+    fn half(&mut self, neighbours: [f32; 2]) -> f32 {
+        let chosen = neighbours[usize::from(self.stream.uniform() < 0.5)];
+        let is_subnormal = chosen < 1.0 / 16_384.0;
+        if is_subnormal && self.stream.uniform() < 0.5 { 0.0 } else { chosen }
     }
 
     fn add(&mut self, a: f32, b: f32) -> f32 {

@@ -195,6 +195,14 @@ pub fn convert(from: ScalarKind, to: ScalarKind) -> Option<Map1> {
     })
 }
 
+/// `f16(x)` of a float.
+pub const HALF: Map1 = |a| Word::f32(rounding::half(a.as_f32()));
+
+/// A term of a product of matrices, added to the sum so far.
+pub fn multiply_add(a: Word, b: Word, sum: Word) -> Word {
+    Word::f32(rounding::fma(a.as_f32(), b.as_f32(), sum.as_f32()))
+}
+
 /// `bitcast`: bits that were a float's are exact as whatever they become.
 pub fn bitcast(from: ScalarKind, to: ScalarKind) -> Map1 {
     match (from, to) {
