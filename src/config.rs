@@ -73,6 +73,8 @@ pub struct Training {
     pub batch: usize,
     /// Unlabelled pictures in a batch; no more than there are.
     pub batch_val: usize,
+    /// Parts that batches are worked off in, in the memory of one; the batches become multiples of it.
+    pub micro_batches: usize,
     /// Adam's rate for the detector.
     pub rate: f64,
     /// The look-ahead step.
@@ -111,6 +113,7 @@ impl Default for Training {
             warm_up: None,
             batch: 32,
             batch_val: 64,
+            micro_batches: 1,
             rate: 1e-3,
             look_ahead: 0.1,
             precision: Precision::F32,
@@ -213,6 +216,12 @@ impl RunConfig {
         check("look_ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
         check("batch", &self.training.batch, "at least 2", self.training.batch >= 2)?;
         check("batch_val", &self.training.batch_val, "at least 2", self.training.batch_val >= 2)?;
+        let parts = self.training.micro_batches;
+        let [batch, batch_val] = [(self.training.batch, normals), (self.training.batch_val, unlabelled)]
+            .map(|(batch, set)| batch.min(set) / parts.max(1) * parts);
+        let least = if self.method == Method::StSsad { batch.min(batch_val) } else { batch };
+        let expected = "from 1 to half of the pictures in each batch";
+        check("micro_batches", &parts, expected, parts == 1 || (parts > 0 && least >= 2 * parts))?;
         check("checkpoint_every", &self.training.checkpoint_every, "at least 1", self.training.checkpoint_every > 0)?;
         check("starts", &0, "at least 1", self.training.starts != Some(0))?;
         check("together", &0, "at least 1", self.training.together != Some(0))?;
@@ -243,8 +252,9 @@ impl RunConfig {
             order: if self.training.order == 1 { Order::First } else { Order::Second },
             steps: *steps,
             warm_up,
-            batch: self.training.batch.min(normals),
-            batch_val: self.training.batch_val.min(unlabelled),
+            batch,
+            batch_val,
+            micro_batches: parts,
             rate: *rate,
             look_ahead: *look_ahead,
             seed: self.seed,
@@ -302,6 +312,12 @@ mod tests {
     fn batches_are_no_larger_than_their_sets() {
         let config = RunConfig::default().training([1, 32, 32], 20, 30).unwrap();
         assert_eq!((config.batch, config.batch_val), (20, 30));
+        let parts = |text: &str| RunConfig::parse(text).unwrap().training([1, 32, 32], 20, 30);
+        let config = parts("[training]\nmicro_batches = 8").unwrap();
+        assert_eq!((config.batch, config.batch_val, config.micro_batches), (16, 24, 8));
+        for refused in [0, 11] {
+            assert!(parts(&format!("[training]\nmicro_batches = {refused}")).is_err());
+        }
     }
 
     #[test]

@@ -43,6 +43,10 @@ pub struct Config {
     pub batch: usize,
     /// Unlabelled pictures in a batch.
     pub batch_val: usize,
+    /// Parts that both batches are cut into and worked off one after another, in the memory of one; a divisor of both.
+    /// Gradients are the means of the parts', each of which has batch-norm moments, a look-ahead step and an alignment loss
+    /// of its own: a noisier estimate than that of the whole batch.
+    pub micro_batches: usize,
     /// Adam's rate for the detector.
     pub rate: f64,
     /// The look-ahead step α.
@@ -66,6 +70,7 @@ impl Config {
             warm_up: 40,
             batch: 48,
             batch_val: 96,
+            micro_batches: 1,
             rate: 1e-3,
             look_ahead: 0.1,
             seed: 0,
@@ -225,6 +230,45 @@ fn augment(t: &mut Tape, config: &Config, x: Value, a: Value, key: Value) -> Val
     t.reshape(augmented, [n, channels, h, w])
 }
 
+/// Stream of a step's random numbers that the keys of micro-batches are drawn from: one for each but the first.
+const MICRO_BATCH_STREAM: u32 = 0x0e00;
+
+/// What a batch, or a part of it, comes to.
+#[derive(Debug)]
+struct Gradients {
+    inner: Inner,
+    /// ∇_θ inner, of the trained parameters.
+    g: Vec<Value>,
+    /// outer and ∇_a outer, where `a` is tuned.
+    tuned: Option<[Value; 2]>,
+}
+
+impl Gradients {
+    fn values(&mut self) -> impl Iterator<Item = &mut Value> {
+        let Inner { loss, moments } = &mut self.inner;
+        let tuned = self.tuned.iter_mut().flatten();
+        [loss].into_iter().chain(moments.iter_mut().flatten()).chain(&mut self.g).chain(tuned)
+    }
+
+    /// The mean over `parts` of a batch, which `record` records one after another. Each is added to the sum before the next
+    /// begins, so that nothing else of it has to be kept.
+    fn mean(
+        t: &mut Tape,
+        parts: usize,
+        mut record: impl FnMut(&mut Tape, usize) -> Result<Gradients, GradError>,
+    ) -> Result<Gradients, GradError> {
+        let mut sum = record(t, 0)?;
+        for part in 1..parts {
+            let mut own = record(t, part)?;
+            sum.values().zip(own.values()).for_each(|(sum, own)| *sum = t.add(*sum, *own));
+        }
+        if parts > 1 {
+            sum.values().for_each(|value| *value = t.scale(*value, 1.0 / parts as f64));
+        }
+        Ok(sum)
+    }
+}
+
 /// A recorded training step, from which the plans with and without tuning are made.
 #[derive(Debug)]
 pub struct TrainingStep {
@@ -255,7 +299,13 @@ impl TrainingStep {
     ///
     /// # Errors
     /// When a gradient cannot be taken.
+    ///
+    /// # Panics
+    /// When [`micro_batches`](Config::micro_batches) does not divide the batches.
     pub fn record(config: &Config, picture: [usize; 3]) -> Result<Self, GradError> {
+        let parts = config.micro_batches;
+        let divides = config.batch.is_multiple_of(parts) && config.batch_val.is_multiple_of(parts);
+        assert!(divides, "{parts} micro-batches do not divide {} and {} pictures", config.batch, config.batch_val);
         let mut tape = Tape::new();
         let t = &mut tape;
         let [c, h, w] = picture;
@@ -265,39 +315,40 @@ impl TrainingStep {
         let rates = t.feed("rates", [3]);
         let theta = network.record_parameters(t, starts);
         let [key, a] = [6, config.starts[0].len()].map(|extent| side_by_side(starts, &[extent].into()));
+        let key = config.method.augments().then(|| t.feed("key", key));
+        let a = matches!(config.method, Method::StSsad | Method::RandomStatic).then(|| t.state("a", a));
+        let x_val = (config.method == Method::StSsad).then(|| t.feed("x_val", [config.batch_val, starts * c, h, w]));
         let values: Vec<Value> = theta.iter().map(|(_, value)| *value).collect();
         let trained: Vec<usize> = (0..theta.len()).filter(|&index| network.trains(&theta[index].0)).collect();
 
-        let (inner, g, tuned) = match config.method {
-            Method::StSsad => {
-                let x_val = t.feed("x_val", [config.batch_val, starts * c, h, w]);
-                let (key, a) = (t.feed("key", key), t.state("a", a));
+        let Gradients { inner, g, tuned } = Gradients::mean(t, parts, |t, part| {
+            let of_part = |t: &mut Tape, set: Value| {
+                let pictures = t.shape(set)[0] / parts;
+                if parts == 1 { set } else { t.slice(set, 0, part * pictures, pictures) }
+            };
+            let x = of_part(t, x);
+            let key = key.map(|key| if part == 0 { key } else { t.derived_key(key, MICRO_BATCH_STREAM + part as u32) });
+            if let (Some(x_val), Some(a), Some(key)) = (x_val, a, key) {
+                let x_val = of_part(t, x_val);
                 let problem = DetectorProblem { config, network: &network, detector: &config.detector, key };
                 let step = bilevel(t, &problem, &values, a, [x, x_val], config.look_ahead, config.order)?;
-                (step.inner, step.g, Some((a, step.outer, step.g_a)))
+                return Ok(Gradients { inner: step.inner, g: step.g, tuned: Some([step.outer, step.g_a]) });
             }
-            method => {
-                let x_aug = method.augments().then(|| {
-                    let key = t.feed("key", key);
-                    t.scope("augment", |t| {
-                        let rows = match method {
-                            Method::RandomDynamic => {
-                                random_rows(t, config.augmentation.as_ref(), config.batch * starts, key)
-                            }
-                            _ => {
-                                let a = t.state("a", a);
-                                rows_of_starts(t, a, config.batch)
-                            }
-                        };
-                        augment(t, config, x, rows, key)
-                    })
-                });
-                let inner = t.scope("inner", |t| network.loss(t, &values, x, x_aug));
-                let wrt: Vec<Value> = trained.iter().map(|&index| values[index]).collect();
-                let g = t.grad_of_sum(inner.loss, &wrt)?;
-                (inner, g, None)
-            }
-        };
+            let x_aug = key.map(|key| {
+                t.scope("augment", |t| {
+                    let pictures = t.shape(x)[0];
+                    let rows = match a {
+                        Some(a) => rows_of_starts(t, a, pictures),
+                        None => random_rows(t, config.augmentation.as_ref(), pictures * starts, key),
+                    };
+                    augment(t, config, x, rows, key)
+                })
+            });
+            let inner = t.scope("inner", |t| network.loss(t, &values, x, x_aug));
+            let wrt: Vec<Value> = trained.iter().map(|&index| values[index]).collect();
+            let g = t.grad_of_sum(inner.loss, &wrt)?;
+            Ok(Gradients { inner, g, tuned: None })
+        })?;
 
         let carries = t.scope("update", |t| {
             let mut carries = Vec::new();
@@ -313,7 +364,7 @@ impl TrainingStep {
             }
             carries
         });
-        let tuning = tuned.map(|(a, outer, g_a)| {
+        let tuning = a.zip(tuned).map(|(a, [outer, g_a])| {
             t.scope("tune", |t| {
                 let rates_a = t.feed("rates_a", [3]);
                 let a = adam_states(t, "a", a);
@@ -824,6 +875,14 @@ mod tests {
         Config { method, alignment, batch: 3, batch_val: 4, look_ahead: 1.0, seed: 5, ..config }
     }
 
+    fn evaluated(tape: &Tape, sources: &HashMap<String, Tensor>, wanted: &[Value]) -> Vec<Vec<f64>> {
+        let widened = |tensor: &Tensor| tensor.data().iter().map(|&value| f64::from(value)).collect();
+        let sources: HashMap<String, Vec<f64>> =
+            sources.iter().map(|(name, tensor)| (name.clone(), widened(tensor))).collect();
+        let mut reference = Reference::new(tape, &sources);
+        wanted.iter().map(|&value| reference.eval(value).unwrap().to_vec()).collect()
+    }
+
     /// Everything that a step of the group that begins with `first` computes, for each place of it, in f64.
     fn computed(config: &Config, first: usize) -> Vec<Vec<Vec<f64>>> {
         let step = TrainingStep::record(config, PICTURE).unwrap();
@@ -843,18 +902,12 @@ mod tests {
         sources.insert("key".into(), stacked(&keys));
         sources.insert("rates".into(), ADAM_THETA.rates(1e-3, 4));
         sources.insert("rates_a".into(), ADAM_A.rates(1.0, 4));
-        let widened = |tensor: &Tensor| tensor.data().iter().map(|&value| f64::from(value)).collect();
-        let sources: HashMap<String, Vec<f64>> =
-            sources.iter().map(|(name, tensor)| (name.clone(), widened(tensor))).collect();
-
         let tuning = step.tuning.as_ref();
         let carries = step.carries.iter().chain(tuning.iter().flat_map(|tuning| &tuning.carries));
         let mut wanted: Vec<Value> = carries.map(|&(_, new)| new).chain(step.g.clone()).collect();
         wanted.extend([step.inner].into_iter().chain(tuning.map(|tuning| tuning.g_a)));
-        let mut reference = Reference::new(&step.tape, &sources);
         let mut of_places = vec![Vec::new(); places.len()];
-        for value in wanted {
-            let all = reference.eval(value).unwrap();
+        for all in evaluated(&step.tape, &sources, &wanted) {
             for (place, own) in of_places.iter_mut().zip(all.chunks(all.len() / places.len())) {
                 place.push(own.to_vec());
             }
@@ -901,6 +954,64 @@ mod tests {
             }
             assert_ne!(alone[0], alone[1], "{what}: starts that are alike show nothing");
         }
+    }
+
+    #[test]
+    fn gradients_of_micro_batches_are_the_mean_of_their_parts() {
+        let plain = Encoder::Plain(vec![Stage { channels: 3, stride: 2 }]);
+        for method in [Method::StSsad, Method::RandomDynamic, Method::DeepSvdd] {
+            let whole = Config { batch: 6, batch_val: 8, ..config(method, "cutdiff", "diagonal-w2", plain.clone()) };
+            let mut noise = Stream::new(4, 0);
+            let [c, h, w] = PICTURE;
+            let pictures = Tensor::new([14, c, h, w], (0..14 * c * h * w).map(|_| noise.uniform() as f32).collect());
+            let network = Network::new(method, &whole.detector, PICTURE);
+            let states: HashMap<String, Tensor> = initial_states(&whole, &network, 0).into_iter().collect();
+            let key = random::key(7, 3);
+            let gradients =
+                |micro_batches: usize, rows: std::ops::Range<usize>, rows_val: std::ops::Range<usize>, key| {
+                    let (batch, batch_val) = (rows.len(), rows_val.len());
+                    let config = config(method, "cutdiff", "diagonal-w2", plain.clone());
+                    let config = Config { batch, batch_val, micro_batches, ..config };
+                    let step = TrainingStep::record(&config, PICTURE).unwrap();
+                    let mut sources = states.clone();
+                    sources.insert("x".into(), pictures.gather_rows(&rows.collect::<Vec<_>>()));
+                    sources
+                        .insert("x_val".into(), pictures.gather_rows(&rows_val.map(|row| 6 + row).collect::<Vec<_>>()));
+                    sources.insert("key".into(), key);
+                    let tuned = step.tuning.iter().map(|tuning| tuning.g_a);
+                    let wanted: Vec<Value> = step.g.iter().copied().chain([step.inner]).chain(tuned).collect();
+                    evaluated(&step.tape, &sources, &wanted)
+                };
+            let mut t = Tape::new();
+            let given = t.feed("key", [6]);
+            let derived = t.derived_key(given, MICRO_BATCH_STREAM + 1);
+            let derived = evaluated(&t, &HashMap::from([("key".into(), key.clone())]), &[derived]).remove(0);
+            let derived = Tensor::new([6], derived.into_iter().map(|word| word.trunc() as f32).collect());
+
+            let got = gradients(2, 0..6, 0..8, key.clone());
+            let parts = [gradients(1, 0..3, 0..4, key), gradients(1, 3..6, 4..8, derived)];
+            assert_ne!(parts[0], parts[1]);
+            for (index, got) in got.iter().enumerate() {
+                let mean = parts[0][index].iter().zip(&parts[1][index]).map(|(first, second)| (first + second) / 2.0);
+                let agree = |(got, want): (&f64, f64)| (got - want).abs() <= 1e-9 * want.abs().max(1.0);
+                assert!(got.iter().zip(mean).all(agree), "{method:?}: value {index}");
+            }
+        }
+    }
+
+    #[test]
+    fn micro_batches_take_the_memory_of_one() {
+        let live = |micro_batches: usize| {
+            let encoder = Encoder::Plain(vec![Stage { channels: 8, stride: 1 }; 3]);
+            let config = config(Method::StSsad, "cutdiff", "diagonal-w2", encoder);
+            let config = Config { batch: 16, batch_val: 32, micro_batches, ..config };
+            let step = TrainingStep::record(&config, PICTURE).unwrap();
+            let tuning = step.tuning.as_ref().unwrap();
+            Plan::new(&step.tape, &[tuning.figures], &tuning.carries, crate::kernel::DeviceClass::Gpu, Reuse::On)
+                .live_bytes
+        };
+        let [whole, quarter] = [1, 4].map(live);
+        assert!(quarter as f64 <= 0.3 * whole as f64, "{quarter} bytes of {whole}");
     }
 
     #[test]

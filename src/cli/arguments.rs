@@ -176,6 +176,9 @@ struct MethodArguments {
     /// Unlabelled pictures in a batch.
     #[arg(long, value_name = "N")]
     batch_val: Option<usize>,
+    /// Parts that each batch is worked off in, one after another, in the memory of one.
+    #[arg(long, value_name = "N")]
+    micro_batches: Option<usize>,
     /// Adam's rate for the detector.
     #[arg(long, value_name = "RATE")]
     rate: Option<f64>,
@@ -260,6 +263,7 @@ impl MethodArguments {
         put(&mut training, "warm_up", &self.warm_up)?;
         put(&mut training, "batch", &self.batch)?;
         put(&mut training, "batch_val", &self.batch_val)?;
+        put(&mut training, "micro_batches", &self.micro_batches)?;
         put(&mut training, "rate", &self.rate)?;
         put(&mut training, "look_ahead", &self.look_ahead)?;
         put(&mut training, "precision", &self.precision)?;

@@ -260,7 +260,10 @@ impl Device {
                 let lacks = [
                     (wgpu::Features::SHADER_F16, "has no f16 arithmetic"),
                     (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "has no cooperative matrices"),
-                    (wgpu::Features::empty(), "has no square cooperative matrices of f16 with f32 sums, or subgroups beyond 32"),
+                    (
+                        wgpu::Features::empty(),
+                        "has no square cooperative matrices of f16 with f32 sums, or subgroups beyond 32",
+                    ),
                 ];
                 let lacking = lacks.into_iter().find(|(needed, _)| needed.is_empty() || !features.contains(*needed));
                 let (_, lacking) = lacking.expect("the last is always found");
