@@ -94,7 +94,8 @@ fn write_table() -> anyhow::Result<()> {
     for line in std::fs::read_to_string(root.join("benches/results/step.jsonl"))?.lines() {
         let row: Value = serde_json::from_str(line)?;
         let is_other = |other: &Value| {
-            ["workload", "device", "driver"].iter().any(|key| other[key] != row[key]) || precision(other) != precision(&row)
+            ["workload", "device", "driver"].iter().any(|key| other[key] != row[key])
+                || precision(other) != precision(&row)
         };
         newest.retain(is_other);
         newest.push(row);

@@ -22,12 +22,8 @@ pub enum DeviceClass {
 
 impl DeviceClass {
     /// Each that a kernel may be chosen for.
-    pub const ALL: [DeviceClass; 4] = [
-        DeviceClass::Gpu,
-        DeviceClass::Cpu,
-        DeviceClass::Matrix(Tile::Eight),
-        DeviceClass::Matrix(Tile::Sixteen),
-    ];
+    pub const ALL: [DeviceClass; 4] =
+        [DeviceClass::Gpu, DeviceClass::Cpu, DeviceClass::Matrix(Tile::Eight), DeviceClass::Matrix(Tile::Sixteen)];
 }
 
 impl fmt::Display for DeviceClass {

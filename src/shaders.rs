@@ -127,7 +127,9 @@ mod tests {
         assert!(text.contains("\nconst FUNCTION: u32 = 7u;\n"));
 
         let text = specialise(&Kernel::new("matmul/product_matrix").with_tile(Tile::Eight)).unwrap();
-        assert!(text.contains("\nconst TILE: u32 = 8u;") && text.contains("coop_mat8x8<") && !text.contains("mat16x16"));
+        assert!(
+            text.contains("\nconst TILE: u32 = 8u;") && text.contains("coop_mat8x8<") && !text.contains("mat16x16")
+        );
 
         let unknown = specialise(&Kernel::new("elementwise/unary").constant("FUNCTIN", 7u32));
         assert!(matches!(unknown, Err(SpecialiseError::NoSuchConstant { constant: "FUNCTIN", .. })));

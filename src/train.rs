@@ -4,6 +4,7 @@
 use crate::augment::{Augmentation, Setting, project};
 use crate::data::{Batches, DataError, Visible};
 use crate::gpu::{Device, Executor, GpuError, States};
+use crate::kernel::Precision;
 use crate::loss::{Alignment, total_distance_normalise};
 use crate::method::{CENTRE, Method, Network, random_rows};
 use crate::nn::{Adam, Detector, Statistics, update_statistics};
@@ -386,7 +387,9 @@ impl<'a> Trainer<'a> {
         let tuning = tuning
             .map(|plan| Executor::new(device, plan, &states, |done, _| on_pipeline(plain_steps + done, total)))
             .transpose()?;
-        let scorer = Scorer::new(device, &network, [c, h, w], config.batch_val, &states)?;
+        // Whoever tests the trained detector has f32, and takes the same scores for the same pictures.
+        let exact = device.with_precision(Precision::F32)?;
+        let scorer = Scorer::new(&exact, &network, [c, h, w], config.batch_val, &states)?;
 
         let augmenting = match config.method {
             Method::StSsad | Method::RandomStatic => {

@@ -146,11 +146,7 @@ impl Case {
         self.evaluated(inputs, |arrays, output| tolerance(&*self.primitive, kernel, arrays, output))
     }
 
-    fn evaluated(
-        &self,
-        inputs: &[Tensor],
-        bound: impl Fn(&[Array], &Shape) -> Vec<f64>,
-    ) -> (Vec<f64>, Vec<f64>) {
+    fn evaluated(&self, inputs: &[Tensor], bound: impl Fn(&[Array], &Shape) -> Vec<f64>) -> (Vec<f64>, Vec<f64>) {
         let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
         let arrays: Vec<Array> =
             inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();

@@ -125,7 +125,8 @@ fn tasks(device: &Device, options: &Options) -> Result<Vec<Task>, CaseError> {
     let mut tasks = Vec::new();
     for (class, case) in chosen(options)? {
         if !only {
-            tasks.extend(variants(&case)
+            tasks.extend(
+                variants(&case)
                     .into_iter()
                     .filter(|kernel| device.runs(kernel))
                     .map(|kernel| Task::Kernel(class, case.clone(), kernel)),
