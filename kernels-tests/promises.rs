@@ -707,6 +707,26 @@ fn a_folder_without_shaders_is_refused() {
 }
 
 #[test]
+fn precision_is_kept_in_the_record_and_refused_where_there_are_no_matrix_units() {
+    let devices: Value = serde_json::from_str(&stssad(&[&["devices", "--json"]]).with(0).out).unwrap();
+    let out = folder("precision").join("run");
+    let flags = ["--precision", "f16", "--steps", "3", "--starts", "1", "--no-report", "--out", text(&out)];
+    let said = stssad(&[&["train"], &GRAVEL, &TINY, &flags]);
+    if devices[0]["tiles"].as_array().unwrap().is_empty() {
+        said.with(4).error(&["precision f16 needs matrix units, but it has no", "f32 runs everywhere"]);
+        assert!(!out.join("result.json").exists());
+        return;
+    }
+    said.with(0);
+    assert_eq!(json(&out.join("result.json"))["precision"], "f16");
+    assert!(read(&out, "config.toml").contains("precision = \"f16\""));
+    // Scores are f32's, whoever computes them.
+    let tested = folder("precision-test");
+    stssad(&[&["test", text(&out), "--out", text(&tested)]]).with(0);
+    assert_eq!(read(&tested, "scores.csv"), read(&out, "scores.csv"));
+}
+
+#[test]
 fn the_shipped_grids_are_grids() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/grids");
     let mut tasks = BTreeMap::new();

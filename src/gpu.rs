@@ -3,6 +3,7 @@
 mod device;
 mod executor;
 mod isolated;
+mod matrices;
 mod timestamps;
 
 pub use device::{AdapterSummary, Choice, Device, adapters};

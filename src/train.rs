@@ -10,6 +10,7 @@ use std::ops::Range;
 use crate::augment::{Augmentation, Setting, project};
 use crate::data::{Batches, DataError, Visible};
 use crate::gpu::{Device, Executor, GpuError, States};
+use crate::kernel::Precision;
 use crate::loss::{Alignment, total_distance_normalise};
 use crate::method::{CENTRE, Method, Network, random_rows, side_by_side};
 use crate::nn::{Adam, Detector, Statistics, update_statistics};
@@ -499,7 +500,9 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in start_states(config, &network, 0).iter().filter(|(name, _)| !is_moment(name)) {
             scored.set(name, tensor)?;
         }
-        let scorer = Scorer::new(device, &network, [c, h, w], config.batch_val, &scored)?;
+        // Whoever tests the trained detector has f32, and takes the same scores for the same pictures.
+        let exact = device.with_precision(Precision::F32)?;
+        let scorer = Scorer::new(&exact, &network, [c, h, w], config.batch_val, &scored)?;
 
         let augmenting = match config.method {
             Method::StSsad | Method::RandomStatic => {

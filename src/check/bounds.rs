@@ -203,12 +203,42 @@ impl Div for Approx {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tensor::Shape;
 
     #[test]
     fn sums_are_bounded_rigorously_where_they_are_short() {
         assert!(sum_bound(3, 1.0) >= 4.0 * ULP);
         assert!(sum_bound(10_000, 1.0) < 202.0 * ULP);
         assert_eq!(sum_bound(0, 0.0), 0.0);
+    }
+
+    #[test]
+    fn the_neighbours_of_a_number_in_f16() {
+        assert_eq!(f16_neighbours(1.0), [1.0, 1.0 + 1.0 / 1024.0]);
+        assert_eq!(f16_neighbours(2049.0), [2048.0, 2050.0]);
+        // The largest has none above but infinity; subnormals are 2⁻²⁴ apart.
+        assert_eq!(f16_neighbours(65_504.0), [65_504.0, 65_536.0]);
+        assert_eq!(f16_neighbours(1e-7), [1.0 / (1u32 << 24) as f64, 2.0 / (1u32 << 24) as f64]);
+
+        assert_eq!([1.0, -0.5, 65_504.0, 0.0].map(f16_error), [0.0; 4]);
+        assert_eq!(f16_error(-2049.0), 1.0);
+        assert_eq!(f16_error(65_505.0), f64::INFINITY);
+        assert_eq!(f16_error(1e-5), 1e-5);
+        assert_eq!([-0.1f32, 3e-8, 1.0 / 3.0].map(to_f16), [-0.099_975_586, 0.0, 0.333_251_95]);
+    }
+
+    #[test]
+    fn factors_that_f16_has_leave_the_error_of_the_sums_alone() {
+        let shape = Shape::from([2]);
+        let product =
+            |inputs: &[Array]| vec![inputs[0].data[0] * inputs[1].data[0] + inputs[0].data[1] * inputs[1].data[1]];
+        let bound = |data: [[f64; 2]; 2]| {
+            let inputs = data.each_ref().map(|data| Array { shape: &shape, data });
+            matrix_bound(2, &inputs, product)[0]
+        };
+        assert_eq!(bound([[3.0, -4.0], [0.5, 2.0]]), 4.0 * (ULP * 9.5 + TINY));
+        let rounded = bound([[3.0001, -4.0], [0.5, 2.0]]);
+        assert!(rounded > 0.5 / 1024.0 && rounded < 1.0 / 1024.0, "{rounded}");
     }
 
     #[test]

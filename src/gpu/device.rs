@@ -61,6 +61,8 @@ const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(MATRIX);
 const MATRIX: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 /// Invocations to which a kernel gives matrices of their own; a subgroup may not reach beyond them.
 const MATRIX_BLOCK: u32 = 32;
+/// Workgroup memory that such a kernel takes at most.
+const MATRIX_WORKGROUP_BYTES: u32 = 32_768;
 /// Bytes of immediates that the kernels need at most.
 const IMMEDIATE_BYTES: u32 = 64;
 /// Storage buffers that a kernel binds at most.
@@ -119,7 +121,9 @@ fn summarise(adapter: &wgpu::Adapter) -> AdapterSummary {
 
 fn tiles(adapter: &wgpu::Adapter) -> Vec<Tile> {
     use wgpu::CooperativeScalarType::{F16, F32};
-    if !adapter.features().contains(MATRIX) || adapter.get_info().subgroup_max_size > MATRIX_BLOCK {
+    let memory = adapter.limits().max_compute_workgroup_storage_size;
+    let is_able = adapter.features().contains(MATRIX) && memory >= MATRIX_WORKGROUP_BYTES;
+    if !is_able || adapter.get_info().subgroup_max_size > MATRIX_BLOCK {
         return Vec::new();
     }
     let offered = adapter.cooperative_matrix_properties();
@@ -249,28 +253,22 @@ impl Device {
     /// The same device, for plans of this precision.
     ///
     /// # Errors
-    /// When it has no matrix units that take f16, or none whose use is known to wgpu.
+    /// When it has no matrix units for the precision, or they multiply wrongly.
     pub fn with_precision(&self, precision: Precision) -> Result<Device, GpuError> {
         let class = match (precision, self.tiles().last()) {
             (Precision::F32, _) if self.is_cpu() => DeviceClass::Cpu,
             (Precision::F32, _) => DeviceClass::Gpu,
-            (Precision::F16, Some(&tile)) => DeviceClass::Matrix(tile),
-            (Precision::F16, None) => {
+            (Precision::F16, Some(&tile)) if self.multiplies(tile)? => DeviceClass::Matrix(tile),
+            (Precision::F16, tile) => {
                 let features = self.device.features();
-                let lacks = [
-                    (wgpu::Features::SHADER_F16, "has no f16 arithmetic"),
-                    (wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX, "has no cooperative matrices"),
-                    (
-                        wgpu::Features::empty(),
-                        "has no square cooperative matrices of f16 with f32 sums, or subgroups beyond 32",
-                    ),
-                ];
-                let lacking = lacks.into_iter().find(|(needed, _)| needed.is_empty() || !features.contains(*needed));
-                let (_, lacking) = lacking.expect("the last is always found");
-                return Err(GpuError::Unusable {
-                    adapter: self.adapter.name.clone(),
-                    reason: format!("precision f16 needs matrix units, but it {lacking}; f32 runs everywhere"),
-                });
+                let but = match tile {
+                    Some(tile) => format!("its driver multiplies wrongly on those of {tile}"),
+                    None if !features.contains(wgpu::Features::SHADER_F16) => "it has no f16 arithmetic".into(),
+                    None if !features.contains(MATRIX) => "it has no cooperative matrices".into(),
+                    None => "it has no square cooperative matrices of f16 with f32 sums in subgroups up to 32".into(),
+                };
+                let reason = format!("precision f16 needs matrix units, but {but}; f32 runs everywhere");
+                return Err(GpuError::Unusable { adapter: self.adapter.name.clone(), reason });
             }
         };
         Ok(Device { class, ..self.clone() })
