@@ -5,7 +5,7 @@ mod executor;
 mod isolated;
 mod timestamps;
 
-pub use device::{AdapterSummary, Choice, Device, adapters};
+pub use device::{AdapterSummary, Choice, Device, Tally, adapters};
 pub use executor::{Executor, States};
 pub use isolated::Isolated;
 pub use timestamps::{Clock, Span};

@@ -167,6 +167,10 @@ impl Primitive for UnaryMap {
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
         output.count() as u64
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 /// A function of two values.
@@ -324,6 +328,10 @@ impl Primitive for BinaryMap {
     fn is_product(&self) -> bool {
         self.0 == Binary::Multiply
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 /// y = a · b + c, the operands broadcast to a shape in common: the product is never written to memory.
@@ -375,6 +383,10 @@ impl Primitive for MultiplyAdd {
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
         2 * output.count() as u64
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
     }
 }
 
