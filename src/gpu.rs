@@ -6,7 +6,7 @@ mod isolated;
 mod matrices;
 mod timestamps;
 
-pub use device::{AdapterSummary, Choice, Device, adapters};
+pub use device::{AdapterSummary, Choice, Device, Tally, adapters};
 pub use executor::{Executor, States};
 pub use isolated::Isolated;
 pub use timestamps::{Clock, Span};

@@ -3,18 +3,27 @@
 //! A slot is a whole buffer that several values share, one after another: WebGPU tracks hazards by buffer, so parts of
 //! one arena cannot be read and written in the same dispatch.
 
+mod schedule;
+
 use std::fmt;
 
 use crate::kernel::{DeviceClass, Kernel};
 use crate::tape::{Origin, Tape, Value};
 use crate::tensor::{Shape, Tensor};
+use schedule::{Lifetime, Schedule};
 use std::rc::Rc;
 
-/// Whether values may share buffers. `Off` gives each its own, which tells a planner's fault from a kernel's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether values may share buffers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reuse {
+    /// Those that do not live at the same time.
+    #[default]
     On,
+    /// Each has its own, which tells a planner's fault from a kernel's.
     Off,
+    /// As `On`, and cheap values are computed again where that lowers the most that lives at once: the same results to the
+    /// last bit for less memory and more dispatches.
+    Recompute,
 }
 
 /// Where a value lives.
@@ -30,6 +39,7 @@ pub enum Place {
 /// One dispatch.
 #[derive(Clone, Debug)]
 pub struct Step {
+    /// What it computes; with [`Reuse::Recompute`] another step may compute the same.
     pub value: Value,
     pub kernel: Kernel,
     pub inputs: Vec<Operand>,
@@ -124,38 +134,46 @@ impl Plan {
             };
         }
 
-        let lifetimes = lifetimes(tape, &live, &kept);
+        let mut schedule = Schedule::new(tape, &live, &kept);
+        if reuse == Reuse::Recompute {
+            schedule.recompute();
+        }
+        let lifetimes = schedule.lifetimes();
         plan.bytes_without_reuse = lifetimes.iter().map(|life| life.bytes).sum();
-        plan.live_bytes = (0..tape.len())
-            .map(|at| lifetimes.iter().filter(|life| life.covers(at)).map(|life| life.bytes).sum())
-            .max()
-            .unwrap_or(0);
-        plan.assign_slots(lifetimes, &mut places, reuse);
+        plan.live_bytes = schedule.live(&lifetimes).into_iter().max().unwrap_or(0);
+        let slots = plan.assign_slots(lifetimes, reuse);
 
-        let operand = |value: Value| Operand {
+        let operand = |value: Value, computed: Option<usize>| Operand {
             value,
-            place: places[root(tape, value).index()].clone().expect("a live value has a place"),
+            place: match computed {
+                Some(number) => Place::Slot(slots[number]),
+                None => places[root(tape, value).index()].clone().expect("a source has a place"),
+            },
             shape: tape.shape(value).clone(),
         };
-        for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
-            let Some(primitive) = node.primitive().filter(|primitive| !primitive.is_alias()) else { continue };
+        for &number in &schedule.order {
+            let (value, reads) = (schedule.entries[number].value, &schedule.entries[number].reads);
+            let node = tape.node(value);
+            let primitive = node.primitive().expect("what is scheduled is computed");
             let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
             plan.steps.push(Step {
                 value,
                 kernel: primitive.kernel(&shapes, &node.shape, class),
-                inputs: node.inputs().iter().map(|&input| operand(input)).collect(),
-                output: operand(value),
+                inputs: node.inputs().iter().zip(reads).map(|(&input, &read)| operand(input, read)).collect(),
+                output: operand(value, Some(number)),
                 scope: node.scope.clone(),
                 primal: node.primal,
                 order: std::iter::successors(node.primal, |&value| tape.node(value).primal).count(),
                 flops: primitive.flops(&shapes, &node.shape),
             });
         }
-        plan.fetches = fetches.iter().map(|&value| operand(value)).collect();
+        let (fetched, carried) = schedule.kept.split_at(fetches.len());
+        plan.fetches = fetches.iter().zip(fetched).map(|(&value, &number)| operand(value, number)).collect();
         plan.carries = carries
             .iter()
-            .map(|&(state, value)| {
-                let carry = Carry { state: operand(state), from: operand(value) };
+            .zip(carried)
+            .map(|(&(state, value), &number)| {
+                let carry = Carry { state: operand(state, None), from: operand(value, number) };
                 assert!(matches!(carry.state.place, Place::State(_)), "{state:?} is carried, but no state");
                 assert_eq!(carry.state.shape, carry.from.shape, "a state keeps its shape");
                 // Carries are copied one after another, so none may read what an earlier one has written.
@@ -167,14 +185,16 @@ impl Plan {
         plan
     }
 
-    /// Greedy by size: the largest value first, each into the smallest slot that is free for all of its life.
-    fn assign_slots(&mut self, mut lifetimes: Vec<Lifetime>, places: &mut [Option<Place>], reuse: Reuse) {
+    /// Greedy by size: the largest value first, each into the smallest slot that is free for all of its life. Returns the
+    /// slot of each entry of the schedule.
+    fn assign_slots(&mut self, mut lifetimes: Vec<Lifetime>, reuse: Reuse) -> Vec<usize> {
         lifetimes.sort_by_key(|life| (std::cmp::Reverse(life.bytes), life.first));
+        let mut slots = vec![0; lifetimes.len()];
         let mut tenants: Vec<Vec<Lifetime>> = Vec::new();
         for life in lifetimes {
             let free = |slot: &usize| !tenants[*slot].iter().any(|tenant| tenant.overlaps(&life));
             let slot = match reuse {
-                Reuse::On => (0..tenants.len()).filter(free).min_by_key(|&slot| self.slots[slot]),
+                Reuse::On | Reuse::Recompute => (0..tenants.len()).filter(free).min_by_key(|&slot| self.slots[slot]),
                 Reuse::Off => None,
             };
             let slot = slot.unwrap_or_else(|| {
@@ -182,9 +202,10 @@ impl Plan {
                 self.slots.push(life.bytes);
                 tenants.len() - 1
             });
-            places[life.value.index()] = Some(Place::Slot(slot));
+            slots[life.entry] = slot;
             tenants[slot].push(life);
         }
+        slots
     }
 
     /// Bytes of all slots together.
@@ -210,47 +231,6 @@ fn live_nodes(tape: &Tape, kept: &[Value], carries: &[(Value, Value)]) -> Vec<bo
         }
     }
     live
-}
-
-/// A computed value and the tape positions from its definition to its last use, both included.
-#[derive(Clone, Debug)]
-struct Lifetime {
-    value: Value,
-    bytes: u64,
-    first: usize,
-    last: usize,
-}
-
-impl Lifetime {
-    fn covers(&self, at: usize) -> bool {
-        (self.first..=self.last).contains(&at)
-    }
-
-    fn overlaps(&self, other: &Lifetime) -> bool {
-        self.first <= other.last && other.first <= self.last
-    }
-}
-
-fn lifetimes(tape: &Tape, live: &[bool], kept: &[Value]) -> Vec<Lifetime> {
-    let mut last: Vec<usize> = (0..tape.len()).collect();
-    for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
-        for &input in node.inputs() {
-            let root = root(tape, input).index();
-            last[root] = last[root].max(value.index());
-        }
-    }
-    for &value in kept {
-        last[root(tape, value).index()] = tape.len();
-    }
-    tape.iter()
-        .filter(|(value, node)| live[value.index()] && node.primitive().is_some_and(|primitive| !primitive.is_alias()))
-        .map(|(value, node)| Lifetime {
-            value,
-            bytes: node.shape.bytes(),
-            first: value.index(),
-            last: last[value.index()],
-        })
-        .collect()
 }
 
 impl fmt::Display for Place {

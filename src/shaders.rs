@@ -117,6 +117,17 @@ pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, Specialise
     }
 }
 
+/// Bytes of an element of the array that `text` declares at `binding`; a binding is that large at least.
+pub fn element_bytes(text: &str, binding: usize) -> u64 {
+    let is_declared = |line: &&str| line.contains(&format!("@binding({binding}) "));
+    let declaration = text.lines().find(is_declared).unwrap_or_default();
+    match declaration.split_once(": array<").map(|(_, element)| element) {
+        Some(element) if element.starts_with("vec4<f32>") => 16,
+        Some(element) if element.starts_with("vec2<f32>") || element.starts_with("vec4<f16>") => 8,
+        _ => 4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

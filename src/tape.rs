@@ -92,6 +92,11 @@ pub trait Primitive: fmt::Debug {
         false
     }
 
+    /// Whether computing it takes hardly longer than writing it, so that it may be computed again instead of kept.
+    fn is_cheap(&self) -> bool {
+        false
+    }
+
     /// For a broadcast, that the input alone says what the output is, so elementwise primitives may read the input.
     fn is_broadcast(&self) -> bool {
         false

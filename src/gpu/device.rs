@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Clock, GpuError};
 use crate::kernel::{DeviceClass, Kernel, Precision, Tile};
-use crate::shaders::{source, specialise_text};
+use crate::shaders::{element_bytes, source, specialise_text};
 
 /// What an adapter is, for people and for records.
 #[derive(Clone, Debug, Serialize, PartialEq)]
@@ -64,7 +64,7 @@ const MATRIX_BLOCK: u32 = 32;
 /// Workgroup memory that such a kernel takes at most.
 const MATRIX_WORKGROUP_BYTES: u32 = 32_768;
 /// Bytes of immediates that the kernels need at most.
-const IMMEDIATE_BYTES: u32 = 64;
+pub(super) const IMMEDIATE_BYTES: usize = 64;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 
@@ -141,7 +141,7 @@ fn unusable(features: wgpu::Features, limits: &wgpu::Limits) -> Option<String> {
     let needs = [
         (!features.contains(REQUIRED), "it has no immediates (push constants)".to_owned()),
         (
-            limits.max_immediate_size < IMMEDIATE_BYTES,
+            limits.max_immediate_size < IMMEDIATE_BYTES as u32,
             format!("it has less than {IMMEDIATE_BYTES} bytes of immediates"),
         ),
         (
@@ -158,11 +158,37 @@ fn unusable(features: wgpu::Features, limits: &wgpu::Limits) -> Option<String> {
 }
 
 /// A pipeline with the layout of its bindings: inputs in order, then the output.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Pipeline {
     pub pipeline: wgpu::ComputePipeline,
     pub bindings: wgpu::BindGroupLayout,
 }
+
+/// What a device was asked to make, and how often it was handed work, since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Tally {
+    pub buffers: u64,
+    pub bind_groups: u64,
+    pub pipelines: u64,
+    pub submits: u64,
+}
+
+impl std::ops::Sub for Tally {
+    type Output = Tally;
+
+    fn sub(self, earlier: Tally) -> Tally {
+        Tally {
+            buffers: self.buffers - earlier.buffers,
+            bind_groups: self.bind_groups - earlier.bind_groups,
+            pipelines: self.pipelines - earlier.pipelines,
+            submits: self.submits - earlier.submits,
+        }
+    }
+}
+
+/// Layouts by the least size of each binding. Kernels share them: between pipelines of different layouts wgpu sets all
+/// immediates to zero, a command more for the driver.
+type Layouts = HashMap<Vec<u64>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>;
 
 /// What the device reported on its own, outside a call.
 #[derive(Debug, Default)]
@@ -178,7 +204,9 @@ pub struct Device {
     pub(super) queue: wgpu::Queue,
     adapter: Arc<AdapterSummary>,
     class: DeviceClass,
-    pipelines: Arc<Mutex<HashMap<String, Arc<Pipeline>>>>,
+    pipelines: Arc<Mutex<HashMap<String, Pipeline>>>,
+    layouts: Arc<Mutex<Layouts>>,
+    tally: Arc<Mutex<Tally>>,
     /// Texts that stand in for the built-in ones, by kernel name.
     replaced: Arc<Mutex<HashMap<String, String>>>,
     reports: Arc<Mutex<Reports>>,
@@ -241,6 +269,8 @@ impl Device {
             adapter: summary.into(),
             class,
             pipelines: Default::default(),
+            layouts: Default::default(),
+            tally: Default::default(),
             replaced: Default::default(),
             reports,
         })
@@ -338,20 +368,61 @@ impl Device {
         polled.map(drop).map_err(|error| GpuError::Lost { at: at(), reason: error.to_string() })
     }
 
+    /// What was made so far, by all clones of this device.
+    pub fn tally(&self) -> Tally {
+        *self.tally.lock().unwrap()
+    }
+
     /// A buffer of `bytes`; storage, and copied from and to.
-    pub(super) fn buffer(&self, label: &str, bytes: u64) -> Result<Arc<wgpu::Buffer>, GpuError> {
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some(label),
-            size: bytes,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+    pub(super) fn buffer(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer, GpuError> {
+        use wgpu::BufferUsages as Uses;
+        self.buffer_for(label, bytes, Uses::STORAGE | Uses::COPY_SRC | Uses::COPY_DST)
+    }
+
+    /// A buffer of `bytes` that is used as said.
+    pub(super) fn buffer_for(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer, GpuError> {
+        self.tally.lock().unwrap().buffers += 1;
+        let descriptor = wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false };
+        let buffer = self.device.create_buffer(&descriptor);
         self.check(|| format!("the allocation of {bytes} bytes for {label}"))?;
-        Ok(Arc::new(buffer))
+        Ok(buffer)
+    }
+
+    /// Binds parts of buffers to a pipeline: its inputs in order, then its output.
+    pub(super) fn bind<'a>(
+        &self,
+        label: &str,
+        pipeline: &Pipeline,
+        operands: impl Iterator<Item = wgpu::BufferBinding<'a>>,
+    ) -> wgpu::BindGroup {
+        self.tally.lock().unwrap().bind_groups += 1;
+        let entries: Vec<wgpu::BindGroupEntry> = operands
+            .zip(0..)
+            .map(|(operand, binding)| wgpu::BindGroupEntry {
+                binding,
+                resource: wgpu::BindingResource::Buffer(operand),
+            })
+            .collect();
+        self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(label),
+            layout: &pipeline.bindings,
+            entries: &entries,
+        })
+    }
+
+    /// Hands recorded work to the device.
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) {
+        self.tally.lock().unwrap().submits += 1;
+        self.queue.submit([encoder.finish()]);
     }
 
     /// The kernel's pipeline for `inputs` inputs and an output, compiled at the first call.
-    pub(super) fn pipeline(&self, kernel: &Kernel, inputs: usize) -> Result<Arc<Pipeline>, GpuError> {
+    pub(super) fn pipeline(&self, kernel: &Kernel, inputs: usize) -> Result<Pipeline, GpuError> {
         let key = format!("{} {:?}", kernel.name, kernel.constants);
         if let Some(pipeline) = self.pipelines.lock().unwrap().get(&key) {
             return Ok(pipeline.clone());
@@ -360,26 +431,8 @@ impl Device {
             Some(text) => specialise_text(text, kernel)?,
             None => specialise_text(source(kernel)?, kernel)?,
         };
-        let entries: Vec<wgpu::BindGroupLayoutEntry> = (0..=inputs)
-            .map(|binding| wgpu::BindGroupLayoutEntry {
-                binding: binding as u32,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: binding < inputs },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let bindings = self
-            .device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name), entries: &entries });
-        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-            label: Some(kernel.name),
-            bind_group_layouts: &[Some(&bindings)],
-            immediate_size: 4 * kernel.immediates.len() as u32,
-        });
+        self.tally.lock().unwrap().pipelines += 1;
+        let (bindings, layout) = self.layout((0..=inputs).map(|binding| element_bytes(&source, binding)).collect());
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
         // SAFETY: every index in the kernels is guarded by the extents that they are given, and loops are finite; tests
@@ -398,9 +451,37 @@ impl Device {
             cache: None,
         });
         self.check(|| format!("the compilation of {key}"))?;
-        let pipeline = Arc::new(Pipeline { pipeline, bindings });
+        let pipeline = Pipeline { pipeline, bindings };
         self.pipelines.lock().unwrap().insert(key, pipeline.clone());
         Ok(pipeline)
+    }
+
+    /// The layout of bindings of at least these bytes each, the last of which is written, and that of their pipelines.
+    fn layout(&self, least: Vec<u64>) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
+        let make = |least: &Vec<u64>| {
+            let entry = |(binding, &bytes): (usize, &u64)| wgpu::BindGroupLayoutEntry {
+                binding: binding as u32,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: wgpu::BufferBindingType::Storage { read_only: binding + 1 < least.len() },
+                    has_dynamic_offset: false,
+                    // Told here, wgpu looks at a binding's size when it is bound; else at every dispatch.
+                    min_binding_size: wgpu::BufferSize::new(bytes),
+                },
+                count: None,
+            };
+            let entries: Vec<wgpu::BindGroupLayoutEntry> = least.iter().enumerate().map(entry).collect();
+            let descriptor = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
+            let bindings = self.device.create_bind_group_layout(&descriptor);
+            let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+                label: None,
+                bind_group_layouts: &[Some(&bindings)],
+                immediate_size: IMMEDIATE_BYTES as u32,
+            });
+            (bindings, layout)
+        };
+        let mut layouts = self.layouts.lock().unwrap();
+        layouts.entry(least).or_insert_with_key(make).clone()
     }
 
     /// Has pipelines compiled from now on take `text` for the shader `name`: to try a kernel without building anew.

@@ -2,12 +2,11 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::GpuError;
-use super::device::{Device, Pipeline};
+use super::device::{Device, IMMEDIATE_BYTES, Pipeline};
 use crate::kernel::Kernel;
-use crate::plan::{Operand, Place, Plan, Step};
+use crate::plan::{Carry, Operand, Place, Plan, Step};
 use crate::tape::Value;
 use crate::tensor::{Shape, Tensor};
 
@@ -15,7 +14,7 @@ use crate::tensor::{Shape, Tensor};
 #[derive(Debug)]
 pub struct States {
     device: Device,
-    buffers: HashMap<String, (Arc<wgpu::Buffer>, Shape)>,
+    buffers: HashMap<String, (wgpu::Buffer, Shape)>,
 }
 
 impl States {
@@ -54,7 +53,7 @@ impl States {
         names
     }
 
-    fn find(&self, name: &str) -> Result<&(Arc<wgpu::Buffer>, Shape), GpuError> {
+    fn find(&self, name: &str) -> Result<&(wgpu::Buffer, Shape), GpuError> {
         self.buffers.get(name).ok_or_else(|| GpuError::Unknown { kind: "state", name: name.to_owned() })
     }
 }
@@ -78,35 +77,66 @@ pub(super) fn read_back<T: bytemuck::Pod>(
     name: &str,
 ) -> Result<Vec<T>, GpuError> {
     let at = || format!("the readback of {name}");
-    let staging = device.device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some("readback"),
-        size: bytes,
-        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-        mapped_at_creation: false,
-    });
+    let staging = device.buffer_for("readback", bytes, READBACK)?;
     let mut encoder = device.device.create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
-    device.queue.submit([encoder.finish()]);
-    staging.map_async(wgpu::MapMode::Read, .., |_| {});
-    device.wait(at)?;
-    let view = staging.get_mapped_range(..).map_err(|error| GpuError::Lost { at: at(), reason: error.to_string() })?;
-    Ok(bytemuck::pod_collect_to_vec(&view))
+    device.submit(encoder);
+    map(device, &staging, 0..bytes, at)
 }
 
-/// One dispatch, ready to be encoded.
+const READBACK: wgpu::BufferUsages = wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
+
+/// Waits for the device, and reads part of a buffer that can be mapped.
+fn map<T: bytemuck::Pod>(
+    device: &Device,
+    staging: &wgpu::Buffer,
+    range: std::ops::Range<u64>,
+    at: impl Fn() -> String,
+) -> Result<Vec<T>, GpuError> {
+    staging.map_async(wgpu::MapMode::Read, range.clone(), |_| {});
+    device.wait(&at)?;
+    let view =
+        staging.get_mapped_range(range).map_err(|error| GpuError::Lost { at: at(), reason: error.to_string() })?;
+    let content = bytemuck::pod_collect_to_vec(&view);
+    drop(view);
+    staging.unmap();
+    Ok(content)
+}
+
+/// One dispatch, ready to be encoded. What a run reads of it lies in one piece: the host's caches are cold between runs.
 #[derive(Debug)]
 pub(super) struct Dispatch {
-    pipeline: Arc<Pipeline>,
+    pipeline: wgpu::ComputePipeline,
     bindings: wgpu::BindGroup,
-    immediates: Vec<u8>,
+    immediates: [u8; IMMEDIATE_BYTES],
+    immediate_bytes: usize,
     workgroups: [u32; 3],
 }
 
 impl Dispatch {
-    pub(super) fn new(pipeline: Arc<Pipeline>, bindings: wgpu::BindGroup, kernel: &Kernel) -> Self {
+    /// # Panics
+    /// When the kernel has more immediates than any: a fault of its code.
+    pub(super) fn new(pipeline: Pipeline, bindings: wgpu::BindGroup, kernel: &Kernel) -> Self {
         let words: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
-        let immediates = bytemuck::cast_slice(&words).to_vec();
-        Dispatch { pipeline, bindings, immediates, workgroups: kernel.workgroups }
+        let (mut immediates, immediate_bytes) = ([0; IMMEDIATE_BYTES], 4 * words.len());
+        immediates[..immediate_bytes].copy_from_slice(bytemuck::cast_slice(&words));
+        Dispatch { pipeline: pipeline.pipeline, bindings, immediates, immediate_bytes, workgroups: kernel.workgroups }
+    }
+}
+
+/// A copy after the dispatches.
+#[derive(Debug)]
+struct Copy {
+    from: wgpu::Buffer,
+    to: wgpu::Buffer,
+    /// Where in `to`, in bytes.
+    offset: u64,
+    bytes: u64,
+}
+
+impl Copy {
+    fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        encoder.copy_buffer_to_buffer(&self.from, 0, &self.to, self.offset, self.bytes);
     }
 }
 
@@ -116,10 +146,14 @@ pub struct Executor {
     pub(super) device: Device,
     plan: Plan,
     pub(super) dispatches: Vec<Dispatch>,
-    slots: Vec<Arc<wgpu::Buffer>>,
-    feeds: HashMap<Rc<str>, (Arc<wgpu::Buffer>, Shape)>,
-    constants: Vec<Arc<wgpu::Buffer>>,
-    states: HashMap<Rc<str>, Arc<wgpu::Buffer>>,
+    slots: Vec<wgpu::Buffer>,
+    feeds: HashMap<Rc<str>, (wgpu::Buffer, Shape)>,
+    constants: Vec<wgpu::Buffer>,
+    states: HashMap<Rc<str>, wgpu::Buffer>,
+    /// Into the states.
+    carries: Vec<Copy>,
+    /// Into a buffer that the host reads, in the order of the plan's fetches.
+    fetches: Vec<Copy>,
     runs: u64,
 }
 
@@ -142,6 +176,8 @@ impl Executor {
             feeds: HashMap::new(),
             constants: Vec::new(),
             states: HashMap::new(),
+            carries: Vec::new(),
+            fetches: Vec::new(),
             runs: 0,
             plan,
         };
@@ -162,34 +198,57 @@ impl Executor {
             device.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(tensor.data()));
             executor.constants.push(buffer);
         }
+        executor.clear();
         for (index, step) in executor.plan.steps.iter().enumerate() {
             on_pipeline(index, executor.plan.steps.len());
             let dispatch = executor.bind(step)?;
             executor.dispatches.push(dispatch);
         }
+        executor.carries = executor.plan.carries.iter().map(|carry| executor.carry(carry)).collect();
+        executor.fetches = executor.fetches()?;
         Ok(executor)
+    }
+
+    /// Writes zeros to slots and feeds. A group that binds a buffer never written before makes wgpu look, at each dispatch
+    /// of every run, whether it is still to be cleared.
+    fn clear(&self) {
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        for buffer in self.slots.iter().chain(self.feeds.values().map(|(buffer, _)| buffer)) {
+            encoder.clear_buffer(buffer, 0, None);
+        }
+        self.device.submit(encoder);
+    }
+
+    fn carry(&self, carry: &Carry) -> Copy {
+        let [from, to] = [&carry.from, &carry.state].map(|operand| self.buffer(&operand.place).clone());
+        Copy { from, to, offset: 0, bytes: carry.state.shape.bytes() }
+    }
+
+    fn fetches(&self) -> Result<Vec<Copy>, GpuError> {
+        let mut end = 0;
+        let mut places = Vec::new();
+        for fetch in &self.plan.fetches {
+            places.push((end, fetch.shape.bytes(), &fetch.place));
+            end = (end + fetch.shape.bytes()).next_multiple_of(wgpu::MAP_ALIGNMENT);
+        }
+        if places.is_empty() {
+            return Ok(Vec::new());
+        }
+        let to = self.device.buffer_for("fetches", end, READBACK)?;
+        let copy = |(offset, bytes, place)| Copy { from: self.buffer(place).clone(), to: to.clone(), offset, bytes };
+        Ok(places.into_iter().map(copy).collect())
     }
 
     fn bind(&self, step: &Step) -> Result<Dispatch, GpuError> {
         let pipeline = self.device.pipeline(&step.kernel, step.inputs.len())?;
         let operands = step.inputs.iter().chain([&step.output]);
-        let entries: Vec<wgpu::BindGroupEntry> = operands
-            .enumerate()
-            .map(|(binding, operand)| wgpu::BindGroupEntry {
-                binding: binding as u32,
-                // The exact size, so that a kernel's arrayLength is its value's and not its slot's.
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: self.buffer(&operand.place),
-                    offset: 0,
-                    size: wgpu::BufferSize::new(operand.shape.bytes()),
-                }),
-            })
-            .collect();
-        let bindings = self.device.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(step.kernel.name),
-            layout: &pipeline.bindings,
-            entries: &entries,
+        let operands = operands.map(|operand| wgpu::BufferBinding {
+            buffer: self.buffer(&operand.place),
+            offset: 0,
+            // The exact size, so that a kernel's arrayLength is its value's and not its slot's.
+            size: wgpu::BufferSize::new(operand.shape.bytes()),
         });
+        let bindings = self.device.bind(step.kernel.name, &pipeline, operands);
         self.device.check(|| format!("the binding of {}", describe(step)))?;
         Ok(Dispatch::new(pipeline, bindings, &step.kernel))
     }
@@ -219,7 +278,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Runs the plan: one encoder, one pass, then the carries, one submit. Does not wait.
+    /// Runs the plan: one encoder, one pass, then the carries and what is fetched, one submit. Does not wait. Nothing is
+    /// made here, on the device or in this code; wgpu and the driver allocate as they record.
     ///
     /// # Errors
     /// When the device reported an error or was lost.
@@ -229,13 +289,18 @@ impl Executor {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         encode(&mut pass, &self.dispatches);
         drop(pass);
-        for carry in &self.plan.carries {
-            let (from, to) = (self.buffer(&carry.from.place), self.buffer(&carry.state.place));
-            encoder.copy_buffer_to_buffer(from, 0, to, 0, carry.state.shape.bytes());
-        }
-        self.device.queue.submit([encoder.finish()]);
+        // States are fetched as they were read.
+        self.fetches.iter().chain(&self.carries).for_each(|copy| copy.encode(&mut encoder));
+        self.device.submit(encoder);
         let run = self.runs;
         self.device.check(|| format!("run {run} of a plan of {} dispatches", self.dispatches.len()))
+    }
+
+    /// Has what is fetched lie ready after dispatches that [`run`](Executor::run) did not submit.
+    pub(super) fn copy_fetches(&self) {
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        self.fetches.iter().for_each(|copy| copy.encode(&mut encoder));
+        self.device.submit(encoder);
     }
 
     /// Waits until every run so far is done.
@@ -246,14 +311,18 @@ impl Executor {
         self.device.wait(|| format!("the end of run {}", self.runs))
     }
 
-    /// Reads back a value that the plan fetches.
+    /// Reads back a value that the plan fetches, as the last run left it.
     ///
     /// # Errors
     /// When the plan does not fetch it, or the device was lost.
     pub fn fetch(&self, value: Value) -> Result<Tensor, GpuError> {
-        let fetched = self.plan.fetches.iter().find(|fetch| fetch.value == value);
-        let operand = fetched.ok_or_else(|| GpuError::Unknown { kind: "fetch", name: format!("{value:?}") })?;
-        self.read(operand, &format!("{value:?} after run {}", self.runs))
+        let fetches = self.plan.fetches.iter().zip(&self.fetches);
+        let (operand, copy) = { fetches }
+            .find(|(fetch, _)| fetch.value == value)
+            .ok_or_else(|| GpuError::Unknown { kind: "fetch", name: format!("{value:?}") })?;
+        let at = || format!("the readback of {value:?} after run {}", self.runs);
+        let content = map(&self.device, &copy.to, copy.offset..copy.offset + copy.bytes, at)?;
+        Ok(Tensor::new(operand.shape.clone(), content))
     }
 
     fn read(&self, operand: &Operand, name: &str) -> Result<Tensor, GpuError> {
@@ -276,10 +345,11 @@ impl Executor {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             encode(&mut pass, std::slice::from_ref(dispatch));
             drop(pass);
-            self.device.queue.submit([encoder.finish()]);
+            self.device.submit(encoder);
             let output = self.read(&step.output, &describe(step))?;
             visit(step, &inputs, &output);
         }
+        self.copy_fetches();
         Ok(())
     }
 }
@@ -288,10 +358,10 @@ impl Executor {
 /// Setting a pipeline again costs wgpu no measurable time, so none is skipped.
 pub(super) fn encode(pass: &mut wgpu::ComputePass, dispatches: &[Dispatch]) {
     for dispatch in dispatches {
-        pass.set_pipeline(&dispatch.pipeline.pipeline);
+        pass.set_pipeline(&dispatch.pipeline);
         pass.set_bind_group(0, &dispatch.bindings, &[]);
-        if !dispatch.immediates.is_empty() {
-            pass.set_immediates(0, &dispatch.immediates);
+        if dispatch.immediate_bytes > 0 {
+            pass.set_immediates(0, &dispatch.immediates[..dispatch.immediate_bytes]);
         }
         let [x, y, z] = dispatch.workgroups;
         pass.dispatch_workgroups(x, y, z);

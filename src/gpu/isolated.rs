@@ -46,31 +46,19 @@ impl Device {
             buffers.push(buffer);
         }
         let asks_for_length = specialise(kernel)?.contains("arrayLength");
-        let entries: Vec<wgpu::BindGroupEntry> = buffers
-            .iter()
-            .zip(&contents)
-            .enumerate()
-            .map(|(binding, (buffer, content))| {
-                let behind = if asks_for_length && binding == inputs.len() { 0 } else { guard };
-                let size = wgpu::BufferSize::new(4 * content.len() as u64 + behind);
-                wgpu::BindGroupEntry {
-                    binding: binding as u32,
-                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: guard, size }),
-                }
-            })
-            .collect();
-        let bindings = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel.name),
-            layout: &pipeline.bindings,
-            entries: &entries,
+        let operands = buffers.iter().zip(&contents).enumerate().map(|(binding, (buffer, content))| {
+            let behind = if asks_for_length && binding == inputs.len() { 0 } else { guard };
+            let size = wgpu::BufferSize::new(4 * content.len() as u64 + behind);
+            wgpu::BufferBinding { buffer, offset: guard, size }
         });
+        let bindings = self.bind(kernel.name, &pipeline, operands);
         self.check(at)?;
         let dispatch = Dispatch::new(pipeline, bindings, kernel);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         encode(&mut pass, &[dispatch]);
         drop(pass);
-        self.queue.submit([encoder.finish()]);
+        self.submit(encoder);
 
         let mut damage = None;
         let mut result = Vec::new();

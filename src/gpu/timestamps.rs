@@ -58,10 +58,12 @@ impl Executor {
     /// # Panics
     /// When asked for [`Clock::Gpu`] on a device without it: see [`Device::clock`](super::Device::clock).
     pub fn profile(&mut self, clock: Clock) -> Result<Vec<Option<Span>>, GpuError> {
-        match clock {
+        let spans = match clock {
             Clock::Gpu => self.timestamps(1),
             Clock::Wall => self.profile_by_waiting(),
-        }
+        };
+        self.copy_fetches();
+        spans
     }
 
     /// Seconds that the plan takes as the one pass that [`run`](Executor::run) makes of it; `None` where the clock gave no
@@ -73,17 +75,19 @@ impl Executor {
     /// # Panics
     /// As [`profile`](Executor::profile).
     pub fn time_pass(&mut self, clock: Clock) -> Result<Option<f64>, GpuError> {
-        match clock {
+        let seconds = match clock {
             Clock::Gpu => {
                 let pass = self.timestamps(self.dispatches.len().max(1))?.pop().flatten();
-                Ok(pass.map(|span| span.seconds))
+                pass.map(|span| span.seconds)
             }
             Clock::Wall => {
                 let start = Instant::now();
                 self.submit(0..self.dispatches.len())?;
-                Ok(Some(start.elapsed().as_secs_f64()))
+                Some(start.elapsed().as_secs_f64())
             }
-        }
+        };
+        self.copy_fetches();
+        Ok(seconds)
     }
 
     fn profile_by_waiting(&mut self) -> Result<Vec<Option<Span>>, GpuError> {
@@ -101,7 +105,7 @@ impl Executor {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         encode(&mut pass, &self.dispatches[dispatches.clone()]);
         drop(pass);
-        self.device.queue.submit([encoder.finish()]);
+        self.device.submit(encoder);
         self.device.wait(|| format!("dispatches {dispatches:?} of a profiled run"))
     }
 
@@ -118,12 +122,8 @@ impl Executor {
             count: 2 * PASSES as u32,
         });
         let bytes = 2 * passes.len() as u64 * TIMESTAMP_BYTES;
-        let resolved = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("timestamps"),
-            size: bytes,
-            usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
+        let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
+        let resolved = self.device.buffer_for("timestamps", bytes, usage)?;
         for (chunk, passes) in passes.chunks(PASSES).enumerate() {
             let mut encoder = device.create_command_encoder(&Default::default());
             for (index, dispatches) in passes.iter().enumerate() {
@@ -139,7 +139,7 @@ impl Executor {
             }
             let offset = (2 * PASSES * chunk) as u64 * TIMESTAMP_BYTES;
             encoder.resolve_query_set(&queries, 0..2 * passes.len() as u32, &resolved, offset);
-            queue.submit([encoder.finish()]);
+            self.device.submit(encoder);
         }
         let ticks: Vec<u64> = read_back(&self.device, &resolved, bytes, "timestamps")?;
         let period = f64::from(queue.get_timestamp_period()) * 1e-9;

@@ -177,6 +177,10 @@ impl Primitive for UnaryMap {
             _ => None,
         }
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 /// A function of two values.
@@ -343,6 +347,10 @@ impl Primitive for BinaryMap {
     fn is_product(&self) -> bool {
         self.0 == Binary::Multiply
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 /// y = a · b + c, or its positive part with `relu`; the operands are broadcast to a shape in common. Neither the product
@@ -408,6 +416,10 @@ impl Primitive for MultiplyAdd {
 
     fn rectified(&self) -> Option<Rc<dyn Primitive>> {
         Some(Rc::new(MultiplyAdd { relu: true }))
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
     }
 }
 

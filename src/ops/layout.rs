@@ -98,6 +98,10 @@ impl Primitive for Broadcast {
     fn is_broadcast(&self) -> bool {
         true
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 /// Extents outside an axis, and of one row along it with all that lies inside.
@@ -168,6 +172,10 @@ impl Primitive for Slice {
     fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
         0
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 /// y[.., start + j, ..] = x[.., j, ..] along `axis`, 0 elsewhere.
@@ -222,6 +230,10 @@ impl Primitive for Pad {
     fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
         0
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 /// y = a, then b, along `axis`.
@@ -269,6 +281,10 @@ impl Primitive for Concat {
 
     fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
         0
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
     }
 }
 

@@ -121,6 +121,10 @@ impl Primitive for Mask {
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
         12 * output.count() as u64
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 impl Mask {

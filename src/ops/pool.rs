@@ -113,6 +113,10 @@ impl Primitive for MeanPoolVjp {
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
         output.count() as u64
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 /// y[n, c, p, q] = h · W + w of the largest x[n, c, h, w] in the window at (p, q), the first of equals. Pixels are whole

@@ -68,6 +68,10 @@ impl Primitive for Uniform {
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
         output.count() as u64
     }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
 }
 
 impl Uniform {
