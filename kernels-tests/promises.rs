@@ -269,6 +269,12 @@ fn long(steps: &str) -> Vec<&str> {
     [&GRAVEL[..], &TINY, &rest].concat()
 }
 
+/// Three starts, two of which are trained side by side.
+fn side_by_side() -> Vec<&'static str> {
+    let rest = ["--steps", "12", "--starts", "3", "--together", "2", "--checkpoint-every", "2"];
+    [&GRAVEL[..], &TINY, &rest].concat()
+}
+
 const QUIET: [&str; 3] = ["--no-report", "--progress", "json"];
 
 /// A run under way, whose steps are read from what it says.
@@ -342,6 +348,28 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
     running.end().0.with(0);
     assert_eq!(bits(&run), expected);
     assert_eq!(leftovers(&run), BTreeSet::new());
+}
+
+#[test]
+fn starts_side_by_side_are_told_of_one_by_one_and_go_on_with_the_same_bits() {
+    let whole = folder("together-whole");
+    let said = stssad(&[&["train"], &side_by_side(), &QUIET, &["--out", text(&whole)]]).with(0);
+    let number = |line: &Value, key: &str| line[key].as_u64().unwrap();
+    let steps: Vec<(u64, u64)> =
+        steps_of(&said.err).iter().map(|line| (number(line, "start"), number(line, "step"))).collect();
+    let group = |starts: &'static [u64]| (1..=12).flat_map(move |step| starts.iter().map(move |&start| (start, step)));
+    assert_eq!(steps, group(&[0, 1]).chain(group(&[2])).collect::<Vec<_>>());
+
+    let run = folder("together");
+    let mut running = Running::begin(&[&["train"], &side_by_side(), &QUIET, &["--out", text(&run)]]);
+    for done in [5, 15] {
+        running.until(done);
+        running.signal("-TERM");
+        running.end().0.with(75);
+        running = Running::begin(&[&["train", "--resume", text(&run)], &QUIET]);
+    }
+    running.end().0.with(0);
+    assert_eq!(bits(&run), bits(&whole));
 }
 
 /// Checkpoints and half-written files.

@@ -6,13 +6,14 @@ use std::process::{Command, Output};
 use stssad::augment::{Augmentation, CutDiff, Rotation};
 use stssad::data::{Set, Task};
 use stssad::gpu::{Choice, Device, Executor, GpuError, States};
+use stssad::method::Method;
 use stssad::nn::{Detector, Encoder, Stage};
 use stssad::philox::Stream;
 use stssad::plan::{Plan, Reuse};
 use stssad::ssad::Order;
 use stssad::tape::Tape;
 use stssad::tensor::Tensor;
-use stssad::train::{Config, TrainError, Trained, Trainer, TrainingStep};
+use stssad::train::{Config, Progress, TrainError, Trained, Trainer, TrainingStep};
 
 /// The device under test. A machine without one fails: a test that is skipped proves nothing.
 fn device() -> Device {
@@ -109,6 +110,80 @@ fn a_snapshot_goes_on_with_the_same_bits_and_one_of_another_network_is_refused()
     assert!(matches!(&refused, TrainError::Foreign { state } if *state == lost), "{refused}");
     lacking.states.push(("of another".into(), Tensor::scalar(0.0)));
     assert!(other.restore(&lacking).is_err());
+}
+
+/// Three starts, the first two of which are a group, and the last fills one up.
+fn together(config: Config) -> Config {
+    Config { starts: config.starts[..3].to_vec(), together: 2, ..config }
+}
+
+#[test]
+fn starts_together_take_the_steps_of_each_alone() {
+    let task = task(14);
+    for method in [Method::StSsad, Method::RandomStatic, Method::DeepSvdd] {
+        let mut config = Config { method, warm_up: 1, steps: 2, ..together(config(CutDiff, 14)) };
+        if method == Method::DeepSvdd {
+            config.starts = vec![Vec::new(); 3];
+        }
+        let steps = |config: &Config, groups: &[usize]| -> Vec<Progress> {
+            let mut trainer = Trainer::new(&device(), config, task.visible(), |_, _| {}).unwrap();
+            let mut steps = Vec::new();
+            for &first in groups {
+                let trained = trainer.train(first, |progress| steps.push(progress)).unwrap();
+                assert_eq!(trained.len(), config.members(first).len());
+                let starts: Vec<&Vec<f32>> = trained.iter().map(|trained| &trained.start).collect();
+                assert_eq!(starts, config.starts[config.members(first)].iter().collect::<Vec<_>>());
+            }
+            steps.sort_by_key(|progress| (progress.start, progress.step));
+            steps
+        };
+        let side_by_side = steps(&config, &[0, 2]);
+        let alone = steps(&Config { together: 1, ..config }, &[0, 1, 2]);
+        assert_eq!(side_by_side.len(), 6);
+        for (got, want) in side_by_side.iter().zip(&alone) {
+            assert_eq!((got.start, got.step), (want.start, want.step));
+            // The sums of a start have their terms in the same order, save for the head's: a hundred roundings.
+            let agree = |got: f32, want: f32| (got - want).abs() <= 1e-5 * want.abs().max(1.0);
+            let outers = [got, want].map(|progress| progress.outer.unwrap_or_default());
+            assert!(agree(got.inner, want.inner) && agree(outers[0], outers[1]), "{method:?}: {got:?}, {want:?}");
+            assert!(got.a.iter().zip(&want.a).all(|(&got, &want)| agree(got, want)), "{method:?}: {got:?}, {want:?}");
+        }
+    }
+}
+
+#[test]
+fn a_group_of_starts_goes_on_with_the_same_bits() {
+    let (config, task) = (together(config(Rotation::default(), 15)), task(15));
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    for first in [0, 2] {
+        let whole = trainer.train(first, |_| {}).unwrap();
+        trainer.begin(first).unwrap();
+        (0..3).for_each(|_| drop(trainer.step().unwrap()));
+        let snapshot = trainer.snapshot().unwrap();
+        assert_eq!((snapshot.start, snapshot.step), (first, 3));
+        trainer.train(1, |_| {}).unwrap();
+        trainer.restore(&snapshot).unwrap();
+        while trainer.step().unwrap().is_some() {}
+        assert_eq!(trainer.assess().unwrap(), whole);
+    }
+}
+
+#[test]
+fn a_start_that_diverges_is_named_and_leaves_the_others_as_they_are() {
+    let (sound, task) = (together(config(CutDiff, 16)), task(16));
+    let mut faulty = Config { starts: sound.starts.clone(), ..together(config(CutDiff, 16)) };
+    faulty.starts[1][0] = f32::NAN;
+    let after_a_step = |config: &Config| {
+        let mut trainer = Trainer::new(&device(), config, task.visible(), |_, _| {}).unwrap();
+        let outcome = trainer.step();
+        let states = trainer.snapshot().unwrap().states.into_iter();
+        let first = |tensor: Tensor| tensor.gather_rows(&[0]).data().iter().map(|x| x.to_bits()).collect();
+        (outcome, states.map(|(name, tensor)| (name, first(tensor))).collect::<Vec<(String, Vec<u32>)>>())
+    };
+    let ((with, states_with), (without, states_without)) = (after_a_step(&faulty), after_a_step(&sound));
+    assert!(matches!(with, Err(TrainError::Diverged { start: 1, step: 1, .. })), "{with:?}");
+    assert!(without.is_ok(), "{without:?}");
+    assert_eq!(states_with, states_without);
 }
 
 #[test]

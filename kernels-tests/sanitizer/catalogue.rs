@@ -254,10 +254,10 @@ fn optimiser_and_random() -> Vec<Case> {
         case(AdamUpdate, [signed([4], 36), random([4], 37, |u| 1e-9 * u), small, rates]),
         case(Uniform { stream: 3, shape: [5, 103].into() }, [key(0x0123_4567_89ab_cdef, 70_000)]),
         case(
-            Uniform { stream: 3, shape: [2, 9, 5].into() },
+            Uniform { stream: 3, shape: [2, 10, 3].into() },
             [Tensor::new(
-                [3, 6],
-                (0..3).flat_map(|step| key(0x0123_4567_89ab_cdef << step, step).into_data()).collect(),
+                [5, 6],
+                (0..5).flat_map(|step| key(0x0123_4567_89ab_cdef << step, step).into_data()).collect(),
             )],
         ),
         // So many that carries which occur once in 2¹⁶ products do occur.
@@ -304,6 +304,8 @@ fn conv2d() -> Vec<Case> {
         (3, 9, 2, 3, [5, 4], [2, 3], 2, 1),
         (2, 1, 70, 66, [2, 3], [1, 1], 1, 0),
         (2, 1, 3, 40, [4, 5], [3, 1], 1, 0),
+        // Blocks of channels that a group fills.
+        (2, 1, 8, 8, [3, 4], [1, 1], 1, 0),
     ] {
         let geometry = Geometry { image, window, stride, padding };
         let [p, q] = geometry.output().expect("the windows fit");
