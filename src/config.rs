@@ -8,6 +8,7 @@ use crate::data::{Loading, Source};
 use crate::loss::{self, Alignment};
 use crate::method::{Method, random_starts};
 use crate::nn::Detector;
+use crate::plan::Reuse;
 use crate::scorer::Rule;
 use crate::ssad::Order;
 use crate::train::Config;
@@ -71,6 +72,8 @@ pub struct Training {
     pub rate: f64,
     /// The look-ahead step.
     pub look_ahead: f32,
+    /// Whether cheap values are computed again rather than kept: the same results for less memory and more time.
+    pub recompute: bool,
     /// Steps from one checkpoint to the next.
     pub checkpoint_every: usize,
 }
@@ -104,6 +107,7 @@ impl Default for Training {
             batch_val: 64,
             rate: 1e-3,
             look_ahead: 0.1,
+            recompute: false,
             checkpoint_every: 50,
         }
     }
@@ -234,6 +238,7 @@ impl RunConfig {
             batch_val: self.training.batch_val.min(unlabelled),
             rate: *rate,
             look_ahead: *look_ahead,
+            reuse: if self.training.recompute { Reuse::Recompute } else { Reuse::On },
             seed: self.seed,
         })
     }

@@ -178,6 +178,9 @@ struct MethodArguments {
     /// The look-ahead step.
     #[arg(long, value_name = "RATE")]
     look_ahead: Option<f32>,
+    /// Compute cheap values again rather than keep them: the same results for less memory and more time.
+    #[arg(long)]
+    recompute: bool,
     /// Steps from one checkpoint to the next.
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<usize>,
@@ -254,6 +257,7 @@ impl MethodArguments {
         put(&mut training, "batch_val", &self.batch_val)?;
         put(&mut training, "rate", &self.rate)?;
         put(&mut training, "look_ahead", &self.look_ahead)?;
+        put(&mut training, "recompute", &self.recompute.then_some(true))?;
         put(&mut training, "checkpoint_every", &self.checkpoint_every)?;
         if !training.is_empty() {
             top.insert("training".into(), training.into());

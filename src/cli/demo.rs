@@ -26,6 +26,12 @@ pub struct Demo {
     /// Order of the hyper-gradient: 1 leaves out the second-order term, for comparison.
     #[arg(long, value_name = "1|2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     order: u8,
+    /// Compute cheap values again rather than keep them: the same results for less memory and more time.
+    #[arg(long)]
+    recompute: bool,
+    /// Say first what a step keeps on the device.
+    #[arg(long)]
+    memory: bool,
     #[command(flatten)]
     device: DeviceArguments,
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
@@ -76,14 +82,21 @@ impl Demo {
         let device = self.device.open()?;
         let adapter = device.adapter();
         eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
-        let config = config(self.order, self.seed);
+        let mut config = config(self.order, self.seed);
+        config.training.recompute = self.recompute;
         let (loaded, training) = prepared(&config)?;
         if self.print_plan {
             print!("{}", trainer(&device, &training, &loaded)?.full_step()?.plan());
             return Ok(ExitCode::SUCCESS);
         }
         eprintln!("{}", loaded.table());
-        let output = OutputArguments { out: None, no_report: false, progress: self.progress, json: self.json };
+        let output = OutputArguments {
+            out: None,
+            no_report: false,
+            memory: self.memory,
+            progress: self.progress,
+            json: self.json,
+        };
         execute(&device, &config, &loaded, &self.out, None, &output)
     }
 }
