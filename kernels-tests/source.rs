@@ -5,7 +5,7 @@ use naga::{AddressSpace, Module, StorageAccess, TypeInner};
 use stssad::check::catalogue::cases;
 use stssad::check::variants;
 use stssad::kernel::{Kernel, Scalar};
-use stssad::shaders::{PROBES, SOURCES, specialise};
+use stssad::shaders::{PROBES, SOURCES, element_bytes, specialise};
 
 fn validated(name: &str, source: &str) -> Module {
     let module = naga::front::wgsl::parse_str(source)
@@ -45,6 +45,19 @@ fn every_file_is_valid_alone_and_ends_at_one_entry_point() {
         assert!(
             source.starts_with(&format!("// {}", name.trim_end_matches("_broadcast"))) || source.starts_with("// ")
         );
+    }
+}
+
+#[test]
+fn elements_of_bindings_are_as_large_as_their_type_says() {
+    for (name, source) in SOURCES.iter().chain(PROBES) {
+        let module = validated(name, source);
+        for (_, variable) in module.global_variables.iter() {
+            let Some(binding) = &variable.binding else { continue };
+            let TypeInner::Array { stride, .. } = module.types[variable.ty].inner else { panic!("{name}: no array") };
+            let told = element_bytes(source, binding.binding as usize);
+            assert_eq!(told, u64::from(stride).max(4), "{name}: binding {}", binding.binding);
+        }
     }
 }
 

@@ -159,7 +159,7 @@ const STOPPED: u8 = 75;
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let run = error.downcast_ref::<RunError>();
     let train = match run {
-        Some(RunError::Train(train)) => Some(train),
+        Some(RunError::Train(train) | RunError::Batch { source: train, .. }) => Some(train),
         _ => error.downcast_ref::<TrainError>(),
     };
     let gpu = match train {
@@ -181,7 +181,12 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<ArchiveError>()
         || error.is::<std::io::Error>();
     ExitCode::from(match gpu {
-        Some(GpuError::NoAdapter(_) | GpuError::Unusable { .. } | GpuError::OutOfMemory { .. }) => 4,
+        Some(
+            GpuError::NoAdapter(_)
+            | GpuError::Unusable { .. }
+            | GpuError::OutOfMemory { .. }
+            | GpuError::TooLarge { .. },
+        ) => 4,
         _ if bad_arguments => 2,
         _ if bad_data => 3,
         _ if diverged => 70,

@@ -9,6 +9,7 @@ use crate::kernel::Precision;
 use crate::loss::{self, Alignment};
 use crate::method::{Method, random_starts};
 use crate::nn::Detector;
+use crate::plan::Reuse;
 use crate::scorer::Rule;
 use crate::ssad::Order;
 use crate::train::Config;
@@ -81,6 +82,8 @@ pub struct Training {
     pub look_ahead: f32,
     /// What the factors of convolutions and matrix products are rounded to in training; scores are always taken in f32.
     pub precision: Precision,
+    /// Whether cheap values are computed again rather than kept: the same results for less memory and more time.
+    pub recompute: bool,
     /// Steps from one checkpoint to the next.
     pub checkpoint_every: usize,
 }
@@ -117,6 +120,7 @@ impl Default for Training {
             rate: 1e-3,
             look_ahead: 0.1,
             precision: Precision::F32,
+            recompute: false,
             checkpoint_every: 50,
         }
     }
@@ -257,6 +261,7 @@ impl RunConfig {
             micro_batches: parts,
             rate: *rate,
             look_ahead: *look_ahead,
+            reuse: if self.training.recompute { Reuse::Recompute } else { Reuse::On },
             seed: self.seed,
         })
     }

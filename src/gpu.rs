@@ -25,6 +25,8 @@ pub enum GpuError {
     Lost { at: String, reason: String },
     #[error("out of device memory at {at}: {reason}; a smaller batch or picture needs less")]
     OutOfMemory { at: String, reason: String },
+    #[error("{what} takes {bytes} bytes, and the device binds {limit} at most: a smaller batch or picture needs less")]
+    TooLarge { what: String, bytes: u64, limit: u64 },
     #[error("the device refused {at}: {reason}")]
     Refused { at: String, reason: String },
     #[error(transparent)]

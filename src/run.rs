@@ -10,13 +10,14 @@ use crate::config::{ConfigError, RunConfig};
 use crate::data::{Loaded, Set, Task, component};
 use crate::gpu::{Device, GpuError};
 use crate::model::{Judge, Model};
+use crate::plan::Plan;
 use crate::report::{
     Adapter, Augmentation as Found, Counts, Maps, Metrics, Outcome, Page, PictureRow, ReportError, RunFolder, Scored,
     Start, Step, metrics,
 };
 use crate::score::auroc;
 use crate::tensor::Tensor;
-use crate::train::{Config, Progress, TrainError, Trained, Trainer, choose};
+use crate::train::{Config, Progress, TrainError, Trained, Trainer, TrainingStep, choose};
 
 /// Whom a run tells of its progress, and who may stop it.
 pub trait Watch {
@@ -45,6 +46,9 @@ pub enum RunError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// With the largest batches, in the same proportion, whose step fits the device.
+    #[error("the step does not fit this device; one of --batch {batch} --batch-val {batch_val} does")]
+    Batch { batch: usize, batch_val: usize, source: TrainError },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
@@ -117,6 +121,56 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
+    /// `config` for this run's pictures.
+    fn training(&self, config: &RunConfig) -> Result<Config, ConfigError> {
+        let visible = self.loaded.task.visible();
+        let [normals, c, h, w] = visible.train.shape().images().expect("a set holds pictures");
+        config.training([c, h, w], normals, visible.val.shape()[0])
+    }
+
+    /// The plan of a step, of one that tunes where the method does.
+    ///
+    /// # Errors
+    /// When the configuration cannot be followed.
+    pub fn plan(&self) -> Result<Plan, RunError> {
+        self.plan_of(&self.training(self.config)?)
+    }
+
+    fn plan_of(&self, config: &Config) -> Result<Plan, RunError> {
+        let [_, c, h, w] = self.loaded.task.visible().train.shape().images().expect("a set holds pictures");
+        let step = TrainingStep::record(config, [c, h, w]).map_err(TrainError::from)?;
+        let tuning = step.tuning_plan(self.device, config.reuse);
+        Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, config.reuse)))
+    }
+
+    /// Adds to an error that says that a value is too large which batches fit, if any do.
+    fn with_batch(&self, error: TrainError) -> RunError {
+        let TrainError::Gpu(GpuError::TooLarge { bytes, limit, .. }) = error else { return error.into() };
+        match self.batches_within(limit, bytes) {
+            Ok(Some([batch, batch_val])) => RunError::Batch { batch, batch_val, source: error },
+            _ => error.into(),
+        }
+    }
+
+    /// The largest batches in the configured proportion for which no value exceeds `limit`, when the largest of the step as
+    /// configured has `bytes`; `None` if there are none.
+    fn batches_within(&self, limit: u64, mut bytes: u64) -> Result<Option<[usize; 2]>, RunError> {
+        let Config { batch, batch_val, .. } = self.training(self.config)?;
+        let mut config = self.config.clone();
+        config.training.batch = batch;
+        while bytes > limit {
+            // Values grow with the batch or stay; where the estimate is too large, the next one is made from there.
+            let estimate = (config.training.batch as u64 * limit / bytes) as usize;
+            config.training.batch = estimate.min(config.training.batch - 1);
+            config.training.batch_val = batch_val * config.training.batch / batch;
+            if config.training.batch.min(config.training.batch_val) < 2 {
+                return Ok(None);
+            }
+            bytes = self.plan_of(&self.training(&config)?)?.largest().1;
+        }
+        Ok(Some([config.training.batch, config.training.batch_val]))
+    }
+
     /// Trains, from a checkpoint where one is given, tests, and writes the report.
     ///
     /// # Errors
@@ -125,8 +179,7 @@ impl Run<'_> {
     pub fn train(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
         let task = &self.loaded.task;
         let visible = task.visible();
-        let [normals, c, h, w] = visible.train.shape().images().expect("a set holds pictures");
-        let config = self.config.training([c, h, w], normals, visible.val.shape()[0])?;
+        let config = self.training(self.config)?;
         let device = self.device.with_precision(self.config.training.precision)?;
         let text = self.config.to_toml();
         let fingerprint = task.fingerprint();
@@ -139,7 +192,8 @@ impl Run<'_> {
         }
         self.folder.write(CONFIG, text.as_bytes())?;
 
-        let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))?;
+        let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))
+            .map_err(|error| self.with_batch(error))?;
         let begun = Instant::now();
         let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
         if let Some(checkpoint) = checkpoint {

@@ -52,6 +52,8 @@ pub struct Config {
     pub rate: f64,
     /// The look-ahead step α.
     pub look_ahead: f32,
+    /// How the values of a step share the device's memory.
+    pub reuse: Reuse,
     pub seed: u64,
 }
 
@@ -74,6 +76,7 @@ impl Config {
             micro_batches: 1,
             rate: 1e-3,
             look_ahead: 0.1,
+            reuse: Reuse::On,
             seed: 0,
         }
     }
@@ -463,20 +466,6 @@ impl<'a> Trainer<'a> {
         device: &Device,
         config: &'a Config,
         pictures: Visible<'a>,
-        on_pipeline: impl FnMut(usize, usize),
-    ) -> Result<Self, TrainError> {
-        Self::with_reuse(device, config, pictures, Reuse::On, on_pipeline)
-    }
-
-    /// As [`new`](Trainer::new), with or without slots that values share.
-    ///
-    /// # Errors
-    /// As [`new`](Trainer::new).
-    pub fn with_reuse(
-        device: &Device,
-        config: &'a Config,
-        pictures: Visible<'a>,
-        reuse: Reuse,
         mut on_pipeline: impl FnMut(usize, usize),
     ) -> Result<Self, TrainError> {
         let [_, c, h, w] = pictures.train.shape().images().expect("a batch of pictures");
@@ -489,7 +478,7 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in initial_states(config, &network, 0) {
             states.set(&name, &tensor)?;
         }
-        let (plain, tuning) = (step.plain_plan(device, reuse), step.tuning_plan(device, reuse));
+        let (plain, tuning) = (step.plain_plan(device, config.reuse), step.tuning_plan(device, config.reuse));
         let plain_steps = plain.steps.len();
         let total = plain_steps + tuning.as_ref().map_or(0, |plan| plan.steps.len());
         let plain = Executor::new(device, plain, &states, |done, _| on_pipeline(done, total))?;

@@ -188,6 +188,9 @@ struct MethodArguments {
     /// What the factors of convolutions and matrix products are rounded to while it trains.
     #[arg(long, value_enum, value_name = "P")]
     precision: Option<Precision>,
+    /// Compute cheap values again rather than keep them: the same results for less memory and more time.
+    #[arg(long)]
+    recompute: bool,
     /// Steps from one checkpoint to the next.
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<usize>,
@@ -267,6 +270,7 @@ impl MethodArguments {
         put(&mut training, "rate", &self.rate)?;
         put(&mut training, "look_ahead", &self.look_ahead)?;
         put(&mut training, "precision", &self.precision)?;
+        put(&mut training, "recompute", &self.recompute.then_some(true))?;
         put(&mut training, "checkpoint_every", &self.checkpoint_every)?;
         if !training.is_empty() {
             top.insert("training".into(), training.into());

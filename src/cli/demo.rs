@@ -26,6 +26,12 @@ pub struct Demo {
     /// Order of the hyper-gradient: 1 leaves out the second-order term, for comparison.
     #[arg(long, value_name = "1|2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     order: u8,
+    /// Compute cheap values again rather than keep them: the same results for less memory and more time.
+    #[arg(long)]
+    recompute: bool,
+    /// Say first what a step keeps on the device.
+    #[arg(long)]
+    memory: bool,
     #[command(flatten)]
     precision: PrecisionArguments,
     #[command(flatten)]
@@ -80,6 +86,7 @@ impl Demo {
         eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
         let mut config = config(self.order, self.seed);
         config.training.precision = self.precision.precision;
+        config.training.recompute = self.recompute;
         let (loaded, training) = prepared(&config)?;
         let exact = device.with_precision(self.precision.precision)?;
         if self.print_plan {
@@ -87,7 +94,13 @@ impl Demo {
             return Ok(ExitCode::SUCCESS);
         }
         eprintln!("{}", loaded.table());
-        let output = OutputArguments { out: None, no_report: false, progress: self.progress, json: self.json };
+        let output = OutputArguments {
+            out: None,
+            no_report: false,
+            memory: self.memory,
+            progress: self.progress,
+            json: self.json,
+        };
         execute(&device, &config, &loaded, &self.out, None, &output)
     }
 }

@@ -10,6 +10,7 @@ use stssad::config::{RunConfig, overlay};
 use stssad::data::{Loaded, load, read_pictures};
 use stssad::gpu::Device;
 use stssad::model::{Judge, Model};
+use stssad::profile::Memory;
 use stssad::report::{Metrics, RunFolder, Table};
 use stssad::run::{Ending, Extent, MODEL, Run, next_folder, test};
 
@@ -41,6 +42,9 @@ pub struct OutputArguments {
     /// Leave out the pictures and the page: only model, scores and figures.
     #[arg(long)]
     pub no_report: bool,
+    /// Say first what a step keeps on the device.
+    #[arg(long)]
+    pub memory: bool,
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub progress: Mode,
     /// Print result.json to standard output when done.
@@ -149,6 +153,9 @@ pub fn execute(
     let extent = if output.no_report { Extent::Figures } else { Extent::Full };
     let mut shown = Shown::new(output.progress, stop_flag()?);
     let run = Run { device, config, loaded, folder: &folder, extent };
+    if output.memory {
+        eprintln!("{}", Memory::of(&run.plan()?));
+    }
     match run.train(checkpoint, &mut shown)? {
         Ending::Stopped => {
             eprintln!("stopped; go on with: stssad train --resume {}", folder.path().display());

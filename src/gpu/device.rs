@@ -332,6 +332,11 @@ impl Device {
         kernel.tile().is_none_or(|tile| self.tiles().contains(&tile))
     }
 
+    /// Bytes that a value may have at most.
+    pub fn largest_value(&self) -> u64 {
+        self.adapter.max_binding_bytes.min(self.adapter.max_buffer_bytes)
+    }
+
     /// The best clock there is for the work of the device.
     pub fn clock(&self) -> Clock {
         if self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) { Clock::Gpu } else { Clock::Wall }

@@ -162,13 +162,17 @@ impl Executor {
     /// bound, with its position and their number: compilation takes seconds on some drivers.
     ///
     /// # Errors
-    /// When a state is missing or of another shape, a kernel does not compile, or the device has no memory left.
+    /// When a state is missing or of another shape, a kernel does not compile, or the device has too little memory.
     pub fn new(
         device: &Device,
         plan: Plan,
         states: &States,
         mut on_pipeline: impl FnMut(usize, usize),
     ) -> Result<Executor, GpuError> {
+        let ((what, bytes), limit) = (plan.largest(), device.largest_value());
+        if bytes > limit {
+            return Err(GpuError::TooLarge { what, bytes, limit });
+        }
         let mut executor = Executor {
             device: device.clone(),
             dispatches: Vec::with_capacity(plan.steps.len()),
