@@ -13,6 +13,8 @@ use crate::interpreter::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lo
 /// What a workgroup may use at most; `Device::open` refuses devices that offer less.
 const WORKGROUP_INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16_384;
+/// Lanes of the subgroups that the known CPU drivers have; `Device::open` takes none below the first for one.
+pub const SUBGROUPS: [u32; 3] = [4, 8, 16];
 /// Scalars that an invocation may keep; a runaway array is caught here.
 const REGISTERS: usize = 1 << 14;
 
@@ -111,12 +113,18 @@ impl Case {
         Ok(program)
     }
 
-    /// What a program of `kernel` leaves behind on this case's inputs, within `limit` operations.
-    pub fn run(&self, kernel: &Kernel, program: &Program, limit: u64) -> Outcome {
+    /// What a program of `kernel` leaves behind on this case's inputs, within `limit` operations: once for each size of
+    /// subgroups, if it has any.
+    pub fn run(&self, kernel: &Kernel, program: &Program, limit: u64) -> Vec<Outcome> {
         let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
         let inputs = self.inputs.iter().map(|input| Buffer::Filled(input.data()));
-        let buffers = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
-        program.run(&Dispatch { workgroups: kernel.workgroups, immediates: &immediates, buffers, limit })
+        let buffers: Vec<Buffer> = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
+        let sizes = if program.has_subgroups() { &SUBGROUPS[..] } else { &SUBGROUPS[..1] };
+        let run = |&subgroup: &u32| {
+            let (workgroups, buffers) = (kernel.workgroups, buffers.clone());
+            program.run(&Dispatch { workgroups, immediates: &immediates, buffers, subgroup, limit })
+        };
+        sizes.iter().map(run).collect()
     }
 
     /// Output and bound of each element, by the primitive's own definition.
@@ -138,11 +146,15 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Whether the run was sound and its output right.
+    /// Whether all runs were sound and their outputs right.
     ///
     /// # Errors
     /// With what was not.
-    pub fn check(&self, outcome: &Outcome) -> Result<(), Failure> {
+    pub fn check(&self, outcomes: &[Outcome]) -> Result<(), Failure> {
+        outcomes.iter().try_for_each(|outcome| self.check_one(outcome))
+    }
+
+    fn check_one(&self, outcome: &Outcome) -> Result<(), Failure> {
         if !outcome.reports.is_empty() {
             return Err(Failure::Faulty(outcome.reports.clone()));
         }
