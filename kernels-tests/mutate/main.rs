@@ -85,8 +85,8 @@ impl Task<'_> {
         if is_same(&program, &self.program) {
             return Ok(true);
         }
-        let outcome = self.case.run(&self.kernel, &program, 3 * self.operations + 100_000);
-        self.reference.check(&self.kernel, &outcome).map(|()| false)
+        let outcomes = self.case.run(&self.kernel, &program, 3 * self.operations + 100_000);
+        self.reference.check(&self.kernel, &outcomes).map(|()| false)
     }
 }
 
@@ -123,9 +123,9 @@ fn tasks(cases: &[Case]) -> HashMap<&'static str, Vec<Task<'_>>> {
                 }
                 let text = source(&kernel).expect("the kernel has a text");
                 let program = Case::program(&kernel, text).unwrap_or_else(|failure| panic!("{case}: {failure}"));
-                let outcome = case.run(&kernel, &program, u64::MAX);
-                reference.check(&kernel, &outcome).unwrap_or_else(|failure| panic!("{case}, unchanged: {failure}"));
-                let operations = outcome.operations;
+                let outcomes = case.run(&kernel, &program, u64::MAX);
+                reference.check(&kernel, &outcomes).unwrap_or_else(|failure| panic!("{case}, unchanged: {failure}"));
+                let operations = outcomes.iter().map(|outcome| outcome.operations).sum();
                 of_shader.push(Task { case, reference: reference.clone(), kernel, program, operations });
             }
         }

@@ -13,6 +13,7 @@ use stssad::kernel::Kernel;
 use stssad::shaders::{SOURCES, specialise};
 use stssad::tensor::Tensor;
 
+use crate::case::SUBGROUPS;
 use crate::interpreter::rounding::with_errors;
 use crate::interpreter::{Buffer, Dispatch, Program, lower};
 
@@ -43,7 +44,8 @@ fn interpret(program: &Program, case: &Case, kernel: &Kernel, inputs: &[Tensor],
     let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
     let filled = inputs.iter().map(|input| Buffer::Filled(input.data()));
     let buffers = filled.chain([Buffer::Unwritten(output.count())]).collect();
-    let dispatch = Dispatch { workgroups: kernel.workgroups, immediates: &immediates, buffers, limit: crate::LIMIT };
+    let (workgroups, limit) = (kernel.workgroups, crate::LIMIT);
+    let dispatch = Dispatch { workgroups, immediates: &immediates, buffers, subgroup: SUBGROUPS[0], limit };
     let outcome = with_errors(seed, || program.run(&dispatch));
     assert!(outcome.reports.is_empty(), "{case}: {:?}", outcome.reports);
     Tensor::new(output, outcome.output)

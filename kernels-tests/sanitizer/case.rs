@@ -15,6 +15,8 @@ const WORKGROUP_INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16_384;
 /// The same, of a device with matrix units.
 const MATRIX_WORKGROUP_BYTES: u32 = 32_768;
+/// Lanes of the subgroups that the known CPU drivers have; `Device::open` takes none below the first for one.
+pub const SUBGROUPS: [u32; 3] = [4, 8, 16];
 /// Scalars that an invocation may keep; a runaway array is caught here.
 const REGISTERS: usize = 1 << 14;
 
@@ -114,12 +116,18 @@ impl Case {
         Ok(program)
     }
 
-    /// What a program of `kernel` leaves behind on this case's inputs, within `limit` operations.
-    pub fn run(&self, kernel: &Kernel, program: &Program, limit: u64) -> Outcome {
+    /// What a program of `kernel` leaves behind on this case's inputs, within `limit` operations: once for each size of
+    /// subgroups, if it has any.
+    pub fn run(&self, kernel: &Kernel, program: &Program, limit: u64) -> Vec<Outcome> {
         let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
         let inputs = self.inputs.iter().map(|input| Buffer::Filled(input.data()));
-        let buffers = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
-        program.run(&Dispatch { workgroups: kernel.workgroups, immediates: &immediates, buffers, limit })
+        let buffers: Vec<Buffer> = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
+        let sizes = if program.has_subgroups() { &SUBGROUPS[..] } else { &SUBGROUPS[..1] };
+        let run = |&subgroup: &u32| {
+            let (workgroups, buffers) = (kernel.workgroups, buffers.clone());
+            program.run(&Dispatch { workgroups, immediates: &immediates, buffers, subgroup, limit })
+        };
+        sizes.iter().map(run).collect()
     }
 
     /// Output and bound of each element, by the primitive's own definition.
@@ -147,12 +155,16 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Whether the kernel's run was sound and its output right.
+    /// Whether all runs of the kernel were sound and their outputs right.
     ///
     /// # Errors
     /// With what was not.
-    pub fn check(&self, kernel: &Kernel, outcome: &Outcome) -> Result<(), Failure> {
+    pub fn check(&self, kernel: &Kernel, outcomes: &[Outcome]) -> Result<(), Failure> {
         let bound = if kernel.tile().is_some() { &self.bound_matrix } else { &self.bound };
+        outcomes.iter().try_for_each(|outcome| self.check_one(outcome, bound))
+    }
+
+    fn check_one(&self, outcome: &Outcome, bound: &[f64]) -> Result<(), Failure> {
         if !outcome.reports.is_empty() {
             return Err(Failure::Faulty(outcome.reports.clone()));
         }

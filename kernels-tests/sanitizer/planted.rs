@@ -7,20 +7,26 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::case::SUBGROUPS;
 use crate::interpreter::{Buffer, Dispatch, Report, lower};
 
 const LIMIT: u64 = 200_000;
 
+/// The reports for each size of subgroups.
 fn run(name: &str, text: &str) -> Vec<Report> {
     let dispatch = text.lines().find_map(|line| line.strip_prefix("// dispatch: ")).expect("a line `// dispatch:`");
     let (workgroups, lengths) = dispatch.split_once(" | ").expect("workgroups | lengths");
     let lengths: Vec<usize> = lengths.split(' ').map(|length| length.parse().unwrap()).collect();
     let (output, inputs) = lengths.split_last().expect("at least one binding");
     let data: Vec<Vec<f32>> = inputs.iter().map(|&length| (0..length).map(|i| i as f32).collect()).collect();
-    let buffers = data.iter().map(|data| Buffer::Filled(data)).chain([Buffer::Unwritten(*output)]).collect();
+    let buffers: Vec<Buffer> =
+        data.iter().map(|data| Buffer::Filled(data)).chain([Buffer::Unwritten(*output)]).collect();
     let program = lower(name, text).unwrap_or_else(|refusal| panic!("{refusal}"));
     let workgroups = [workgroups.parse().unwrap(), 1, 1];
-    program.run(&Dispatch { workgroups, immediates: &[], buffers, limit: LIMIT }).reports
+    let run = |&subgroup: &u32| {
+        program.run(&Dispatch { workgroups, immediates: &[], buffers: buffers.clone(), subgroup, limit: LIMIT }).reports
+    };
+    SUBGROUPS.iter().flat_map(run).collect()
 }
 
 /// `(line, kind)` of everything that is to be reported.

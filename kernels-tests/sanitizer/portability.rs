@@ -6,8 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
-use naga::{Module, ResourceBinding, ShaderStage};
+use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
+use naga::{Binding, BuiltIn, Module, ResourceBinding, ShaderStage};
 use stssad::augment::Rotation;
 use stssad::kernel::{DeviceClass, Kernel, Tile};
 use stssad::nn::Detector;
@@ -33,10 +33,25 @@ fn has_matrices(module: &Module) -> bool {
     module.types.iter().any(|(_, ty)| matches!(ty.inner, naga::TypeInner::CooperativeMatrix { .. }))
 }
 
-/// For Vulkan 1.1, with no capability but those of every device, or of every device with matrix units.
+/// Whether the entry point asks for its place in a subgroup, as kernels for CPU drivers do that hand values from lane to
+/// lane.
+fn shuffles(module: &Module) -> bool {
+    let of_subgroups = Binding::BuiltIn(BuiltIn::SubgroupSize);
+    module
+        .entry_points
+        .iter()
+        .flat_map(|entry| &entry.function.arguments)
+        .any(|a| a.binding == Some(of_subgroups.clone()))
+}
+
+/// For Vulkan 1.1, with no capability but those of every device, the shuffles that CPU drivers have, and those of every device
+/// with matrix units.
 fn to_spirv(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
     let checked = policy != BoundsCheckPolicy::Unchecked;
     let mut capabilities = vec![spv::Capability::Shader, spv::Capability::Matrix];
+    if shuffles(module) {
+        capabilities.extend([spv::Capability::GroupNonUniform, spv::Capability::GroupNonUniformShuffle]);
+    }
     if has_matrices(module) {
         let memory_model = [spv::Capability::VulkanMemoryModel, spv::Capability::VulkanMemoryModelDeviceScope];
         capabilities.extend(memory_model);
@@ -95,7 +110,7 @@ fn to_msl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Resu
     translated.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|error| error.to_string()))
 }
 
-/// For shader model 5.1, which the compiler that comes with Windows reads.
+/// For shader model 5.1, which the compiler that comes with Windows reads, or the first that shuffles.
 fn to_hlsl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
     let checked = policy != BoundsCheckPolicy::Unchecked;
     let target = |space: u8, register: u32| hlsl::BindTarget {
@@ -106,7 +121,7 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Res
         restrict_indexing: checked,
     };
     let options = hlsl::Options {
-        shader_model: hlsl::ShaderModel::V5_1,
+        shader_model: if shuffles(module) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 },
         binding_map: bindings(module).map(|at| (at, target(at.group as u8, at.binding))).collect(),
         fake_missing_bindings: false,
         // `num_workgroups` comes from here.
@@ -142,7 +157,12 @@ fn refusals(source: &str, allowed: Capabilities, backends: &[Backend]) -> Vec<St
         Ok(module) => module,
         Err(error) => return vec![format!("WGSL: {}", error.emit_to_string(source))],
     };
-    let info = match Validator::new(ValidationFlags::all(), allowed).validate(&module) {
+    let mut validator = Validator::new(ValidationFlags::all(), allowed);
+    let validated = validator
+        .subgroup_stages(ShaderStages::COMPUTE)
+        .subgroup_operations(SubgroupOperationSet::SHUFFLE)
+        .validate(&module);
+    let info = match validated {
         Ok(info) => info,
         Err(error) => return vec![format!("validation: {}", error.emit_to_string(source))],
     };
@@ -166,36 +186,45 @@ fn key(kernel: &Kernel) -> String {
     format!("{} {:?}", kernel.name, kernel.constants)
 }
 
-/// The demo's training step and all cases, on both classes of devices.
-fn specialisations() -> BTreeMap<String, Kernel> {
+/// The demo's training step and all cases, on both classes of devices, with what naga is to allow them.
+fn specialisations() -> BTreeMap<String, (Kernel, Capabilities)> {
     let config = Config::new(Detector::small(1), Box::new(Rotation::default()));
     let step = TrainingStep::record(&config, [1, 28, 28]).expect("the demo's step has all its gradients");
-    let mut kernels = Vec::new();
-    for class in DeviceClass::ALL {
+    let mut kernels = BTreeMap::new();
+    // What several classes use is held to the strictest rules, which come last.
+    for class in
+        [DeviceClass::Cpu, DeviceClass::Matrix(Tile::Eight), DeviceClass::Matrix(Tile::Sixteen), DeviceClass::Gpu]
+    {
+        let allowed = Capabilities::IMMEDIATES
+            | match class {
+                DeviceClass::Gpu => Capabilities::empty(),
+                DeviceClass::Cpu => Capabilities::SUBGROUP,
+                DeviceClass::Matrix(_) => Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX,
+            };
+        let mut insert = |kernel: Kernel| kernels.insert(key(&kernel), (kernel, allowed));
         for (_, node) in step.tape.iter() {
             if let Some(primitive) = node.primitive().filter(|primitive| !primitive.is_alias()) {
                 let inputs: Vec<&Shape> = node.inputs().iter().map(|&input| step.tape.shape(input)).collect();
-                kernels.push(primitive.kernel(&inputs, &node.shape, class));
+                insert(primitive.kernel(&inputs, &node.shape, class));
             }
         }
-        kernels.extend(catalogue::cases().iter().map(|case| case.kernel(class)));
+        for case in catalogue::cases() {
+            insert(case.kernel(class));
+        }
     }
-    kernels.into_iter().map(|kernel| (key(&kernel), kernel)).collect()
+    kernels
 }
 
 #[test]
 fn every_specialisation_translates_to_spirv_msl_and_hlsl() {
     let specialisations = specialisations();
     let mut failures = Vec::new();
-    for (key, kernel) in &specialisations {
+    for (key, (kernel, allowed)) in &specialisations {
         let source = specialise(kernel).unwrap();
-        let mut allowed = Capabilities::IMMEDIATES;
-        if kernel.tile().is_some() {
-            allowed |= Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
-        }
-        failures.extend(refusals(&source, allowed, backends(kernel)).iter().map(|refusal| format!("{key}: {refusal}")));
+        failures
+            .extend(refusals(&source, *allowed, backends(kernel)).iter().map(|refusal| format!("{key}: {refusal}")));
     }
-    let translations: usize = specialisations.values().map(|kernel| backends(kernel).len() * POLICIES.len()).sum();
+    let translations: usize = specialisations.values().map(|(kernel, _)| backends(kernel).len() * POLICIES.len()).sum();
     println!("{} specialisations, {translations} translations", specialisations.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
@@ -210,7 +239,7 @@ fn what_one_backend_cannot_translate_is_found() {
         )
     };
     for (backend, source) in [
-        ("SPIR-V", kernel("", "subgroupAdd(y[1])")),
+        ("SPIR-V", kernel("", "subgroupShuffle(y[1], 0u)")),
         ("MSL", kernel("", "f32(f64(y[1]) / 3.0lf)")),
         ("HLSL", kernel("var<immediate> p: f32;", "p")),
         ("validation", kernel("var<private> p: array<f32, 2>;", "p[2]")),

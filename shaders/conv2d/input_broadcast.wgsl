@@ -2,12 +2,12 @@
 //     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // A workgroup is one SIMD vector: its lanes are CHANNEL_LANES input channels of each of LANES / CHANNEL_LANES images.
-// Each lane owns MICRO_C channels of the same TILE_ROWS × TILE_COLUMNS pixels of x̄ in registers, where a value of
-// ȳ serves all those channels and a value of w all those pixels. The operand that lanes have in common is indexed by
-// workgroup_id and loop counters alone: a scalar load and a broadcast, where the driver sees it.
-// The rows of a tile lie STRIDE apart, so that they meet the same taps r; its columns are neighbours that begin at a
-// multiple of STRIDE, so that which of them meet which taps s is known when unrolling. Workgroups (x, y) enumerate
-// images and tiles of pixels, z blocks of channels, group after group.
+// Each lane owns MICRO_C channels of the same STRIDE·TILE_ROWS × STRIDE·TILE_COLUMNS pixels of x̄ in registers. Inside
+// of a loop these drivers load lane by lane, so that a load costs the same whether it brings one value to all lanes or
+// one to each. The field of ȳ that reaches the tile, which the channel lanes have in common, is therefore loaded in
+// runs, a pixel a lane, and handed out by shuffles. A tile begins at multiples of STRIDE, so that which of its pixels
+// meet which taps is known when unrolling. Workgroups (x, y) enumerate images and tiles of pixels, z blocks of channels,
+// group after group.
 
 const C: u32 = 3u; // of one group
 const H: u32 = 32u;
@@ -20,21 +20,31 @@ const PADDING: u32 = 1u;
 const GROUPS: u32 = 1u;
 
 const LANES: u32 = 8u;
-const CHANNEL_LANES: u32 = 8u; // divides LANES
-const MICRO_C: u32 = 4u;
-const TILE_ROWS: u32 = 2u;
-const TILE_COLUMNS: u32 = 8u; // a multiple of STRIDE
+const CHANNEL_LANES: u32 = 8u; // LANES or 1
+const MICRO_C: u32 = 1u;
+const TILE_ROWS: u32 = 8u;
+const TILE_COLUMNS: u32 = 8u;
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
-const ROW_TILES: u32 = (H + STRIDE * TILE_ROWS - 1u) / (STRIDE * TILE_ROWS) * STRIDE;
-const COLUMN_TILES: u32 = (W + TILE_COLUMNS - 1u) / TILE_COLUMNS;
+const ROW_TILES: u32 = (H + STRIDE * TILE_ROWS - 1u) / (STRIDE * TILE_ROWS);
+const COLUMN_TILES: u32 = (W + STRIDE * TILE_COLUMNS - 1u) / (STRIDE * TILE_COLUMNS);
 const IMAGES: u32 = LANES / CHANNEL_LANES;
 const CHANNEL_BLOCKS: u32 = (C + CHANNEL_LANES * MICRO_C - 1u) / (CHANNEL_LANES * MICRO_C);
-// Column j of a tile and tap s meet in column (j + PADDING − s) / STRIDE of ȳ, counted from the tile's own. The first
-// of them is MARGIN to the left of it, or to the right if negative.
-const MARGIN: i32 = (i32(S + STRIDE) - 2 - i32(PADDING) + i32(PADDING * STRIDE)) / i32(STRIDE) - i32(PADDING);
-const CT_Y_COLUMNS: u32 = u32(i32((TILE_COLUMNS - 1u + PADDING) / STRIDE + 1u) + MARGIN);
+// Row i of a tile and tap r meet in row (i + PADDING − r) / STRIDE of ȳ, counted from the tile's own. The first of them
+// is so far above it, or below if negative; and so with columns.
+const ROW_MARGIN: i32 = (i32(R + STRIDE) - 2 - i32(PADDING) + i32(PADDING * STRIDE)) / i32(STRIDE) - i32(PADDING);
+const COLUMN_MARGIN: i32 = (i32(S + STRIDE) - 2 - i32(PADDING) + i32(PADDING * STRIDE)) / i32(STRIDE) - i32(PADDING);
+const FIELD_ROWS: u32 = u32(i32((STRIDE * TILE_ROWS - 1u + PADDING) / STRIDE + 1u) + ROW_MARGIN);
+const FIELD_COLUMNS: u32 = u32(i32((STRIDE * TILE_COLUMNS - 1u + PADDING) / STRIDE + 1u) + COLUMN_MARGIN);
+const FIELD: u32 = FIELD_ROWS * FIELD_COLUMNS;
+const SHORTEST_RUN: u32 = min(CHANNEL_LANES, 4u); // no subgroup is smaller
+const RUNS: u32 = (FIELD + SHORTEST_RUN - 1u) / SHORTEST_RUN; // at most
+const RESULTS: u32 = STRIDE * TILE_ROWS * STRIDE * TILE_COLUMNS * MICRO_C;
+
+alias Tile = array<array<array<f32, MICRO_C>, STRIDE * TILE_COLUMNS>, STRIDE * TILE_ROWS>;
+alias Field = array<array<f32, FIELD_COLUMNS>, FIELD_ROWS>;
+alias Taps = array<array<array<f32, MICRO_C>, S>, R>;
 
 struct Extents {
     n: u32,
@@ -45,63 +55,110 @@ var<immediate> extents: Extents;
 @group(0) @binding(1) var<storage, read> w: array<f32>; // [GROUPS·K, C, R, S]
 @group(0) @binding(2) var<storage, read_write> ct_x: array<f32>; // [N, GROUPS·C, H, W]
 
+/// What window row r adds to the tile: a function, since larger bodies than this are not unrolled.
+fn add_row(sums: ptr<function, Tile>, field: ptr<function, Field>, taps: ptr<function, Taps>, r: u32) {
+    // The first row of the tile that meets r, and where.
+    let i_0 = (r + PADDING * (STRIDE - 1u)) % STRIDE;
+    let p_0 = (i_0 + PADDING - r + u32(ROW_MARGIN * i32(STRIDE))) / STRIDE;
+    for (var i = 0u; i < TILE_ROWS; i++) {
+        for (var j = 0u; j < TILE_COLUMNS; j++) {
+            for (var s = 0u; s < S; s++) {
+                let j_0 = (s + PADDING * (STRIDE - 1u)) % STRIDE;
+                let q_0 = (j_0 + PADDING - s + u32(COLUMN_MARGIN * i32(STRIDE))) / STRIDE;
+                let value = (*field)[p_0 + i][q_0 + j];
+                for (var m = 0u; m < MICRO_C; m++) {
+                    let sum = (*sums)[i * STRIDE + i_0][j * STRIDE + j_0][m];
+                    (*sums)[i * STRIDE + i_0][j * STRIDE + j_0][m] = fma(value, (*taps)[r][s][m], sum);
+                }
+            }
+        }
+    }
+}
+
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_size) subgroup_size: u32,
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
 ) {
     let tile = workgroup.y * workgroups.x + workgroup.x;
     let image = tile / (ROW_TILES * COLUMN_TILES) * IMAGES + lane / CHANNEL_LANES % IMAGES;
     let group = workgroup.z / CHANNEL_BLOCKS;
     let channel_0 = workgroup.z % CHANNEL_BLOCKS * (CHANNEL_LANES * MICRO_C) + lane % CHANNEL_LANES;
-    let row_tile = tile / COLUMN_TILES % ROW_TILES;
-    let h_0 = row_tile / STRIDE * (STRIDE * TILE_ROWS) + row_tile % STRIDE;
-    let v_0 = tile % COLUMN_TILES * TILE_COLUMNS;
+    let p_0 = tile / COLUMN_TILES % ROW_TILES * TILE_ROWS;
+    let q_0 = tile % COLUMN_TILES * TILE_COLUMNS;
     // Surplus lanes repeat the work of the last image or channel: a branch would cost all lanes more.
     let ct_y_0 = (min(image, extents.n - 1u) * GROUPS + group) * (K * P * Q);
 
-    var sums: array<array<array<f32, MICRO_C>, TILE_COLUMNS>, TILE_ROWS>;
+    // Lane l of a run holds the field's pixels l, l + run, l + 2 · run and so on.
+    let run = min(subgroup_size, CHANNEL_LANES);
+    var at: array<u32, RUNS>;
+    var is_inside: array<bool, RUNS>;
+    for (var t = 0u; t < RUNS; t++) {
+        let f = t * run + subgroup_lane % run;
+        let p = p_0 + f / FIELD_COLUMNS - u32(ROW_MARGIN); // wraps round above P where negative
+        let q = q_0 + f % FIELD_COLUMNS - u32(COLUMN_MARGIN);
+        at[t] = ct_y_0 + min(p, P - 1u) * Q + min(q, Q - 1u);
+        is_inside[t] = p < P && q < Q;
+    }
+
+    var sums: Tile;
     for (var k = 0u; k < K; k++) {
-        for (var r = (h_0 + PADDING) % STRIDE; r < R; r += STRIDE) {
-            var taps: array<array<f32, MICRO_C>, S>;
+        var taps: Taps;
+        for (var r = 0u; r < R; r++) {
             for (var s = 0u; s < S; s++) {
                 for (var m = 0u; m < MICRO_C; m++) {
                     let c = min(channel_0 + m * CHANNEL_LANES, C - 1u);
-                    taps[s][m] = w[(((group * K + k) * C + c) * R + r) * S + s];
-                }
-            }
-            for (var i = 0u; i < TILE_ROWS; i++) {
-                let p = (h_0 + i * STRIDE + PADDING - r) / STRIDE; // wraps round above P where negative
-                var ct_y_row: array<f32, CT_Y_COLUMNS>;
-                for (var j = 0u; j < CT_Y_COLUMNS; j++) {
-                    let q = v_0 / STRIDE + j - u32(MARGIN);
-                    let value = ct_y[ct_y_0 + (k * P + min(p, P - 1u)) * Q + min(q, Q - 1u)];
-                    ct_y_row[j] = select(0.0, value, p < P && q < Q);
-                }
-                for (var j = 0u; j < TILE_COLUMNS; j++) {
-                    for (var s = 0u; s < S; s++) {
-                        let v = j + PADDING - s + u32(MARGIN * i32(STRIDE));
-                        if v % STRIDE == 0u {
-                            for (var m = 0u; m < MICRO_C; m++) {
-                                sums[i][j][m] = fma(ct_y_row[v / STRIDE], taps[s][m], sums[i][j][m]);
-                            }
-                        }
-                    }
+                    taps[r][s][m] = w[(((group * K + k) * C + c) * R + r) * S + s];
                 }
             }
         }
-    }
-
-    for (var i = 0u; i < TILE_ROWS; i++) {
-        let h = h_0 + i * STRIDE;
-        for (var j = 0u; j < TILE_COLUMNS; j++) {
-            for (var m = 0u; m < MICRO_C; m++) {
-                let c = channel_0 + m * CHANNEL_LANES;
-                if image < extents.n && c < C && h < H && v_0 + j < W {
-                    ct_x[(((image * GROUPS + group) * C + c) * H + h) * W + v_0 + j] = sums[i][j][m];
+        var pixels: array<f32, RUNS>;
+        for (var t = 0u; t < RUNS; t++) {
+            if t * run < FIELD {
+                pixels[t] = select(0.0, ct_y[at[t] + k * (P * Q)], is_inside[t]);
+            }
+        }
+        var field: Field;
+        for (var i = 0u; i < FIELD_ROWS; i++) {
+            for (var j = 0u; j < FIELD_COLUMNS; j++) {
+                let f = i * FIELD_COLUMNS + j;
+                if CHANNEL_LANES == 1u {
+                    field[i][j] = pixels[f];
+                } else {
+                    field[i][j] = subgroupShuffle(pixels[f / run], f % run);
                 }
             }
+        }
+        add_row(&sums, &field, &taps, 0u);
+        if R > 1u {
+            add_row(&sums, &field, &taps, 1u);
+        }
+        if R > 2u {
+            add_row(&sums, &field, &taps, 2u);
+        }
+        for (var r = 3u; r < R; r++) {
+            add_row(&sums, &field, &taps, r);
+        }
+    }
+
+    // Each store is unrolled into eight branches, so that a loop of them is smaller, faster and sooner compiled.
+    var results: array<f32, RESULTS>;
+    for (var i = 0u; i < STRIDE * TILE_ROWS; i++) {
+        for (var j = 0u; j < STRIDE * TILE_COLUMNS; j++) {
+            for (var m = 0u; m < MICRO_C; m++) {
+                results[(i * STRIDE * TILE_COLUMNS + j) * MICRO_C + m] = sums[i][j][m];
+            }
+        }
+    }
+    for (var t = 0u; t < RESULTS; t++) {
+        let c = channel_0 + t % MICRO_C * CHANNEL_LANES;
+        let h = p_0 * STRIDE + t / (MICRO_C * STRIDE * TILE_COLUMNS);
+        let v = q_0 * STRIDE + t / MICRO_C % (STRIDE * TILE_COLUMNS);
+        if image < extents.n && c < C && h < H && v < W {
+            ct_x[(((image * GROUPS + group) * C + c) * H + h) * W + v] = results[t];
         }
     }
 }

@@ -1,11 +1,12 @@
 // conv2d/kernel on CPU drivers: w̄[k,c,r,s] = Σ_{n,p,q} x[n,c,h,v] · ȳ[n,k,p,q]
 //     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
-// A workgroup is one SIMD vector and owns one window row. Each lane owns MICRO_K output channels, LANES apart, MICRO_C
-// input channels and the S taps of that row in registers. x is indexed by workgroup_id and loop counters alone: a
-// scalar load and a broadcast, where the driver sees it. Each image is summed apart and then added: two short sums
-// round less than one of n·P·Q terms. Workgroups x enumerate input channels, y output channels, group after group, z
-// window rows.
+// A workgroup is one SIMD vector. Each lane owns MICRO_K output channels, LANES apart, and the windows of MICRO_C input
+// channels in registers, and sums over tiles of TILE_ROWS × TILE_COLUMNS pixels of ȳ. Inside of a loop these drivers
+// load lane by lane, so that a load costs the same whether it brings one value to all lanes or one to each. The
+// receptive field of a tile, which the lanes have in common, is therefore loaded in runs, a pixel a lane, and handed out
+// by shuffles. Each image is summed apart and then added: two short sums round less than one of n·P·Q terms. Workgroups
+// x enumerate input channels, y output channels, group after group.
 
 const C: u32 = 3u; // of one group
 const H: u32 = 32u;
@@ -18,15 +19,26 @@ const PADDING: u32 = 1u;
 const GROUPS: u32 = 1u;
 
 const LANES: u32 = 8u;
-const MICRO_K: u32 = 4u;
+const MICRO_K: u32 = 2u;
 const MICRO_C: u32 = 1u;
+const TILE_ROWS: u32 = 4u;
 const TILE_COLUMNS: u32 = 8u;
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const K_BLOCKS: u32 = (K + LANES * MICRO_K - 1u) / (LANES * MICRO_K);
-// The part of an image row that meets the window from a tile of ȳ.
-const X_COLUMNS: u32 = (TILE_COLUMNS - 1u) * STRIDE + S;
+// The receptive field, without the rows and columns that lie between two windows.
+const ROW_STEP: u32 = min(R, STRIDE);
+const COLUMN_STEP: u32 = min(S, STRIDE);
+const FIELD_ROWS: u32 = (TILE_ROWS - 1u) * ROW_STEP + R;
+const FIELD_COLUMNS: u32 = (TILE_COLUMNS - 1u) * COLUMN_STEP + S;
+const FIELD: u32 = MICRO_C * FIELD_ROWS * FIELD_COLUMNS;
+const RUNS: u32 = (FIELD + 3u) / 4u; // at most: no subgroup is smaller than 4
+const RESULTS: u32 = R * S * MICRO_C * MICRO_K;
+
+alias Windows = array<array<array<array<f32, MICRO_K>, MICRO_C>, S>, R>;
+alias Tile = array<array<array<f32, MICRO_K>, TILE_COLUMNS>, TILE_ROWS>;
+alias Field = array<array<array<f32, FIELD_COLUMNS>, FIELD_ROWS>, MICRO_C>;
 
 struct Extents {
     n: u32,
@@ -37,66 +49,123 @@ var<immediate> extents: Extents;
 @group(0) @binding(1) var<storage, read> ct_y: array<f32>; // [N, GROUPS·K, P, Q]
 @group(0) @binding(2) var<storage, read_write> ct_w: array<f32>; // [GROUPS·K, C, R, S]
 
-@compute @workgroup_size(LANES)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let c_0 = workgroup.x * MICRO_C;
-    let group = workgroup.y / K_BLOCKS;
-    let k_0 = workgroup.y % K_BLOCKS * (LANES * MICRO_K) + lane;
-    let r = workgroup.z;
-
-    var sums: array<array<array<f32, MICRO_K>, S>, MICRO_C>;
-    for (var image = 0u; image < extents.n; image++) {
-        var image_sums: array<array<array<f32, MICRO_K>, S>, MICRO_C>;
-        for (var p = 0u; p < P; p++) {
-            for (var q_0 = 0u; q_0 < Q; q_0 += TILE_COLUMNS) {
-                // Surplus lanes repeat the work of the last channel: a branch would cost all lanes more.
-                var ct_y_tile: array<array<f32, MICRO_K>, TILE_COLUMNS>;
+/// What a tile adds to window row r: a function, since larger bodies than this are not unrolled.
+fn add_row(sums: ptr<function, Windows>, field: ptr<function, Field>, ct_y_tile: ptr<function, Tile>, r: u32) {
+    for (var c = 0u; c < MICRO_C; c++) {
+        for (var s = 0u; s < S; s++) {
+            for (var i = 0u; i < TILE_ROWS; i++) {
                 for (var j = 0u; j < TILE_COLUMNS; j++) {
-                    let q = min(q_0 + j, Q - 1u);
+                    let value = (*field)[c][i * ROW_STEP + r][j * COLUMN_STEP + s];
                     for (var m = 0u; m < MICRO_K; m++) {
-                        let k = min(k_0 + m * LANES, K - 1u);
-                        let value = ct_y[(((image * GROUPS + group) * K + k) * P + p) * Q + q];
-                        ct_y_tile[j][m] = select(0.0, value, q_0 + j < Q);
-                    }
-                }
-                for (var i = 0u; i < MICRO_C; i++) {
-                    let c = min(c_0 + i, C - 1u);
-                    let h = p * STRIDE + r - PADDING; // wraps round above H where negative
-                    var x_row: array<f32, X_COLUMNS>;
-                    for (var j = 0u; j < X_COLUMNS; j++) {
-                        let v = q_0 * STRIDE + j - PADDING;
-                        let value = x[(((image * GROUPS + group) * C + c) * H + min(h, H - 1u)) * W + min(v, W - 1u)];
-                        x_row[j] = select(0.0, value, h < H && v < W);
-                    }
-                    for (var s = 0u; s < S; s++) {
-                        for (var j = 0u; j < TILE_COLUMNS; j++) {
-                            let value = x_row[j * STRIDE + s];
-                            for (var m = 0u; m < MICRO_K; m++) {
-                                image_sums[i][s][m] = fma(value, ct_y_tile[j][m], image_sums[i][s][m]);
-                            }
-                        }
+                        (*sums)[r][s][c][m] = fma(value, (*ct_y_tile)[i][j][m], (*sums)[r][s][c][m]);
                     }
                 }
             }
         }
-        for (var i = 0u; i < MICRO_C; i++) {
+    }
+}
+
+@compute @workgroup_size(LANES)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_size) subgroup_size: u32,
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
+) {
+    let c_0 = workgroup.x * MICRO_C;
+    let group = workgroup.y / K_BLOCKS;
+    let k_0 = workgroup.y % K_BLOCKS * (LANES * MICRO_K) + lane;
+
+    // Lane l of a run holds the field's pixels l, l + run, l + 2 · run and so on. Where they lie in the image:
+    let run = min(subgroup_size, LANES);
+    var channel: array<u32, RUNS>;
+    var row: array<u32, RUNS>;
+    var column: array<u32, RUNS>;
+    for (var t = 0u; t < RUNS; t++) {
+        let f = t * run + subgroup_lane % run;
+        let i = f / FIELD_COLUMNS % FIELD_ROWS;
+        let j = f % FIELD_COLUMNS;
+        channel[t] = min(c_0 + f / (FIELD_ROWS * FIELD_COLUMNS), C - 1u) * (H * W);
+        row[t] = i / ROW_STEP * STRIDE + i % ROW_STEP - PADDING; // wraps round above H where negative
+        column[t] = j / COLUMN_STEP * STRIDE + j % COLUMN_STEP - PADDING;
+    }
+
+    var sums: Windows;
+    for (var image = 0u; image < extents.n; image++) {
+        let x_0 = (image * GROUPS + group) * (C * H * W);
+        let ct_y_0 = (image * GROUPS + group) * (K * P * Q);
+        var image_sums: Windows;
+        for (var p_0 = 0u; p_0 < P; p_0 += TILE_ROWS) {
+            for (var q_0 = 0u; q_0 < Q; q_0 += TILE_COLUMNS) {
+                // Surplus lanes repeat the work of the last channel: a branch would cost all lanes more.
+                var ct_y_tile: Tile;
+                for (var i = 0u; i < TILE_ROWS; i++) {
+                    for (var j = 0u; j < TILE_COLUMNS; j++) {
+                        for (var m = 0u; m < MICRO_K; m++) {
+                            let k = min(k_0 + m * LANES, K - 1u);
+                            let value = ct_y[ct_y_0 + (k * P + min(p_0 + i, P - 1u)) * Q + min(q_0 + j, Q - 1u)];
+                            ct_y_tile[i][j][m] = select(0.0, value, p_0 + i < P && q_0 + j < Q);
+                        }
+                    }
+                }
+                var pixels: array<f32, RUNS>;
+                for (var t = 0u; t < RUNS; t++) {
+                    if t * run < FIELD {
+                        let h = p_0 * STRIDE + row[t];
+                        let v = q_0 * STRIDE + column[t];
+                        let value = x[x_0 + channel[t] + min(h, H - 1u) * W + min(v, W - 1u)];
+                        pixels[t] = select(0.0, value, h < H && v < W);
+                    }
+                }
+                var field: Field;
+                for (var c = 0u; c < MICRO_C; c++) {
+                    for (var i = 0u; i < FIELD_ROWS; i++) {
+                        for (var j = 0u; j < FIELD_COLUMNS; j++) {
+                            let f = (c * FIELD_ROWS + i) * FIELD_COLUMNS + j;
+                            field[c][i][j] = subgroupShuffle(pixels[f / run], f % run);
+                        }
+                    }
+                }
+                add_row(&image_sums, &field, &ct_y_tile, 0u);
+                if R > 1u {
+                    add_row(&image_sums, &field, &ct_y_tile, 1u);
+                }
+                if R > 2u {
+                    add_row(&image_sums, &field, &ct_y_tile, 2u);
+                }
+                for (var r = 3u; r < R; r++) {
+                    add_row(&image_sums, &field, &ct_y_tile, r);
+                }
+            }
+        }
+        for (var r = 0u; r < R; r++) {
             for (var s = 0u; s < S; s++) {
-                for (var m = 0u; m < MICRO_K; m++) {
-                    sums[i][s][m] += image_sums[i][s][m];
+                for (var c = 0u; c < MICRO_C; c++) {
+                    for (var m = 0u; m < MICRO_K; m++) {
+                        sums[r][s][c][m] += image_sums[r][s][c][m];
+                    }
                 }
             }
         }
     }
 
-    for (var i = 0u; i < MICRO_C; i++) {
-        let c = c_0 + i;
+    // Each store is unrolled into eight branches, so that a loop of them is smaller, faster and sooner compiled.
+    var results: array<f32, RESULTS>;
+    for (var r = 0u; r < R; r++) {
         for (var s = 0u; s < S; s++) {
-            for (var m = 0u; m < MICRO_K; m++) {
-                let k = k_0 + m * LANES;
-                if k < K && c < C {
-                    ct_w[(((group * K + k) * C + c) * R + r) * S + s] = sums[i][s][m];
+            for (var c = 0u; c < MICRO_C; c++) {
+                for (var m = 0u; m < MICRO_K; m++) {
+                    results[((r * S + s) * MICRO_C + c) * MICRO_K + m] = sums[r][s][c][m];
                 }
             }
+        }
+    }
+    for (var t = 0u; t < RESULTS; t++) {
+        let k = k_0 + t % MICRO_K * LANES;
+        let c = c_0 + t / MICRO_K % MICRO_C;
+        let tap = t / (MICRO_K * MICRO_C);
+        if k < K && c < C {
+            ct_w[((group * K + k) * C + c) * (R * S) + tap] = results[t];
         }
     }
 }

@@ -2,10 +2,11 @@
 //     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // A workgroup is one SIMD vector: its lanes are CHANNEL_LANES output channels of each of LANES / CHANNEL_LANES images.
-// Each lane owns MICRO_K channels of the same TILE_ROWS × TILE_COLUMNS pixels of y in registers, where a value of
-// x serves all those channels and a value of w all those pixels. The operand that lanes have in common is indexed by
-// workgroup_id and loop counters alone: a scalar load and a broadcast, where the driver sees it.
-// Workgroups (x, y) enumerate images and tiles of pixels, z blocks of channels, group after group.
+// Each lane owns MICRO_K channels of the same TILE_ROWS × TILE_COLUMNS pixels of y in registers. Inside of a loop these
+// drivers load lane by lane, so that a load costs the same whether it brings one value to all lanes or one to each.
+// The receptive field of the tile, which the channel lanes have in common, is therefore loaded in runs, a pixel a lane,
+// and handed out by shuffles. Workgroups (x, y) enumerate images and tiles of pixels, z blocks of channels, group after
+// group.
 
 const C: u32 = 3u; // of one group
 const H: u32 = 32u;
@@ -18,9 +19,9 @@ const PADDING: u32 = 1u;
 const GROUPS: u32 = 1u;
 
 const LANES: u32 = 8u;
-const CHANNEL_LANES: u32 = 8u; // divides LANES
-const MICRO_K: u32 = 4u;
-const TILE_ROWS: u32 = 2u;
+const CHANNEL_LANES: u32 = 8u; // LANES or 1
+const MICRO_K: u32 = 1u;
+const TILE_ROWS: u32 = 8u;
 const TILE_COLUMNS: u32 = 8u;
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
@@ -29,8 +30,19 @@ const ROW_TILES: u32 = (P + TILE_ROWS - 1u) / TILE_ROWS;
 const COLUMN_TILES: u32 = (Q + TILE_COLUMNS - 1u) / TILE_COLUMNS;
 const IMAGES: u32 = LANES / CHANNEL_LANES;
 const CHANNEL_BLOCKS: u32 = (K + CHANNEL_LANES * MICRO_K - 1u) / (CHANNEL_LANES * MICRO_K);
-// The part of an image row that meets the window from a tile of y.
-const X_COLUMNS: u32 = (TILE_COLUMNS - 1u) * STRIDE + S;
+// The receptive field, without the rows and columns that lie between two windows.
+const ROW_STEP: u32 = min(R, STRIDE);
+const COLUMN_STEP: u32 = min(S, STRIDE);
+const FIELD_ROWS: u32 = (TILE_ROWS - 1u) * ROW_STEP + R;
+const FIELD_COLUMNS: u32 = (TILE_COLUMNS - 1u) * COLUMN_STEP + S;
+const FIELD: u32 = FIELD_ROWS * FIELD_COLUMNS;
+const SHORTEST_RUN: u32 = min(CHANNEL_LANES, 4u); // no subgroup is smaller
+const RUNS: u32 = (FIELD + SHORTEST_RUN - 1u) / SHORTEST_RUN; // at most
+const RESULTS: u32 = TILE_ROWS * TILE_COLUMNS * MICRO_K;
+
+alias Tile = array<array<array<f32, MICRO_K>, TILE_COLUMNS>, TILE_ROWS>;
+alias Field = array<array<f32, FIELD_COLUMNS>, FIELD_ROWS>;
+alias Taps = array<array<array<f32, MICRO_K>, S>, R>;
 
 struct Extents {
     n: u32,
@@ -41,11 +53,27 @@ var<immediate> extents: Extents;
 @group(0) @binding(1) var<storage, read> w: array<f32>; // [GROUPS·K, C, R, S]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // [N, GROUPS·K, P, Q]
 
+/// What window row r adds to the tile: a function, since larger bodies than this are not unrolled.
+fn add_row(sums: ptr<function, Tile>, field: ptr<function, Field>, taps: ptr<function, Taps>, r: u32) {
+    for (var i = 0u; i < TILE_ROWS; i++) {
+        for (var j = 0u; j < TILE_COLUMNS; j++) {
+            for (var s = 0u; s < S; s++) {
+                let value = (*field)[i * ROW_STEP + r][j * COLUMN_STEP + s];
+                for (var m = 0u; m < MICRO_K; m++) {
+                    (*sums)[i][j][m] = fma(value, (*taps)[r][s][m], (*sums)[i][j][m]);
+                }
+            }
+        }
+    }
+}
+
 @compute @workgroup_size(LANES)
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
+    @builtin(subgroup_size) subgroup_size: u32,
+    @builtin(subgroup_invocation_id) subgroup_lane: u32,
 ) {
     let tile = workgroup.y * workgroups.x + workgroup.x;
     let image = tile / (ROW_TILES * COLUMN_TILES) * IMAGES + lane / CHANNEL_LANES % IMAGES;
@@ -56,43 +84,75 @@ fn main(
     // Surplus lanes repeat the work of the last image or channel: a branch would cost all lanes more.
     let x_0 = (min(image, extents.n - 1u) * GROUPS + group) * (C * H * W);
 
-    var sums: array<array<array<f32, MICRO_K>, TILE_COLUMNS>, TILE_ROWS>;
+    // Lane l of a run holds the field's pixels l, l + run, l + 2 · run and so on.
+    let run = min(subgroup_size, CHANNEL_LANES);
+    var at: array<u32, RUNS>;
+    var is_inside: array<bool, RUNS>;
+    for (var t = 0u; t < RUNS; t++) {
+        let f = t * run + subgroup_lane % run;
+        let row = f / FIELD_COLUMNS;
+        let column = f % FIELD_COLUMNS;
+        let h = p_0 * STRIDE + row / ROW_STEP * STRIDE + row % ROW_STEP - PADDING; // wraps round above H where negative
+        let v = q_0 * STRIDE + column / COLUMN_STEP * STRIDE + column % COLUMN_STEP - PADDING;
+        at[t] = x_0 + min(h, H - 1u) * W + min(v, W - 1u);
+        is_inside[t] = h < H && v < W;
+    }
+
+    var sums: Tile;
     for (var c = 0u; c < C; c++) {
+        var taps: Taps;
         for (var r = 0u; r < R; r++) {
-            var taps: array<array<f32, MICRO_K>, S>;
             for (var s = 0u; s < S; s++) {
                 for (var m = 0u; m < MICRO_K; m++) {
                     let k = min(channel_0 + m * CHANNEL_LANES, K - 1u);
-                    taps[s][m] = w[(((group * K + k) * C + c) * R + r) * S + s];
-                }
-            }
-            for (var i = 0u; i < TILE_ROWS; i++) {
-                let h = (p_0 + i) * STRIDE + r - PADDING; // wraps round above H where negative
-                var x_row: array<f32, X_COLUMNS>;
-                for (var j = 0u; j < X_COLUMNS; j++) {
-                    let v = q_0 * STRIDE + j - PADDING;
-                    let value = x[x_0 + (c * H + min(h, H - 1u)) * W + min(v, W - 1u)];
-                    x_row[j] = select(0.0, value, h < H && v < W);
-                }
-                for (var j = 0u; j < TILE_COLUMNS; j++) {
-                    for (var s = 0u; s < S; s++) {
-                        for (var m = 0u; m < MICRO_K; m++) {
-                            sums[i][j][m] = fma(x_row[j * STRIDE + s], taps[s][m], sums[i][j][m]);
-                        }
-                    }
+                    taps[r][s][m] = w[(((group * K + k) * C + c) * R + r) * S + s];
                 }
             }
         }
+        var pixels: array<f32, RUNS>;
+        for (var t = 0u; t < RUNS; t++) {
+            if t * run < FIELD {
+                pixels[t] = select(0.0, x[at[t] + c * (H * W)], is_inside[t]);
+            }
+        }
+        var field: Field;
+        for (var i = 0u; i < FIELD_ROWS; i++) {
+            for (var j = 0u; j < FIELD_COLUMNS; j++) {
+                let f = i * FIELD_COLUMNS + j;
+                if CHANNEL_LANES == 1u {
+                    field[i][j] = pixels[f];
+                } else {
+                    field[i][j] = subgroupShuffle(pixels[f / run], f % run);
+                }
+            }
+        }
+        add_row(&sums, &field, &taps, 0u);
+        if R > 1u {
+            add_row(&sums, &field, &taps, 1u);
+        }
+        if R > 2u {
+            add_row(&sums, &field, &taps, 2u);
+        }
+        for (var r = 3u; r < R; r++) {
+            add_row(&sums, &field, &taps, r);
+        }
     }
 
+    // Each store is unrolled into eight branches, so that a loop of them is smaller, faster and sooner compiled.
+    var results: array<f32, RESULTS>;
     for (var i = 0u; i < TILE_ROWS; i++) {
         for (var j = 0u; j < TILE_COLUMNS; j++) {
             for (var m = 0u; m < MICRO_K; m++) {
-                let k = channel_0 + m * CHANNEL_LANES;
-                if image < extents.n && k < K && p_0 + i < P && q_0 + j < Q {
-                    y[(((image * GROUPS + group) * K + k) * P + p_0 + i) * Q + q_0 + j] = sums[i][j][m];
-                }
+                results[(i * TILE_COLUMNS + j) * MICRO_K + m] = sums[i][j][m];
             }
+        }
+    }
+    for (var t = 0u; t < RESULTS; t++) {
+        let k = channel_0 + t % MICRO_K * CHANNEL_LANES;
+        let p = p_0 + t / (MICRO_K * TILE_COLUMNS);
+        let q = q_0 + t / MICRO_K % TILE_COLUMNS;
+        if image < extents.n && k < K && p < P && q < Q {
+            y[(((image * GROUPS + group) * K + k) * P + p) * Q + q] = results[t];
         }
     }
 }

@@ -53,8 +53,14 @@ impl From<&str> for Choice {
     }
 }
 
-/// Without this feature no kernel can be told its extents.
-const REQUIRED: wgpu::Features = wgpu::Features::IMMEDIATES;
+/// Without these there are no kernels: none could be told its extents, and those for CPU drivers hand values from lane to
+/// lane.
+fn required(class: wgpu::DeviceType) -> wgpu::Features {
+    match class {
+        wgpu::DeviceType::Cpu => wgpu::Features::IMMEDIATES.union(wgpu::Features::SUBGROUP),
+        _ => wgpu::Features::IMMEDIATES,
+    }
+}
 /// Used where present.
 const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(MATRIX);
 /// What kernels on matrix units need.
@@ -65,6 +71,8 @@ const MATRIX_BLOCK: u32 = 32;
 const MATRIX_WORKGROUP_BYTES: u32 = 32_768;
 /// Bytes of immediates that the kernels need at most.
 pub(super) const IMMEDIATE_BYTES: usize = 64;
+/// Lanes of a subgroup that the kernels for CPU drivers need at least.
+const SUBGROUP_LANES: u32 = 4;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 
@@ -95,6 +103,7 @@ pub fn adapters() -> Vec<AdapterSummary> {
 
 fn summarise(adapter: &wgpu::Adapter) -> AdapterSummary {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let (unusable, wanted) = (unusable(adapter), required(info.device_type) | OPTIONAL);
     let names = |features: wgpu::Features| features.iter_names().map(|(name, _)| name.to_lowercase()).collect();
     AdapterSummary {
         driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
@@ -113,9 +122,9 @@ fn summarise(adapter: &wgpu::Adapter) -> AdapterSummary {
         max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
         max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
         tiles: tiles(adapter),
-        used: names(features & (REQUIRED | OPTIONAL)),
-        missing: names((REQUIRED | OPTIONAL) - features),
-        unusable: unusable(features, &limits),
+        used: names(features & wanted),
+        missing: names(wanted - features),
+        unusable,
     }
 }
 
@@ -137,9 +146,19 @@ fn tiles(adapter: &wgpu::Adapter) -> Vec<Tile> {
     [Tile::Eight, Tile::Sixteen].into_iter().filter(is_offered).collect()
 }
 
-fn unusable(features: wgpu::Features, limits: &wgpu::Limits) -> Option<String> {
+fn unusable(adapter: &wgpu::Adapter) -> Option<String> {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let missing = required(info.device_type) - features;
     let needs = [
-        (!features.contains(REQUIRED), "it has no immediates (push constants)".to_owned()),
+        (missing.contains(wgpu::Features::IMMEDIATES), "it has no immediates (push constants)".to_owned()),
+        (
+            missing.contains(wgpu::Features::SUBGROUP),
+            "it has no subgroup operations, which the kernels for CPU drivers need".to_owned(),
+        ),
+        (
+            info.device_type == wgpu::DeviceType::Cpu && info.subgroup_min_size < SUBGROUP_LANES,
+            format!("its subgroups may have fewer than {SUBGROUP_LANES} lanes"),
+        ),
         (
             limits.max_immediate_size < IMMEDIATE_BYTES as u32,
             format!("it has less than {IMMEDIATE_BYTES} bytes of immediates"),
@@ -220,7 +239,7 @@ impl Device {
     pub fn open(choice: &Choice) -> Result<Device, GpuError> {
         let adapters = enumerate();
         let is_chosen = |(index, adapter): &(usize, &wgpu::Adapter)| match choice {
-            Choice::Best => unusable(adapter.features(), &adapter.limits()).is_none(),
+            Choice::Best => unusable(adapter).is_none(),
             Choice::Index(chosen) => index == chosen,
             Choice::Name(part) => adapter.get_info().name.to_lowercase().contains(&part.to_lowercase()),
         };
@@ -238,7 +257,7 @@ impl Device {
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("stssad"),
-            required_features: adapter.features() & (REQUIRED | OPTIONAL),
+            required_features: adapter.features() & (required(adapter.get_info().device_type) | OPTIONAL),
             required_limits: adapter.limits(),
             // SAFETY: the one experimental feature in use is that of cooperative matrices, whose kernels are run only where
             // they are asked for; tests hold each against its definition and keep guard words round its buffers.

@@ -7,6 +7,8 @@
 //! networks side by side.
 //! See Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, sections 2 and 4.
 
+mod broadcast;
+
 use crate::check::{matrix_bound, sum_bound};
 use crate::kernel::{DeviceClass, Kernel, Tile};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
@@ -259,9 +261,8 @@ impl Primitive for Conv2d {
         };
         match (self.solve_for, class) {
             (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem),
-            (Role::Output | Role::Input, DeviceClass::Cpu) => self.broadcast(&problem),
             (Role::Kernel, DeviceClass::Gpu) => kernel_shared_sum(&problem),
-            (Role::Kernel, DeviceClass::Cpu) => kernel_broadcast(&problem),
+            (role, DeviceClass::Cpu) => broadcast::kernel(&problem, role),
             (Role::Output | Role::Input, DeviceClass::Matrix(tile)) => self.matrix(&problem, tile),
             (Role::Kernel, DeviceClass::Matrix(tile)) => kernel_matrix(&problem, tile),
         }
@@ -293,18 +294,6 @@ fn kernel_of_problem(name: &'static str, problem: &Problem) -> Kernel {
         false => kernel.constant("C", c).constant("GROUPS", groups),
     }
 }
-
-/// The smallest extent that cuts `length` into as many pieces as pieces of `most` would.
-fn even_tile(length: usize, most: usize) -> usize {
-    length.div_ceil(length.div_ceil(most))
-}
-
-/// Lanes of a CPU driver's SIMD unit, and so the workgroup size of the broadcast kernels.
-const LANES: usize = 8;
-
-/// Pixels of a tile in the broadcast kernels. Each load is unrolled to some 150 instructions by lavapipe of Mesa 25, so
-/// that larger bodies outgrow the instruction cache, and compile slowly.
-const TILE: usize = 16;
 
 impl Conv2d {
     /// The output's channels, its pixels, and the channels that are summed over, of the matrix product that an output or
@@ -351,31 +340,6 @@ impl Conv2d {
         kernel.workgroups[2] = (problem.groups * channels.div_ceil(tile_m)) as u32;
         kernel
     }
-
-    /// Output channels along the lanes, or images where there are too few channels, and a tile of pixels in each lane.
-    fn broadcast(&self, problem: &Problem) -> Kernel {
-        let Geometry { image, stride, .. } = problem.geometry;
-        let (name, micro_name, channels, [rows, columns], step) = match self.solve_for {
-            Role::Output => ("conv2d/output_broadcast", "MICRO_K", problem.k, [problem.p, problem.q], 1),
-            _ => ("conv2d/input_broadcast", "MICRO_C", problem.c, image, stride),
-        };
-        let channel_lanes = if channels >= LANES || problem.n < LANES { LANES } else { 1 };
-        let micro = channels.div_ceil(channel_lanes).min(4);
-        let tile_columns = even_tile(columns, 8).next_multiple_of(step);
-        // A pixel of y meets `stride` columns of x, and one of x̄ only so small a part of ȳ.
-        let area = if self.solve_for == Role::Output { TILE.div_ceil(stride) } else { TILE * stride };
-        let tile_rows = even_tile(rows.div_ceil(step), area.div_ceil(tile_columns));
-        let row_tiles = rows.div_ceil(step * tile_rows) * step;
-        let images = problem.n.div_ceil(LANES / channel_lanes);
-        let mut kernel = kernel_of_problem(name, problem)
-            .constant("CHANNEL_LANES", channel_lanes)
-            .constant(micro_name, micro)
-            .constant("TILE_ROWS", tile_rows)
-            .constant("TILE_COLUMNS", tile_columns)
-            .over(images * row_tiles * columns.div_ceil(tile_columns), 1);
-        kernel.workgroups[2] = (problem.groups * channels.div_ceil(channel_lanes * micro)) as u32;
-        kernel
-    }
 }
 
 /// Few long sums: the invocations of a workgroup share each of them.
@@ -407,19 +371,6 @@ fn kernel_matrix(problem: &Problem, tile: Tile) -> Kernel {
         .constant("BLOCKS_N", blocks)
         .constant("SHARES", shares)
         .grid([taps.div_ceil(block * blocks), channels.div_ceil(block * blocks), 1])
-}
-
-/// Output channels along the lanes, and a window row a workgroup.
-fn kernel_broadcast(problem: &Problem) -> Kernel {
-    let [r, _] = problem.geometry.window;
-    let tile_columns = even_tile(problem.q, 8);
-    let micro_k = problem.k.div_ceil(LANES).min(2);
-    let micro_c = (4 / micro_k).min(problem.c);
-    kernel_of_problem("conv2d/kernel_broadcast", problem)
-        .constant("MICRO_K", micro_k)
-        .constant("MICRO_C", micro_c)
-        .constant("TILE_COLUMNS", tile_columns)
-        .grid([problem.c.div_ceil(micro_c), problem.groups * problem.k.div_ceil(LANES * micro_k), r])
 }
 
 impl Tape {

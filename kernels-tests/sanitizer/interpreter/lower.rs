@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::{
+    Capabilities, FunctionInfo, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
+};
 use naga::{
     AddressSpace, ArraySize, Barrier, BinaryOperator, Binding as ArgumentBinding, Block, Constant, Expression,
-    Function, GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module, RelationalFunction, ScalarKind,
-    Span, Statement, StorageAccess, SwitchValue, Type, TypeInner,
+    Function, GatherMode, GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module, RelationalFunction,
+    ScalarKind, Span, Statement, StorageAccess, SwitchValue, Type, TypeInner,
 };
 
 use super::program::{Binding, Count, MatrixAccess, Memory, Op, Program, Slot, Variable};
@@ -27,8 +29,10 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-const CAPABILITIES: Capabilities =
-    Capabilities::IMMEDIATES.union(Capabilities::SHADER_FLOAT16).union(Capabilities::COOPERATIVE_MATRIX);
+const CAPABILITIES: Capabilities = Capabilities::IMMEDIATES
+    .union(Capabilities::SUBGROUP)
+    .union(Capabilities::SHADER_FLOAT16)
+    .union(Capabilities::COOPERATIVE_MATRIX);
 
 /// Parses and validates WGSL.
 ///
@@ -37,10 +41,14 @@ const CAPABILITIES: Capabilities =
 pub fn parse(source: &str) -> Result<(Module, ModuleInfo), (u32, String)> {
     let module = naga::front::wgsl::parse_str(source)
         .map_err(|error| (error.location(source).map_or(0, |at| at.line_number), error.message().to_owned()))?;
-    let info = Validator::new(ValidationFlags::all(), CAPABILITIES).validate(&module).map_err(|error| {
-        let line = error.location(source).map_or(0, |at| at.line_number);
-        (line, format!("{:?}", error.into_inner()))
-    })?;
+    let info = Validator::new(ValidationFlags::all(), CAPABILITIES)
+        .subgroup_stages(ShaderStages::COMPUTE)
+        .subgroup_operations(SubgroupOperationSet::SHUFFLE)
+        .validate(&module)
+        .map_err(|error| {
+            let line = error.location(source).map_or(0, |at| at.line_number);
+            (line, format!("{:?}", error.into_inner()))
+        })?;
     Ok((module, info))
 }
 
@@ -494,6 +502,13 @@ impl<'m> Lowering<'m> {
                     workgroup: flags.contains(Barrier::WORK_GROUP),
                     storage: flags.contains(Barrier::STORAGE),
                 });
+            }
+            Statement::SubgroupGather { mode: GatherMode::Shuffle(lane), argument, result } => {
+                let (from, lane) = (self.value(frame, *argument)?, self.value(frame, *lane)?);
+                let value = self.zip([&from, &lane], |lowering, to, [from, lane]| {
+                    lowering.emit(Op::Shuffle { to, from, lane });
+                });
+                frame.lowered.insert(*result, Lowered::Value(value));
             }
             Statement::Store { pointer, value } => {
                 let (place, value) = (self.place(frame, *pointer)?, self.value(frame, *value)?);

@@ -28,6 +28,8 @@ pub struct Dispatch<'a> {
     pub immediates: &'a [u32],
     /// By binding.
     pub buffers: Vec<Buffer<'a>>,
+    /// Lanes of a subgroup, which consecutive invocations of a workgroup share.
+    pub subgroup: u32,
     /// Operations that all invocations may execute together.
     pub limit: u64,
 }
@@ -67,6 +69,8 @@ struct Invocation {
 enum Pause {
     /// At the barrier of this index.
     Barrier(usize),
+    /// At the shuffle of this index.
+    Shuffle(usize),
     End,
     /// The limit of operations is spent.
     Spent,
@@ -138,10 +142,9 @@ impl Machine<'_> {
         let mut invocations: Vec<Invocation> = (0..count).map(|index| self.invocation(index)).collect();
         loop {
             let mut pauses = Vec::with_capacity(invocations.len());
-            for (index, invocation) in (0..).zip(&mut invocations) {
-                self.now.invocation = index;
-                pauses.push(self.resume(invocation));
-                if pauses[index as usize] == Pause::Spent {
+            for subgroup in invocations.chunks_mut(self.dispatch.subgroup as usize) {
+                self.resume_subgroup(subgroup, &mut pauses);
+                if pauses.last() == Some(&Pause::Spent) {
                     return false;
                 }
             }
@@ -154,6 +157,37 @@ impl Machine<'_> {
             if let Op::Barrier { workgroup, storage } = self.program.code[position] {
                 self.workgroup_epoch += u32::from(workgroup);
                 self.storage_epoch += u32::from(storage);
+            }
+        }
+    }
+
+    /// Executes the lanes of a subgroup up to where they wait for others, or do not meet, and adds why each paused.
+    fn resume_subgroup(&mut self, lanes: &mut [Invocation], pauses: &mut Vec<Pause>) {
+        let first = pauses.len();
+        loop {
+            pauses.truncate(first);
+            for lane in lanes.iter_mut() {
+                self.now.invocation = pauses.len() as u32;
+                pauses.push(self.resume(lane));
+                if pauses.last() == Some(&Pause::Spent) {
+                    return;
+                }
+            }
+            let Pause::Shuffle(operation) = pauses[first] else { return };
+            if pauses[first..].iter().any(|&pause| pause != pauses[first]) {
+                return;
+            }
+            let Op::Shuffle { to, from, lane } = self.program.code[operation] else { unreachable!("it paused there") };
+            let values: Vec<Word> = lanes.iter().map(|lane| lane.registers[from as usize]).collect();
+            for (index, invocation) in (first as u32..).zip(lanes.iter_mut()) {
+                let source = invocation.registers[lane as usize].bits;
+                invocation.registers[to as usize] = values.get(source as usize).copied().unwrap_or_else(|| {
+                    self.now.invocation = index;
+                    self.report(Kind::OutOfBounds, operation, 0, |machine| {
+                        format!("{} takes a value from lane {source} of {}", machine.name(), values.len())
+                    });
+                    Word::default()
+                });
             }
         }
     }
@@ -180,9 +214,15 @@ impl Machine<'_> {
                 BuiltIn::LocalInvocationIndex => [index; 3],
                 BuiltIn::WorkGroupId => workgroup,
                 BuiltIn::NumWorkGroups => self.dispatch.workgroups,
+                BuiltIn::SubgroupSize => [self.dispatch.subgroup; 3],
+                BuiltIn::SubgroupInvocationId => [index % self.dispatch.subgroup; 3],
                 other => unreachable!("{other:?} is no builtin of a compute shader known here"),
             };
-            let components = if builtin == BuiltIn::LocalInvocationIndex { 1 } else { 3 };
+            let is_scalar = matches!(
+                builtin,
+                BuiltIn::LocalInvocationIndex | BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId
+            );
+            let components = if is_scalar { 1 } else { 3 };
             for (at, &value) in value[..components].iter().enumerate() {
                 registers[slot as usize + at] = Word::u32(value);
             }
@@ -193,7 +233,7 @@ impl Machine<'_> {
         Invocation { registers, position: 0 }
     }
 
-    /// Executes up to the next barrier or the end.
+    /// Executes up to the next barrier or shuffle, or the end.
     fn resume(&mut self, invocation: &mut Invocation) -> Pause {
         let program = self.program;
         let registers = &mut invocation.registers;
@@ -294,6 +334,10 @@ impl Machine<'_> {
                 Op::Barrier { .. } => {
                     invocation.position = position;
                     return Pause::Barrier(operation);
+                }
+                Op::Shuffle { .. } => {
+                    invocation.position = position;
+                    return Pause::Shuffle(operation);
                 }
                 Op::End => {
                     invocation.position = operation;
@@ -453,10 +497,15 @@ impl Machine<'_> {
         let lines = &self.program.lines;
         let whereabouts = |pause: Pause| match pause {
             Pause::Barrier(position) => format!("waits at the barrier in line {}", lines[position]),
+            Pause::Shuffle(position) => format!("waits at the shuffle in line {}", lines[position]),
             _ => "has returned".to_owned(),
         };
         let (one, two) = (whereabouts(first), whereabouts(second));
-        let ((Pause::Barrier(at), _) | (_, Pause::Barrier(at))) = (first, second) else { return };
+        let meeting = |pause: Pause| match pause {
+            Pause::Barrier(at) | Pause::Shuffle(at) => Some(at),
+            Pause::End | Pause::Spent => None,
+        };
+        let Some(at) = meeting(first).or(meeting(second)) else { return };
         self.report(Kind::Barrier, at, 0, |machine| {
             let [x, y, z] = machine.workgroup_id();
             format!("of workgroup ({x}, {y}, {z}), invocation 0 {one}, but invocation {other} {two}")

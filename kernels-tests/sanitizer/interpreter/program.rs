@@ -133,6 +133,12 @@ pub enum Op {
         workgroup: bool,
         storage: bool,
     },
+    /// `subgroupShuffle`: the value that the register `from` has in lane `lane` of the subgroup. All its lanes meet here.
+    Shuffle {
+        to: Slot,
+        from: Slot,
+        lane: Slot,
+    },
     End,
 }
 
@@ -198,6 +204,13 @@ impl Program {
     /// Invocations of a workgroup.
     pub fn invocations(&self) -> u32 {
         self.workgroup_size.iter().product()
+    }
+
+    /// Whether it depends on how many lanes a subgroup has.
+    pub fn has_subgroups(&self) -> bool {
+        let tells =
+            |&(builtin, _): &(BuiltIn, Slot)| matches!(builtin, BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId);
+        self.builtins.iter().any(tells) || self.code.iter().any(|op| matches!(op, Op::Shuffle { .. }))
     }
 
     /// The element that a scalar of shared memory belongs to.

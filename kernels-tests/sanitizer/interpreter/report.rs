@@ -10,7 +10,7 @@ pub enum Kind {
     OutOfBounds,
     /// A read of workgroup or storage memory that nobody wrote. Variables of functions begin as zero.
     Unwritten,
-    /// Some invocations of a workgroup wait at a barrier, and others wait at another one or have returned.
+    /// Some invocations of a workgroup wait at a barrier or a shuffle, and others wait at another one or have returned.
     Barrier,
     /// An index that came about by 32-bit arithmetic wrapping round.
     Overflow,

@@ -1,0 +1,158 @@
+//! How a convolution is cut for CPU drivers, whose SIMD vectors are the workgroups.
+
+use super::{Problem, Role, kernel_of_problem};
+use crate::kernel::Kernel;
+
+/// Lanes of a CPU driver's SIMD unit, and so the workgroup size.
+const LANES: usize = 8;
+/// Cores that a cut is to keep at work.
+const CORES: usize = 4;
+
+// What the body of the innermost loop costs on lavapipe of Mesa 25 (LLVM 15, AVX2), in multiply-adds of a vector.
+
+/// Time of a load: eight branches, one after another.
+const LOAD: usize = 16;
+/// Time of a store after the loop.
+const STORE: usize = 24;
+/// Code of a load.
+const LOAD_CODE: usize = 27;
+/// Code that fits the instruction cache.
+const CODE: usize = 1250;
+/// Multiply-adds of a loop nest that is still unrolled.
+const NEST: usize = 200;
+/// Trips of a loop that is still unrolled.
+const TRIPS: usize = 32;
+/// Sums of a lane: more take long to compile.
+const SUMS: usize = 256;
+/// Lanes of the smallest subgroup: a run of pixels is as long at least.
+const SHORTEST_RUN: usize = 4;
+
+/// What a workgroup owns.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// Channels side by side in the lanes; the others hold other images.
+    channel_lanes: usize,
+    /// Channels of a lane.
+    micro: usize,
+    /// Input channels of a workgroup when the kernel is solved for, else 1.
+    inputs: usize,
+    /// Pixels of y, or of every STRIDE-th row and column of x̄.
+    rows: usize,
+    columns: usize,
+}
+
+/// What an iteration of the innermost loop does, in vectors.
+#[derive(Debug)]
+struct Body {
+    loads: usize,
+    multiply_adds: usize,
+    /// Sums that are carried from one iteration to the next.
+    sums: usize,
+    is_unrolled: bool,
+}
+
+impl Body {
+    fn of(problem: &Problem, role: Role, cut: &Cut) -> Body {
+        let ([r, s], stride, padding) = (problem.geometry.window, problem.geometry.stride, problem.geometry.padding);
+        let Cut { channel_lanes, micro, inputs, rows, columns } = *cut;
+        let (area, taps) = (rows * columns, r * s);
+        let extent = |tile: usize, window: usize| match role {
+            Role::Output | Role::Kernel => (tile - 1) * window.min(stride) + window,
+            // As in conv2d/input_broadcast: from the tile's last pixel to what its first one meets.
+            Role::Input => {
+                let margin = (window + stride - 2 + padding * stride - padding) / stride;
+                (stride * tile - 1 + padding) / stride + 1 + margin - padding
+            }
+        };
+        let field = inputs * extent(rows, r) * extent(columns, s);
+        let shortest_run = channel_lanes.min(SHORTEST_RUN);
+        let own = if role == Role::Kernel { area * micro } else { taps * micro };
+        let nest = r.saturating_sub(3).max(1) * s * micro * inputs * area;
+        let sums = match role {
+            Role::Output => micro * area,
+            Role::Input => micro * area * stride * stride,
+            Role::Kernel => taps * micro * inputs,
+        };
+        Body {
+            loads: own + field.div_ceil(channel_lanes),
+            multiply_adds: taps * micro * inputs * area,
+            sums,
+            is_unrolled: sums <= SUMS
+                && nest <= NEST
+                && field <= NEST
+                && field.div_ceil(shortest_run) <= TRIPS
+                && 4 * own <= NEST,
+        }
+    }
+
+    /// Code beyond what fits.
+    fn excess(&self) -> usize {
+        let code = self.multiply_adds + LOAD_CODE * self.loads;
+        if self.is_unrolled { code.saturating_sub(CODE) } else { usize::MAX / 2 + code }
+    }
+
+    /// A sum that is carried is blended by the loop's mask, and seldom stays in a register.
+    fn time(&self) -> usize {
+        self.multiply_adds + LOAD * self.loads + 3 * self.sums / 2
+    }
+}
+
+/// Pieces that each axis of the tile is cut into, at least one of each length.
+fn tiles(length: usize) -> impl Iterator<Item = usize> {
+    let even = move |most: usize| length.div_ceil(length.div_ceil(most));
+    (1..=length.min(16)).filter(move |&most| even(most) == most)
+}
+
+/// The cut that takes the shortest time by the figures above, among those whose body fits, or nearly does.
+fn best(problem: &Problem, role: Role) -> Cut {
+    let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
+    let (channels, [rows, columns]) = match role {
+        Role::Output | Role::Kernel => (problem.k, [problem.p, problem.q]),
+        Role::Input => (problem.c, [h.div_ceil(stride), w.div_ceil(stride)]),
+    };
+    let by_images = role != Role::Kernel && channels < LANES && problem.n >= LANES;
+    let channel_lanes = if by_images { 1 } else { LANES };
+    let time = |cut: &Cut| {
+        let body = Body::of(problem, role, cut);
+        let blocks = problem.groups * channels.div_ceil(channel_lanes * cut.micro);
+        let tiles = rows.div_ceil(cut.rows) * columns.div_ceil(cut.columns);
+        let images = problem.n.div_ceil(LANES / channel_lanes);
+        let (workgroups, iterations) = match role {
+            Role::Output => (blocks * images * tiles, problem.c),
+            Role::Input => (blocks * images * tiles, problem.k),
+            Role::Kernel => (blocks * problem.c.div_ceil(cut.inputs), images * tiles),
+        };
+        (body.excess(), workgroups.div_ceil(CORES) * (iterations * body.time() + STORE * body.sums))
+    };
+    let inputs = if role == Role::Kernel { problem.c.min(8) } else { 1 };
+    let micros = (1..=channels.div_ceil(channel_lanes).min(4)).flat_map(|micro| (1..=inputs).map(move |i| (micro, i)));
+    let cuts = micros.flat_map(|(micro, inputs)| {
+        let areas = tiles(rows).flat_map(move |rows| tiles(columns).map(move |columns| (rows, columns)));
+        areas.map(move |(rows, columns)| Cut { channel_lanes, micro, inputs, rows, columns })
+    });
+    cuts.min_by_key(time).expect("no extent is zero")
+}
+
+/// The kernel of any role.
+pub(super) fn kernel(problem: &Problem, role: Role) -> Kernel {
+    let Cut { channel_lanes, micro, inputs, rows, columns } = best(problem, role);
+    let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
+    let tiled = |name, micro_name, channels: usize, [height, width]: [usize; 2]| {
+        let images = problem.n.div_ceil(LANES / channel_lanes);
+        let mut kernel = kernel_of_problem(name, problem)
+            .constant("CHANNEL_LANES", channel_lanes)
+            .constant(micro_name, micro)
+            .over(images * height.div_ceil(rows) * width.div_ceil(columns), 1);
+        kernel.workgroups[2] = (problem.groups * channels.div_ceil(channel_lanes * micro)) as u32;
+        kernel
+    };
+    let kernel = match role {
+        Role::Output => tiled("conv2d/output_broadcast", "MICRO_K", problem.k, [problem.p, problem.q]),
+        Role::Input => tiled("conv2d/input_broadcast", "MICRO_C", problem.c, [h.div_ceil(stride), w.div_ceil(stride)]),
+        Role::Kernel => kernel_of_problem("conv2d/kernel_broadcast", problem)
+            .constant("MICRO_K", micro)
+            .constant("MICRO_C", inputs)
+            .grid([problem.c.div_ceil(inputs), problem.groups * problem.k.div_ceil(LANES * micro), 1]),
+    };
+    kernel.constant("TILE_ROWS", rows).constant("TILE_COLUMNS", columns)
+}
