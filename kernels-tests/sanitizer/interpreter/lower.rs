@@ -777,7 +777,12 @@ impl<'m> Lowering<'m> {
         let Place { memory, at, offset, variable } = self.place(frame, data.pointer)?;
         let stride = self.value(frame, data.stride)?[0];
         let transposed = !data.row_major;
-        self.emit(Op::Matrix { access, registers, side, memory, at, offset, stride, transposed, variable });
+        let bytes = match self.type_of(frame, data.pointer) {
+            TypeInner::Pointer { base, .. } => self.inner(*base).size(self.module.to_ctx()),
+            TypeInner::ValuePointer { scalar, .. } => u32::from(scalar.width),
+            other => return unsupported(other),
+        };
+        self.emit(Op::Matrix { access, registers, side, memory, at, offset, stride, transposed, bytes, variable });
         Ok(())
     }
 

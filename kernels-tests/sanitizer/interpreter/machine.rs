@@ -12,6 +12,9 @@ use super::word::{Word, multiply_add};
 /// Invocations that share matrices: the most that any device has which the kernels run on.
 const SUBGROUP: u32 = 32;
 
+/// What a matrix and each of its rows in memory are aligned to: no less than a row of the smallest.
+const ROW_BYTES: usize = 16;
+
 /// A storage buffer before the dispatch.
 #[derive(Clone, Debug)]
 pub enum Buffer<'a> {
@@ -290,10 +293,16 @@ impl Machine<'_> {
                         (Some(address), _) => self.store(operation, memory, address, word),
                     }
                 }
-                Op::Matrix { access, registers: first, side, memory, at, offset, stride, transposed, variable } => {
+                Op::Matrix { access, registers: first, side, memory, at, offset, stride, transposed, bytes, variable } => {
                     if self.stands_for_subgroup() {
                         let [start, end] = self.extent(memory, variable);
                         let stride = registers[stride as usize].bits as usize;
+                        let place = address(registers, at, offset).map_or(0, |address| address - start);
+                        if [place, stride].iter().any(|scalars| !(scalars * bytes as usize).is_multiple_of(ROW_BYTES)) {
+                            self.report(Kind::Misaligned, operation, 0, |machine| {
+                                format!("{} has rows of a matrix at no multiple of {ROW_BYTES} bytes", machine.name())
+                            });
+                        }
                         for element in 0..side * side {
                             let (row, column) = ((element / side) as usize, (element % side) as usize);
                             let apart = if transposed { column * stride + row } else { row * stride + column };

@@ -2,7 +2,7 @@
 //!
 //! [`lower`] turns WGSL, by way of naga's IR, into a flat program; [`Program::run`] executes all invocations of a dispatch
 //! and reports data races, accesses out of bounds, reads of memory nobody wrote, barriers that some invocations miss,
-//! indices that overflowed, and divisions by zero. Floats are computed in f32 by Rust's own functions, so outputs can be
+//! indices that overflowed, divisions by zero, and matrices that are not aligned. Floats are computed in f32 by Rust's own functions, so outputs can be
 //! held against a reference as a device's are.
 //!
 //! Invocations of a workgroup run one after the other from barrier to barrier. Faults are found from who accessed what

@@ -104,6 +104,8 @@ pub enum Op {
         offset: Option<Slot>,
         stride: Slot,
         transposed: bool,
+        /// Of an element on a device.
+        bytes: u32,
         variable: u32,
     },
     /// `to = a · b + c` of matrices.

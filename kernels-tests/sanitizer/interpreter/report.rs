@@ -16,6 +16,8 @@ pub enum Kind {
     Overflow,
     /// An integer divided by zero.
     DivisionByZero,
+    /// A matrix, or a row of one, that is not aligned in memory as devices ask for.
+    Misaligned,
     /// More operations than the kernel was allowed.
     Endless,
 }
@@ -29,6 +31,7 @@ impl Kind {
             Kind::Barrier => "barrier",
             Kind::Overflow => "overflow",
             Kind::DivisionByZero => "division-by-zero",
+            Kind::Misaligned => "misaligned",
             Kind::Endless => "endless",
         }
     }

@@ -14,7 +14,7 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     slab[lane] = f16(x[lane]);
     slab[lane + 32u] = f16(x[lane + 32u]);
     workgroupBarrier();
-    let pitch = 9u; // sound: let pitch = 8u;
+    let pitch = 16u; // sound: let pitch = 8u;
     let left = coopLoadT<coop_mat8x8<f16, A>>(&slab[0], pitch); // reports: out-of-bounds
     let right = coopLoad<coop_mat8x8<f16, B>>(&slab[0], 8u);
     var sum: coop_mat8x8<f32, C>;
