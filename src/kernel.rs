@@ -9,7 +9,7 @@ use std::fmt;
 
 /// The kind of device a kernel is chosen for. CPU drivers run a workgroup's invocations as SIMD lanes of one core, so
 /// barriers and workgroup memory cost there what they save on a GPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum)]
 pub enum DeviceClass {
     Gpu,
     Cpu,

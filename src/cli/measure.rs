@@ -1,12 +1,16 @@
-//! `stssad peak`, `bench` and `profile`: what the device can do, and what the demo's training step makes of it.
+//! `stssad peak`, `bench` and `profile`: what the device can do, and what a training step makes of it.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
+use stssad::kernel::DeviceClass;
+use stssad::plan::Reuse;
+use stssad::train::{Config, Trainer};
+use stssad::workload::Workload;
 use stssad::{bench, peak, profile};
 
-use super::{DeviceArguments, demo};
+use super::{DeviceArguments, progress_bar};
 
 /// Arguments of `stssad peak`.
 #[derive(Debug, Args)]
@@ -26,7 +30,32 @@ pub struct Bench {
     #[command(flatten)]
     options: bench::Options,
     #[command(flatten)]
+    step: StepArguments,
+    /// Time each kernel under every admissible choice of its tiles.
+    #[arg(long, conflicts_with = "compare")]
+    sweep_tiles: bool,
+    /// Take the kernels that are chosen for this class of device [default: this device's].
+    #[arg(long, value_enum)]
+    class: Option<DeviceClass>,
+    #[command(flatten)]
     device: DeviceArguments,
+}
+
+/// Which step is looked at.
+#[derive(Debug, Args)]
+struct StepArguments {
+    /// digits-small (the demo's step), pyramid-64, resnet18-32 or resnet18-256.
+    #[arg(long, value_name = "NAME", default_value = "digits-small")]
+    workload: Workload,
+    /// Compute cheap values again rather than keep them.
+    #[arg(long)]
+    recompute: bool,
+}
+
+impl StepArguments {
+    fn reuse(&self) -> Reuse {
+        if self.recompute { Reuse::Recompute } else { Reuse::On }
+    }
 }
 
 /// Arguments of `stssad profile`.
@@ -34,6 +63,8 @@ pub struct Bench {
 pub struct Profile {
     #[command(flatten)]
     options: profile::Options,
+    #[command(flatten)]
+    step: StepArguments,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print JSON.
@@ -51,11 +82,12 @@ impl Peak {
 impl Bench {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
-        let (loaded, training) = demo::prepared(&demo::config(2, 0))?;
-        let mut trainer = demo::trainer(&device, &training, &loaded)?;
-        let plan = trainer.full_step()?.plan().clone();
-        let report = bench::run(&device, &self.options, &plan, announce)?;
-        print!("{report}");
+        let class = self.class.unwrap_or(device.class());
+        let (tape, plan) = self.step.workload.plan(class, self.step.reuse())?;
+        match self.sweep_tiles {
+            true => print!("{}", bench::sweep(&device, &self.options, (&tape, &plan), class, announce)?),
+            false => print!("{}", bench::run(&device, &self.options, &plan, announce)?),
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -63,8 +95,14 @@ impl Bench {
 impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
-        let (loaded, training) = demo::prepared(&demo::config(2, 0))?;
-        let mut trainer = demo::trainer(&device, &training, &loaded)?;
+        let task = self.step.workload.task()?;
+        let config = Config { reuse: self.step.reuse(), ..self.step.workload.config(1) };
+        let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
+        let mut trainer = Trainer::new(&device, &config, task.visible(), |done, of| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
         print(&profile::run(&device, &self.options, trainer.full_step()?, announce)?, self.json)
     }
 }

@@ -5,6 +5,7 @@
 //! in the other two, and its own derivatives are the other two primitives: the family is closed under `vjp`.
 //! See Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, sections 2 and 4.
 
+use super::matmul::Tiles;
 use crate::check::sum_bound;
 use crate::kernel::{DeviceClass, Kernel};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
@@ -235,10 +236,20 @@ impl Primitive for Conv2d {
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
         let problem = self.accepted(inputs);
         match (self.solve_for, class) {
-            (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem),
+            (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem, self.tiles(&problem)),
             (Role::Output | Role::Input, DeviceClass::Cpu) => self.broadcast(&problem),
             (Role::Kernel, DeviceClass::Gpu) => kernel_shared_sum(&problem),
             (Role::Kernel, DeviceClass::Cpu) => kernel_broadcast(&problem),
+        }
+    }
+
+    fn tilings(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Vec<Kernel> {
+        let problem = self.accepted(inputs);
+        match (self.solve_for, class) {
+            (Role::Output | Role::Input, DeviceClass::Gpu) => {
+                Tiles::admissible().map(|tiles| self.tiled(&problem, tiles)).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -278,24 +289,30 @@ const LANES: usize = 8;
 const TILE: usize = 16;
 
 impl Conv2d {
-    /// Implicit GEMM: rows are the output's channels, columns its pixels.
-    fn tiled(&self, problem: &Problem) -> Kernel {
+    /// Channels and pixels of the output.
+    fn rows_and_columns(&self, problem: &Problem) -> (usize, usize) {
         let [h, w] = problem.geometry.image;
-        let (channels, pixels) = match self.solve_for {
+        match self.solve_for {
             Role::Output => (problem.k, problem.n * problem.p * problem.q),
             _ => (problem.c, problem.n * h * w),
+        }
+    }
+
+    fn tiles(&self, problem: &Problem) -> Tiles {
+        let (m, n) = match self.rows_and_columns(problem).0 {
+            0..=8 => (8, 128),
+            9..=16 => (16, 128),
+            17..=32 => (32, 128),
+            _ => (64, 64),
         };
-        let [tile_m, tile_n] = match channels {
-            0..=8 => [8, 128],
-            9..=16 => [16, 128],
-            17..=32 => [32, 128],
-            _ => [64, 64],
-        };
-        let mut kernel = kernel_of_problem(self.name(), problem)
-            .constant("TILE_M", tile_m)
-            .constant("TILE_N", tile_n)
-            .over(pixels, tile_n);
-        kernel.workgroups[2] = channels.div_ceil(tile_m) as u32;
+        Tiles { m, n, k: 16, micro_m: 4, micro_n: 4 }
+    }
+
+    /// Implicit GEMM: rows are the output's channels, columns its pixels.
+    fn tiled(&self, problem: &Problem, tiles: Tiles) -> Kernel {
+        let (channels, pixels) = self.rows_and_columns(problem);
+        let mut kernel = tiles.constants(kernel_of_problem(self.name(), problem)).over(pixels, tiles.n);
+        kernel.workgroups[2] = channels.div_ceil(tiles.m) as u32;
         kernel
     }
 
