@@ -3,16 +3,14 @@
 //! `cargo bench --bench kernels -- [--adapter A] [--workload W] [--precision P,…] [--seconds S] [--compare OLD.jsonl]
 //! [KERNEL…]`. With `--precision f32,f16` both are run one after the other, and held against each other at the end.
 
-mod workloads;
+mod record;
 
-use anyhow::Context;
 use clap::Parser;
 use stssad::bench::{self, Options, Row};
 use stssad::gpu::{Choice, Device};
 use stssad::kernel::Precision;
 use stssad::plan::Reuse;
-use stssad::train::TrainingStep;
-use workloads::{WORKLOADS, record};
+use stssad::workload::Workload;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -23,7 +21,7 @@ struct Arguments {
     adapter: Option<String>,
     /// Whose step the shapes are taken from
     #[arg(long, default_value = "digits-small")]
-    workload: String,
+    workload: Workload,
     /// What the factors of convolutions and matrix products are rounded to; one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
     precision: Vec<Precision>,
@@ -34,17 +32,14 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let workload = WORKLOADS.iter().find(|workload| workload.name == arguments.workload);
-    let workload = workload.with_context(|| format!("there is no workload {}", arguments.workload))?;
     let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
-    let step = TrainingStep::record(&workload.config(1), workload.picture)?;
     let mut rows = Vec::new();
     for &precision in &arguments.precision {
         let device = device.with_precision(precision)?;
-        let plan = step.tuning_plan(&device, Reuse::On).expect("ST-SSAD tunes");
+        let (_, plan) = arguments.workload.plan(device.class(), Reuse::On)?;
         let report = bench::run(&device, &arguments.options, &plan, |name| eprintln!("{name}"))?;
         print!("{report}");
-        report.rows.iter().try_for_each(|row| record("kernels.jsonl", row))?;
+        report.rows.iter().try_for_each(|row| record::record("kernels.jsonl", row))?;
         rows.extend(report.rows);
     }
     for row in rows.iter().filter(|row| row.kernel.ends_with("_matrix")) {

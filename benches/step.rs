@@ -3,7 +3,7 @@
 //! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [--together K] [WORKLOAD…]`, and with `--table`
 //! nothing is measured: the README's table is written anew from the newest line of each workload and device.
 
-mod workloads;
+mod record;
 
 use std::path::Path;
 use std::time::{Instant, SystemTime};
@@ -12,20 +12,17 @@ use anyhow::Context;
 use clap::Parser;
 use serde::Serialize;
 use serde_json::Value;
-use stssad::data::{Set, Task};
 use stssad::gpu::{Choice, Device};
 use stssad::kernel::Precision;
 use stssad::measure::{Measure, Origin};
-use stssad::philox::Stream;
-use stssad::tensor::Tensor;
 use stssad::train::{Config, Trainer};
-use workloads::{WORKLOADS, Workload, record};
+use stssad::workload::Workload;
 
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Workloads to run: digits-small, pyramid-64, resnet18-32 or resnet18-256, of which only a GPU can bear the last two
     #[arg(default_value = "digits-small")]
-    workloads: Vec<String>,
+    workloads: Vec<Workload>,
     /// Number or part of the name of the adapter
     #[arg(long)]
     adapter: Option<String>,
@@ -84,8 +81,7 @@ fn main() -> anyhow::Result<()> {
     if arguments.table {
         return write_table();
     }
-    let is_wanted = |workload: &&Workload| arguments.workloads.iter().any(|name| name == workload.name);
-    for workload in WORKLOADS.iter().filter(is_wanted) {
+    for workload in &arguments.workloads {
         let row = run(workload, &arguments)?;
         let Measure { median, low, high, .. } = row.milliseconds;
         println!("{}: {median:.1} ms a step ({low:.1}–{high:.1}), {}", workload.name, row.origin);
@@ -97,7 +93,7 @@ fn main() -> anyhow::Result<()> {
             let ratio = together.median / pass.median;
             println!("  {starts} starts together: {:.1} ms, {ratio:.2} times as long as one", together.median);
         }
-        record("step.jsonl", &row)?;
+        record::record("step.jsonl", &row)?;
     }
     Ok(())
 }
@@ -153,7 +149,7 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?
         .with_precision(arguments.precision)?;
     let config = workload.config(WARM_UP + arguments.steps);
-    let task = pictures(workload)?;
+    let task = workload.task()?;
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {})?;
     let mut ends = Vec::new();
     trainer.train(0, |_| ends.push(begun.elapsed().as_secs_f64()))?;
@@ -200,16 +196,4 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
         live_bytes: plan.live_bytes,
         ready_seconds: ends[0],
     })
-}
-
-/// Pictures of noise: the time of a step does not depend on what they show.
-fn pictures(workload: &Workload) -> anyhow::Result<Task> {
-    let ([c, h, w], mut stream) = (workload.picture, Stream::new(0, 0));
-    let mut draw = |count: usize| {
-        let data = (0..count * c * h * w).map(|_| stream.uniform() as f32).collect();
-        Tensor::new([count, c, h, w], data)
-    };
-    let normal = Set::of_class(draw(workload.batch + workload.batch_val), "normal", "normal", false);
-    let anomaly = Set::of_class(draw(workload.batch_val), "anomaly", "anomaly", true);
-    Ok(Task::semantic(&normal, &anomaly, workload.batch, workload.batch_val, workload.batch_val, 0)?)
 }

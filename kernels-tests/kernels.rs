@@ -1,7 +1,7 @@
 //! Every case of the catalogue on the device, with the kernels of all device classes that it runs.
 
 use stssad::check::catalogue::{ShapeClass, cases};
-use stssad::check::{check_adjoint, check_kernel, has_adjoint, variants};
+use stssad::check::{Case, check_adjoint, check_kernel, has_adjoint, variants};
 use stssad::kernel::{DeviceClass, Kernel, Tile};
 
 use crate::{SEED, announce, device, family};
@@ -71,5 +71,24 @@ fn bounds_would_show_an_error_of_a_thousandth() {
         let (bound, want) = (root_mean_square(&bound), root_mean_square(&want));
         let limit = if *class == ShapeClass::Training { 1e-2 } else { 1e-3 };
         assert!(bound <= limit * want, "{case}: {bound:e} of {want:e}");
+    }
+}
+
+/// Those that a sweep would compare, every so many of them: compiling all takes minutes on some drivers.
+#[test]
+fn kernels_compute_the_same_under_other_tiles() {
+    let cases = [
+        "conv2d/output(n=2,c=3,h=9,w=7,k=10,r=3,s=3,stride=2,padding=1)",
+        "conv2d/input(n=2,c=3,h=9,w=7,k=10,r=3,s=3,stride=2,padding=1)",
+        "matmul/product(m=37,n=29,k=19,ta=1,tb=0)",
+    ];
+    for (name, class) in cases.iter().flat_map(|name| [DeviceClass::Gpu, DeviceClass::Cpu].map(|class| (name, class))) {
+        let case: Case = name.parse().unwrap();
+        let kernels = case.primitive.tilings(&case.shapes(), &case.output(), class);
+        assert!(class == DeviceClass::Cpu || kernels.len() > 100, "{name}: {} choices", kernels.len());
+        for kernel in kernels.iter().step_by(19) {
+            check_kernel(device(), &case, kernel, SEED)
+                .unwrap_or_else(|failure| panic!("{:?}: {failure}", kernel.constants));
+        }
     }
 }

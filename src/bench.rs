@@ -4,6 +4,8 @@
 //! exceed the caches. Between two of them stands a dispatch of one element that reads what the first has written and writes
 //! where the second will, so that the device cannot overlap them; only the case's own dispatches are counted.
 
+mod sweep;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,6 +22,7 @@ use crate::philox::Stream;
 use crate::plan::{Place, Plan, Reuse, Step};
 use crate::tape::Tape;
 use crate::tensor::{Shape, Tensor};
+pub use sweep::{Sweep, Tiling, sweep};
 
 /// How `stssad bench` measures.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,6 +39,12 @@ pub struct Options {
     /// Earlier rows (`-o jsonl`) to compare with, case by case
     #[arg(long, value_name = "OLD.jsonl")]
     pub compare: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { kernels: Vec::new(), seconds: 1.0, output: None, compare: None }
+    }
 }
 
 /// How rows are printed for machines and for issues.
@@ -179,16 +188,7 @@ pub fn run(
 ) -> Result<Report, MeasureError> {
     // Before anything is measured, since measuring takes its time.
     let old = options.compare.as_deref().map(read).transpose()?.unwrap_or_default();
-    let is_wanted =
-        |case: &Case| options.kernels.is_empty() || options.kernels.iter().any(|name| case.name.contains(name));
-    let all = cases(plan);
-    let cases: Vec<&Case> = all.iter().filter(|case| is_wanted(case)).collect();
-    if cases.is_empty() {
-        let mut names: Vec<&str> = all.iter().map(|case| case.step.kernel.name).collect();
-        names.sort_unstable();
-        names.dedup();
-        return Err(MeasureError::NoSuchKernel(options.kernels.join(", "), names.join(", ")));
-    }
+    let cases = wanted(plan, options, |_| true)?;
     let peak = peak::run(device, &peak::Options::default(), &mut progress)?;
     let origin = Origin::of(device);
     let mut rows = Vec::new();
@@ -199,6 +199,30 @@ pub fn run(
     }
     let comparisons = compare(&old, &rows);
     Ok(Report { origin, rows, comparisons, output: options.output })
+}
+
+/// The cases of a plan that `is_fit` holds of and the options ask for: an error if there are none.
+fn wanted(plan: &Plan, options: &Options, is_fit: impl Fn(&Case) -> bool) -> Result<Vec<Case>, MeasureError> {
+    let fit: Vec<Case> = cases(plan).into_iter().filter(is_fit).collect();
+    let mut names: Vec<&str> = fit.iter().map(|case| case.step.kernel.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let no_such = MeasureError::NoSuchKernel(options.kernels.join(", "), names.join(", "));
+    let is_named =
+        |case: &Case| options.kernels.is_empty() || options.kernels.iter().any(|name| case.name.contains(name));
+    let cases: Vec<Case> = fit.into_iter().filter(is_named).collect();
+    if cases.is_empty() { Err(no_such) } else { Ok(cases) }
+}
+
+fn jsonl(rows: &[impl Serialize]) -> String {
+    let line = |row| serde_json::to_string(row).expect("a row is plain data") + "\n";
+    rows.iter().map(line).collect()
+}
+
+fn csv(rows: &[impl Serialize]) -> String {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    rows.iter().for_each(|row| table.serialize(row).expect("a row is flat"));
+    String::from_utf8(table.into_inner().expect("memory takes all that is written")).expect("text")
 }
 
 /// Pairs the rows by case, in the order of the new ones.
@@ -355,15 +379,8 @@ impl Report {
     pub fn rows(&self, format: Format) -> String {
         match format {
             Format::Md => self.table().markdown(),
-            Format::Csv => {
-                let mut table = csv::Writer::from_writer(Vec::new());
-                self.rows.iter().for_each(|row| table.serialize(row).expect("a row is flat"));
-                String::from_utf8(table.into_inner().expect("memory takes all that is written")).expect("text")
-            }
-            Format::Jsonl => {
-                let line = |row| serde_json::to_string(row).expect("a row is plain data") + "\n";
-                self.rows.iter().map(line).collect()
-            }
+            Format::Csv => csv(&self.rows),
+            Format::Jsonl => jsonl(&self.rows),
         }
     }
 

@@ -52,6 +52,7 @@ pub mod sweep;
 pub mod tape;
 pub mod tensor;
 pub mod train;
+pub mod workload;
 
 /// The README's example is a test.
 #[cfg(doctest)]

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 pub use memory::{Memory, Tenancy};
 
-use crate::gpu::{Clock, Device, Executor, Span};
+use crate::gpu::{Clock, Device, Executor, Span, Tally};
 use crate::measure::{Measure, MeasureError, Origin, Table, figure, percent, write};
 use crate::peak::{self, Peak};
 use crate::plan::{Plan, Step};
@@ -97,6 +97,8 @@ pub struct StepTime {
     pub host: Measure,
     /// `host` for each dispatch.
     pub host_per_dispatch: f64,
+    /// What is made on the device, and how often work is handed to it, in one call.
+    pub made: Tally,
 }
 
 /// Where the time of a step goes.
@@ -144,9 +146,10 @@ pub fn run(
         // Taken in turn, so that what else the machine does falls on all of them.
         times.spans.push(executor.profile(clock)?);
         times.pass.extend(executor.time_pass(clock)?);
-        let start = Instant::now();
+        let (before, start) = (device.tally(), Instant::now());
         executor.run()?;
         times.host.push(start.elapsed().as_secs_f64());
+        times.made = device.tally() - before;
         executor.wait()?;
         times.wall.push(start.elapsed().as_secs_f64());
     }
@@ -183,6 +186,7 @@ struct Times {
     pass: Vec<f64>,
     host: Vec<f64>,
     wall: Vec<f64>,
+    made: Tally,
 }
 
 impl Times {
@@ -229,6 +233,7 @@ fn report(plan: &Plan, origin: Origin, clock: Clock, peak: &Peak, times: &Times)
             wall: micro(&times.wall)?,
             host,
             host_per_dispatch: host.median / plan.steps.len().max(1) as f64,
+            made: times.made,
         },
         kernels: groups(&dispatches, |dispatch| vec![dispatch.kernel.to_owned()]),
         scopes: groups(&dispatches, |dispatch| prefixes(&dispatch.scope)),
@@ -335,10 +340,14 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "run()    {} µs until done, of which {} µs on the host: {} µs a dispatch",
+            "run()    {} µs until done, of which {} µs on the host: {} µs a dispatch; {} buffers and {} bind groups made, \
+             {} submits",
             figure(step.wall.median),
             figure(step.host.median),
             figure(step.host_per_dispatch),
+            step.made.buffers,
+            step.made.bind_groups,
+            step.made.submits,
         )
     }
 }
@@ -384,7 +393,13 @@ mod tests {
         let spans: Vec<Option<Span>> =
             (0..plan.steps.len()).map(|index| Some(Span { start: 2e-6 * index as f64, seconds: 1e-6 })).collect();
         let peak = roofs(1.0, 1.0);
-        let times = Times { spans: vec![spans.clone()], pass: vec![5e-6], host: vec![2e-6], wall: vec![9e-6] };
+        let times = Times {
+            spans: vec![spans.clone()],
+            pass: vec![5e-6],
+            host: vec![2e-6],
+            wall: vec![9e-6],
+            made: Tally::default(),
+        };
         let report = report(&plan, peak.origin.clone(), Clock::Gpu, &peak, &times).unwrap();
         (plan, spans, report)
     }

@@ -397,3 +397,41 @@ fn write_pictures(
         rows.iter().map(|(title, pictures, scores)| PictureRow { title, pictures, scores }).collect();
     folder.write_pictures(&rows)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Training;
+    use crate::data::sheet::Digits;
+    use crate::data::{Loading, Source, load};
+    use crate::gpu::Choice;
+
+    #[test]
+    fn a_step_that_is_too_large_is_told_the_batches_that_fit() {
+        let device = Device::open(&Choice::Best).unwrap();
+        let config = RunConfig {
+            data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
+            pictures: Loading {
+                max_train: Some(60),
+                max_normals: Some(40),
+                max_anomalies: Some(40),
+                ..Loading::default()
+            },
+            training: Training { batch: 24, batch_val: 48, ..Training::default() },
+            ..RunConfig::default()
+        };
+        let loaded = load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(folder.path()).unwrap();
+        let run = Run { device: &device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+        let (what, bytes) = run.plan().unwrap().largest();
+        assert!(what.starts_with("slot"), "{what}");
+        assert_eq!(run.batches_within(bytes, bytes).unwrap(), Some([24, 48]));
+
+        let refused = |limit| run.with_batch(GpuError::TooLarge { what: what.clone(), bytes, limit }.into());
+        let RunError::Batch { batch, batch_val, source } = refused(bytes / 3) else { panic!("no batch fits") };
+        assert_eq!((batch, batch_val), (8, 16));
+        assert!(source.to_string().contains(&format!("{what} takes {bytes} bytes")), "{source}");
+        assert!(matches!(refused(1000), RunError::Train(_)), "no batch fits a kilobyte");
+    }
+}

@@ -84,6 +84,12 @@ pub trait Primitive: fmt::Debug {
     /// The dispatch that computes the output.
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel;
 
+    /// The kernel under every admissible choice of its tiles, for [`bench`](crate::bench) to compare; none where there is
+    /// no choice. What is chosen may be among them.
+    fn tilings(&self, _inputs: &[&Shape], _output: &Shape, _class: DeviceClass) -> Vec<Kernel> {
+        Vec::new()
+    }
+
     /// Floating-point operations of one evaluation, a multiply-add counted as two.
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64;
 

@@ -1,12 +1,16 @@
-//! `stssad peak`, `bench` and `profile`: what the device can do, and what the demo's training step makes of it.
+//! `stssad peak`, `bench` and `profile`: what the device can do, and what a training step makes of it.
 
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
+use stssad::kernel::DeviceClass;
+use stssad::plan::Reuse;
+use stssad::train::{Config, Trainer};
+use stssad::workload::Workload;
 use stssad::{bench, peak, profile};
 
-use super::{DeviceArguments, PrecisionArguments, demo};
+use super::{DeviceArguments, PrecisionArguments, progress_bar};
 
 /// Arguments of `stssad peak`.
 #[derive(Debug, Args)]
@@ -20,6 +24,13 @@ pub struct Peak {
     json: bool,
 }
 
+/// The classes of devices that every device can run the kernels of.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum ClassArgument {
+    Gpu,
+    Cpu,
+}
+
 /// Arguments of `stssad bench`.
 #[derive(Debug, Args)]
 pub struct Bench {
@@ -28,7 +39,32 @@ pub struct Bench {
     #[command(flatten)]
     precision: PrecisionArguments,
     #[command(flatten)]
+    step: StepArguments,
+    /// Time each kernel under every admissible choice of its tiles.
+    #[arg(long, conflicts_with = "compare")]
+    sweep_tiles: bool,
+    /// Take the kernels that are chosen for this class of device [default: this device's].
+    #[arg(long, value_enum, conflicts_with = "precision")]
+    class: Option<ClassArgument>,
+    #[command(flatten)]
     device: DeviceArguments,
+}
+
+/// Which step is looked at.
+#[derive(Debug, Args)]
+struct StepArguments {
+    /// digits-small (the demo's step), pyramid-64, resnet18-32 or resnet18-256.
+    #[arg(long, value_name = "NAME", default_value = "digits-small")]
+    workload: Workload,
+    /// Compute cheap values again rather than keep them.
+    #[arg(long)]
+    recompute: bool,
+}
+
+impl StepArguments {
+    fn reuse(&self) -> Reuse {
+        if self.recompute { Reuse::Recompute } else { Reuse::On }
+    }
 }
 
 /// Arguments of `stssad profile`.
@@ -38,6 +74,8 @@ pub struct Profile {
     options: profile::Options,
     #[command(flatten)]
     precision: PrecisionArguments,
+    #[command(flatten)]
+    step: StepArguments,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print JSON.
@@ -55,11 +93,16 @@ impl Peak {
 impl Bench {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?.with_precision(self.precision.precision)?;
-        let (loaded, training) = demo::prepared(&demo::config(2, 0))?;
-        let mut trainer = demo::trainer(&device, &training, &loaded)?;
-        let plan = trainer.full_step()?.plan().clone();
-        let report = bench::run(&device, &self.options, &plan, announce)?;
-        print!("{report}");
+        let class = match self.class {
+            Some(ClassArgument::Gpu) => DeviceClass::Gpu,
+            Some(ClassArgument::Cpu) => DeviceClass::Cpu,
+            None => device.class(),
+        };
+        let (tape, plan) = self.step.workload.plan(class, self.step.reuse())?;
+        match self.sweep_tiles {
+            true => print!("{}", bench::sweep(&device, &self.options, (&tape, &plan), class, announce)?),
+            false => print!("{}", bench::run(&device, &self.options, &plan, announce)?),
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -67,8 +110,14 @@ impl Bench {
 impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?.with_precision(self.precision.precision)?;
-        let (loaded, training) = demo::prepared(&demo::config(2, 0))?;
-        let mut trainer = demo::trainer(&device, &training, &loaded)?;
+        let task = self.step.workload.task()?;
+        let config = Config { reuse: self.step.reuse(), ..self.step.workload.config(1) };
+        let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
+        let mut trainer = Trainer::new(&device, &config, task.visible(), |done, of| {
+            bar.set_length(of as u64);
+            bar.set_position(done as u64);
+        })?;
+        bar.finish_and_clear();
         print(&profile::run(&device, &self.options, trainer.full_step()?, announce)?, self.json)
     }
 }

@@ -9,6 +9,7 @@
 
 mod broadcast;
 
+use super::matmul::Tiles;
 use crate::check::{matrix_bound, sum_bound};
 use crate::kernel::{DeviceClass, Kernel, Tile};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
@@ -260,11 +261,21 @@ impl Primitive for Conv2d {
             class => class,
         };
         match (self.solve_for, class) {
-            (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem),
+            (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem, self.tiles(&problem)),
             (Role::Kernel, DeviceClass::Gpu) => kernel_shared_sum(&problem),
             (role, DeviceClass::Cpu) => broadcast::kernel(&problem, role),
             (Role::Output | Role::Input, DeviceClass::Matrix(tile)) => self.matrix(&problem, tile),
             (Role::Kernel, DeviceClass::Matrix(tile)) => kernel_matrix(&problem, tile),
+        }
+    }
+
+    fn tilings(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Vec<Kernel> {
+        let problem = self.accepted(inputs);
+        match (self.solve_for, class) {
+            (Role::Output | Role::Input, DeviceClass::Gpu) => {
+                Tiles::admissible().map(|tiles| self.tiled(&problem, tiles)).collect()
+            }
+            _ => Vec::new(),
         }
     }
 
@@ -324,20 +335,22 @@ impl Conv2d {
         kernel
     }
 
-    /// Implicit GEMM: rows are the channels of a group of the output, columns its pixels.
-    fn tiled(&self, problem: &Problem) -> Kernel {
-        let [channels, pixels, _] = self.product(problem);
-        let [tile_m, tile_n] = match channels {
-            0..=8 => [8, 128],
-            9..=16 => [16, 128],
-            17..=32 => [32, 128],
-            _ => [64, 64],
+    fn tiles(&self, problem: &Problem) -> Tiles {
+        let [channels, _, _] = self.product(problem);
+        let (m, n) = match channels {
+            0..=8 => (8, 128),
+            9..=16 => (16, 128),
+            17..=32 => (32, 128),
+            _ => (64, 64),
         };
-        let mut kernel = kernel_of_problem(self.name(), problem)
-            .constant("TILE_M", tile_m)
-            .constant("TILE_N", tile_n)
-            .over(pixels, tile_n);
-        kernel.workgroups[2] = (problem.groups * channels.div_ceil(tile_m)) as u32;
+        Tiles { m, n, k: 16, micro_m: 4, micro_n: 4 }
+    }
+
+    /// Implicit GEMM: rows are the channels of a group of the output, columns its pixels.
+    fn tiled(&self, problem: &Problem, tiles: Tiles) -> Kernel {
+        let [channels, pixels, _] = self.product(problem);
+        let mut kernel = tiles.constants(kernel_of_problem(self.name(), problem)).over(pixels, tiles.n);
+        kernel.workgroups[2] = (problem.groups * channels.div_ceil(tiles.m)) as u32;
         kernel
     }
 }
