@@ -46,9 +46,12 @@ pub enum RunError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// With the largest batches, in the same proportion, whose step fits the device.
-    #[error("the step does not fit this device; one of --batch {batch} --batch-val {batch_val} does")]
-    Batch { batch: usize, batch_val: usize, source: TrainError },
+    /// With the largest batches, in the same proportion, whose step fits the device, and the number of parts that large.
+    #[error(
+        "the step does not fit this device; one of --batch {batch} --batch-val {batch_val} does, or this one with \
+         --micro-batches {parts}"
+    )]
+    Batch { batch: usize, batch_val: usize, parts: usize, source: TrainError },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
@@ -147,7 +150,10 @@ impl Run<'_> {
     fn with_batch(&self, error: TrainError) -> RunError {
         let TrainError::Gpu(GpuError::TooLarge { bytes, limit, .. }) = error else { return error.into() };
         match self.batches_within(limit, bytes) {
-            Ok(Some([batch, batch_val])) => RunError::Batch { batch, batch_val, source: error },
+            Ok(Some([batch, batch_val])) => {
+                let parts = self.config.training.micro_batches * self.config.training.batch.div_ceil(batch);
+                RunError::Batch { batch, batch_val, parts, source: error }
+            }
             _ => error.into(),
         }
     }
@@ -429,8 +435,10 @@ mod tests {
         assert_eq!(run.batches_within(bytes, bytes).unwrap(), Some([24, 48]));
 
         let refused = |limit| run.with_batch(GpuError::TooLarge { what: what.clone(), bytes, limit }.into());
-        let RunError::Batch { batch, batch_val, source } = refused(bytes / 3) else { panic!("no batch fits") };
-        assert_eq!((batch, batch_val), (8, 16));
+        let refusal = refused(bytes / 3);
+        let RunError::Batch { batch, batch_val, parts, source } = &refusal else { panic!("no batch fits") };
+        assert_eq!((*batch, *batch_val, *parts), (8, 16, 3));
+        assert!(refusal.to_string().contains("--micro-batches 3"), "{refusal}");
         assert!(source.to_string().contains(&format!("{what} takes {bytes} bytes")), "{source}");
         assert!(matches!(refused(1000), RunError::Train(_)), "no batch fits a kilobyte");
     }
