@@ -568,7 +568,7 @@ impl<'a> Trainer<'a> {
         self.batches = batches(self.config, self.pictures, index)?;
         (self.start, self.done) = (index, 0);
         if let Some(centring) = &mut self.centring {
-            let rows: Vec<Vec<usize>> = self.batches.clone().iter_mut().map(|[trn, _]| trn.next().to_vec()).collect();
+            let rows = drawn(&mut self.batches.clone(), 0);
             centring.executor.feed("x", &interleaved(self.pictures.train, &rows))?;
             let centres = centring.run()?;
             self.states.set(CENTRE, &centres)?;
@@ -618,43 +618,34 @@ impl<'a> Trainer<'a> {
         }
         let step = self.done + 1;
         let tunes = self.tuning.is_some() && step > self.config.warm_up;
-        let rows: Vec<Vec<usize>> = self.batches.iter_mut().map(|[trn, _]| trn.next().to_vec()).collect();
-        let x = interleaved(self.pictures.train, &rows);
-        let x_val = tunes.then(|| {
-            let rows: Vec<Vec<usize>> = self.batches.iter_mut().map(|[_, val]| val.next().to_vec()).collect();
-            interleaved(self.pictures.val, &rows)
-        });
+        let x = interleaved(self.pictures.train, &drawn(&mut self.batches, 0));
+        let x_val = tunes.then(|| interleaved(self.pictures.val, &drawn(&mut self.batches, 1)));
         self.feed(tunes, &x, x_val.as_ref(), step)?;
         let members = self.config.members(self.start);
-        let progress: Vec<Progress> = match (&mut self.tuning, &self.step.tuning) {
+        let (inner, outer, a): (Vec<f32>, Option<Vec<f32>>, Vec<Vec<f32>>) = match (&mut self.tuning, &self.step.tuning)
+        {
             (Some(executor), Some(tuning)) if tunes => {
                 executor.run()?;
                 let figures = executor.fetch(tuning.figures)?;
-                let (inner, rest) = figures.data().split_at(self.batches.len());
-                let (outer, a) = rest.split_at(self.batches.len());
-                let figures = inner.iter().zip(outer).zip(a.chunks(a.len() / self.batches.len()));
-                let progress = |(start, ((&inner, &outer), a)): (usize, ((&f32, &f32), &[f32]))| Progress {
-                    start,
-                    step,
-                    inner,
-                    outer: Some(outer),
-                    a: a.to_vec(),
-                };
-                members.zip(figures).map(progress).collect()
+                let (places, figures) = (self.batches.len(), figures.data());
+                let [inner, outer] = [0, places].map(|from| figures[from..from + places].to_vec());
+                let a = &figures[2 * places..];
+                (inner, Some(outer), a.chunks(a.len() / places).map(<[f32]>::to_vec).collect())
             }
             _ => {
                 self.plain.run()?;
-                let inner = self.plain.fetch(self.step.inner)?;
-                let progress = |(start, &inner): (usize, &f32)| Progress {
-                    start,
-                    step,
-                    inner,
-                    outer: None,
-                    a: self.config.starts[start].clone(),
-                };
-                members.zip(inner.data()).map(progress).collect()
+                let inner = self.plain.fetch(self.step.inner)?.into_data();
+                (inner, None, self.config.starts[members.clone()].to_vec())
             }
         };
+        let progress = members.enumerate().map(|(place, start)| Progress {
+            start,
+            step,
+            inner: inner[place],
+            outer: outer.as_ref().map(|outer| outer[place]),
+            a: a[place].clone(),
+        });
+        let progress: Vec<Progress> = progress.collect();
         for Progress { start, inner, outer, a, .. } in &progress {
             let figures = [
                 ("training loss", inner.is_finite()),
@@ -780,6 +771,11 @@ fn batches(config: &Config, pictures: Visible, first: usize) -> Result<Vec<[Batc
         ])
     };
     config.places(first).map(of_start).collect()
+}
+
+/// Rows of the next batch for each place, of the training set (0) or of the unlabelled one (1).
+fn drawn(batches: &mut [[Batches; 2]], set: usize) -> Vec<Vec<usize>> {
+    batches.iter_mut().map(|sets| sets[set].next().to_vec()).collect()
 }
 
 /// One batch for each of G starts, side by side: `[N, G · C, H, W]` from `set` `[…, C, H, W]` and the `rows` of each batch.

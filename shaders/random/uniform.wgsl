@@ -5,6 +5,7 @@
 // counter and the next key.
 struct Parameters {
     stream: u32,
+    keys: u32, // K
     row: u32, // elements in a row
 }
 var<immediate> parameters: Parameters;
@@ -45,14 +46,13 @@ fn main(
     @builtin(num_workgroups) grid: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let keys = arrayLength(&key) / 6u;
     let invocation = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
-    let i = invocation / keys;
-    let k = invocation % keys;
+    let i = invocation / parameters.keys;
+    let k = invocation % parameters.keys;
     let draws = philox4x32(vec4<u32>(i, word(k, 2u), parameters.stream, 0u), vec2<u32>(word(k, 0u), word(k, 1u)));
     for (var l = 0u; l < 4u; l += 1u) {
         let element = 4u * i + l;
-        let at = (element / parameters.row * keys + k) * parameters.row + element % parameters.row;
+        let at = (element / parameters.row * parameters.keys + k) * parameters.row + element % parameters.row;
         if at < arrayLength(&y) {
             // A product with a power of two is exact; a quotient is promised to 2.5 ULP only.
             y[at] = f32(draws[l] >> 8u) * 0x1p-24;

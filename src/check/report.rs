@@ -15,10 +15,10 @@ use crate::augment;
 use crate::gpu::{AdapterSummary, Device, GpuError};
 use crate::kernel::{DeviceClass, Kernel, Tile};
 use crate::loss::Alignment;
-use crate::method::Network;
+use crate::method::{Network, side_by_side};
 use crate::nn::{Detector, Encoder, Stage};
 use crate::ops::random;
-use crate::tensor::Tensor;
+use crate::tensor::{Shape, Tensor};
 use crate::train::{Config, TrainingStep, initial_states};
 
 /// Elements up to which a rule is checked: each check evaluates the definition some twenty times.
@@ -111,12 +111,15 @@ enum Task {
 struct Parts {
     augmentation: &'static str,
     alignment: &'static str,
+    /// Starts side by side.
+    starts: usize,
 }
 
-const STEPS: [Parts; 3] = [
-    Parts { augmentation: "rotation", alignment: "mean-distance" },
-    Parts { augmentation: "cutdiff", alignment: "diagonal-w2" },
-    Parts { augmentation: "cutpaste+rotation-spread", alignment: "sliced-w2" },
+const STEPS: [Parts; 4] = [
+    Parts { augmentation: "rotation", alignment: "mean-distance", starts: 1 },
+    Parts { augmentation: "cutdiff", alignment: "diagonal-w2", starts: 1 },
+    Parts { augmentation: "cutpaste+rotation-spread", alignment: "sliced-w2", starts: 1 },
+    Parts { augmentation: "cutout+rotation", alignment: "diagonal-w2", starts: 3 },
 ];
 
 fn tasks(device: &Device, options: &Options) -> Result<Vec<Task>, CaseError> {
@@ -184,8 +187,11 @@ impl Task {
     fn name(&self) -> String {
         match self {
             Task::Kernel(_, case, _) | Task::Adjoint(case, _) | Task::Rule(case) => case.to_string(),
-            Task::Step(Parts { augmentation, alignment }, _) => {
+            Task::Step(Parts { augmentation, alignment, starts: 1 }, _) => {
                 format!("training step with {augmentation} and {alignment}")
+            }
+            Task::Step(Parts { augmentation, alignment, starts }, _) => {
+                format!("training step of {starts} starts with {augmentation} and {alignment}")
             }
         }
     }
@@ -232,18 +238,24 @@ fn small_step(parts: &Parts, seed: u64) -> Result<(TrainingStep, HashMap<String,
     let alignment = Alignment::by_name(parts.alignment, 0.5).map_err(|error| error.to_string())?;
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
     let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
-    let config =
+    let mut config =
         Config { alignment, batch: 3, batch_val: 4, look_ahead: 0.1, seed, ..Config::new(detector, augmentation) };
+    config.starts.truncate(parts.starts);
+    config.together = parts.starts;
     let [c, h, w] = [1, 12, 11];
     let step = TrainingStep::record(&config, [c, h, w]).map_err(|error| error.to_string())?;
     let network = Network::new(config.method, &config.detector, [c, h, w]);
     let mut sources: HashMap<String, Tensor> = initial_states(&config, &network, 0).into_iter().collect();
     let mut draws = Draws::new(seed, u32::MAX);
-    let mut pictures =
-        |n: usize| Tensor::new([n, c, h, w], (0..n * c * h * w).map(|_| draws.uniform(0.0, 1.0) as f32).collect());
+    let mut pictures = |n: usize| {
+        let shape = Shape::from([n, parts.starts * c, h, w]);
+        let data = (0..shape.count()).map(|_| draws.uniform(0.0, 1.0) as f32).collect();
+        Tensor::new(shape, data)
+    };
+    let keys = (0..parts.starts).flat_map(|start| random::key(seed ^ start as u64, 1).into_data()).collect();
     sources.insert("x".into(), pictures(config.batch));
     sources.insert("x_val".into(), pictures(config.batch_val));
-    sources.insert("key".into(), random::key(seed, 1));
+    sources.insert("key".into(), Tensor::new(side_by_side(parts.starts, &[6].into()), keys));
     sources.insert("rates".into(), Tensor::new([3], vec![0.01, 0.1, 0.001]));
     sources.insert("rates_a".into(), Tensor::new([3], vec![1.0, 0.1, 0.01]));
     Ok((step, sources))

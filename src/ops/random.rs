@@ -61,6 +61,7 @@ impl Primitive for Uniform {
         let keys = inputs[0].count() / 6;
         Kernel::new("random/uniform")
             .immediate("stream", self.stream)
+            .immediate("keys", keys)
             .immediate("row", self.row())
             .over(keys * (output.count() / keys).div_ceil(4), 64)
     }
