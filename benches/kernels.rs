@@ -1,16 +1,21 @@
-//! Each kernel at the shapes of a workload's step: rows printed, and JSON lines in `benches/results/kernels.jsonl`.
+//! Each kernel at the shapes of a workload's step, or of one convolution in its three roles (`--workload conv-64`): rows
+//! printed, and JSON lines in `benches/results/kernels.jsonl`.
 //!
 //! `cargo bench --bench kernels -- [--adapter A] [--workload W] [--precision P,…] [--seconds S] [--compare OLD.jsonl]
 //! [KERNEL…]`. With `--precision f32,f16` both are run one after the other, and held against each other at the end.
 
 mod record;
 
+use std::str::FromStr;
+
 use clap::Parser;
 use stssad::bench::{self, Options, Row};
 use stssad::gpu::{Choice, Device};
-use stssad::kernel::Precision;
-use stssad::plan::Reuse;
-use stssad::workload::Workload;
+use stssad::kernel::{DeviceClass, Precision};
+use stssad::ops::conv2d::{Conv2d, Geometry, Role};
+use stssad::plan::{Plan, Reuse};
+use stssad::tape::Tape;
+use stssad::workload::{NoSuchWorkload, Workload};
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -19,9 +24,9 @@ struct Arguments {
     /// Number or part of the name of the adapter
     #[arg(long)]
     adapter: Option<String>,
-    /// Whose step the shapes are taken from
+    /// Whose step the shapes are taken from, or `conv-64`
     #[arg(long, default_value = "digits-small")]
-    workload: Workload,
+    workload: Shapes,
     /// What the factors of convolutions and matrix products are rounded to; one after the other
     #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
     precision: Vec<Precision>,
@@ -30,13 +35,41 @@ struct Arguments {
     bench: bool,
 }
 
+/// What the kernels are taken from.
+#[derive(Clone, Copy, Debug)]
+enum Shapes {
+    Step(Workload),
+    Conv64,
+}
+
+impl FromStr for Shapes {
+    type Err = NoSuchWorkload;
+
+    fn from_str(name: &str) -> Result<Self, NoSuchWorkload> {
+        if name == "conv-64" { Ok(Shapes::Conv64) } else { name.parse().map(Shapes::Step) }
+    }
+}
+
+/// A 3×3 convolution of 64 pictures from 64 to 64 channels at 32×32, and its adjoints.
+fn conv_64(class: DeviceClass) -> Plan {
+    let geometry = Geometry { image: [32, 32], window: [3, 3], stride: 1, padding: 1 };
+    let mut t = Tape::new();
+    let (x, w, ct_y) = (t.feed("x", [64, 64, 32, 32]), t.feed("w", [64, 64, 3, 3]), t.feed("ct_y", [64, 64, 32, 32]));
+    let roles = [(Role::Output, [x, w]), (Role::Input, [ct_y, w]), (Role::Kernel, [x, ct_y])];
+    let solved = roles.map(|(solve_for, operands)| t.push(Conv2d { solve_for, geometry, groups: 1 }, &operands));
+    Plan::new(&t, &solved, &[], class, Reuse::On)
+}
+
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
     let mut rows = Vec::new();
     for &precision in &arguments.precision {
         let device = device.with_precision(precision)?;
-        let (_, plan) = arguments.workload.plan(device.class(), Reuse::On)?;
+        let plan = match arguments.workload {
+            Shapes::Step(workload) => workload.plan(device.class(), Reuse::On)?.1,
+            Shapes::Conv64 => conv_64(device.class()),
+        };
         let report = bench::run(&device, &arguments.options, &plan, |name| eprintln!("{name}"))?;
         print!("{report}");
         report.rows.iter().try_for_each(|row| record::record("kernels.jsonl", row))?;

@@ -427,7 +427,7 @@ mod tests {
         let expected = json!({
             "image_AUROC": 0.988,
             "augmentation": { "name": "rotation", "angle_degrees": 172.5 },
-            "order": 2, "seed": 7, "steps": 180, "seconds": 12.5,
+            "order": 2, "precision": "f32", "seed": 7, "steps": 180, "seconds": 12.5,
             "adapter": { "name": "llvmpipe", "driver": "Mesa", "class": "cpu" },
             "starts": [
                 { "start": { "angle_degrees": 120.0 }, "end": { "angle_degrees": 172.5 },

@@ -1,4 +1,7 @@
 //! How a convolution is cut for CPU drivers, whose SIMD vectors are the workgroups.
+//!
+//! Their compilers unroll little and hold few values in registers, so that a tile is chosen by what the body of its innermost
+//! loop costs: a search over some thousand cuts takes less than compiling one of them.
 
 use super::{Problem, Role, kernel_of_problem};
 use crate::kernel::Kernel;
@@ -97,7 +100,7 @@ impl Body {
     }
 }
 
-/// Pieces that each axis of the tile is cut into, at least one of each length.
+/// Extents of a tile along an axis: of those that cut it into as many pieces, the smallest.
 fn tiles(length: usize) -> impl Iterator<Item = usize> {
     let even = move |most: usize| length.div_ceil(length.div_ceil(most));
     (1..=length.min(16)).filter(move |&most| even(most) == most)
@@ -155,4 +158,38 @@ pub(super) fn kernel(problem: &Problem, role: Role) -> Kernel {
             .grid([problem.c.div_ceil(inputs), problem.groups * problem.k.div_ceil(LANES * micro), 1]),
     };
     kernel.constant("TILE_ROWS", rows).constant("TILE_COLUMNS", columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Geometry;
+    use super::*;
+
+    fn excess(channels: [usize; 2], image: usize, window: usize, stride: usize, role: Role) -> usize {
+        let geometry = Geometry { image: [image; 2], window: [window; 2], stride, padding: window / 2 };
+        let ([c, k], [p, q]) = (channels, geometry.output().unwrap());
+        let problem = Problem { n: 48, groups: 1, c, k, p, q, geometry };
+        Body::of(&problem, role, &best(&problem, role)).excess()
+    }
+
+    #[test]
+    fn bodies_fit_and_those_of_large_windows_nearly() {
+        for role in [Role::Output, Role::Input, Role::Kernel] {
+            for (channels, image) in [([1, 16], 28), ([3, 5], 64), ([64, 64], 32), ([256, 512], 8), ([64, 3], 1)] {
+                for (window, stride) in [(1, 1), (1, 2), (2, 3), (3, 1), (3, 2)] {
+                    assert_eq!(
+                        excess(channels, image, window, stride, role),
+                        0,
+                        "{channels:?} {image} {window} {role:?}"
+                    );
+                }
+                for (window, stride) in [(5, 1), (7, 2)] {
+                    assert!(
+                        excess(channels, image, window, stride, role) < CODE,
+                        "{channels:?} {image} {window} {role:?}"
+                    );
+                }
+            }
+        }
+    }
 }
