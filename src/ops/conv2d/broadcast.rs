@@ -113,7 +113,9 @@ fn best(problem: &Problem, role: Role) -> Cut {
         Role::Output | Role::Kernel => (problem.k, [problem.p, problem.q]),
         Role::Input => (problem.c, [h.div_ceil(stride), w.div_ceil(stride)]),
     };
-    let by_images = role != Role::Kernel && channels < LANES && problem.n >= LANES;
+    // A lane of its own image loads all of its field, which therefore has to be small.
+    let [r, s] = problem.geometry.window;
+    let by_images = role != Role::Kernel && channels < LANES && problem.n >= LANES && r * s <= TRIPS;
     let channel_lanes = if by_images { 1 } else { LANES };
     let time = |cut: &Cut| {
         let body = Body::of(problem, role, cut);
