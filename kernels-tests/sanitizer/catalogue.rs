@@ -294,6 +294,8 @@ fn conv2d() -> Vec<Case> {
         (1, 1, 17, [4, 5], [1, 1], 1, 0),
         (1, 2, 70, [3, 9], [1, 1], 1, 0),
         (1, 70, 2, [3, 9], [1, 1], 1, 0),
+        (1, 35, 37, [3, 4], [1, 1], 1, 0),
+        (2, 225, 226, [3, 3], [1, 1], 1, 0),
     ] {
         let geometry = Geometry { image, window, stride, padding };
         let [p, q] = geometry.output().expect("the windows fit");

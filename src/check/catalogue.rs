@@ -70,6 +70,7 @@ const CONV2D: &[(ShapeClass, &str)] = &[
     (Uneven, "n=2,c=9,h=8,w=9,k=10,r=4,s=4,stride=2,padding=1"),
     (Tiled, "n=2,c=70,h=12,w=11,k=67,r=3,s=3,stride=1,padding=1"),
     (Tiled, "n=9,c=17,h=21,w=19,k=33,r=3,s=3,stride=2,padding=1"),
+    (Tiled, "n=5,c=449,h=3,w=3,k=450,r=1,s=1,stride=1,padding=0"),
     (Training, "n=32,c=3,h=32,w=32,k=16,r=3,s=3,stride=1,padding=1"),
     (Training, "n=32,c=16,h=14,w=14,k=32,r=3,s=3,stride=2,padding=1"),
 ];

@@ -253,7 +253,18 @@ impl Machine<'_> {
                         (Some(address), _) => self.store(operation, memory, address, word),
                     }
                 }
-                Op::Matrix { access, registers: first, side, memory, at, offset, stride, transposed, bytes, variable } => {
+                Op::Matrix {
+                    access,
+                    registers: first,
+                    side,
+                    memory,
+                    at,
+                    offset,
+                    stride,
+                    transposed,
+                    bytes,
+                    variable,
+                } => {
                     if self.stands_for_subgroup() {
                         let [start, end] = self.extent(memory, variable);
                         let stride = registers[stride as usize].bits as usize;
