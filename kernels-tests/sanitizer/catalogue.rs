@@ -306,6 +306,8 @@ fn conv2d() -> Vec<Case> {
         (2, 1, 3, 40, [4, 5], [3, 1], 1, 0),
         // Blocks of channels that a group fills.
         (2, 1, 8, 8, [3, 4], [1, 1], 1, 0),
+        (1, 1, 35, 37, [3, 4], [1, 1], 1, 0),
+        (1, 2, 225, 226, [3, 3], [1, 1], 1, 0),
     ] {
         let geometry = Geometry { image, window, stride, padding };
         let [p, q] = geometry.output().expect("the windows fit");

@@ -76,6 +76,7 @@ const CONV2D: &[(ShapeClass, &str)] = &[
     (Tiled, "n=2,c=70,h=12,w=11,k=67,r=3,s=3,stride=1,padding=1"),
     (Tiled, "n=9,c=17,h=21,w=19,k=33,r=3,s=3,stride=2,padding=1"),
     (Tiled, "n=2,c=134,h=7,w=9,k=138,r=3,s=3,stride=2,padding=1,groups=2"),
+    (Tiled, "n=5,c=449,h=3,w=3,k=450,r=1,s=1,stride=1,padding=0"),
     (Training, "n=32,c=3,h=32,w=32,k=16,r=3,s=3,stride=1,padding=1"),
     (Training, "n=32,c=16,h=14,w=14,k=32,r=3,s=3,stride=2,padding=1"),
     (Training, "n=32,c=64,h=14,w=14,k=128,r=3,s=3,stride=2,padding=1,groups=4"),
