@@ -20,7 +20,7 @@ fn report(options: Options) -> stssad::check::Report {
 fn every_node_of_the_training_step_is_within_its_bound() {
     let report = report(Options { step: true, ..Options::default() });
     assert!(report.passed(), "{report}");
-    assert_eq!(report.outcomes.len(), 6);
+    assert_eq!(report.outcomes.len(), 4 * 2);
 }
 
 /// Every loss reaches every augmentation's hyper-parameters at second order, and a step stays of a size that can be run.
@@ -48,6 +48,25 @@ fn every_part_has_its_gradients() {
     for method in Method::value_variants() {
         let dispatches = with(*method, "cutdiff", "diagonal-w2", Detector::small(1));
         assert!((30..2000).contains(&dispatches), "{dispatches} dispatches with {method:?}");
+    }
+}
+
+/// Starts side by side share every dispatch, save for those alignment losses that are taken start by start.
+#[test]
+fn starts_side_by_side_share_their_dispatches() {
+    let dispatches = |alignment: &str, together: usize| {
+        let config = Config::new(Detector::small(1), augment::by_name("rotation").unwrap());
+        let (starts, alignment) = (vec![vec![0.5]; together], Alignment::by_name(alignment, 0.5).unwrap());
+        let step = TrainingStep::record(&Config { starts, together, alignment, ..config }, [1, 28, 28]).unwrap();
+        let tuning = step.tuning.as_ref().unwrap();
+        let carries = [&step.carries[..], &tuning.carries].concat();
+        Plan::new(&step.tape, &[tuning.figures], &carries, DeviceClass::Gpu, Reuse::On).steps.len()
+    };
+    for alignment in loss::NAMES {
+        let [one, eight] = [1, 8].map(|together| dispatches(alignment, together));
+        println!("{alignment}: {one} dispatches, {eight} of eight starts");
+        let shares_all = matches!(alignment, "mean-distance" | "diagonal-w2");
+        assert!(if shares_all { eight <= one + 5 } else { eight < 8 * one }, "{alignment}: {one}, {eight}");
     }
 }
 
