@@ -49,7 +49,7 @@ pub enum RunError {
     Train(#[from] TrainError),
     /// With the largest batches, in the same proportion, whose step fits the device.
     #[error("the step does not fit this device; one of --batch {batch} --batch-val {batch_val} does")]
-    Batch { batch: usize, batch_val: usize, source: TrainError },
+    Batch { batch: usize, batch_val: usize, source: Box<TrainError> },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
@@ -148,7 +148,7 @@ impl Run<'_> {
     fn with_batch(&self, error: TrainError) -> RunError {
         let TrainError::Gpu(GpuError::TooLarge { bytes, limit, .. }) = error else { return error.into() };
         match self.batches_within(limit, bytes) {
-            Ok(Some([batch, batch_val])) => RunError::Batch { batch, batch_val, source: error },
+            Ok(Some([batch, batch_val])) => RunError::Batch { batch, batch_val, source: error.into() },
             _ => error.into(),
         }
     }
