@@ -77,7 +77,7 @@ fn a_large_step_needs_little_more_than_what_lives() {
     let step = TrainingStep::record(&Config { batch: 64, batch_val: 128, ..config }, [3, 32, 32]).unwrap();
     let tuning = step.tuning.as_ref().unwrap();
     let carries = [&step.carries[..], &tuning.carries].concat();
-    let [shared, own] = [Reuse::On, Reuse::Off]
+    let [shared, own, again] = [Reuse::On, Reuse::Off, Reuse::Recompute]
         .map(|reuse| Plan::new(&step.tape, &[tuning.figures], &carries, DeviceClass::Gpu, reuse));
     let ratio = shared.slot_bytes() as f64 / shared.live_bytes as f64;
     println!(
@@ -86,6 +86,13 @@ fn a_large_step_needs_little_more_than_what_lives() {
         own.slot_bytes() as f64 / shared.slot_bytes() as f64
     );
     assert!((1.0..=1.3).contains(&ratio), "slots take {ratio} × the live bytes");
+
+    let (live, dispatches) =
+        (again.live_bytes as f64 / shared.live_bytes as f64, again.steps.len() - shared.steps.len());
+    let slots = again.slot_bytes() as f64 / shared.slot_bytes() as f64;
+    println!("{dispatches} computed again: {live:.3} × live, {slots:.3} × slots");
+    assert!(live < 0.6 && slots < 0.7, "{live} × the live bytes in {slots} × the slots when cheap values are not kept");
+    assert!(dispatches * 20 < shared.steps.len(), "{dispatches} of {} dispatches are made twice", shared.steps.len());
 }
 
 #[test]

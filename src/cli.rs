@@ -159,7 +159,8 @@ const STOPPED: u8 = 75;
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let run = error.downcast_ref::<RunError>();
     let train = match run {
-        Some(RunError::Train(train) | RunError::Batch { source: train, .. }) => Some(train),
+        Some(RunError::Train(train)) => Some(train),
+        Some(RunError::Batch { source, .. }) => Some(source.as_ref()),
         _ => error.downcast_ref::<TrainError>(),
     };
     let gpu = match train {

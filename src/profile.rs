@@ -146,6 +146,8 @@ pub fn run(
         // Taken in turn, so that what else the machine does falls on all of them.
         times.spans.push(executor.profile(clock)?);
         times.pass.extend(executor.time_pass(clock)?);
+        // Nothing under way, so that the host is not timed while the device takes its turn on the same cores.
+        executor.wait()?;
         let (before, start) = (device.tally(), Instant::now());
         executor.run()?;
         times.host.push(start.elapsed().as_secs_f64());

@@ -51,7 +51,7 @@ pub enum RunError {
         "the step does not fit this device; one of --batch {batch} --batch-val {batch_val} does, or this one with \
          --micro-batches {parts}"
     )]
-    Batch { batch: usize, batch_val: usize, parts: usize, source: TrainError },
+    Batch { batch: usize, batch_val: usize, parts: usize, source: Box<TrainError> },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
@@ -152,7 +152,7 @@ impl Run<'_> {
         match self.batches_within(limit, bytes) {
             Ok(Some([batch, batch_val])) => {
                 let parts = self.config.training.micro_batches * self.config.training.batch.div_ceil(batch);
-                RunError::Batch { batch, batch_val, parts, source: error }
+                RunError::Batch { batch, batch_val, parts, source: error.into() }
             }
             _ => error.into(),
         }

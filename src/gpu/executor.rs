@@ -126,7 +126,7 @@ impl Dispatch {
 
 /// A copy after the dispatches.
 #[derive(Debug)]
-struct Copy {
+struct Transfer {
     from: wgpu::Buffer,
     to: wgpu::Buffer,
     /// Where in `to`, in bytes.
@@ -134,7 +134,7 @@ struct Copy {
     bytes: u64,
 }
 
-impl Copy {
+impl Transfer {
     fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         encoder.copy_buffer_to_buffer(&self.from, 0, &self.to, self.offset, self.bytes);
     }
@@ -151,9 +151,9 @@ pub struct Executor {
     constants: Vec<wgpu::Buffer>,
     states: HashMap<Rc<str>, wgpu::Buffer>,
     /// Into the states.
-    carries: Vec<Copy>,
+    carries: Vec<Transfer>,
     /// Into a buffer that the host reads, in the order of the plan's fetches.
-    fetches: Vec<Copy>,
+    fetches: Vec<Transfer>,
     runs: u64,
 }
 
@@ -223,12 +223,12 @@ impl Executor {
         self.device.submit(encoder);
     }
 
-    fn carry(&self, carry: &Carry) -> Copy {
+    fn carry(&self, carry: &Carry) -> Transfer {
         let [from, to] = [&carry.from, &carry.state].map(|operand| self.buffer(&operand.place).clone());
-        Copy { from, to, offset: 0, bytes: carry.state.shape.bytes() }
+        Transfer { from, to, offset: 0, bytes: carry.state.shape.bytes() }
     }
 
-    fn fetches(&self) -> Result<Vec<Copy>, GpuError> {
+    fn fetches(&self) -> Result<Vec<Transfer>, GpuError> {
         let mut end = 0;
         let mut places = Vec::new();
         for fetch in &self.plan.fetches {
@@ -239,7 +239,8 @@ impl Executor {
             return Ok(Vec::new());
         }
         let to = self.device.buffer_for("fetches", end, READBACK)?;
-        let copy = |(offset, bytes, place)| Copy { from: self.buffer(place).clone(), to: to.clone(), offset, bytes };
+        let copy =
+            |(offset, bytes, place)| Transfer { from: self.buffer(place).clone(), to: to.clone(), offset, bytes };
         Ok(places.into_iter().map(copy).collect())
     }
 
@@ -293,7 +294,7 @@ impl Executor {
         let mut pass = encoder.begin_compute_pass(&Default::default());
         encode(&mut pass, &self.dispatches);
         drop(pass);
-        // States are fetched as they were read.
+        // What is fetched of a state is what the dispatches read.
         self.fetches.iter().chain(&self.carries).for_each(|copy| copy.encode(&mut encoder));
         self.device.submit(encoder);
         let run = self.runs;
@@ -320,10 +321,8 @@ impl Executor {
     /// # Errors
     /// When the plan does not fetch it, or the device was lost.
     pub fn fetch(&self, value: Value) -> Result<Tensor, GpuError> {
-        let fetches = self.plan.fetches.iter().zip(&self.fetches);
-        let (operand, copy) = { fetches }
-            .find(|(fetch, _)| fetch.value == value)
-            .ok_or_else(|| GpuError::Unknown { kind: "fetch", name: format!("{value:?}") })?;
+        let fetched = self.plan.fetches.iter().zip(&self.fetches).find(|(fetch, _)| fetch.value == value);
+        let (operand, copy) = fetched.ok_or_else(|| GpuError::Unknown { kind: "fetch", name: format!("{value:?}") })?;
         let at = || format!("the readback of {value:?} after run {}", self.runs);
         let content = map(&self.device, &copy.to, copy.offset..copy.offset + copy.bytes, at)?;
         Ok(Tensor::new(operand.shape.clone(), content))
