@@ -21,7 +21,7 @@ const STORE: usize = 24;
 const LOAD_CODE: usize = 27;
 /// Code that fits the instruction cache.
 const CODE: usize = 1250;
-/// Multiply-adds of a loop nest that is still unrolled.
+/// Multiply-adds, or shuffles, of a loop nest that is still unrolled; a load counts as four.
 const NEST: usize = 200;
 /// Trips of a loop that is still unrolled.
 const TRIPS: usize = 32;
@@ -51,6 +51,7 @@ struct Body {
     multiply_adds: usize,
     /// Sums that are carried from one iteration to the next.
     sums: usize,
+    /// Whether no array is indexed by a loop's counter, which would be as slow as a load.
     is_unrolled: bool,
 }
 
