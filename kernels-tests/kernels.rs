@@ -13,7 +13,8 @@ fn multiplies(tile: Tile) -> bool {
     offered.contains(&tile) || (!offered.is_empty() && name.starts_with("llvmpipe"))
 }
 
-fn runs(kernel: &Kernel) -> bool {
+/// Whether the device has what the kernel asks for.
+pub fn runs(kernel: &Kernel) -> bool {
     kernel.tile().is_none_or(multiplies)
 }
 
