@@ -92,19 +92,15 @@ impl<'a> Parameters<'a> {
         Ok(self.pairs.remove(at).1)
     }
 
-    fn has(&self, key: &str) -> bool {
-        self.pairs.iter().any(|(k, _)| *k == key)
-    }
-
     fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<T, String> {
         let text = self.text(key)?;
         text.parse().map_err(|_| format!("`{key}={text}` is not a number"))
     }
 
-    /// `key=1`; not set where nothing is said.
-    fn flag(&mut self, key: &str) -> Result<bool, String> {
+    /// The number, or `default` where nothing is said.
+    fn number_or(&mut self, key: &str, default: usize) -> Result<usize, String> {
         let is_given = self.pairs.iter().any(|(k, _)| *k == key);
-        Ok(is_given && self.number::<u32>(key)? == 1)
+        if is_given { self.number(key) } else { Ok(default) }
     }
 
     fn numbers<const N: usize>(&mut self, keys: [&str; N]) -> Result<[usize; N], String> {
@@ -130,7 +126,7 @@ fn no_role(family: &str, role: &str) -> String {
 fn conv2d(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [n, c, h, w] = p.numbers(["n", "c", "h", "w"])?;
     let [k, r, s, stride, padding] = p.numbers(["k", "r", "s", "stride", "padding"])?;
-    let groups = if p.has("groups") { p.number("groups")? } else { 1 };
+    let groups = p.number_or("groups", 1)?;
     if groups == 0 || !c.is_multiple_of(groups) || !k.is_multiple_of(groups) {
         return Err(format!("groups={groups} does not divide c={c} and k={k}"));
     }
@@ -172,7 +168,7 @@ fn elementwise(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             Ok(Parts::new(BinaryMap(function), exact).input(p.shape("a")?, fill_a).input(p.shape("b")?, fill_b))
         }
         "multiply_add" => {
-            let relu = p.flag("relu")?;
+            let relu = p.number_or("relu", 0)? == 1;
             // Products of quarters are sixteenths, so that no sum with an odd 32nd lies on the kink.
             let [factor, addend] = if relu { [Fill::Lattice(0.0), Fill::Lattice(1.0 / 32.0)] } else { [ANY; 2] };
             let parts = Parts::new(MultiplyAdd { relu }, true);
@@ -336,7 +332,7 @@ fn random(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         return Err(no_role("random", role));
     }
     let (stream, shape) = (p.number("stream")?, p.shape("y")?);
-    let keys: usize = if p.has("keys") { p.number("keys")? } else { 1 };
+    let keys = p.number_or("keys", 1)?;
     Ok(Parts::new(Uniform { stream, shape }, true).input([keys, 6], Fill::Key))
 }
 

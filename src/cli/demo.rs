@@ -47,7 +47,7 @@ pub struct Demo {
 }
 
 /// The demo's configuration: the recipe that the packaged digits are known to work with.
-pub fn config(order: u8, seed: u64) -> RunConfig {
+fn config(order: u8, seed: u64) -> RunConfig {
     let most = Some(100);
     RunConfig {
         seed,
@@ -60,7 +60,7 @@ pub fn config(order: u8, seed: u64) -> RunConfig {
 }
 
 /// The demo's pictures, and what its training is made of.
-pub fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
+fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
     let loaded = load(config.source()?, &config.loading(), |_, _| {})?;
     let visible = loaded.task.visible();
     let [normals, c, h, w] = visible.train.shape().images().expect("a set holds pictures");
@@ -69,7 +69,7 @@ pub fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
 }
 
 /// Builds the pipelines under a progress bar; some drivers take seconds.
-pub fn trainer<'a>(device: &Device, config: &'a Config, loaded: &'a Loaded) -> anyhow::Result<Trainer<'a>> {
+fn trainer<'a>(device: &Device, config: &'a Config, loaded: &'a Loaded) -> anyhow::Result<Trainer<'a>> {
     let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
     let trainer = Trainer::new(device, config, loaded.task.visible(), |done, of| {
         bar.set_length(of as u64);
@@ -88,9 +88,9 @@ impl Demo {
         config.training.precision = self.precision.precision;
         config.training.recompute = self.recompute;
         let (loaded, training) = prepared(&config)?;
-        let exact = device.with_precision(self.precision.precision)?;
+        let at_precision = device.with_precision(self.precision.precision)?;
         if self.print_plan {
-            print!("{}", trainer(&exact, &training, &loaded)?.full_step()?.plan());
+            print!("{}", trainer(&at_precision, &training, &loaded)?.full_step()?.plan());
             return Ok(ExitCode::SUCCESS);
         }
         eprintln!("{}", loaded.table());
