@@ -20,14 +20,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use stssad::archive::ArchiveError;
 use stssad::check::CaseError;
 use stssad::config::ConfigError;
-use stssad::data::DataError;
+use stssad::data::{DataError, Visible};
 use stssad::gpu::{Choice, Device, GpuError};
 use stssad::kernel::Precision;
 use stssad::report::ReportError;
 use stssad::run::RunError;
 use stssad::shaders::{PROBES, SOURCES};
 use stssad::sweep::SweepError;
-use stssad::train::TrainError;
+use stssad::train::{Config, TrainError, Trainer};
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
 ///
@@ -117,6 +117,17 @@ fn progress_bar(length: u64, template: &str) -> ProgressBar {
     let bar = ProgressBar::new(length).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
+}
+
+/// Builds the pipelines of a training step under a progress bar; some drivers take seconds.
+fn trainer<'a>(device: &Device, config: &'a Config, pictures: Visible<'a>) -> anyhow::Result<Trainer<'a>> {
+    let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
+    let trainer = Trainer::new(device, config, pictures, |done, of| {
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(trainer)
 }
 
 /// A command line that asks for what cannot be done.

@@ -7,12 +7,11 @@ use clap::Args;
 use stssad::config::{RunConfig, Training};
 use stssad::data::sheet::Digits;
 use stssad::data::{Loaded, Loading, Source, load};
-use stssad::gpu::Device;
-use stssad::train::{Config, Trainer};
+use stssad::train::Config;
 
 use super::progress::Mode;
 use super::train::{OutputArguments, execute};
-use super::{DeviceArguments, PrecisionArguments, progress_bar};
+use super::{DeviceArguments, PrecisionArguments, trainer};
 
 /// Arguments of `stssad demo`.
 #[derive(Debug, Args)]
@@ -68,17 +67,6 @@ fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
     Ok((loaded, training))
 }
 
-/// Builds the pipelines under a progress bar; some drivers take seconds.
-fn trainer<'a>(device: &Device, config: &'a Config, loaded: &'a Loaded) -> anyhow::Result<Trainer<'a>> {
-    let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
-    let trainer = Trainer::new(device, config, loaded.task.visible(), |done, of| {
-        bar.set_length(of as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
-    Ok(trainer)
-}
-
 impl Demo {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
@@ -90,7 +78,7 @@ impl Demo {
         let (loaded, training) = prepared(&config)?;
         let at_precision = device.with_precision(self.precision.precision)?;
         if self.print_plan {
-            print!("{}", trainer(&at_precision, &training, &loaded)?.full_step()?.plan());
+            print!("{}", trainer(&at_precision, &training, loaded.task.visible())?.full_step()?.plan());
             return Ok(ExitCode::SUCCESS);
         }
         eprintln!("{}", loaded.table());

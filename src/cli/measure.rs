@@ -6,11 +6,11 @@ use clap::Args;
 use serde::Serialize;
 use stssad::kernel::DeviceClass;
 use stssad::plan::Reuse;
-use stssad::train::{Config, Trainer};
+use stssad::train::Config;
 use stssad::workload::Workload;
 use stssad::{bench, peak, profile};
 
-use super::{DeviceArguments, PrecisionArguments, progress_bar};
+use super::{DeviceArguments, PrecisionArguments, trainer};
 
 /// Arguments of `stssad peak`.
 #[derive(Debug, Args)]
@@ -112,12 +112,7 @@ impl Profile {
         let device = self.device.open()?.with_precision(self.precision.precision)?;
         let task = self.step.workload.task()?;
         let config = Config { reuse: self.step.reuse(), ..self.step.workload.config(1) };
-        let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
-        let mut trainer = Trainer::new(&device, &config, task.visible(), |done, of| {
-            bar.set_length(of as u64);
-            bar.set_position(done as u64);
-        })?;
-        bar.finish_and_clear();
+        let mut trainer = trainer(&device, &config, task.visible())?;
         print(&profile::run(&device, &self.options, trainer.full_step()?, announce)?, self.json)
     }
 }
