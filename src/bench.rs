@@ -448,6 +448,7 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
     use crate::gpu::Choice;
+    use crate::kernel::Lanes;
     use crate::peak::tests::roofs;
 
     fn plan() -> Plan {
@@ -458,7 +459,7 @@ mod tests {
         let twice = tape.relu(once);
         let z = tape.unary(Unary::Exp, twice);
         let sum = tape.total(z);
-        Plan::new(&tape, &[sum], &[], DeviceClass::Cpu, Reuse::On)
+        Plan::new(&tape, &[sum], &[], DeviceClass::Cpu(Lanes::Eight), Reuse::On)
     }
 
     fn row(case: &str, microseconds: f64, spread: f64) -> Row {

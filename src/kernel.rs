@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceClass {
     Gpu,
-    Cpu,
+    Cpu(Lanes),
     /// A GPU's matrix units (tensor cores) multiply in [`Precision::F16`]: convolutions and matrix products have kernels
     /// for them, all else is as on [`DeviceClass::Gpu`].
     Matrix(Tile),
@@ -22,16 +22,42 @@ pub enum DeviceClass {
 
 impl DeviceClass {
     /// Each that a kernel may be chosen for.
-    pub const ALL: [DeviceClass; 4] =
-        [DeviceClass::Gpu, DeviceClass::Cpu, DeviceClass::Matrix(Tile::Eight), DeviceClass::Matrix(Tile::Sixteen)];
+    pub const ALL: [DeviceClass; 5] = [
+        DeviceClass::Gpu,
+        DeviceClass::Cpu(Lanes::Four),
+        DeviceClass::Cpu(Lanes::Eight),
+        DeviceClass::Matrix(Tile::Eight),
+        DeviceClass::Matrix(Tile::Sixteen),
+    ];
 }
 
 impl fmt::Display for DeviceClass {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
             DeviceClass::Gpu => f.pad("gpu"),
-            DeviceClass::Cpu => f.pad("cpu"),
+            DeviceClass::Cpu(lanes) => f.pad(&format!("cpu {}", lanes.count())),
             DeviceClass::Matrix(tile) => f.pad(&format!("matrix {tile}")),
+        }
+    }
+}
+
+/// How many values a CPU driver's SIMD vectors hold: 4 in SwiftShader, 8 in Mesa's lavapipe. A vector is a subgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Lanes {
+    Four,
+    Eight,
+}
+
+impl Lanes {
+    /// As many as fit a subgroup of `size` invocations, if any do.
+    pub fn within(size: u32) -> Option<Lanes> {
+        [Lanes::Eight, Lanes::Four].into_iter().find(|lanes| lanes.count() <= size as usize)
+    }
+
+    pub fn count(self) -> usize {
+        match self {
+            Lanes::Four => 4,
+            Lanes::Eight => 8,
         }
     }
 }
@@ -155,6 +181,8 @@ impl From<f32> for Scalar {
 
 /// The constant that says which matrices a kernel multiplies.
 pub(crate) const TILE: &str = "TILE";
+/// The constant that says how many lanes hand each other values.
+const LANES: &str = "LANES";
 
 /// Largest number of workgroups in one dimension that every device allows.
 const MAX_WORKGROUPS: usize = 65_535;
@@ -195,6 +223,17 @@ impl Kernel {
     pub fn tile(&self) -> Option<Tile> {
         let (_, side) = self.constants.iter().find(|(name, _)| *name == TILE)?;
         [Tile::Eight, Tile::Sixteen].into_iter().find(|tile| *side == tile.side().into())
+    }
+
+    /// The lanes of the SIMD vectors that the kernel is written for, if it hands values from lane to lane.
+    pub fn lanes(&self) -> Option<Lanes> {
+        let (_, count) = self.constants.iter().find(|(name, _)| *name == LANES)?;
+        [Lanes::Four, Lanes::Eight].into_iter().find(|lanes| *count == lanes.count().into())
+    }
+
+    /// Sets the lanes that hand each other values.
+    pub fn with_lanes(self, lanes: Lanes) -> Self {
+        self.constant(LANES, lanes.count())
     }
 
     /// Sets the matrices that the kernel multiplies.

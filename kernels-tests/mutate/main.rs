@@ -22,7 +22,7 @@ use case::{Case, Failure, Reference};
 use interpreter::Program;
 use mutants::{Mutant, mutants};
 use serde::{Deserialize, Serialize};
-use stssad::kernel::{DeviceClass, Kernel, Tile};
+use stssad::kernel::{DeviceClass, Kernel, Lanes, Tile};
 use stssad::shaders::{SOURCES, source, specialise_text};
 
 /// Share of the mutants, without the equivalent ones, that have to be killed.
@@ -114,8 +114,8 @@ fn tasks(cases: &[Case]) -> HashMap<&'static str, Vec<Task<'_>>> {
     let mut tasks: HashMap<&str, Vec<Task>> = HashMap::new();
     for case in cases {
         let reference = case.reference();
-        // Larger matrices are multiplied by the same text.
-        for class in [DeviceClass::Gpu, DeviceClass::Cpu, DeviceClass::Matrix(Tile::Eight)] {
+        // Larger matrices are multiplied, and wider vectors filled, by the same text.
+        for class in [DeviceClass::Gpu, DeviceClass::Cpu(Lanes::Four), DeviceClass::Matrix(Tile::Eight)] {
             for kernel in case.kernels(class) {
                 let of_shader = tasks.entry(kernel.name).or_default();
                 if of_shader.iter().any(|task| std::ptr::eq(task.case, case) && task.kernel == kernel) {

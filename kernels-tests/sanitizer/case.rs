@@ -15,7 +15,7 @@ const WORKGROUP_INVOCATIONS: u32 = 256;
 const WORKGROUP_BYTES: u32 = 16_384;
 /// The same, of a device with matrix units.
 const MATRIX_WORKGROUP_BYTES: u32 = 32_768;
-/// Lanes of the subgroups that the known CPU drivers have; `Device::open` takes none below the first for one.
+/// Lanes of the subgroups that the known CPU drivers have.
 pub const SUBGROUPS: [u32; 3] = [4, 8, 16];
 /// Scalars that an invocation may keep; a runaway array is caught here.
 const REGISTERS: usize = 1 << 14;
@@ -117,17 +117,18 @@ impl Case {
     }
 
     /// What a program of `kernel` leaves behind on this case's inputs, within `limit` operations: once for each size of
-    /// subgroups, if it has any.
+    /// subgroups that its lanes fit, if it has any.
     pub fn run(&self, kernel: &Kernel, program: &Program, limit: u64) -> Vec<Outcome> {
         let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
         let inputs = self.inputs.iter().map(|input| Buffer::Filled(input.data()));
         let buffers: Vec<Buffer> = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
-        let sizes = if program.has_subgroups() { &SUBGROUPS[..] } else { &SUBGROUPS[..1] };
-        let run = |&subgroup: &u32| {
+        let lanes = kernel.lanes().map_or(SUBGROUPS[0], |lanes| lanes.count() as u32);
+        let fits = |size: &u32| if program.has_subgroups() { *size >= lanes } else { *size == SUBGROUPS[0] };
+        let run = |subgroup: u32| {
             let (workgroups, buffers) = (kernel.workgroups, buffers.clone());
             program.run(&Dispatch { workgroups, immediates: &immediates, buffers, subgroup, limit })
         };
-        sizes.iter().map(run).collect()
+        SUBGROUPS.into_iter().filter(fits).map(run).collect()
     }
 
     /// Output and bound of each element, by the primitive's own definition.

@@ -36,7 +36,7 @@ fn has_matrices(module: &Module) -> bool {
 /// Whether the entry point asks for its place in a subgroup, as kernels for CPU drivers do that hand values from lane to
 /// lane.
 fn shuffles(module: &Module) -> bool {
-    let of_subgroups = Binding::BuiltIn(BuiltIn::SubgroupSize);
+    let of_subgroups = Binding::BuiltIn(BuiltIn::SubgroupInvocationId);
     module
         .entry_points
         .iter()
@@ -191,14 +191,12 @@ fn specialisations() -> BTreeMap<String, (Kernel, Capabilities)> {
     let config = Config::new(Detector::small(1), Box::new(Rotation::default()));
     let step = TrainingStep::record(&config, [1, 28, 28]).expect("the demo's step has all its gradients");
     let mut kernels = BTreeMap::new();
-    // What several classes use is held to the strictest rules, which come last.
-    for class in
-        [DeviceClass::Cpu, DeviceClass::Matrix(Tile::Eight), DeviceClass::Matrix(Tile::Sixteen), DeviceClass::Gpu]
-    {
+    // What several classes use is held to the strictest rules, the GPU's, which come last.
+    for class in DeviceClass::ALL.into_iter().rev() {
         let allowed = Capabilities::IMMEDIATES
             | match class {
                 DeviceClass::Gpu => Capabilities::empty(),
-                DeviceClass::Cpu => Capabilities::SUBGROUP,
+                DeviceClass::Cpu(_) => Capabilities::SUBGROUP,
                 DeviceClass::Matrix(_) => Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX,
             };
         let mut insert = |kernel: Kernel| kernels.insert(key(&kernel), (kernel, allowed));

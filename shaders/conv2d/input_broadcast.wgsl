@@ -22,7 +22,7 @@ const GROUPS: u32 = 1u;
 const LANES: u32 = 8u;
 const CHANNEL_LANES: u32 = 8u; // LANES or 1
 const MICRO_C: u32 = 1u;
-const TILE_ROWS: u32 = 8u;
+const TILE_ROWS: u32 = 8u; // at most 8
 const TILE_COLUMNS: u32 = 8u;
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
@@ -38,8 +38,7 @@ const COLUMN_MARGIN: i32 = (i32(S + STRIDE) - 2 - i32(PADDING) + i32(PADDING * S
 const FIELD_ROWS: u32 = u32(i32((STRIDE * TILE_ROWS - 1u + PADDING) / STRIDE + 1u) + ROW_MARGIN);
 const FIELD_COLUMNS: u32 = u32(i32((STRIDE * TILE_COLUMNS - 1u + PADDING) / STRIDE + 1u) + COLUMN_MARGIN);
 const FIELD: u32 = FIELD_ROWS * FIELD_COLUMNS;
-const SHORTEST_RUN: u32 = min(CHANNEL_LANES, 4u); // no subgroup is smaller
-const RUNS: u32 = (FIELD + SHORTEST_RUN - 1u) / SHORTEST_RUN; // at most
+const RUNS: u32 = (FIELD + CHANNEL_LANES - 1u) / CHANNEL_LANES;
 const RESULTS: u32 = STRIDE * TILE_ROWS * STRIDE * TILE_COLUMNS * MICRO_C;
 
 alias Tile = array<array<array<f32, MICRO_C>, STRIDE * TILE_COLUMNS>, STRIDE * TILE_ROWS>;
@@ -55,13 +54,14 @@ var<immediate> extents: Extents;
 @group(0) @binding(1) var<storage, read> w: array<f32>; // [GROUPS·K, C, R, S]
 @group(0) @binding(2) var<storage, read_write> ct_x: array<f32>; // [N, GROUPS·C, H, W]
 
-/// What window row r adds to the tile: a function, since larger bodies than this are not unrolled.
-fn add_row(sums: ptr<function, Tile>, field: ptr<function, Field>, taps: ptr<function, Taps>, r: u32) {
-    // The first row of the tile that meets r, and where.
-    let i_0 = (r + PADDING * (STRIDE - 1u)) % STRIDE;
-    let p_0 = (i_0 + PADDING - r + u32(ROW_MARGIN * i32(STRIDE))) / STRIDE;
-    for (var i = 0u; i < TILE_ROWS; i++) {
-        for (var j = 0u; j < TILE_COLUMNS; j++) {
+/// What rows i · STRIDE to i · STRIDE + STRIDE − 1 of the tile gain: a function, since larger bodies than this are not
+/// unrolled.
+fn add_rows(sums: ptr<function, Tile>, field: ptr<function, Field>, taps: ptr<function, Taps>, i: u32) {
+    for (var j = 0u; j < TILE_COLUMNS; j++) {
+        for (var r = 0u; r < R; r++) {
+            // The first row of the tile that meets r, and where.
+            let i_0 = (r + PADDING * (STRIDE - 1u)) % STRIDE;
+            let p_0 = (i_0 + PADDING - r + u32(ROW_MARGIN * i32(STRIDE))) / STRIDE;
             for (var s = 0u; s < S; s++) {
                 let j_0 = (s + PADDING * (STRIDE - 1u)) % STRIDE;
                 let q_0 = (j_0 + PADDING - s + u32(COLUMN_MARGIN * i32(STRIDE))) / STRIDE;
@@ -80,7 +80,6 @@ fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
-    @builtin(subgroup_size) subgroup_size: u32,
     @builtin(subgroup_invocation_id) subgroup_lane: u32,
 ) {
     let tile = workgroup.y * workgroups.x + workgroup.x;
@@ -92,16 +91,16 @@ fn main(
     // Surplus lanes repeat the work of the last image or channel: a branch would cost all lanes more.
     let ct_y_0 = (min(image, extents.n - 1u) * GROUPS + group) * (K * P * Q);
 
-    // Lane l of a run holds the field's pixels l, l + run, l + 2 · run and so on.
-    let run = min(subgroup_size, CHANNEL_LANES);
+    // Pixel t · CHANNEL_LANES + l of the field is the t-th of lane l. Those outside of ȳ have no bits to keep, which takes
+    // less than a select.
     var at: array<u32, RUNS>;
-    var is_inside: array<bool, RUNS>;
+    var kept: array<u32, RUNS>;
     for (var t = 0u; t < RUNS; t++) {
-        let f = t * run + subgroup_lane % run;
+        let f = t * CHANNEL_LANES + subgroup_lane % CHANNEL_LANES;
         let p = p_0 + f / FIELD_COLUMNS - u32(ROW_MARGIN); // wraps round above P where negative
         let q = q_0 + f % FIELD_COLUMNS - u32(COLUMN_MARGIN);
         at[t] = ct_y_0 + min(p, P - 1u) * Q + min(q, Q - 1u);
-        is_inside[t] = p < P && q < Q;
+        kept[t] = select(0u, 0xffffffffu, p < P && q < Q);
     }
 
     var sums: Tile;
@@ -117,9 +116,7 @@ fn main(
         }
         var pixels: array<f32, RUNS>;
         for (var t = 0u; t < RUNS; t++) {
-            if t * run < FIELD {
-                pixels[t] = select(0.0, ct_y[at[t] + k * (P * Q)], is_inside[t]);
-            }
+            pixels[t] = bitcast<f32>(bitcast<u32>(ct_y[at[t] + k * (P * Q)]) & kept[t]);
         }
         var field: Field;
         for (var i = 0u; i < FIELD_ROWS; i++) {
@@ -128,19 +125,31 @@ fn main(
                 if CHANNEL_LANES == 1u {
                     field[i][j] = pixels[f];
                 } else {
-                    field[i][j] = subgroupShuffle(pixels[f / run], f % run);
+                    field[i][j] = subgroupShuffle(pixels[f / CHANNEL_LANES], f % CHANNEL_LANES);
                 }
             }
         }
-        add_row(&sums, &field, &taps, 0u);
-        if R > 1u {
-            add_row(&sums, &field, &taps, 1u);
+        add_rows(&sums, &field, &taps, 0u);
+        if TILE_ROWS > 1u {
+            add_rows(&sums, &field, &taps, 1u);
         }
-        if R > 2u {
-            add_row(&sums, &field, &taps, 2u);
+        if TILE_ROWS > 2u {
+            add_rows(&sums, &field, &taps, 2u);
         }
-        for (var r = 3u; r < R; r++) {
-            add_row(&sums, &field, &taps, r);
+        if TILE_ROWS > 3u {
+            add_rows(&sums, &field, &taps, 3u);
+        }
+        if TILE_ROWS > 4u {
+            add_rows(&sums, &field, &taps, 4u);
+        }
+        if TILE_ROWS > 5u {
+            add_rows(&sums, &field, &taps, 5u);
+        }
+        if TILE_ROWS > 6u {
+            add_rows(&sums, &field, &taps, 6u);
+        }
+        if TILE_ROWS > 7u {
+            add_rows(&sums, &field, &taps, 7u);
         }
     }
 

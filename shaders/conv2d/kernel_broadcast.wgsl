@@ -33,7 +33,7 @@ const COLUMN_STEP: u32 = min(S, STRIDE);
 const FIELD_ROWS: u32 = (TILE_ROWS - 1u) * ROW_STEP + R;
 const FIELD_COLUMNS: u32 = (TILE_COLUMNS - 1u) * COLUMN_STEP + S;
 const FIELD: u32 = MICRO_C * FIELD_ROWS * FIELD_COLUMNS;
-const RUNS: u32 = (FIELD + 3u) / 4u; // at most: no subgroup is smaller than 4
+const RUNS: u32 = (FIELD + LANES - 1u) / LANES;
 const RESULTS: u32 = R * S * MICRO_C * MICRO_K;
 
 alias Windows = array<array<array<array<f32, MICRO_K>, MICRO_C>, S>, R>;
@@ -69,20 +69,18 @@ fn add_row(sums: ptr<function, Windows>, field: ptr<function, Field>, ct_y_tile:
 fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
-    @builtin(subgroup_size) subgroup_size: u32,
     @builtin(subgroup_invocation_id) subgroup_lane: u32,
 ) {
     let c_0 = workgroup.x * MICRO_C;
     let group = workgroup.y / K_BLOCKS;
     let k_0 = workgroup.y % K_BLOCKS * (LANES * MICRO_K) + lane;
 
-    // Lane l of a run holds the field's pixels l, l + run, l + 2 · run and so on. Where they lie in the image:
-    let run = min(subgroup_size, LANES);
+    // Pixel t · LANES + l of the field is the t-th of lane l. Where they lie in the image:
     var channel: array<u32, RUNS>;
     var row: array<u32, RUNS>;
     var column: array<u32, RUNS>;
     for (var t = 0u; t < RUNS; t++) {
-        let f = t * run + subgroup_lane % run;
+        let f = t * LANES + subgroup_lane;
         let i = f / FIELD_COLUMNS % FIELD_ROWS;
         let j = f % FIELD_COLUMNS;
         channel[t] = min(c_0 + f / (FIELD_ROWS * FIELD_COLUMNS), C - 1u) * (H * W);
@@ -110,19 +108,17 @@ fn main(
                 }
                 var pixels: array<f32, RUNS>;
                 for (var t = 0u; t < RUNS; t++) {
-                    if t * run < FIELD {
-                        let h = p_0 * STRIDE + row[t];
-                        let v = q_0 * STRIDE + column[t];
-                        let value = x[x_0 + channel[t] + min(h, H - 1u) * W + min(v, W - 1u)];
-                        pixels[t] = select(0.0, value, h < H && v < W);
-                    }
+                    let h = p_0 * STRIDE + row[t];
+                    let v = q_0 * STRIDE + column[t];
+                    let value = x[x_0 + channel[t] + min(h, H - 1u) * W + min(v, W - 1u)];
+                    pixels[t] = select(0.0, value, h < H && v < W);
                 }
                 var field: Field;
                 for (var c = 0u; c < MICRO_C; c++) {
                     for (var i = 0u; i < FIELD_ROWS; i++) {
                         for (var j = 0u; j < FIELD_COLUMNS; j++) {
                             let f = (c * FIELD_ROWS + i) * FIELD_COLUMNS + j;
-                            field[c][i][j] = subgroupShuffle(pixels[f / run], f % run);
+                            field[c][i][j] = subgroupShuffle(pixels[f / LANES], f % LANES);
                         }
                     }
                 }

@@ -21,7 +21,7 @@ const GROUPS: u32 = 1u;
 const LANES: u32 = 8u;
 const CHANNEL_LANES: u32 = 8u; // LANES or 1
 const MICRO_K: u32 = 1u;
-const TILE_ROWS: u32 = 8u;
+const TILE_ROWS: u32 = 8u; // at most 8
 const TILE_COLUMNS: u32 = 8u;
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
@@ -36,8 +36,7 @@ const COLUMN_STEP: u32 = min(S, STRIDE);
 const FIELD_ROWS: u32 = (TILE_ROWS - 1u) * ROW_STEP + R;
 const FIELD_COLUMNS: u32 = (TILE_COLUMNS - 1u) * COLUMN_STEP + S;
 const FIELD: u32 = FIELD_ROWS * FIELD_COLUMNS;
-const SHORTEST_RUN: u32 = min(CHANNEL_LANES, 4u); // no subgroup is smaller
-const RUNS: u32 = (FIELD + SHORTEST_RUN - 1u) / SHORTEST_RUN; // at most
+const RUNS: u32 = (FIELD + CHANNEL_LANES - 1u) / CHANNEL_LANES;
 const RESULTS: u32 = TILE_ROWS * TILE_COLUMNS * MICRO_K;
 
 alias Tile = array<array<array<f32, MICRO_K>, TILE_COLUMNS>, TILE_ROWS>;
@@ -53,10 +52,10 @@ var<immediate> extents: Extents;
 @group(0) @binding(1) var<storage, read> w: array<f32>; // [GROUPS·K, C, R, S]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // [N, GROUPS·K, P, Q]
 
-/// What window row r adds to the tile: a function, since larger bodies than this are not unrolled.
-fn add_row(sums: ptr<function, Tile>, field: ptr<function, Field>, taps: ptr<function, Taps>, r: u32) {
-    for (var i = 0u; i < TILE_ROWS; i++) {
-        for (var j = 0u; j < TILE_COLUMNS; j++) {
+/// What row i of the tile gains: a function, since larger bodies than this are not unrolled.
+fn add_row(sums: ptr<function, Tile>, field: ptr<function, Field>, taps: ptr<function, Taps>, i: u32) {
+    for (var j = 0u; j < TILE_COLUMNS; j++) {
+        for (var r = 0u; r < R; r++) {
             for (var s = 0u; s < S; s++) {
                 let value = (*field)[i * ROW_STEP + r][j * COLUMN_STEP + s];
                 for (var m = 0u; m < MICRO_K; m++) {
@@ -72,7 +71,6 @@ fn main(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) workgroups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
-    @builtin(subgroup_size) subgroup_size: u32,
     @builtin(subgroup_invocation_id) subgroup_lane: u32,
 ) {
     let tile = workgroup.y * workgroups.x + workgroup.x;
@@ -84,18 +82,18 @@ fn main(
     // Surplus lanes repeat the work of the last image or channel: a branch would cost all lanes more.
     let x_0 = (min(image, extents.n - 1u) * GROUPS + group) * (C * H * W);
 
-    // Lane l of a run holds the field's pixels l, l + run, l + 2 · run and so on.
-    let run = min(subgroup_size, CHANNEL_LANES);
+    // Pixel t · CHANNEL_LANES + l of the field is the t-th of lane l. Those outside of the image have no bits to keep, which
+    // takes less than a select.
     var at: array<u32, RUNS>;
-    var is_inside: array<bool, RUNS>;
+    var kept: array<u32, RUNS>;
     for (var t = 0u; t < RUNS; t++) {
-        let f = t * run + subgroup_lane % run;
+        let f = t * CHANNEL_LANES + subgroup_lane % CHANNEL_LANES;
         let row = f / FIELD_COLUMNS;
         let column = f % FIELD_COLUMNS;
         let h = p_0 * STRIDE + row / ROW_STEP * STRIDE + row % ROW_STEP - PADDING; // wraps round above H where negative
         let v = q_0 * STRIDE + column / COLUMN_STEP * STRIDE + column % COLUMN_STEP - PADDING;
         at[t] = x_0 + min(h, H - 1u) * W + min(v, W - 1u);
-        is_inside[t] = h < H && v < W;
+        kept[t] = select(0u, 0xffffffffu, h < H && v < W);
     }
 
     var sums: Tile;
@@ -111,9 +109,7 @@ fn main(
         }
         var pixels: array<f32, RUNS>;
         for (var t = 0u; t < RUNS; t++) {
-            if t * run < FIELD {
-                pixels[t] = select(0.0, x[at[t] + c * (H * W)], is_inside[t]);
-            }
+            pixels[t] = bitcast<f32>(bitcast<u32>(x[at[t] + c * (H * W)]) & kept[t]);
         }
         var field: Field;
         for (var i = 0u; i < FIELD_ROWS; i++) {
@@ -122,19 +118,31 @@ fn main(
                 if CHANNEL_LANES == 1u {
                     field[i][j] = pixels[f];
                 } else {
-                    field[i][j] = subgroupShuffle(pixels[f / run], f % run);
+                    field[i][j] = subgroupShuffle(pixels[f / CHANNEL_LANES], f % CHANNEL_LANES);
                 }
             }
         }
         add_row(&sums, &field, &taps, 0u);
-        if R > 1u {
+        if TILE_ROWS > 1u {
             add_row(&sums, &field, &taps, 1u);
         }
-        if R > 2u {
+        if TILE_ROWS > 2u {
             add_row(&sums, &field, &taps, 2u);
         }
-        for (var r = 3u; r < R; r++) {
-            add_row(&sums, &field, &taps, r);
+        if TILE_ROWS > 3u {
+            add_row(&sums, &field, &taps, 3u);
+        }
+        if TILE_ROWS > 4u {
+            add_row(&sums, &field, &taps, 4u);
+        }
+        if TILE_ROWS > 5u {
+            add_row(&sums, &field, &taps, 5u);
+        }
+        if TILE_ROWS > 6u {
+            add_row(&sums, &field, &taps, 6u);
+        }
+        if TILE_ROWS > 7u {
+            add_row(&sums, &field, &taps, 7u);
         }
     }
 

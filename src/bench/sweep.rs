@@ -149,6 +149,7 @@ impl fmt::Display for Sweep {
 mod tests {
     use super::*;
     use crate::gpu::Choice;
+    use crate::kernel::Lanes;
     use crate::plan::Reuse;
 
     #[test]
@@ -158,9 +159,9 @@ mod tests {
         let (x, w) = (tape.feed("x", [9, 16]), tape.feed("w", [16, 5]));
         let y = tape.matmul(x, w);
         let z = tape.relu(y);
-        let plan = Plan::new(&tape, &[z], &[], DeviceClass::Cpu, Reuse::On);
+        let plan = Plan::new(&tape, &[z], &[], DeviceClass::Cpu(Lanes::Eight), Reuse::On);
         let options = Options { seconds: 0.0, ..Options::default() };
-        let swept = sweep(&device, &options, (&tape, &plan), DeviceClass::Cpu, |_| ()).unwrap();
+        let swept = sweep(&device, &options, (&tape, &plan), DeviceClass::Cpu(Lanes::Eight), |_| ()).unwrap();
         assert!(swept.rows.len() > 4 && swept.rows.iter().all(|row| row.kernel == "matmul/product_broadcast"));
         let chosen: Vec<&Tiling> = swept.rows.iter().filter(|row| row.chosen).collect();
         assert!(chosen.len() == 1 && chosen[0].ratio == 1.0);
@@ -172,6 +173,6 @@ mod tests {
         assert_eq!(read, swept.rows);
 
         let none = Options { kernels: vec!["elementwise".into()], ..options };
-        assert!(sweep(&device, &none, (&tape, &plan), DeviceClass::Cpu, |_| ()).is_err());
+        assert!(sweep(&device, &none, (&tape, &plan), DeviceClass::Cpu(Lanes::Eight), |_| ()).is_err());
     }
 }

@@ -124,7 +124,7 @@ const STEPS: [Parts; 4] = [
 
 fn tasks(device: &Device, options: &Options) -> Result<Vec<Task>, CaseError> {
     let only = options.grad || options.step;
-    let classes = classes(device);
+    let classes = device.classes();
     let mut tasks = Vec::new();
     for (class, case) in chosen(options)? {
         if !only {
@@ -172,15 +172,6 @@ fn chosen(options: &Options) -> Result<Vec<(ShapeClass, Case)>, CaseError> {
         case.to_string().contains(filter) && options.family.as_deref().is_none_or(|family| family == case.family())
     };
     Ok(all.into_iter().filter(|(_, case)| fits(case)).collect())
-}
-
-/// The classes whose kernels the device runs.
-fn classes(device: &Device) -> Vec<DeviceClass> {
-    let is_run = |class: &DeviceClass| match class {
-        DeviceClass::Gpu | DeviceClass::Cpu => true,
-        DeviceClass::Matrix(tile) => device.tiles().contains(tile),
-    };
-    DeviceClass::ALL.into_iter().filter(is_run).collect()
 }
 
 impl Task {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use stssad::kernel::DeviceClass;
+use stssad::kernel::{DeviceClass, Lanes};
 use stssad::plan::Reuse;
 use stssad::train::Config;
 use stssad::workload::Workload;
@@ -95,7 +95,7 @@ impl Bench {
         let device = self.device.open()?.with_precision(self.precision.precision)?;
         let class = match self.class {
             Some(ClassArgument::Gpu) => DeviceClass::Gpu,
-            Some(ClassArgument::Cpu) => DeviceClass::Cpu,
+            Some(ClassArgument::Cpu) => DeviceClass::Cpu(device.lanes().unwrap_or(Lanes::Eight)),
             None => device.class(),
         };
         let (tape, plan) = self.step.workload.plan(class, self.step.reuse())?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use super::{Clock, GpuError};
-use crate::kernel::{DeviceClass, Kernel, Precision, Tile};
+use crate::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
 use crate::shaders::{element_bytes, source, specialise_text};
 
 /// What an adapter is, for people and for records.
@@ -61,8 +61,8 @@ fn required(class: wgpu::DeviceType) -> wgpu::Features {
         _ => wgpu::Features::IMMEDIATES,
     }
 }
-/// Used where present.
-const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(MATRIX);
+/// Used where present: on GPUs, subgroups are for `stssad check` alone, which runs the kernels for CPU drivers too.
+const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(MATRIX);
 /// What kernels on matrix units need.
 const MATRIX: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 /// Invocations to which a kernel gives matrices of their own; a subgroup may not reach beyond them.
@@ -71,8 +71,6 @@ const MATRIX_BLOCK: u32 = 32;
 const MATRIX_WORKGROUP_BYTES: u32 = 32_768;
 /// Bytes of immediates that the kernels need at most.
 pub(super) const IMMEDIATE_BYTES: usize = 64;
-/// Lanes of a subgroup that the kernels for CPU drivers need at least.
-const SUBGROUP_LANES: u32 = 4;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 
@@ -146,6 +144,16 @@ fn tiles(adapter: &wgpu::Adapter) -> Vec<Tile> {
     [Tile::Eight, Tile::Sixteen].into_iter().filter(is_offered).collect()
 }
 
+fn lanes(adapter: &wgpu::Adapter) -> Option<Lanes> {
+    let has_subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
+    has_subgroups.then(|| Lanes::within(adapter.get_info().subgroup_min_size)).flatten()
+}
+
+/// The class of an adapter that rounds nothing.
+fn unrounded(adapter: &AdapterSummary, lanes: Option<Lanes>) -> DeviceClass {
+    lanes.filter(|_| adapter.class == "cpu").map_or(DeviceClass::Gpu, DeviceClass::Cpu)
+}
+
 fn unusable(adapter: &wgpu::Adapter) -> Option<String> {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let missing = required(info.device_type) - features;
@@ -156,8 +164,8 @@ fn unusable(adapter: &wgpu::Adapter) -> Option<String> {
             "it has no subgroup operations, which the kernels for CPU drivers need".to_owned(),
         ),
         (
-            info.device_type == wgpu::DeviceType::Cpu && info.subgroup_min_size < SUBGROUP_LANES,
-            format!("its subgroups may have fewer than {SUBGROUP_LANES} lanes"),
+            info.device_type == wgpu::DeviceType::Cpu && lanes(adapter).is_none(),
+            format!("its subgroups may have fewer than {} lanes", Lanes::Four.count()),
         ),
         (
             limits.max_immediate_size < IMMEDIATE_BYTES as u32,
@@ -222,6 +230,7 @@ pub struct Device {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     adapter: Arc<AdapterSummary>,
+    lanes: Option<Lanes>,
     class: DeviceClass,
     pipelines: Arc<Mutex<HashMap<String, Pipeline>>>,
     layouts: Arc<Mutex<Layouts>>,
@@ -281,12 +290,13 @@ impl Device {
             };
             sink.lock().unwrap().error.get_or_insert(error);
         }));
-        let class = if summary.class == "cpu" { DeviceClass::Cpu } else { DeviceClass::Gpu };
+        let lanes = lanes(adapter);
         Ok(Device {
             device,
             queue,
+            class: unrounded(&summary, lanes),
             adapter: summary.into(),
-            class,
+            lanes,
             pipelines: Default::default(),
             layouts: Default::default(),
             tally: Default::default(),
@@ -305,8 +315,7 @@ impl Device {
     /// When it has no matrix units for the precision, or they multiply wrongly.
     pub fn with_precision(&self, precision: Precision) -> Result<Device, GpuError> {
         let class = match (precision, self.tiles().last()) {
-            (Precision::F32, _) if self.is_cpu() => DeviceClass::Cpu,
-            (Precision::F32, _) => DeviceClass::Gpu,
+            (Precision::F32, _) => unrounded(&self.adapter, self.lanes),
             (Precision::F16, Some(&tile)) if self.multiplies(tile)? => DeviceClass::Matrix(tile),
             (Precision::F16, tile) => {
                 let features = self.device.features();
@@ -326,7 +335,7 @@ impl Device {
     /// What convolutions and matrix products round their factors to.
     pub fn precision(&self) -> Precision {
         match self.class {
-            DeviceClass::Gpu | DeviceClass::Cpu => Precision::F32,
+            DeviceClass::Gpu | DeviceClass::Cpu(_) => Precision::F32,
             DeviceClass::Matrix(_) => Precision::F16,
         }
     }
@@ -346,9 +355,22 @@ impl Device {
         &self.adapter.tiles
     }
 
-    /// Whether the device has what the kernel asks for.
+    /// The lanes of its SIMD vectors, or of a part of its subgroups, if it has any.
+    pub fn lanes(&self) -> Option<Lanes> {
+        self.lanes
+    }
+
+    /// The classes whose kernels the device runs, whether they suit it or not.
+    pub fn classes(&self) -> Vec<DeviceClass> {
+        let cpu = self.lanes.map(DeviceClass::Cpu);
+        let matrix = self.tiles().iter().copied().map(DeviceClass::Matrix);
+        [DeviceClass::Gpu].into_iter().chain(cpu).chain(matrix).collect()
+    }
+
+    /// Whether the device has what the kernel asks for. Kernels for fewer lanes than it has are other devices'.
     pub fn runs(&self, kernel: &Kernel) -> bool {
         kernel.tile().is_none_or(|tile| self.tiles().contains(&tile))
+            && kernel.lanes().is_none_or(|lanes| self.lanes == Some(lanes))
     }
 
     /// Bytes that a value may have at most.

@@ -158,7 +158,6 @@ fn spans(ticks: &[u64], period: f64) -> Vec<Option<Span>> {
 mod tests {
     use super::*;
     use crate::gpu::{Choice, Device, States};
-    use crate::kernel::DeviceClass;
     use crate::plan::{Plan, Reuse};
     use crate::tape::Tape;
     use crate::tensor::Tensor;
@@ -179,7 +178,7 @@ mod tests {
         let x = tape.feed("x", [64]);
         let one = tape.constant(Tensor::full([64], 1.0));
         let y = (0..PASSES + 3).fold(x, |y, _| tape.add(y, one));
-        let plan = Plan::new(&tape, &[y], &[], DeviceClass::Cpu, Reuse::On);
+        let plan = Plan::new(&tape, &[y], &[], device.class(), Reuse::On);
         let mut executor = Executor::new(&device, plan, &States::new(&device), |_, _| ()).unwrap();
         executor.feed("x", &Tensor::full([64], 0.0)).unwrap();
         for clock in [device.clock(), Clock::Wall] {

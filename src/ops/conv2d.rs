@@ -263,7 +263,7 @@ impl Primitive for Conv2d {
         match (self.solve_for, class) {
             (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem, self.tiles(&problem)),
             (Role::Kernel, DeviceClass::Gpu) => kernel_shared_sum(&problem),
-            (role, DeviceClass::Cpu) => broadcast::kernel(&problem, role),
+            (role, DeviceClass::Cpu(lanes)) => broadcast::kernel(&problem, role, lanes),
             (Role::Output | Role::Input, DeviceClass::Matrix(tile)) => self.matrix(&problem, tile),
             (Role::Kernel, DeviceClass::Matrix(tile)) => kernel_matrix(&problem, tile),
         }

@@ -626,7 +626,7 @@ impl Collapsed {
         // Where rows are short, a CPU driver's workgroups take several each.
         let rows = match class {
             DeviceClass::Gpu | DeviceClass::Matrix(_) => 1,
-            DeviceClass::Cpu => (LONG_ROW / inner).max(1),
+            DeviceClass::Cpu(_) => (LONG_ROW / inner).max(1),
         };
         kernel.immediate("outer", outer).immediate("middle", middle).immediate("inner", inner).grid([
             along,
@@ -641,7 +641,7 @@ fn row_groups(count: usize, class: DeviceClass) -> usize {
     let groups = count.div_ceil(WORKGROUP);
     match class {
         DeviceClass::Gpu | DeviceClass::Matrix(_) => groups.min(65_535),
-        DeviceClass::Cpu => count.div_ceil(LONG_ROW).min(65_535),
+        DeviceClass::Cpu(_) => count.div_ceil(LONG_ROW).min(65_535),
     }
 }
 

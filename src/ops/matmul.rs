@@ -173,7 +173,7 @@ impl Primitive for Matmul {
                     .constant("BLOCKS_N", blocks)
                     .grid([n.div_ceil(block * blocks), m.div_ceil(block * blocks), 1])
             }
-            DeviceClass::Cpu => {
+            DeviceClass::Cpu(_) => {
                 let (along, across) = (m.max(n), m.min(n));
                 // Small products are cut finer, so that each core has some.
                 let (micro_along, micro_across) = if along * across >= 64 * 64 {
@@ -190,7 +190,7 @@ impl Primitive for Matmul {
         let extents = self.accepted(inputs);
         match class {
             DeviceClass::Gpu => Tiles::admissible().map(|tiles| self.tiled(extents, tiles)).collect(),
-            DeviceClass::Cpu => {
+            DeviceClass::Cpu(_) => {
                 let micros = [1, 2, 4, 8].into_iter().flat_map(|along| [1, 2, 4, 8].map(|across| [along, across]));
                 micros.map(|micros| self.broadcast(extents, micros)).collect()
             }

@@ -49,7 +49,7 @@ fn kernel(
 ) -> Kernel {
     let [outer, terms, inner] = extents(axes, input);
     // A GPU has lanes to spare for a long row; a CPU driver, and short or strided sums, do best with one invocation each.
-    if class != DeviceClass::Cpu && inner == 1 && terms >= 128 {
+    if !matches!(class, DeviceClass::Cpu(_)) && inner == 1 && terms >= 128 {
         return Kernel::new(by_workgroup).immediate("terms", terms).over(outer, 1);
     }
     Kernel::new(by_invocation).immediate("terms", terms).immediate("inner", inner).over(outer * inner, 64)

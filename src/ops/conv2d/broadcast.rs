@@ -4,10 +4,8 @@
 //! loop costs: a search over some thousand cuts takes less than compiling one of them.
 
 use super::{Problem, Role, kernel_of_problem};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Lanes};
 
-/// Lanes of a CPU driver's SIMD unit, and so the workgroup size.
-const LANES: usize = 8;
 /// Cores that a cut is to keep at work.
 const CORES: usize = 4;
 
@@ -27,8 +25,8 @@ const NEST: usize = 200;
 const TRIPS: usize = 32;
 /// Sums of a lane: more take long to compile.
 const SUMS: usize = 256;
-/// Lanes of the smallest subgroup: a run of pixels is as long at least.
-const SHORTEST_RUN: usize = 4;
+/// Rows of a tile at most, where the shader calls a function for each.
+const ROWS: usize = 8;
 
 /// What a workgroup owns.
 #[derive(Clone, Copy, Debug)]
@@ -69,9 +67,11 @@ impl Body {
             }
         };
         let field = inputs * extent(rows, r) * extent(columns, s);
-        let shortest_run = channel_lanes.min(SHORTEST_RUN);
         let own = if role == Role::Kernel { area * micro } else { taps * micro };
-        let nest = r.saturating_sub(3).max(1) * s * micro * inputs * area;
+        let nest = match role {
+            Role::Output | Role::Input => columns * taps * micro,
+            Role::Kernel => r.saturating_sub(3).max(1) * s * micro * inputs * area,
+        };
         let sums = match role {
             Role::Output => micro * area,
             Role::Input => micro * area * stride * stride,
@@ -84,7 +84,7 @@ impl Body {
             is_unrolled: sums <= SUMS
                 && nest <= NEST
                 && field <= NEST
-                && field.div_ceil(shortest_run) <= TRIPS
+                && field.div_ceil(channel_lanes) <= TRIPS
                 && 4 * own <= NEST,
         }
     }
@@ -101,14 +101,14 @@ impl Body {
     }
 }
 
-/// Extents of a tile along an axis: of those that cut it into as many pieces, the smallest.
-fn tiles(length: usize) -> impl Iterator<Item = usize> {
-    let even = move |most: usize| length.div_ceil(length.div_ceil(most));
-    (1..=length.min(16)).filter(move |&most| even(most) == most)
+/// Extents of a tile along an axis, `most` at most: of those that cut it into as many pieces, the smallest.
+fn tiles(length: usize, most: usize) -> impl Iterator<Item = usize> {
+    let even = move |extent: usize| length.div_ceil(length.div_ceil(extent));
+    (1..=length.min(most)).filter(move |&extent| even(extent) == extent)
 }
 
 /// The cut that takes the shortest time by the figures above, among those whose body fits, or nearly does.
-fn best(problem: &Problem, role: Role) -> Cut {
+fn best(problem: &Problem, role: Role, lanes: usize) -> Cut {
     let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
     let (channels, [rows, columns]) = match role {
         Role::Output | Role::Kernel => (problem.k, [problem.p, problem.q]),
@@ -116,13 +116,13 @@ fn best(problem: &Problem, role: Role) -> Cut {
     };
     // A lane of its own image loads all of its field, which therefore has to be small.
     let [r, s] = problem.geometry.window;
-    let by_images = role != Role::Kernel && channels < LANES && problem.n >= LANES && r * s <= TRIPS;
-    let channel_lanes = if by_images { 1 } else { LANES };
+    let by_images = role != Role::Kernel && channels < lanes && problem.n >= lanes && r * s <= TRIPS;
+    let channel_lanes = if by_images { 1 } else { lanes };
     let time = |cut: &Cut| {
         let body = Body::of(problem, role, cut);
         let blocks = problem.groups * channels.div_ceil(channel_lanes * cut.micro);
         let tiles = rows.div_ceil(cut.rows) * columns.div_ceil(cut.columns);
-        let images = problem.n.div_ceil(LANES / channel_lanes);
+        let images = problem.n.div_ceil(lanes / channel_lanes);
         let (workgroups, iterations) = match role {
             Role::Output => (blocks * images * tiles, problem.c),
             Role::Input => (blocks * images * tiles, problem.k),
@@ -133,18 +133,18 @@ fn best(problem: &Problem, role: Role) -> Cut {
     let inputs = if role == Role::Kernel { problem.c.min(8) } else { 1 };
     let micros = (1..=channels.div_ceil(channel_lanes).min(4)).flat_map(|micro| (1..=inputs).map(move |i| (micro, i)));
     let cuts = micros.flat_map(|(micro, inputs)| {
-        let areas = tiles(rows).flat_map(move |rows| tiles(columns).map(move |columns| (rows, columns)));
+        let areas = tiles(rows, ROWS).flat_map(move |rows| tiles(columns, 16).map(move |columns| (rows, columns)));
         areas.map(move |(rows, columns)| Cut { channel_lanes, micro, inputs, rows, columns })
     });
     cuts.min_by_key(time).expect("no extent is zero")
 }
 
 /// The kernel of any role.
-pub(super) fn kernel(problem: &Problem, role: Role) -> Kernel {
-    let Cut { channel_lanes, micro, inputs, rows, columns } = best(problem, role);
+pub(super) fn kernel(problem: &Problem, role: Role, lanes: Lanes) -> Kernel {
+    let Cut { channel_lanes, micro, inputs, rows, columns } = best(problem, role, lanes.count());
     let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
     let tiled = |name, micro_name, channels: usize, [height, width]: [usize; 2]| {
-        let images = problem.n.div_ceil(LANES / channel_lanes);
+        let images = problem.n.div_ceil(lanes.count() / channel_lanes);
         let mut kernel = kernel_of_problem(name, problem)
             .constant("CHANNEL_LANES", channel_lanes)
             .constant(micro_name, micro)
@@ -158,9 +158,9 @@ pub(super) fn kernel(problem: &Problem, role: Role) -> Kernel {
         Role::Kernel => kernel_of_problem("conv2d/kernel_broadcast", problem)
             .constant("MICRO_K", micro)
             .constant("MICRO_C", inputs)
-            .grid([problem.c.div_ceil(inputs), problem.groups * problem.k.div_ceil(LANES * micro), 1]),
+            .grid([problem.c.div_ceil(inputs), problem.groups * problem.k.div_ceil(lanes.count() * micro), 1]),
     };
-    kernel.constant("TILE_ROWS", rows).constant("TILE_COLUMNS", columns)
+    kernel.with_lanes(lanes).constant("TILE_ROWS", rows).constant("TILE_COLUMNS", columns)
 }
 
 #[cfg(test)]
@@ -172,7 +172,7 @@ mod tests {
         let geometry = Geometry { image: [image; 2], window: [window; 2], stride, padding: window / 2 };
         let ([c, k], [p, q]) = (channels, geometry.output().unwrap());
         let problem = Problem { n: 48, groups: 1, c, k, p, q, geometry };
-        Body::of(&problem, role, &best(&problem, role)).excess()
+        Body::of(&problem, role, &best(&problem, role, 8)).excess()
     }
 
     #[test]
