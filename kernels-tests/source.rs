@@ -71,7 +71,7 @@ fn every_specialisation_is_valid_and_means_what_rust_says() {
     let mut seen: Vec<Kernel> = Vec::new();
     for (_, case) in cases() {
         for kernel in variants(&case) {
-            let is_same = |other: &Kernel| other.name == kernel.name && other.constants == kernel.constants;
+            let is_same = |other: &Kernel| other.specialisation() == kernel.specialisation();
             if seen.iter().any(is_same) {
                 continue;
             }

@@ -195,6 +195,9 @@ pub struct Kernel {
     pub name: &'static str,
     /// Values for the file's module-scope `const`s.
     pub constants: Vec<(&'static str, Scalar)>,
+    /// Those of the file's aliases of `f32` that stand for `vec4<f32>` instead: of what is bound so, four neighbours are
+    /// loaded, computed or stored at once.
+    pub vectors: Vec<&'static str>,
     /// Values for the members of the file's `var<immediate>` struct, in the order of declaration.
     pub immediates: Vec<(&'static str, Scalar)>,
     /// Workgroups in x, y and z.
@@ -204,13 +207,24 @@ pub struct Kernel {
 impl Kernel {
     /// A kernel of one workgroup with the file's own defaults.
     pub fn new(name: &'static str) -> Self {
-        Kernel { name, constants: Vec::new(), immediates: Vec::new(), workgroups: [1, 1, 1] }
+        Kernel { name, constants: Vec::new(), vectors: Vec::new(), immediates: Vec::new(), workgroups: [1, 1, 1] }
     }
 
     /// Replaces the initialiser of the module-scope `const name`.
     pub fn constant(mut self, name: &'static str, value: impl Into<Scalar>) -> Self {
         self.constants.push((name, value.into()));
         self
+    }
+
+    /// Has the alias stand for `vec4<f32>`.
+    pub fn vector(mut self, alias: &'static str) -> Self {
+        self.vectors.push(alias);
+        self
+    }
+
+    /// What the kernel shares with all that are compiled to the same pipeline, and with no other.
+    pub fn specialisation(&self) -> String {
+        format!("{} {:?} {:?}", self.name, self.constants, self.vectors)
     }
 
     /// Sets the next member of the `var<immediate>` struct.

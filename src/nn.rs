@@ -212,8 +212,8 @@ impl Detector {
         let z = t.scope("encoder", |t| {
             let h = layers.encode(t, &self.encoder, x);
             t.scope("pool", |t| {
-                let [n, c, height, width] = t.shape(h).images().expect("a batch of pictures");
-                let pooled = t.mean_pool(h, [height, width]);
+                let [n, c, _, _] = t.shape(h).images().expect("a batch of pictures");
+                let pooled = t.mean(h, &[2, 3]);
                 t.reshape(pooled, [n, c])
             })
         });

@@ -1,5 +1,6 @@
-//! The WGSL files and their specialisation: the initialisers of constants are replaced. One thing is not a constant in
-//! WGSL, the side of a cooperative matrix, which is a part of its type's name; it follows the constant `TILE`.
+//! The WGSL files and their specialisation: the initialisers of constants are replaced. Types are not constants in WGSL:
+//! an alias of `f32` may be made one of `vec4<f32>`, and the side of a cooperative matrix, which is a part of its type's
+//! name, follows the constant `TILE`.
 
 use crate::kernel::{Kernel, Tile};
 
@@ -34,8 +35,6 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "matmul/product_matrix",
     "optimiser/adam",
     "pool/argmax",
-    "pool/mean",
-    "pool/mean_vjp",
     "pool/select",
     "pool/unpool",
     "random/uniform",
@@ -74,6 +73,8 @@ pub enum SpecialiseError {
     NoSuchShader(&'static str),
     #[error("shaders/{shader}.wgsl declares no `const {constant}: {ty}`")]
     NoSuchConstant { shader: &'static str, constant: &'static str, ty: &'static str },
+    #[error("shaders/{shader}.wgsl declares no `alias {alias} = f32`")]
+    NoSuchAlias { shader: &'static str, alias: &'static str },
 }
 
 /// The text of the kernel's file.
@@ -89,10 +90,11 @@ pub fn source(kernel: &Kernel) -> Result<&'static str, SpecialiseError> {
     Ok(source)
 }
 
-/// The kernel's text with the initialisers of its constants, and the matrices of its tile, replaced.
+/// The kernel's text with the initialisers of its constants, the aliases of its vectors, and the matrices of its tile,
+/// replaced.
 ///
 /// # Errors
-/// When the file, or a constant in it of the value's type, does not exist.
+/// When the file, a constant in it of the value's type, or an alias of f32, does not exist.
 pub fn specialise(kernel: &Kernel) -> Result<String, SpecialiseError> {
     specialise_text(source(kernel)?, kernel)
 }
@@ -100,7 +102,7 @@ pub fn specialise(kernel: &Kernel) -> Result<String, SpecialiseError> {
 /// As [`specialise`], from another text than the kernel's own: a mutant of it, in tests.
 ///
 /// # Errors
-/// When a constant of the value's type is not in the text.
+/// When a constant of the value's type, or an alias of f32, is not in the text.
 pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, SpecialiseError> {
     let mut source = text.to_owned();
     for &(constant, value) in &kernel.constants {
@@ -110,6 +112,13 @@ pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, Specialise
         let range = start.and_then(|start| source[start..].find(';').map(|length| start..start + length));
         let range = range.ok_or(SpecialiseError::NoSuchConstant { shader: kernel.name, constant, ty })?;
         source.replace_range(range, &value.to_string());
+    }
+    for &alias in &kernel.vectors {
+        let [scalar, vector] = ["f32", "vec4<f32>"].map(|ty| format!("\nalias {alias} = {ty};"));
+        if !source.contains(&scalar) {
+            return Err(SpecialiseError::NoSuchAlias { shader: kernel.name, alias });
+        }
+        source = source.replace(&scalar, &vector);
     }
     match kernel.tile() {
         Some(tile) => Ok(source.replace(&format!("coop_mat{}<", Tile::Sixteen), &format!("coop_mat{tile}<"))),
@@ -121,10 +130,18 @@ pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, Specialise
 pub fn element_bytes(text: &str, binding: usize) -> u64 {
     let is_declared = |line: &&str| line.contains(&format!("@binding({binding}) "));
     let declaration = text.lines().find(is_declared).unwrap_or_default();
-    match declaration.split_once(": array<").map(|(_, element)| element) {
-        Some(element) if element.starts_with("vec4<f32>") => 16,
-        Some(element) if element.starts_with("vec2<f32>") || element.starts_with("vec4<f16>") => 8,
-        _ => 4,
+    let element = declaration.split_once(": array<").map_or("f32", |(_, element)| element);
+    let alias = text.lines().find_map(|line| {
+        let (alias, ty) = line.strip_prefix("alias ")?.split_once(" = ")?;
+        element.strip_prefix(alias)?.starts_with('>').then_some(ty)
+    });
+    let element = alias.unwrap_or(element);
+    if element.starts_with("vec4<f32>") {
+        16
+    } else if element.starts_with("vec2<f32>") || element.starts_with("vec4<f16>") {
+        8
+    } else {
+        4
     }
 }
 
@@ -147,5 +164,11 @@ mod tests {
         let of_other_type = specialise(&Kernel::new("elementwise/unary").constant("FUNCTION", 7.0f32));
         assert!(matches!(of_other_type, Err(SpecialiseError::NoSuchConstant { ty: "f32", .. })));
         assert_eq!(specialise(&Kernel::new("no/such")), Err(SpecialiseError::NoSuchShader("no/such")));
+
+        let text = specialise(&Kernel::new("elementwise/binary").vector("Y").vector("B")).unwrap();
+        assert!(text.contains("\nalias Y = vec4<f32>;\nalias A = f32;\nalias B = vec4<f32>;\n"));
+        assert_eq!([0, 1, 2].map(|binding| element_bytes(&text, binding)), [4, 16, 16]);
+        let unknown = specialise(&Kernel::new("elementwise/binary").vector("Z"));
+        assert!(matches!(unknown, Err(SpecialiseError::NoSuchAlias { alias: "Z", .. })));
     }
 }

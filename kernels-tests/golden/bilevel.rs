@@ -55,8 +55,8 @@ impl Tiny {
         let h = t.conv2d(h, theta[3], 2, 1);
         let h = batch_norm(t, h, theta[4], theta[5]);
         let h = t.relu(h);
-        let [n, c, height, width] = t.shape(h).images().unwrap();
-        let z = t.mean_pool(h, [height, width]);
+        let [n, c, _, _] = t.shape(h).images().unwrap();
+        let z = t.mean(h, &[2, 3]);
         t.reshape(z, [n, 1, c])
     }
 

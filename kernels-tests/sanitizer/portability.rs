@@ -181,11 +181,6 @@ fn refusals(source: &str, allowed: Capabilities, backends: &[Backend]) -> Vec<St
     refusals
 }
 
-/// A kernel's name and constants: what its pipeline is told apart by.
-fn key(kernel: &Kernel) -> String {
-    format!("{} {:?}", kernel.name, kernel.constants)
-}
-
 /// The demo's training step and all cases, on both classes of devices, with what naga is to allow them.
 fn specialisations() -> BTreeMap<String, (Kernel, Capabilities)> {
     let config = Config::new(Detector::small(1), Box::new(Rotation::default()));
@@ -199,7 +194,7 @@ fn specialisations() -> BTreeMap<String, (Kernel, Capabilities)> {
                 DeviceClass::Cpu(_) => Capabilities::SUBGROUP,
                 DeviceClass::Matrix(_) => Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX,
             };
-        let mut insert = |kernel: Kernel| kernels.insert(key(&kernel), (kernel, allowed));
+        let mut insert = |kernel: Kernel| kernels.insert(kernel.specialisation(), (kernel, allowed));
         for (_, node) in step.tape.iter() {
             if let Some(primitive) = node.primitive().filter(|primitive| !primitive.is_alias()) {
                 let inputs: Vec<&Shape> = node.inputs().iter().map(|&input| step.tape.shape(input)).collect();

@@ -4,6 +4,11 @@
 // axis, workgroups along all three, and stride over what the grid leaves out.
 const FUNCTION: u32 = 0u;
 
+// Elements, or vec4s of neighbours along the inner axis: then those of an operand that is broadcast along it stay f32.
+alias Y = f32;
+alias A = f32;
+alias B = f32;
+
 struct Extents {
     outer: u32,
     middle: u32,
@@ -19,21 +24,21 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;   // [outer, middle, inner]
+@group(0) @binding(0) var<storage, read> a: array<A>;
+@group(0) @binding(1) var<storage, read> b: array<B>;
+@group(0) @binding(2) var<storage, read_write> y: array<Y>;   // [outer, middle, inner]
 
-fn apply(u: f32, v: f32) -> f32 {
+fn apply(u: Y, v: Y) -> Y {
     switch FUNCTION {
         case 0u: { return extents.p * u + extents.q * v; }
         case 1u: { return u * v; }
         case 2u: { return u / v; }
         case 3u: { return max(u, v); }
         case 4u: { return min(u, v); }
-        case 5u: { return select(0.0, u, v > 0.0); }
-        case 6u: { return select(0.0, u, extents.p <= v && v <= extents.q); }
+        case 5u: { return select(Y(), u, v > Y()); }
+        case 6u: { return select(Y(), u, (Y(extents.p) <= v) & (v <= Y(extents.q))); }
         case 7u: { return extents.p * u + extents.q * v * v; }
-        default: { return bitcast<f32>(0x7fc00000u); }
+        default: { return Y(bitcast<f32>(0x7fc00000u)); }
     }
 }
 
@@ -45,7 +50,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             let a_row = o * extents.a_outer + m * extents.a_middle;
             let b_row = o * extents.b_outer + m * extents.b_middle;
             for (var i = id.x; i < extents.inner; i += grid.x * 64u) {
-                y[row + i] = apply(a[a_row + i * extents.a_inner], b[b_row + i * extents.b_inner]);
+                y[row + i] = apply(Y(a[a_row + i * extents.a_inner]), Y(b[b_row + i * extents.b_inner]));
             }
         }
     }

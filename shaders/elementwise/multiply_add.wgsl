@@ -4,6 +4,12 @@
 // axis, workgroups along all three, and stride over what the grid leaves out.
 const RELU: u32 = 0u; // 1: the positive part
 
+// Elements, or vec4s of neighbours along the inner axis: then those of an operand that is broadcast along it stay f32.
+alias Y = f32;
+alias A = f32;
+alias B = f32;
+alias C = f32;
+
 struct Extents {
     outer: u32,
     middle: u32,
@@ -20,10 +26,10 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;
-@group(0) @binding(1) var<storage, read> b: array<f32>;
-@group(0) @binding(2) var<storage, read> c: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<f32>;   // [outer, middle, inner]
+@group(0) @binding(0) var<storage, read> a: array<A>;
+@group(0) @binding(1) var<storage, read> b: array<B>;
+@group(0) @binding(2) var<storage, read> c: array<C>;
+@group(0) @binding(3) var<storage, read_write> y: array<Y>;   // [outer, middle, inner]
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
@@ -34,9 +40,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             let b_row = o * extents.b_outer + m * extents.b_middle;
             let c_row = o * extents.c_outer + m * extents.c_middle;
             for (var i = id.x; i < extents.inner; i += grid.x * 64u) {
-                let product = a[a_row + i * extents.a_inner] * b[b_row + i * extents.b_inner];
-                let sum = product + c[c_row + i * extents.c_inner];
-                y[row + i] = select(sum, max(sum, 0.0), RELU == 1u);
+                let product = Y(a[a_row + i * extents.a_inner]) * Y(b[b_row + i * extents.b_inner]);
+                let sum = product + Y(c[c_row + i * extents.c_inner]);
+                y[row + i] = select(sum, max(sum, Y()), RELU == 1u);
             }
         }
     }

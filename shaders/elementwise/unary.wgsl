@@ -4,34 +4,36 @@
 // compiled; p and q are its parameters.
 const FUNCTION: u32 = 0u;
 
+alias X = f32; // an element, or a vec4 of neighbours
+
 struct Parameters {
     p: f32,
     q: f32,
 }
 var<immediate> parameters: Parameters;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(0) var<storage, read> x: array<X>;
+@group(0) @binding(1) var<storage, read_write> y: array<X>;
 
 const TAU: f32 = 6.2831853;
 
 // sin on all of the line: reduced to [−π/2, π/2], there the Taylor polynomial to x¹¹, whose remainder is below 6e-8.
 // WGSL's own sin is promised to 2⁻¹¹ only, and to nothing outside [−π, π].
-fn sine(angle: f32) -> f32 {
+fn sine(angle: X) -> X {
     let turn = angle - TAU * round(angle / TAU);
-    let folded = select(turn, sign(turn) * 0.5 * TAU - turn, abs(turn) > 0.25 * TAU);
+    let folded = select(turn, sign(turn) * 0.5 * TAU - turn, abs(turn) > X(0.25 * TAU));
     let s = folded * folded;
     let series = 1.0 + s * (-1.0 / 6.0 + s * (1.0 / 120.0 + s * (-1.0 / 5040.0 + s * (1.0 / 362880.0 - s / 39916800.0))));
     return folded * series;
 }
 
 // Both branches keep exp's argument negative, so that it cannot overflow.
-fn sigmoid(v: f32) -> f32 {
+fn sigmoid(v: X) -> X {
     let e = exp(-abs(v));
-    return select(e, 1.0, v >= 0.0) / (1.0 + e);
+    return select(e, X(1.0), v >= X()) / (1.0 + e);
 }
 
-fn apply(v: f32) -> f32 {
+fn apply(v: X) -> X {
     switch FUNCTION {
         case 0u: { return parameters.p * v + parameters.q; }
         case 1u: { return exp(v); }
@@ -41,10 +43,10 @@ fn apply(v: f32) -> f32 {
         case 5u: { return sine(v); }
         case 6u: { return sine(v + 0.25 * TAU); }
         case 7u: { return sigmoid(v); }
-        case 8u: { return max(v, 0.0) + log(1.0 + exp(-abs(v))); }
-        case 9u: { return max(v, 0.0); }
-        case 10u: { return clamp(v, parameters.p, parameters.q); }
-        default: { return bitcast<f32>(0x7fc00000u); }
+        case 8u: { return max(v, X()) + log(1.0 + exp(-abs(v))); }
+        case 9u: { return max(v, X()); }
+        case 10u: { return clamp(v, X(parameters.p), X(parameters.q)); }
+        default: { return X(bitcast<f32>(0x7fc00000u)); }
     }
 }
 

@@ -1,6 +1,11 @@
 // layout/broadcast: y[o, m, i] = x[o, m, i], where x's stride is 0 along the axes it lacks
 //
 // Invocations lie along the inner axis, workgroups along all three, and stride over what the grid leaves out.
+
+// Elements, or vec4s of neighbours along the inner axis: then x's stay f32 if it is broadcast along it.
+alias Y = f32;
+alias X = f32;
+
 struct Extents {
     outer: u32,
     middle: u32,
@@ -11,8 +16,8 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [outer, middle, inner]
+@group(0) @binding(0) var<storage, read> x: array<X>;
+@group(0) @binding(1) var<storage, read_write> y: array<Y>;   // [outer, middle, inner]
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
@@ -21,7 +26,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             let row = (o * extents.middle + m) * extents.inner;
             let x_row = o * extents.x_outer + m * extents.x_middle;
             for (var i = id.x; i < extents.inner; i += grid.x * 64u) {
-                y[row + i] = x[x_row + i * extents.x_inner];
+                y[row + i] = Y(x[x_row + i * extents.x_inner]);
             }
         }
     }

@@ -21,7 +21,7 @@ fn linear_in(case: &Case) -> &'static [&'static [usize]] {
         "layout/broadcast" | "layout/slice" | "layout/pad" | "reduce/sum" | "warp/affine" => &[&[0]],
         "layout/concat" => &[&[0, 1]],
         "warp/affine_image_vjp" => &[&[1]],
-        "pool/mean" | "pool/mean_vjp" | "pool/select" | "pool/unpool" | "sort/gather" | "sort/scatter" => &[&[0]],
+        "pool/select" | "pool/unpool" | "sort/gather" | "sort/scatter" => &[&[0]],
         _ => &[],
     }
 }

@@ -8,7 +8,7 @@ use crate::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
 use crate::ops::layout::{Broadcast, Concat, Pad, Reshape, Slice};
 use crate::ops::matmul::Matmul;
 use crate::ops::optimiser::AdamUpdate;
-use crate::ops::pool::{Argmax, MeanPool, MeanPoolVjp, Select, Unpool};
+use crate::ops::pool::{Argmax, Select, Unpool};
 use crate::ops::random::Uniform;
 use crate::ops::reduce::{LogSumExp, Sum, SumProduct};
 use crate::ops::sort::{Gather, Order, Scatter};
@@ -260,15 +260,6 @@ fn reduce(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 
 fn pool(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let window = p.numbers(["r", "s"])?;
-    match role {
-        "mean" => Ok(Parts::new(MeanPool { window }, false).input(p.shape("x")?, ANY)),
-        "mean_vjp" => Ok(Parts::new(MeanPoolVjp { window }, false).input(p.shape("y")?, ANY)),
-        "argmax" | "select" | "unpool" => max_pool(role, window, p),
-        _ => Err(no_role("pool", role)),
-    }
-}
-
-fn max_pool(role: &str, window: [usize; 2], p: &mut Parameters) -> Result<Parts, String> {
     let (x, [stride, padding]) = (p.shape("x")?, p.numbers(["stride", "padding"])?);
     let [_, _, h, w] = x.images()?;
     let geometry = Geometry { image: [h, w], window, stride, padding };

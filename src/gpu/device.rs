@@ -469,7 +469,7 @@ impl Device {
 
     /// The kernel's pipeline for `inputs` inputs and an output, compiled at the first call.
     pub(super) fn pipeline(&self, kernel: &Kernel, inputs: usize) -> Result<Pipeline, GpuError> {
-        let key = format!("{} {:?}", kernel.name, kernel.constants);
+        let key = kernel.specialisation();
         if let Some(pipeline) = self.pipelines.lock().unwrap().get(&key) {
             return Ok(pipeline.clone());
         }

@@ -160,11 +160,10 @@ impl Primitive for UnaryMap {
 
     fn kernel(&self, _: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let (function, [p, q]) = self.0.selector();
-        Kernel::new("elementwise/unary").constant("FUNCTION", function).immediate("p", p).immediate("q", q).grid([
-            row_groups(output.count(), class),
-            1,
-            1,
-        ])
+        let kernel = Kernel::new("elementwise/unary").constant("FUNCTION", function).immediate("p", p).immediate("q", q);
+        let width = vector_width(output.count(), class);
+        let kernel = if width > 1 { kernel.vector("X") } else { kernel };
+        kernel.grid([row_groups(output.count() / width, class), 1, 1])
     }
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
@@ -328,14 +327,7 @@ impl Primitive for BinaryMap {
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let (function, [p, q]) = self.0.selector();
         let axes = Collapsed::new(output, inputs).expect("checked when recorded");
-        let [[a_outer, a_middle, a_inner], [b_outer, b_middle, b_inner]] = [axes.strides[0], axes.strides[1]];
-        axes.dispatch(Kernel::new("elementwise/binary").constant("FUNCTION", function), class)
-            .immediate("a_outer", a_outer)
-            .immediate("a_middle", a_middle)
-            .immediate("a_inner", a_inner)
-            .immediate("b_outer", b_outer)
-            .immediate("b_middle", b_middle)
-            .immediate("b_inner", b_inner)
+        axes.dispatch(Kernel::new("elementwise/binary").constant("FUNCTION", function), &[A, B], class)
             .immediate("p", p)
             .immediate("q", q)
     }
@@ -397,17 +389,8 @@ impl Primitive for MultiplyAdd {
 
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let axes = Collapsed::new(output, inputs).expect("checked when recorded");
-        let [a, b, c] = [0, 1, 2].map(|operand| axes.strides[operand]);
-        axes.dispatch(Kernel::new("elementwise/multiply_add").constant("RELU", u32::from(self.relu)), class)
-            .immediate("a_outer", a[0])
-            .immediate("a_middle", a[1])
-            .immediate("a_inner", a[2])
-            .immediate("b_outer", b[0])
-            .immediate("b_middle", b[1])
-            .immediate("b_inner", b[2])
-            .immediate("c_outer", c[0])
-            .immediate("c_middle", c[1])
-            .immediate("c_inner", c[2])
+        let kernel = Kernel::new("elementwise/multiply_add").constant("RELU", u32::from(self.relu));
+        axes.dispatch(kernel, &[A, B, C], class)
     }
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
@@ -619,24 +602,62 @@ impl Collapsed {
         })
     }
 
-    /// Sets the extents and the grid: inner along x, middle along y, outer along z.
-    pub fn dispatch(&self, kernel: Kernel, class: DeviceClass) -> Kernel {
+    /// Sets the extents, the operands' strides and the grid: inner along x, middle along y, outer along z. Long rows are
+    /// taken four elements at once, so that all numbers count vectors; but not of operands that a row repeats.
+    pub fn dispatch(&self, kernel: Kernel, operands: &[Operand], class: DeviceClass) -> Kernel {
         let [outer, middle, inner] = self.extents;
+        let width = vector_width(inner, class);
+        let inner = inner / width;
         let along = row_groups(inner, class);
         // Where rows are short, a CPU driver's workgroups take several each.
         let rows = match class {
             DeviceClass::Gpu | DeviceClass::Matrix(_) => 1,
             DeviceClass::Cpu(_) => (LONG_ROW / inner).max(1),
         };
-        kernel.immediate("outer", outer).immediate("middle", middle).immediate("inner", inner).grid([
-            along,
-            middle.div_ceil(rows).min(65_535),
-            outer.div_ceil((rows / middle).max(1)).min(65_535),
-        ])
+        let mut kernel = kernel
+            .immediate("outer", outer)
+            .immediate("middle", middle)
+            .immediate("inner", inner)
+            .grid([along, middle.div_ceil(rows).min(65_535), outer.div_ceil((rows / middle).max(1)).min(65_535)]);
+        if width > 1 {
+            kernel = kernel.vector("Y");
+        }
+        for (operand, strides) in operands.iter().zip(&self.strides) {
+            let is_vector = width > 1 && strides[2] == 1;
+            if is_vector {
+                kernel = kernel.vector(operand.alias);
+            }
+            let unit = if is_vector { width } else { 1 };
+            for (name, stride, unit) in [(0, unit), (1, unit), (2, 1)].map(|(i, unit)| (operand.strides[i], strides[i], unit)) {
+                kernel = kernel.immediate(name, stride / unit);
+            }
+        }
+        kernel
     }
 }
 
-/// Workgroups along a row of `count` elements. The kernels stride over what the grid leaves out, so their number is free.
+/// How kernels call an operand that may be broadcast: the alias of its elements, and its strides along outer, middle and
+/// inner.
+pub(super) struct Operand {
+    alias: &'static str,
+    strides: [&'static str; 3],
+}
+
+const A: Operand = Operand { alias: "A", strides: ["a_outer", "a_middle", "a_inner"] };
+const B: Operand = Operand { alias: "B", strides: ["b_outer", "b_middle", "b_inner"] };
+const C: Operand = Operand { alias: "C", strides: ["c_outer", "c_middle", "c_inner"] };
+pub(super) const X: Operand = Operand { alias: "X", strides: ["x_outer", "x_middle", "x_inner"] };
+
+/// Elements that are taken at once of a row of `count`: 4, or 1 where lanes would be left without any.
+fn vector_width(count: usize, class: DeviceClass) -> usize {
+    let lanes = match class {
+        DeviceClass::Gpu | DeviceClass::Matrix(_) => WORKGROUP,
+        DeviceClass::Cpu(lanes) => lanes.count(),
+    };
+    if count.is_multiple_of(4) && count >= 4 * lanes { 4 } else { 1 }
+}
+
+/// Workgroups along a row of `count` elements, or vectors. The kernels stride over what the grid leaves out, so their number is free.
 fn row_groups(count: usize, class: DeviceClass) -> usize {
     let groups = count.div_ceil(WORKGROUP);
     match class {

@@ -1,7 +1,7 @@
 //! Values rearranged: reshape, broadcast, slice, pad, concatenation.
 
 use crate::kernel::{DeviceClass, Kernel};
-use crate::ops::elementwise::{Collapsed, spread};
+use crate::ops::elementwise::{Collapsed, X, spread};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
@@ -84,11 +84,7 @@ impl Primitive for Broadcast {
 
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let axes = Collapsed::new(output, inputs).expect("checked when recorded");
-        let [x_outer, x_middle, x_inner] = axes.strides[0];
-        axes.dispatch(Kernel::new("layout/broadcast"), class)
-            .immediate("x_outer", x_outer)
-            .immediate("x_middle", x_middle)
-            .immediate("x_inner", x_inner)
+        axes.dispatch(Kernel::new("layout/broadcast"), &[X], class)
     }
 
     fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
