@@ -44,13 +44,19 @@ fn apply(u: Y, v: Y) -> Y {
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
-    for (var o = id.z; o < extents.outer; o += grid.z) {
-        for (var m = id.y; m < extents.middle; m += grid.y) {
-            let row = (o * extents.middle + m) * extents.inner;
-            let a_row = o * extents.a_outer + m * extents.a_middle;
-            let b_row = o * extents.b_outer + m * extents.b_middle;
-            for (var i = id.x; i < extents.inner; i += grid.x * 64u) {
-                y[row + i] = apply(Y(a[a_row + i * extents.a_inner]), Y(b[b_row + i * extents.b_inner]));
+    for (var m = id.y; m < extents.middle; m += grid.y) {
+        for (var i = id.x; i < extents.inner; i += grid.x * 64u) {
+            var u: Y;
+            var v: Y;
+            for (var o = id.z; o < extents.outer; o += grid.z) {
+                // What all o have in common is loaded once.
+                if extents.a_outer > 0u || o == id.z {
+                    u = Y(a[o * extents.a_outer + m * extents.a_middle + i * extents.a_inner]);
+                }
+                if extents.b_outer > 0u || o == id.z {
+                    v = Y(b[o * extents.b_outer + m * extents.b_middle + i * extents.b_inner]);
+                }
+                y[(o * extents.middle + m) * extents.inner + i] = apply(u, v);
             }
         }
     }

@@ -163,7 +163,8 @@ impl Primitive for UnaryMap {
         let kernel = Kernel::new("elementwise/unary").constant("FUNCTION", function).immediate("p", p).immediate("q", q);
         let width = vector_width(output.count(), class);
         let kernel = if width > 1 { kernel.vector("X") } else { kernel };
-        kernel.grid([row_groups(output.count() / width, class), 1, 1])
+        let each = if let DeviceClass::Cpu(_) = class { LONG_ROW } else { WORKGROUP };
+        kernel.grid([(output.count() / width).div_ceil(each).min(65_535), 1, 1])
     }
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
@@ -580,10 +581,12 @@ impl Collapsed {
         if groups.len() > 3 {
             return Err(format!("{operands:?} alternate too often to be broadcast to {output:?} in one go"));
         }
+        // Two groups are the outer and the inner axis, one is the inner axis.
+        let axes = if groups.len() == 2 { &[0, 2][..] } else { &[0, 1, 2][3 - groups.len()..] };
         let mut extents = [1; 3];
         let mut strides = vec![[0; 3]; operands.len()];
         let mut inside = vec![1; operands.len()];
-        for (axis, (extent, pattern)) in (0..3).rev().zip(groups.iter().rev()) {
+        for (&axis, (extent, pattern)) in axes.iter().zip(&groups).rev() {
             extents[axis] = *extent;
             for (operand, _) in pattern.iter().enumerate().filter(|&(_, &spanned)| spanned) {
                 strides[operand][axis] = inside[operand];
@@ -605,31 +608,37 @@ impl Collapsed {
     /// Sets the extents, the operands' strides and the grid: inner along x, middle along y, outer along z. Long rows are
     /// taken four elements at once, so that all numbers count vectors; but not of operands that a row repeats.
     pub fn dispatch(&self, kernel: Kernel, operands: &[Operand], class: DeviceClass) -> Kernel {
-        let [outer, middle, inner] = self.extents;
+        let [mut outer, middle, mut inner] = self.extents;
         let width = vector_width(inner, class);
-        let inner = inner / width;
-        let along = row_groups(inner, class);
-        // Where rows are short, a CPU driver's workgroups take several each.
-        let rows = match class {
-            DeviceClass::Gpu | DeviceClass::Matrix(_) => 1,
-            DeviceClass::Cpu(_) => (LONG_ROW / inner).max(1),
-        };
+        inner /= width;
+        let mut grid = [inner.div_ceil(WORKGROUP), middle, outer];
+        if let DeviceClass::Cpu(_) = class {
+            // Its workgroups take several rows each, of the outer axis first: what those have in common is loaded once.
+            // A single row is cut into some.
+            if outer == 1 && inner.is_multiple_of(WORKGROUP) {
+                (outer, inner) = (inner / WORKGROUP, WORKGROUP);
+            }
+            let rows = (LONG_ROW / inner).max(1);
+            grid = [inner.div_ceil(LONG_ROW), middle.div_ceil((rows / outer).max(1)), outer.div_ceil(rows)];
+        }
         let mut kernel = kernel
             .immediate("outer", outer)
             .immediate("middle", middle)
             .immediate("inner", inner)
-            .grid([along, middle.div_ceil(rows).min(65_535), outer.div_ceil((rows / middle).max(1)).min(65_535)]);
+            .grid(grid.map(|groups| groups.min(65_535)));
         if width > 1 {
             kernel = kernel.vector("Y");
         }
-        for (operand, strides) in operands.iter().zip(&self.strides) {
-            let is_vector = width > 1 && strides[2] == 1;
+        for (operand, &[outer_stride, middle_stride, inner_stride]) in operands.iter().zip(&self.strides) {
+            let is_vector = width > 1 && inner_stride == 1;
             if is_vector {
                 kernel = kernel.vector(operand.alias);
             }
             let unit = if is_vector { width } else { 1 };
-            for (name, stride, unit) in [(0, unit), (1, unit), (2, 1)].map(|(i, unit)| (operand.strides[i], strides[i], unit)) {
-                kernel = kernel.immediate(name, stride / unit);
+            let is_cut = outer != self.extents[0];
+            let outer_stride = if is_cut { inner * inner_stride } else { outer_stride / unit };
+            for (name, stride) in operand.strides.into_iter().zip([outer_stride, middle_stride / unit, inner_stride]) {
+                kernel = kernel.immediate(name, stride);
             }
         }
         kernel
@@ -655,15 +664,6 @@ fn vector_width(count: usize, class: DeviceClass) -> usize {
         DeviceClass::Cpu(lanes) => lanes.count(),
     };
     if count.is_multiple_of(4) && count >= 4 * lanes { 4 } else { 1 }
-}
-
-/// Workgroups along a row of `count` elements, or vectors. The kernels stride over what the grid leaves out, so their number is free.
-fn row_groups(count: usize, class: DeviceClass) -> usize {
-    let groups = count.div_ceil(WORKGROUP);
-    match class {
-        DeviceClass::Gpu | DeviceClass::Matrix(_) => groups.min(65_535),
-        DeviceClass::Cpu(_) => count.div_ceil(LONG_ROW).min(65_535),
-    }
 }
 
 fn zip_broadcast<const N: usize>(inputs: &[Array], output: &Shape, f: impl Fn([f64; N]) -> f64) -> Vec<f64> {
