@@ -1,14 +1,16 @@
 // reduce/sum: y[o, k] = Σ_j x[o, j, k]
 //
-// An invocation computes one sum, in the order of j.
+// An invocation computes one sum, or those of four neighbours along the inner axis, in the order of j.
+alias X = f32; // or vec4<f32>: then inner counts vectors
+
 struct Extents {
     terms: u32,
     inner: u32,
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>;         // [outer, terms, inner]
-@group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [outer, inner]
+@group(0) @binding(0) var<storage, read> x: array<X>;         // [outer, terms, inner]
+@group(0) @binding(1) var<storage, read_write> y: array<X>;   // [outer, inner]
 
 @compute @workgroup_size(64)
 fn main(
@@ -21,7 +23,7 @@ fn main(
         return;
     }
     let first = i / extents.inner * extents.terms * extents.inner + i % extents.inner;
-    var sum = 0.0;
+    var sum = X();
     for (var j = 0u; j < extents.terms; j += 1u) {
         sum += x[first + j * extents.inner];
     }

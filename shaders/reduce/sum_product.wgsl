@@ -1,15 +1,17 @@
 // reduce/sum_product: y[o, k] = Σ_j a[o, j, k] · b[o, j, k]
 //
-// An invocation computes one sum, in the order of j.
+// An invocation computes one sum, or those of four neighbours along the inner axis, in the order of j.
+alias X = f32; // or vec4<f32>: then inner counts vectors
+
 struct Extents {
     terms: u32,
     inner: u32,
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>;         // [outer, terms, inner]
-@group(0) @binding(1) var<storage, read> b: array<f32>;         // [outer, terms, inner]
-@group(0) @binding(2) var<storage, read_write> y: array<f32>;   // [outer, inner]
+@group(0) @binding(0) var<storage, read> a: array<X>;         // [outer, terms, inner]
+@group(0) @binding(1) var<storage, read> b: array<X>;         // [outer, terms, inner]
+@group(0) @binding(2) var<storage, read_write> y: array<X>;   // [outer, inner]
 
 @compute @workgroup_size(64)
 fn main(
@@ -22,7 +24,7 @@ fn main(
         return;
     }
     let first = i / extents.inner * extents.terms * extents.inner + i % extents.inner;
-    var sum = 0.0;
+    var sum = X();
     for (var j = 0u; j < extents.terms; j += 1u) {
         sum += a[first + j * extents.inner] * b[first + j * extents.inner];
     }

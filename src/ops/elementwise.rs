@@ -658,7 +658,7 @@ const C: Operand = Operand { alias: "C", strides: ["c_outer", "c_middle", "c_inn
 pub(super) const X: Operand = Operand { alias: "X", strides: ["x_outer", "x_middle", "x_inner"] };
 
 /// Elements that are taken at once of a row of `count`: 4, or 1 where lanes would be left without any.
-fn vector_width(count: usize, class: DeviceClass) -> usize {
+pub(super) fn vector_width(count: usize, class: DeviceClass) -> usize {
     let lanes = match class {
         DeviceClass::Gpu | DeviceClass::Matrix(_) => WORKGROUP,
         DeviceClass::Cpu(lanes) => lanes.count(),

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::check::{Approx, sum_bound};
 use crate::kernel::{DeviceClass, Kernel};
-use crate::ops::elementwise::Unary;
+use crate::ops::elementwise::{Unary, vector_width};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
@@ -52,7 +52,10 @@ fn kernel(
     if !matches!(class, DeviceClass::Cpu(_)) && inner == 1 && terms >= 128 {
         return Kernel::new(by_workgroup).immediate("terms", terms).over(outer, 1);
     }
-    Kernel::new(by_invocation).immediate("terms", terms).immediate("inner", inner).over(outer * inner, 64)
+    let width = vector_width(inner, class);
+    let kernel = Kernel::new(by_invocation).immediate("terms", terms).immediate("inner", inner / width);
+    let kernel = if width > 1 { kernel.vector("X") } else { kernel };
+    kernel.over(outer * inner / width, 64)
 }
 
 impl Primitive for Sum {
@@ -206,14 +209,14 @@ impl Tape {
         self.push(LogSumExp, &[x])
     }
 
-    /// Sum over `axes`, in ascending order, which stay with extent 1. Inner axes are summed first, so a long sum is a tree of
-    /// shorter ones. Of a product the factors are read, and unless something else reads the product, it is not computed.
+    /// Sum over `axes`, in ascending order, which stay with extent 1. Outer axes are summed first: a long sum is a tree of
+    /// shorter ones, and neighbouring invocations read neighbours. Of a product the factors are read, and unless something else reads the product, it is not computed.
     ///
     /// # Panics
     /// When an axis lies outside x's rank.
     pub fn sum(&mut self, x: Value, axes: &[usize]) -> Value {
         let mut sum = x;
-        for run in axes.chunk_by(|a, b| a + 1 == *b).rev() {
+        for run in axes.chunk_by(|a, b| a + 1 == *b) {
             let axes = run[0]..run[0] + run.len();
             let is_one = self.shape(sum)[axes.clone()].iter().all(|&extent| extent == 1);
             if !is_one {
