@@ -20,9 +20,10 @@ const GROUPS: u32 = 1u;
 
 const LANES: u32 = 8u;
 const MICRO_K: u32 = 2u;
-const MICRO_C: u32 = 1u;
+const MICRO_C: u32 = 1u; // at most 8
 const TILE_ROWS: u32 = 4u;
 const TILE_COLUMNS: u32 = 8u;
+const WIDTH: u32 = 1u; // pixels in a V; divides Q and TILE_COLUMNS
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
@@ -37,7 +38,8 @@ const RUNS: u32 = (FIELD + LANES - 1u) / LANES;
 const RESULTS: u32 = R * S * MICRO_C * MICRO_K;
 
 alias Windows = array<array<array<array<f32, MICRO_K>, MICRO_C>, S>, R>;
-alias Tile = array<array<array<f32, MICRO_K>, TILE_COLUMNS>, TILE_ROWS>;
+alias V = f32; // or vec4<f32>
+alias Tile = array<array<array<V, MICRO_K>, TILE_COLUMNS / WIDTH>, TILE_ROWS>;
 alias Field = array<array<array<f32, FIELD_COLUMNS>, FIELD_ROWS>, MICRO_C>;
 
 struct Extents {
@@ -46,18 +48,19 @@ struct Extents {
 var<immediate> extents: Extents;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [N, GROUPS·C, H, W]
-@group(0) @binding(1) var<storage, read> ct_y: array<f32>; // [N, GROUPS·K, P, Q]
+@group(0) @binding(1) var<storage, read> ct_y: array<V>; // [N, GROUPS·K, P, Q]
 @group(0) @binding(2) var<storage, read_write> ct_w: array<f32>; // [GROUPS·K, C, R, S]
 
-/// What a tile adds to window row r: a function, since larger bodies than this are not unrolled.
-fn add_row(sums: ptr<function, Windows>, field: ptr<function, Field>, ct_y_tile: ptr<function, Tile>, r: u32) {
-    for (var c = 0u; c < MICRO_C; c++) {
+/// What a tile adds to the windows of channel c: a function, since larger bodies than this are not unrolled.
+fn add_channel(sums: ptr<function, Windows>, field: ptr<function, Field>, ct_y_tile: ptr<function, Tile>, c: u32) {
+    for (var r = 0u; r < R; r++) {
         for (var s = 0u; s < S; s++) {
-            for (var i = 0u; i < TILE_ROWS; i++) {
-                for (var j = 0u; j < TILE_COLUMNS; j++) {
-                    let value = (*field)[c][i * ROW_STEP + r][j * COLUMN_STEP + s];
-                    for (var m = 0u; m < MICRO_K; m++) {
-                        (*sums)[r][s][c][m] = fma(value, (*ct_y_tile)[i][j][m], (*sums)[r][s][c][m]);
+            for (var m = 0u; m < MICRO_K; m++) {
+                for (var i = 0u; i < TILE_ROWS; i++) {
+                    for (var j = 0u; j < TILE_COLUMNS; j++) {
+                        let value = (*field)[c][i * ROW_STEP + r][j * COLUMN_STEP + s];
+                        let ct_y_value = vec4<f32>((*ct_y_tile)[i][j / WIDTH][m])[j % WIDTH];
+                        (*sums)[r][s][c][m] = fma(value, ct_y_value, (*sums)[r][s][c][m]);
                     }
                 }
             }
@@ -98,11 +101,13 @@ fn main(
                 // Surplus lanes repeat the work of the last channel: a branch would cost all lanes more.
                 var ct_y_tile: Tile;
                 for (var i = 0u; i < TILE_ROWS; i++) {
-                    for (var j = 0u; j < TILE_COLUMNS; j++) {
+                    for (var j = 0u; j < TILE_COLUMNS / WIDTH; j++) {
                         for (var m = 0u; m < MICRO_K; m++) {
                             let k = min(k_0 + m * LANES, K - 1u);
-                            let value = ct_y[ct_y_0 + (k * P + min(p_0 + i, P - 1u)) * Q + min(q_0 + j, Q - 1u)];
-                            ct_y_tile[i][j][m] = select(0.0, value, p_0 + i < P && q_0 + j < Q);
+                            let p = p_0 + i;
+                            let q = q_0 + j * WIDTH;
+                            let at = ct_y_0 + (k * P + min(p, P - 1u)) * Q + min(q, Q - WIDTH);
+                            ct_y_tile[i][j][m] = select(V(), ct_y[at / WIDTH], p < P && q < Q);
                         }
                     }
                 }
@@ -122,15 +127,27 @@ fn main(
                         }
                     }
                 }
-                add_row(&image_sums, &field, &ct_y_tile, 0u);
-                if R > 1u {
-                    add_row(&image_sums, &field, &ct_y_tile, 1u);
+                add_channel(&image_sums, &field, &ct_y_tile, 0u);
+                if MICRO_C > 1u {
+                    add_channel(&image_sums, &field, &ct_y_tile, 1u);
                 }
-                if R > 2u {
-                    add_row(&image_sums, &field, &ct_y_tile, 2u);
+                if MICRO_C > 2u {
+                    add_channel(&image_sums, &field, &ct_y_tile, 2u);
                 }
-                for (var r = 3u; r < R; r++) {
-                    add_row(&image_sums, &field, &ct_y_tile, r);
+                if MICRO_C > 3u {
+                    add_channel(&image_sums, &field, &ct_y_tile, 3u);
+                }
+                if MICRO_C > 4u {
+                    add_channel(&image_sums, &field, &ct_y_tile, 4u);
+                }
+                if MICRO_C > 5u {
+                    add_channel(&image_sums, &field, &ct_y_tile, 5u);
+                }
+                if MICRO_C > 6u {
+                    add_channel(&image_sums, &field, &ct_y_tile, 6u);
+                }
+                if MICRO_C > 7u {
+                    add_channel(&image_sums, &field, &ct_y_tile, 7u);
                 }
             }
         }

@@ -9,24 +9,31 @@ use crate::kernel::{Kernel, Lanes};
 /// Cores that a cut is to keep at work.
 const CORES: usize = 4;
 
-// What the body of the innermost loop costs on lavapipe of Mesa 25 (LLVM 15, AVX2), in multiply-adds of a vector.
+// What the body of the innermost loop costs on lavapipe of Mesa 25 (LLVM 15, AVX2), in multiply-adds of a vector. Those
+// overlap with loads, and the more, the more loads there are: what solves for the kernel has figures of its own.
 
 /// Time of a load: eight branches, one after another.
 const LOAD: usize = 16;
+/// Time of a load from a field that moves with each iteration.
+const MOVING_LOAD: usize = 45;
+/// Time of a load whose lanes lie in cache lines of their own, and of the same of a vec4 a lane.
+const SCATTERED_LOAD: usize = 110;
+const SCATTERED_LOAD_4: usize = 150;
 /// Time of a store after the loop.
 const STORE: usize = 24;
-/// Code of a load.
+/// Code of a load, and of one of a vec4 a lane.
 const LOAD_CODE: usize = 27;
+const LOAD_4_CODE: usize = 54;
 /// Code that fits the instruction cache.
-const CODE: usize = 1250;
+const CODE: usize = 1280;
 /// Multiply-adds, or shuffles, of a loop nest that is still unrolled; a load counts as four.
 const NEST: usize = 200;
 /// Trips of a loop that is still unrolled.
 const TRIPS: usize = 32;
 /// Sums of a lane: more take long to compile.
 const SUMS: usize = 256;
-/// Rows of a tile at most, where the shader calls a function for each.
-const ROWS: usize = 8;
+/// Calls of a function that a shader has for the rows of a tile, or for its input channels.
+const CALLS: usize = 8;
 
 /// What a workgroup owns.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +52,18 @@ struct Cut {
 /// What an iteration of the innermost loop does, in vectors.
 #[derive(Debug)]
 struct Body {
-    loads: usize,
+    /// Time and code of what it loads.
+    loads: [usize; 2],
     multiply_adds: usize,
     /// Sums that are carried from one iteration to the next.
     sums: usize,
     /// Whether no array is indexed by a loop's counter, which would be as slow as a load.
     is_unrolled: bool,
+}
+
+/// Pixels of ȳ that a lane loads at once when the kernel is solved for.
+fn width(problem: &Problem, cut: &Cut) -> usize {
+    if problem.q.is_multiple_of(4) && cut.columns.is_multiple_of(4) { 4 } else { 1 }
 }
 
 impl Body {
@@ -67,10 +80,16 @@ impl Body {
             }
         };
         let field = inputs * extent(rows, r) * extent(columns, s);
-        let own = if role == Role::Kernel { area * micro } else { taps * micro };
+        // What each lane loads for itself, the time and code of it, and the time of a load that all share.
+        let (own, own_time, own_code, shared_time) = match (role, width(problem, cut)) {
+            (Role::Output | Role::Input, _) => (taps * micro, LOAD, LOAD_CODE, LOAD),
+            (Role::Kernel, 1) => (area * micro, SCATTERED_LOAD, LOAD_CODE, MOVING_LOAD),
+            (Role::Kernel, width) => (area * micro / width, SCATTERED_LOAD_4, LOAD_4_CODE, MOVING_LOAD),
+        };
+        let shared = field.div_ceil(channel_lanes);
         let nest = match role {
             Role::Output | Role::Input => columns * taps * micro,
-            Role::Kernel => r.saturating_sub(3).max(1) * s * micro * inputs * area,
+            Role::Kernel => taps * micro * area,
         };
         let sums = match role {
             Role::Output => micro * area,
@@ -78,26 +97,22 @@ impl Body {
             Role::Kernel => taps * micro * inputs,
         };
         Body {
-            loads: own + field.div_ceil(channel_lanes),
+            loads: [own * own_time + shared * shared_time, own * own_code + shared * LOAD_CODE],
             multiply_adds: taps * micro * inputs * area,
             sums,
-            is_unrolled: sums <= SUMS
-                && nest <= NEST
-                && field <= NEST
-                && field.div_ceil(channel_lanes) <= TRIPS
-                && 4 * own <= NEST,
+            is_unrolled: sums <= SUMS && nest <= NEST && field <= NEST && shared <= TRIPS && 4 * own <= NEST,
         }
     }
 
     /// Code beyond what fits.
     fn excess(&self) -> usize {
-        let code = self.multiply_adds + LOAD_CODE * self.loads;
+        let code = self.multiply_adds + self.loads[1];
         if self.is_unrolled { code.saturating_sub(CODE) } else { usize::MAX / 2 + code }
     }
 
     /// A sum that is carried is blended by the loop's mask, and seldom stays in a register.
     fn time(&self) -> usize {
-        self.multiply_adds + LOAD * self.loads + 3 * self.sums / 2
+        self.multiply_adds + self.loads[0] + 3 * self.sums / 2
     }
 }
 
@@ -128,12 +143,12 @@ fn best(problem: &Problem, role: Role, lanes: usize) -> Cut {
             Role::Input => (blocks * images * tiles, problem.k),
             Role::Kernel => (blocks * problem.c.div_ceil(cut.inputs), images * tiles),
         };
-        (body.excess(), workgroups.div_ceil(CORES) * (iterations * body.time() + STORE * body.sums))
+        (body.excess(), workgroups.max(CORES) * (iterations * body.time() + STORE * body.sums))
     };
-    let inputs = if role == Role::Kernel { problem.c.min(8) } else { 1 };
+    let (inputs, row_calls) = if role == Role::Kernel { (problem.c.min(CALLS), 16) } else { (1, CALLS) };
     let micros = (1..=channels.div_ceil(channel_lanes).min(4)).flat_map(|micro| (1..=inputs).map(move |i| (micro, i)));
     let cuts = micros.flat_map(|(micro, inputs)| {
-        let areas = tiles(rows, ROWS).flat_map(move |rows| tiles(columns, 16).map(move |columns| (rows, columns)));
+        let areas = tiles(rows, row_calls).flat_map(move |rows| tiles(columns, 16).map(move |columns| (rows, columns)));
         areas.map(move |(rows, columns)| Cut { channel_lanes, micro, inputs, rows, columns })
     });
     cuts.min_by_key(time).expect("no extent is zero")
@@ -141,7 +156,8 @@ fn best(problem: &Problem, role: Role, lanes: usize) -> Cut {
 
 /// The kernel of any role.
 pub(super) fn kernel(problem: &Problem, role: Role, lanes: Lanes) -> Kernel {
-    let Cut { channel_lanes, micro, inputs, rows, columns } = best(problem, role, lanes.count());
+    let cut = best(problem, role, lanes.count());
+    let Cut { channel_lanes, micro, inputs, rows, columns } = cut;
     let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
     let tiled = |name, micro_name, channels: usize, [height, width]: [usize; 2]| {
         let images = problem.n.div_ceil(lanes.count() / channel_lanes);
@@ -155,10 +171,15 @@ pub(super) fn kernel(problem: &Problem, role: Role, lanes: Lanes) -> Kernel {
     let kernel = match role {
         Role::Output => tiled("conv2d/output_broadcast", "MICRO_K", problem.k, [problem.p, problem.q]),
         Role::Input => tiled("conv2d/input_broadcast", "MICRO_C", problem.c, [h.div_ceil(stride), w.div_ceil(stride)]),
-        Role::Kernel => kernel_of_problem("conv2d/kernel_broadcast", problem)
-            .constant("MICRO_K", micro)
-            .constant("MICRO_C", inputs)
-            .grid([problem.c.div_ceil(inputs), problem.groups * problem.k.div_ceil(lanes.count() * micro), 1]),
+        Role::Kernel => {
+            let width = width(problem, &cut);
+            let kernel = kernel_of_problem("conv2d/kernel_broadcast", problem)
+                .constant("MICRO_K", micro)
+                .constant("MICRO_C", inputs)
+                .constant("WIDTH", width)
+                .grid([problem.c.div_ceil(inputs), problem.groups * problem.k.div_ceil(lanes.count() * micro), 1]);
+            if width > 1 { kernel.vector("V") } else { kernel }
+        }
     };
     kernel.with_lanes(lanes).constant("TILE_ROWS", rows).constant("TILE_COLUMNS", columns)
 }
