@@ -38,7 +38,9 @@ fn check(name: &str) {
         .collect();
     let left_out = kernels().filter(|(_, kernel)| !runs(kernel)).count();
     if left_out > 0 {
-        announce(&format!("{name}: {left_out} kernels left out, for matrices or SIMD vectors that this device has not"));
+        announce(&format!(
+            "{name}: {left_out} kernels left out, for matrices or SIMD vectors that this device has not"
+        ));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }

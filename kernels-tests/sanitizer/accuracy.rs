@@ -45,7 +45,8 @@ fn interpret(program: &Program, case: &Case, kernel: &Kernel, inputs: &[Tensor],
     let filled = inputs.iter().map(|input| Buffer::Filled(input.data()));
     let buffers = filled.chain([Buffer::Unwritten(output.count())]).collect();
     let (workgroups, limit) = (kernel.workgroups, crate::LIMIT);
-    let dispatch = Dispatch { workgroups, immediates: &immediates, buffers, subgroup: SUBGROUPS[SUBGROUPS.len() - 1], limit };
+    let dispatch =
+        Dispatch { workgroups, immediates: &immediates, buffers, subgroup: SUBGROUPS[SUBGROUPS.len() - 1], limit };
     let outcome = with_errors(seed, || program.run(&dispatch));
     assert!(outcome.reports.is_empty(), "{case}: {:?}", outcome.reports);
     Tensor::new(output, outcome.output)

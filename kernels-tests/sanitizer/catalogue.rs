@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use stssad::check::catalogue::{self, ShapeClass};
 use stssad::ops::conv2d::{Conv2d, Geometry, Role};
-use stssad::ops::elementwise::{Binary, BinaryMap, Unary, UnaryMap};
+use stssad::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
 use stssad::ops::layout::{Broadcast, Concat, Pad, Slice};
 use stssad::ops::matmul::Matmul;
 use stssad::ops::optimiser::AdamUpdate;
@@ -85,10 +85,10 @@ fn elementwise() -> Vec<Case> {
         Unary::Clamp { low: -0.5, high: 1.0 },
     ];
     for function in everywhere {
-        cases.push(case(UnaryMap(function), [signed([131], 1)]));
+        cases.push(case(UnaryMap(function), [signed([132], 1)]));
     }
     for function in [Unary::Log, Unary::Sqrt] {
-        cases.push(case(UnaryMap(function), [positive([131], 2)]));
+        cases.push(case(UnaryMap(function), [positive([132], 2)]));
     }
     // Angles far outside one turn, and the edges of every piece.
     let angles = Tensor::new([9], vec![-100.0, -7.5, -4.8, -3.0, 0.0, 1.5, 3.3, 20.0, 1000.0]);
@@ -112,7 +112,7 @@ fn elementwise() -> Vec<Case> {
         Binary::AverageSquare { weight: 0.75 },
     ];
     for function in functions {
-        cases.push(case(BinaryMap(function), [signed([131], 3), positive([131], 4)]));
+        cases.push(case(BinaryMap(function), [signed([132], 3), positive([132], 4)]));
         cases.push(case(
             BinaryMap(function),
             [signed([7], 5), Tensor::new([7], vec![-0.5, 1e-3, 1.0, 0.5, 2.0, -1.0, -1e-3])],
@@ -122,15 +122,23 @@ fn elementwise() -> Vec<Case> {
     cases.push(case(BinaryMap(Binary::WherePositive), [values, zero]));
     // Broadcasts along each of the three axes, of either operand.
     for (a, b) in [
-        ([3usize, 5, 70], [1usize, 5, 1]),
-        ([1, 5, 1], [3, 5, 70]),
-        ([3, 1, 70], [3, 5, 70]),
-        ([3, 5, 70], [3, 1, 1]),
-        ([1, 1, 70], [3, 5, 1]),
-        ([3, 5, 1], [1, 1, 70]),
+        ([3usize, 5, 72], [1usize, 5, 1]),
+        ([1, 5, 1], [3, 5, 72]),
+        ([3, 1, 72], [3, 5, 72]),
+        ([3, 5, 72], [3, 1, 1]),
+        ([1, 1, 72], [3, 5, 1]),
+        ([3, 5, 1], [1, 1, 72]),
     ] {
         cases.push(case(BinaryMap(Binary::Linear { p: 1.0, q: -1.0 }), [signed(a, 6), signed(b, 7)]));
     }
+    for relu in [false, true] {
+        for (a, b, c) in [([3usize, 5, 72], [1usize, 5, 1], [3usize, 1, 72]), ([1, 5, 1], [3, 5, 72], [1, 5, 1])] {
+            cases.push(case(MultiplyAdd { relu }, [signed(a, 48), signed(b, 49), signed(c, 50)]));
+        }
+    }
+    // A single row, which the CPU variant cuts into some.
+    cases.push(case(BinaryMap(Binary::Multiply), [signed([5, 256], 51), signed([5, 256], 52)]));
+    cases.push(case(BinaryMap(Binary::Multiply), [signed([1], 53), signed([448], 54)]));
     // Longer than the CPU variant's one workgroup, which strides.
     cases.push(case(BinaryMap(Binary::Linear { p: 1.0, q: -1.0 }), [signed([2, 1100], 8), signed([2, 1], 9)]));
     cases
@@ -138,8 +146,8 @@ fn elementwise() -> Vec<Case> {
 
 fn layout() -> Vec<Case> {
     vec![
-        case(Broadcast { to: [3, 5, 70].into() }, [signed([1, 5, 1], 10)]),
-        case(Broadcast { to: [3, 5, 70].into() }, [signed([3, 1, 70], 11)]),
+        case(Broadcast { to: [3, 5, 72].into() }, [signed([1, 5, 1], 10)]),
+        case(Broadcast { to: [3, 5, 72].into() }, [signed([3, 1, 72], 11)]),
         case(Broadcast { to: [2, 1100].into() }, [signed([2, 1], 12)]),
         case(Slice { axis: 1, start: 2, extent: 3 }, [signed([3, 7, 31], 13)]),
         case(Slice { axis: 0, start: 1, extent: 2 }, [signed([4, 5], 14)]),
@@ -152,11 +160,11 @@ fn layout() -> Vec<Case> {
 
 fn reduce() -> Vec<Case> {
     vec![
-        case(Sum { axes: 1..2 }, [signed([3, 5, 50], 21)]),
+        case(Sum { axes: 1..2 }, [signed([3, 5, 52], 21)]),
         case(Sum { axes: 0..1 }, [signed([5, 70], 22)]),
         case(Sum { axes: 1..2 }, [signed([3, 200], 23)]),
         case(Sum { axes: 0..2 }, [signed([3, 50], 24)]),
-        case(SumProduct { axes: 1..2 }, [signed([3, 5, 50], 46), signed([3, 5, 50], 47)]),
+        case(SumProduct { axes: 1..2 }, [signed([3, 5, 52], 46), signed([3, 5, 52], 47)]),
         // So far below 0 that every exponential is 0 without the shift.
         case(LogSumExp, [random([140, 5], 40, |u| 40.0 * u - 120.0)]),
         // The one large term at each place in turn: a shift by any other overflows.
@@ -178,8 +186,7 @@ fn sort() -> Vec<Case> {
 }
 
 fn pool() -> Vec<Case> {
-    let mut cases = vec![
-    ];
+    let mut cases = vec![];
     // Overlapping windows, a stride that leaves pixels out, and windows longer one way than the other.
     for ([r, s], stride, padding) in [([3, 3], 2, 1), ([2, 2], 3, 0), ([3, 5], 1, 2), ([5, 2], 2, 1)] {
         let geometry = Geometry { image: [8, 11], window: [r, s], stride, padding };

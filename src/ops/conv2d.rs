@@ -275,7 +275,8 @@ impl Primitive for Conv2d {
             (Role::Output | Role::Input, DeviceClass::Gpu) => {
                 Tiles::admissible().map(|tiles| self.tiled(&problem, tiles)).collect()
             }
-            _ => Vec::new(),
+            (role, DeviceClass::Cpu(lanes)) => broadcast::tilings(&problem, role, lanes),
+            (Role::Kernel, DeviceClass::Gpu) | (_, DeviceClass::Matrix(_)) => Vec::new(),
         }
     }
 

@@ -160,7 +160,8 @@ impl Primitive for UnaryMap {
 
     fn kernel(&self, _: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let (function, [p, q]) = self.0.selector();
-        let kernel = Kernel::new("elementwise/unary").constant("FUNCTION", function).immediate("p", p).immediate("q", q);
+        let kernel =
+            Kernel::new("elementwise/unary").constant("FUNCTION", function).immediate("p", p).immediate("q", q);
         let width = vector_width(output.count(), class);
         let kernel = if width > 1 { kernel.vector("X") } else { kernel };
         let each = if let DeviceClass::Cpu(_) = class { LONG_ROW } else { WORKGROUP };

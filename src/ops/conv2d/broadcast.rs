@@ -122,8 +122,11 @@ fn tiles(length: usize, most: usize) -> impl Iterator<Item = usize> {
     (1..=length.min(most)).filter(move |&extent| even(extent) == extent)
 }
 
-/// The cut that takes the shortest time by the figures above, among those whose body fits, or nearly does.
-fn best(problem: &Problem, role: Role, lanes: usize) -> Cut {
+/// Cuts that a sweep compares.
+const COMPARED: usize = 16;
+
+/// The cuts that take the shortest time by the figures above, the shortest first; those whose body fits before others.
+fn ranked(problem: &Problem, role: Role, lanes: usize) -> Vec<Cut> {
     let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
     let (channels, [rows, columns]) = match role {
         Role::Output | Role::Kernel => (problem.k, [problem.p, problem.q]),
@@ -151,12 +154,24 @@ fn best(problem: &Problem, role: Role, lanes: usize) -> Cut {
         let areas = tiles(rows, row_calls).flat_map(move |rows| tiles(columns, 16).map(move |columns| (rows, columns)));
         areas.map(move |(rows, columns)| Cut { channel_lanes, micro, inputs, rows, columns })
     });
-    cuts.min_by_key(time).expect("no extent is zero")
+    let mut cuts: Vec<Cut> = cuts.collect();
+    cuts.sort_by_cached_key(time);
+    cuts
 }
 
 /// The kernel of any role.
 pub(super) fn kernel(problem: &Problem, role: Role, lanes: Lanes) -> Kernel {
-    let cut = best(problem, role, lanes.count());
+    let best = ranked(problem, role, lanes.count()).into_iter().next();
+    cut_kernel(problem, role, lanes, best.expect("no extent is zero"))
+}
+
+/// The kernel by each of the most promising cuts.
+pub(super) fn tilings(problem: &Problem, role: Role, lanes: Lanes) -> Vec<Kernel> {
+    let cuts = ranked(problem, role, lanes.count()).into_iter().take(COMPARED);
+    cuts.map(|cut| cut_kernel(problem, role, lanes, cut)).collect()
+}
+
+fn cut_kernel(problem: &Problem, role: Role, lanes: Lanes, cut: Cut) -> Kernel {
     let Cut { channel_lanes, micro, inputs, rows, columns } = cut;
     let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
     let tiled = |name, micro_name, channels: usize, [height, width]: [usize; 2]| {
@@ -193,7 +208,7 @@ mod tests {
         let geometry = Geometry { image: [image; 2], window: [window; 2], stride, padding: window / 2 };
         let ([c, k], [p, q]) = (channels, geometry.output().unwrap());
         let problem = Problem { n: 48, groups: 1, c, k, p, q, geometry };
-        Body::of(&problem, role, &best(&problem, role, 8)).excess()
+        Body::of(&problem, role, &ranked(&problem, role, 8)[0]).excess()
     }
 
     #[test]
