@@ -132,7 +132,11 @@ fn elementwise() -> Vec<Case> {
         cases.push(case(BinaryMap(Binary::Linear { p: 1.0, q: -1.0 }), [signed(a, 6), signed(b, 7)]));
     }
     for relu in [false, true] {
-        for (a, b, c) in [([3usize, 5, 72], [1usize, 5, 1], [3usize, 1, 72]), ([1, 5, 1], [3, 5, 72], [1, 5, 1])] {
+        for (a, b, c) in [
+            ([3usize, 5, 72], [1usize, 5, 1], [3usize, 1, 72]),
+            ([1, 5, 1], [3, 5, 72], [1, 5, 1]),
+            ([3, 5, 72], [3, 1, 1], [1, 5, 1]),
+        ] {
             cases.push(case(MultiplyAdd { relu }, [signed(a, 48), signed(b, 49), signed(c, 50)]));
         }
     }

@@ -606,43 +606,55 @@ impl Collapsed {
         })
     }
 
-    /// Sets the extents, the operands' strides and the grid: inner along x, middle along y, outer along z. Long rows are
-    /// taken four elements at once, so that all numbers count vectors; but not of operands that a row repeats.
-    pub fn dispatch(&self, kernel: Kernel, operands: &[Operand], class: DeviceClass) -> Kernel {
-        let [mut outer, middle, mut inner] = self.extents;
-        let width = vector_width(inner, class);
-        inner /= width;
-        let mut grid = [inner.div_ceil(WORKGROUP), middle, outer];
-        if let DeviceClass::Cpu(_) = class {
-            // Its workgroups take several rows each, of the outer axis first: what those have in common is loaded once.
-            // A single row is cut into some.
-            if outer == 1 && inner.is_multiple_of(WORKGROUP) {
-                (outer, inner) = (inner / WORKGROUP, WORKGROUP);
-            }
-            let rows = (LONG_ROW / inner).max(1);
-            grid = [inner.div_ceil(LONG_ROW), middle.div_ceil((rows / outer).max(1)), outer.div_ceil(rows)];
+    /// Counts the inner axis in vectors of `width` elements, and with it the operands that span it.
+    fn in_vectors(mut self, width: usize) -> Self {
+        self.extents[2] /= width;
+        for [outer, middle, _] in self.strides.iter_mut().filter(|[_, _, inner]| *inner == 1) {
+            (*outer, *middle) = (*outer / width, *middle / width);
         }
+        self
+    }
+
+    /// A single row as some of `length`, if it is made of such.
+    fn in_rows(mut self, length: usize) -> Self {
+        if self.extents[0] == 1 && self.extents[2].is_multiple_of(length) {
+            self.extents = [self.extents[2] / length, 1, length];
+            self.strides.iter_mut().for_each(|[outer, _, inner]| *outer = *inner * length);
+        }
+        self
+    }
+
+    /// Sets the extents, the operands' strides and the grid: inner along x, middle along y, outer along z. Of long rows
+    /// four elements are taken at once, but of what a row repeats.
+    pub fn dispatch(self, kernel: Kernel, operands: &[Operand], class: DeviceClass) -> Kernel {
+        let width = vector_width(self.extents[2], class);
+        let mut axes = self.in_vectors(width);
+        if let DeviceClass::Cpu(_) = class {
+            axes = axes.in_rows(WORKGROUP);
+        }
+        let [outer, middle, inner] = axes.extents;
+        let grid = match class {
+            DeviceClass::Gpu | DeviceClass::Matrix(_) => [inner.div_ceil(WORKGROUP), middle, outer],
+            // Workgroups take several rows each, of the outer axis first: what those have in common is loaded once.
+            DeviceClass::Cpu(_) => {
+                let rows = (LONG_ROW / inner).max(1);
+                [inner.div_ceil(LONG_ROW), middle.div_ceil((rows / outer).max(1)), outer.div_ceil(rows)]
+            }
+        };
         let mut kernel = kernel
             .immediate("outer", outer)
             .immediate("middle", middle)
             .immediate("inner", inner)
             .grid(grid.map(|groups| groups.min(65_535)));
-        if width > 1 {
-            kernel = kernel.vector("Y");
-        }
-        for (operand, &[outer_stride, middle_stride, inner_stride]) in operands.iter().zip(&self.strides) {
-            let is_vector = width > 1 && inner_stride == 1;
-            if is_vector {
-                kernel = kernel.vector(operand.alias);
-            }
-            let unit = if is_vector { width } else { 1 };
-            let is_cut = outer != self.extents[0];
-            let outer_stride = if is_cut { inner * inner_stride } else { outer_stride / unit };
-            for (name, stride) in operand.strides.into_iter().zip([outer_stride, middle_stride / unit, inner_stride]) {
+        for (operand, strides) in operands.iter().zip(axes.strides) {
+            for (name, stride) in operand.strides.into_iter().zip(strides) {
                 kernel = kernel.immediate(name, stride);
             }
+            if width > 1 && strides[2] == 1 {
+                kernel = kernel.vector(operand.alias);
+            }
         }
-        kernel
+        if width > 1 { kernel.vector("Y") } else { kernel }
     }
 }
 
@@ -693,6 +705,11 @@ mod tests {
 
         let axes = Collapsed::new(&output, &[&output, &output]).unwrap();
         assert_eq!((axes.extents, &axes.strides[0]), ([1, 1, 1120], &[0, 0, 1]));
+        let rows = axes.in_vectors(4).in_rows(56);
+        assert_eq!((rows.extents, &rows.strides[0]), ([5, 1, 56], &[56, 0, 1]));
+
+        let axes = Collapsed::new(&output, &[&output, &[4, 8, 1, 1].into()]).unwrap();
+        assert_eq!((axes.extents, &axes.strides[..]), ([32, 1, 35], &[[35, 0, 1], [1, 0, 0]][..]));
     }
 
     #[test]

@@ -52,8 +52,8 @@ struct Cut {
 /// What an iteration of the innermost loop does, in vectors.
 #[derive(Debug)]
 struct Body {
-    /// Time and code of what it loads.
-    loads: [usize; 2],
+    load_time: usize,
+    load_code: usize,
     multiply_adds: usize,
     /// Sums that are carried from one iteration to the next.
     sums: usize,
@@ -97,7 +97,8 @@ impl Body {
             Role::Kernel => taps * micro * inputs,
         };
         Body {
-            loads: [own * own_time + shared * shared_time, own * own_code + shared * LOAD_CODE],
+            load_time: own * own_time + shared * shared_time,
+            load_code: own * own_code + shared * LOAD_CODE,
             multiply_adds: taps * micro * inputs * area,
             sums,
             is_unrolled: sums <= SUMS && nest <= NEST && field <= NEST && shared <= TRIPS && 4 * own <= NEST,
@@ -106,13 +107,13 @@ impl Body {
 
     /// Code beyond what fits.
     fn excess(&self) -> usize {
-        let code = self.multiply_adds + self.loads[1];
+        let code = self.multiply_adds + self.load_code;
         if self.is_unrolled { code.saturating_sub(CODE) } else { usize::MAX / 2 + code }
     }
 
     /// A sum that is carried is blended by the loop's mask, and seldom stays in a register.
     fn time(&self) -> usize {
-        self.multiply_adds + self.loads[0] + 3 * self.sums / 2
+        self.multiply_adds + self.load_time + 3 * self.sums / 2
     }
 }
 
