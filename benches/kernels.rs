@@ -1,8 +1,8 @@
 //! Each kernel at the shapes of a workload's step, or of one convolution in its three roles (`--workload conv-64`): rows
 //! printed, and JSON lines in `benches/results/kernels.jsonl`.
 //!
-//! `cargo bench --bench kernels -- [--adapter A] [--workload W] [--precision P,…] [--seconds S] [--compare OLD.jsonl]
-//! [KERNEL…]`. With `--precision f32,f16` both are run one after the other, and held against each other at the end.
+//! `cargo bench --bench kernels -- [--adapter A] [--workload W] [--precision P,…] [--seconds S] [--refresh]
+//! [--compare OLD.jsonl] [KERNEL…]`. With `--precision f32,f16` both are run one after the other, and held against each other at the end.
 
 mod record;
 

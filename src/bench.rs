@@ -39,11 +39,14 @@ pub struct Options {
     /// Earlier rows (`-o jsonl`) to compare with, case by case
     #[arg(long, value_name = "OLD.jsonl")]
     pub compare: Option<PathBuf>,
+    /// Measure the roofs again, whatever an earlier run has found: a machine is not always as fast
+    #[arg(long)]
+    pub refresh: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { kernels: Vec::new(), seconds: 1.0, output: None, compare: None }
+        Options { kernels: Vec::new(), seconds: 1.0, output: None, compare: None, refresh: false }
     }
 }
 
@@ -189,7 +192,7 @@ pub fn run(
     // Before anything is measured, since measuring takes its time.
     let old = options.compare.as_deref().map(read).transpose()?.unwrap_or_default();
     let cases = wanted(plan, options, |_| true)?;
-    let peak = peak::run(device, &peak::Options::default(), &mut progress)?;
+    let peak = peak::run(device, &peak::Options { refresh: options.refresh, ..Default::default() }, &mut progress)?;
     let origin = Origin::of(device);
     let mut rows = Vec::new();
     for case in cases {
