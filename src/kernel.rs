@@ -1,9 +1,10 @@
-//! A kernel: one WGSL file, the numbers it is specialised by, and how many workgroups of it to start. Data only.
+//! A kernel: one WGSL file, what it is specialised by, and how many workgroups of it to start. Data only.
 //!
 //! Two kinds of numbers reach a shader. *Constants* are module-scope `const`s whose default in the file is replaced
 //! before compilation; each combination is a pipeline of its own, so they are kept for what an inner loop gains from:
 //! window sizes, strides, tiles. *Immediates* are members of the file's `var<immediate>` struct, set at each dispatch;
-//! extents travel this way, so that one pipeline serves all shapes. Tests hold both against the WGSL by reflection.
+//! extents travel this way, so that one pipeline serves all shapes. Tests hold both against the WGSL by reflection. Besides,
+//! an alias of `f32` in the file may be made one of `vec4<f32>`.
 
 use std::fmt;
 
