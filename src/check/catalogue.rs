@@ -395,6 +395,7 @@ mod tests {
             ("reduce/sum(x=3x4,from=1,to=2,by=1)", "by"),
             ("reduce/sum(x=3x4,from=1,to=9)", "axes"),
             ("reduce/sum(x=3x0,from=1,to=2)", "zero"),
+            ("pool/mean(x=1x1x2x2,r=1,s=1,stride=1,padding=0)", "there is no `mean` in pool"),
         ] {
             let error = name.parse::<Case>().unwrap_err().to_string();
             assert!(error.contains(reason), "{error}");

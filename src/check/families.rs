@@ -269,7 +269,8 @@ fn pool(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     Ok(match role {
         "argmax" => Parts::new(argmax, true).input(x, ANY),
         "select" => Parts::new(Select { geometry }, true).input(x, ANY).input(windows, index),
-        _ => Parts::new(Unpool { geometry }, true).input(windows.clone(), ANY).input(windows, index),
+        "unpool" => Parts::new(Unpool { geometry }, true).input(windows.clone(), ANY).input(windows, index),
+        _ => return Err(no_role("pool", role)),
     })
 }
 

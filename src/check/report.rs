@@ -13,7 +13,7 @@ use super::rules::check_rule;
 use super::step::check_step;
 use crate::augment;
 use crate::gpu::{AdapterSummary, Device, GpuError};
-use crate::kernel::{DeviceClass, Kernel, Tile};
+use crate::kernel::{DeviceClass, Kernel};
 use crate::loss::Alignment;
 use crate::method::{Network, side_by_side};
 use crate::nn::{Detector, Encoder, Stage};
@@ -68,6 +68,8 @@ pub struct Report {
     pub seed: u64,
     pub outcomes: Vec<Outcome>,
     pub coverage: Vec<Coverage>,
+    /// Classes of devices whose kernels this one does not run.
+    pub left_out: Vec<String>,
 }
 
 impl Report {
@@ -86,11 +88,14 @@ pub fn run(
     mut progress: impl FnMut(usize, usize, &str),
 ) -> Result<Report, CaseError> {
     let tasks = tasks(device, options)?;
+    let classes = device.classes();
+    let left_out = DeviceClass::ALL.iter().filter(|class| !classes.contains(class));
     let mut report = Report {
         adapter: device.adapter().clone(),
         seed: options.seed,
         outcomes: Vec::with_capacity(tasks.len()),
         coverage: coverage(&tasks),
+        left_out: left_out.map(|class| class.to_string()).collect(),
     };
     for (done, task) in tasks.iter().enumerate() {
         progress(done, tasks.len(), &task.name());
@@ -293,14 +298,9 @@ impl fmt::Display for Report {
                 }
             }
             writeln!(f)?;
-            let absent: Vec<String> = [Tile::Eight, Tile::Sixteen]
-                .iter()
-                .filter(|tile| !self.adapter.tiles.contains(tile))
-                .map(Tile::to_string)
-                .collect();
-            if !absent.is_empty() {
-                let tiles = absent.join(" and ");
-                writeln!(f, "\nnot run: kernels on matrices of {tiles}, which this device does not multiply")?;
+            if !self.left_out.is_empty() {
+                let classes = self.left_out.join(", ");
+                writeln!(f, "\nnot run: kernels for other devices ({classes})")?;
             }
         }
         for outcome in &self.outcomes {
