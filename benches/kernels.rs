@@ -2,7 +2,8 @@
 //! printed, and JSON lines in `benches/results/kernels.jsonl`.
 //!
 //! `cargo bench --bench kernels -- [--adapter A] [--workload W] [--precision P,…] [--seconds S] [--refresh]
-//! [--compare OLD.jsonl] [KERNEL…]`. With `--precision f32,f16` both are run one after the other, and held against each other at the end.
+//! [--compare OLD.jsonl] [KERNEL…]`. With `--precision f32,f16` both are run one after the other, and held against each
+//! other at the end.
 
 mod record;
 

@@ -217,6 +217,11 @@ impl Kernel {
         self
     }
 
+    /// The class without which a device does not run the kernel, if there is one.
+    pub fn needs(&self) -> Option<DeviceClass> {
+        self.tile().map(DeviceClass::Matrix).or_else(|| self.lanes().map(DeviceClass::Cpu))
+    }
+
     /// Has the alias stand for `vec4<f32>`.
     pub fn vector(mut self, alias: &'static str) -> Self {
         self.vectors.push(alias);

@@ -369,8 +369,7 @@ impl Device {
 
     /// Whether the device has what the kernel asks for. Kernels for fewer lanes than it has are other devices'.
     pub fn runs(&self, kernel: &Kernel) -> bool {
-        kernel.tile().is_none_or(|tile| self.tiles().contains(&tile))
-            && kernel.lanes().is_none_or(|lanes| self.lanes == Some(lanes))
+        kernel.needs().is_none_or(|class| self.classes().contains(&class))
     }
 
     /// Bytes that a value may have at most.

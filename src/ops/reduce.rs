@@ -210,7 +210,8 @@ impl Tape {
     }
 
     /// Sum over `axes`, in ascending order, which stay with extent 1. Outer axes are summed first: a long sum is a tree of
-    /// shorter ones, and neighbouring invocations read neighbours. Of a product the factors are read, and unless something else reads the product, it is not computed.
+    /// shorter ones, and neighbouring invocations read neighbours. Of a product the factors are read, and unless something
+    /// else reads the product, it is not computed.
     ///
     /// # Panics
     /// When an axis lies outside x's rank.
