@@ -42,6 +42,11 @@ impl fmt::Display for DeviceClass {
     }
 }
 
+/// Bytes of workgroup memory that a kernel takes at most, if every device is to run it.
+pub const WORKGROUP_BYTES: u32 = 16_384;
+/// The same of a kernel for matrix units, or for the lanes of a CPU driver.
+pub const CLASS_WORKGROUP_BYTES: u32 = 32_768;
+
 /// How many values a CPU driver's SIMD vectors hold: 4 in SwiftShader, 8 in Mesa's lavapipe. A vector is a subgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lanes {

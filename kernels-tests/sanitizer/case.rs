@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use stssad::kernel::{DeviceClass, Kernel};
+use stssad::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, WORKGROUP_BYTES};
 use stssad::shaders::{source, specialise_text};
 use stssad::tape::{Array, Primitive};
 use stssad::tensor::{Shape, Tensor};
@@ -12,9 +12,6 @@ use crate::interpreter::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lo
 
 /// What a workgroup may use at most; `Device::open` refuses devices that offer less.
 const WORKGROUP_INVOCATIONS: u32 = 256;
-const WORKGROUP_BYTES: u32 = 16_384;
-/// The same, of a device with matrix units.
-const MATRIX_WORKGROUP_BYTES: u32 = 32_768;
 /// Lanes of the subgroups that the known CPU drivers have.
 pub const SUBGROUPS: [u32; 3] = [4, 8, 16];
 /// Scalars that an invocation may keep; a runaway array is caught here.
@@ -106,7 +103,7 @@ impl Case {
             .map_err(|error| Failure::Refused(Refusal { file: file.clone(), line: 0, reason: error.to_string() }))?;
         let program = lower(&file, &source).map_err(Failure::Refused)?;
         let (invocations, bytes) = (program.invocations(), program.workgroup_bytes);
-        let most = if kernel.tile().is_some() { MATRIX_WORKGROUP_BYTES } else { WORKGROUP_BYTES };
+        let most = if kernel.needs().is_some() { CLASS_WORKGROUP_BYTES } else { WORKGROUP_BYTES };
         if invocations > WORKGROUP_INVOCATIONS || bytes > most || program.registers.len() > REGISTERS {
             let registers = program.registers.len();
             return Err(Failure::Greedy(format!(

@@ -2,11 +2,12 @@
 //     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // A workgroup is one SIMD vector. Each lane owns MICRO_K output channels, LANES apart, and the windows of MICRO_C input
-// channels in registers, and sums over tiles of TILE_ROWS × TILE_COLUMNS pixels of ȳ. Inside of a loop these drivers
-// load lane by lane, so that a load costs the same whether it brings one value to all lanes or one to each. The
-// receptive field of a tile, which the lanes have in common, is therefore loaded in runs, a pixel a lane, and handed out
-// by shuffles. Each image is summed apart and then added: two short sums round less than one of n·P·Q terms. Workgroups
-// x enumerate input channels, y output channels, group after group.
+// channels in registers, and sums over tiles of TILE_ROWS × TILE_COLUMNS pixels of ȳ, down one strip of tiles after
+// another. Inside of a loop these drivers load lane by lane, so that a load costs the same whether it brings one value to
+// all lanes or one to each. Each row of a tile's receptive field, which the lanes have in common, is therefore loaded in
+// runs, a pixel a lane, and handed out by shuffles; rows that tiles of a strip share are loaded once. Each image is summed
+// apart and then added: two short sums round less than one of n·P·Q terms. Workgroups x enumerate input channels, y
+// output channels, group after group.
 
 const C: u32 = 3u; // of one group
 const H: u32 = 32u;
@@ -33,13 +34,16 @@ const ROW_STEP: u32 = min(R, STRIDE);
 const COLUMN_STEP: u32 = min(S, STRIDE);
 const FIELD_ROWS: u32 = (TILE_ROWS - 1u) * ROW_STEP + R;
 const FIELD_COLUMNS: u32 = (TILE_COLUMNS - 1u) * COLUMN_STEP + S;
-const FIELD: u32 = MICRO_C * FIELD_ROWS * FIELD_COLUMNS;
-const RUNS: u32 = (FIELD + LANES - 1u) / LANES;
+// Tiles of a strip share KEPT_ROWS of their fields: each loads but the NEW_ROWS below them.
+const KEPT_ROWS: u32 = R - ROW_STEP;
+const NEW_ROWS: u32 = TILE_ROWS * ROW_STEP;
+const RUNS: u32 = (MICRO_C * FIELD_COLUMNS + LANES - 1u) / LANES; // of a row
 const RESULTS: u32 = R * S * MICRO_C * MICRO_K;
 
 alias Windows = array<array<array<array<f32, MICRO_K>, MICRO_C>, S>, R>;
 alias V = f32; // or vec4<f32>
 alias Tile = array<array<array<V, MICRO_K>, TILE_COLUMNS / WIDTH>, TILE_ROWS>;
+alias Rows = array<array<f32, RUNS>, FIELD_ROWS>;
 alias Field = array<array<array<f32, FIELD_COLUMNS>, FIELD_ROWS>, MICRO_C>;
 
 struct Extents {
@@ -78,26 +82,31 @@ fn main(
     let group = workgroup.y / K_BLOCKS;
     let k_0 = workgroup.y % K_BLOCKS * (LANES * MICRO_K) + lane;
 
-    // Pixel t · LANES + l of the field is the t-th of lane l. Where they lie in the image:
-    var channel: array<u32, RUNS>;
-    var row: array<u32, RUNS>;
-    var column: array<u32, RUNS>;
-    for (var t = 0u; t < RUNS; t++) {
-        let f = t * LANES + subgroup_lane;
-        let i = f / FIELD_COLUMNS % FIELD_ROWS;
-        let j = f % FIELD_COLUMNS;
-        channel[t] = min(c_0 + f / (FIELD_ROWS * FIELD_COLUMNS), C - 1u) * (H * W);
-        row[t] = i / ROW_STEP * STRIDE + i % ROW_STEP - PADDING; // wraps round above H where negative
-        column[t] = j / COLUMN_STEP * STRIDE + j % COLUMN_STEP - PADDING;
-    }
-
     var sums: Windows;
     for (var image = 0u; image < extents.n; image++) {
         let x_0 = (image * GROUPS + group) * (C * H * W);
         let ct_y_0 = (image * GROUPS + group) * (K * P * Q);
-        var image_sums: Windows;
-        for (var p_0 = 0u; p_0 < P; p_0 += TILE_ROWS) {
-            for (var q_0 = 0u; q_0 < Q; q_0 += TILE_COLUMNS) {
+        var image_sums = Windows();
+        for (var q_0 = 0u; q_0 < Q; q_0 += TILE_COLUMNS) {
+            // Pixel t · LANES + l of a row of the field is the t-th of lane l. Where they lie in the image, but for the row:
+            var at: array<u32, RUNS>;
+            var is_column: array<bool, RUNS>;
+            for (var t = 0u; t < RUNS; t++) {
+                let f = t * LANES + subgroup_lane;
+                let c = min(c_0 + f / FIELD_COLUMNS, C - 1u);
+                let j = f % FIELD_COLUMNS;
+                let v = q_0 * STRIDE + j / COLUMN_STEP * STRIDE + j % COLUMN_STEP - PADDING;
+                at[t] = x_0 + c * (H * W) + min(v, W - 1u);
+                is_column[t] = v < W;
+            }
+            var rows: Rows;
+            for (var i = 0u; i < KEPT_ROWS; i++) {
+                let h = i - PADDING; // wraps round above H where negative
+                for (var t = 0u; t < RUNS; t++) {
+                    rows[NEW_ROWS + i][t] = select(0.0, x[at[t] + min(h, H - 1u) * W], h < H && is_column[t]);
+                }
+            }
+            for (var p_0 = 0u; p_0 < P; p_0 += TILE_ROWS) {
                 // Surplus lanes repeat the work of the last channel: a branch would cost all lanes more.
                 var ct_y_tile: Tile;
                 for (var i = 0u; i < TILE_ROWS; i++) {
@@ -111,19 +120,21 @@ fn main(
                         }
                     }
                 }
-                var pixels: array<f32, RUNS>;
                 for (var t = 0u; t < RUNS; t++) {
-                    let h = p_0 * STRIDE + row[t];
-                    let v = q_0 * STRIDE + column[t];
-                    let value = x[x_0 + channel[t] + min(h, H - 1u) * W + min(v, W - 1u)];
-                    pixels[t] = select(0.0, value, h < H && v < W);
+                    for (var i = 0u; i < KEPT_ROWS; i++) {
+                        rows[i][t] = rows[NEW_ROWS + i][t];
+                    }
+                    for (var i = KEPT_ROWS; i < FIELD_ROWS; i++) {
+                        let h = p_0 * STRIDE + i / ROW_STEP * STRIDE + i % ROW_STEP - PADDING;
+                        rows[i][t] = select(0.0, x[at[t] + min(h, H - 1u) * W], h < H && is_column[t]);
+                    }
                 }
                 var field: Field;
                 for (var c = 0u; c < MICRO_C; c++) {
                     for (var i = 0u; i < FIELD_ROWS; i++) {
                         for (var j = 0u; j < FIELD_COLUMNS; j++) {
-                            let f = (c * FIELD_ROWS + i) * FIELD_COLUMNS + j;
-                            field[c][i][j] = subgroupShuffle(pixels[f / LANES], f % LANES);
+                            let f = c * FIELD_COLUMNS + j;
+                            field[c][i][j] = subgroupShuffle(rows[i][f / LANES], f % LANES);
                         }
                     }
                 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use serde::Serialize;
 
 use super::{Clock, GpuError};
-use crate::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
+use crate::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, Lanes, Precision, Tile, WORKGROUP_BYTES};
 use crate::shaders::{element_bytes, source, specialise_text};
 
 /// What an adapter is, for people and for records.
@@ -67,8 +67,6 @@ const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Fea
 const MATRIX: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 /// Invocations to which a kernel gives matrices of their own; a subgroup may not reach beyond them.
 const MATRIX_BLOCK: u32 = 32;
-/// Workgroup memory that such a kernel takes at most.
-const MATRIX_WORKGROUP_BYTES: u32 = 32_768;
 /// Bytes of immediates that the kernels need at most.
 pub(super) const IMMEDIATE_BYTES: usize = 64;
 /// Storage buffers that a kernel binds at most.
@@ -128,8 +126,7 @@ fn summarise(adapter: &wgpu::Adapter) -> AdapterSummary {
 
 fn tiles(adapter: &wgpu::Adapter) -> Vec<Tile> {
     use wgpu::CooperativeScalarType::{F16, F32};
-    let memory = adapter.limits().max_compute_workgroup_storage_size;
-    let is_able = adapter.features().contains(MATRIX) && memory >= MATRIX_WORKGROUP_BYTES;
+    let is_able = adapter.features().contains(MATRIX) && has_workgroup_memory(adapter);
     if !is_able || adapter.get_info().subgroup_max_size > MATRIX_BLOCK {
         return Vec::new();
     }
@@ -144,9 +141,14 @@ fn tiles(adapter: &wgpu::Adapter) -> Vec<Tile> {
     [Tile::Eight, Tile::Sixteen].into_iter().filter(is_offered).collect()
 }
 
+/// Whether there is as much as kernels for a class of devices may take.
+fn has_workgroup_memory(adapter: &wgpu::Adapter) -> bool {
+    adapter.limits().max_compute_workgroup_storage_size >= CLASS_WORKGROUP_BYTES
+}
+
 fn lanes(adapter: &wgpu::Adapter) -> Option<Lanes> {
-    let has_subgroups = adapter.features().contains(wgpu::Features::SUBGROUP);
-    has_subgroups.then(|| Lanes::within(adapter.get_info().subgroup_min_size)).flatten()
+    let is_able = adapter.features().contains(wgpu::Features::SUBGROUP) && has_workgroup_memory(adapter);
+    is_able.then(|| Lanes::within(adapter.get_info().subgroup_min_size)).flatten()
 }
 
 /// The class of an adapter that rounds nothing.
@@ -165,7 +167,11 @@ fn unusable(adapter: &wgpu::Adapter) -> Option<String> {
         ),
         (
             info.device_type == wgpu::DeviceType::Cpu && lanes(adapter).is_none(),
-            format!("its subgroups may have fewer than {} lanes", Lanes::Four.count()),
+            format!(
+                "its subgroups may have fewer than {} lanes, or it has less than {} KiB of workgroup memory",
+                Lanes::Four.count(),
+                CLASS_WORKGROUP_BYTES >> 10
+            ),
         ),
         (
             limits.max_immediate_size < IMMEDIATE_BYTES as u32,
@@ -179,7 +185,10 @@ fn unusable(adapter: &wgpu::Adapter) -> Option<String> {
             limits.max_compute_invocations_per_workgroup < 256,
             "its workgroups hold fewer than 256 invocations".to_owned(),
         ),
-        (limits.max_compute_workgroup_storage_size < 16_384, "it has less than 16 KiB of workgroup memory".to_owned()),
+        (
+            limits.max_compute_workgroup_storage_size < WORKGROUP_BYTES,
+            format!("it has less than {} KiB of workgroup memory", WORKGROUP_BYTES >> 10),
+        ),
     ];
     needs.into_iter().find_map(|(lacking, reason)| lacking.then_some(reason))
 }

@@ -4,28 +4,39 @@
 //! loop costs: a search over some thousand cuts takes less than compiling one of them.
 
 use super::{Problem, Role, kernel_of_problem};
-use crate::kernel::{Kernel, Lanes};
+use crate::kernel::{CLASS_WORKGROUP_BYTES, Kernel, Lanes};
 
-/// Cores that a cut is to keep at work.
+/// Cores that a cut is to keep at work, and the workgroups that it is to have for them.
 const CORES: usize = 4;
+const WORKGROUPS: usize = 16;
+/// Tiles of a workgroup at most: the taps that it loads for them are a small part by then.
+const TILES: usize = 64;
 
-// What the body of the innermost loop costs on lavapipe of Mesa 25 (LLVM 15, AVX2), in multiply-adds of a vector. Those
-// overlap with loads, and the more, the more loads there are: what solves for the kernel has figures of its own.
+// What the body of the innermost loop costs on lavapipe of Mesa 25 (LLVM 15, AVX2), in multiply-adds of a vector: fitted to
+// some thirty cuts of a 3×3 convolution of 64 channels, whose times it tells to 4 %. What solves for the kernel has figures of
+// its own: its sums are blended by the loop's mask, one by one.
 
-/// Time of a load: eight branches, one after another.
-const LOAD: usize = 16;
-/// Time of a load from a field that moves with each iteration.
-const MOVING_LOAD: usize = 45;
-/// Time of a load whose lanes lie in cache lines of their own, and of the same of a vec4 a lane.
-const SCATTERED_LOAD: usize = 110;
-const SCATTERED_LOAD_4: usize = 150;
+/// Time of a load: eight branches, one after another; of one whose lanes lie in cache lines of their own, and of one from
+/// workgroup memory, whose bounds are not checked.
+const LOAD: usize = 15;
+const SCATTERED_LOAD: usize = 25;
+const STAGED_LOAD: usize = 17;
+/// Time of bringing a value to workgroup memory.
+const STAGE: usize = 35;
+/// Times of loads when the kernel is solved for: as above, and of a vec4 a lane.
+const KERNEL_LOAD: usize = 36;
+const SCATTERED_KERNEL_LOAD: usize = 72;
+const SCATTERED_KERNEL_LOAD_4: usize = 98;
 /// Time of a store after the loop.
-const STORE: usize = 24;
-/// Code of a load, and of one of a vec4 a lane.
-const LOAD_CODE: usize = 27;
-const LOAD_4_CODE: usize = 54;
+const STORE: usize = 40;
+/// Code of a load, of one of a vec4 a lane, of a load from workgroup memory, and of a sum that is carried to the next
+/// iteration.
+const LOAD_CODE: usize = 46;
+const LOAD_4_CODE: usize = 145;
+const STAGED_LOAD_CODE: usize = 29;
+const SUM_CODE: usize = 2;
 /// Code that fits the instruction cache.
-const CODE: usize = 1280;
+const CODE: usize = 1900;
 /// Multiply-adds, or shuffles, of a loop nest that is still unrolled; a load counts as four.
 const NEST: usize = 200;
 /// Trips of a loop that is still unrolled.
@@ -47,17 +58,47 @@ struct Cut {
     /// Pixels of y, or of every STRIDE-th row and column of x̄.
     rows: usize,
     columns: usize,
+    /// Tiles of a workgroup, one after another; if they are several, its taps are staged in workgroup memory. (Those of
+    /// a workgroup that solves for the kernel are all tiles.)
+    tiles: usize,
 }
 
-/// What an iteration of the innermost loop does, in vectors.
+/// What a role cuts: channels of a group, and the pixels that a tile is part of.
+struct Domain {
+    channels: usize,
+    rows: usize,
+    columns: usize,
+}
+
+impl Domain {
+    fn of(problem: &Problem, role: Role) -> Domain {
+        let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
+        match role {
+            Role::Output | Role::Kernel => Domain { channels: problem.k, rows: problem.p, columns: problem.q },
+            Role::Input => Domain { channels: problem.c, rows: h.div_ceil(stride), columns: w.div_ceil(stride) },
+        }
+    }
+
+    /// Blocks of channels, in all groups.
+    fn blocks(&self, problem: &Problem, cut: &Cut) -> usize {
+        problem.groups * self.channels.div_ceil(cut.channel_lanes * cut.micro)
+    }
+
+    /// Tiles of a block of channels, in all images.
+    fn tiles(&self, problem: &Problem, cut: &Cut, lanes: usize) -> usize {
+        let images = problem.n.div_ceil(lanes / cut.channel_lanes);
+        images * self.rows.div_ceil(cut.rows) * self.columns.div_ceil(cut.columns)
+    }
+}
+
+/// An iteration of the innermost loop.
 #[derive(Debug)]
 struct Body {
-    load_time: usize,
-    load_code: usize,
-    multiply_adds: usize,
+    time: usize,
+    code: usize,
     /// Sums that are carried from one iteration to the next.
     sums: usize,
-    /// Whether no array is indexed by a loop's counter, which would be as slow as a load.
+    /// Whether no array is indexed by a loop's counter, unless meant to.
     is_unrolled: bool,
 }
 
@@ -69,7 +110,7 @@ fn width(problem: &Problem, cut: &Cut) -> usize {
 impl Body {
     fn of(problem: &Problem, role: Role, cut: &Cut) -> Body {
         let ([r, s], stride, padding) = (problem.geometry.window, problem.geometry.stride, problem.geometry.padding);
-        let Cut { channel_lanes, micro, inputs, rows, columns } = *cut;
+        let Cut { channel_lanes, micro, inputs, rows, columns, .. } = *cut;
         let (area, taps) = (rows * columns, r * s);
         let extent = |tile: usize, window: usize| match role {
             Role::Output | Role::Kernel => (tile - 1) * window.min(stride) + window,
@@ -80,13 +121,17 @@ impl Body {
             }
         };
         let field = inputs * extent(rows, r) * extent(columns, s);
-        // What each lane loads for itself, the time and code of it, and the time of a load that all share.
-        let (own, own_time, own_code, shared_time) = match (role, width(problem, cut)) {
-            (Role::Output | Role::Input, _) => (taps * micro, LOAD, LOAD_CODE, LOAD),
-            (Role::Kernel, 1) => (area * micro, SCATTERED_LOAD, LOAD_CODE, MOVING_LOAD),
-            (Role::Kernel, width) => (area * micro / width, SCATTERED_LOAD_4, LOAD_4_CODE, MOVING_LOAD),
+        // What each lane reads for itself, the time and code of it, and what is loaded for all.
+        let (own, own_time, own_code) = match (role, width(problem, cut)) {
+            (Role::Output | Role::Input, _) if cut.tiles > 1 => (taps * micro, STAGED_LOAD, STAGED_LOAD_CODE),
+            (Role::Output | Role::Input, _) => (taps * micro, SCATTERED_LOAD, LOAD_CODE),
+            (Role::Kernel, 1) => (area * micro, SCATTERED_KERNEL_LOAD, LOAD_CODE),
+            (Role::Kernel, width) => (area * micro / width, SCATTERED_KERNEL_LOAD_4, LOAD_4_CODE),
         };
-        let shared = field.div_ceil(channel_lanes);
+        let (shared, shared_time) = match role {
+            Role::Output | Role::Input => (field.div_ceil(channel_lanes), LOAD),
+            Role::Kernel => (rows * r.min(stride) * (inputs * extent(columns, s)).div_ceil(channel_lanes), KERNEL_LOAD),
+        };
         let nest = match role {
             Role::Output | Role::Input => columns * taps * micro,
             Role::Kernel => taps * micro * area,
@@ -96,10 +141,11 @@ impl Body {
             Role::Input => micro * area * stride * stride,
             Role::Kernel => taps * micro * inputs,
         };
+        let multiply_adds = taps * micro * inputs * area;
+        let shuffles = if channel_lanes == 1 { 0 } else { field };
         Body {
-            load_time: own * own_time + shared * shared_time,
-            load_code: own * own_code + shared * LOAD_CODE,
-            multiply_adds: taps * micro * inputs * area,
+            time: multiply_adds + own * own_time + shared * shared_time + if role == Role::Kernel { sums } else { 0 },
+            code: multiply_adds + shuffles + own * own_code + shared * LOAD_CODE + SUM_CODE * sums,
             sums,
             is_unrolled: sums <= SUMS && nest <= NEST && field <= NEST && shared <= TRIPS && 4 * own <= NEST,
         }
@@ -107,18 +153,12 @@ impl Body {
 
     /// Code beyond what fits.
     fn excess(&self) -> usize {
-        let code = self.multiply_adds + self.load_code;
-        if self.is_unrolled { code.saturating_sub(CODE) } else { usize::MAX / 2 + code }
-    }
-
-    /// A sum that is carried is blended by the loop's mask, and seldom stays in a register.
-    fn time(&self) -> usize {
-        self.multiply_adds + self.load_time + 3 * self.sums / 2
+        if self.is_unrolled { self.code.saturating_sub(CODE) } else { usize::MAX / 2 + self.code }
     }
 }
 
 /// Extents of a tile along an axis, `most` at most: of those that cut it into as many pieces, the smallest.
-fn tiles(length: usize, most: usize) -> impl Iterator<Item = usize> {
+fn extents(length: usize, most: usize) -> impl Iterator<Item = usize> {
     let even = move |extent: usize| length.div_ceil(length.div_ceil(extent));
     (1..=length.min(most)).filter(move |&extent| even(extent) == extent)
 }
@@ -126,37 +166,49 @@ fn tiles(length: usize, most: usize) -> impl Iterator<Item = usize> {
 /// Cuts that a sweep compares.
 const COMPARED: usize = 16;
 
-/// The cuts that take the shortest time by the figures above, the shortest first; those whose body fits before others.
-fn ranked(problem: &Problem, role: Role, lanes: usize) -> Vec<Cut> {
-    let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
-    let (channels, [rows, columns]) = match role {
-        Role::Output | Role::Kernel => (problem.k, [problem.p, problem.q]),
-        Role::Input => (problem.c, [h.div_ceil(stride), w.div_ceil(stride)]),
+/// Time of a convolution by the figures above, on a few cores.
+fn time(problem: &Problem, role: Role, lanes: usize, cut: &Cut) -> usize {
+    let body = Body::of(problem, role, cut);
+    let domain = Domain::of(problem, role);
+    let (blocks, tiles) = (domain.blocks(problem, cut), domain.tiles(problem, cut, lanes));
+    let [r, s] = problem.geometry.window;
+    let (workgroups, time) = match role {
+        Role::Output | Role::Input => {
+            let iterations = if role == Role::Output { problem.c } else { problem.k };
+            let stage = if cut.tiles > 1 { STAGE * iterations * r * s * cut.micro } else { 0 };
+            (blocks * tiles.div_ceil(cut.tiles), stage + cut.tiles * (iterations * body.time + STORE * body.sums))
+        }
+        Role::Kernel => (blocks * problem.c.div_ceil(cut.inputs), tiles * body.time + STORE * body.sums),
     };
+    workgroups.max(CORES) * time
+}
+
+/// The cuts that take the shortest time, the shortest first; those whose body fits before others.
+fn ranked(problem: &Problem, role: Role, lanes: usize) -> Vec<Cut> {
+    let domain = Domain::of(problem, role);
     // A lane of its own image loads all of its field, which therefore has to be small.
     let [r, s] = problem.geometry.window;
-    let by_images = role != Role::Kernel && channels < lanes && problem.n >= lanes && r * s <= TRIPS;
+    let by_images = role != Role::Kernel && domain.channels < lanes && problem.n >= lanes && r * s <= TRIPS;
     let channel_lanes = if by_images { 1 } else { lanes };
-    let time = |cut: &Cut| {
-        let body = Body::of(problem, role, cut);
-        let blocks = problem.groups * channels.div_ceil(channel_lanes * cut.micro);
-        let tiles = rows.div_ceil(cut.rows) * columns.div_ceil(cut.columns);
-        let images = problem.n.div_ceil(lanes / channel_lanes);
-        let (workgroups, iterations) = match role {
-            Role::Output => (blocks * images * tiles, problem.c),
-            Role::Input => (blocks * images * tiles, problem.k),
-            Role::Kernel => (blocks * problem.c.div_ceil(cut.inputs), images * tiles),
-        };
-        (body.excess(), workgroups.max(CORES) * (iterations * body.time() + STORE * body.sums))
-    };
     let (inputs, row_calls) = if role == Role::Kernel { (problem.c.min(CALLS), 16) } else { (1, CALLS) };
-    let micros = (1..=channels.div_ceil(channel_lanes).min(4)).flat_map(|micro| (1..=inputs).map(move |i| (micro, i)));
-    let cuts = micros.flat_map(|(micro, inputs)| {
-        let areas = tiles(rows, row_calls).flat_map(move |rows| tiles(columns, 16).map(move |columns| (rows, columns)));
-        areas.map(move |(rows, columns)| Cut { channel_lanes, micro, inputs, rows, columns })
-    });
-    let mut cuts: Vec<Cut> = cuts.collect();
-    cuts.sort_by_cached_key(time);
+    let taps = r * s * if role == Role::Output { problem.c } else { problem.k };
+    let micros = 1..=domain.channels.div_ceil(channel_lanes).min(4);
+    let mut cuts = Vec::new();
+    for (micro, inputs) in micros.flat_map(|micro| (1..=inputs).map(move |inputs| (micro, inputs))) {
+        for rows in extents(domain.rows, row_calls) {
+            for columns in extents(domain.columns, 16) {
+                let mut cut = Cut { channel_lanes, micro, inputs, rows, columns, tiles: 1 };
+                cuts.push(cut);
+                let tiles = domain.tiles(problem, &cut, lanes);
+                let most = (tiles * domain.blocks(problem, &cut) / WORKGROUPS).clamp(1, TILES);
+                if role != Role::Kernel && micro * taps * lanes * size_of::<f32>() <= CLASS_WORKGROUP_BYTES as usize {
+                    cut.tiles = tiles.div_ceil(tiles.div_ceil(most));
+                    cuts.push(cut);
+                }
+            }
+        }
+    }
+    cuts.sort_by_cached_key(|cut| (Body::of(problem, role, cut).excess(), time(problem, role, lanes, cut)));
     cuts
 }
 
@@ -173,31 +225,32 @@ pub(super) fn tilings(problem: &Problem, role: Role, lanes: Lanes) -> Vec<Kernel
 }
 
 fn cut_kernel(problem: &Problem, role: Role, lanes: Lanes, cut: Cut) -> Kernel {
-    let Cut { channel_lanes, micro, inputs, rows, columns } = cut;
-    let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
-    let tiled = |name, micro_name, channels: usize, [height, width]: [usize; 2]| {
-        let images = problem.n.div_ceil(lanes.count() / channel_lanes);
+    let domain = Domain::of(problem, role);
+    let blocks = domain.blocks(problem, &cut);
+    let tiled = |name, micro_name| {
+        let tiles = domain.tiles(problem, &cut, lanes.count());
         let mut kernel = kernel_of_problem(name, problem)
-            .constant("CHANNEL_LANES", channel_lanes)
-            .constant(micro_name, micro)
-            .over(images * height.div_ceil(rows) * width.div_ceil(columns), 1);
-        kernel.workgroups[2] = (problem.groups * channels.div_ceil(channel_lanes * micro)) as u32;
+            .constant("CHANNEL_LANES", cut.channel_lanes)
+            .constant(micro_name, cut.micro)
+            .constant("TILES", cut.tiles)
+            .over(tiles, cut.tiles);
+        kernel.workgroups[2] = blocks as u32;
         kernel
     };
     let kernel = match role {
-        Role::Output => tiled("conv2d/output_broadcast", "MICRO_K", problem.k, [problem.p, problem.q]),
-        Role::Input => tiled("conv2d/input_broadcast", "MICRO_C", problem.c, [h.div_ceil(stride), w.div_ceil(stride)]),
+        Role::Output => tiled("conv2d/output_broadcast", "MICRO_K"),
+        Role::Input => tiled("conv2d/input_broadcast", "MICRO_C"),
         Role::Kernel => {
             let width = width(problem, &cut);
             let kernel = kernel_of_problem("conv2d/kernel_broadcast", problem)
-                .constant("MICRO_K", micro)
-                .constant("MICRO_C", inputs)
+                .constant("MICRO_K", cut.micro)
+                .constant("MICRO_C", cut.inputs)
                 .constant("WIDTH", width)
-                .grid([problem.c.div_ceil(inputs), problem.groups * problem.k.div_ceil(lanes.count() * micro), 1]);
+                .grid([problem.c.div_ceil(cut.inputs), blocks, 1]);
             if width > 1 { kernel.vector("V") } else { kernel }
         }
     };
-    kernel.with_lanes(lanes).constant("TILE_ROWS", rows).constant("TILE_COLUMNS", columns)
+    kernel.with_lanes(lanes).constant("TILE_ROWS", cut.rows).constant("TILE_COLUMNS", cut.columns)
 }
 
 #[cfg(test)]
