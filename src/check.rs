@@ -19,7 +19,7 @@ mod rules;
 mod step;
 
 pub use adjoint::{check_adjoint, has_adjoint};
-pub use bounds::{Approx, TINY, ULP, chain_bound, matrix_bound, sum_bound};
+pub use bounds::{Approx, TINY, ULP, chain_bound, matrix_bound, stored_f16_bound, sum_bound, to_f16};
 pub use case::{Case, CaseError, Fill, Input};
 pub use compare::{Mismatch, compare, control};
 pub use kernels::{Failure, Fault, check_kernel, tolerance, variants};

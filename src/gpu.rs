@@ -2,6 +2,7 @@
 
 mod device;
 mod executor;
+mod halves;
 mod isolated;
 mod matrices;
 mod timestamps;

@@ -204,6 +204,10 @@ pub struct Kernel {
     /// Those of the file's aliases of `f32` that stand for `vec4<f32>` instead: of what is bound so, four neighbours are
     /// loaded, computed or stored at once.
     pub vectors: Vec<&'static str>,
+    /// Operands that may be stored in f16, by binding, inputs first: the alias of `f32` that stands for their elements.
+    pub storable: Vec<(usize, &'static str)>,
+    /// Those of these aliases that stand for `f16`, or `vec4<f16>`.
+    pub halves: Vec<&'static str>,
     /// Values for the members of the file's `var<immediate>` struct, in the order of declaration.
     pub immediates: Vec<(&'static str, Scalar)>,
     /// Workgroups in x, y and z.
@@ -213,7 +217,15 @@ pub struct Kernel {
 impl Kernel {
     /// A kernel of one workgroup with the file's own defaults.
     pub fn new(name: &'static str) -> Self {
-        Kernel { name, constants: Vec::new(), vectors: Vec::new(), immediates: Vec::new(), workgroups: [1, 1, 1] }
+        Kernel {
+            name,
+            constants: Vec::new(),
+            vectors: Vec::new(),
+            storable: Vec::new(),
+            halves: Vec::new(),
+            immediates: Vec::new(),
+            workgroups: [1, 1, 1],
+        }
     }
 
     /// Replaces the initialiser of the module-scope `const name`.
@@ -233,9 +245,38 @@ impl Kernel {
         self
     }
 
+    /// Says that an operand of so many elements, for which the alias stands, may be stored in f16: if they fill whole words.
+    pub fn storable(mut self, binding: usize, alias: &'static str, elements: usize) -> Self {
+        if elements.is_multiple_of(2) {
+            self.storable.push((binding, alias));
+        }
+        self
+    }
+
+    /// Whether the operand may be stored in f16.
+    pub fn is_storable(&self, binding: usize) -> bool {
+        self.storable.iter().any(|&(at, _)| at == binding)
+    }
+
+    /// The kernel with all in f16 that may be stored so, if there is any.
+    pub fn halved(&self) -> Option<Kernel> {
+        let halves: Vec<&'static str> = self.storable.iter().map(|&(_, alias)| alias).collect();
+        (!halves.is_empty()).then(|| Kernel { halves, ..self.clone() })
+    }
+
+    /// Has the operand stored in f16, if it may be.
+    pub fn store_half(&mut self, binding: usize) {
+        self.halves.extend(self.storable.iter().find(|(at, _)| *at == binding).map(|(_, alias)| alias));
+    }
+
+    /// Whether the operand is stored in f16.
+    pub fn is_half(&self, binding: usize) -> bool {
+        self.storable.iter().any(|(at, alias)| *at == binding && self.halves.contains(alias))
+    }
+
     /// What the kernel shares with all that are compiled to the same pipeline, and with no other.
     pub fn specialisation(&self) -> String {
-        format!("{} {:?} {:?}", self.name, self.constants, self.vectors)
+        format!("{} {:?} {:?} {:?}", self.name, self.constants, self.vectors, self.halves)
     }
 
     /// Sets the next member of the `var<immediate>` struct.

@@ -3,6 +3,7 @@
 //! A slot is a whole buffer that several values share, one after another: WebGPU tracks hazards by buffer, so parts of
 //! one arena cannot be read and written in the same dispatch.
 
+mod halves;
 mod schedule;
 
 use std::fmt;
@@ -56,7 +57,7 @@ pub struct Step {
 impl Step {
     /// Bytes of the inputs and of the output: what memory moves at least when nothing of it is cached.
     pub fn bytes(&self) -> u64 {
-        self.inputs.iter().chain([&self.output]).map(|operand| operand.shape.bytes()).sum()
+        self.inputs.iter().chain([&self.output]).map(Operand::bytes).sum()
     }
 }
 
@@ -66,6 +67,15 @@ pub struct Operand {
     pub value: Value,
     pub place: Place,
     pub shape: Shape,
+    /// Whether it is stored in f16.
+    pub is_half: bool,
+}
+
+impl Operand {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> u64 {
+        if self.is_half { self.shape.bytes() / 2 } else { self.shape.bytes() }
+    }
 }
 
 /// A state and the value that it takes after the last dispatch.
@@ -135,6 +145,7 @@ impl Plan {
         }
 
         let mut schedule = Schedule::new(tape, &live, &kept);
+        let kernels = halves::kernels(tape, &mut schedule, class);
         if reuse == Reuse::Recompute {
             schedule.recompute();
         }
@@ -150,6 +161,7 @@ impl Plan {
                 None => places[root(tape, value).index()].clone().expect("a source has a place"),
             },
             shape: tape.shape(value).clone(),
+            is_half: computed.is_some_and(|number| schedule.entries[number].is_half),
         };
         for &number in &schedule.order {
             let (value, reads) = (schedule.entries[number].value, &schedule.entries[number].reads);
@@ -158,7 +170,7 @@ impl Plan {
             let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
             plan.steps.push(Step {
                 value,
-                kernel: primitive.kernel(&shapes, &node.shape, class),
+                kernel: kernels[&value].clone(),
                 inputs: node.inputs().iter().zip(reads).map(|(&input, &read)| operand(input, read)).collect(),
                 output: operand(value, Some(number)),
                 scope: node.scope.clone(),

@@ -90,8 +90,11 @@ pub fn source(kernel: &Kernel) -> Result<&'static str, SpecialiseError> {
     Ok(source)
 }
 
-/// The kernel's text with the initialisers of its constants, the aliases of its vectors, and the matrices of its tile,
-/// replaced.
+/// Put before the first line, so that all keep their numbers.
+const ENABLE_F16: &str = "enable f16; ";
+
+/// The kernel's text with the initialisers of its constants, the aliases of its vectors and halves, and the matrices of its
+/// tile, replaced.
 ///
 /// # Errors
 /// When the file, a constant in it of the value's type, or an alias of f32, does not exist.
@@ -113,17 +116,25 @@ pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, Specialise
         let range = range.ok_or(SpecialiseError::NoSuchConstant { shader: kernel.name, constant, ty })?;
         source.replace_range(range, &value.to_string());
     }
-    for &alias in &kernel.vectors {
-        let [scalar, vector] = ["f32", "vec4<f32>"].map(|ty| format!("\nalias {alias} = {ty};"));
-        if !source.contains(&scalar) {
+    for &alias in kernel.vectors.iter().chain(&kernel.halves) {
+        let ty = match (kernel.vectors.contains(&alias), kernel.halves.contains(&alias)) {
+            (true, true) => "vec4<f16>",
+            (true, false) => "vec4<f32>",
+            (false, _) => "f16",
+        };
+        let [scalar, stored] = ["f32", ty].map(|ty| format!("\nalias {alias} = {ty};"));
+        if !text.contains(&scalar) {
             return Err(SpecialiseError::NoSuchAlias { shader: kernel.name, alias });
         }
-        source = source.replace(&scalar, &vector);
+        source = source.replace(&scalar, &stored);
     }
-    match kernel.tile() {
-        Some(tile) => Ok(source.replace(&format!("coop_mat{}<", Tile::Sixteen), &format!("coop_mat{tile}<"))),
-        None => Ok(source),
+    if let Some(tile) = kernel.tile() {
+        source = source.replace(&format!("coop_mat{}<", Tile::Sixteen), &format!("coop_mat{tile}<"));
     }
+    if !kernel.halves.is_empty() && !source.contains("enable f16;") {
+        source.insert_str(0, ENABLE_F16);
+    }
+    Ok(source)
 }
 
 /// Bytes of an element of the array that `text` declares at `binding`; a binding is that large at least.
@@ -136,12 +147,10 @@ pub fn element_bytes(text: &str, binding: usize) -> u64 {
         element.strip_prefix(alias)?.starts_with('>').then_some(ty)
     });
     let element = alias.unwrap_or(element);
-    if element.starts_with("vec4<f32>") {
-        16
-    } else if element.starts_with("vec2<f32>") || element.starts_with("vec4<f16>") {
-        8
-    } else {
-        4
+    match element.split_once([';', '>']).map_or(element, |(ty, _)| ty) {
+        "vec4<f32" => 16,
+        "vec2<f32" | "vec4<f16" => 8,
+        _ => 4,
     }
 }
 
@@ -165,9 +174,18 @@ mod tests {
         assert!(matches!(of_other_type, Err(SpecialiseError::NoSuchConstant { ty: "f32", .. })));
         assert_eq!(specialise(&Kernel::new("no/such")), Err(SpecialiseError::NoSuchShader("no/such")));
 
-        let text = specialise(&Kernel::new("elementwise/binary").vector("Y").vector("B")).unwrap();
-        assert!(text.contains("\nalias Y = vec4<f32>;\nalias A = f32;\nalias B = vec4<f32>;\n"));
+        let kernel = Kernel::new("elementwise/binary").vector("Y").vector("StoredY").vector("B");
+        let text = specialise(&kernel).unwrap();
+        assert!(text.contains("\nalias Y = vec4<f32>;\nalias A = f32;\nalias B = vec4<f32>; // or f16\n"));
         assert_eq!([0, 1, 2].map(|binding| element_bytes(&text, binding)), [4, 16, 16]);
+
+        let kernel = Kernel::new("elementwise/binary").vector("Y").vector("StoredY");
+        let kernel = kernel.storable(1, "B", 8).storable(2, "StoredY", 8).halved().unwrap();
+        let text = specialise(&kernel).unwrap();
+        assert!(text.starts_with("enable f16; // elementwise/binary"));
+        assert!(text.contains("\nalias B = f16; // or f16\nalias StoredY = vec4<f16>; // or f16\n"));
+        assert_eq!([0, 1, 2].map(|binding| element_bytes(&text, binding)), [4, 4, 8]);
+
         let unknown = specialise(&Kernel::new("elementwise/binary").vector("Z"));
         assert!(matches!(unknown, Err(SpecialiseError::NoSuchAlias { alias: "Z", .. })));
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
+use stssad::check::{stored_f16_bound, to_f16};
 use stssad::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, WORKGROUP_BYTES};
 use stssad::shaders::{source, specialise_text};
 use stssad::tape::{Array, Primitive};
@@ -75,7 +76,8 @@ impl Case {
         self.primitive.kernel(&self.shapes(), &self.output(), class)
     }
 
-    /// The kernel on its own grid and on those that larger shapes would give it. Extents beyond 65535 workgroups fold into
+    /// The kernel, and the same with all in f16 that may be stored so, on its own grid and on those that larger shapes
+    /// would give it. Extents beyond 65535 workgroups fold into
     /// the second dimension of some kernels, and others stride over them; which does what can be read in their text.
     pub fn kernels(&self, class: DeviceClass) -> Vec<Kernel> {
         let kernel = self.kernel(class);
@@ -90,7 +92,12 @@ impl Case {
             let [few, fewer] = [x, y].map(|extent| extent.div_ceil(2));
             grids.push([few, if few == fewer { (fewer - 1).max(1) } else { fewer }, z.div_ceil(2)]);
         }
-        grids.into_iter().map(|workgroups| Kernel { workgroups, ..kernel.clone() }).collect()
+        let halved = kernel.halved();
+        let on = |workgroups: [u32; 3]| {
+            let kernels = [Some(&kernel), halved.as_ref()].into_iter().flatten();
+            kernels.map(move |kernel| Kernel { workgroups, ..kernel.clone() }).collect::<Vec<_>>()
+        };
+        grids.into_iter().flat_map(on).collect()
     }
 
     /// The program of `text`, specialised as `kernel` asks.
@@ -117,7 +124,12 @@ impl Case {
     /// subgroups that its lanes fit, if it has any.
     pub fn run(&self, kernel: &Kernel, program: &Program, limit: u64) -> Vec<Outcome> {
         let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
-        let inputs = self.inputs.iter().map(|input| Buffer::Filled(input.data()));
+        let rounded = |(binding, input): (usize, &Tensor)| -> Vec<f32> {
+            let round = if kernel.is_half(binding) { to_f16 } else { |x| x };
+            input.data().iter().map(|&x| round(x)).collect()
+        };
+        let inputs: Vec<Vec<f32>> = self.inputs.iter().enumerate().map(rounded).collect();
+        let inputs = inputs.iter().map(|input| Buffer::Filled(input));
         let buffers: Vec<Buffer> = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
         let lanes = kernel.lanes().map_or(SUBGROUPS[0], |lanes| lanes.count() as u32);
         let fits = |size: &u32| if program.has_subgroups() { *size >= lanes } else { *size == SUBGROUPS[0] };
@@ -136,6 +148,7 @@ impl Case {
             self.inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
         let output = self.output();
         Reference {
+            output_binding: self.inputs.len(),
             expected: self.primitive.eval(&arrays, &output),
             bound: self.primitive.bound(&arrays, &output),
             bound_matrix: self.primitive.bound_matrix(&arrays, &output),
@@ -147,6 +160,7 @@ impl Case {
 #[derive(Clone, Debug)]
 pub struct Reference {
     pub expected: Vec<f64>,
+    output_binding: usize,
     bound: Vec<f64>,
     /// Of kernels on matrix units.
     bound_matrix: Vec<f64>,
@@ -158,8 +172,12 @@ impl Reference {
     /// # Errors
     /// With what was not.
     pub fn check(&self, kernel: &Kernel, outcomes: &[Outcome]) -> Result<(), Failure> {
-        let bound = if kernel.tile().is_some() { &self.bound_matrix } else { &self.bound };
-        outcomes.iter().try_for_each(|outcome| self.check_one(outcome, bound))
+        let mut bound = if kernel.tile().is_some() { self.bound_matrix.clone() } else { self.bound.clone() };
+        if kernel.is_half(self.output_binding) {
+            let stored = |(bound, &value): (&mut f64, &f64)| *bound = stored_f16_bound(value, *bound);
+            bound.iter_mut().zip(&self.expected).for_each(stored);
+        }
+        outcomes.iter().try_for_each(|outcome| self.check_one(outcome, &bound))
     }
 
     fn check_one(&self, outcome: &Outcome, bound: &[f64]) -> Result<(), Failure> {

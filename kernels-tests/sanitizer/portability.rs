@@ -194,7 +194,11 @@ fn specialisations() -> BTreeMap<String, (Kernel, Capabilities)> {
                 DeviceClass::Cpu(_) => Capabilities::SUBGROUP,
                 DeviceClass::Matrix(_) => Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX,
             };
-        let mut insert = |kernel: Kernel| kernels.insert(kernel.specialisation(), (kernel, allowed));
+        let mut insert = |kernel: Kernel| {
+            let halved = kernel.halved().filter(|_| allowed.contains(Capabilities::SHADER_FLOAT16));
+            let both = [Some(kernel), halved].into_iter().flatten();
+            kernels.extend(both.map(|kernel| (kernel.specialisation(), (kernel, allowed))));
+        };
         for (_, node) in step.tape.iter() {
             if let Some(primitive) = node.primitive().filter(|primitive| !primitive.is_alias()) {
                 let inputs: Vec<&Shape> = node.inputs().iter().map(|&input| step.tape.shape(input)).collect();

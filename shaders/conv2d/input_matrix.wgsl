@@ -23,6 +23,8 @@ const TILE_K: u32 = 16u; // a multiple of TILE
 const BLOCKS_M: u32 = 2u;
 const BLOCKS_N: u32 = 2u;
 
+alias StoredY = f32; // or f16
+alias StoredW = f32; // or f16
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
@@ -39,8 +41,8 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> ct_y: array<f32>; // [N, K, P, Q]
-@group(0) @binding(1) var<storage, read> w: array<f32>; // [K, C, R, S]
+@group(0) @binding(0) var<storage, read> ct_y: array<StoredY>; // [N, K, P, Q]
+@group(0) @binding(1) var<storage, read> w: array<StoredW>; // [K, C, R, S]
 @group(0) @binding(2) var<storage, read_write> ct_x: array<f32>; // [N, C, H, W]
 
 // Matrices are read in rows of 16 bytes or more, aligned to 16; 8 more halves a row spread them over the memory banks.
@@ -55,7 +57,7 @@ fn w_at(k: u32, channel: u32, position: u32) -> f32 {
     if k >= K || channel >= CHANNELS {
         return 0.0;
     }
-    return w[(k * CHANNELS + channel) * (R * S) + position];
+    return f32(w[(k * CHANNELS + channel) * (R * S) + position]);
 }
 
 // Writes the matrix in `results` that the invocation's block has at these channels and pixels.
@@ -108,7 +110,7 @@ fn main(
             for (var i = invocation / TILE_N; i < TILE_K; i += INVOCATIONS / TILE_N) {
                 var value = 0.0;
                 if is_met && k_0 + i < K {
-                    value = ct_y[((image * K + k_0 + i) * P + p) * Q + q];
+                    value = f32(ct_y[((image * K + k_0 + i) * P + p) * Q + q]);
                 }
                 ct_y_slab[i * CT_Y_PITCH + invocation % TILE_N] = f16(value);
             }

@@ -23,6 +23,8 @@ const BLOCKS_M: u32 = 1u;
 const BLOCKS_N: u32 = 1u;
 const SHARES: u32 = 4u;
 
+alias StoredX = f32; // or f16
+alias StoredY = f32; // or f16
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
@@ -41,8 +43,8 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [N, C, H, W]
-@group(0) @binding(1) var<storage, read> ct_y: array<f32>; // [N, K, P, Q]
+@group(0) @binding(0) var<storage, read> x: array<StoredX>; // [N, C, H, W]
+@group(0) @binding(1) var<storage, read> ct_y: array<StoredY>; // [N, K, P, Q]
 @group(0) @binding(2) var<storage, read_write> ct_w: array<f32>; // [K, C, R, S]
 
 // Matrices are read in rows of 16 bytes or more, aligned to 16; 8 more halves a row spread them over the memory banks.
@@ -91,7 +93,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         for (var i = invocation / TILE_K; i < TILE_M; i += INVOCATIONS / TILE_K) {
             var value = 0.0;
             if image < extents.n && channel_0 + i < K {
-                value = ct_y[(image * K + channel_0 + i) * (P * Q) + at];
+                value = f32(ct_y[(image * K + channel_0 + i) * (P * Q) + at]);
             }
             ct_y_slab[i * PITCH + invocation % TILE_K] = f16(value);
         }
@@ -101,7 +103,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let v = v_0 + tap % S;
             var value = 0.0;
             if image < extents.n && tap < TAPS && h < H && v < W {
-                value = x[((image * CHANNELS + tap / (R * S)) * H + h) * W + v];
+                value = f32(x[((image * CHANNELS + tap / (R * S)) * H + h) * W + v]);
             }
             x_slab[i * PITCH + invocation % TILE_K] = f16(value);
         }

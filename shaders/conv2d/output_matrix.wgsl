@@ -22,6 +22,8 @@ const TILE_K: u32 = 16u; // a multiple of TILE
 const BLOCKS_M: u32 = 2u;
 const BLOCKS_N: u32 = 2u;
 
+alias StoredX = f32; // or f16
+alias StoredW = f32; // or f16
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
@@ -38,8 +40,8 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> x: array<f32>; // [N, C, H, W]
-@group(0) @binding(1) var<storage, read> w: array<f32>; // [K, C, R, S]
+@group(0) @binding(0) var<storage, read> x: array<StoredX>; // [N, C, H, W]
+@group(0) @binding(1) var<storage, read> w: array<StoredW>; // [K, C, R, S]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // [N, K, P, Q]
 
 // Matrices are read in rows of 16 bytes or more, aligned to 16; 8 more halves a row spread them over the memory banks.
@@ -54,7 +56,7 @@ fn w_at(channel: u32, c: u32, position: u32) -> f32 {
     if channel >= K || c >= CHANNELS {
         return 0.0;
     }
-    return w[(channel * CHANNELS + c) * (R * S) + position];
+    return f32(w[(channel * CHANNELS + c) * (R * S) + position]);
 }
 
 // Writes the matrix in `results` that the invocation's block has at these channels and pixels.
@@ -105,7 +107,7 @@ fn main(
             for (var i = invocation / TILE_N; i < TILE_K; i += INVOCATIONS / TILE_N) {
                 var value = 0.0;
                 if is_inside && c_0 + i < CHANNELS {
-                    value = x[((image * CHANNELS + c_0 + i) * H + h) * W + v];
+                    value = f32(x[((image * CHANNELS + c_0 + i) * H + h) * W + v]);
                 }
                 x_slab[i * X_PITCH + invocation % TILE_N] = f16(value);
             }

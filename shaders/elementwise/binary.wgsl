@@ -7,7 +7,8 @@ const FUNCTION: u32 = 0u;
 // Elements, or vec4s of neighbours along the inner axis: then those of an operand that is broadcast along it stay f32.
 alias Y = f32;
 alias A = f32;
-alias B = f32;
+alias B = f32; // or f16
+alias StoredY = f32; // or f16
 
 struct Extents {
     outer: u32,
@@ -26,7 +27,7 @@ var<immediate> extents: Extents;
 
 @group(0) @binding(0) var<storage, read> a: array<A>;
 @group(0) @binding(1) var<storage, read> b: array<B>;
-@group(0) @binding(2) var<storage, read_write> y: array<Y>;   // [outer, middle, inner]
+@group(0) @binding(2) var<storage, read_write> y: array<StoredY>;   // [outer, middle, inner]
 
 fn apply(u: Y, v: Y) -> Y {
     switch FUNCTION {
@@ -56,7 +57,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
                 if extents.b_outer > 0u || o == id.z {
                     v = Y(b[o * extents.b_outer + m * extents.b_middle + i * extents.b_inner]);
                 }
-                y[(o * extents.middle + m) * extents.inner + i] = apply(u, v);
+                y[(o * extents.middle + m) * extents.inner + i] = StoredY(apply(u, v));
             }
         }
     }

@@ -9,6 +9,7 @@ alias Y = f32;
 alias A = f32;
 alias B = f32;
 alias C = f32;
+alias StoredY = f32; // or f16
 
 struct Extents {
     outer: u32,
@@ -29,7 +30,7 @@ var<immediate> extents: Extents;
 @group(0) @binding(0) var<storage, read> a: array<A>;
 @group(0) @binding(1) var<storage, read> b: array<B>;
 @group(0) @binding(2) var<storage, read> c: array<C>;
-@group(0) @binding(3) var<storage, read_write> y: array<Y>;   // [outer, middle, inner]
+@group(0) @binding(3) var<storage, read_write> y: array<StoredY>;   // [outer, middle, inner]
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
@@ -50,7 +51,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
                     w = Y(c[o * extents.c_outer + m * extents.c_middle + i * extents.c_inner]);
                 }
                 let sum = u * v + w;
-                y[(o * extents.middle + m) * extents.inner + i] = select(sum, max(sum, Y()), RELU == 1u);
+                y[(o * extents.middle + m) * extents.inner + i] = StoredY(select(sum, max(sum, Y()), RELU == 1u));
             }
         }
     }

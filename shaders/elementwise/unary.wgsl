@@ -4,7 +4,9 @@
 // compiled; p and q are its parameters.
 const FUNCTION: u32 = 0u;
 
-alias X = f32; // an element, or a vec4 of neighbours
+// An element, or a vec4 of neighbours.
+alias X = f32;
+alias StoredY = f32; // or f16
 
 struct Parameters {
     p: f32,
@@ -13,7 +15,7 @@ struct Parameters {
 var<immediate> parameters: Parameters;
 
 @group(0) @binding(0) var<storage, read> x: array<X>;
-@group(0) @binding(1) var<storage, read_write> y: array<X>;
+@group(0) @binding(1) var<storage, read_write> y: array<StoredY>;
 
 const TAU: f32 = 6.2831853;
 
@@ -53,6 +55,6 @@ fn apply(v: X) -> X {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     for (var i = id.x; i < arrayLength(&y); i += grid.x * 64u) {
-        y[i] = apply(x[i]);
+        y[i] = StoredY(apply(x[i]));
     }
 }

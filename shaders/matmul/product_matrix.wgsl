@@ -15,6 +15,8 @@ const TILE_K: u32 = 32u; // a multiple of TILE
 const BLOCKS_M: u32 = 2u;
 const BLOCKS_N: u32 = 2u;
 
+alias StoredA = f32; // or f16
+alias StoredB = f32; // or f16
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;
@@ -31,8 +33,8 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>; // [M, K] or [K, M]
-@group(0) @binding(1) var<storage, read> b: array<f32>; // [K, N] or [N, K]
+@group(0) @binding(0) var<storage, read> a: array<StoredA>; // [M, K] or [K, M]
+@group(0) @binding(1) var<storage, read> b: array<StoredB>; // [K, N] or [N, K]
 @group(0) @binding(2) var<storage, read_write> z: array<f32>; // [M, N]
 
 // Matrices are read in rows of 16 bytes or more, aligned to 16; 8 more halves a row spread them over the memory banks.
@@ -48,9 +50,9 @@ fn a_at(m: u32, k: u32) -> f32 {
         return 0.0;
     }
     if TRANSPOSE_A == 1u {
-        return a[k * extents.m + m];
+        return f32(a[k * extents.m + m]);
     }
-    return a[m * extents.k + k];
+    return f32(a[m * extents.k + k]);
 }
 
 // B, zero outside.
@@ -59,9 +61,9 @@ fn b_at(k: u32, n: u32) -> f32 {
         return 0.0;
     }
     if TRANSPOSE_B == 1u {
-        return b[n * extents.k + k];
+        return f32(b[n * extents.k + k]);
     }
-    return b[k * extents.n + n];
+    return f32(b[k * extents.n + n]);
 }
 
 // Writes the matrix in `results` that the invocation's block has at this row and column.

@@ -71,8 +71,20 @@ fn f16_error(x: f64) -> f64 {
     }
 }
 
+/// How far a value may lie that is within `error` of this one and then stored in f16.
+pub fn stored_f16_bound(value: f64, error: f64) -> f64 {
+    let (least, largest) = (value.abs() - error, value.abs() + error);
+    let [below, above] = f16_neighbours(largest);
+    match error {
+        0.0 => f16_error(value),
+        _ if largest > 65_504.0 => f64::INFINITY,
+        _ if least < F16_TINY => error + F16_TINY,
+        _ => error + above - below,
+    }
+}
+
 /// The nearest f16, or the lower one of two, of a number between ±65504.
-pub(super) fn to_f16(x: f32) -> f32 {
+pub fn to_f16(x: f32) -> f32 {
     let magnitude = f64::from(x.abs());
     let [below, above] = f16_neighbours(magnitude);
     let nearest = if magnitude - below <= above - magnitude { below } else { above };

@@ -138,20 +138,26 @@ impl Case {
 
     /// The definition's value and the f32 bound of it, element by element.
     pub fn reference(&self, inputs: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
-        self.evaluated(inputs, |arrays, output| self.primitive.bound(arrays, output))
+        self.evaluated(inputs, |arrays, output, _| self.primitive.bound(arrays, output))
     }
 
     /// The definition's value and the bound that `kernel` has to keep, element by element.
     pub fn reference_of(&self, kernel: &Kernel, inputs: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
-        self.evaluated(inputs, |arrays, output| tolerance(&*self.primitive, kernel, arrays, output))
+        self.evaluated(inputs, |arrays, output, want| tolerance(&*self.primitive, kernel, arrays, output, want))
     }
 
-    fn evaluated(&self, inputs: &[Tensor], bound: impl Fn(&[Array], &Shape) -> Vec<f64>) -> (Vec<f64>, Vec<f64>) {
+    fn evaluated(
+        &self,
+        inputs: &[Tensor],
+        bound: impl Fn(&[Array], &Shape, &[f64]) -> Vec<f64>,
+    ) -> (Vec<f64>, Vec<f64>) {
         let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
         let arrays: Vec<Array> =
             inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
         let output = self.output();
-        (self.primitive.eval(&arrays, &output), bound(&arrays, &output))
+        let want = self.primitive.eval(&arrays, &output);
+        let bound = bound(&arrays, &output, &want);
+        (want, bound)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::bounds::stored_f16_bound;
 use super::case::{Case, Draws};
 use super::compare::{Mismatch, compare, control};
 use crate::gpu::{Device, GpuError};
@@ -54,7 +55,8 @@ pub struct Failure {
     pub seed: u64,
 }
 
-/// The kernels of a case, for any class of device, each once. An alias has none.
+/// The kernels of a case, for any class of device, each once; and each with all in f16 that may be stored so. An alias has
+/// none.
 pub fn variants(case: &Case) -> Vec<Kernel> {
     let mut kernels: Vec<Kernel> = Vec::new();
     if case.primitive.is_alias() {
@@ -63,18 +65,30 @@ pub fn variants(case: &Case) -> Vec<Kernel> {
     let (shapes, output) = (case.shapes(), case.output());
     for class in DeviceClass::ALL {
         let kernel = case.primitive.kernel(&shapes, &output, class);
-        if !kernels.contains(&kernel) {
-            kernels.push(kernel);
+        for kernel in [kernel.halved(), Some(kernel)].into_iter().rev().flatten() {
+            if !kernels.contains(&kernel) {
+                kernels.push(kernel);
+            }
         }
     }
     kernels
 }
 
-/// How far `kernel` may lie from the definition of `primitive`, element by element.
-pub fn tolerance(primitive: &dyn Primitive, kernel: &Kernel, inputs: &[Array], output: &Shape) -> Vec<f64> {
-    match kernel.tile() {
+/// How far `kernel` may lie from what the definition of `primitive` makes of the inputs, which is `want`, element by element.
+pub fn tolerance(
+    primitive: &dyn Primitive,
+    kernel: &Kernel,
+    inputs: &[Array],
+    output: &Shape,
+    want: &[f64],
+) -> Vec<f64> {
+    let bound = match kernel.tile() {
         None => primitive.bound(inputs, output),
         Some(_) => primitive.bound_matrix(inputs, output),
+    };
+    match kernel.is_half(inputs.len()) {
+        true => want.iter().zip(bound).map(|(&want, bound)| stored_f16_bound(want, bound)).collect(),
+        false => bound,
     }
 }
 
@@ -103,7 +117,8 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) ->
 
     let inputs = case.integers(seed);
     let (want, bound) = case.reference_of(kernel, &inputs);
-    let tolerance = if case.exact { vec![0.0; want.len()] } else { bound };
+    let is_exact = case.exact && !kernel.is_half(inputs.len());
+    let tolerance = if is_exact { vec![0.0; want.len()] } else { bound };
     hold("integers", &run(&inputs)?, &want, &tolerance)?;
 
     if kernel.tile().is_some() {

@@ -378,7 +378,8 @@ impl Device {
 
     /// Whether the device has what the kernel asks for. Kernels for fewer lanes than it has are other devices'.
     pub fn runs(&self, kernel: &Kernel) -> bool {
-        kernel.needs().is_none_or(|class| self.classes().contains(&class))
+        let has_halves = kernel.halves.is_empty() || self.has_f16();
+        has_halves && kernel.needs().is_none_or(|class| self.classes().contains(&class))
     }
 
     /// Bytes that a value may have at most.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use super::GpuError;
 use super::device::{Device, IMMEDIATE_BYTES, Pipeline};
+use super::halves;
 use crate::kernel::Kernel;
 use crate::plan::{Carry, Operand, Place, Plan, Step};
 use crate::tape::Value;
@@ -251,7 +252,7 @@ impl Executor {
             buffer: self.buffer(&operand.place),
             offset: 0,
             // The exact size, so that a kernel's arrayLength is its value's and not its slot's.
-            size: wgpu::BufferSize::new(operand.shape.bytes()),
+            size: wgpu::BufferSize::new(operand.bytes()),
         });
         let bindings = self.device.bind(step.kernel.name, &pipeline, operands);
         self.device.check(|| format!("the binding of {}", describe(step)))?;
@@ -329,7 +330,14 @@ impl Executor {
     }
 
     fn read(&self, operand: &Operand, name: &str) -> Result<Tensor, GpuError> {
-        read(&self.device, self.buffer(&operand.place), &operand.shape, name)
+        let buffer = self.buffer(&operand.place);
+        match operand.is_half {
+            true => {
+                let words = read_back(&self.device, buffer, operand.bytes(), name)?;
+                Ok(Tensor::new(operand.shape.clone(), halves::unpack(&words)))
+            }
+            false => read(&self.device, buffer, &operand.shape, name),
+        }
     }
 
     /// Runs the plan dispatch by dispatch and calls `visit` with each step, its inputs and its output as they are on the

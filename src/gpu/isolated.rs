@@ -6,6 +6,7 @@
 use super::GpuError;
 use super::device::Device;
 use super::executor::{Dispatch, encode, read_back};
+use super::halves;
 use crate::kernel::Kernel;
 use crate::shaders::specialise;
 use crate::tensor::{Shape, Tensor};
@@ -14,6 +15,8 @@ use crate::tensor::{Shape, Tensor};
 const GUARD: u32 = 0x7fc5_a5a5;
 /// Another one, where the output is to be written.
 const UNWRITTEN: u32 = 0x7fca_cafe;
+/// The same of f16, twice in a word.
+const UNWRITTEN_HALVES: u32 = 0x7dca_7dca;
 /// Bytes of guard on either side, if the device's alignment does not ask for more.
 const GUARD_BYTES: u64 = 4096;
 
@@ -26,7 +29,8 @@ pub struct Isolated {
 }
 
 impl Device {
-    /// Runs `kernel` once. Each operand lies in a buffer of its own, between guard words; the output is filled with NaN.
+    /// Runs `kernel` once. Each operand lies in a buffer of its own, between guard words, in f16 where the kernel has it so;
+    /// the output is filled with NaN.
     ///
     /// # Errors
     /// When the device refuses or is lost.
@@ -35,8 +39,16 @@ impl Device {
         let pipeline = self.pipeline(kernel, inputs.len())?;
         let guard = GUARD_BYTES.max(u64::from(self.device.limits().min_storage_buffer_offset_alignment));
         let guard_words = (guard / 4) as usize;
-        let words = |tensor: &Tensor| tensor.data().iter().map(|x| x.to_bits()).collect();
-        let contents: Vec<Vec<u32>> = inputs.iter().map(words).chain([vec![UNWRITTEN; output.count()]]).collect();
+        let input = |(binding, tensor): (usize, &Tensor)| match kernel.is_half(binding) {
+            true => halves::pack(tensor.data()),
+            false => tensor.data().iter().map(|x| x.to_bits()).collect(),
+        };
+        let in_halves = kernel.is_half(inputs.len());
+        let unwritten = match in_halves {
+            true => vec![UNWRITTEN_HALVES; output.count() / 2],
+            false => vec![UNWRITTEN; output.count()],
+        };
+        let contents: Vec<Vec<u32>> = inputs.iter().enumerate().map(input).chain([unwritten]).collect();
 
         let mut buffers = Vec::new();
         for content in &contents {
@@ -75,15 +87,21 @@ impl Device {
                 (0..after.len()).find(|index| after[*index] != before(*index) && !(is_output && is_inside(index)));
             if let Some(index) = changed {
                 let place = index as i64 - guard_words as i64;
-                damage.get_or_insert(format!("element {place} of {operand} (of {}) was overwritten", content.len()));
+                damage.get_or_insert(format!("word {place} of {operand} (of {}) was overwritten", content.len()));
             }
             after.truncate(guard_words + content.len());
             result = after.split_off(guard_words);
         }
-        if let Some(index) = result.iter().position(|&bits| bits == UNWRITTEN) {
+        let (data, unwritten) = match in_halves {
+            true => (halves::unpack(&result), halves::bits(&result).position(|bits| bits == UNWRITTEN_HALVES as u16)),
+            false => {
+                let unwritten = result.iter().position(|&bits| bits == UNWRITTEN);
+                (result.into_iter().map(f32::from_bits).collect(), unwritten)
+            }
+        };
+        if let Some(index) = unwritten {
             damage.get_or_insert(format!("element {:?} of the output was never written", output.coordinates(index)));
         }
-        let data = result.into_iter().map(f32::from_bits).collect();
         Ok(Isolated { output: Tensor::new(output.clone(), data), damage })
     }
 }

@@ -264,8 +264,14 @@ impl Primitive for Conv2d {
             (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem, self.tiles(&problem)),
             (Role::Kernel, DeviceClass::Gpu) => kernel_shared_sum(&problem),
             (role, DeviceClass::Cpu(lanes)) => broadcast::kernel(&problem, role, lanes),
-            (Role::Output | Role::Input, DeviceClass::Matrix(tile)) => self.matrix(&problem, tile),
-            (Role::Kernel, DeviceClass::Matrix(tile)) => kernel_matrix(&problem, tile),
+            (role, DeviceClass::Matrix(tile)) => {
+                let (kernel, [left, right]) = match role {
+                    Role::Output => (self.matrix(&problem, tile), ["StoredX", "StoredW"]),
+                    Role::Input => (self.matrix(&problem, tile), ["StoredY", "StoredW"]),
+                    Role::Kernel => (kernel_matrix(&problem, tile), ["StoredX", "StoredY"]),
+                };
+                kernel.storable(0, left, inputs[0].count()).storable(1, right, inputs[1].count())
+            }
         }
     }
 

@@ -163,7 +163,8 @@ impl Primitive for UnaryMap {
         let kernel =
             Kernel::new("elementwise/unary").constant("FUNCTION", function).immediate("p", p).immediate("q", q);
         let width = vector_width(output.count(), class);
-        let kernel = if width > 1 { kernel.vector("X") } else { kernel };
+        let kernel = if width > 1 { kernel.vector("X").vector("StoredY") } else { kernel };
+        let kernel = kernel.storable(1, "StoredY", output.count());
         let each = if let DeviceClass::Cpu(_) = class { LONG_ROW } else { WORKGROUP };
         kernel.grid([(output.count() / width).div_ceil(each).min(65_535), 1, 1])
     }
@@ -329,9 +330,14 @@ impl Primitive for BinaryMap {
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let (function, [p, q]) = self.0.selector();
         let axes = Collapsed::new(output, inputs).expect("checked when recorded");
-        axes.dispatch(Kernel::new("elementwise/binary").constant("FUNCTION", function), &[A, B], class)
+        let kernel = axes
+            .dispatch(Kernel::new("elementwise/binary").constant("FUNCTION", function), &[A, B], class)
             .immediate("p", p)
-            .immediate("q", q)
+            .immediate("q", q);
+        let kernel = vector_result(kernel).storable(2, "StoredY", output.count());
+        // Of a sign no more is asked than f16 has.
+        let is_mask = self.0 == Binary::WherePositive && inputs[1] == output;
+        if is_mask { kernel.storable(1, "B", output.count()) } else { kernel }
     }
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
@@ -392,7 +398,7 @@ impl Primitive for MultiplyAdd {
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let axes = Collapsed::new(output, inputs).expect("checked when recorded");
         let kernel = Kernel::new("elementwise/multiply_add").constant("RELU", u32::from(self.relu));
-        axes.dispatch(kernel, &[A, B, C], class)
+        vector_result(axes.dispatch(kernel, &[A, B, C], class)).storable(3, "StoredY", output.count())
     }
 
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
@@ -656,6 +662,11 @@ impl Collapsed {
         }
         if width > 1 { kernel.vector("Y") } else { kernel }
     }
+}
+
+/// Has what is computed in vectors stored in vectors.
+fn vector_result(kernel: Kernel) -> Kernel {
+    if kernel.vectors.contains(&"Y") { kernel.vector("StoredY") } else { kernel }
 }
 
 /// How kernels call an operand that may be broadcast: the alias of its elements, and its strides along outer, middle and

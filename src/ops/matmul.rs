@@ -156,7 +156,7 @@ impl Primitive for Matmul {
     }
 
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
-        let extents @ [m, n, _] = self.accepted(inputs);
+        let extents @ [m, n, k] = self.accepted(inputs);
         match class {
             DeviceClass::Gpu => {
                 // Small products need many small tiles to occupy the device.
@@ -171,6 +171,8 @@ impl Primitive for Matmul {
                     .with_tile(tile)
                     .constant("BLOCKS_M", blocks)
                     .constant("BLOCKS_N", blocks)
+                    .storable(0, "StoredA", m * k)
+                    .storable(1, "StoredB", k * n)
                     .grid([n.div_ceil(block * blocks), m.div_ceil(block * blocks), 1])
             }
             DeviceClass::Cpu(_) => {

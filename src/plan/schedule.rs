@@ -7,6 +7,8 @@ use crate::tape::{Tape, Value};
 pub(super) struct Entry {
     pub value: Value,
     pub bytes: u64,
+    /// Whether the value is stored in f16.
+    pub is_half: bool,
     /// Where each input is computed; `None` for feeds, states and constants.
     pub reads: Vec<Option<usize>>,
 }
@@ -70,7 +72,7 @@ impl<'a> Schedule<'a> {
                 let reads = node.inputs().iter().map(|&input| number_of(&numbers, input)).collect();
                 numbers[value.index()] = Some(schedule.entries.len());
                 schedule.order.push(schedule.entries.len());
-                schedule.entries.push(Entry { value, bytes: node.shape.bytes(), reads });
+                schedule.entries.push(Entry { value, bytes: node.shape.bytes(), is_half: false, reads });
             }
         }
         schedule.kept = kept.iter().map(|&value| number_of(&numbers, value)).collect();
@@ -85,6 +87,14 @@ impl<'a> Schedule<'a> {
         }
         self.kept.iter().flatten().for_each(|&read| uses[read].push(self.order.len()));
         uses
+    }
+
+    /// The computations that read a computation's value, and at which of their inputs.
+    pub fn readers(&self, number: usize) -> impl Iterator<Item = (usize, usize)> {
+        self.entries.iter().enumerate().flat_map(move |(reader, entry)| {
+            let reads = entry.reads.iter().enumerate().filter(move |(_, read)| **read == Some(number));
+            reads.map(move |(input, _)| (reader, input))
+        })
     }
 
     pub fn lifetimes(&self) -> Vec<Lifetime> {
