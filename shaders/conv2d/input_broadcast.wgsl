@@ -63,11 +63,14 @@ var<immediate> extents: Extents;
 /// unrolled.
 fn add_rows(sums: ptr<function, Tile>, field: ptr<function, Field>, taps: ptr<function, Taps>, i: u32) {
     for (var j = 0u; j < TILE_COLUMNS; j++) {
-        for (var r = 0u; r < R; r++) {
+        // Down and to the right in the field: the last tap meets its first pixel.
+        for (var u = 0u; u < R; u++) {
+            let r = R - 1u - u;
             // The first row of the tile that meets r, and where.
             let i_0 = (r + PADDING * (STRIDE - 1u)) % STRIDE;
             let p_0 = (i_0 + PADDING - r + u32(ROW_MARGIN * i32(STRIDE))) / STRIDE;
-            for (var s = 0u; s < S; s++) {
+            for (var v = 0u; v < S; v++) {
+                let s = S - 1u - v;
                 let j_0 = (s + PADDING * (STRIDE - 1u)) % STRIDE;
                 let q_0 = (j_0 + PADDING - s + u32(COLUMN_MARGIN * i32(STRIDE))) / STRIDE;
                 let value = (*field)[p_0 + i][q_0 + j];
