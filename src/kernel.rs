@@ -4,7 +4,7 @@
 //! before compilation; each combination is a pipeline of its own, so they are kept for what an inner loop gains from:
 //! window sizes, strides, tiles. *Immediates* are members of the file's `var<immediate>` struct, set at each dispatch;
 //! extents travel this way, so that one pipeline serves all shapes. Tests hold both against the WGSL by reflection. Besides,
-//! an alias of `f32` in the file may be made one of `vec4<f32>`.
+//! an alias of `f32` in the file may be made one of `vec4<f32>`, `f16` or `vec4<f16>`.
 
 use std::fmt;
 
@@ -94,7 +94,8 @@ impl fmt::Display for Tile {
     }
 }
 
-/// What convolutions and matrix products round their factors to. Values are f32 wherever they are kept, and sums are f32.
+/// What convolutions and matrix products round their factors to. Sums are f32, and so is every value that something else
+/// reads: what is read as a factor alone is stored as it is rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

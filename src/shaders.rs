@@ -1,6 +1,6 @@
 //! The WGSL files and their specialisation: the initialisers of constants are replaced. Types are not constants in WGSL:
-//! an alias of `f32` may be made one of `vec4<f32>`, and the side of a cooperative matrix, which is a part of its type's
-//! name, follows the constant `TILE`.
+//! an alias of `f32` may be made one of `vec4<f32>`, `f16` or `vec4<f16>`, and the side of a cooperative matrix, which is a
+//! part of its type's name, follows the constant `TILE`.
 
 use crate::kernel::{Kernel, Tile};
 
