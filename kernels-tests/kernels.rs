@@ -2,7 +2,7 @@
 
 use stssad::check::catalogue::{ShapeClass, cases};
 use stssad::check::{Case, check_adjoint, check_kernel, has_adjoint, variants};
-use stssad::kernel::{DeviceClass, Kernel, Lanes};
+use stssad::kernel::{DeviceClass, Kernel, Lanes, Tile};
 
 use crate::{SEED, announce, device, family};
 
@@ -83,14 +83,22 @@ fn kernels_compute_the_same_under_other_tiles() {
     let cases = [
         "conv2d/output(n=2,c=3,h=9,w=7,k=10,r=3,s=3,stride=2,padding=1)",
         "conv2d/input(n=2,c=3,h=9,w=7,k=10,r=3,s=3,stride=2,padding=1)",
+        "conv2d/kernel(n=2,c=3,h=9,w=7,k=10,r=3,s=3,stride=2,padding=1)",
         "matmul/product(m=37,n=29,k=19,ta=1,tb=0)",
     ];
-    let classes = [DeviceClass::Gpu, DeviceClass::Cpu(Lanes::Eight)];
+    let matrix = [Tile::Eight, Tile::Sixteen].map(DeviceClass::Matrix);
+    let classes = [DeviceClass::Gpu, DeviceClass::Cpu(Lanes::Eight), matrix[0], matrix[1]];
     for (name, class) in cases.iter().flat_map(|name| classes.map(|class| (name, class))) {
         let case: Case = name.parse().unwrap();
         let kernels = case.primitive.tilings(&case.shapes(), &case.output(), class);
-        assert!(class != DeviceClass::Gpu || kernels.len() > 100, "{name}: {} choices", kernels.len());
-        for kernel in kernels.iter().filter(|kernel| runs(kernel)).step_by(19) {
+        // Matrix units have few; of the others every so many are enough.
+        let (least, step) = match class {
+            DeviceClass::Gpu => (20, 19),
+            DeviceClass::Cpu(_) => (10, 19),
+            DeviceClass::Matrix(_) => (4, 1),
+        };
+        assert!(kernels.len() >= least, "{name}: {} choices", kernels.len());
+        for kernel in kernels.iter().filter(|kernel| runs(kernel)).step_by(step) {
             check_kernel(device(), &case, kernel, SEED)
                 .unwrap_or_else(|failure| panic!("{:?}: {failure}", kernel.constants));
         }

@@ -77,8 +77,8 @@ impl Case {
     }
 
     /// The kernel, and the same with all in f16 that may be stored so, on its own grid and on those that larger shapes
-    /// would give it. Extents beyond 65535 workgroups fold into
-    /// the second dimension of some kernels, and others stride over them; which does what can be read in their text.
+    /// would give it. Extents beyond 65535 workgroups fold into the second dimension of some kernels, and others stride
+    /// over them; which does what can be read in their text.
     pub fn kernels(&self, class: DeviceClass) -> Vec<Kernel> {
         let kernel = self.kernel(class);
         let text = source(&kernel).unwrap_or_else(|error| panic!("{self}: {error}"));

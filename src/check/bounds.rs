@@ -225,6 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_half_may_lie_as_far_off_as_it_was_before_and_one_f16_more() {
+        let nearest = |x: f64| f64::from(to_f16(x as f32));
+        for (value, error) in [(1.0003, 1e-6), (-3.7, 1e-3), (1000.4, 0.0), (0.5, 0.0), (3e-5, 1e-9), (0.0, 1e-7)] {
+            let bound = stored_f16_bound(value, error);
+            for before in [value - error, value, value + error] {
+                assert!((nearest(before) - value).abs() <= bound, "{value} {error}");
+            }
+            assert!(bound <= error + (value.abs() / 512.0).max(1e-4), "{value} {error}: {bound}");
+        }
+        // A value that f16 has stays, and one beyond the largest may be anything.
+        assert_eq!(stored_f16_bound(0.5, 0.0), 0.0);
+        assert_eq!(stored_f16_bound(65_504.0, 1.0), f64::INFINITY);
+    }
+
+    #[test]
     fn the_neighbours_of_a_number_in_f16() {
         assert_eq!(f16_neighbours(1.0), [1.0, 1.0 + 1.0 / 1024.0]);
         assert_eq!(f16_neighbours(2049.0), [2048.0, 2050.0]);

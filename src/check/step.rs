@@ -151,3 +151,31 @@ fn prepare(device: &Device, plan: Plan, sources: &HashMap<String, Tensor>) -> Re
     }
     Ok(executor)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::Choice;
+
+    #[test]
+    fn two_executors_differ_where_their_bits_do() {
+        let device = Device::open(&Choice::Best).unwrap();
+        let mut t = Tape::new();
+        let x = t.feed("x", [2]);
+        let (y, z) = (t.add(x, x), t.sum(x, &[0]));
+        let run = |x: [f32; 2]| {
+            let plan = Plan::new(&t, &[y, z], &[], DeviceClass::Gpu, Reuse::On);
+            let sources = HashMap::from([("x".to_owned(), Tensor::new([2], x.to_vec()))]);
+            let mut executor = prepare(&device, plan, &sources).unwrap();
+            executor.run().unwrap();
+            executor
+        };
+        let (one, same, turned) = (run([1.0, 2.0]), run([1.0, 2.0]), run([2.0, 1.0]));
+        assert_eq!(first_other(&[y, z], &one, &same).unwrap(), None);
+        assert_eq!(first_other(&[z, y], &one, &turned).unwrap(), Some(y));
+        // A NaN is itself, and 0 is not -0.
+        let (nan, same, zero, other) = (run([f32::NAN, 0.0]), run([f32::NAN, 0.0]), run([0.0, 0.0]), run([0.0, -0.0]));
+        assert_eq!(first_other(&[y], &nan, &same).unwrap(), None);
+        assert_eq!(first_other(&[y], &zero, &other).unwrap(), Some(y));
+    }
+}

@@ -11,7 +11,7 @@ mod broadcast;
 
 use super::matmul::Tiles;
 use crate::check::{matrix_bound, sum_bound};
-use crate::kernel::{DeviceClass, Kernel, Tile};
+use crate::kernel::{DeviceClass, Kernel, Tile, WORKGROUP_BYTES};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
@@ -111,6 +111,13 @@ struct Problem {
 }
 
 impl Problem {
+    /// Elements of x, w and y.
+    fn elements(&self) -> [usize; 3] {
+        let Problem { n, groups, c, k, p, q, geometry } = *self;
+        let ([h, w], [r, s]) = (geometry.image, geometry.window);
+        [n * groups * c * h * w, groups * k * c * r * s, n * groups * k * p * q]
+    }
+
     /// Calls `term` with the indices into x, w and y of every term of the trilinear form.
     fn for_each_term(&self, mut term: impl FnMut(usize, usize, usize)) {
         let Problem { n, groups, c, k, p, q, geometry } = *self;
@@ -262,16 +269,9 @@ impl Primitive for Conv2d {
         };
         match (self.solve_for, class) {
             (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem, self.tiles(&problem)),
-            (Role::Kernel, DeviceClass::Gpu) => kernel_shared_sum(&problem),
+            (Role::Kernel, DeviceClass::Gpu) => Shared::fitting(&problem).kernel(&problem),
             (role, DeviceClass::Cpu(lanes)) => broadcast::kernel(&problem, role, lanes),
-            (role, DeviceClass::Matrix(tile)) => {
-                let (kernel, [left, right]) = match role {
-                    Role::Output => (self.matrix(&problem, tile), ["StoredX", "StoredW"]),
-                    Role::Input => (self.matrix(&problem, tile), ["StoredY", "StoredW"]),
-                    Role::Kernel => (kernel_matrix(&problem, tile), ["StoredX", "StoredY"]),
-                };
-                kernel.storable(0, left, inputs[0].count()).storable(1, right, inputs[1].count())
-            }
+            (_, DeviceClass::Matrix(tile)) => self.matrix(&problem, tile, self.blocks(&problem, tile)),
         }
     }
 
@@ -281,8 +281,17 @@ impl Primitive for Conv2d {
             (Role::Output | Role::Input, DeviceClass::Gpu) => {
                 Tiles::admissible().map(|tiles| self.tiled(&problem, tiles)).collect()
             }
+            (Role::Kernel, DeviceClass::Gpu) => Shared::admissible(&problem).map(|cut| cut.kernel(&problem)).collect(),
             (role, DeviceClass::Cpu(lanes)) => broadcast::tilings(&problem, role, lanes),
-            (Role::Kernel, DeviceClass::Gpu) | (_, DeviceClass::Matrix(_)) => Vec::new(),
+            (_, DeviceClass::Matrix(_)) if problem.groups > 1 => Vec::new(),
+            (Role::Output | Role::Input, DeviceClass::Matrix(tile)) => {
+                let blocks = [1, 2].into_iter().flat_map(|m| [1, 2, 4].map(|n| [m, n, 1]));
+                blocks.map(|blocks| self.matrix(&problem, tile, blocks)).collect()
+            }
+            (Role::Kernel, DeviceClass::Matrix(tile)) => {
+                let blocks = [[1, 1, 1], [1, 1, 2], [1, 1, 4], [1, 1, 8], [2, 2, 1], [2, 2, 2]];
+                blocks.map(|blocks| self.matrix(&problem, tile, blocks)).to_vec()
+            }
         }
     }
 
@@ -324,22 +333,55 @@ impl Conv2d {
         }
     }
 
-    /// [`tiled`](Self::tiled) on matrix units: a workgroup has 2 × 4 blocks of 2 × 2 matrices, or fewer where there are few
-    /// channels or pixels.
-    fn matrix(&self, problem: &Problem, tile: Tile) -> Kernel {
-        let name = if self.solve_for == Role::Output { "conv2d/output_matrix" } else { "conv2d/input_matrix" };
-        let [channels, pixels, summed] = self.product(problem);
+    /// Blocks of 2 × 2 matrices of a workgroup on matrix units: how many lie side by side in rows and columns of the product,
+    /// and how many share a sum. An output or input has 2 × 4, or fewer where there are few channels or pixels; the kernel is
+    /// small, so that where it has few tiles a workgroup takes a smaller one of them and shares its sum out.
+    fn blocks(&self, problem: &Problem, tile: Tile) -> [usize; 3] {
         let block = 2 * tile.side();
-        let blocks_m = channels.div_ceil(block).min(2);
-        let blocks_n = pixels.div_ceil(block).min(8 / blocks_m).min(4);
+        match self.solve_for {
+            Role::Output | Role::Input => {
+                let [channels, pixels, _] = self.product(problem);
+                let m = channels.div_ceil(block).min(2);
+                [m, pixels.div_ceil(block).min(8 / m).min(4), 1]
+            }
+            Role::Kernel => {
+                let [_, w, _] = problem.elements();
+                let tiles = problem.k.div_ceil(2 * block) * (w / problem.k).div_ceil(2 * block);
+                if tiles >= 64 { [2, 2, 2] } else { [1, 1, 4] }
+            }
+        }
+    }
+
+    /// On matrix units, with such [`blocks`](Self::blocks).
+    fn matrix(&self, problem: &Problem, tile: Tile, [blocks_m, blocks_n, shares]: [usize; 3]) -> Kernel {
+        let [x, w, y] = problem.elements();
+        let (name, [left, right]) = match self.solve_for {
+            Role::Output => ("conv2d/output_matrix", [("StoredX", x), ("StoredW", w)]),
+            Role::Input => ("conv2d/input_matrix", [("StoredY", y), ("StoredW", w)]),
+            Role::Kernel => ("conv2d/kernel_matrix", [("StoredX", x), ("StoredY", y)]),
+        };
+        let block = 2 * tile.side();
         let mut kernel = kernel_of_problem(name, problem)
             .with_tile(tile)
-            .constant("TILE_K", summed.next_multiple_of(tile.side()).min(32))
             .constant("BLOCKS_M", blocks_m)
             .constant("BLOCKS_N", blocks_n)
-            .over(pixels, block * blocks_n);
-        kernel.workgroups[2] = channels.div_ceil(block * blocks_m) as u32;
-        kernel
+            .storable(0, left.0, left.1)
+            .storable(1, right.0, right.1);
+        match self.solve_for {
+            Role::Output | Role::Input => {
+                let [channels, pixels, summed] = self.product(problem);
+                kernel = kernel
+                    .constant("TILE_K", summed.next_multiple_of(tile.side()).min(32))
+                    .over(pixels, block * blocks_n);
+                kernel.workgroups[2] = channels.div_ceil(block * blocks_m) as u32;
+                kernel
+            }
+            Role::Kernel => {
+                let taps = w / problem.k;
+                let grid = [taps.div_ceil(block * blocks_n), problem.k.div_ceil(block * blocks_m), 1];
+                kernel.constant("SHARES", shares).grid(grid)
+            }
+        }
     }
 
     fn tiles(&self, problem: &Problem) -> Tiles {
@@ -362,35 +404,50 @@ impl Conv2d {
     }
 }
 
-/// Few long sums: the invocations of a workgroup share each of them.
-fn kernel_shared_sum(problem: &Problem) -> Kernel {
-    let [r, s] = problem.geometry.window;
-    // 72 accumulators a thread at most, unless a single window row of one channel has more.
-    let window_rows = if r * s <= 9 { r } else { 1 };
-    let taps = window_rows * s;
-    let micro_c = (9 / taps).clamp(1, problem.c.min(8));
-    let micro_k = (72 / (taps * micro_c)).clamp(1, problem.k.min(8));
-    kernel_of_problem("conv2d/kernel", problem)
-        .constant("MICRO_K", micro_k)
-        .constant("MICRO_C", micro_c)
-        .constant("WINDOW_ROWS", window_rows)
-        .grid([problem.c.div_ceil(micro_c), problem.groups * problem.k.div_ceil(micro_k), r / window_rows])
+/// What a workgroup owns that solves for the kernel: few long sums, each of which its invocations share.
+#[derive(Clone, Copy)]
+struct Shared {
+    micro_k: usize,
+    micro_c: usize,
+    window_rows: usize,
 }
 
-/// [`kernel_shared_sum`] on matrix units. Where the result has few tiles, a workgroup takes a smaller one of them and shares
-/// its sum out.
-fn kernel_matrix(problem: &Problem, tile: Tile) -> Kernel {
-    let [r, s] = problem.geometry.window;
-    let (channels, taps) = (problem.k, problem.c * r * s);
-    let block = 2 * tile.side();
-    let is_large = channels.div_ceil(2 * block) * taps.div_ceil(2 * block) >= 64;
-    let [blocks, shares] = if is_large { [2, 2] } else { [1, 4] };
-    kernel_of_problem("conv2d/kernel_matrix", problem)
-        .with_tile(tile)
-        .constant("BLOCKS_M", blocks)
-        .constant("BLOCKS_N", blocks)
-        .constant("SHARES", shares)
-        .grid([taps.div_ceil(block * blocks), channels.div_ceil(block * blocks), 1])
+impl Shared {
+    /// 72 accumulators a thread at most, unless a single window row of one channel has more.
+    const ACCUMULATORS: usize = 72;
+
+    fn fitting(problem: &Problem) -> Shared {
+        let [r, s] = problem.geometry.window;
+        let window_rows = if r * s <= 9 { r } else { 1 };
+        let taps = window_rows * s;
+        let micro_c = (9 / taps).clamp(1, problem.c.min(8));
+        let micro_k = (Shared::ACCUMULATORS / (taps * micro_c)).clamp(1, problem.k.min(8));
+        Shared { micro_k, micro_c, window_rows }
+    }
+
+    /// Those whose accumulators and partial sums fit.
+    fn admissible(problem: &Problem) -> impl Iterator<Item = Shared> {
+        let [r, s] = problem.geometry.window;
+        let micros = (1..=problem.k.min(8)).flat_map(move |k| (1..=problem.c.min(8)).map(move |c| (k, c)));
+        let cuts = micros.flat_map(move |(micro_k, micro_c)| {
+            let rows = (1..=r).filter(move |&rows| r.is_multiple_of(rows));
+            rows.map(move |window_rows| Shared { micro_k, micro_c, window_rows })
+        });
+        cuts.filter(move |cut| {
+            let taps = cut.micro_c * cut.window_rows * s;
+            taps * cut.micro_k <= Shared::ACCUMULATORS && taps * 128 * size_of::<f32>() <= WORKGROUP_BYTES as usize
+        })
+    }
+
+    fn kernel(self, problem: &Problem) -> Kernel {
+        let Shared { micro_k, micro_c, window_rows } = self;
+        let [r, _] = problem.geometry.window;
+        kernel_of_problem("conv2d/kernel", problem)
+            .constant("MICRO_K", micro_k)
+            .constant("MICRO_C", micro_c)
+            .constant("WINDOW_ROWS", window_rows)
+            .grid([problem.c.div_ceil(micro_c), problem.groups * problem.k.div_ceil(micro_k), r / window_rows])
+    }
 }
 
 impl Tape {

@@ -1,7 +1,7 @@
 //! Matrix products, with either factor transposed as it is read.
 
 use crate::check::{matrix_bound, sum_bound};
-use crate::kernel::{DeviceClass, Kernel};
+use crate::kernel::{DeviceClass, Kernel, Tile};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
@@ -90,6 +90,18 @@ impl Matmul {
         kernel.grid([n.div_ceil(tiles.n), m.div_ceil(tiles.m), 1])
     }
 
+    /// On matrix units: a workgroup has so many blocks of 2 × 2 matrices side by side in rows and columns.
+    fn matrix(&self, extents: [usize; 3], tile: Tile, [blocks_m, blocks_n]: [usize; 2]) -> Kernel {
+        let ([m, n, k], block) = (extents, 2 * tile.side());
+        self.of_problem("matmul/product_matrix", extents)
+            .with_tile(tile)
+            .constant("BLOCKS_M", blocks_m)
+            .constant("BLOCKS_N", blocks_n)
+            .storable(0, "StoredA", m * k)
+            .storable(1, "StoredB", k * n)
+            .grid([n.div_ceil(block * blocks_n), m.div_ceil(block * blocks_m), 1])
+    }
+
     /// The longer side along the lanes, so many times as the first number says, and the second number of the other.
     fn broadcast(&self, extents: [usize; 3], [micro_along, micro_across]: [usize; 2]) -> Kernel {
         let [m, n, _] = extents;
@@ -156,7 +168,7 @@ impl Primitive for Matmul {
     }
 
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
-        let extents @ [m, n, k] = self.accepted(inputs);
+        let extents @ [m, n, _] = self.accepted(inputs);
         match class {
             DeviceClass::Gpu => {
                 // Small products need many small tiles to occupy the device.
@@ -165,15 +177,9 @@ impl Primitive for Matmul {
             }
             DeviceClass::Matrix(tile) => {
                 // As above: a workgroup of 2 × 2 blocks of 2 × 2 matrices each, or of one.
-                let block = 2 * tile.side();
-                let blocks = if m.div_ceil(2 * block) * n.div_ceil(2 * block) >= 64 { 2 } else { 1 };
-                self.of_problem("matmul/product_matrix", extents)
-                    .with_tile(tile)
-                    .constant("BLOCKS_M", blocks)
-                    .constant("BLOCKS_N", blocks)
-                    .storable(0, "StoredA", m * k)
-                    .storable(1, "StoredB", k * n)
-                    .grid([n.div_ceil(block * blocks), m.div_ceil(block * blocks), 1])
+                let side = 4 * tile.side();
+                let blocks = if m.div_ceil(side) * n.div_ceil(side) >= 64 { 2 } else { 1 };
+                self.matrix(extents, tile, [blocks; 2])
             }
             DeviceClass::Cpu(_) => {
                 let (along, across) = (m.max(n), m.min(n));
@@ -196,7 +202,10 @@ impl Primitive for Matmul {
                 let micros = [1, 2, 4, 8].into_iter().flat_map(|along| [1, 2, 4, 8].map(|across| [along, across]));
                 micros.map(|micros| self.broadcast(extents, micros)).collect()
             }
-            DeviceClass::Matrix(_) => Vec::new(),
+            DeviceClass::Matrix(tile) => {
+                let blocks = [1, 2].into_iter().flat_map(|m| [1, 2].map(|n| [m, n]));
+                blocks.map(|blocks| self.matrix(extents, tile, blocks)).collect()
+            }
         }
     }
 

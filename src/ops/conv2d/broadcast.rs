@@ -58,8 +58,8 @@ struct Cut {
     /// Pixels of y, or of every STRIDE-th row and column of x̄.
     rows: usize,
     columns: usize,
-    /// Tiles of a workgroup, one after another; if they are several, its taps are staged in workgroup memory. (Those of
-    /// a workgroup that solves for the kernel are all tiles.)
+    /// Tiles of a workgroup, one after another; if they are several, its taps are staged in workgroup memory. 1 when the
+    /// kernel is solved for: then each goes through all tiles.
     tiles: usize,
 }
 
@@ -98,7 +98,7 @@ struct Body {
     code: usize,
     /// Sums that are carried from one iteration to the next.
     sums: usize,
-    /// Whether no array is indexed by a loop's counter, unless meant to.
+    /// Whether no array in registers is indexed by a loop's counter, which would be as slow as a load.
     is_unrolled: bool,
 }
 
@@ -201,8 +201,9 @@ fn ranked(problem: &Problem, role: Role, lanes: usize) -> Vec<Cut> {
                 cuts.push(cut);
                 let tiles = domain.tiles(problem, &cut, lanes);
                 let most = (tiles * domain.blocks(problem, &cut) / WORKGROUPS).clamp(1, TILES);
-                if role != Role::Kernel && micro * taps * lanes * size_of::<f32>() <= CLASS_WORKGROUP_BYTES as usize {
-                    cut.tiles = tiles.div_ceil(tiles.div_ceil(most));
+                cut.tiles = tiles.div_ceil(tiles.div_ceil(most));
+                let staged = micro * taps * lanes * size_of::<f32>();
+                if role != Role::Kernel && cut.tiles > 1 && staged <= CLASS_WORKGROUP_BYTES as usize {
                     cuts.push(cut);
                 }
             }
