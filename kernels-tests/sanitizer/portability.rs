@@ -33,6 +33,10 @@ fn has_matrices(module: &Module) -> bool {
     module.types.iter().any(|(_, ty)| matches!(ty.inner, naga::TypeInner::CooperativeMatrix { .. }))
 }
 
+fn has_halves(module: &Module) -> bool {
+    module.types.iter().any(|(_, ty)| matches!(ty.inner.scalar(), Some(naga::Scalar::F16)))
+}
+
 /// Whether the entry point asks for its place in a subgroup, as kernels for CPU drivers do that hand values from lane to
 /// lane.
 fn shuffles(module: &Module) -> bool {
@@ -45,7 +49,7 @@ fn shuffles(module: &Module) -> bool {
 }
 
 /// For Vulkan 1.1, with no capability but those of every device, the shuffles that CPU drivers have, and those of every device
-/// with matrix units.
+/// with f16 and with matrix units.
 fn to_spirv(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
     let checked = policy != BoundsCheckPolicy::Unchecked;
     let mut capabilities = vec![spv::Capability::Shader, spv::Capability::Matrix];
@@ -55,7 +59,10 @@ fn to_spirv(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Re
     if has_matrices(module) {
         let memory_model = [spv::Capability::VulkanMemoryModel, spv::Capability::VulkanMemoryModelDeviceScope];
         capabilities.extend(memory_model);
-        capabilities.extend([spv::Capability::Float16, spv::Capability::CooperativeMatrixKHR]);
+        capabilities.push(spv::Capability::CooperativeMatrixKHR);
+    }
+    if has_halves(module) {
+        capabilities.extend([spv::Capability::Float16, spv::Capability::StorageBuffer16BitAccess]);
     }
     let options = spv::Options {
         lang_version: (1, 3),
@@ -110,7 +117,7 @@ fn to_msl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Resu
     translated.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|error| error.to_string()))
 }
 
-/// For shader model 5.1, which the compiler that comes with Windows reads, or the first that shuffles.
+/// For shader model 5.1, which the compiler that comes with Windows reads, or the first that shuffles or has f16.
 fn to_hlsl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
     let checked = policy != BoundsCheckPolicy::Unchecked;
     let target = |space: u8, register: u32| hlsl::BindTarget {
@@ -121,7 +128,11 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Res
         restrict_indexing: checked,
     };
     let options = hlsl::Options {
-        shader_model: if shuffles(module) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 },
+        shader_model: match (has_halves(module), shuffles(module)) {
+            (true, _) => hlsl::ShaderModel::V6_2,
+            (false, true) => hlsl::ShaderModel::V6_0,
+            (false, false) => hlsl::ShaderModel::V5_1,
+        },
         binding_map: bindings(module).map(|at| (at, target(at.group as u8, at.binding))).collect(),
         fake_missing_bindings: false,
         // `num_workgroups` comes from here.
