@@ -76,12 +76,23 @@ impl Case {
         self.primitive.kernel(&self.shapes(), &self.output(), class)
     }
 
-    /// The kernel, and the same with all in f16 that may be stored so, on its own grid and on those that larger shapes
-    /// would give it. Extents beyond 65535 workgroups fold into the second dimension of some kernels, and others stride
-    /// over them; which does what can be read in their text.
+    /// The kernel; where it has a choice, the same with several tiles of a workgroup; and each with all in f16 that may be
+    /// stored so.
     pub fn kernels(&self, class: DeviceClass) -> Vec<Kernel> {
+        let has_tiles =
+            |kernel: &Kernel| kernel.constants.iter().any(|&(name, tiles)| name == "TILES" && tiles != 1u32.into());
         let kernel = self.kernel(class);
-        let text = source(&kernel).unwrap_or_else(|error| panic!("{self}: {error}"));
+        let mut choices = self.primitive.tilings(&self.shapes(), &self.output(), class).into_iter();
+        let other = if has_tiles(&kernel) { None } else { choices.find(has_tiles) };
+        let kernels = [Some(kernel), other].into_iter().flatten();
+        let each = kernels.flat_map(|kernel| [kernel.halved(), Some(kernel)].into_iter().flatten());
+        each.flat_map(|kernel| self.on_grids(&kernel)).collect()
+    }
+
+    /// The kernel on its own grid and on those that larger shapes would give it. Extents beyond 65535 workgroups fold into
+    /// the second dimension of some kernels, and others stride over them; which does what can be read in their text.
+    fn on_grids(&self, kernel: &Kernel) -> Vec<Kernel> {
+        let text = source(kernel).unwrap_or_else(|error| panic!("{self}: {error}"));
         let [x, y, z] = kernel.workgroups;
         let mut grids = vec![kernel.workgroups];
         if x > 1 && ["workgroup.y * grid.x", "workgroup.y * workgroups.x"].iter().any(|fold| text.contains(fold)) {
@@ -92,12 +103,7 @@ impl Case {
             let [few, fewer] = [x, y].map(|extent| extent.div_ceil(2));
             grids.push([few, if few == fewer { (fewer - 1).max(1) } else { fewer }, z.div_ceil(2)]);
         }
-        let halved = kernel.halved();
-        let on = |workgroups: [u32; 3]| {
-            let kernels = [Some(&kernel), halved.as_ref()].into_iter().flatten();
-            kernels.map(move |kernel| Kernel { workgroups, ..kernel.clone() }).collect::<Vec<_>>()
-        };
-        grids.into_iter().flat_map(on).collect()
+        grids.into_iter().map(|workgroups| Kernel { workgroups, ..kernel.clone() }).collect()
     }
 
     /// The program of `text`, specialised as `kernel` asks.

@@ -317,6 +317,10 @@ fn conv2d() -> Vec<Case> {
         (2, 1, 8, 8, [3, 4], [1, 1], 1, 0),
         (1, 1, 35, 37, [3, 4], [1, 1], 1, 0),
         (1, 2, 225, 226, [3, 3], [1, 1], 1, 0),
+        // Tiles enough for workgroups to have several, with channels and with images in the lanes.
+        (2, 34, 9, 9, [2, 3], [1, 3], 1, 1),
+        (3, 34, 1, 9, [2, 3], [1, 2], 1, 0),
+        (2, 131, 3, 3, [2, 3], [2, 2], 1, 1),
     ] {
         let geometry = Geometry { image, window, stride, padding };
         let [p, q] = geometry.output().expect("the windows fit");
