@@ -76,16 +76,22 @@ impl Case {
         self.primitive.kernel(&self.shapes(), &self.output(), class)
     }
 
-    /// The kernel; where it has a choice, the same with several tiles of a workgroup; and each with all in f16 that may be
-    /// stored so.
+    /// The kernel; where it has a choice, the same with several tiles of a workgroup, or with tiles that hang over the
+    /// result's or the cotangent's last row; and each with all in f16 that may be stored so.
     pub fn kernels(&self, class: DeviceClass) -> Vec<Kernel> {
-        let has_tiles =
-            |kernel: &Kernel| kernel.constants.iter().any(|&(name, tiles)| name == "TILES" && tiles != 1u32.into());
-        let kernel = self.kernel(class);
-        let mut choices = self.primitive.tilings(&self.shapes(), &self.output(), class).into_iter();
-        let other = if has_tiles(&kernel) { None } else { choices.find(has_tiles) };
-        let kernels = [Some(kernel), other].into_iter().flatten();
-        let each = kernels.flat_map(|kernel| [kernel.halved(), Some(kernel)].into_iter().flatten());
+        let output = self.output();
+        let rows = self.inputs.iter().map(Tensor::shape).chain([&output]).filter(|shape| shape.len() == 4);
+        let rows: Vec<u32> = rows.map(|shape| shape[2] as u32).collect();
+        let constant = |kernel: &Kernel, name: &str| {
+            kernel.constants.iter().find(|(other, _)| *other == name).map_or(1, |(_, value)| value.to_bits())
+        };
+        let has_tiles = |kernel: &Kernel| constant(kernel, "TILES") > 1;
+        let hangs_over = |kernel: &Kernel| rows.iter().all(|rows| rows % constant(kernel, "TILE_ROWS") != 0);
+        let choices = self.primitive.tilings(&self.shapes(), &output, class);
+        let mut kernels = vec![self.kernel(class)];
+        kernels.extend(choices.iter().find(|kernel| has_tiles(kernel)).cloned());
+        kernels.extend(choices.iter().find(|kernel| hangs_over(kernel)).cloned());
+        let each = kernels.into_iter().flat_map(|kernel| [kernel.halved(), Some(kernel)].into_iter().flatten());
         each.flat_map(|kernel| self.on_grids(&kernel)).collect()
     }
 

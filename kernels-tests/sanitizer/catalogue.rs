@@ -317,6 +317,8 @@ fn conv2d() -> Vec<Case> {
         (2, 1, 8, 8, [3, 4], [1, 1], 1, 0),
         (1, 1, 35, 37, [3, 4], [1, 1], 1, 0),
         (1, 2, 225, 226, [3, 3], [1, 1], 1, 0),
+        // Rows that all windows hang over.
+        (1, 1, 2, 9, [1, 4], [5, 3], 1, 2),
         // Tiles enough for workgroups to have several, with channels and with images in the lanes.
         (2, 34, 9, 9, [2, 3], [1, 3], 1, 1),
         (3, 34, 1, 9, [2, 3], [1, 2], 1, 0),
