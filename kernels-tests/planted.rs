@@ -32,8 +32,8 @@ fn another_function() {
 
 #[test]
 fn a_slightly_other_constant() {
-    let case = "elementwise/unary(f=affine,scale=0.5,offset=0.25,x=131)";
-    let fault = fault(case, |kernel| *immediate(kernel, "q") = 0.250_001f32.into());
+    let case = "elementwise/unary(f=identity,scale=0.5,offset=0.25,x=131)";
+    let fault = fault(case, |kernel| *immediate(kernel, "offset") = 0.250_001f32.into());
     assert!(matches!(fault, Fault::Wrong { .. }), "{fault}");
 }
 

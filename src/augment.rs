@@ -239,9 +239,17 @@ pub fn patch_matrix(t: &mut Tape, [area, aspect, angle]: [Value; 3], [height, wi
     let per_x = inverse_side(t, product, width);
     let per_y = inverse_side(t, quotient, height);
     let [cos, sin] = [Unary::Cos, Unary::Sin].map(|function| t.unary(function, angle));
-    let minus_sin = t.scale(sin, -1.0);
-    let entries = [(cos, per_x), (sin, per_x), (minus_sin, per_y), (cos, per_y)].map(|(a, b)| t.mul(a, b));
-    t.concat(1, &entries)
+    // [cos, sin] along x and [−sin, cos] along y, each by its side.
+    let scaled = [
+        (cos, [1.0, 0.0, 0.0, 0.0], sin, [0.0, 1.0, 0.0, 0.0], per_x),
+        (cos, [0.0, 0.0, 0.0, 1.0], sin, [0.0, 0.0, -1.0, 0.0], per_y),
+    ];
+    let [along_x, along_y] = scaled.map(|(cos, at_cos, sin, at_sin, per_pixel)| {
+        let [cos, sin] = [(cos, at_cos), (sin, at_sin)].map(|(value, row)| t.placed(value, row));
+        let direction = t.add(cos, sin);
+        t.mul(direction, per_pixel)
+    });
+    t.add(along_x, along_y)
 }
 
 /// `x` less the mask of a patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`, clamped to \[0, 1\].
@@ -270,7 +278,7 @@ fn blend(t: &mut Tape, x: Value, mask: Value, filling: Value) -> Value {
 /// `x` black inside a soft box with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`.
 pub fn cutout(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
     let mask = boxes(t, x, matrix, centre);
-    let kept = t.unary(Unary::Affine { scale: -1.0, offset: 1.0 }, mask);
+    let kept = t.affine(mask, -1.0, 1.0);
     t.mul(x, kept)
 }
 

@@ -303,24 +303,24 @@ struct BatchNorm<'a> {
 }
 
 impl BatchNorm<'_> {
-    /// γ · (x − mean) / √(variance + ε) + β, the moments taken over `axes`.
+    /// γ · (x − mean) / √(variance + ε) + β, the moments taken over `axes`: x by a factor and an addend for each channel, so that
+    /// x − mean is never written to memory.
     fn record(&mut self, t: &mut Tape, x: Value, axes: &[usize], gamma: Value, beta: Value) -> Value {
-        let layer = self.moments.len();
-        let (centred, [mean, variance]) = match self.statistics {
+        let [mean, variance] = match self.statistics {
             Statistics::Batch => {
                 let mean = t.mean(x, axes);
-                let centred = t.sub(x, mean);
-                let squares = t.mul(centred, centred);
-                (centred, [mean, t.mean(squares, axes)])
+                [mean, t.variance(x, mean, axes)]
             }
-            Statistics::Running(moments) => (t.sub(x, moments[layer][0]), moments[layer]),
+            Statistics::Running(moments) => moments[self.moments.len()],
         };
         self.moments.push([mean, variance]);
         let guarded = t.offset(variance, BN_EPSILON);
         let deviation = t.unary(Unary::Sqrt, guarded);
         let scale = t.div(gamma, deviation);
-        let scaled = t.mul(centred, scale);
-        t.add(scaled, beta)
+        let scaled_mean = t.mul(mean, scale);
+        let shift = t.sub(beta, scaled_mean);
+        let scaled = t.mul(x, scale);
+        t.add(scaled, shift)
     }
 }
 

@@ -379,14 +379,15 @@ mod tests {
     use crate::plan::Reuse;
     use crate::tape::Tape;
 
-    /// y = Σ (x · x) in scope `a.b`, its gradient and the sum of that, with all spans of one microsecond.
+    /// y = Σ x³ in scope `a.b`, its gradient and the sum of that, with all spans of one microsecond.
     pub fn example() -> (Plan, Vec<Option<Span>>, Report) {
         let mut tape = Tape::new();
         let x = tape.feed("x", [1000]);
         let y = tape.scope("a", |t| {
             t.scope("b", |t| {
                 let square = t.mul(x, x);
-                t.total(square)
+                let cube = t.mul(square, x);
+                t.total(cube)
             })
         });
         let gradient = tape.grad(y, &[x]).unwrap()[0];

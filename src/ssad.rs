@@ -90,7 +90,7 @@ pub fn bilevel(
     let (direct, x_aug_outer) = match order {
         Order::Second => (a, x_aug),
         Order::First => {
-            let direct = t.scale(a, 1.0);
+            let direct = t.renamed(a);
             (direct, t.scope("augment", |t| problem.augment(t, x, direct)))
         }
     };

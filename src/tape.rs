@@ -39,7 +39,8 @@ pub struct Array<'a> {
 pub enum Cotangent {
     /// The recorded cotangent, of the input's shape.
     Of(Value),
-    /// The input is discrete (a seed, a comparison): it has no cotangent, which is not the same as a zero one.
+    /// The input has no cotangent, which is not the same as a zero one: it is discrete (a seed, a comparison), or has to have
+    /// a value at which the output is stationary.
     None,
     /// A derivative exists, but no rule for it. An error when the sweep needs it.
     Missing,
@@ -118,9 +119,15 @@ pub trait Primitive: fmt::Debug {
         None
     }
 
-    /// For a product of the two inputs, element by element, so that a sum may read them and not their product.
-    fn is_product(&self) -> bool {
-        false
+    /// For factor · a · b of the two inputs, element by element, the factor, so that a sum may read them and not their product.
+    fn product(&self) -> Option<f64> {
+        None
+    }
+
+    /// For a sum of products of the inputs, two by two, and of the last one, each times a number: the numbers, so that a sum
+    /// may read the inputs and not this one's.
+    fn sum_of_products(&self) -> &[f64] {
+        &[]
     }
 }
 

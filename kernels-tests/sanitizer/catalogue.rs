@@ -12,7 +12,7 @@ use stssad::ops::optimiser::AdamUpdate;
 use stssad::ops::patch::{Mask, MaskVjp, Profile};
 use stssad::ops::pool::{Argmax, Select, Unpool};
 use stssad::ops::random::{Uniform, key};
-use stssad::ops::reduce::{LogSumExp, Sum, SumProduct};
+use stssad::ops::reduce::{LogSumExp, SquaredDeviation, Sum, SumProduct};
 use stssad::ops::sort::{Gather, Order, Scatter};
 use stssad::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
 use stssad::philox::Stream;
@@ -74,7 +74,6 @@ fn small() -> Vec<Case> {
 fn elementwise() -> Vec<Case> {
     let mut cases = Vec::new();
     let everywhere = [
-        Unary::Affine { scale: 1.5, offset: -0.25 },
         Unary::Exp,
         Unary::Reciprocal,
         Unary::Sin,
@@ -84,25 +83,28 @@ fn elementwise() -> Vec<Case> {
         Unary::Relu,
         Unary::Clamp { low: -0.5, high: 1.0 },
     ];
+    for function in [Unary::Identity, Unary::Exp] {
+        cases.push(case(UnaryMap { function, scale: 1.5, offset: -0.25 }, [signed([132], 1)]));
+    }
     for function in everywhere {
-        cases.push(case(UnaryMap(function), [signed([132], 1)]));
+        cases.push(case(UnaryMap::from(function), [signed([132], 1)]));
     }
     for function in [Unary::Log, Unary::Sqrt] {
-        cases.push(case(UnaryMap(function), [positive([132], 2)]));
+        cases.push(case(UnaryMap::from(function), [positive([132], 2)]));
     }
     // Angles far outside one turn, and the edges of every piece.
     let angles = Tensor::new([9], vec![-100.0, -7.5, -4.8, -3.0, 0.0, 1.5, 3.3, 20.0, 1000.0]);
     let edges = Tensor::new([7], vec![-0.5, 0.0, 1.0, -0.0, 80.0, -80.0, 1e-3]);
     for function in [Unary::Sin, Unary::Cos] {
-        cases.push(case(UnaryMap(function), [angles.clone()]));
+        cases.push(case(UnaryMap::from(function), [angles.clone()]));
     }
     for function in [Unary::Sigmoid, Unary::Softplus, Unary::Relu, Unary::Clamp { low: -0.5, high: 1.0 }] {
-        cases.push(case(UnaryMap(function), [edges.clone()]));
+        cases.push(case(UnaryMap::from(function), [edges.clone()]));
     }
 
     let functions = [
         Binary::Linear { p: 1.0, q: -1.0 },
-        Binary::Multiply,
+        Binary::Multiply { factor: -1.25 },
         Binary::Divide,
         Binary::Maximum,
         Binary::Minimum,
@@ -137,12 +139,16 @@ fn elementwise() -> Vec<Case> {
             ([1, 5, 1], [3, 5, 72], [1, 5, 1]),
             ([3, 5, 72], [3, 1, 1], [1, 5, 1]),
         ] {
-            cases.push(case(MultiplyAdd { relu }, [signed(a, 48), signed(b, 49), signed(c, 50)]));
+            let [x, y, z] = [signed(a, 48), signed(b, 49), signed(c, 50)];
+            cases.push(case(MultiplyAdd { factors: vec![1.5, -0.75], relu }, [x.clone(), y.clone(), z.clone()]));
+            let (factors, [v, w]) = (vec![-1.25, 0.5, 1.75], [signed(b, 55), signed(c, 56)]);
+            cases.push(case(MultiplyAdd { factors: factors.clone(), relu }, [x.clone(), y.clone(), v.clone(), z, w]));
+            cases.push(case(MultiplyAdd { factors, relu }, [y, v, signed(c, 57), signed(a, 58), x]));
         }
     }
     // A single row, which the CPU variant cuts into some.
-    cases.push(case(BinaryMap(Binary::Multiply), [signed([5, 256], 51), signed([5, 256], 52)]));
-    cases.push(case(BinaryMap(Binary::Multiply), [signed([1], 53), signed([448], 54)]));
+    cases.push(case(BinaryMap(Binary::Multiply { factor: 1.0 }), [signed([5, 256], 51), signed([5, 256], 52)]));
+    cases.push(case(BinaryMap(Binary::Multiply { factor: 1.0 }), [signed([1], 53), signed([448], 54)]));
     // Longer than the CPU variant's one workgroup, which strides.
     cases.push(case(BinaryMap(Binary::Linear { p: 1.0, q: -1.0 }), [signed([2, 1100], 8), signed([2, 1], 9)]));
     cases
@@ -169,6 +175,9 @@ fn reduce() -> Vec<Case> {
         case(Sum { axes: 1..2 }, [signed([3, 200], 23)]),
         case(Sum { axes: 0..2 }, [signed([3, 50], 24)]),
         case(SumProduct { axes: 1..2 }, [signed([3, 5, 52], 46), signed([3, 5, 52], 47)]),
+        case(SquaredDeviation { axes: 1..2 }, [signed([3, 5, 48], 59), signed([3, 1, 48], 60)]),
+        case(SquaredDeviation { axes: 1..2 }, [signed([3, 5, 8, 12], 61), signed([3, 1, 8, 1], 62)]),
+        case(SquaredDeviation { axes: 0..1 }, [signed([5, 9, 7], 63), signed([1, 9, 1], 64)]),
         // So far below 0 that every exponential is 0 without the shift.
         case(LogSumExp, [random([140, 5], 40, |u| 40.0 * u - 120.0)]),
         // The one large term at each place in turn: a shift by any other overflows.

@@ -32,7 +32,7 @@ var<immediate> extents: Extents;
 fn apply(u: Y, v: Y) -> Y {
     switch FUNCTION {
         case 0u: { return extents.p * u + extents.q * v; }
-        case 1u: { return u * v; }
+        case 1u: { return extents.p * u * v; }
         case 2u: { return u / v; }
         case 3u: { return max(u, v); }
         case 4u: { return min(u, v); }

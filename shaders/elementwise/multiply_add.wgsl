@@ -1,4 +1,4 @@
-// elementwise/multiply_add: y[o, m, i] = a[o, m, i] · b[o, m, i] + c[o, m, i], or its positive part
+// elementwise/multiply_add: y[o, m, i] = p · a[o, m, i] · b[o, m, i] + q · c[o, m, i], or its positive part
 //
 // Any operand may be broadcast along any of the three axes: its stride there is 0. Invocations lie along the inner
 // axis, workgroups along all three, and stride over what the grid leaves out.
@@ -24,6 +24,8 @@ struct Extents {
     c_outer: u32,
     c_middle: u32,
     c_inner: u32,
+    p: f32,
+    q: f32,
 }
 var<immediate> extents: Extents;
 
@@ -50,7 +52,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
                 if extents.c_outer > 0u || o == id.z {
                     w = Y(c[o * extents.c_outer + m * extents.c_middle + i * extents.c_inner]);
                 }
-                let sum = u * v + w;
+                let sum = extents.p * u * v + extents.q * w;
                 y[(o * extents.middle + m) * extents.inner + i] = StoredY(select(sum, max(sum, Y()), RELU == 1u));
             }
         }

@@ -1,7 +1,7 @@
-// elementwise/unary: y[i] = f(x[i])
+// elementwise/unary: y[i] = f(scale · x[i] + offset)
 //
 // Invocations lie along the elements and stride over what the grid leaves out. FUNCTION picks f when the pipeline is
-// compiled; p and q are its parameters.
+// compiled; low and high are the limits of a clamp.
 const FUNCTION: u32 = 0u;
 
 // An element, or a vec4 of neighbours.
@@ -9,8 +9,10 @@ alias X = f32;
 alias StoredY = f32; // or f16
 
 struct Parameters {
-    p: f32,
-    q: f32,
+    scale: f32,
+    offset: f32,
+    low: f32,
+    high: f32,
 }
 var<immediate> parameters: Parameters;
 
@@ -37,7 +39,7 @@ fn sigmoid(v: X) -> X {
 
 fn apply(v: X) -> X {
     switch FUNCTION {
-        case 0u: { return parameters.p * v + parameters.q; }
+        case 0u: { return v; }
         case 1u: { return exp(v); }
         case 2u: { return log(v); }
         case 3u: { return sqrt(v); }
@@ -47,7 +49,7 @@ fn apply(v: X) -> X {
         case 7u: { return sigmoid(v); }
         case 8u: { return max(v, X()) + log(1.0 + exp(-abs(v))); }
         case 9u: { return max(v, X()); }
-        case 10u: { return clamp(v, X(parameters.p), X(parameters.q)); }
+        case 10u: { return clamp(v, X(parameters.low), X(parameters.high)); }
         default: { return X(bitcast<f32>(0x7fc00000u)); }
     }
 }
@@ -55,6 +57,6 @@ fn apply(v: X) -> X {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     for (var i = id.x; i < arrayLength(&y); i += grid.x * 64u) {
-        y[i] = StoredY(apply(x[i]));
+        y[i] = StoredY(apply(parameters.scale * x[i] + parameters.offset));
     }
 }

@@ -10,7 +10,7 @@ use crate::ops::matmul::Matmul;
 use crate::ops::optimiser::AdamUpdate;
 use crate::ops::pool::{Argmax, Select, Unpool};
 use crate::ops::random::Uniform;
-use crate::ops::reduce::{LogSumExp, Sum, SumProduct};
+use crate::ops::reduce::{LogSumExp, SquaredDeviation, Sum, SumProduct};
 use crate::ops::sort::{Gather, Order, Scatter};
 use crate::ops::{patch, warp};
 use crate::tape::Primitive;
@@ -98,7 +98,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// The number, or `default` where nothing is said.
-    fn number_or(&mut self, key: &str, default: usize) -> Result<usize, String> {
+    fn number_or<T: std::str::FromStr>(&mut self, key: &str, default: T) -> Result<T, String> {
         let is_given = self.pairs.iter().any(|(k, _)| *k == key);
         if is_given { self.number(key) } else { Ok(default) }
     }
@@ -160,31 +160,41 @@ fn matmul(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 fn elementwise(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     match role {
         "unary" => {
-            let (function, fill, exact) = unary(p)?;
-            Ok(Parts::new(UnaryMap(function), exact).input(p.shape("x")?, fill))
+            let (map, fill, exact) = unary(p)?;
+            Ok(Parts::new(map, exact).input(p.shape("x")?, fill))
         }
         "binary" => {
             let (function, [fill_a, fill_b], exact) = binary(p)?;
             Ok(Parts::new(BinaryMap(function), exact).input(p.shape("a")?, fill_a).input(p.shape("b")?, fill_b))
         }
-        "multiply_add" => {
-            let relu = p.number_or("relu", 0)? == 1;
-            // Products of quarters are sixteenths, so that no sum with an odd 32nd lies on the kink.
-            let [factor, addend] = if relu { [Fill::Lattice(0.0), Fill::Lattice(1.0 / 32.0)] } else { [ANY; 2] };
-            let parts = Parts::new(MultiplyAdd { relu }, true);
-            Ok(parts.input(p.shape("a")?, factor).input(p.shape("b")?, factor).input(p.shape("c")?, addend))
-        }
+        "multiply_add" => multiply_add(["a", "b", "c"], ["p", "q"], p),
+        "multiply_add_2" => multiply_add(["a", "b", "c", "d", "e"], ["p", "q", "r"], p),
         _ => Err(no_role("elementwise", role)),
     }
 }
 
-fn unary(p: &mut Parameters) -> Result<(Unary, Fill, bool), String> {
-    let function = p.text("f")?;
-    Ok(match function {
-        "affine" => {
-            let (scale, offset): (f64, f64) = (p.number("scale")?, p.number("offset")?);
-            (Unary::Affine { scale, offset }, ANY, scale.fract() == 0.0 && offset.fract() == 0.0)
-        }
+fn multiply_add<const N: usize, const M: usize>(
+    operands: [&str; N],
+    names: [&str; M],
+    p: &mut Parameters,
+) -> Result<Parts, String> {
+    let relu = p.number_or("relu", 0)? == 1;
+    let factors = names.iter().map(|name| p.number_or(name, 1.0)).collect::<Result<Vec<f64>, String>>()?;
+    // Products of quarters are sixteenths, so that no sum with an odd 32nd lies on the kink.
+    let [factor, addend] = if relu { [Fill::Lattice(0.0), Fill::Lattice(1.0 / 32.0)] } else { [ANY; 2] };
+    let exact = factors.iter().all(|factor| factor.fract() == 0.0);
+    let mut parts = Parts::new(MultiplyAdd { factors, relu }, exact);
+    for (index, operand) in operands.into_iter().enumerate() {
+        parts = parts.input(p.shape(operand)?, if index + 1 < N { factor } else { addend });
+    }
+    Ok(parts)
+}
+
+fn unary(p: &mut Parameters) -> Result<(UnaryMap, Fill, bool), String> {
+    let name = p.text("f")?;
+    let (scale, offset): (f64, f64) = (p.number_or("scale", 1.0)?, p.number_or("offset", 0.0)?);
+    let (function, fill, exact) = match name {
+        "identity" => (Unary::Identity, ANY, scale.fract() == 0.0 && offset.fract() == 0.0),
         "exp" => (Unary::Exp, Fill::Range(-20.0, 10.0), false),
         "log" => (Unary::Log, Fill::Range(0.01, 8.0), false),
         "sqrt" => (Unary::Sqrt, Fill::Range(0.01, 8.0), false),
@@ -198,8 +208,9 @@ fn unary(p: &mut Parameters) -> Result<(Unary, Fill, bool), String> {
             let (low, high) = (p.number("low")?, p.number("high")?);
             (Unary::Clamp { low, high }, Fill::Lattice(0.125), true)
         }
-        _ => return Err(format!("there is no function `{function}` of one value")),
-    })
+        _ => return Err(format!("there is no function `{name}` of one value")),
+    };
+    Ok((UnaryMap { function, scale, offset }, fill, exact))
 }
 
 fn binary(p: &mut Parameters) -> Result<(Binary, [Fill; 2], bool), String> {
@@ -207,7 +218,10 @@ fn binary(p: &mut Parameters) -> Result<(Binary, [Fill; 2], bool), String> {
     Ok(match function {
         "add" => (Binary::Linear { p: 1.0, q: 1.0 }, [ANY; 2], true),
         "subtract" => (Binary::Linear { p: 1.0, q: -1.0 }, [ANY; 2], true),
-        "multiply" => (Binary::Multiply, [ANY; 2], true),
+        "multiply" => {
+            let factor: f64 = p.number_or("factor", 1.0)?;
+            (Binary::Multiply { factor }, [ANY; 2], factor.fract() == 0.0)
+        }
         "divide" => (Binary::Divide, [ANY, POSITIVE], false),
         "maximum" => (Binary::Maximum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
         "minimum" => (Binary::Minimum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
@@ -252,6 +266,10 @@ fn reduce(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             let [from, to] = p.numbers(["from", "to"])?;
             let shape = p.shape("x")?;
             Parts::new(SumProduct { axes: from..to }, true).input(shape.clone(), ANY).input(shape, ANY)
+        }
+        "squared_deviation" => {
+            let [from, to] = p.numbers(["from", "to"])?;
+            Parts::new(SquaredDeviation { axes: from..to }, true).input(p.shape("x")?, ANY).input(p.shape("m")?, ANY)
         }
         "log_sum_exp" => Parts::new(LogSumExp, false).input(p.shape("x")?, Fill::Range(-20.0, 20.0)),
         _ => return Err(no_role("reduce", role)),

@@ -68,7 +68,7 @@ const MATRIX: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::
 /// Invocations to which a kernel gives matrices of their own; a subgroup may not reach beyond them.
 const MATRIX_BLOCK: u32 = 32;
 /// Bytes of immediates that the kernels need at most.
-pub(super) const IMMEDIATE_BYTES: usize = 64;
+pub(super) const IMMEDIATE_BYTES: usize = 96;
 /// Storage buffers that a kernel binds at most.
 const STORAGE_BUFFERS: u32 = 8;
 

@@ -2,7 +2,9 @@
 //!
 //! A function is one row in the tables below and one `case` in `shaders/elementwise/`.
 
-use std::rc::Rc;
+mod multiply_add;
+
+pub use multiply_add::MultiplyAdd;
 
 use crate::check::{Approx, chain_bound};
 use crate::kernel::{DeviceClass, Kernel};
@@ -17,11 +19,7 @@ const LONG_ROW: usize = 16 * WORKGROUP;
 /// A function of one value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unary {
-    /// scale · x + offset, both rounded to f32 on the device.
-    Affine {
-        scale: f64,
-        offset: f64,
-    },
+    Identity,
     Exp,
     Log,
     Sqrt,
@@ -43,26 +41,26 @@ pub enum Unary {
 }
 
 impl Unary {
-    /// The `case` in `elementwise/unary.wgsl`, and the function's two parameters.
-    fn selector(self) -> (u32, [f32; 2]) {
+    /// The `case` in `elementwise/unary.wgsl`.
+    fn selector(self) -> u32 {
         match self {
-            Unary::Affine { scale, offset } => (0, [scale as f32, offset as f32]),
-            Unary::Exp => (1, [0.0; 2]),
-            Unary::Log => (2, [0.0; 2]),
-            Unary::Sqrt => (3, [0.0; 2]),
-            Unary::Reciprocal => (4, [0.0; 2]),
-            Unary::Sin => (5, [0.0; 2]),
-            Unary::Cos => (6, [0.0; 2]),
-            Unary::Sigmoid => (7, [0.0; 2]),
-            Unary::Softplus => (8, [0.0; 2]),
-            Unary::Relu => (9, [0.0; 2]),
-            Unary::Clamp { low, high } => (10, [low, high]),
+            Unary::Identity => 0,
+            Unary::Exp => 1,
+            Unary::Log => 2,
+            Unary::Sqrt => 3,
+            Unary::Reciprocal => 4,
+            Unary::Sin => 5,
+            Unary::Cos => 6,
+            Unary::Sigmoid => 7,
+            Unary::Softplus => 8,
+            Unary::Relu => 9,
+            Unary::Clamp { .. } => 10,
         }
     }
 
     fn value(self, x: f64) -> f64 {
         match self {
-            Unary::Affine { scale, offset } => scale * x + offset,
+            Unary::Identity => x,
             Unary::Exp => x.exp(),
             Unary::Log => x.ln(),
             Unary::Sqrt => x.sqrt(),
@@ -76,31 +74,41 @@ impl Unary {
         }
     }
 
-    /// The kernel's formula on numbers known up to an error.
-    fn error(self, x: f64) -> f64 {
-        let (v, one) = (Approx::exact(x), Approx::exact(1.0));
+    /// The kernel's formula on a number known up to an error.
+    fn error(self, v: Approx) -> f64 {
+        let (x, one) = (v.value, Approx::exact(1.0));
         let result = match self {
-            Unary::Affine { scale, offset } => Approx::rounded(scale) * v + Approx::rounded(offset),
             Unary::Exp => v.exp(),
             Unary::Log => v.ln(),
             Unary::Sqrt => v.sqrt(),
             Unary::Reciprocal => one / v,
             // Range reduction loses ULPs of x, the polynomial a few of 1.
-            Unary::Sin | Unary::Cos => return chain_bound(4, 1.0 + x.abs()),
+            Unary::Sin | Unary::Cos => return v.error + chain_bound(4, 1.0 + x.abs()),
             Unary::Sigmoid => {
                 let e = (-v.abs()).exp();
                 if x >= 0.0 { one / (one + e) } else { e / (one + e) }
             }
             Unary::Softplus => v.max(Approx::exact(0.0)) + (one + (-v.abs()).exp()).ln(),
-            Unary::Relu | Unary::Clamp { .. } => v,
+            Unary::Identity | Unary::Relu | Unary::Clamp { .. } => v,
         };
         result.error
     }
 }
 
-/// y = f(x), of x's shape.
+/// y = f(scale · x + offset), of x's shape; the two are rounded to f32 on the device.
 #[derive(Clone, Copy, Debug)]
-pub struct UnaryMap(pub Unary);
+pub struct UnaryMap {
+    pub function: Unary,
+    pub scale: f64,
+    pub offset: f64,
+}
+
+impl From<Unary> for UnaryMap {
+    /// f(x)
+    fn from(function: Unary) -> Self {
+        UnaryMap { function, scale: 1.0, offset: 0.0 }
+    }
+}
 
 impl Primitive for UnaryMap {
     fn name(&self) -> &'static str {
@@ -112,9 +120,10 @@ impl Primitive for UnaryMap {
     }
 
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
-        let (x, y, ct) = (at.inputs[0], at.output, at.cotangent);
-        vec![Cotangent::Of(match self.0 {
-            Unary::Affine { scale, .. } => tape.scale(ct, scale),
+        let (y, ct) = (at.output, at.cotangent);
+        let x = tape.affine(at.inputs[0], self.scale, self.offset);
+        let ct_x = match self.function {
+            Unary::Identity => ct,
             Unary::Exp => tape.mul(ct, y),
             Unary::Log => tape.div(ct, x),
             Unary::Sqrt => {
@@ -136,7 +145,7 @@ impl Primitive for UnaryMap {
                 tape.scale(product, -1.0)
             }
             Unary::Sigmoid => {
-                let complement = tape.unary(Unary::Affine { scale: -1.0, offset: 1.0 }, y);
+                let complement = tape.affine(y, -1.0, 1.0);
                 let slope = tape.mul(y, complement);
                 tape.mul(ct, slope)
             }
@@ -147,21 +156,33 @@ impl Primitive for UnaryMap {
             // The output is positive where x is, and x need not be kept.
             Unary::Relu => tape.binary(Binary::WherePositive, ct, y),
             Unary::Clamp { low, high } => tape.binary(Binary::WhereInside { low, high }, ct, x),
-        })]
+        };
+        vec![Cotangent::Of(tape.scale(ct_x, self.scale))]
     }
 
     fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
-        inputs[0].data.iter().map(|&x| self.0.value(x)).collect()
+        inputs[0].data.iter().map(|&x| self.function.value(self.scale * x + self.offset)).collect()
     }
 
     fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
-        inputs[0].data.iter().map(|&x| self.0.error(x)).collect()
+        let affine = |x: f64| match (scaled(self.scale, Approx::exact(x)), self.offset) {
+            (product, 0.0) => product,
+            (product, offset) => product + Approx::rounded(offset),
+        };
+        inputs[0].data.iter().map(|&x| self.function.error(affine(x))).collect()
     }
 
     fn kernel(&self, _: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
-        let (function, [p, q]) = self.0.selector();
-        let kernel =
-            Kernel::new("elementwise/unary").constant("FUNCTION", function).immediate("p", p).immediate("q", q);
+        let [low, high] = match self.function {
+            Unary::Clamp { low, high } => [low, high],
+            _ => [0.0; 2],
+        };
+        let kernel = Kernel::new("elementwise/unary")
+            .constant("FUNCTION", self.function.selector())
+            .immediate("scale", self.scale as f32)
+            .immediate("offset", self.offset as f32)
+            .immediate("low", low)
+            .immediate("high", high);
         let width = vector_width(output.count(), class);
         let kernel = if width > 1 { kernel.vector("X").vector("StoredY") } else { kernel };
         let kernel = kernel.storable(1, "StoredY", output.count());
@@ -174,10 +195,7 @@ impl Primitive for UnaryMap {
     }
 
     fn affine(&self) -> Option<[f64; 2]> {
-        match self.0 {
-            Unary::Affine { scale, offset } => Some([scale, offset]),
-            _ => None,
-        }
+        (self.function == Unary::Identity).then_some([self.scale, self.offset])
     }
 
     fn is_cheap(&self) -> bool {
@@ -193,7 +211,10 @@ pub enum Binary {
         p: f64,
         q: f64,
     },
-    Multiply,
+    /// factor · a · b, the factor rounded to f32 on the device.
+    Multiply {
+        factor: f64,
+    },
     Divide,
     Maximum,
     Minimum,
@@ -220,7 +241,7 @@ impl Binary {
     fn selector(self) -> (u32, [f32; 2]) {
         match self {
             Binary::Linear { p, q } => (0, [p as f32, q as f32]),
-            Binary::Multiply => (1, [0.0; 2]),
+            Binary::Multiply { factor } => (1, [factor as f32, 0.0]),
             Binary::Divide => (2, [0.0; 2]),
             Binary::Maximum => (3, [0.0; 2]),
             Binary::Minimum => (4, [0.0; 2]),
@@ -234,7 +255,7 @@ impl Binary {
         let [p, q] = self.selector().1.map(f64::from);
         match self {
             Binary::Linear { p, q } => p * a + q * b,
-            Binary::Multiply => a * b,
+            Binary::Multiply { factor } => factor * a * b,
             Binary::Divide => a / b,
             Binary::Maximum => a.max(b),
             Binary::Minimum => a.min(b),
@@ -249,21 +270,22 @@ impl Binary {
         let [p, q] = self.selector().1.map(|parameter| Approx::exact(f64::from(parameter)));
         let (a, b) = (Approx::exact(a), Approx::exact(b));
         let result = match self {
-            Binary::Linear { p, q } => {
-                // A factor of ±1 rounds nothing.
-                let term = |factor: f64, x: Approx| match factor.abs() == 1.0 {
-                    true => Approx { value: factor * x.value, ..x },
-                    false => Approx::rounded(factor) * x,
-                };
-                term(p, a) + term(q, b)
-            }
-            Binary::Multiply => a * b,
+            Binary::Linear { p, q } => scaled(p, a) + scaled(q, b),
+            Binary::Multiply { factor } => scaled(factor, a) * b,
             Binary::Divide => a / b,
             Binary::Maximum | Binary::Minimum => a.max(b),
             Binary::WherePositive | Binary::WhereInside { .. } => a,
             Binary::AverageSquare { .. } => p * a + q * b * b,
         };
         result.error
+    }
+}
+
+/// factor · x, the factor rounded to f32 but if it is ±1.
+fn scaled(factor: f64, x: Approx) -> Approx {
+    match factor.abs() == 1.0 {
+        true => Approx { value: factor * x.value, ..x },
+        false => Approx::rounded(factor) * x,
     }
 }
 
@@ -284,19 +306,21 @@ impl Primitive for BinaryMap {
 
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let (a, b, ct) = (at.inputs[0], at.inputs[1], at.cotangent);
-        if self.0 == Binary::Multiply && a == b {
-            return tape.cotangents_of_square(a, ct);
+        if let Binary::Multiply { factor } = self.0
+            && a == b
+        {
+            return tape.cotangents_of_square(factor, a, ct);
         }
         let (ct_a, ct_b) = match self.0 {
             Binary::Linear { p, q } => {
                 // Scaled after the sum over broadcast axes, where it is smaller.
                 let mut scaled = |factor: f64, operand: Value| {
                     let sum = tape.sum_to(ct, &tape.shape(operand).clone());
-                    if factor == 1.0 { sum } else { tape.scale(sum, factor) }
+                    tape.scale(sum, factor)
                 };
                 (scaled(p, a), Some(scaled(q, b)))
             }
-            Binary::Multiply => (tape.mul(ct, b), Some(tape.mul(ct, a))),
+            Binary::Multiply { factor } => (tape.product(factor, ct, b), Some(tape.product(factor, ct, a))),
             Binary::Divide => {
                 let ct_a = tape.div(ct, b);
                 let product = tape.mul(ct_a, at.output);
@@ -320,18 +344,18 @@ impl Primitive for BinaryMap {
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        zip_broadcast(inputs, output, |[a, b]| self.0.value(a, b))
+        zip_broadcast(inputs, output, |operands| self.0.value(operands[0], operands[1]))
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        zip_broadcast(inputs, output, |[a, b]| self.0.error(a, b))
+        zip_broadcast(inputs, output, |operands| self.0.error(operands[0], operands[1]))
     }
 
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
         let (function, [p, q]) = self.0.selector();
         let axes = Collapsed::new(output, inputs).expect("checked when recorded");
         let kernel = axes
-            .dispatch(Kernel::new("elementwise/binary").constant("FUNCTION", function), &[A, B], class)
+            .dispatch(Kernel::new("elementwise/binary").constant("FUNCTION", function), &Operand::ALL[..2], class)
             .immediate("p", p)
             .immediate("q", q);
         let kernel = vector_result(kernel).storable(2, "StoredY", output.count());
@@ -344,69 +368,11 @@ impl Primitive for BinaryMap {
         output.count() as u64
     }
 
-    fn is_product(&self) -> bool {
-        self.0 == Binary::Multiply
-    }
-
-    fn is_cheap(&self) -> bool {
-        true
-    }
-}
-
-/// y = a · b + c, or its positive part with `relu`; the operands are broadcast to a shape in common. Neither the product
-/// nor, with `relu`, the sum is written to memory.
-#[derive(Clone, Copy, Debug)]
-pub struct MultiplyAdd {
-    pub relu: bool,
-}
-
-impl Primitive for MultiplyAdd {
-    fn name(&self) -> &'static str {
-        "elementwise/multiply_add"
-    }
-
-    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
-        let shape = broadcast_shape(&broadcast_shape(inputs[0], inputs[1])?, inputs[2])?;
-        Collapsed::new(&shape, inputs)?;
-        Ok(shape)
-    }
-
-    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
-        let [a, b, c] = [0, 1, 2].map(|index| at.inputs[index]);
-        let ct = match self.relu {
-            true => tape.binary(Binary::WherePositive, at.cotangent, at.output),
-            false => at.cotangent,
-        };
-        let cotangents = [(tape.mul(ct, b), a), (tape.mul(ct, a), b), (ct, c)];
-        cotangents.map(|(ct, input)| Cotangent::Of(tape.sum_to(ct, &tape.shape(input).clone()))).to_vec()
-    }
-
-    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let least = if self.relu { 0.0 } else { f64::NEG_INFINITY };
-        zip_broadcast(inputs, output, |[a, b, c]| (a * b + c).max(least))
-    }
-
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        zip_broadcast(inputs, output, |operands| {
-            let [a, b, c] = operands.map(Approx::exact);
-            let sum = a * b + c;
-            // The positive part of what is surely negative is 0 exactly.
-            if self.relu { (sum.value.min(0.0) + sum.error).max(0.0) } else { sum.error }
-        })
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
-        let axes = Collapsed::new(output, inputs).expect("checked when recorded");
-        let kernel = Kernel::new("elementwise/multiply_add").constant("RELU", u32::from(self.relu));
-        vector_result(axes.dispatch(kernel, &[A, B, C], class)).storable(3, "StoredY", output.count())
-    }
-
-    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-        2 * output.count() as u64
-    }
-
-    fn rectified(&self) -> Option<Rc<dyn Primitive>> {
-        Some(Rc::new(MultiplyAdd { relu: true }))
+    fn product(&self) -> Option<f64> {
+        match self.0 {
+            Binary::Multiply { factor } => Some(factor),
+            _ => None,
+        }
     }
 
     fn is_cheap(&self) -> bool {
@@ -415,19 +381,31 @@ impl Primitive for MultiplyAdd {
 }
 
 impl Tape {
-    /// f(x), of x's shape. Of a broadcast the function is taken before it, and affine functions one after another are one.
+    /// f(x), of x's shape. Of a broadcast the function is taken before it, and of scale · x + offset x is read.
     pub fn unary(&mut self, function: Unary, x: Value) -> Value {
+        self.map(function.into(), x)
+    }
+
+    /// scale · x + offset
+    pub fn affine(&mut self, x: Value, scale: f64, offset: f64) -> Value {
+        match (scale, offset) {
+            (1.0, 0.0) => x,
+            _ => self.map(UnaryMap { function: Unary::Identity, scale, offset }, x),
+        }
+    }
+
+    fn map(&mut self, mut map: UnaryMap, x: Value) -> Value {
         let direct = self.before_broadcast(x);
         if direct != x {
-            let (y, shape) = (self.unary(function, direct), self.shape(x).clone());
+            let (y, shape) = (self.map(map, direct), self.shape(x).clone());
             return self.broadcast(y, &shape);
         }
-        match (function, self.affine(x)) {
-            (Unary::Affine { scale, offset }, Some((inner, [inner_scale, inner_offset]))) => {
-                let both = Unary::Affine { scale: scale * inner_scale, offset: scale * inner_offset + offset };
-                self.push(UnaryMap(both), &[inner])
+        match self.affine_of(x) {
+            Some((inner, [scale, offset])) => {
+                (map.scale, map.offset) = (map.scale * scale, map.scale * offset + map.offset);
+                self.push(map, &[inner])
             }
-            _ => self.push(UnaryMap(function), &[x]),
+            None => self.push(map, &[x]),
         }
     }
 
@@ -450,74 +428,80 @@ impl Tape {
     }
 
     /// What `value` is a broadcast of, or itself.
-    fn before_broadcast(&self, value: Value) -> Value {
+    pub(super) fn before_broadcast(&self, value: Value) -> Value {
         match &self.node(value).origin {
             Origin::Applied { primitive, inputs } if primitive.is_broadcast() => self.before_broadcast(inputs[0]),
             _ => value,
         }
     }
 
-    /// x, scale and offset where `value` is scale · x + offset.
-    fn affine(&self, value: Value) -> Option<(Value, [f64; 2])> {
-        match &self.node(value).origin {
-            Origin::Applied { primitive, inputs } => primitive.affine().map(|affine| (inputs[0], affine)),
-            _ => None,
+    /// x, scale and offset where `value` is scale · x + offset, or that under another shape.
+    fn affine_of(&mut self, value: Value) -> Option<(Value, [f64; 2])> {
+        let Origin::Applied { primitive, inputs } = &self.node(value).origin else { return None };
+        let input = inputs[0];
+        if let Some(affine) = primitive.affine() {
+            return Some((input, affine));
+        }
+        if !primitive.is_alias() {
+            return None;
+        }
+        let (x, affine) = self.affine_of(input)?;
+        let shape = self.shape(value).clone();
+        Some((self.reshape(x, shape), affine))
+    }
+
+    /// Whether `value` is this number everywhere, fixed when recorded.
+    fn is_constant(&self, value: Value, number: f32) -> bool {
+        matches!(&self.node(value).origin, Origin::Constant(tensor) if tensor.data().iter().all(|&x| x == number))
+    }
+
+    /// A number and a value of which `value` is the product.
+    fn scaled(&mut self, value: Value) -> (f64, Value) {
+        let direct = self.before_broadcast(value);
+        match self.affine_of(direct) {
+            Some((x, [scale, 0.0])) => {
+                let shape = self.shape(value).clone();
+                (scale, self.broadcast(x, &shape))
+            }
+            _ => (1.0, value),
         }
     }
 
-    /// p · a + q · b with NumPy's broadcasting. Of an operand that is another value times a number, the other is read.
-    ///
-    /// # Panics
-    /// As [`binary`](Tape::binary).
-    pub fn linear(&mut self, terms: [(f64, Value); 2]) -> Value {
-        let [(p, a), (q, b)] = terms.map(|(factor, value)| {
-            let direct = self.before_broadcast(value);
-            match self.affine(direct) {
-                Some((x, [scale, 0.0])) if direct == value => (factor * scale, x),
-                _ => (factor, value),
-            }
-        });
-        self.binary(Binary::Linear { p, q }, a, b)
-    }
-
-    /// a + b with NumPy's broadcasting. Where one of them is a product its factors are read, and unless something else reads
-    /// the product, it is not computed.
-    ///
-    /// # Panics
-    /// As [`binary`](Tape::binary).
-    pub fn add(&mut self, a: Value, b: Value) -> Value {
-        for (product, addend) in [(a, b), (b, a)] {
-            let Some(factors) = self.factors(product) else { continue };
-            let operands = [factors[0], factors[1], self.before_broadcast(addend)];
-            let multiply_add = MultiplyAdd { relu: false };
-            let fits = multiply_add.shape(&operands.map(|operand| self.shape(operand)));
-            if fits.is_ok() && fits == broadcast_shape(self.shape(a), self.shape(b)) {
-                return self.push(multiply_add, &operands);
-            }
-        }
-        self.linear([(1.0, a), (1.0, b)])
-    }
-
-    /// What `value` is the product of, if it is one.
-    pub(super) fn factors(&self, value: Value) -> Option<[Value; 2]> {
+    /// The factors and the number of which `value` is the product, if it is one.
+    pub(super) fn factors(&self, value: Value) -> Option<(f64, [Value; 2])> {
         match &self.node(value).origin {
-            Origin::Applied { primitive, inputs } if primitive.is_product() => Some([inputs[0], inputs[1]]),
+            Origin::Applied { primitive, inputs } => primitive.product().map(|factor| (factor, [inputs[0], inputs[1]])),
             _ => None,
         }
     }
 
     /// The two factors' cotangents are the same where both are x: one product makes their sum, which the first is given.
-    pub(super) fn cotangents_of_square(&mut self, x: Value, ct: Value) -> Vec<Cotangent> {
-        let doubled = self.scale(ct, 2.0);
-        vec![Cotangent::Of(self.mul(doubled, x)), Cotangent::None]
+    pub(super) fn cotangents_of_square(&mut self, factor: f64, x: Value, ct: Value) -> Vec<Cotangent> {
+        vec![Cotangent::Of(self.product(2.0 * factor, ct, x)), Cotangent::None]
     }
 
-    pub fn sub(&mut self, a: Value, b: Value) -> Value {
-        self.linear([(1.0, a), (-1.0, b)])
+    /// factor · a · b with NumPy's broadcasting. Of an operand that is another value times a number the other is read, and
+    /// what is multiplied by the constant 1 is only scaled.
+    ///
+    /// # Panics
+    /// As [`binary`](Tape::binary).
+    pub fn product(&mut self, factor: f64, a: Value, b: Value) -> Value {
+        for (one, other) in [(a, b), (b, a)] {
+            let shape = broadcast_shape(self.shape(a), self.shape(b));
+            if self.is_constant(one, 1.0) && shape.as_ref() == Ok(self.shape(other)) {
+                return self.scale(other, factor);
+            }
+        }
+        let [(scale_a, a), (scale_b, b)] = [a, b].map(|operand| self.scaled(operand));
+        self.binary(Binary::Multiply { factor: factor * scale_a * scale_b }, a, b)
     }
 
+    /// a · b with NumPy's broadcasting.
+    ///
+    /// # Panics
+    /// As [`binary`](Tape::binary).
     pub fn mul(&mut self, a: Value, b: Value) -> Value {
-        self.binary(Binary::Multiply, a, b)
+        self.product(1.0, a, b)
     }
 
     pub fn div(&mut self, a: Value, b: Value) -> Value {
@@ -526,12 +510,12 @@ impl Tape {
 
     /// factor · x
     pub fn scale(&mut self, x: Value, factor: impl Into<f64>) -> Value {
-        self.unary(Unary::Affine { scale: factor.into(), offset: 0.0 }, x)
+        self.affine(x, factor.into(), 0.0)
     }
 
     /// x + offset
     pub fn offset(&mut self, x: Value, offset: impl Into<f64>) -> Value {
-        self.unary(Unary::Affine { scale: 1.0, offset: offset.into() }, x)
+        self.affine(x, 1.0, offset.into())
     }
 
     /// max(x, 0); its derivative at 0 is 0. Where the kernel that computes x can do both, it does.
@@ -676,9 +660,17 @@ pub(super) struct Operand {
     strides: [&'static str; 3],
 }
 
-const A: Operand = Operand { alias: "A", strides: ["a_outer", "a_middle", "a_inner"] };
-const B: Operand = Operand { alias: "B", strides: ["b_outer", "b_middle", "b_inner"] };
-const C: Operand = Operand { alias: "C", strides: ["c_outer", "c_middle", "c_inner"] };
+impl Operand {
+    /// Of kernels that take several.
+    const ALL: [Operand; 5] = [
+        Operand { alias: "A", strides: ["a_outer", "a_middle", "a_inner"] },
+        Operand { alias: "B", strides: ["b_outer", "b_middle", "b_inner"] },
+        Operand { alias: "C", strides: ["c_outer", "c_middle", "c_inner"] },
+        Operand { alias: "D", strides: ["d_outer", "d_middle", "d_inner"] },
+        Operand { alias: "E", strides: ["e_outer", "e_middle", "e_inner"] },
+    ];
+}
+
 pub(super) const X: Operand = Operand { alias: "X", strides: ["x_outer", "x_middle", "x_inner"] };
 
 /// Elements that are taken at once of a row of `count`: 4, or 1 where lanes would be left without any.
@@ -690,10 +682,12 @@ pub(super) fn vector_width(count: usize, class: DeviceClass) -> usize {
     if count.is_multiple_of(4) && count >= 4 * lanes { 4 } else { 1 }
 }
 
-fn zip_broadcast<const N: usize>(inputs: &[Array], output: &Shape, f: impl Fn([f64; N]) -> f64) -> Vec<f64> {
+/// f of the operands broadcast to `output`, element by element.
+fn zip_broadcast(inputs: &[Array], output: &Shape, f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     let shapes: Vec<&Shape> = inputs.iter().map(|input| input.shape).collect();
     let axes = Collapsed::new(output, &shapes).expect("checked when recorded");
-    axes.indices().map(|at| f(std::array::from_fn(|operand| inputs[operand].data[at[operand]]))).collect()
+    let operands = |at: Vec<usize>| inputs.iter().zip(at).map(|(input, at)| input.data[at]).collect::<Vec<f64>>();
+    axes.indices().map(|at| f(&operands(at))).collect()
 }
 
 /// The elements of `input` broadcast to `output`.
@@ -730,7 +724,7 @@ mod tests {
         let doubled = t.scale(x, 2.0);
         let shifted = t.offset(doubled, 1.0);
         let negative = t.scale(shifted, -3.0);
-        assert_eq!(t.affine(negative), Some((x, [-6.0, -3.0])));
+        assert_eq!(t.affine_of(negative), Some((x, [-6.0, -3.0])));
 
         let difference = t.sub(y, doubled);
         assert_eq!(t.node(difference).inputs(), [y, x]);
@@ -754,7 +748,7 @@ mod tests {
         let sum = t.total(square);
         let gradient = t.grad(sum, &[x]).unwrap()[0];
         let Origin::Applied { primitive, inputs } = &t.node(gradient).origin else { panic!("computed") };
-        assert!(primitive.is_product() && inputs[1] == x && t.shape(inputs[0]).count() == 1, "{t}");
+        assert!(primitive.product() == Some(2.0) && inputs[1] == x && t.shape(inputs[0]).count() == 1, "{t}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::kernel::{DeviceClass, Kernel};
 use crate::ops::elementwise::{Collapsed, X, spread};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
-use crate::tensor::Shape;
+use crate::tensor::{Shape, Tensor};
 
 /// The same elements under another shape; nothing runs.
 #[derive(Clone, Debug)]
@@ -294,6 +294,12 @@ impl Tape {
         if *self.shape(x) == to { x } else { self.push(Reshape { to }, &[x]) }
     }
 
+    /// `x` under another name; no copy is made. A gradient by one passes the other by.
+    pub fn renamed(&mut self, x: Value) -> Value {
+        let to = self.shape(x).clone();
+        self.push(Reshape { to }, &[x])
+    }
+
     /// `x` repeated to the shape `to`, aligned at the last axis.
     ///
     /// # Panics
@@ -324,6 +330,15 @@ impl Tape {
     pub fn pad(&mut self, x: Value, axis: usize, start: usize, extent: usize) -> Value {
         let whole = self.shape(x).get(axis) == Some(&extent);
         if whole { x } else { self.push(Pad { axis, start, extent }, &[x]) }
+    }
+
+    /// Each of `values` `[N, 1]` times a row: `[N, M]`. Sums of such put values into the columns of a matrix in one pass.
+    ///
+    /// # Panics
+    /// When `values` is no column.
+    pub fn placed<const M: usize>(&mut self, values: Value, row: [f32; M]) -> Value {
+        let row = self.constant(Tensor::new([1, M], row.to_vec()));
+        self.mul(values, row)
     }
 
     /// All of `parts` one after another along `axis`.

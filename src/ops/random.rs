@@ -106,7 +106,7 @@ impl Tape {
             self.reshape(draw, shape.clone())
         });
         // 1 − u lies in (0, 1], where the logarithm is finite.
-        let open = self.unary(Unary::Affine { scale: -1.0, offset: 1.0 }, first);
+        let open = self.affine(first, -1.0, 1.0);
         let log = self.unary(Unary::Log, open);
         let square = self.scale(log, -2.0);
         // WGSL's log may err to either side of 0 at 1; the root must not see a negative number.

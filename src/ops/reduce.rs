@@ -114,7 +114,7 @@ impl Primitive for SumProduct {
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let [a, b] = [0, 1].map(|index| at.inputs[index]);
         if a == b {
-            return tape.cotangents_of_square(a, at.cotangent);
+            return tape.cotangents_of_square(1.0, a, at.cotangent);
         }
         vec![Cotangent::Of(tape.mul(at.cotangent, b)), Cotangent::Of(tape.mul(at.cotangent, a))]
     }
@@ -137,6 +137,93 @@ impl Primitive for SumProduct {
 
     fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
         2 * inputs[0].count() as u64
+    }
+}
+
+/// y[o, k] = Σ_j (x[o, j, k] − m[o, k])², m being the mean of x over `axes` and those inside: it has the shape of y, or extent
+/// 1 along the last axes of it.
+///
+/// There the sum over all that m is the mean of is stationary in m, which therefore has no cotangent: by the chain rule it
+/// would add 0, however often it is applied.
+#[derive(Clone, Debug)]
+pub struct SquaredDeviation {
+    pub axes: Range<usize>,
+}
+
+impl SquaredDeviation {
+    /// How often each element of m is taken.
+    fn repeat(output: &Shape, mean: &Shape) -> Option<usize> {
+        let spanned = (0..output.len()).rev().find(|&axis| mean.get(axis) != Some(&1)).map_or(0, |axis| axis + 1);
+        let fits = mean.len() == output.len() && mean[..spanned] == output[..spanned];
+        fits.then(|| output[spanned..].iter().product())
+    }
+}
+
+impl Primitive for SquaredDeviation {
+    fn name(&self) -> &'static str {
+        "reduce/squared_deviation"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let output = summed_shape(&self.axes, inputs[0])?;
+        match Self::repeat(&output, inputs[1]) {
+            Some(_) => Ok(output),
+            None => Err(format!("{:?} are not the means of {:?} over the axes {:?}", inputs[1], inputs[0], self.axes)),
+        }
+    }
+
+    /// x̄ = 2 · ȳ · x − 2 · ȳ · m
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let [x, mean] = [at.inputs[0], at.inputs[1]];
+        // What a broadcast ȳ has for each element of m is not spread.
+        let ct = tape.before_broadcast(at.cotangent);
+        let offset = tape.product(2.0, ct, mean);
+        let slope = tape.product(2.0, at.cotangent, x);
+        vec![Cotangent::Of(tape.sub(slope, offset)), Cotangent::None]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let deviations = self.deviations(inputs, output);
+        fold(&self.axes, inputs[0].shape, |index| deviations[index] * deviations[index])
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let (terms, deviations) = (extents(&self.axes, inputs[0].shape)[1], self.deviations(inputs, output));
+        let square = |index: usize| {
+            let deviation = Approx { value: deviations[index], error: 0.0 } + Approx { value: 0.0, error: 0.0 };
+            deviation * deviation
+        };
+        let errors = fold(&self.axes, inputs[0].shape, |index| square(index).error);
+        let magnitudes = fold(&self.axes, inputs[0].shape, |index| square(index).value + square(index).error);
+        errors.into_iter().zip(magnitudes).map(|(error, sum)| error + sum_bound(terms, sum)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
+        let [outer, terms, inner] = extents(&self.axes, inputs[0]);
+        let repeat = Self::repeat(output, inputs[1]).expect("checked when recorded");
+        let width = if repeat == 1 || repeat.is_multiple_of(4) { vector_width(inner, class) } else { 1 };
+        let kernel = Kernel::new("reduce/squared_deviation")
+            .immediate("terms", terms)
+            .immediate("inner", inner / width)
+            .immediate("repeat", repeat.div_ceil(width));
+        let kernel = if width > 1 { kernel.vector("X") } else { kernel };
+        let kernel = if width > 1 && repeat == 1 { kernel.vector("M") } else { kernel };
+        kernel.over(outer * inner / width, 64)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        3 * inputs[0].count() as u64
+    }
+}
+
+impl SquaredDeviation {
+    /// x − m, for each element of x.
+    fn deviations(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [x, mean] = inputs else { unreachable!("two inputs") };
+        let [_, terms, inner] = extents(&self.axes, x.shape);
+        let repeat = Self::repeat(output, mean.shape).expect("checked when recorded");
+        let mean_of = |index: usize| mean.data[(index / (terms * inner) * inner + index % inner) / repeat];
+        x.data.iter().enumerate().map(|(index, x)| x - mean_of(index)).collect()
     }
 }
 
@@ -222,8 +309,9 @@ impl Tape {
             let is_one = self.shape(sum)[axes.clone()].iter().all(|&extent| extent == 1);
             if !is_one {
                 sum = match self.factors(sum) {
-                    Some(factors) if factors.iter().all(|&factor| self.shape(factor) == self.shape(sum)) => {
-                        self.push(SumProduct { axes }, &factors)
+                    Some((scale, factors)) if factors.iter().all(|&factor| self.shape(factor) == self.shape(sum)) => {
+                        let sum = self.push(SumProduct { axes }, &factors);
+                        self.scale(sum, scale)
                     }
                     _ => self.push(Sum { axes }, &[sum]),
                 };
@@ -236,6 +324,19 @@ impl Tape {
     pub fn mean(&mut self, x: Value, axes: &[usize]) -> Value {
         let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
         let sum = self.sum(x, axes);
+        self.scale(sum, 1.0 / terms as f64)
+    }
+
+    /// Mean squared deviation of `x` from its `mean` over `axes`, which stay with extent 1.
+    ///
+    /// # Panics
+    /// When the first axes are not followed by all others but the one, or `mean` has not the shape of the mean.
+    pub fn variance(&mut self, x: Value, mean: Value, axes: &[usize]) -> Value {
+        let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
+        let run = axes.chunk_by(|a, b| a + 1 == *b).next().expect("at least one axis");
+        let deviation = SquaredDeviation { axes: run[0]..run[0] + run.len() };
+        let squares = self.push(deviation, &[x, mean]);
+        let sum = self.sum(squares, &axes[run.len()..]);
         self.scale(sum, 1.0 / terms as f64)
     }
 

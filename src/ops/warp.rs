@@ -7,7 +7,7 @@ use crate::check::{chain_bound, sum_bound};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::ops::elementwise::Unary;
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
-use crate::tensor::Shape;
+use crate::tensor::{Shape, Tensor};
 
 /// What a sample outside the picture reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -340,9 +340,11 @@ impl Tape {
     /// When the shapes do not fit.
     pub fn translate(&mut self, x: Value, offset: Value) -> Value {
         let [along_x, along_y] = [0, 1].map(|axis| self.slice(offset, 1, axis, 1));
-        let zero = self.scale(along_x, 0.0);
-        let one = self.offset(zero, 1.0);
-        let matrix = self.concat(1, &[one, zero, along_x, zero, one, along_y]);
+        let identity = self.constant(Tensor::new([1, 6], vec![1.0, 0.0, 0.0, 0.0, 1.0, 0.0]));
+        let by_x = self.placed(along_x, [0.0, 0.0, 1.0, 0.0, 0.0, 0.0]);
+        let by_y = self.placed(along_y, [0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
+        let both = self.add(by_x, by_y);
+        let matrix = self.add(both, identity);
         self.push(Affine { outside: Outside::Nearest }, &[x, matrix])
     }
 
@@ -354,9 +356,9 @@ impl Tape {
     pub fn rotate(&mut self, x: Value, angle: Value) -> Value {
         let cos = self.unary(Unary::Cos, angle);
         let sin = self.unary(Unary::Sin, angle);
-        let minus_sin = self.scale(sin, -1.0);
-        let zero = self.scale(angle, 0.0);
-        let matrix = self.concat(1, &[cos, minus_sin, zero, sin, cos, zero]);
+        let of_cos = self.placed(cos, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]);
+        let of_sin = self.placed(sin, [0.0, -1.0, 0.0, 1.0, 0.0, 0.0]);
+        let matrix = self.add(of_cos, of_sin);
         self.affine_warp(x, matrix)
     }
 }

@@ -1,0 +1,36 @@
+// reduce/squared_deviation: y[o, k] = Σ_j (x[o, j, k] − m[o, k])², where m has each of its values `repeat` times
+//
+// An invocation computes one sum, or those of four neighbours along the inner axis, in the order of j.
+alias X = f32; // or vec4<f32>: then inner counts vectors
+alias M = f32; // or vec4<f32>, where m has nothing twice; of others repeat counts vectors
+
+struct Extents {
+    terms: u32,
+    inner: u32,
+    repeat: u32,
+}
+var<immediate> extents: Extents;
+
+@group(0) @binding(0) var<storage, read> x: array<X>;         // [outer, terms, inner]
+@group(0) @binding(1) var<storage, read> m: array<M>;         // [outer · inner / repeat]
+@group(0) @binding(2) var<storage, read_write> y: array<X>;   // [outer, inner]
+
+@compute @workgroup_size(64)
+fn main(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
+    if i >= arrayLength(&y) {
+        return;
+    }
+    let first = i / extents.inner * extents.terms * extents.inner + i % extents.inner;
+    let mean = X(m[i / extents.repeat]);
+    var sum = X();
+    for (var j = 0u; j < extents.terms; j += 1u) {
+        let deviation = x[first + j * extents.inner] - mean;
+        sum += deviation * deviation;
+    }
+    y[i] = sum;
+}
