@@ -354,6 +354,8 @@ impl Adam {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::DeviceClass;
+    use crate::plan::{Plan, Reuse};
 
     #[test]
     fn resnet18_has_the_parameters_of_the_original() {
@@ -368,6 +370,27 @@ mod tests {
         // 3 × 3 instead of 7 × 7.
         assert_eq!(count(&Detector::resnet18(3, [32, 32])), 11_176_512 - 64 * 3 * (49 - 9));
         assert_eq!(large.statistics().len(), 20 + 2);
+    }
+
+    #[test]
+    fn batch_norm_goes_over_its_pictures_three_times_forwards_and_four_times_back() {
+        let mut t = Tape::new();
+        let [x, v] = ["x", "v"].map(|name| t.feed(name, [8, 4, 6, 6]));
+        let [gamma, beta] = ["gamma", "beta"].map(|name| t.feed(name, [1, 4, 1, 1]));
+        let mut norm = BatchNorm { statistics: Statistics::Batch, moments: Vec::new() };
+        let y = norm.record(&mut t, x, &[0, 2, 3], gamma, beta);
+        let y = t.relu(y);
+        let gradients = t.pull_back(y, v, &[x, gamma, beta]).unwrap();
+        let passes = |fetches: &[Value]| -> Vec<&str> {
+            let plan = Plan::new(&t, fetches, &[], DeviceClass::Gpu, Reuse::On);
+            let large = plan.steps.iter().filter(|step| step.bytes() > t.shape(x).bytes());
+            large.map(|step| step.kernel.name).collect()
+        };
+        let forwards = ["reduce/sum", "reduce/squared_deviation", "elementwise/multiply_add"];
+        // ReLU's, γ's and β's cotangents, and x's.
+        let back = ["elementwise/binary", "reduce/sum_product", "reduce/sum", "elementwise/multiply_add_2"];
+        assert_eq!(passes(&[y]), forwards);
+        assert_eq!(passes(&gradients), [&forwards[..], &back].concat());
     }
 
     #[test]
