@@ -145,6 +145,10 @@ fn elementwise() -> Vec<Case> {
             cases.push(case(MultiplyAdd { factors: factors.clone(), relu }, [x.clone(), y.clone(), v.clone(), z, w]));
             cases.push(case(MultiplyAdd { factors, relu }, [y, v, signed(c, 57), signed(a, 58), x]));
         }
+        // Each row along the outer axis by numbers of its own.
+        let shapes = [[3, 5, 72], [1, 5, 1], [3, 5, 72], [3, 1, 1], [3, 1, 1]];
+        let operands: Vec<Tensor> = shapes.iter().zip(65..).map(|(&shape, seed)| signed(shape, seed)).collect();
+        cases.push(case(MultiplyAdd { factors: vec![0.5, -2.0, 1.25], relu }, operands));
     }
     // A single row, which the CPU variant cuts into some.
     cases.push(case(BinaryMap(Binary::Multiply { factor: 1.0 }), [signed([5, 256], 51), signed([5, 256], 52)]));

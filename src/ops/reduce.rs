@@ -183,18 +183,18 @@ impl Primitive for SquaredDeviation {
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let deviations = self.deviations(inputs, output);
-        fold(&self.axes, inputs[0].shape, |index| deviations[index] * deviations[index])
+        let squares = self.each(inputs, output, |x, m| (x - m) * (x - m));
+        fold(&self.axes, inputs[0].shape, |index| squares[index])
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let (terms, deviations) = (extents(&self.axes, inputs[0].shape)[1], self.deviations(inputs, output));
-        let square = |index: usize| {
-            let deviation = Approx { value: deviations[index], error: 0.0 } + Approx { value: 0.0, error: 0.0 };
+        let squares = self.each(inputs, output, |x, m| {
+            let deviation = Approx::exact(x) - Approx::exact(m);
             deviation * deviation
-        };
-        let errors = fold(&self.axes, inputs[0].shape, |index| square(index).error);
-        let magnitudes = fold(&self.axes, inputs[0].shape, |index| square(index).value + square(index).error);
+        });
+        let terms = extents(&self.axes, inputs[0].shape)[1];
+        let errors = fold(&self.axes, inputs[0].shape, |index| squares[index].error);
+        let magnitudes = fold(&self.axes, inputs[0].shape, |index| squares[index].value + squares[index].error);
         errors.into_iter().zip(magnitudes).map(|(error, sum)| error + sum_bound(terms, sum)).collect()
     }
 
@@ -217,13 +217,13 @@ impl Primitive for SquaredDeviation {
 }
 
 impl SquaredDeviation {
-    /// x − m, for each element of x.
-    fn deviations(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    /// `term(x, m)` for each element of x.
+    fn each<T>(&self, inputs: &[Array], output: &Shape, term: impl Fn(f64, f64) -> T) -> Vec<T> {
         let [x, mean] = inputs else { unreachable!("two inputs") };
         let [_, terms, inner] = extents(&self.axes, x.shape);
         let repeat = Self::repeat(output, mean.shape).expect("checked when recorded");
         let mean_of = |index: usize| mean.data[(index / (terms * inner) * inner + index % inner) / repeat];
-        x.data.iter().enumerate().map(|(index, x)| x - mean_of(index)).collect()
+        x.data.iter().enumerate().map(|(index, &x)| term(x, mean_of(index))).collect()
     }
 }
 
@@ -330,7 +330,7 @@ impl Tape {
     /// Mean squared deviation of `x` from its `mean` over `axes`, which stay with extent 1.
     ///
     /// # Panics
-    /// When the first axes are not followed by all others but the one, or `mean` has not the shape of the mean.
+    /// When there are no axes, or `mean` has another shape than the mean over them.
     pub fn variance(&mut self, x: Value, mean: Value, axes: &[usize]) -> Value {
         let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
         let run = axes.chunk_by(|a, b| a + 1 == *b).next().expect("at least one axis");

@@ -196,14 +196,12 @@ impl Tape {
         if self.shape(value) != shape {
             return terms.addends.push((factor, self.before_broadcast(value)));
         }
-        match &self.node(value).origin {
-            Origin::Applied { primitive, inputs } if primitive.product().is_some() => {
-                let scale = primitive.product().unwrap_or(1.0);
-                terms.products.push((factor * scale, [inputs[0], inputs[1]]));
-            }
+        if let Some((scale, product)) = self.factors(value) {
+            return terms.products.push((factor * scale, product));
+        }
+        match self.node(value).origin.clone() {
             // Of a sum that is scaled the terms may be far larger than it is, and in a recurrence ever larger.
             Origin::Applied { primitive, inputs } if !primitive.sum_of_products().is_empty() && factor.abs() == 1.0 => {
-                let (primitive, inputs) = (primitive.clone(), inputs.clone());
                 for (operands, scale) in inputs.chunks(2).zip(primitive.sum_of_products()) {
                     match *operands {
                         [a, b] => terms.products.push((factor * scale, [a, b])),
@@ -262,7 +260,10 @@ mod tests {
         assert_eq!(inputs(&t, large)[4], r);
         let rectified = t.relu(large);
         assert_eq!(inputs(&t, rectified), inputs(&t, large));
-        // What is rectified is no sum.
+        // What is rectified is no sum, and a sum that is scaled stays one.
+        let half = t.scale(two, 0.5);
+        let more = t.add(half, products[2]);
+        assert_eq!(inputs(&t, more), [c, r, two]);
         let beyond = t.add(rectified, products[1]);
         assert_eq!(inputs(&t, beyond), [b, q, rectified]);
     }
