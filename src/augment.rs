@@ -240,13 +240,11 @@ pub fn patch_matrix(t: &mut Tape, [area, aspect, angle]: [Value; 3], [height, wi
     let per_y = inverse_side(t, quotient, height);
     let [cos, sin] = [Unary::Cos, Unary::Sin].map(|function| t.unary(function, angle));
     // [cos, sin] along x and [−sin, cos] along y, each by its side.
-    let scaled = [
-        (cos, [1.0, 0.0, 0.0, 0.0], sin, [0.0, 1.0, 0.0, 0.0], per_x),
-        (cos, [0.0, 0.0, 0.0, 1.0], sin, [0.0, 0.0, -1.0, 0.0], per_y),
-    ];
-    let [along_x, along_y] = scaled.map(|(cos, at_cos, sin, at_sin, per_pixel)| {
-        let [cos, sin] = [(cos, at_cos), (sin, at_sin)].map(|(value, row)| t.placed(value, row));
-        let direction = t.add(cos, sin);
+    let rows =
+        [([1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], per_x), ([0.0, 0.0, 0.0, 1.0], [0.0, 0.0, -1.0, 0.0], per_y)];
+    let [along_x, along_y] = rows.map(|(of_cos, of_sin, per_pixel)| {
+        let (of_cos, of_sin) = (t.placed(cos, of_cos), t.placed(sin, of_sin));
+        let direction = t.add(of_cos, of_sin);
         t.mul(direction, per_pixel)
     });
     t.add(along_x, along_y)

@@ -486,8 +486,8 @@ impl Tape {
     /// # Panics
     /// As [`binary`](Tape::binary).
     pub fn product(&mut self, factor: f64, a: Value, b: Value) -> Value {
+        let shape = broadcast_shape(self.shape(a), self.shape(b));
         for (one, other) in [(a, b), (b, a)] {
-            let shape = broadcast_shape(self.shape(a), self.shape(b));
             if self.is_constant(one, 1.0) && shape.as_ref() == Ok(self.shape(other)) {
                 return self.scale(other, factor);
             }

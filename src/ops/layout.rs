@@ -294,7 +294,8 @@ impl Tape {
         if *self.shape(x) == to { x } else { self.push(Reshape { to }, &[x]) }
     }
 
-    /// `x` under another name; no copy is made. A gradient by one passes the other by.
+    /// `x` under another name; no copy is made. A gradient by one passes the other by, unless x is another value times a
+    /// number, which may be read instead of either.
     pub fn renamed(&mut self, x: Value) -> Value {
         let to = self.shape(x).clone();
         self.push(Reshape { to }, &[x])

@@ -157,6 +157,15 @@ impl SquaredDeviation {
         let fits = mean.len() == output.len() && mean[..spanned] == output[..spanned];
         fits.then(|| output[spanned..].iter().product())
     }
+
+    /// `term(x, m)` for each element of x.
+    fn each<T>(&self, inputs: &[Array], output: &Shape, term: impl Fn(f64, f64) -> T) -> Vec<T> {
+        let [x, mean] = inputs else { unreachable!("two inputs") };
+        let [_, terms, inner] = extents(&self.axes, x.shape);
+        let repeat = Self::repeat(output, mean.shape).expect("checked when recorded");
+        let mean_of = |index: usize| mean.data[(index / (terms * inner) * inner + index % inner) / repeat];
+        x.data.iter().enumerate().map(|(index, &x)| term(x, mean_of(index))).collect()
+    }
 }
 
 impl Primitive for SquaredDeviation {
@@ -213,17 +222,6 @@ impl Primitive for SquaredDeviation {
 
     fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
         3 * inputs[0].count() as u64
-    }
-}
-
-impl SquaredDeviation {
-    /// `term(x, m)` for each element of x.
-    fn each<T>(&self, inputs: &[Array], output: &Shape, term: impl Fn(f64, f64) -> T) -> Vec<T> {
-        let [x, mean] = inputs else { unreachable!("two inputs") };
-        let [_, terms, inner] = extents(&self.axes, x.shape);
-        let repeat = Self::repeat(output, mean.shape).expect("checked when recorded");
-        let mean_of = |index: usize| mean.data[(index / (terms * inner) * inner + index % inner) / repeat];
-        x.data.iter().enumerate().map(|(index, &x)| term(x, mean_of(index))).collect()
     }
 }
 

@@ -193,24 +193,25 @@ impl Tape {
         let (scale, value) = self.scaled(value);
         let factor = factor * scale;
         // What is smaller than the sum is computed before it.
-        if self.shape(value) != shape {
-            return terms.addends.push((factor, self.before_broadcast(value)));
-        }
-        if let Some((scale, product)) = self.factors(value) {
-            return terms.products.push((factor * scale, product));
-        }
-        match self.node(value).origin.clone() {
+        if self.shape(value) == shape {
+            if let Some((scale, product)) = self.factors(value) {
+                return terms.products.push((factor * scale, product));
+            }
             // Of a sum that is scaled the terms may be far larger than it is, and in a recurrence ever larger.
-            Origin::Applied { primitive, inputs } if !primitive.sum_of_products().is_empty() && factor.abs() == 1.0 => {
+            if let Origin::Applied { primitive, inputs } = self.node(value).origin.clone()
+                && !primitive.sum_of_products().is_empty()
+                && factor.abs() == 1.0
+            {
                 for (operands, scale) in inputs.chunks(2).zip(primitive.sum_of_products()) {
                     match *operands {
                         [a, b] => terms.products.push((factor * scale, [a, b])),
                         _ => self.terms((factor * scale, operands[0]), shape, terms),
                     }
                 }
+                return;
             }
-            _ => terms.addends.push((factor, self.before_broadcast(value))),
         }
+        terms.addends.push((factor, self.before_broadcast(value)));
     }
 
     /// The same sum of fewer addends: those of one shape are added to each other.
