@@ -1,5 +1,7 @@
 //! What the command line promises: files, exit codes, figures that agree, and runs that go on with the same bits.
 
+mod process;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -8,6 +10,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use process::{Said, command, finish, folder, json, stssad, text};
 use serde_json::Value;
 use stssad::checkpoint::Checkpoint;
 use stssad::data::paint::{Defect, Photograph, Texture};
@@ -33,77 +36,6 @@ const TINY: [&str; 14] = [
     "2",
 ];
 const GRAVEL: [&str; 6] = ["--data", "texture", "--texture", "gravel", "--defect", "blob"];
-
-/// A folder of the test's own, empty.
-fn folder(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("promises").join(name);
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
-}
-
-/// What a command left: its exit code, none where a signal ended it, and what it printed.
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Said {
-    /// Ended with this code, and without a panic.
-    #[track_caller]
-    fn with(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "{}", self.err);
-        assert!(!self.err.contains("panicked"), "{}", self.err);
-        self
-    }
-
-    /// The one error that was told, which says all of `parts`.
-    #[track_caller]
-    fn error(&self, parts: &[&str]) {
-        assert_eq!(self.err.matches("error: ").count(), 1, "{}", self.err);
-        for part in parts {
-            assert!(self.err.contains(part), "no `{part}` in {}", self.err);
-        }
-    }
-
-    /// No error was told, but all of `parts` was.
-    #[track_caller]
-    fn notice(&self, parts: &[&str]) {
-        assert!(!self.err.contains("error: "), "{}", self.err);
-        assert!(parts.iter().all(|part| self.err.contains(part)), "{}", self.err);
-    }
-}
-
-fn command(parts: &[&[&str]]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stssad"));
-    // A scheduler of the tests' own would pick shards.
-    for variable in ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX"] {
-        command.env_remove(variable);
-    }
-    command.args(parts.concat()).stdin(Stdio::null());
-    command
-}
-
-fn finish(mut command: Command) -> Said {
-    let output = command.output().expect("the binary starts");
-    let text = |bytes| String::from_utf8(bytes).expect("messages are UTF-8");
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-}
-
-fn stssad(parts: &[&[&str]]) -> Said {
-    finish(command(parts))
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("the tests' paths are UTF-8")
-}
-
-fn json(path: &Path) -> Value {
-    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// A column of a CSV file by the column `path`.
 fn column(csv_text: &str, name: &str) -> BTreeMap<String, String> {
