@@ -43,6 +43,7 @@ pub mod profile;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod sanitizer;
 pub mod score;
 pub mod scorer;
 pub mod shaders;

@@ -9,8 +9,6 @@
 mod case;
 #[path = "../sanitizer/catalogue.rs"]
 mod catalogue;
-#[path = "../sanitizer/interpreter/mod.rs"]
-mod interpreter;
 mod mutants;
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,10 +17,10 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use case::{Case, Failure, Reference};
-use interpreter::Program;
 use mutants::{Mutant, mutants};
 use serde::{Deserialize, Serialize};
 use stssad::kernel::{DeviceClass, Kernel, Lanes, Tile};
+use stssad::sanitizer::Program;
 use stssad::shaders::{SOURCES, source, specialise_text};
 
 /// Share of the mutants, without the equivalent ones, that have to be killed.
@@ -35,16 +33,6 @@ struct Known {
     was: String,
     becomes: Vec<String>,
     reason: String,
-}
-
-/// Whether two programs do the same, operation by operation, whatever their texts look like.
-fn is_same(a: &Program, b: &Program) -> bool {
-    // Functions print as their addresses.
-    let behaviour = |program: &Program| {
-        let Program { code, registers, workgroup_scalars, workgroup_size, .. } = program;
-        format!("{code:?} {registers:?} {workgroup_scalars} {workgroup_size:?}")
-    };
-    behaviour(a) == behaviour(b)
 }
 
 /// A kernel that a shader's text has to do right.
@@ -82,7 +70,7 @@ impl Task<'_> {
     /// What is wrong with the text, or whether it is nothing but another way to write the original.
     fn examine(&self, text: &str) -> Result<bool, Failure> {
         let program = Case::program(&self.kernel, text)?;
-        if is_same(&program, &self.program) {
+        if program.is_same(&self.program) {
             return Ok(true);
         }
         let outcomes = self.case.run(&self.kernel, &program, 3 * self.operations + 100_000);

@@ -10,12 +10,12 @@ use std::collections::BTreeSet;
 use stssad::check::catalogue::{ShapeClass, cases};
 use stssad::check::{Case, compare, variants};
 use stssad::kernel::Kernel;
+use stssad::sanitizer::rounding::with_errors;
+use stssad::sanitizer::{Buffer, Dispatch, Program, lower};
 use stssad::shaders::{SOURCES, specialise};
 use stssad::tensor::Tensor;
 
 use crate::case::SUBGROUPS;
-use crate::interpreter::rounding::with_errors;
-use crate::interpreter::{Buffer, Dispatch, Program, lower};
 
 /// Functions of which the interpreter does not know how far they may err.
 const UNKNOWN: [&str; 12] =

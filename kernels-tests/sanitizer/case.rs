@@ -5,11 +5,10 @@ use std::rc::Rc;
 
 use stssad::check::{stored_f16_bound, to_f16};
 use stssad::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, WORKGROUP_BYTES};
+use stssad::sanitizer::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
 use stssad::shaders::{source, specialise_text};
 use stssad::tape::{Array, Primitive};
 use stssad::tensor::{Shape, Tensor};
-
-use crate::interpreter::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
 
 /// What a workgroup may use at most; `Device::open` refuses devices that offer less.
 const WORKGROUP_INVOCATIONS: u32 = 256;
@@ -121,10 +120,10 @@ impl Case {
         let source = specialise_text(text, kernel)
             .map_err(|error| Failure::Refused(Refusal { file: file.clone(), line: 0, reason: error.to_string() }))?;
         let program = lower(&file, &source).map_err(Failure::Refused)?;
-        let (invocations, bytes) = (program.invocations(), program.workgroup_bytes);
+        let (invocations, bytes) = (program.invocations(), program.workgroup_bytes());
         let most = if kernel.needs().is_some() { CLASS_WORKGROUP_BYTES } else { WORKGROUP_BYTES };
-        if invocations > WORKGROUP_INVOCATIONS || bytes > most || program.registers.len() > REGISTERS {
-            let registers = program.registers.len();
+        if invocations > WORKGROUP_INVOCATIONS || bytes > most || program.scalars() > REGISTERS {
+            let registers = program.scalars();
             return Err(Failure::Greedy(format!(
                 "a workgroup of {invocations} invocations, {bytes} bytes and {registers} registers each"
             )));

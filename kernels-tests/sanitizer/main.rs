@@ -3,7 +3,6 @@
 mod accuracy;
 mod case;
 mod catalogue;
-mod interpreter;
 mod planted;
 mod portability;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::case::SUBGROUPS;
-use crate::interpreter::{Buffer, Dispatch, Report, lower};
+use stssad::sanitizer::{Buffer, Dispatch, Report, lower};
 
 const LIMIT: u64 = 200_000;
 

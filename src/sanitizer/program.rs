@@ -182,30 +182,51 @@ pub struct Binding {
     pub writable: bool,
 }
 
+/// A kernel as the sanitizer executes it; [`lower`](super::lower) makes it from WGSL.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// The path that reports name.
-    pub file: String,
-    pub code: Vec<Op>,
+    pub(super) file: String,
+    pub(super) code: Vec<Op>,
     /// The source line of each operation.
-    pub lines: Vec<u32>,
+    pub(super) lines: Vec<u32>,
     /// The registers as an invocation finds them: constants in place, everything else zero.
-    pub registers: Vec<Word>,
-    pub builtins: Vec<(BuiltIn, Slot)>,
+    pub(super) registers: Vec<Word>,
+    pub(super) builtins: Vec<(BuiltIn, Slot)>,
     /// Where the members of the `var<immediate>` struct go, in order.
-    pub immediates: Vec<Slot>,
-    pub variables: Vec<Variable>,
-    pub buffers: Vec<Binding>,
+    pub(super) immediates: Vec<Slot>,
+    pub(super) variables: Vec<Variable>,
+    pub(super) buffers: Vec<Binding>,
     /// Scalars of workgroup memory, and what they take on a device.
-    pub workgroup_scalars: u32,
-    pub workgroup_bytes: u32,
-    pub workgroup_size: [u32; 3],
+    pub(super) workgroup_scalars: u32,
+    pub(super) workgroup_bytes: u32,
+    pub(super) workgroup_size: [u32; 3],
 }
 
 impl Program {
     /// Invocations of a workgroup.
     pub fn invocations(&self) -> u32 {
         self.workgroup_size.iter().product()
+    }
+
+    /// Bytes of workgroup memory that it takes on a device.
+    pub fn workgroup_bytes(&self) -> u32 {
+        self.workgroup_bytes
+    }
+
+    /// Scalars that each invocation keeps.
+    pub fn scalars(&self) -> usize {
+        self.registers.len()
+    }
+
+    /// Whether both execute the same operations in the same order, whatever their sources look like.
+    pub fn is_same(&self, other: &Program) -> bool {
+        // Functions print as their addresses.
+        let behaviour = |program: &Program| {
+            let Program { code, registers, workgroup_scalars, workgroup_size, .. } = program;
+            format!("{code:?} {registers:?} {workgroup_scalars} {workgroup_size:?}")
+        };
+        behaviour(self) == behaviour(other)
     }
 
     /// Whether it depends on how many lanes a subgroup has.
@@ -216,7 +237,7 @@ impl Program {
     }
 
     /// The element that a scalar of shared memory belongs to.
-    pub fn element(&self, memory: Memory, scalar: u32) -> String {
+    pub(super) fn element(&self, memory: Memory, scalar: u32) -> String {
         let holds = |v: &&Variable| {
             v.memory == memory && v.at <= scalar && (matches!(memory, Memory::Storage(_)) || scalar < v.at + v.scalars)
         };

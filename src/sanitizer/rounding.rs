@@ -1,17 +1,17 @@
-//! f32 arithmetic: Rust's own, or one that errs by chance as far as the WGSL specification allows.
+//! f32 arithmetic: Rust's own, or one with random errors as large as the WGSL specification allows.
 
 use std::cell::RefCell;
 
-use stssad::check::bounds::f16_neighbours;
-use stssad::philox::Stream;
+use crate::check::bounds::f16_neighbours;
+use crate::philox::Stream;
 
 thread_local! {
     /// What the operations of this thread err by, if they do.
     static ERRORS: RefCell<Option<Rounding>> = const { RefCell::new(None) };
 }
 
-/// Runs `body` with operations that err by chance.
-#[allow(dead_code, reason = "the mutation test shares this interpreter, and computes with Rust's own arithmetic")]
+/// Runs `body` with operations whose errors are drawn at random, up to the limits of the WGSL specification's section
+/// "Floating Point Accuracy". Only this thread is affected.
 pub fn with_errors<T>(seed: u64, body: impl FnOnce() -> T) -> T {
     ERRORS.set(Some(Rounding { stream: Stream::new(seed, 0) }));
     let result = body();
@@ -26,41 +26,41 @@ fn either(plain: impl FnOnce() -> f32, erring: impl FnOnce(&mut Rounding) -> f32
     })
 }
 
-pub fn add(a: f32, b: f32) -> f32 {
+pub(super) fn add(a: f32, b: f32) -> f32 {
     either(|| a + b, |rounding| rounding.add(a, b))
 }
 
-pub fn multiply(a: f32, b: f32) -> f32 {
+pub(super) fn multiply(a: f32, b: f32) -> f32 {
     either(|| a * b, |rounding| rounding.multiply(a, b))
 }
 
-pub fn divide(a: f32, b: f32) -> f32 {
+pub(super) fn divide(a: f32, b: f32) -> f32 {
     either(|| a / b, |rounding| rounding.divide(a, b))
 }
 
-pub fn fma(a: f32, b: f32, c: f32) -> f32 {
+pub(super) fn fma(a: f32, b: f32, c: f32) -> f32 {
     either(|| a.mul_add(b, c), |rounding| rounding.fma(a, b, c))
 }
 
-pub fn exp(x: f32) -> f32 {
+pub(super) fn exp(x: f32) -> f32 {
     either(|| x.exp(), |rounding| rounding.exp(x))
 }
 
-pub fn ln(x: f32) -> f32 {
+pub(super) fn ln(x: f32) -> f32 {
     either(|| x.ln(), |rounding| rounding.ln(x))
 }
 
-pub fn sqrt(x: f32) -> f32 {
+pub(super) fn sqrt(x: f32) -> f32 {
     either(|| x.sqrt(), |rounding| rounding.sqrt(x))
 }
 
 /// An integer as a float.
-pub fn float(x: i64) -> f32 {
+pub(super) fn float(x: i64) -> f32 {
     either(|| x as f32, |rounding| rounding.correct(x as f64))
 }
 
 /// The f16 of a float.
-pub fn half(x: f32) -> f32 {
+pub(super) fn half(x: f32) -> f32 {
     let magnitude = f64::from(x.abs());
     let [below, above] = f16_neighbours(magnitude).map(|half| half as f32);
     let nearest = if magnitude - f64::from(below) <= f64::from(above) - magnitude { below } else { above };
