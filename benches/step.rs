@@ -1,7 +1,7 @@
 //! Training steps as a user runs them, uploads and readback included: a JSON line each in `benches/results/step.jsonl`.
 //!
 //! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [--together K] [WORKLOAD…]`, and with `--table`
-//! nothing is measured: the README's table is written anew from the newest line of each workload and device.
+//! nothing is measured: the table in `benches/README.md` is written anew from the newest line of each workload and device.
 
 mod record;
 
@@ -35,7 +35,7 @@ struct Arguments {
     /// Time a step of K starts side by side as well, in turn with that of one
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(2..))]
     together: Option<u16>,
-    /// Write the README's table from the lines that are there
+    /// Write the table in benches/README.md from the lines that are there
     #[arg(long)]
     table: bool,
     /// What cargo passes
@@ -98,7 +98,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lines of the README that the table stands between.
+/// Lines of benches/README.md that the table stands between.
 const TABLE: [&str; 2] = ["<!-- from benches/results/step.jsonl -->", "<!-- end -->"];
 
 fn write_table() -> anyhow::Result<()> {
@@ -132,10 +132,11 @@ fn write_table() -> anyhow::Result<()> {
             figure("/slot_bytes") / figure("/live_bytes"),
         );
     }
-    let path = root.join("README.md");
+    let path = root.join("benches/README.md");
     let readme = std::fs::read_to_string(&path)?;
     let parts = readme.split_once(TABLE[0]).and_then(|(before, rest)| Some((before, rest.split_once(TABLE[1])?.1)));
-    let (before, after) = parts.with_context(|| format!("README.md has no lines `{}` and `{}`", TABLE[0], TABLE[1]))?;
+    let (before, after) =
+        parts.with_context(|| format!("benches/README.md has no lines `{}` and `{}`", TABLE[0], TABLE[1]))?;
     Ok(std::fs::write(path, format!("{before}{}\n\n{table}\n{}{after}", TABLE[0], TABLE[1]))?)
 }
 
