@@ -485,3 +485,162 @@ pub(super) fn encode(pass: &mut wgpu::ComputePass, dispatches: &[Dispatch]) {
 fn describe(step: &Step) -> String {
     format!("{:?} {} in scope `{}`", step.value, step.kernel.name, step.scope)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Choice, Clock};
+    use crate::plan::Reuse;
+    use crate::tape::Tape;
+
+    /// w ← w + x·w and a chain of products, of which the end, a value between and the state itself are fetched.
+    struct Example {
+        device: Device,
+        tape: Tape,
+        fetches: [Value; 3],
+        carry: (Value, Value),
+    }
+
+    impl Example {
+        fn new() -> Self {
+            let mut tape = Tape::new();
+            let (x, w) = (tape.feed("x", [8, 8]), tape.state("w", [8, 8]));
+            let between = tape.matmul(x, w);
+            let mut end = between;
+            for _ in 0..6 {
+                end = tape.matmul(end, x);
+                end = tape.relu(end);
+            }
+            let next = tape.add(w, between);
+            let device = Device::open(&Choice::Best).unwrap();
+            Example { device, tape, fetches: [end, between, w], carry: (w, next) }
+        }
+
+        /// The plan on a state of its own, and not yet fed.
+        fn unfed(&self) -> (Executor, States) {
+            let mut states = States::new(&self.device);
+            states.set("w", &Tensor::new([8, 8], (0..64).map(|index| 0.1 * (index % 7) as f32).collect())).unwrap();
+            let plan = Plan::new(&self.tape, &self.fetches, &[self.carry], self.device.class(), Reuse::On);
+            (Executor::new(&self.device, plan, &states, |_, _| ()).unwrap(), states)
+        }
+
+        fn fed(&self) -> (Executor, States) {
+            let (mut executor, states) = self.unfed();
+            let x = Tensor::new([8, 8], (0..64).map(|index| 0.02 * (index % 11) as f32 - 0.05).collect());
+            executor.feed("x", &x).unwrap();
+            (executor, states)
+        }
+
+        fn read(&self, executor: &Executor) -> Result<Vec<Vec<u32>>, GpuError> {
+            let bits = |tensor: Tensor| tensor.data().iter().map(|x| x.to_bits()).collect();
+            self.fetches.iter().map(|&value| Ok(bits(executor.fetch(value)?))).collect()
+        }
+    }
+
+    #[test]
+    fn results_are_the_same_bits_however_a_run_is_cut() {
+        let example = Example::new();
+        let after = |dispatches: usize| {
+            let (mut executor, states) = example.fed();
+            executor.cut_every(dispatches);
+            let runs: Vec<_> = (0..3)
+                .map(|_| {
+                    let before = example.device.tally();
+                    executor.run().unwrap();
+                    assert_eq!((example.device.tally() - before).submits as usize, executor.submits());
+                    example.read(&executor).unwrap()
+                })
+                .collect();
+            (executor.submits(), runs, states.get("w").unwrap())
+        };
+        let (submits, whole, state) = after(1000);
+        assert_eq!(submits, 1);
+        assert!(whole[0] != whole[1] && whole[1] != whole[2], "the carry is seen by the next run, not before");
+        for dispatches in 1..5 {
+            let (submits, cut, cut_state) = after(dispatches);
+            assert!(submits > 3, "{submits} submits");
+            assert_eq!((&cut, &cut_state), (&whole, &state), "cut after every {dispatches}");
+        }
+    }
+
+    #[test]
+    fn a_run_is_settled_soon_and_then_no_run_waits() {
+        let (mut executor, _) = Example::new().fed();
+        assert!(!executor.is_settled());
+        let runs = (0..9).take_while(|_| !executor.is_settled() && executor.run().is_ok()).count();
+        assert!(runs <= 4 && executor.is_settled(), "{runs} runs");
+        assert!(executor.submits() <= executor.plan().steps.len());
+    }
+
+    #[test]
+    fn a_submit_that_was_not_executed_is_noticed_whichever_it_is() {
+        let example = Example::new();
+        let (mut executor, _states) = example.fed();
+        executor.cut_every(4);
+        executor.run().unwrap();
+        let submits = executor.submits();
+        assert!(submits > 2);
+        for lost in 0..submits {
+            example.device.lose_submit(lost as u64);
+            executor.run().unwrap();
+            let told = format!("submit {} of run {}", lost + 1, 2 + 2 * lost);
+            for error in [executor.wait().unwrap_err(), example.read(&executor).unwrap_err()] {
+                assert!(matches!(&error, GpuError::Lost { at, .. } if at.starts_with(&told)), "not {told}: {error}");
+            }
+            // What the next run computes is its own.
+            executor.run().unwrap();
+            executor.wait().unwrap();
+            example.read(&executor).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_readback_that_was_not_executed_is_noticed() {
+        let example = Example::new();
+        let (_, mut states) = example.fed();
+        let zeros = Tensor::full([8, 8], 0.0);
+        states.set("w", &zeros).unwrap();
+        // What was read before, and what a new buffer holds, is the same.
+        assert_eq!(states.get("w").unwrap(), zeros);
+        example.device.lose_submit(0);
+        let error = states.get("w").unwrap_err();
+        assert!(matches!(&error, GpuError::Lost { at, .. } if at.contains("the readback of w")), "{error}");
+        assert_eq!(states.get("w").unwrap(), zeros);
+    }
+
+    #[test]
+    fn profiles_and_traces_notice_what_was_not_executed() {
+        let example = Example::new();
+        let (mut executor, _states) = example.fed();
+        executor.cut_every(4);
+        executor.run().unwrap();
+        for clock in [example.device.clock(), Clock::Wall] {
+            example.device.lose_submit(1);
+            assert!(matches!(executor.profile(clock), Err(GpuError::Lost { .. })));
+            example.device.lose_submit(1);
+            assert!(matches!(executor.time_pass(clock), Err(GpuError::Lost { .. })));
+            assert_eq!(executor.profile(clock).unwrap().len(), executor.plan().steps.len());
+            assert!(executor.time_pass(clock).unwrap().is_none_or(|seconds| seconds > 0.0));
+        }
+        // The inputs of the first step are read in two submits.
+        example.device.lose_submit(2);
+        assert!(matches!(executor.trace(|_, _, _| ()), Err(GpuError::Lost { .. })));
+        executor.trace(|_, _, _| ()).unwrap();
+    }
+
+    #[test]
+    fn a_plan_is_not_run_before_every_feed_was_set_nor_fetched_before_it_was_run() {
+        let example = Example::new();
+        let (mut executor, _states) = example.unfed();
+        let unset = Err(GpuError::Unset { feed: "x".into() });
+        assert_eq!(executor.run(), unset);
+        assert_eq!(executor.trace(|_, _, _| ()), unset);
+        assert_eq!(executor.profile(Clock::Wall).map(drop), unset);
+        assert_eq!(executor.time_pass(Clock::Wall).map(drop), unset);
+        assert!(matches!(example.read(&executor), Err(GpuError::NotRun { .. })));
+        executor.feed("x", &Tensor::full([8, 8], 0.5)).unwrap();
+        assert!(matches!(example.read(&executor), Err(GpuError::NotRun { .. })));
+        executor.run().unwrap();
+        example.read(&executor).unwrap();
+    }
+}

@@ -11,6 +11,7 @@ use super::device::Device;
 use crate::kernel::{DeviceClass, Kernel};
 use crate::ops::conv2d::{Conv2d, Geometry, Role};
 use crate::ops::matmul::Matmul;
+use crate::philox::Stream;
 use crate::tape::{Array, Primitive};
 use crate::tensor::{Shape, Tensor};
 
@@ -36,10 +37,9 @@ impl Device {
     /// When the device refuses or is lost.
     pub(super) fn first_wrong(&self, class: DeviceClass) -> Result<Option<&'static str>, GpuError> {
         for (primitive, shapes) in problems() {
-            let small = |index: usize, step: usize| (index * step % 9) as f32 - 4.0;
             let inputs = [0, 1].map(|operand: usize| {
-                let (shape, step) = (shapes[operand].clone(), [7, 5][operand]);
-                let data = (0..shape.count()).map(|index| small(index, step)).collect();
+                let (shape, mut stream) = (shapes[operand].clone(), Stream::new(1, operand as u32));
+                let data = (0..shape.count()).map(|_| (9.0 * stream.uniform()).floor() as f32 - 4.0).collect();
                 Tensor::new(shape, data)
             });
             let shapes = shapes.each_ref();
