@@ -222,7 +222,6 @@ fn a_step_after_the_first_makes_nothing_on_the_device_and_submits_as_often_as_pl
         assert_eq!(device.tally() - before, Tally { submits, ..Tally::default() });
         before = device.tally();
     }
-    assert_eq!(trainer.plain_step().unwrap().submits(), 1, "a step of a millisecond is not cut");
     trainer.snapshot().unwrap();
     assert!((device.tally() - before).buffers > 0, "what is read back otherwise is counted");
 }

@@ -31,7 +31,9 @@ pub enum GpuError {
     OutOfMemory { at: String, reason: String },
     #[error("{what} takes {bytes} bytes, and the device binds {limit} at most: a smaller batch or picture needs less")]
     TooLarge { what: String, bytes: u64, limit: u64 },
-    #[error("the device refused {at}: {reason}; unless --shaders replaced a kernel, this is a fault of stssad: please report it")]
+    #[error(
+        "the device refused {at}: {reason}; unless --shaders replaced a kernel, this is a fault of stssad: please report it"
+    )]
     Refused { at: String, reason: String },
     #[error(transparent)]
     Specialise(#[from] crate::shaders::SpecialiseError),

@@ -94,7 +94,8 @@ pub(super) fn read_back<T: bytemuck::Pod>(
     drop(number);
     map(device, &staging, end, at, |content| {
         let (content, number) = content.split_at(bytes as usize);
-        first_missing(number, value).map_or_else(|| Ok(bytemuck::pod_collect_to_vec(content)), |_| Err(unexecuted(at())))
+        first_missing(number, value)
+            .map_or_else(|| Ok(bytemuck::pod_collect_to_vec(content)), |_| Err(unexecuted(at())))
     })
 }
 
@@ -414,7 +415,8 @@ impl Executor {
             return Err(GpuError::NotRun { value: format!("{value:?}") });
         }
         let end = copy.offset + copy.bytes;
-        let content = self.results(end, |results| bytemuck::pod_collect_to_vec(&results[copy.offset as usize..end as usize]))?;
+        let content =
+            self.results(end, |results| bytemuck::pod_collect_to_vec(&results[copy.offset as usize..end as usize]))?;
         Ok(Tensor::new(operand.shape.clone(), content))
     }
 
@@ -423,12 +425,16 @@ impl Executor {
         let numbers = self.submitted.get() * Number::BYTES;
         // wgpu maps nothing of no length.
         let bytes = bytes.max(numbers).max(Number::BYTES);
-        map(&self.device, &self.results, bytes, || self.describe_run(), |results| {
-            match first_missing(&results[..numbers as usize], self.number.value()) {
+        map(
+            &self.device,
+            &self.results,
+            bytes,
+            || self.describe_run(),
+            |results| match first_missing(&results[..numbers as usize], self.number.value()) {
                 Some(submit) => Err(unexecuted(self.describe_submit(submit as u64))),
                 None => Ok(read(results)),
-            }
-        })
+            },
+        )
     }
 
     fn read(&self, operand: &Operand, name: &str) -> Result<Tensor, GpuError> {

@@ -98,7 +98,9 @@ impl Facts {
             ),
             (
                 least > MATRIX_BLOCK,
-                format!("its subgroups have at least {least} invocations, where the kernels need at most {MATRIX_BLOCK}"),
+                format!(
+                    "its subgroups have at least {least} invocations, where the kernels need at most {MATRIX_BLOCK}"
+                ),
             ),
         ];
         if let Some((_, reason)) = obstacles.into_iter().find(|(stands, _)| *stands) {

@@ -106,7 +106,9 @@ mod tests {
         assert_eq!((halved.class(), halved.precision()), (DeviceClass::Matrix(tile), Precision::F16));
         assert_eq!(halved.with_precision(Precision::F32).unwrap().class(), device.class());
 
-        for name in ["matmul/product", "conv2d/output", "conv2d/input", "conv2d/kernel"].map(|of| format!("{of}_matrix")) {
+        for name in
+            ["matmul/product", "conv2d/output", "conv2d/input", "conv2d/kernel"].map(|of| format!("{of}_matrix"))
+        {
             let name: &'static str = name.leak();
             let doubling = source(&Kernel::new(name)).unwrap().replace("= results[", "= 2.0 * results[");
             let device = Device::open(&Choice::Best).unwrap();
@@ -146,11 +148,19 @@ mod tests {
                 let class = DeviceClass::Matrix(tile);
                 let invocations = |kernel: &Kernel| -> u32 {
                     let of = |name: &str| kernel.constants.iter().find(|(other, _)| *other == name);
-                    ["BLOCKS_M", "BLOCKS_N", "SHARES"].map(|name| of(name).map_or(1, |(_, value)| value.to_bits())).iter().product()
+                    ["BLOCKS_M", "BLOCKS_N", "SHARES"]
+                        .map(|name| of(name).map_or(1, |(_, value)| value.to_bits()))
+                        .iter()
+                        .product()
                 };
-                let tried: Vec<u32> = distinct(primitive.as_ref(), &shapes, &output, class).iter().map(invocations).collect();
+                let tried: Vec<u32> =
+                    distinct(primitive.as_ref(), &shapes, &output, class).iter().map(invocations).collect();
                 let all = primitive.tilings(&shapes, &output, class);
-                assert!(all.iter().all(|kernel| tried.contains(&invocations(kernel))), "{}: {tried:?}", primitive.name());
+                assert!(
+                    all.iter().all(|kernel| tried.contains(&invocations(kernel))),
+                    "{}: {tried:?}",
+                    primitive.name()
+                );
             }
         }
     }

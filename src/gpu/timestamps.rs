@@ -151,7 +151,8 @@ impl Executor {
             self.submit(encoder);
         }
         let ticks: Vec<u64> = read_back(&self.device, &resolved, bytes, "timestamps")?;
-        let written = ticks.chunks_exact(2 * PASSES).zip(&submits).flat_map(|(ticks, passes)| &ticks[..2 * passes.len()]);
+        let written =
+            ticks.chunks_exact(2 * PASSES).zip(&submits).flat_map(|(ticks, passes)| &ticks[..2 * passes.len()]);
         let period = f64::from(queue.get_timestamp_period()) * 1e-9;
         Ok(spans(&written.copied().collect::<Vec<u64>>(), period))
     }
