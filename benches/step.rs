@@ -52,7 +52,7 @@ struct Row {
     origin: Origin,
     /// Milliseconds of a step, by the host's clock.
     milliseconds: Measure,
-    /// Milliseconds of its dispatches as one pass, by the clock named.
+    /// Milliseconds of its dispatches in passes as long as those of a step, by the clock named.
     pass: Option<Measure>,
     /// The same of a step that does not tune, taken in turn with the other.
     plain_pass: Option<Measure>,

@@ -77,6 +77,20 @@ fn bounds_would_show_an_error_of_a_thousandth() {
     }
 }
 
+/// Of windows so wide that the partial sums of a row's taps would not fit the workgroup memory of every device, were there as
+/// many as elsewhere.
+#[test]
+fn kernels_of_wide_windows_are_solved_for() {
+    for name in [
+        "conv2d/kernel(n=3,c=2,h=40,w=41,k=3,r=33,s=33,stride=1,padding=0)",
+        "conv2d/kernel(n=1,c=1,h=3,w=140,k=2,r=2,s=130,stride=3,padding=1)",
+    ] {
+        let case: Case = name.parse().unwrap();
+        let kernel = case.primitive.kernel(&case.shapes(), &case.output(), DeviceClass::Gpu);
+        check_kernel(device(), &case, &kernel, SEED).unwrap_or_else(|failure| panic!("{failure}"));
+    }
+}
+
 /// Those that a sweep would compare, every so many of them: compiling all takes minutes on some drivers.
 #[test]
 fn kernels_compute_the_same_under_other_tiles() {

@@ -52,7 +52,7 @@ fn a_shifted_window() {
 
 #[test]
 fn elements_that_nobody_writes() {
-    let fault = fault("reduce/sum(x=1031x70,from=0,to=1)", |kernel| kernel.workgroups = [1, 1, 1]);
+    let fault = fault("reduce/sum(x=1031x70,from=0,to=1)", |kernel| *kernel = kernel.clone().grid([1, 1, 1]));
     assert!(
         matches!(&fault, Fault::Damage(damage) if damage.contains("[0, 64]") && damage.contains("never written")),
         "{fault}"
@@ -64,7 +64,8 @@ fn a_write_behind_the_output() {
     let case = "layout/pad(x=5x7x3,axis=1,start=4,extent=13)";
     let fault = fault(case, |kernel| {
         *immediate(kernel, "outer") = 6u32.into();
-        kernel.workgroups[1] = 6;
+        let [columns, _, layers] = kernel.workgroups().map(|count| count as usize);
+        *kernel = kernel.clone().grid([columns, 6, layers]);
     });
     assert!(matches!(&fault, Fault::Damage(damage) if damage.contains("overwritten")), "{fault}");
 }

@@ -98,3 +98,24 @@ fn every_specialisation_is_valid_and_means_what_rust_says() {
     }
     println!("{} specialisations", seen.len());
 }
+
+/// Metal's compiler may take it that no value is NaN, so a comparison of a value with itself finds none there.
+#[test]
+fn no_kernel_looks_for_nan_by_comparing_a_value_with_itself() {
+    let compares_itself = |line: &str| {
+        let code = line.split("//").next().unwrap();
+        let is_operand = |c: char| c.is_alphanumeric() || "_.[]".contains(c);
+        ["==", "!="].iter().flat_map(|operator| code.match_indices(operator)).any(|(at, operator)| {
+            let (left, right) = (code[..at].trim_end(), code[at + operator.len()..].trim_start());
+            let left = &left[left.rfind(|c| !is_operand(c)).map_or(0, |end| end + 1)..];
+            let right = &right[..right.find(|c| !is_operand(c)).unwrap_or(right.len())];
+            !left.is_empty() && left == right
+        })
+    };
+    assert!(compares_itself("if x[i] != x[i] {") && compares_itself("return select(0.0, x, x == x);"));
+    assert!(!compares_itself("if x[i] != x[j] { // x != x"));
+    for (name, source) in SOURCES.iter().chain(PROBES) {
+        let found = source.lines().position(compares_itself);
+        assert_eq!(found, None, "{name}: compare the bits instead");
+    }
+}

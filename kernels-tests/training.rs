@@ -208,20 +208,62 @@ fn however_slots_are_shared_a_step_leaves_the_same_bits() {
 }
 
 #[test]
-fn a_step_after_the_first_makes_nothing_on_the_device_and_submits_once() {
+fn a_step_after_the_first_makes_nothing_on_the_device_and_submits_as_often_as_planned() {
     let (config, task) = (config(CutDiff, 13), task(13));
     let device = device();
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
     let mut before = device.tally();
     assert!(before.buffers > 100 && before.bind_groups > 100 && before.pipelines > 20, "{before:?}");
     // Two that do not tune, then four that do; uploads and the readback of the figures included.
-    while trainer.step().unwrap().is_some() {
-        let step = device.tally() - before;
-        assert_eq!(step, Tally { submits: 1, ..Tally::default() });
+    for step in 1..=6 {
+        let executor = if step <= 2 { trainer.plain_step() } else { trainer.full_step() };
+        let submits = executor.unwrap().submits() as u64;
+        trainer.step().unwrap().unwrap();
+        assert_eq!(device.tally() - before, Tally { submits, ..Tally::default() });
         before = device.tally();
     }
     trainer.snapshot().unwrap();
     assert!((device.tally() - before).buffers > 0, "what is read back otherwise is counted");
+}
+
+#[test]
+fn a_step_of_many_submits_leaves_the_same_bits() {
+    let task = task(17);
+    for micro_batches in [1, 2] {
+        let config = Config { micro_batches, steps: 3, warm_up: 1, ..config(Rotation::default(), 17) };
+        let run = |dispatches: usize| {
+            let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+            trainer.full_step().unwrap().cut_every(dispatches);
+            trainer.plain_step().unwrap().cut_every(dispatches);
+            let mut steps = Vec::new();
+            let trained = alone(trainer.train(0, |progress| steps.push(progress)).unwrap());
+            (trainer.full_step().unwrap().submits(), steps, trained)
+        };
+        let (submits, whole, trained) = run(usize::MAX);
+        assert_eq!((submits, whole.len()), (1, 3));
+        for dispatches in [1, 40] {
+            let (submits, cut, trained_cut) = run(dispatches);
+            assert!(submits > 5, "{submits} submits");
+            assert_eq!((&cut, bits(&trained_cut)), (&whole, bits(&trained)));
+            assert_eq!(trained_cut.scores, trained.scores);
+        }
+    }
+}
+
+#[test]
+fn a_step_that_the_driver_did_not_execute_ends_training() {
+    let (config, task) = (config(CutDiff, 18), task(18));
+    let device = device();
+    let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
+    // All of its submits but the one that is lost are executed, and the driver tells of no error.
+    for lost in 0..3 {
+        trainer.begin(0).unwrap();
+        trainer.plain_step().unwrap().cut_every(30);
+        trainer.step().unwrap();
+        device.lose_submit(lost);
+        let error = trainer.step().unwrap_err();
+        assert!(matches!(error, TrainError::Gpu(GpuError::Lost { .. })), "{error}");
+    }
 }
 
 #[test]

@@ -260,7 +260,7 @@ fn cases(plan: &Plan) -> Vec<Case> {
     for step in &plan.steps {
         let shapes: Vec<String> = step.inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
         let name = format!("{} {} → {:?}", step.kernel.name, shapes.join(" "), step.output.shape).replace(", ", ",");
-        let key = format!("{name} {} {:?}", step.kernel.specialisation(), step.kernel.workgroups);
+        let key = format!("{name} {} {:?}", step.kernel.specialisation(), step.kernel.workgroups());
         if let Some(&case) = seen.get(&key) {
             cases[case].calls += 1;
             continue;

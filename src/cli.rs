@@ -174,8 +174,9 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         Some(RunError::Batch { source, .. }) => Some(source.as_ref()),
         _ => error.downcast_ref::<TrainError>(),
     };
-    let gpu = match train {
-        Some(TrainError::Gpu(gpu)) => Some(gpu),
+    let gpu = match (run, train) {
+        (Some(RunError::Interrupted { source, .. } | RunError::InterruptedEarly { source }), _) => Some(source),
+        (_, Some(TrainError::Gpu(gpu))) => Some(gpu),
         _ => error.downcast_ref::<GpuError>(),
     };
     let bad_data = error.is::<DataError>()
@@ -199,10 +200,32 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             | GpuError::OutOfMemory { .. }
             | GpuError::TooLarge { .. },
         ) => 4,
+        // Another try may succeed: it goes on from the checkpoint, if there is one.
+        Some(GpuError::Lost { .. }) => STOPPED,
         _ if bad_arguments => 2,
         _ if bad_data => 3,
         _ if diverged => 70,
         _ if unwritten => 74,
         _ => 1,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_device_is_no_failed_check() {
+        let lost = || GpuError::Lost { at: "step 7".into(), reason: "it was unplugged".into() };
+        let errors = [
+            lost().into(),
+            TrainError::from(lost()).into(),
+            RunError::from(lost()).into(),
+            RunError::Interrupted { folder: "results".into(), source: lost() }.into(),
+            RunError::InterruptedEarly { source: lost() }.into(),
+        ];
+        for error in errors {
+            assert_eq!(exit_code(&error), ExitCode::from(STOPPED), "{error:#}");
+        }
+    }
 }

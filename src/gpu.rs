@@ -2,9 +2,12 @@
 
 mod device;
 mod executor;
+mod facts;
 mod halves;
 mod isolated;
 mod matrices;
+mod number;
+mod pace;
 mod timestamps;
 
 pub use device::{AdapterSummary, Choice, Device, Tally, adapters};
@@ -28,7 +31,9 @@ pub enum GpuError {
     OutOfMemory { at: String, reason: String },
     #[error("{what} takes {bytes} bytes, and the device binds {limit} at most: a smaller batch or picture needs less")]
     TooLarge { what: String, bytes: u64, limit: u64 },
-    #[error("the device refused {at}: {reason}")]
+    #[error(
+        "the device refused {at}: {reason}; unless --shaders replaced a kernel, this is a fault of stssad: please report it"
+    )]
     Refused { at: String, reason: String },
     #[error(transparent)]
     Specialise(#[from] crate::shaders::SpecialiseError),
@@ -36,4 +41,8 @@ pub enum GpuError {
     Shape { name: String, expected: crate::tensor::Shape, given: crate::tensor::Shape },
     #[error("there is no {kind} named `{name}`")]
     Unknown { kind: &'static str, name: String },
+    #[error("feed `{feed}` was never set: set it before the plan is run")]
+    Unset { feed: String },
+    #[error("{value} was fetched before the plan was run: run it first")]
+    NotRun { value: String },
 }

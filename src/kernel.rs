@@ -211,8 +211,7 @@ pub struct Kernel {
     pub halves: Vec<&'static str>,
     /// Values for the members of the file's `var<immediate>` struct, in the order of declaration.
     pub immediates: Vec<(&'static str, Scalar)>,
-    /// Workgroups in x, y and z.
-    pub workgroups: [u32; 3],
+    workgroups: [u32; 3],
 }
 
 impl Kernel {
@@ -308,22 +307,37 @@ impl Kernel {
         self.constant(TILE, tile.side())
     }
 
+    /// Workgroups in x, y and z: none is 0 or more than every device allows.
+    pub fn workgroups(&self) -> [u32; 3] {
+        self.workgroups
+    }
+
     /// Enough workgroups for `invocations`, `workgroup_size` in each. Counts beyond the limit of one dimension are folded
     /// into y: shaders recover the flat workgroup index as `id.y * num_workgroups.x + id.x` and guard against the surplus.
-    pub fn over(mut self, invocations: usize, workgroup_size: usize) -> Self {
+    ///
+    /// # Panics
+    /// As [`grid`](Kernel::grid), beyond 65535² workgroups.
+    pub fn over(self, invocations: usize, workgroup_size: usize) -> Self {
+        self.over_layers(invocations, workgroup_size, 1)
+    }
+
+    /// As [`over`](Kernel::over), for each of `layers` in z.
+    ///
+    /// # Panics
+    /// As [`grid`](Kernel::grid), which does not fold z.
+    pub fn over_layers(self, invocations: usize, workgroup_size: usize, layers: usize) -> Self {
         let groups = invocations.div_ceil(workgroup_size).max(1);
         let rows = groups.div_ceil(MAX_WORKGROUPS);
-        self.workgroups = [groups.div_ceil(rows) as u32, rows as u32, 1];
-        self
+        self.grid([groups.div_ceil(rows), rows, layers])
     }
 
     /// Exactly these workgroups.
     ///
     /// # Panics
-    /// When a dimension exceeds 65535: such a kernel has to fold its grid, see [`Kernel::over`].
+    /// When a dimension is 0 or exceeds 65535: such a kernel has to fold its grid, see [`Kernel::over`].
     pub fn grid(mut self, workgroups: [usize; 3]) -> Self {
         assert!(
-            workgroups.iter().all(|&count| (1..=MAX_WORKGROUPS).contains(&count)),
+            workgroups.iter().all(|count| (1..=MAX_WORKGROUPS).contains(count)),
             "{}: a grid of {workgroups:?} workgroups is outside 1..={MAX_WORKGROUPS}",
             self.name
         );
@@ -339,9 +353,23 @@ mod tests {
     #[test]
     fn large_grids_fold_into_y_and_cover_every_invocation() {
         for count in [1, 64, 65, 64 * 65_535, 64 * 65_535 + 1, 1 << 28] {
-            let [x, y, z] = Kernel::new("any").over(count, 64).workgroups.map(|n| n as usize);
+            let [x, y, z] = Kernel::new("any").over(count, 64).workgroups().map(|n| n as usize);
             assert!(x <= MAX_WORKGROUPS && y <= MAX_WORKGROUPS && z == 1);
             assert!(x * y * 64 >= count && (x * y - y) * 64 < count, "{count}: {x} × {y}");
+        }
+    }
+
+    #[test]
+    fn no_dimension_of_a_grid_exceeds_what_every_device_allows() {
+        assert_eq!(Kernel::new("any").over_layers(64 * 65_536, 64, 65_535).workgroups(), [32_768, 2, 65_535]);
+        let refused: [fn() -> Kernel; 4] = [
+            || Kernel::new("any").over_layers(64, 64, 65_536),
+            || Kernel::new("any").over_layers(64, 64, 0),
+            || Kernel::new("any").grid([1, 65_536, 1]),
+            || Kernel::new("any").over(65_535 * 65_535 + 1, 1),
+        ];
+        for (index, grid) in refused.into_iter().enumerate() {
+            assert!(std::panic::catch_unwind(grid).is_err(), "{index} was accepted");
         }
     }
 

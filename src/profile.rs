@@ -85,7 +85,7 @@ pub struct Group {
 /// How long a step takes, all of it, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepTime {
-    /// All dispatches as one pass, as a step runs them, by the report's clock.
+    /// All dispatches, in passes as long as those of a step, by the report's clock.
     pub pass: Measure,
     /// Sum of the kernels, each timed in a pass of its own.
     pub kernels: f64,
@@ -139,8 +139,10 @@ pub fn run(
     let peak = peak::run(device, &peak::Options::default(), progress)?;
     let clock = device.clock();
     let mut times = Times::default();
-    // The first run compiles pipelines on some drivers.
-    executor.run()?;
+    // The first run compiles pipelines on some drivers, and the first ones are timed submit by submit.
+    while !executor.is_settled() {
+        executor.run()?;
+    }
     executor.wait()?;
     for _ in 0..options.repetitions.max(1) {
         // Taken in turn, so that what else the machine does falls on all of them.
@@ -333,7 +335,7 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.memory)?;
         writeln!(
             f,
-            "step     {} µs as one pass (±{} %), kernels {} µs ({:+.1} %), lower bound {} µs",
+            "step     {} µs in its passes (±{} %), kernels {} µs ({:+.1} %), lower bound {} µs",
             figure(step.pass.median),
             percent(step.pass.spread()),
             figure(step.kernels),

@@ -60,6 +60,10 @@ pub enum RunError {
     Foreign { folder: PathBuf, what: &'static str },
     #[error("cannot make {}: check that the folder may be written to", path.display())]
     Folder { path: PathBuf, source: io::Error },
+    #[error("the run was interrupted; its checkpoint is kept, and `stssad train --resume {}` goes on from it", folder.display())]
+    Interrupted { folder: PathBuf, source: GpuError },
+    #[error("the run was interrupted before its first checkpoint: start it again")]
+    InterruptedEarly { source: GpuError },
 }
 
 impl From<GpuError> for RunError {
@@ -183,6 +187,22 @@ impl Run<'_> {
     /// When the configuration cannot be followed, training fails, or a file cannot be written. The checkpoints that were
     /// written stay.
     pub fn train(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
+        self.complete(checkpoint, watch).map_err(|error| match error {
+            RunError::Train(TrainError::Gpu(source @ GpuError::Lost { .. })) => self.interrupted(source),
+            other => other,
+        })
+    }
+
+    /// How to go on after the loss of the device.
+    fn interrupted(&self, source: GpuError) -> RunError {
+        match Checkpoint::exists(self.folder.path()) {
+            true => RunError::Interrupted { folder: self.folder.path().to_owned(), source },
+            false => RunError::InterruptedEarly { source },
+        }
+    }
+
+    /// Does all that [`train`](Run::train) does.
+    fn complete(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
         let task = &self.loaded.task;
         let visible = task.visible();
         let config = self.training(self.config)?;
@@ -411,6 +431,7 @@ mod tests {
     use crate::data::sheet::Digits;
     use crate::data::{Loading, Source, load};
     use crate::gpu::Choice;
+    use crate::method::Method;
 
     #[test]
     fn a_step_that_is_too_large_is_told_the_batches_that_fit() {
@@ -441,5 +462,60 @@ mod tests {
         assert!(refusal.to_string().contains("--micro-batches 3"), "{refusal}");
         assert!(source.to_string().contains(&format!("{what} takes {bytes} bytes")), "{source}");
         assert!(matches!(refused(1000), RunError::Train(_)), "no batch fits a kilobyte");
+    }
+    /// Loses the device in the step after this one.
+    struct Losing<'a> {
+        device: &'a Device,
+        after: usize,
+    }
+
+    impl Watch for Losing<'_> {
+        fn compiling(&mut self, _: usize, _: usize) {}
+
+        fn step(&mut self, progress: &[Progress], _: &Config) {
+            if progress[0].step == self.after {
+                self.device.destroy();
+            }
+        }
+
+        fn reporting(&mut self, _: &str) {}
+
+        fn wants_stop(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn after_the_loss_of_the_device_it_is_told_how_to_go_on() {
+        let config = RunConfig {
+            data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
+            pictures: Loading {
+                max_train: Some(20),
+                max_normals: Some(10),
+                max_anomalies: Some(10),
+                ..Loading::default()
+            },
+            method: Method::DeepSvdd,
+            training: Training { batch: 4, batch_val: 4, steps: 9, checkpoint_every: 4, ..Training::default() },
+            ..RunConfig::default()
+        };
+        let loaded = load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap();
+        for (after, has_checkpoint) in [(2, false), (6, true)] {
+            let device = Device::open(&Choice::Best).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let folder = RunFolder::create(folder.path()).unwrap();
+            let run =
+                Run { device: &device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+            let error = run.train(None, &mut Losing { device: &device, after }).unwrap_err();
+            let path = folder.path().display();
+            match &error {
+                RunError::Interrupted { source: GpuError::Lost { .. }, .. } if has_checkpoint => {
+                    assert!(error.to_string().contains(&format!("stssad train --resume {path}")), "{error}");
+                    assert!(Checkpoint::load(folder.path()).unwrap().is_some());
+                }
+                RunError::InterruptedEarly { source: GpuError::Lost { .. } } if !has_checkpoint => {}
+                other => panic!("after step {after}: {other:?}"),
+            }
+        }
     }
 }

@@ -44,7 +44,7 @@ fn interpret(program: &Program, case: &Case, kernel: &Kernel, inputs: &[Tensor],
     let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
     let filled = inputs.iter().map(|input| Buffer::Filled(input.data()));
     let buffers = filled.chain([Buffer::Unwritten(output.count())]).collect();
-    let (workgroups, limit) = (kernel.workgroups, crate::LIMIT);
+    let (workgroups, limit) = (kernel.workgroups(), crate::LIMIT);
     let dispatch =
         Dispatch { workgroups, immediates: &immediates, buffers, subgroup: SUBGROUPS[SUBGROUPS.len() - 1], limit };
     let outcome = with_errors(seed, || program.run(&dispatch));

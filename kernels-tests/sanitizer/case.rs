@@ -98,8 +98,8 @@ impl Case {
     /// the second dimension of some kernels, and others stride over them; which does what can be read in their text.
     fn on_grids(&self, kernel: &Kernel) -> Vec<Kernel> {
         let text = source(kernel).unwrap_or_else(|error| panic!("{self}: {error}"));
-        let [x, y, z] = kernel.workgroups;
-        let mut grids = vec![kernel.workgroups];
+        let [x, y, z] = kernel.workgroups();
+        let mut grids = vec![kernel.workgroups()];
         if x > 1 && ["workgroup.y * grid.x", "workgroup.y * workgroups.x"].iter().any(|fold| text.contains(fold)) {
             grids.push([x.div_ceil(3).max(2), 3 * y, z]);
         }
@@ -108,7 +108,7 @@ impl Case {
             let [few, fewer] = [x, y].map(|extent| extent.div_ceil(2));
             grids.push([few, if few == fewer { (fewer - 1).max(1) } else { fewer }, z.div_ceil(2)]);
         }
-        grids.into_iter().map(|workgroups| Kernel { workgroups, ..kernel.clone() }).collect()
+        grids.into_iter().map(|grid| kernel.clone().grid(grid.map(|count| count as usize))).collect()
     }
 
     /// The program of `text`, specialised as `kernel` asks.
@@ -145,7 +145,7 @@ impl Case {
         let lanes = kernel.lanes().map_or(SUBGROUPS[0], |lanes| lanes.count() as u32);
         let fits = |size: &u32| if program.has_subgroups() { *size >= lanes } else { *size == SUBGROUPS[0] };
         let run = |subgroup: u32| {
-            let (workgroups, buffers) = (kernel.workgroups, buffers.clone());
+            let (workgroups, buffers) = (kernel.workgroups(), buffers.clone());
             program.run(&Dispatch { workgroups, immediates: &immediates, buffers, subgroup, limit })
         };
         SUBGROUPS.into_iter().filter(fits).map(run).collect()

@@ -330,6 +330,8 @@ fn conv2d() -> Vec<Case> {
         (2, 1, 8, 8, [3, 4], [1, 1], 1, 0),
         (1, 1, 35, 37, [3, 4], [1, 1], 1, 0),
         (1, 2, 225, 226, [3, 3], [1, 1], 1, 0),
+        // A row of a window has more taps than 128 partial sums of each fit a workgroup's memory.
+        (1, 1, 1, 2, [2, 36], [2, 35], 1, 0),
         // Rows that all windows hang over.
         (1, 1, 2, 9, [1, 4], [5, 3], 1, 2),
         // Tiles enough for workgroups to have several, with channels and with images in the lanes.

@@ -33,7 +33,7 @@ fn shipped_kernels_are_sound_and_right() {
                     reference.check(&kernel, &outcomes)
                 });
                 if let Err(failure) = checked {
-                    failures.push(format!("{case}, {class:?}, {:?} workgroups: {failure}", kernel.workgroups));
+                    failures.push(format!("{case}, {class:?}, {:?} workgroups: {failure}", kernel.workgroups()));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use stssad::gpu::{GpuError, adapters};
+use stssad::gpu::{AdapterSummary, GpuError, adapters};
 
 /// Arguments of `stssad devices`.
 #[derive(Debug, clap::Args)]
@@ -35,8 +35,7 @@ impl Devices {
                 adapter.max_workgroup_bytes >> 10
             );
             let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            let tiles: Vec<String> = adapter.tiles.iter().map(ToString::to_string).collect();
-            println!("   matrices    {}", list(&tiles));
+            println!("   f16         {}", f16(adapter));
             println!("   used        {}", list(&adapter.used));
             println!("   missing     {}", list(&adapter.missing));
             if let Some(reason) = &adapter.unusable {
@@ -44,5 +43,14 @@ impl Devices {
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What `--precision f16` may expect.
+fn f16(adapter: &AdapterSummary) -> String {
+    let tiles: Vec<String> = adapter.tiles.iter().map(ToString::to_string).collect();
+    match &adapter.without_tiles {
+        Some(reason) => format!("refused: {reason}"),
+        None => format!("matrices of {} are offered, and are proven when a command uses f16", tiles.join(", ")),
     }
 }

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
+use super::facts::{Facts, MATRIX_BLOCK};
+use super::number::Number;
 use super::{Clock, GpuError};
-use crate::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, Lanes, Precision, Tile, WORKGROUP_BYTES};
+use crate::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
 use crate::shaders::{element_bytes, source, specialise_text};
 
 /// What an adapter is, for people and for records.
@@ -18,14 +20,19 @@ pub struct AdapterSummary {
     pub backend: String,
     /// `discrete`, `integrated`, `virtual`, `cpu` or `other`.
     pub class: String,
-    /// Largest storage buffer binding in bytes.
+    /// Largest storage buffer binding in bytes, as far as kernels can be told its length.
     pub max_binding_bytes: u64,
     /// Largest buffer in bytes.
     pub max_buffer_bytes: u64,
     pub max_workgroup_invocations: u32,
     pub max_workgroup_bytes: u32,
-    /// Square matrices of f16, with f32 sums, that its matrix units multiply: what [`Precision::F16`] needs.
+    /// Fewest and most invocations of its subgroups.
+    pub subgroups: [u32; 2],
+    /// Square matrices of f16, with f32 sums, that its matrix units offer to multiply: what [`Precision::F16`] needs. That they
+    /// do so rightly is proven when the device is opened for it.
     pub tiles: Vec<Tile>,
+    /// Why there are none, if so.
+    pub without_tiles: Option<String>,
     /// Optional features that stssad makes use of here.
     pub used: Vec<String>,
     /// Features that stssad would make use of, but are missing.
@@ -53,24 +60,8 @@ impl From<&str> for Choice {
     }
 }
 
-/// Without these there are no kernels: none could be told its extents, and those for CPU drivers hand values from lane to
-/// lane.
-fn required(class: wgpu::DeviceType) -> wgpu::Features {
-    match class {
-        wgpu::DeviceType::Cpu => wgpu::Features::IMMEDIATES.union(wgpu::Features::SUBGROUP),
-        _ => wgpu::Features::IMMEDIATES,
-    }
-}
-/// Used where present: on GPUs, subgroups are for `stssad check` alone, which runs the kernels for CPU drivers too.
-const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(MATRIX);
-/// What kernels on matrix units need.
-const MATRIX: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
-/// Invocations to which a kernel gives matrices of their own; a subgroup may not reach beyond them.
-const MATRIX_BLOCK: u32 = 32;
 /// Bytes of immediates that the kernels need at most.
 pub(super) const IMMEDIATE_BYTES: usize = 96;
-/// Storage buffers that a kernel binds at most.
-const STORAGE_BUFFERS: u32 = 8;
 
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
@@ -94,103 +85,12 @@ fn enumerate() -> Vec<wgpu::Adapter> {
 
 /// All adapters, the best first. Empty where there is no driver.
 pub fn adapters() -> Vec<AdapterSummary> {
-    enumerate().iter().map(summarise).collect()
-}
-
-fn summarise(adapter: &wgpu::Adapter) -> AdapterSummary {
-    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
-    let (unusable, wanted) = (unusable(adapter), required(info.device_type) | OPTIONAL);
-    let names = |features: wgpu::Features| features.iter_names().map(|(name, _)| name.to_lowercase()).collect();
-    AdapterSummary {
-        driver: [info.driver, info.driver_info].join(" ").trim().to_owned(),
-        backend: format!("{:?}", info.backend).to_lowercase(),
-        class: match info.device_type {
-            wgpu::DeviceType::DiscreteGpu => "discrete",
-            wgpu::DeviceType::IntegratedGpu => "integrated",
-            wgpu::DeviceType::VirtualGpu => "virtual",
-            wgpu::DeviceType::Cpu => "cpu",
-            wgpu::DeviceType::Other => "other",
-        }
-        .to_owned(),
-        name: info.name,
-        max_binding_bytes: limits.max_storage_buffer_binding_size,
-        max_buffer_bytes: limits.max_buffer_size,
-        max_workgroup_invocations: limits.max_compute_invocations_per_workgroup,
-        max_workgroup_bytes: limits.max_compute_workgroup_storage_size,
-        tiles: tiles(adapter),
-        used: names(features & wanted),
-        missing: names(wanted - features),
-        unusable,
-    }
-}
-
-fn tiles(adapter: &wgpu::Adapter) -> Vec<Tile> {
-    use wgpu::CooperativeScalarType::{F16, F32};
-    let is_able = adapter.features().contains(MATRIX) && has_workgroup_memory(adapter);
-    if !is_able || adapter.get_info().subgroup_max_size > MATRIX_BLOCK {
-        return Vec::new();
-    }
-    let offered = adapter.cooperative_matrix_properties();
-    let is_offered = |tile: &Tile| {
-        let side = tile.side() as u32;
-        offered.iter().any(|offer| {
-            let extents = [offer.m_size, offer.n_size, offer.k_size];
-            extents == [side; 3] && offer.ab_type == F16 && offer.cr_type == F32 && !offer.saturating_accumulation
-        })
-    };
-    [Tile::Eight, Tile::Sixteen].into_iter().filter(is_offered).collect()
-}
-
-/// Whether there is as much as kernels for a class of devices may take.
-fn has_workgroup_memory(adapter: &wgpu::Adapter) -> bool {
-    adapter.limits().max_compute_workgroup_storage_size >= CLASS_WORKGROUP_BYTES
-}
-
-fn lanes(adapter: &wgpu::Adapter) -> Option<Lanes> {
-    let is_able = adapter.features().contains(wgpu::Features::SUBGROUP) && has_workgroup_memory(adapter);
-    is_able.then(|| Lanes::within(adapter.get_info().subgroup_min_size)).flatten()
+    enumerate().iter().map(|adapter| Facts::of(adapter).summarise()).collect()
 }
 
 /// The class of an adapter that rounds nothing.
 fn unrounded(adapter: &AdapterSummary, lanes: Option<Lanes>) -> DeviceClass {
     lanes.filter(|_| adapter.class == "cpu").map_or(DeviceClass::Gpu, DeviceClass::Cpu)
-}
-
-fn unusable(adapter: &wgpu::Adapter) -> Option<String> {
-    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
-    let missing = required(info.device_type) - features;
-    let needs = [
-        (missing.contains(wgpu::Features::IMMEDIATES), "it has no immediates (push constants)".to_owned()),
-        (
-            missing.contains(wgpu::Features::SUBGROUP),
-            "it has no subgroup operations, which the kernels for CPU drivers need".to_owned(),
-        ),
-        (
-            info.device_type == wgpu::DeviceType::Cpu && lanes(adapter).is_none(),
-            format!(
-                "its subgroups may have fewer than {} lanes, or it has less than {} KiB of workgroup memory",
-                Lanes::Four.count(),
-                CLASS_WORKGROUP_BYTES >> 10
-            ),
-        ),
-        (
-            limits.max_immediate_size < IMMEDIATE_BYTES as u32,
-            format!("it has less than {IMMEDIATE_BYTES} bytes of immediates"),
-        ),
-        (
-            limits.max_storage_buffers_per_shader_stage < STORAGE_BUFFERS,
-            format!("it binds fewer than {STORAGE_BUFFERS} storage buffers"),
-        ),
-        (
-            limits.max_compute_invocations_per_workgroup < 256,
-            "its workgroups hold fewer than 256 invocations".to_owned(),
-        ),
-        (
-            limits.max_compute_workgroup_storage_size < WORKGROUP_BYTES,
-            format!("it has less than {} KiB of workgroup memory", WORKGROUP_BYTES >> 10),
-        ),
-    ];
-    needs.into_iter().find_map(|(lacking, reason)| lacking.then_some(reason))
 }
 
 /// A pipeline with the layout of its bindings: inputs in order, then the output.
@@ -246,6 +146,10 @@ pub struct Device {
     tally: Arc<Mutex<Tally>>,
     /// Texts that stand in for the built-in ones, by kernel name.
     replaced: Arc<Mutex<HashMap<String, String>>>,
+    /// The number of the newest readback.
+    pub(super) readbacks: Arc<Mutex<Number>>,
+    /// Submits that tests have go lost, by their position among all.
+    unexecuted: Arc<Mutex<Vec<u64>>>,
     reports: Arc<Mutex<Reports>>,
 }
 
@@ -257,7 +161,7 @@ impl Device {
     pub fn open(choice: &Choice) -> Result<Device, GpuError> {
         let adapters = enumerate();
         let is_chosen = |(index, adapter): &(usize, &wgpu::Adapter)| match choice {
-            Choice::Best => unusable(adapter).is_none(),
+            Choice::Best => Facts::of(adapter).unusable().is_none(),
             Choice::Index(chosen) => index == chosen,
             Choice::Name(part) => adapter.get_info().name.to_lowercase().contains(&part.to_lowercase()),
         };
@@ -268,15 +172,16 @@ impl Device {
                 (choice, count) => format!(" fits {choice:?}, {count} others were found (see `stssad devices`)"),
             })
         })?;
-        let summary = summarise(adapter);
+        let facts = Facts::of(adapter);
+        let summary = facts.summarise();
         let failed = |reason: String| GpuError::Unusable { adapter: summary.name.clone(), reason };
         if let Some(reason) = &summary.unusable {
             return Err(failed(reason.clone()));
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("stssad"),
-            required_features: adapter.features() & (required(adapter.get_info().device_type) | OPTIONAL),
-            required_limits: adapter.limits(),
+            required_features: facts.used(),
+            required_limits: facts.limits.clone(),
             // SAFETY: the one experimental feature in use is that of cooperative matrices, whose kernels are run only where
             // they are asked for; tests hold each against its definition and keep guard words round its buffers.
             experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
@@ -299,7 +204,8 @@ impl Device {
             };
             sink.lock().unwrap().error.get_or_insert(error);
         }));
-        let lanes = lanes(adapter);
+        let lanes = facts.lanes();
+        let number = Number::new(&device);
         Ok(Device {
             device,
             queue,
@@ -310,6 +216,8 @@ impl Device {
             layouts: Default::default(),
             tally: Default::default(),
             replaced: Default::default(),
+            readbacks: Mutex::new(number).into(),
+            unexecuted: Default::default(),
             reports,
         })
     }
@@ -318,27 +226,41 @@ impl Device {
         &self.adapter
     }
 
-    /// The same device, for plans of this precision.
+    /// The same device, for plans of this precision. For [`Precision::F16`] each kernel on matrix units is first proven on a
+    /// small product of integers, which takes seconds where a driver compiles slowly.
     ///
     /// # Errors
-    /// When it has no matrix units for the precision, or they multiply wrongly.
+    /// When the device has no matrix units for the precision, or they multiply wrongly.
     pub fn with_precision(&self, precision: Precision) -> Result<Device, GpuError> {
-        let class = match (precision, self.tiles().last()) {
-            (Precision::F32, _) => unrounded(&self.adapter, self.lanes),
-            (Precision::F16, Some(&tile)) if self.multiplies(tile)? => DeviceClass::Matrix(tile),
-            (Precision::F16, tile) => {
-                let features = self.device.features();
-                let but = match tile {
-                    Some(tile) => format!("its driver multiplies wrongly on those of {tile}"),
-                    None if !features.contains(wgpu::Features::SHADER_F16) => "it has no f16 arithmetic".into(),
-                    None if !features.contains(MATRIX) => "it has no cooperative matrices".into(),
-                    None => "it has no square cooperative matrices of f16 with f32 sums in subgroups up to 32".into(),
-                };
-                let reason = format!("precision f16 needs matrix units, but {but}; f32 runs everywhere");
-                return Err(GpuError::Unusable { adapter: self.adapter.name.clone(), reason });
-            }
+        let class = match precision {
+            Precision::F32 => unrounded(&self.adapter, self.lanes),
+            Precision::F16 => DeviceClass::Matrix(self.proven_tile()?),
         };
         Ok(Device { class, ..self.clone() })
+    }
+
+    /// The largest matrices that are offered, if all kernels compute rightly with them.
+    fn proven_tile(&self) -> Result<Tile, GpuError> {
+        let refused = |but: String| GpuError::Unusable {
+            adapter: self.adapter.name.clone(),
+            reason: format!("precision f16 needs matrix units, but {but}; f32 runs everywhere"),
+        };
+        let Some(&tile) = self.tiles().last() else {
+            return Err(refused(self.adapter.without_tiles.clone().unwrap_or_default()));
+        };
+        match self.first_wrong(DeviceClass::Matrix(tile))? {
+            None => Ok(tile),
+            Some(kernel) => {
+                let [least, most] = self.adapter.subgroups;
+                let suspicion = match most > MATRIX_BLOCK {
+                    true => format!(
+                        " (its subgroups may have {least} to {most} invocations, the kernels need at most {MATRIX_BLOCK})"
+                    ),
+                    false => String::new(),
+                };
+                Err(refused(format!("its driver computes {kernel} wrongly on matrices of {tile}{suspicion}")))
+            }
+        }
     }
 
     /// What convolutions and matrix products round their factors to.
@@ -382,9 +304,9 @@ impl Device {
         has_halves && kernel.needs().is_none_or(|class| self.classes().contains(&class))
     }
 
-    /// Bytes that a value may have at most.
+    /// Bytes that a value may have at most. With the number that follows it, it is read back in one buffer.
     pub fn largest_value(&self) -> u64 {
-        self.adapter.max_binding_bytes.min(self.adapter.max_buffer_bytes)
+        self.adapter.max_binding_bytes.min(self.adapter.max_buffer_bytes - Number::BYTES)
     }
 
     /// The best clock there is for the work of the device.
@@ -400,6 +322,12 @@ impl Device {
     /// Simulates the loss of the device, for tests.
     pub fn destroy(&self) {
         self.device.destroy();
+    }
+
+    /// Simulates, for tests, a driver that tells of a submit as done without having executed it: that after the next `after`.
+    pub fn lose_submit(&self, after: u64) {
+        let next = self.tally().submits;
+        self.unexecuted.lock().unwrap().push(next + after);
     }
 
     /// What went wrong since the last call, if anything did; `at` says what was being done.
@@ -472,11 +400,20 @@ impl Device {
 
     /// Hands recorded work to the device.
     pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) {
-        self.tally.lock().unwrap().submits += 1;
-        self.queue.submit([encoder.finish()]);
+        let mut tally = self.tally.lock().unwrap();
+        let is_lost = self.unexecuted.lock().unwrap().contains(&tally.submits);
+        tally.submits += 1;
+        drop(tally);
+        // What was uploaded before goes along in either case.
+        self.queue.submit(Some(encoder.finish()).filter(|_| !is_lost));
     }
 
     /// The kernel's pipeline for `inputs` inputs and an output, compiled at the first call.
+    ///
+    /// On Metal it is compiled with fast math, whose compiler may take it that no value is NaN or infinite: wgpu-hal 30 leaves
+    /// `MTLCompileOptions.mathMode` (before macOS 15 `fastMathEnabled`) as Metal has it, and wgpu 30 has neither a field for it
+    /// in its descriptors of pipelines and shader modules nor another way to it for WGSL. Until it has, a kernel tells a NaN by
+    /// its bits, never by a comparison with itself.
     pub(super) fn pipeline(&self, kernel: &Kernel, inputs: usize) -> Result<Pipeline, GpuError> {
         let key = kernel.specialisation();
         if let Some(pipeline) = self.pipelines.lock().unwrap().get(&key) {

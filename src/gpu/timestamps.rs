@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::GpuError;
-use super::executor::{Executor, encode, read_back};
+use super::executor::{Dispatch, Executor, encode, read_back};
 
 /// What measured a time. The two are not to be mixed: a host's clock also sees the way to the device and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,73 +46,82 @@ impl Span {
 /// passes in one command buffer.
 const PASSES: usize = 256;
 
-const TIMESTAMP_BYTES: u64 = wgpu::QUERY_SIZE as u64;
+/// Where the timestamps of one submit end and those of the next begin: aligned as wgpu asks.
+const SUBMIT_BYTES: u64 = 2 * PASSES as u64 * wgpu::QUERY_SIZE as u64;
 
 impl Executor {
     /// Runs the plan with a pass for each dispatch and says when each ran; `None` where the clock gave no sense. Carries
     /// are not applied.
     ///
     /// # Errors
-    /// When the device reported an error or was lost.
+    /// When a feed was never set, or the device reported an error or was lost.
     ///
     /// # Panics
     /// When asked for [`Clock::Gpu`] on a device without it: see [`Device::clock`](super::Device::clock).
     pub fn profile(&mut self, clock: Clock) -> Result<Vec<Option<Span>>, GpuError> {
+        self.begin()?;
         let spans = match clock {
-            Clock::Gpu => self.timestamps(1),
-            Clock::Wall => self.profile_by_waiting(),
+            Clock::Gpu => self.timestamps(1)?,
+            Clock::Wall => self.profile_by_waiting()?,
         };
         self.copy_fetches();
-        spans
+        self.wait()?;
+        Ok(spans)
     }
 
-    /// Seconds that the plan takes as the one pass that [`run`](Executor::run) makes of it; `None` where the clock gave no
-    /// sense. Carries are not applied.
+    /// Seconds that the plan takes in passes as long as those of [`run`](Executor::run); `None` where the clock gave no sense.
+    /// Carries are not applied.
     ///
     /// # Errors
-    /// When the device reported an error or was lost.
+    /// When a feed was never set, or the device reported an error or was lost.
     ///
     /// # Panics
     /// As [`profile`](Executor::profile).
     pub fn time_pass(&mut self, clock: Clock) -> Result<Option<f64>, GpuError> {
+        self.begin()?;
         let seconds = match clock {
             Clock::Gpu => {
-                let pass = self.timestamps(self.dispatches.len().max(1))?.pop().flatten();
-                pass.map(|span| span.seconds)
+                let passes = self.timestamps(self.dispatches.len().max(1))?;
+                passes.into_iter().map(|pass| Some(pass?.seconds)).sum()
             }
             Clock::Wall => {
                 let start = Instant::now();
-                self.submit(0..self.dispatches.len())?;
+                (0..self.submits()).for_each(|submit| self.submit_dispatches(self.pace.dispatches(submit)));
+                self.wait()?;
                 Some(start.elapsed().as_secs_f64())
             }
         };
         self.copy_fetches();
+        self.wait()?;
         Ok(seconds)
     }
 
-    fn profile_by_waiting(&mut self) -> Result<Vec<Option<Span>>, GpuError> {
+    fn profile_by_waiting(&self) -> Result<Vec<Option<Span>>, GpuError> {
         let origin = Instant::now();
         let time = |index: usize| {
             let start = origin.elapsed().as_secs_f64();
-            self.submit(index..index + 1)?;
+            self.submit_dispatches(index..index + 1);
+            self.device.wait(|| format!("dispatch {index} of a profiled run"))?;
             Ok(Some(Span { start, seconds: origin.elapsed().as_secs_f64() - start }))
         };
         (0..self.dispatches.len()).map(time).collect()
     }
 
-    fn submit(&self, dispatches: std::ops::Range<usize>) -> Result<(), GpuError> {
-        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+    fn submit_dispatches(&self, dispatches: std::ops::Range<usize>) {
+        let mut encoder = self.encoder();
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        encode(&mut pass, &self.dispatches[dispatches.clone()]);
+        encode(&mut pass, &self.dispatches[dispatches]);
         drop(pass);
-        self.device.submit(encoder);
-        self.device.wait(|| format!("dispatches {dispatches:?} of a profiled run"))
+        self.submit(encoder);
     }
 
-    /// Runs the plan with `dispatches` in each pass, and times the passes.
+    /// Runs the plan with `dispatches` in each pass, or fewer where a run's submit ends, and times the passes.
     fn timestamps(&self, dispatches: usize) -> Result<Vec<Option<Span>>, GpuError> {
-        let passes: Vec<_> = self.dispatches.chunks(dispatches).collect();
-        if passes.is_empty() {
+        let submits = (0..self.submits()).map(|submit| &self.dispatches[self.pace.dispatches(submit)]);
+        let passes = submits.map(|submit| submit.chunks(dispatches).collect::<Vec<_>>());
+        let submits: Vec<Vec<&[Dispatch]>> =
+            passes.flat_map(|passes| passes.chunks(PASSES).map(<[_]>::to_vec).collect::<Vec<_>>()).collect();
+        if submits.is_empty() {
             return Ok(Vec::new());
         }
         let (device, queue) = (&self.device.device, &self.device.queue);
@@ -121,11 +130,11 @@ impl Executor {
             ty: wgpu::QueryType::Timestamp,
             count: 2 * PASSES as u32,
         });
-        let bytes = 2 * passes.len() as u64 * TIMESTAMP_BYTES;
+        let bytes = submits.len() as u64 * SUBMIT_BYTES;
         let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
         let resolved = self.device.buffer_for("timestamps", bytes, usage)?;
-        for (chunk, passes) in passes.chunks(PASSES).enumerate() {
-            let mut encoder = device.create_command_encoder(&Default::default());
+        for (submit, passes) in submits.iter().enumerate() {
+            let mut encoder = self.encoder();
             for (index, dispatches) in passes.iter().enumerate() {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                     label: None,
@@ -137,13 +146,15 @@ impl Executor {
                 });
                 encode(&mut pass, dispatches);
             }
-            let offset = (2 * PASSES * chunk) as u64 * TIMESTAMP_BYTES;
+            let offset = submit as u64 * SUBMIT_BYTES;
             encoder.resolve_query_set(&queries, 0..2 * passes.len() as u32, &resolved, offset);
-            self.device.submit(encoder);
+            self.submit(encoder);
         }
         let ticks: Vec<u64> = read_back(&self.device, &resolved, bytes, "timestamps")?;
+        let written =
+            ticks.chunks_exact(2 * PASSES).zip(&submits).flat_map(|(ticks, passes)| &ticks[..2 * passes.len()]);
         let period = f64::from(queue.get_timestamp_period()) * 1e-9;
-        Ok(spans(&ticks, period))
+        Ok(spans(&written.copied().collect::<Vec<u64>>(), period))
     }
 }
 

@@ -342,7 +342,7 @@ impl Conv2d {
             Role::Output | Role::Input => {
                 let [channels, pixels, _] = self.product(problem);
                 let m = channels.div_ceil(block).min(2);
-                [m, pixels.div_ceil(block).min(8 / m).min(4), 1]
+                [m, pixels.div_ceil(block).next_power_of_two().min(8 / m).min(4), 1]
             }
             Role::Kernel => {
                 let [_, w, _] = problem.elements();
@@ -361,7 +361,7 @@ impl Conv2d {
             Role::Kernel => ("conv2d/kernel_matrix", [("StoredX", x), ("StoredY", y)]),
         };
         let block = 2 * tile.side();
-        let mut kernel = kernel_of_problem(name, problem)
+        let kernel = kernel_of_problem(name, problem)
             .with_tile(tile)
             .constant("BLOCKS_M", blocks_m)
             .constant("BLOCKS_N", blocks_n)
@@ -370,11 +370,8 @@ impl Conv2d {
         match self.solve_for {
             Role::Output | Role::Input => {
                 let [channels, pixels, summed] = self.product(problem);
-                kernel = kernel
-                    .constant("TILE_K", summed.next_multiple_of(tile.side()).min(32))
-                    .over(pixels, block * blocks_n);
-                kernel.workgroups[2] = channels.div_ceil(block * blocks_m) as u32;
-                kernel
+                let kernel = kernel.constant("TILE_K", summed.next_multiple_of(tile.side()).min(32));
+                kernel.over_layers(pixels, block * blocks_n, channels.div_ceil(block * blocks_m))
             }
             Role::Kernel => {
                 let taps = w / problem.k;
@@ -398,9 +395,8 @@ impl Conv2d {
     /// Implicit GEMM: rows are the channels of a group of the output, columns its pixels.
     fn tiled(&self, problem: &Problem, tiles: Tiles) -> Kernel {
         let [channels, pixels, _] = self.product(problem);
-        let mut kernel = tiles.constants(kernel_of_problem(self.name(), problem)).over(pixels, tiles.n);
-        kernel.workgroups[2] = (problem.groups * channels.div_ceil(tiles.m)) as u32;
-        kernel
+        let kernel = tiles.constants(kernel_of_problem(self.name(), problem));
+        kernel.over_layers(pixels, tiles.n, problem.groups * channels.div_ceil(tiles.m))
     }
 }
 
@@ -415,6 +411,8 @@ struct Shared {
 impl Shared {
     /// 72 accumulators a thread at most, unless a single window row of one channel has more.
     const ACCUMULATORS: usize = 72;
+    /// Invocations of a workgroup, where their partial sums fit.
+    const INVOCATIONS: usize = 128;
 
     fn fitting(problem: &Problem) -> Shared {
         let [r, s] = problem.geometry.window;
@@ -434,15 +432,30 @@ impl Shared {
             rows.map(move |window_rows| Shared { micro_k, micro_c, window_rows })
         });
         cuts.filter(move |cut| {
-            let taps = cut.micro_c * cut.window_rows * s;
-            taps * cut.micro_k <= Shared::ACCUMULATORS && taps * 128 * size_of::<f32>() <= WORKGROUP_BYTES as usize
+            let taps = cut.taps(s);
+            taps * cut.micro_k <= Shared::ACCUMULATORS && Shared::invocations(taps) == Shared::INVOCATIONS
         })
+    }
+
+    /// Taps of a workgroup in windows of so many columns.
+    fn taps(&self, columns: usize) -> usize {
+        self.micro_c * self.window_rows * columns
+    }
+
+    /// Invocations of a workgroup: each has a partial sum of every tap in workgroup memory. Half as many hold a row of wider
+    /// windows, and so on.
+    fn invocations(taps: usize) -> usize {
+        let halves = std::iter::successors(Some(Shared::INVOCATIONS), |invocations| Some(invocations / 2));
+        let mut fitting = halves.take_while(|invocations| *invocations > 0);
+        let fits = |invocations: &usize| taps * invocations * size_of::<f32>() <= WORKGROUP_BYTES as usize;
+        fitting.find(fits).expect("a row of a window has at most 4096 columns")
     }
 
     fn kernel(self, problem: &Problem) -> Kernel {
         let Shared { micro_k, micro_c, window_rows } = self;
-        let [r, _] = problem.geometry.window;
+        let [r, s] = problem.geometry.window;
         kernel_of_problem("conv2d/kernel", problem)
+            .constant("INVOCATIONS", Shared::invocations(self.taps(s)))
             .constant("MICRO_K", micro_k)
             .constant("MICRO_C", micro_c)
             .constant("WINDOW_ROWS", window_rows)
@@ -527,6 +540,22 @@ mod tests {
             let mut reference = Reference::new(&t, &sources);
             assert_eq!(t.shape(whole), t.shape(apart));
             assert_eq!(reference.eval(whole).unwrap().to_vec(), reference.eval(apart).unwrap().to_vec());
+        }
+    }
+
+    #[test]
+    fn partial_sums_fit_the_workgroup_memory_of_every_device() {
+        for window in (1..=100).chain([4096]) {
+            let geometry = Geometry { image: [window; 2], window: [window; 2], stride: 1, padding: 0 };
+            let problem = Problem { n: 1, groups: 1, c: 3, k: 5, p: 1, q: 1, geometry };
+            let kernel = Shared::fitting(&problem).kernel(&problem);
+            let [invocations, channels, rows] = ["INVOCATIONS", "MICRO_C", "WINDOW_ROWS"].map(|name| {
+                let (_, value) = kernel.constants.iter().find(|(other, _)| *other == name).unwrap();
+                value.to_bits() as usize
+            });
+            assert!(invocations.is_power_of_two() && (window > 32 || invocations == 128), "{window}: {invocations}");
+            let bytes = channels * rows * window * invocations * size_of::<f32>();
+            assert!(bytes <= WORKGROUP_BYTES as usize, "{window}: {bytes} bytes");
         }
     }
 

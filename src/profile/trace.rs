@@ -45,7 +45,7 @@ pub(super) fn events(plan: &Plan, spans: &[Option<Span>], report: &Report) -> Va
             "flops": dispatch.flops,
             "bytes": dispatch.bytes,
             "bound_us": dispatch.bound,
-            "workgroups": step.kernel.workgroups,
+            "workgroups": step.kernel.workgroups(),
             "order": step.order,
         });
         events.push(event);

@@ -230,13 +230,11 @@ fn cut_kernel(problem: &Problem, role: Role, lanes: Lanes, cut: Cut) -> Kernel {
     let blocks = domain.blocks(problem, &cut);
     let tiled = |name, micro_name| {
         let tiles = domain.tiles(problem, &cut, lanes.count());
-        let mut kernel = kernel_of_problem(name, problem)
+        kernel_of_problem(name, problem)
             .constant("CHANNEL_LANES", cut.channel_lanes)
             .constant(micro_name, cut.micro)
             .constant("TILES", cut.tiles)
-            .over(tiles, cut.tiles);
-        kernel.workgroups[2] = blocks as u32;
-        kernel
+            .over_layers(tiles, cut.tiles, blocks)
     };
     let kernel = match role {
         Role::Output => tiled("conv2d/output_broadcast", "MICRO_K"),
