@@ -1,6 +1,8 @@
 //! Every case of the catalogue on the device, with the kernels of all device classes that it runs.
 
-use stssad::check::catalogue::{ShapeClass, cases};
+use std::collections::BTreeSet;
+
+use stssad::check::catalogue::{FAMILIES, ShapeClass, cases};
 use stssad::check::{Case, check_adjoint, check_kernel, has_adjoint, variants};
 use stssad::kernel::{DeviceClass, Kernel, Lanes, Tile};
 
@@ -51,6 +53,8 @@ fn check_adjoints(name: &str) {
 macro_rules! families {
     ($($test:ident of $check:ident: $($family:ident)*;)*) => {
         $(mod $test {
+            pub const RUN: &[&str] = &[$(stringify!($family)),*];
+
             $(#[test]
             fn $family() {
                 super::$check(stringify!($family));
@@ -62,6 +66,16 @@ macro_rules! families {
 families! {
     kernels of check: conv2d cutdiff elementwise layout matmul optimiser pool random reduce softbox sort warp;
     adjoints of check_adjoints: conv2d layout matmul pool reduce sort warp;
+}
+
+#[test]
+fn every_family_is_run_on_the_device() {
+    let set = |families: &[&'static str]| -> BTreeSet<&'static str> { families.iter().copied().collect() };
+    assert_eq!(set(kernels::RUN), set(&FAMILIES));
+    let in_catalogue: BTreeSet<&str> = cases().iter().map(|(_, case)| case.family()).collect();
+    assert_eq!(set(kernels::RUN), in_catalogue);
+    let linear = cases().into_iter().filter(|(class, case)| *class == ShapeClass::Training && has_adjoint(case));
+    assert_eq!(set(adjoints::RUN), linear.map(|(_, case)| case.family()).collect());
 }
 
 /// A bound that everything meets shows nothing: in root mean square, each is below a thousandth of the values, and below a

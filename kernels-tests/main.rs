@@ -4,11 +4,13 @@
 
 mod completeness;
 mod golden;
+mod half;
 mod kernels;
 mod planted;
 mod properties;
 mod rules;
 mod source;
+mod special;
 mod step;
 
 use std::io::Write;

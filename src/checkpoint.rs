@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::archive::{Archive, ArchiveError, Numbers, remove_partial};
 use crate::score::{LedoitWolf, spread};
 use crate::tensor::Tensor;
-use crate::train::{Progress, Snapshot, Trained};
+use crate::train::{Failure, Progress, Snapshot, Trained};
 
 /// A run between two steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,9 +74,20 @@ impl Checkpoint {
         let mut archive = Archive::new(KIND);
         archive.texts.insert("config".into(), self.config.clone());
         archive.texts.insert("fingerprint".into(), self.fingerprint.clone());
+        for (index, trained) in self.finished.iter().enumerate() {
+            if let Some(reason) = &trained.failed {
+                archive.texts.insert(format!("{index}/failed"), reason.clone());
+            }
+        }
+        for (start, Failure { reason, .. }) in &self.snapshot.failed {
+            archive.texts.insert(format!("failed/{start}"), reason.clone());
+        }
         let mut single = |name: String, tensor: Tensor| archive.numbers.insert(name, Numbers::Single(tensor));
         for (name, tensor) in &self.snapshot.states {
             single(format!("state/{name}"), tensor.clone());
+        }
+        for (start, Failure { a, .. }) in &self.snapshot.failed {
+            single(format!("failed/{start}"), Tensor::new([a.len()], a.clone()));
         }
         for (index, trained) in self.finished.iter().enumerate() {
             for (name, tensor) in &trained.states {
@@ -110,8 +121,8 @@ impl Checkpoint {
                 }
             }
         }
-        let Snapshot { start, step, .. } = self.snapshot;
-        double("position".into(), vec![start as f64, step as f64, self.finished.len() as f64, self.seconds]);
+        let Snapshot { start, step, .. } = &self.snapshot;
+        double("position".into(), vec![*start as f64, *step as f64, self.finished.len() as f64, self.seconds]);
         archive
     }
 
@@ -131,15 +142,17 @@ impl Checkpoint {
             let scores = both("scores")?;
             let logits = both("logits").ok();
             let fit = take_fit(&mut archive, &format!("{index}/"))?;
+            let failed = archive.texts.remove(&format!("{index}/failed"));
             let mut coordinates = |name: &str| archive.take_single(&format!("{index}/{name}")).map(Tensor::into_data);
             Ok(Trained {
                 start: coordinates("start")?,
                 end: coordinates("end")?,
                 fit,
-                spread: spread(&scores[1]),
+                spread: failed.is_none().then(|| spread(&scores[1])),
                 scores,
                 logits,
                 states: archive.take_group(&format!("{index}/state/")),
+                failed,
             })
         });
         let finished = finished.collect::<Result<_, String>>()?;
@@ -155,11 +168,18 @@ impl Checkpoint {
             outer: (row[3] != 0.0).then_some(row[4]),
             a: row[FIGURES..].to_vec(),
         };
+        let failed = archive.take_group("failed/").into_iter().map(|(start, a)| {
+            let reason = archive.take_text(&format!("failed/{start}"))?;
+            let start = start.parse().map_err(|_| format!("`{start}` is no number of a start"))?;
+            Ok((start, Failure { reason, a: a.into_data() }))
+        });
+        let failed = failed.collect::<Result<_, String>>()?;
+        let states = archive.take_group("state/");
         let checkpoint = Checkpoint {
             config: archive.take_text("config")?,
             fingerprint: archive.take_text("fingerprint")?,
             seconds,
-            snapshot: Snapshot { start: start as usize, step: step as usize, states: archive.take_group("state/") },
+            snapshot: Snapshot { start: start as usize, step: step as usize, states, failed },
             finished,
             history: history.data().chunks_exact(width).map(row).collect(),
         };
@@ -203,16 +223,27 @@ mod tests {
             fit: LedoitWolf::fit(&[0.0, 1.0, 2.0, 4.0, 1.0, 3.0], 2).ok(),
             scores: [vec![0.5, 0.25], vec![1.0, 3.0]],
             logits: Some([vec![-0.5], vec![-0.5, 0.5]]),
-            spread: 0.25,
+            spread: Some(0.25),
             states: state(7.0),
+            failed: None,
         };
+        let failure = |reason: &str| Failure { reason: reason.into(), a: vec![0.5, -1.0] };
+        let failed = Trained::failed(vec![1.0, 2.0], failure("diverged at step 3"));
+        // Without a distance the logits alone are scores, and nothing spreads.
+        let collapsed =
+            Trained { fit: None, scores: [vec![], vec![]], spread: Some(0.0), ..trained.clone() };
         let progress = |step, outer| Progress { start: 0, step, inner: 0.1, outer, a: vec![0.5, -1.0] };
         Checkpoint {
             config: "seed = 1\n".into(),
             fingerprint: "f00d".into(),
             seconds: 1.5,
-            snapshot: Snapshot { start: 1, step, states: state(step as f32) },
-            finished: vec![trained],
+            snapshot: Snapshot {
+                start: 1,
+                step,
+                states: state(step as f32),
+                failed: [(2, failure("diverged at step 1"))].into(),
+            },
+            finished: vec![trained, failed, collapsed],
             history: vec![progress(1, None), progress(2, Some(0.0))],
         }
     }

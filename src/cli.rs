@@ -188,7 +188,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<SweepError>()
         || error.is::<toml::de::Error>()
         || matches!(run, Some(RunError::Config(_)));
-    let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::Score { .. }));
+    let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::NoStart(_)));
     let unwritten = error.is::<ReportError>()
         || matches!(run, Some(RunError::Report(_) | RunError::Archive(_) | RunError::Folder { .. }))
         || error.is::<ArchiveError>()

@@ -262,6 +262,7 @@ impl RunConfig {
             rate: *rate,
             look_ahead: *look_ahead,
             reuse: if self.training.recompute { Reuse::Recompute } else { Reuse::On },
+            score: self.score,
             seed: self.seed,
         })
     }

@@ -4,7 +4,8 @@
 //! before compilation; each combination is a pipeline of its own, so they are kept for what an inner loop gains from:
 //! window sizes, strides, tiles. *Immediates* are members of the file's `var<immediate>` struct, set at each dispatch;
 //! extents travel this way, so that one pipeline serves all shapes. Tests hold both against the WGSL by reflection. Besides,
-//! an alias of `f32` in the file may be made one of `vec4<f32>`, `f16` or `vec4<f16>`.
+//! an alias of `f32` in the file may be made one of `vec4<f32>`, `f16` or `vec4<f16>`; an alias of `u32` that is called after it,
+//! with `Bits` behind its name, then stands for `vec4<u32>`.
 
 use std::fmt;
 

@@ -29,7 +29,8 @@ pub struct Model {
     pub fingerprint: String,
     /// The augmentation's raw coordinates.
     pub a: Vec<f32>,
-    /// What embeddings are scored by; `None` where the network gives the score itself.
+    /// What embeddings are scored by; `None` where the network gives the score itself, or they gave no distance and the score
+    /// is the logit.
     pub fit: Option<LedoitWolf>,
     /// A picture with a higher score counts as an anomaly: no label is asked, but how the training pictures score.
     pub threshold: f64,
@@ -111,7 +112,8 @@ impl Model {
     /// Holds the states against those that the configuration asks for.
     fn check_states(&self) -> Result<(), String> {
         let network = self.network().map_err(|error| error.to_string())?;
-        if network.scores_by_distance() != self.fit.is_some() {
+        let needs_fit = network.scores_by_distance() && self.config.score == Rule::Distance;
+        if needs_fit && self.fit.is_none() || self.fit.is_some() && !network.scores_by_distance() {
             return Err("its score does not fit its method".into());
         }
         if self.fit.as_ref().is_some_and(|fit| fit.parts().0.len() != network.features()) {
@@ -198,7 +200,7 @@ impl<'a> Judge<'a> {
     pub fn judge(&mut self, pictures: &Tensor) -> Result<Judgement, GpuError> {
         let readings = self.scorer.read(pictures)?;
         let scores = readings.scores(self.model.distance());
-        let logits = self.model.fit.is_some().then(|| readings.direct.clone());
+        let logits = self.network.scores_by_distance().then(|| readings.direct.clone());
         Ok(Judgement { scores, logits, readings })
     }
 

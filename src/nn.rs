@@ -307,10 +307,7 @@ impl BatchNorm<'_> {
     /// x − mean is never written to memory.
     fn record(&mut self, t: &mut Tape, x: Value, axes: &[usize], gamma: Value, beta: Value) -> Value {
         let [mean, variance] = match self.statistics {
-            Statistics::Batch => {
-                let mean = t.mean(x, axes);
-                [mean, t.variance(x, mean, axes)]
-            }
+            Statistics::Batch => t.moments(x, axes),
             Statistics::Running(moments) => moments[self.moments.len()],
         };
         self.moments.push([mean, variance]);

@@ -103,11 +103,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans the computation of `fetches` and of the new value of each state in `carries` (state, value).
+    /// Plans the computation of `fetches` and of the new value of each state in `carries` (state, value). A state that is
+    /// carried from itself stays as it is, without a copy.
     ///
     /// # Panics
-    /// When the first of a carry's pair is no state, their shapes differ, the second is another state, or two sources share
-    /// a name: faults of the code that records.
+    /// When the first of a carry's pair is no state, their shapes differ, the second is another state, two sources share a
+    /// name, or a value is of another tape: faults of the code that records.
     pub fn new(tape: &Tape, fetches: &[Value], carries: &[(Value, Value)], class: DeviceClass, reuse: Reuse) -> Plan {
         let kept: Vec<Value> = fetches.iter().copied().chain(carries.iter().map(|&(_, value)| value)).collect();
         let live = live_nodes(tape, &kept, carries);
@@ -188,10 +189,14 @@ impl Plan {
                 let carry = Carry { state: operand(state, None), from: operand(value, number) };
                 assert!(matches!(carry.state.place, Place::State(_)), "{state:?} is carried, but no state");
                 assert_eq!(carry.state.shape, carry.from.shape, "a state keeps its shape");
-                // Carries are copied one after another, so none may read what an earlier one has written.
-                let reads_state = matches!(carry.from.place, Place::State(_)) && carry.from.place != carry.state.place;
-                assert!(!reads_state, "{state:?} is carried from another state; copy that one on the tape first");
                 carry
+            })
+            .filter(|carry| carry.from.place != carry.state.place)
+            .inspect(|Carry { state, from }| {
+                // Carries are copied one after another, so none may read what an earlier one has written.
+                let reads_state = matches!(from.place, Place::State(_));
+                let state = state.value;
+                assert!(!reads_state, "{state:?} is carried from another state; copy that one on the tape first");
             })
             .collect();
         plan
@@ -245,7 +250,10 @@ fn root(tape: &Tape, mut value: Value) -> Value {
 
 fn live_nodes(tape: &Tape, kept: &[Value], carries: &[(Value, Value)]) -> Vec<bool> {
     let mut live = vec![false; tape.len()];
-    kept.iter().chain(carries.iter().map(|(state, _)| state)).for_each(|value| live[value.index()] = true);
+    for &value in kept.iter().chain(carries.iter().map(|(state, _)| state)) {
+        tape.node(value);
+        live[value.index()] = true;
+    }
     for (value, node) in tape.iter().rev() {
         if live[value.index()] {
             node.inputs().iter().for_each(|input| live[input.index()] = true);
@@ -405,6 +413,28 @@ mod tests {
         assert_eq!(without.slot_bytes(), with.bytes_without_reuse);
         assert!(with.slot_bytes() < without.slot_bytes() / 4);
         assert!(with.slot_bytes() >= with.live_bytes);
+    }
+
+    #[test]
+    fn a_state_carried_from_itself_is_not_copied() {
+        let mut t = Tape::new();
+        let (kept, moved) = (t.state("kept", [2, 3]), t.state("moved", [2, 3]));
+        let (sum, same) = (t.add(kept, moved), t.renamed(kept));
+        for carried in [kept, same] {
+            let plan = Plan::new(&t, &[sum], &[(kept, carried), (moved, sum)], DeviceClass::Gpu, Reuse::On);
+            let states: Vec<Value> = plan.carries.iter().map(|carry| carry.state.value).collect();
+            assert_eq!(states, [moved]);
+            assert_eq!(plan.states.len(), 2, "the state is still there to be read");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "%0 is a value of another tape")]
+    fn a_value_of_another_tape_cannot_be_fetched() {
+        let (mut one, mut other) = (Tape::new(), Tape::new());
+        one.feed("x", [2]);
+        let stray = other.feed("y", [2]);
+        Plan::new(&one, &[stray], &[], DeviceClass::Gpu, Reuse::On);
     }
 
     #[test]

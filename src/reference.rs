@@ -31,7 +31,11 @@ impl<'a> Reference<'a> {
     ///
     /// # Errors
     /// When a source that it depends on is missing or of the wrong size.
+    ///
+    /// # Panics
+    /// When `wanted` is of another tape.
     pub fn eval(&mut self, wanted: Value) -> Result<&[f64], SourceError> {
+        self.tape.node(wanted);
         let mut needed = vec![false; wanted.index() + 1];
         needed[wanted.index()] = true;
         let nodes: Vec<_> = self.tape.iter().take(wanted.index() + 1).collect();

@@ -124,8 +124,9 @@ pub struct Start {
     /// Where it ended.
     #[serde(deserialize_with = "setting")]
     pub end: Setting,
-    /// The selection statistic, [`spread`](crate::score::spread) of the validation scores.
-    pub spread: f64,
+    /// The selection statistic, [`spread`](crate::score::spread) of the validation scores; absent of a start that failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spread: Option<f64>,
     /// As [`Outcome::image_auroc`]. Not used for the choice.
     #[serde(rename = "image_AUROC")]
     pub image_auroc: Option<f64>,
@@ -134,6 +135,9 @@ pub struct Start {
     pub image_auroc_logit: Option<f64>,
     /// Whether this is the start that is kept.
     pub chosen: bool,
+    /// Why the start came to nothing; absent where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// JSON has no NaN: what diverged is written as `null`, and read back as NaN.
@@ -349,7 +353,7 @@ impl std::fmt::Display for Table<'_> {
                 plain(&start.start),
                 "→".into(),
                 plain(&start.end),
-                format!("{:.3}", start.spread),
+                start.spread.map_or("failed".into(), |spread| format!("{spread:.3}")),
                 start.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}")),
             ]
         });
@@ -392,7 +396,8 @@ mod tests {
     }
 
     fn start(start: Setting, end: Setting, spread: f64, image_auroc: Option<f64>, chosen: bool) -> Start {
-        Start { start, end, spread, image_auroc, image_auroc_logit: image_auroc.map(|_| 0.5), chosen }
+        let (image_auroc_logit, spread) = (image_auroc.map(|_| 0.5), Some(spread));
+        Start { start, end, spread, image_auroc, image_auroc_logit, chosen, failed: None }
     }
 
     pub fn outcome() -> Outcome {

@@ -23,8 +23,10 @@ use crate::train::{Config, Progress, TrainError, Trained, Trainer, TrainingStep,
 pub trait Watch {
     /// So many of the kernels are compiled.
     fn compiling(&mut self, done: usize, of: usize);
-    /// A step was done, by each start of a group.
+    /// A step was done, by each start of a group that has not failed.
     fn step(&mut self, progress: &[Progress], config: &Config);
+    /// A start, counted from 0, came to nothing; the others go on.
+    fn failed(&mut self, _start: usize, _reason: &str) {}
     /// A file of the report was written, or so many of many.
     fn reporting(&mut self, what: &str);
     /// Whether to save a checkpoint and end.
@@ -242,7 +244,13 @@ impl Run<'_> {
                 Some(snapshot) if snapshot.start == finished.len() => trainer.restore(&snapshot)?,
                 _ => trainer.begin(finished.len())?,
             }
-            while let Some(progress) = trainer.step()? {
+            loop {
+                let progress = match trainer.step() {
+                    Ok(Some(progress)) => progress,
+                    // Each start that diverged is marked below, with its reason.
+                    Ok(None) | Err(TrainError::Diverged { .. }) => break,
+                    Err(error) => return Err(error.into()),
+                };
                 watch.step(&progress, &config);
                 let due = progress.iter().any(|own| own.step % self.config.training.checkpoint_every == 0);
                 history.extend(progress);
@@ -253,11 +261,16 @@ impl Run<'_> {
                     return Ok(Ending::Stopped);
                 }
             }
-            finished.extend(trainer.assess()?);
+            for trained in trainer.assess()? {
+                if let Some(reason) = &trained.failed {
+                    watch.failed(finished.len(), reason);
+                }
+                finished.push(trained);
+            }
             save(&trainer, &finished, &history)?;
         }
         let seconds = before + begun.elapsed().as_secs_f64();
-        let chosen = choose(&finished).expect("at least one start");
+        let chosen = choose(&finished)?;
         let outcome = self.report(&mut trainer, &config, &finished, chosen, &history, seconds, watch)?;
         Checkpoint::remove(self.folder.path());
         Ok(Ending::Finished(Box::new(outcome)))
@@ -292,6 +305,7 @@ impl Run<'_> {
             image_auroc: auroc_of(&trained.scores_by(self.config.score)[1]),
             image_auroc_logit: trained.logits.as_ref().and_then(|[_, val]| auroc_of(val)),
             chosen: index == chosen,
+            failed: trained.failed.clone(),
         };
         let adapter = self.device.adapter().clone();
         let outcome = Outcome {

@@ -40,6 +40,7 @@ pub const SOURCES: &[(&str, &str)] = sources![
     "pool/unpool",
     "random/uniform",
     "reduce/log_sum_exp",
+    "reduce/magnitude",
     "reduce/squared_deviation",
     "reduce/sum",
     "reduce/sum_product",
@@ -129,6 +130,10 @@ pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, Specialise
             return Err(SpecialiseError::NoSuchAlias { shader: kernel.name, alias });
         }
         source = source.replace(&scalar, &stored);
+        if kernel.vectors.contains(&alias) {
+            // The words of what is computed in vectors.
+            source = source.replace(&format!("\nalias {alias}Bits = u32;"), &format!("\nalias {alias}Bits = vec4<u32>;"));
+        }
     }
     if let Some(tile) = kernel.tile() {
         source = source.replace(&format!("coop_mat{}<", Tile::Sixteen), &format!("coop_mat{tile}<"));
@@ -178,7 +183,8 @@ mod tests {
 
         let kernel = Kernel::new("elementwise/binary").vector("Y").vector("StoredY").vector("B");
         let text = specialise(&kernel).unwrap();
-        assert!(text.contains("\nalias Y = vec4<f32>;\nalias A = f32;\nalias B = vec4<f32>; // or f16\n"));
+        let bits = "\nalias YBits = vec4<u32>; // as many words as Y has";
+        assert!(text.contains(&format!("\nalias Y = vec4<f32>;{bits}\nalias A = f32;\nalias B = vec4<f32>; // or f16\n")));
         assert_eq!([0, 1, 2].map(|binding| element_bytes(&text, binding)), [4, 16, 16]);
 
         let kernel = Kernel::new("elementwise/binary").vector("Y").vector("StoredY");

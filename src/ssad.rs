@@ -5,6 +5,7 @@
 //! through a look-ahead step of the detector.
 
 use crate::tape::{GradError, Tape, Value};
+use crate::tensor::Tensor;
 
 /// Which terms of the hyper-gradient are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,42 @@ pub trait Problem {
     fn normalise(&self, t: &mut Tape, z: Value) -> Value;
     /// The alignment loss of normalised embeddings, one for each start.
     fn align(&self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value;
+    /// What the training loss and the alignment loss are scaled by while their gradients are taken.
+    fn scales(&self) -> LossScales {
+        LossScales::NONE
+    }
+}
+
+/// Powers of two by which losses are scaled while their gradients are taken, and by which the gradients are divided
+/// afterwards, both exactly. Factors that are rounded to f16 would otherwise be rounded to 0: f16 has nothing between 0 and
+/// 6e-8, and not all bits below 6e-5, while a batch's mean loss has cotangents of 1e-5.
+///
+/// The scales are fixed, so that a run needs no state to be resumed with the same bits, and no step is taken again or left
+/// out. What exceeds f16 in spite of their reserve becomes infinite, is seen in the gradient's magnitude, and ends the start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LossScales {
+    /// Of the training loss.
+    pub inner: f32,
+    /// Of the alignment loss. The sweep through g = ∇_θ inner has cotangents of `outer / inner` times their size, so this is
+    /// the larger of the two.
+    pub outer: f32,
+}
+
+impl LossScales {
+    /// Losses as they are.
+    pub const NONE: LossScales = LossScales { inner: 1.0, outer: 1.0 };
+    /// For factors in f16.
+    pub const F16: LossScales = LossScales { inner: 1024.0, outer: 16_384.0 };
+}
+
+/// Gradients of the sum of the elements of `of`, which is scaled by a power of two on the way.
+///
+/// # Errors
+/// As [`Tape::grad`].
+pub fn scaled_grad(t: &mut Tape, of: Value, wrt: &[Value], scale: f32) -> Result<Vec<Value>, GradError> {
+    let seed = t.constant(Tensor::full(t.shape(of).clone(), scale));
+    let scaled = t.pull_back(of, seed, wrt)?;
+    Ok(scaled.into_iter().map(|gradient| t.scale(gradient, 1.0 / scale)).collect())
 }
 
 /// The training loss with what the forward pass leaves behind.
@@ -78,7 +115,8 @@ pub fn bilevel(
 ) -> Result<Bilevel, GradError> {
     let x_aug = t.scope("augment", |t| problem.augment(t, x, a));
     let inner = t.scope("inner", |t| problem.inner(t, theta, x, x_aug));
-    let g = t.grad_of_sum(inner.loss, theta)?;
+    let scales = problem.scales();
+    let g = scaled_grad(t, inner.loss, theta, scales.inner)?;
     let theta_1: Vec<Value> = t.scope("look_ahead", |t| {
         let step = |(&theta, &g): (&Value, &Value)| {
             let step = t.scale(g, look_ahead);
@@ -104,6 +142,6 @@ pub fn bilevel(
         let z_val = t.slice(z, 0, rows[0] + rows[1], rows[2]);
         t.scope("align", |t| problem.align(t, z_trn, z_aug, z_val))
     });
-    let g_a = t.grad_of_sum(outer, &[direct])?[0];
+    let g_a = scaled_grad(t, outer, &[direct], scales.outer)?[0];
     Ok(Bilevel { x_aug, inner, g, outer, g_a })
 }

@@ -6,24 +6,28 @@
 
 use std::fmt;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::kernel::{DeviceClass, Kernel};
 use crate::tensor::{Shape, Tensor};
 
-/// A value on a tape: the index of the node that defines it.
+/// A value on a tape: which tape, and the index of the node that defines it. Values of different tapes are never equal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Value(u32);
+pub struct Value {
+    tape: u32,
+    index: u32,
+}
 
 impl Value {
     /// Position on the tape; earlier values have smaller indices.
     pub fn index(self) -> usize {
-        self.0 as usize
+        self.index as usize
     }
 }
 
 impl fmt::Debug for Value {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "%{}", self.0)
+        write!(f, "%{}", self.index)
     }
 }
 
@@ -39,9 +43,10 @@ pub struct Array<'a> {
 pub enum Cotangent {
     /// The recorded cotangent, of the input's shape.
     Of(Value),
-    /// The input has no cotangent, which is not the same as a zero one: it is discrete (a seed, a comparison), or has to have
-    /// a value at which the output is stationary.
+    /// The output is constant in this input wherever it is continuous: an index, a seed, one side of a comparison.
     None,
+    /// The output is not constant in this input, but stationary at the only value that it may have.
+    Stationary,
     /// A derivative exists, but no rule for it. An error when the sweep needs it.
     Missing,
 }
@@ -193,16 +198,33 @@ pub enum GradError {
 }
 
 /// An append-only list of primitives applied to earlier values.
-#[derive(Debug, Default)]
+///
+/// Every tape has its own values. A method that is given a value of another tape panics: that is a fault of the code that
+/// records, and no other node may stand in for it.
+#[derive(Debug)]
 pub struct Tape {
+    id: u32,
     nodes: Vec<Node>,
     scope: Rc<str>,
     primal: Option<Value>,
 }
 
+/// Tapes made so far by this process.
+static TAPES: AtomicU32 = AtomicU32::new(0);
+
+impl Default for Tape {
+    fn default() -> Self {
+        Tape { id: TAPES.fetch_add(1, Ordering::Relaxed), nodes: Vec::new(), scope: Rc::default(), primal: None }
+    }
+}
+
 impl Tape {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    fn value(&self, index: usize) -> Value {
+        Value { tape: self.id, index: u32::try_from(index).expect("a tape has fewer than 2³² nodes") }
     }
 
     /// Applies `primitive` to `inputs`.
@@ -244,7 +266,7 @@ impl Tape {
 
     fn append(&mut self, origin: Origin, shape: Shape) -> Value {
         assert!(shape.count() > 0, "an empty value of shape {shape:?} in scope `{}`", self.scope);
-        let value = Value(u32::try_from(self.nodes.len()).expect("a tape has fewer than 2³² nodes"));
+        let value = self.value(self.nodes.len());
         self.nodes.push(Node { origin, shape, scope: self.scope.clone(), primal: self.primal });
         value
     }
@@ -258,11 +280,16 @@ impl Tape {
         result
     }
 
+    /// # Panics
+    /// When the value is of another tape.
     pub fn shape(&self, value: Value) -> &Shape {
-        &self.nodes[value.index()].shape
+        &self.node(value).shape
     }
 
+    /// # Panics
+    /// When the value is of another tape.
     pub fn node(&self, value: Value) -> &Node {
+        assert_eq!(value.tape, self.id, "{value:?} is a value of another tape");
         &self.nodes[value.index()]
     }
 
@@ -276,7 +303,7 @@ impl Tape {
 
     /// All values with their nodes, in the order of recording.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (Value, &Node)> {
-        self.nodes.iter().enumerate().map(|(index, node)| (Value(index as u32), node))
+        self.nodes.iter().enumerate().map(|(index, node)| (self.value(index), node))
     }
 
     /// Gradient of the scalar `of` with respect to each of `wrt`, recorded as ordinary nodes.
@@ -307,14 +334,17 @@ impl Tape {
     /// As [`grad`](Tape::grad).
     ///
     /// # Panics
-    /// When the shapes of `of` and `cotangent` differ.
+    /// When the shapes of `of` and `cotangent` differ, or one of `wrt` is of another tape.
     pub fn pull_back(&mut self, of: Value, cotangent: Value, wrt: &[Value]) -> Result<Vec<Value>, GradError> {
         assert_eq!(self.shape(of), self.shape(cotangent), "a cotangent has the shape of its primal");
         let end = of.index() + 1;
 
         let mut on_path = vec![false; end];
-        for value in wrt.iter().filter(|value| value.index() < end) {
-            on_path[value.index()] = true;
+        for &value in wrt {
+            self.node(value);
+            if value.index() < end {
+                on_path[value.index()] = true;
+            }
         }
         for index in 0..end {
             on_path[index] |= self.nodes[index].inputs().iter().any(|input| on_path[input.index()]);
@@ -341,7 +371,7 @@ impl Tape {
             let (true, Some(cotangent)) = (on_path[index], cotangents[index]) else { continue };
             let node = self.nodes[index].clone();
             let Origin::Applied { primitive, inputs } = node.origin else { continue };
-            let output = Value(index as u32);
+            let output = self.value(index);
             (self.scope, self.primal) = (node.scope, Some(output));
 
             let pulled = primitive.vjp(self, Application { inputs: &inputs, output, cotangent });
@@ -359,7 +389,7 @@ impl Tape {
                         };
                         cotangents[input.index()] = Some(sum);
                     }
-                    Cotangent::None => {}
+                    Cotangent::None | Cotangent::Stationary => {}
                     Cotangent::Missing => {
                         let (primitive, scope) = (primitive.name(), self.scope.to_string());
                         return Err(GradError::MissingRule { primitive, value: output, scope, input: position });
@@ -394,5 +424,38 @@ impl fmt::Display for Tape {
             writeln!(f)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_two_tapes_are_never_equal() {
+        let (mut one, mut other) = (Tape::new(), Tape::new());
+        let (x, y) = (one.feed("x", [2]), other.feed("x", [2]));
+        assert_eq!((x.index(), format!("{x:?}")), (y.index(), format!("{y:?}")));
+        assert_ne!(x, y);
+    }
+
+    #[test]
+    fn a_value_of_another_tape_stops_whoever_records_with_it() {
+        let uses: [fn(&mut Tape, Value, Value); 4] = [
+            |t, x, stray| _ = t.add(x, stray),
+            |t, _, stray| _ = t.shape(stray),
+            |t, x, stray| _ = t.grad_of_sum(x, &[stray]),
+            |t, _, stray| _ = t.concat(0, &[stray, stray]),
+        ];
+        for record in uses {
+            let refused = std::panic::catch_unwind(|| {
+                let (mut one, mut other) = (Tape::new(), Tape::new());
+                let (x, stray) = (one.feed("x", [2]), other.feed("y", [2]));
+                record(&mut one, x, stray);
+            });
+            let message = refused.expect_err("another tape's value passes");
+            let message = message.downcast_ref::<String>().expect("a formatted message");
+            assert!(message.contains("%0 is a value of another tape"), "{message}");
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! channels in every activation, and a leading axis in every state. They share nothing but the dispatches, so each comes to
 //! what it would come to alone, up to the order in which its sums are rounded.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::augment::{Augmentation, Setting, project};
@@ -19,7 +20,7 @@ use crate::philox::Stream;
 use crate::plan::{Plan, Reuse};
 use crate::score::{LedoitWolf, ScoreError, spread};
 use crate::scorer::{Rule, Scorer};
-use crate::ssad::{Inner, Order, Problem, bilevel};
+use crate::ssad::{Inner, LossScales, Order, Problem, bilevel, scaled_grad};
 use crate::tape::{GradError, Tape, Value};
 use crate::tensor::{Shape, Tensor};
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub look_ahead: f32,
     /// How the values of a step share the device's memory.
     pub reuse: Reuse,
+    /// What images are scored by. A start whose embeddings give no distance can be kept where the score is the logit.
+    pub score: Rule,
     pub seed: u64,
 }
 
@@ -77,6 +80,7 @@ impl Config {
             rate: 1e-3,
             look_ahead: 0.1,
             reuse: Reuse::On,
+            score: Rule::default(),
             seed: 0,
         }
     }
@@ -125,12 +129,25 @@ pub enum TrainError {
     Grad(#[from] GradError),
     #[error(transparent)]
     Data(#[from] DataError),
-    #[error("training diverged at start {start}, step {step}: the {what} is not finite; a smaller rate may help")]
+    /// Of the last start of a group that was still going on; starts count from 0, steps from 1.
+    #[error("training diverged at start {start}, {}", diverged(*step, what))]
     Diverged { start: usize, step: usize, what: &'static str },
     #[error("the checkpoint is of another network: only one of both has the state `{state}`")]
     Foreign { state: String },
-    #[error("the embeddings of start {start} cannot be scored")]
-    Score { start: usize, source: ScoreError },
+    /// With the reason of each start.
+    #[error("no start can be used: {}", each_start(.0))]
+    NoStart(Vec<String>),
+}
+
+fn diverged(step: usize, what: &str) -> String {
+    format!("step {step}: {what} not finite; a smaller learning rate may help")
+}
+
+fn each_start(reasons: &[String]) -> String {
+    match reasons {
+        [reason] => reason.clone(),
+        _ => reasons.iter().enumerate().map(|(start, reason)| format!("start {}: {reason}", start + 1)).collect::<Vec<_>>().join("; "),
+    }
 }
 
 /// One step's figures.
@@ -153,19 +170,37 @@ pub struct Trained {
     /// Raw coordinates at the start and at the end.
     pub start: Vec<f32>,
     pub end: Vec<f32>,
-    /// What embeddings are scored by; `None` where the network gives the score itself.
+    /// What embeddings are scored by; `None` where the network gives the score itself, or the embeddings give no distance.
     pub fit: Option<LedoitWolf>,
-    /// Distances, or the network's own scores, of the clean training pictures and of the unlabelled ones.
+    /// Distances, or the network's own scores, of the clean training pictures and of the unlabelled ones; none where the
+    /// embeddings give no distance.
     pub scores: [Vec<f64>; 2],
     /// The head's logits of the same; `None` where there is no head.
     pub logits: Option<[Vec<f64>; 2]>,
-    /// Selection statistic of the unlabelled pictures' `scores`; see [`spread`].
-    pub spread: f64,
-    /// Parameters, running statistics and `a`, by name.
+    /// Selection statistic of the unlabelled pictures' `scores`, 0 where there are none; see [`spread`]. `None` of a start
+    /// that failed.
+    pub spread: Option<f64>,
+    /// Parameters, running statistics and `a`, by name; none of a start that failed.
     pub states: Vec<(String, Tensor)>,
+    /// Why this start came to nothing and cannot be chosen, if so.
+    pub failed: Option<String>,
 }
 
 impl Trained {
+    /// A start that came to nothing, with its raw coordinates at the start and when it failed.
+    pub fn failed(start: Vec<f32>, Failure { reason, a }: Failure) -> Self {
+        Trained {
+            start,
+            end: a,
+            fit: None,
+            scores: [Vec::new(), Vec::new()],
+            logits: None,
+            spread: None,
+            states: Vec::new(),
+            failed: Some(reason),
+        }
+    }
+
     /// What pictures are told apart by under `rule`: of the clean training pictures and of the unlabelled ones.
     pub fn scores_by(&self, rule: Rule) -> &[Vec<f64>; 2] {
         match (rule, &self.logits) {
@@ -175,6 +210,15 @@ impl Trained {
     }
 }
 
+/// Why a start came to nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// A sentence without its full stop.
+    pub reason: String,
+    /// Raw coordinates, the last that were finite.
+    pub a: Vec<f32>,
+}
+
 /// Where a run stands between two steps: with the finished starts, all that it needs to go on.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
@@ -182,8 +226,11 @@ pub struct Snapshot {
     pub start: usize,
     /// Steps that it has done.
     pub step: usize,
-    /// Every state of the group by name: parameters, moments, running statistics, `a` and its moments.
+    /// Every state of the group by name: parameters, moments, running statistics, `a` and its moments. Those of a start that
+    /// failed are 0.
     pub states: Vec<(String, Tensor)>,
+    /// The starts of the group that failed.
+    pub failed: BTreeMap<usize, Failure>,
 }
 
 /// The detector's parts as a [`Problem`].
@@ -192,6 +239,7 @@ struct DetectorProblem<'a> {
     network: &'a Network,
     detector: &'a Detector,
     key: Value,
+    scales: LossScales,
 }
 
 impl Problem for DetectorProblem<'_> {
@@ -215,6 +263,10 @@ impl Problem for DetectorProblem<'_> {
 
     fn align(&self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value {
         self.config.alignment.record(t, z_trn, z_aug, z_val, self.key)
+    }
+
+    fn scales(&self) -> LossScales {
+        self.scales
     }
 }
 
@@ -281,6 +333,9 @@ pub struct TrainingStep {
     pub inner: Value,
     /// Their gradients by each trained parameter.
     pub g: Vec<Value>,
+    /// For each start of a group, one after another in `[3 · G]`: the training loss, Σ|g| over all trained parameters, and Σ|θ'|
+    /// over their new values. The sums show what is not finite, whatever becomes of it in later steps.
+    pub figures: Value,
     /// New parameters, moments and running statistics of the network.
     pub carries: Vec<(Value, Value)>,
     /// `None` for the methods that tune nothing.
@@ -292,14 +347,15 @@ pub struct TrainingStep {
 pub struct Tuning {
     /// The hyper-gradient.
     pub g_a: Value,
-    /// The training losses, the alignment losses and the new `a` of each start of a group in one vector, `[G + G + G · P]`.
+    /// The [figures](TrainingStep::figures) of a step that leaves `a` as it is, and behind them the alignment losses, the new
+    /// `a`, the same before it is brought within its bounds, and the hyper-gradient: `[3 · G + G + 3 · G · P]`.
     pub figures: Value,
     /// New `a` and its moments.
     pub carries: Vec<(Value, Value)>,
 }
 
 impl TrainingStep {
-    /// Records a step of a group of starts on pictures of the shape `[C, H, W]`.
+    /// Records a step of a group of starts on pictures of the shape `[C, H, W]`, for [`Precision::F32`].
     ///
     /// # Errors
     /// When a gradient cannot be taken.
@@ -307,6 +363,21 @@ impl TrainingStep {
     /// # Panics
     /// When [`micro_batches`](Config::micro_batches) does not divide the batches.
     pub fn record(config: &Config, picture: [usize; 3]) -> Result<Self, GradError> {
+        Self::record_for(Precision::F32, config, picture)
+    }
+
+    /// As [`record`](TrainingStep::record), with losses [scaled](LossScales) as the precision asks for.
+    ///
+    /// # Errors
+    /// As [`record`](TrainingStep::record).
+    ///
+    /// # Panics
+    /// As [`record`](TrainingStep::record).
+    pub fn record_for(precision: Precision, config: &Config, picture: [usize; 3]) -> Result<Self, GradError> {
+        let scales = match precision {
+            Precision::F32 => LossScales::NONE,
+            Precision::F16 => LossScales::F16,
+        };
         let parts = config.micro_batches;
         let divides = config.batch.is_multiple_of(parts) && config.batch_val.is_multiple_of(parts);
         assert!(divides, "{parts} micro-batches do not divide {} and {} pictures", config.batch, config.batch_val);
@@ -334,7 +405,7 @@ impl TrainingStep {
             let key = key.map(|key| if part == 0 { key } else { t.derived_key(key, MICRO_BATCH_STREAM + part as u32) });
             if let (Some(x_val), Some(a), Some(key)) = (x_val, a, key) {
                 let x_val = of_part(t, x_val);
-                let problem = DetectorProblem { config, network: &network, detector: &config.detector, key };
+                let problem = DetectorProblem { config, network: &network, detector: &config.detector, key, scales };
                 let step = bilevel(t, &problem, &values, a, [x, x_val], config.look_ahead, config.order)?;
                 return Ok(Gradients { inner: step.inner, g: step.g, tuned: Some([step.outer, step.g_a]) });
             }
@@ -350,23 +421,27 @@ impl TrainingStep {
             });
             let inner = t.scope("inner", |t| network.loss(t, &values, x, x_aug));
             let wrt: Vec<Value> = trained.iter().map(|&index| values[index]).collect();
-            let g = t.grad_of_sum(inner.loss, &wrt)?;
+            let g = scaled_grad(t, inner.loss, &wrt, scales.inner)?;
             Ok(Gradients { inner, g, tuned: None })
         })?;
 
-        let carries = t.scope("update", |t| {
-            let mut carries = Vec::new();
+        let (carries, figures) = t.scope("update", |t| {
+            let (mut carries, mut updated) = (Vec::new(), Vec::new());
             for (&index, &g) in trained.iter().zip(&g) {
                 let (name, value) = &theta[index];
                 let states = adam_states(t, name, *value);
-                carries.extend(states.into_iter().zip(ADAM_THETA.update(t, states, g, rates)));
+                let new = ADAM_THETA.update(t, states, g, rates);
+                updated.push(new[0]);
+                carries.extend(states.into_iter().zip(new));
             }
+            let magnitudes = [&g, &updated].map(|arrays| t.magnitude(arrays, starts));
+            let figures = t.concat(0, &[inner.loss, magnitudes[0], magnitudes[1]]);
             let running = network.record_statistics(t, starts);
             for (running, moments) in running.iter().flatten().zip(inner.moments.iter().flatten()) {
                 let moments = t.reshape(*moments, t.shape(*running).clone());
                 carries.push((*running, update_statistics(t, *running, moments)));
             }
-            carries
+            (carries, figures)
         });
         let tuning = a.zip(tuned).map(|(a, [outer, g_a])| {
             t.scope("tune", |t| {
@@ -380,17 +455,18 @@ impl TrainingStep {
                 let scaled = t.mul(unit_step, rates);
                 let unbounded = t.add(a[0], scaled);
                 let a_1 = project(t, config.augmentation.as_ref(), unbounded);
-                let coordinates = t.reshape(a_1, [t.shape(a_1).count()]);
-                let figures = t.concat(0, &[inner.loss, outer, coordinates]);
+                let [a_1_flat, unbounded, flat_g_a] =
+                    [a_1, unbounded, g_a].map(|coordinates| t.reshape(coordinates, [t.shape(coordinates).count()]));
+                let figures = t.concat(0, &[figures, outer, a_1_flat, unbounded, flat_g_a]);
                 Tuning { g_a, figures, carries: a.into_iter().zip([a_1, m, v]).collect() }
             })
         });
-        Ok(TrainingStep { tape, inner: inner.loss, g, carries, tuning })
+        Ok(TrainingStep { tape, inner: inner.loss, g, figures, carries, tuning })
     }
 
     /// The plan of a step that leaves `a` as it is.
     pub fn plain_plan(&self, device: &Device, reuse: Reuse) -> Plan {
-        Plan::new(&self.tape, &[self.inner], &self.carries, device.class(), reuse)
+        Plan::new(&self.tape, &[self.figures], &self.carries, device.class(), reuse)
     }
 
     /// The plan of a step that tunes `a` as well, where there is one.
@@ -435,6 +511,55 @@ pub struct Trainer<'a> {
     done: usize,
     /// Of the training set and of the unlabelled one, for each place of the group.
     batches: Vec<[Batches; 2]>,
+    /// Raw coordinates of each start of the group after the last step.
+    a: Vec<Vec<f32>>,
+    /// The starts of the group that failed. Their places go on being computed, which changes nothing in the others.
+    failed: BTreeMap<usize, Failure>,
+}
+
+/// What a step tells of one start.
+struct Figures<'a> {
+    inner: f32,
+    g: f32,
+    theta: f32,
+    tuned: Option<Tuned<'a>>,
+}
+
+struct Tuned<'a> {
+    outer: f32,
+    a: &'a [f32],
+    unbounded: &'a [f32],
+    g_a: &'a [f32],
+}
+
+impl<'a> Figures<'a> {
+    /// Those of one of so many places from what [`TrainingStep::figures`] or [`Tuning::figures`] holds.
+    fn of_place(figures: &'a [f32], place: usize, places: usize) -> Self {
+        let (plain, tuned) = figures.split_at(3 * places);
+        let tuned = (!tuned.is_empty()).then(|| {
+            let (outer, coordinates) = tuned.split_at(places);
+            let mut own = coordinates.chunks(coordinates.len() / (3 * places)).skip(place).step_by(places);
+            let mut next = || own.next().expect("three vectors for each place");
+            Tuned { outer: outer[place], a: next(), unbounded: next(), g_a: next() }
+        });
+        let [inner, g, theta] = [0, 1, 2].map(|figure| plain[figure * places + place]);
+        Figures { inner, g, theta, tuned }
+    }
+
+    /// What is not finite, causes before what they bring about.
+    fn not_finite(&self) -> Option<&'static str> {
+        let all = |values: Option<&[f32]>| values.is_none_or(|values| values.iter().all(|value| value.is_finite()));
+        let tuned = self.tuned.as_ref();
+        let figures = [
+            ("the training loss is", self.inner.is_finite()),
+            ("the alignment loss is", tuned.is_none_or(|tuned| tuned.outer.is_finite())),
+            ("the gradients of the weights are", self.g.is_finite()),
+            ("the gradients of the augmentation are", all(tuned.map(|tuned| tuned.g_a))),
+            ("the new weights are", self.theta.is_finite()),
+            ("the augmentation's new hyper-parameters are", all(tuned.map(|tuned| tuned.unbounded))),
+        ];
+        figures.into_iter().find(|(_, is_finite)| !is_finite).map(|(what, _)| what)
+    }
 }
 
 /// A plan with one output, beside the step.
@@ -472,7 +597,7 @@ impl<'a> Trainer<'a> {
         // A batch larger than its set is refused before anything is compiled.
         let batches = batches(config, pictures, 0)?;
         let network = Network::new(config.method, &config.detector, [c, h, w]);
-        let step = TrainingStep::record(config, [c, h, w])?;
+        let step = TrainingStep::record_for(device.precision(), config, [c, h, w])?;
 
         let mut states = States::new(device);
         for (name, tensor) in initial_states(config, &network, 0) {
@@ -530,6 +655,8 @@ impl<'a> Trainer<'a> {
             start: 0,
             done: 0,
             batches,
+            a: config.starts[config.members(0)].to_vec(),
+            failed: BTreeMap::new(),
         };
         Ok(trainer)
     }
@@ -567,6 +694,8 @@ impl<'a> Trainer<'a> {
         }
         self.batches = batches(self.config, self.pictures, index)?;
         (self.start, self.done) = (index, 0);
+        self.a = self.config.starts[self.config.members(index)].to_vec();
+        self.failed.clear();
         if let Some(centring) = &mut self.centring {
             let rows = drawn(&mut self.batches.clone(), 0);
             centring.executor.feed("x", &interleaved(self.pictures.train, &rows))?;
@@ -581,7 +710,15 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When the device fails.
     pub fn snapshot(&self) -> Result<Snapshot, GpuError> {
-        Ok(Snapshot { start: self.start, step: self.done, states: self.read_states(|_| true)? })
+        let mut states = self.read_states(|_| true)?;
+        let failed: Vec<bool> =
+            self.config.places(self.start).map(|start| self.failed.contains_key(&start)).collect();
+        if failed.contains(&true) {
+            for (_, tensor) in &mut states {
+                *tensor = without(tensor, &failed);
+            }
+        }
+        Ok(Snapshot { start: self.start, step: self.done, states, failed: self.failed.clone() })
     }
 
     /// Goes to where a snapshot of this run stands.
@@ -604,16 +741,23 @@ impl<'a> Trainer<'a> {
             *trn = trn.clone().at(snapshot.step);
             *val = val.clone().at(tuned);
         }
+        if let Some((_, a)) = snapshot.states.iter().find(|(name, _)| name == "a") {
+            self.a = (0..self.a.len()).map(|place| self.in_place(a, place).into_data()).collect();
+        }
         self.done = snapshot.step;
+        self.failed = snapshot.failed.clone();
         Ok(())
     }
 
-    /// Does the next step of this group, and tells of each of its starts; `None` when it has done them all.
+    /// Does the next step of this group, and tells of each of its starts that has not failed; `None` when it has done them
+    /// all, or every start has failed. A start that diverges in this step has failed, and the others go on;
+    /// [`assess`](Trainer::assess) tells why.
     ///
     /// # Errors
-    /// When one of the starts diverges, which ends the others as well, or the device fails.
+    /// When the last start that was still going on diverges, or the device fails.
     pub fn step(&mut self) -> Result<Option<Vec<Progress>>, TrainError> {
-        if self.done == self.config.steps {
+        let members = self.config.members(self.start);
+        if self.done == self.config.steps || self.failed.len() == members.len() {
             return Ok(None);
         }
         let step = self.done + 1;
@@ -621,49 +765,42 @@ impl<'a> Trainer<'a> {
         let x = interleaved(self.pictures.train, &drawn(&mut self.batches, 0));
         let x_val = tunes.then(|| interleaved(self.pictures.val, &drawn(&mut self.batches, 1)));
         self.feed(tunes, &x, x_val.as_ref(), step)?;
-        let members = self.config.members(self.start);
-        let (inner, outer, a): (Vec<f32>, Option<Vec<f32>>, Vec<Vec<f32>>) = match (&mut self.tuning, &self.step.tuning)
-        {
+        let figures = match (&mut self.tuning, &self.step.tuning) {
             (Some(executor), Some(tuning)) if tunes => {
                 executor.run()?;
-                let figures = executor.fetch(tuning.figures)?;
-                let (places, figures) = (self.batches.len(), figures.data());
-                let [inner, outer] = [0, places].map(|from| figures[from..from + places].to_vec());
-                let a = &figures[2 * places..];
-                (inner, Some(outer), a.chunks(a.len() / places).map(<[f32]>::to_vec).collect())
+                executor.fetch(tuning.figures)?
             }
             _ => {
                 self.plain.run()?;
-                let inner = self.plain.fetch(self.step.inner)?.into_data();
-                (inner, None, self.config.starts[members.clone()].to_vec())
+                self.plain.fetch(self.step.figures)?
             }
         };
-        let progress = members.enumerate().map(|(place, start)| Progress {
-            start,
-            step,
-            inner: inner[place],
-            outer: outer.as_ref().map(|outer| outer[place]),
-            a: a[place].clone(),
-        });
-        let progress: Vec<Progress> = progress.collect();
-        for Progress { start, inner, outer, a, .. } in &progress {
-            let figures = [
-                ("training loss", inner.is_finite()),
-                ("alignment loss", outer.is_none_or(f32::is_finite)),
-                ("augmentation", a.iter().all(|a| a.is_finite())),
-            ];
-            if let Some((what, _)) = figures.into_iter().find(|(_, finite)| !finite) {
-                return Err(TrainError::Diverged { start: *start, step, what });
+        let (mut progress, mut last) = (Vec::new(), None);
+        for (place, start) in members.enumerate().filter(|(_, start)| !self.failed.contains_key(start)).collect::<Vec<_>>() {
+            let figures = Figures::of_place(figures.data(), place, self.batches.len());
+            if let Some(what) = figures.not_finite() {
+                let failure = Failure { reason: format!("diverged at {}", diverged(step, what)), a: self.a[place].clone() };
+                self.failed.insert(start, failure);
+                last = Some(TrainError::Diverged { start, step, what });
+                continue;
             }
+            if let Some(tuned) = &figures.tuned {
+                self.a[place] = tuned.a.to_vec();
+            }
+            let (inner, outer) = (figures.inner, figures.tuned.map(|tuned| tuned.outer));
+            progress.push(Progress { start, step, inner, outer, a: self.a[place].clone() });
         }
         self.done = step;
-        Ok(Some(progress))
+        match last {
+            Some(error) if progress.is_empty() => Err(error),
+            _ => Ok(Some(progress)),
+        }
     }
 
     /// Trains the group that begins with start number `index` from its first step to its last.
     ///
     /// # Errors
-    /// When training diverges or the device fails.
+    /// When all starts of the group diverge, or the device fails.
     pub fn train(&mut self, index: usize, mut on_step: impl FnMut(Progress)) -> Result<Vec<Trained>, TrainError> {
         self.begin(index)?;
         while let Some(progress) = self.step()? {
@@ -673,18 +810,26 @@ impl<'a> Trainer<'a> {
     }
 
     /// For each start of this group, fits the score to the clean training pictures and scores the unlabelled ones, with the
-    /// states as they are.
+    /// states as they are. Starts that diverged, or cannot be scored, are marked as failed.
     ///
     /// # Errors
-    /// When the embeddings cannot be scored, or the device fails.
+    /// When the device fails.
     pub fn assess(&mut self) -> Result<Vec<Trained>, TrainError> {
         let states = self.read_states(|name| !is_moment(name))?;
-        let members = self.config.members(self.start).enumerate();
-        let mut assess = |(place, start): (usize, usize)| {
+        let mut trained = Vec::new();
+        for (place, start) in self.config.members(self.start).enumerate() {
+            let coordinates = self.config.starts[start].clone();
+            if let Some(failure) = self.failed.get(&start) {
+                trained.push(Trained::failed(coordinates, failure.clone()));
+                continue;
+            }
             let own = states.iter().map(|(name, tensor)| (name.clone(), self.in_place(tensor, place))).collect();
-            self.assess_start(start, own)
-        };
-        members.map(&mut assess).collect()
+            trained.push(match self.assess_start(coordinates.clone(), own)? {
+                Ok(trained) => trained,
+                Err(reason) => Trained::failed(coordinates, Failure { reason, a: self.a[place].clone() }),
+            });
+        }
+        Ok(trained)
     }
 
     /// What the state of a group holds for one place of it.
@@ -695,29 +840,46 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn assess_start(&mut self, index: usize, states: Vec<(String, Tensor)>) -> Result<Trained, TrainError> {
-        let failed = |source| TrainError::Score { start: index, source };
+    /// The trained start that these states are, or why they cannot be used.
+    fn assess_start(
+        &mut self,
+        start: Vec<f32>,
+        states: Vec<(String, Tensor)>,
+    ) -> Result<Result<Trained, String>, GpuError> {
+        let is_finite = |tensor: &Tensor| tensor.data().iter().all(|x| x.is_finite());
+        if let Some((name, _)) = states.iter().find(|(_, tensor)| !is_finite(tensor)) {
+            return Ok(Err(format!("its last step left `{name}` not finite; a smaller learning rate may help")));
+        }
         for (name, tensor) in &states {
             self.scored.set(name, tensor)?;
         }
         let trn = self.scorer.read(self.pictures.train)?;
         let val = self.scorer.read(self.pictures.val)?;
-        let fit = match self.network.scores_by_distance() {
-            true => Some(LedoitWolf::fit(&trn.z, self.network.features()).map_err(failed)?),
-            false => None,
+        if trn.direct.iter().chain(&val.direct).any(|score| !score.is_finite()) {
+            return Ok(Err("its scores are not finite".into()));
+        }
+        let by_distance = self.network.scores_by_distance();
+        let fit = match by_distance.then(|| LedoitWolf::fit(&trn.z, self.network.features())).transpose() {
+            Ok(fit) => fit,
+            // Its logits are scores all the same; only the choice between starts has nothing to go by.
+            Err(ScoreError::Singular { .. }) if self.config.score == Rule::Logit => None,
+            Err(error) => return Ok(Err(error.to_string())),
         };
-        let scores = [&trn, &val].map(|readings| readings.scores(fit.as_ref()));
+        let scores = match by_distance && fit.is_none() {
+            true => [Vec::new(), Vec::new()],
+            false => [&trn, &val].map(|readings| readings.scores(fit.as_ref())),
+        };
         let end = states.iter().find(|(name, _)| name == "a").map(|(_, a)| a.data().to_vec());
-        let logits = fit.is_some().then_some([trn.direct, val.direct]);
-        Ok(Trained {
-            start: self.config.starts[index].clone(),
+        Ok(Ok(Trained {
+            start,
             end: end.unwrap_or_default(),
             fit,
-            spread: spread(&scores[1]),
+            spread: Some(spread(&scores[1])),
             scores,
-            logits,
+            logits: by_distance.then_some([trn.direct, val.direct]),
             states,
-        })
+            failed: None,
+        }))
     }
 
     /// Augments the first `batch` training pictures at raw coordinates `a`: what the detector is shown. `None` for the
@@ -786,6 +948,16 @@ fn interleaved(set: &Tensor, rows: &[Vec<usize>]) -> Tensor {
     Tensor::new([batch, rows.len() * c, h, w], set.gather_rows(&order).into_data())
 }
 
+/// A state of a group with 0 in the places that are `left_out`.
+fn without(state: &Tensor, left_out: &[bool]) -> Tensor {
+    let mut data = state.data().to_vec();
+    let own = data.len() / left_out.len();
+    for (values, _) in data.chunks_mut(own).zip(left_out).filter(|(_, left_out)| **left_out) {
+        values.fill(0.0);
+    }
+    Tensor::new(state.shape().clone(), data)
+}
+
 /// Tensors of one shape along a leading axis, as [`side_by_side`] has it.
 fn stacked(parts: &[Tensor]) -> Tensor {
     let shape = side_by_side(parts.len(), parts[0].shape());
@@ -836,9 +1008,15 @@ fn start_states(config: &Config, network: &Network, index: usize) -> Vec<(String
 }
 
 /// The start whose scores of unlabelled pictures spread the most: never chosen by the alignment loss alone, which has a
-/// trivial minimum at the identity.
-pub fn choose(trained: &[Trained]) -> Option<usize> {
-    (0..trained.len()).max_by(|&a, &b| trained[a].spread.total_cmp(&trained[b].spread))
+/// trivial minimum at the identity. A start that failed is never chosen.
+///
+/// # Errors
+/// When every start failed, with their reasons.
+pub fn choose(trained: &[Trained]) -> Result<usize, TrainError> {
+    let spreads = trained.iter().enumerate().filter_map(|(index, trained)| Some((index, trained.spread?)));
+    let chosen = spreads.max_by(|(_, a), (_, b)| a.total_cmp(b));
+    let reasons = || trained.iter().filter_map(|trained| trained.failed.clone()).collect();
+    chosen.map(|(index, _)| index).ok_or_else(|| TrainError::NoStart(reasons()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use stssad::check::catalogue::{ShapeClass, cases};
+use stssad::check::catalogue::{FAMILIES, ShapeClass, cases};
 use stssad::check::{Case, compare, variants};
 use stssad::kernel::Kernel;
 use stssad::sanitizer::rounding::with_errors;
@@ -93,6 +93,12 @@ macro_rules! families {
         fn $family() {
             check(stringify!($family));
         })*
+
+        #[test]
+        fn every_family_is_interpreted() {
+            let families: BTreeSet<&str> = FAMILIES.iter().copied().collect();
+            assert_eq!(BTreeSet::from([$(stringify!($family)),*]), families);
+        }
     };
 }
 

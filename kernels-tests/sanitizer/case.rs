@@ -198,7 +198,10 @@ impl Reference {
         for (index, (&got, (&expected, &bound))) in
             outcome.output.iter().zip(self.expected.iter().zip(bound)).enumerate()
         {
-            let agrees = (f64::from(got) - expected).abs() <= bound;
+            let got_f64 = f64::from(got);
+            // Where the definition has NaN or an infinity there is no distance.
+            let is_same = got_f64 == expected || (got_f64.is_nan() && expected.is_nan());
+            let agrees = is_same || (got_f64 - expected).abs() <= bound;
             if !agrees {
                 return Err(Failure::Wrong { index, got, expected, bound });
             }

@@ -12,7 +12,7 @@ use stssad::ops::optimiser::AdamUpdate;
 use stssad::ops::patch::{Mask, MaskVjp, Profile};
 use stssad::ops::pool::{Argmax, Select, Unpool};
 use stssad::ops::random::{Uniform, key};
-use stssad::ops::reduce::{LogSumExp, SquaredDeviation, Sum, SumProduct};
+use stssad::ops::reduce::{LogSumExp, Magnitude, SquaredDeviation, Sum, SumProduct};
 use stssad::ops::sort::{Gather, Order, Scatter};
 use stssad::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
 use stssad::philox::Stream;
@@ -48,6 +48,7 @@ fn case(primitive: impl Primitive + 'static, inputs: impl Into<Vec<Tensor>>) -> 
 pub fn cases() -> Vec<Case> {
     let own = [
         elementwise(),
+        special(),
         layout(),
         reduce(),
         sort(),
@@ -106,6 +107,7 @@ fn elementwise() -> Vec<Case> {
         Binary::Linear { p: 1.0, q: -1.0 },
         Binary::Multiply { factor: -1.25 },
         Binary::Divide,
+        Binary::DivideOrZero,
         Binary::Maximum,
         Binary::Minimum,
         Binary::WherePositive,
@@ -155,6 +157,61 @@ fn elementwise() -> Vec<Case> {
     cases.push(case(BinaryMap(Binary::Multiply { factor: 1.0 }), [signed([1], 53), signed([448], 54)]));
     // Longer than the CPU variant's one workgroup, which strides.
     cases.push(case(BinaryMap(Binary::Linear { p: 1.0, q: -1.0 }), [signed([2, 1100], 8), signed([2, 1], 9)]));
+    cases
+}
+
+/// `count` numbers that arithmetic and comparisons treat each in its own way, begun at the `from`-th.
+fn specials(count: usize, from: usize) -> Tensor {
+    let all = [f32::NAN, 1.5, -0.0, f32::INFINITY, -f32::NAN, -2.0, 0.0, f32::NEG_INFINITY, -0.5, 0.75, 1.5];
+    Tensor::new([count], (0..count).map(|index| all[(from + index) % all.len()]).collect())
+}
+
+/// What has to keep NaN, or to know 0 from what is near it.
+fn special() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // A row that is taken in vectors, and one that is not.
+    for count in [7, 264] {
+        for function in [Unary::Relu, Unary::Clamp { low: -0.5, high: 1.0 }, Unary::Softplus, Unary::Sigmoid] {
+            cases.push(case(UnaryMap::from(function), [specials(count, 0)]));
+        }
+        let functions = [
+            Binary::Maximum,
+            Binary::Minimum,
+            Binary::WherePositive,
+            Binary::WhereInside { low: -0.5, high: 1.0 },
+            Binary::DivideOrZero,
+        ];
+        // Eleven numbers beside themselves, and beside each other.
+        for (function, from) in functions.into_iter().flat_map(|function| [0, 1, 4].map(|from| (function, from))) {
+            cases.push(case(BinaryMap(function), [specials(count, 0), specials(count, from)]));
+        }
+        for relu in [false, true] {
+            let operands = [0, 3, 5, 8, 2].map(|from| specials(count, from));
+            cases.push(case(MultiplyAdd { factors: vec![1.0, 1.0], relu }, operands[..3].to_vec()));
+            cases.push(case(MultiplyAdd { factors: vec![1.0, 1.0, 1.0], relu }, operands));
+        }
+    }
+    let column = |count: usize, from: usize| Tensor::new([count, 1], specials(count, from).into_data());
+    cases.extend([0, 3, 7].map(|from| case(Order, [column(13, from)])));
+    let beyond = Tensor::new([4, 1], vec![2.0, 3.0, 99.0, 4e9]);
+    cases.push(case(Gather, [signed([3, 1], 44), beyond.clone()]));
+    cases.push(case(Scatter { rows: 3 }, [signed([4, 1], 45), beyond]));
+    let geometry = Geometry { image: [4, 6], window: [2, 2], stride: 1, padding: 0 };
+    cases.extend([0, 5].map(|from| case(Argmax { geometry }, [Tensor::new([1, 1, 4, 6], specials(24, from).into_data())])));
+    // Each array's own NaN is in the sums, and that of an array which is not read is not.
+    for place in 0..7 {
+        let arrays = |arrays: usize| {
+            let array = |index: usize| {
+                let mut array = signed([2, 3 + index], 70 + index as u64).into_data();
+                if index == place {
+                    array[1] = f32::NAN;
+                }
+                Tensor::new([2, 3 + index], array)
+            };
+            case(Magnitude { arrays, lanes: 2 }, (0..7).map(array).collect::<Vec<Tensor>>())
+        };
+        cases.extend([arrays(7), arrays(6)]);
+    }
     cases
 }
 

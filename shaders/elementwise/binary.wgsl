@@ -6,6 +6,7 @@ const FUNCTION: u32 = 0u;
 
 // Elements, or vec4s of neighbours along the inner axis: then those of an operand that is broadcast along it stay f32.
 alias Y = f32;
+alias YBits = u32; // as many words as Y has
 alias A = f32;
 alias B = f32; // or f16
 alias StoredY = f32; // or f16
@@ -29,16 +30,23 @@ var<immediate> extents: Extents;
 @group(0) @binding(1) var<storage, read> b: array<B>;
 @group(0) @binding(2) var<storage, read_write> y: array<StoredY>;   // [outer, middle, inner]
 
+// NaN stays NaN. Comparisons, max and min of f32 may lose it, and compilers may take it that there is none: so it is told by
+// the bits.
+fn or_nan(result: Y, v: Y) -> Y {
+    return select(result, v, (bitcast<YBits>(v) & YBits(0x7fffffffu)) > YBits(0x7f800000u));
+}
+
 fn apply(u: Y, v: Y) -> Y {
     switch FUNCTION {
         case 0u: { return extents.p * u + extents.q * v; }
         case 1u: { return extents.p * u * v; }
         case 2u: { return u / v; }
-        case 3u: { return max(u, v); }
-        case 4u: { return min(u, v); }
-        case 5u: { return select(Y(), u, v > Y()); }
-        case 6u: { return select(Y(), u, (Y(extents.p) <= v) & (v <= Y(extents.q))); }
+        case 3u: { return or_nan(or_nan(max(u, v), u), v); }
+        case 4u: { return or_nan(or_nan(min(u, v), u), v); }
+        case 5u: { return or_nan(select(Y(), u, v > Y()), v); }
+        case 6u: { return or_nan(select(Y(), u, (Y(extents.p) <= v) & (v <= Y(extents.q))), v); }
         case 7u: { return extents.p * u + extents.q * v * v; }
+        case 8u: { return select(u / v, Y(), v == Y()); }
         default: { return Y(bitcast<f32>(0x7fc00000u)); }
     }
 }

@@ -6,6 +6,7 @@ const RELU: u32 = 0u; // 1: the positive part
 
 // Elements, or vec4s of neighbours along the inner axis: then those of an operand that is broadcast along it stay f32.
 alias Y = f32;
+alias YBits = u32; // as many words as Y has
 alias A = f32;
 alias B = f32;
 alias C = f32;
@@ -34,6 +35,12 @@ var<immediate> extents: Extents;
 @group(0) @binding(2) var<storage, read> c: array<C>;
 @group(0) @binding(3) var<storage, read_write> y: array<StoredY>;   // [outer, middle, inner]
 
+// NaN stays NaN. Comparisons and max of f32 may lose it, and compilers may take it that there is none: so it is told by the
+// bits. What has the sign of a negative number, but the NaNs, becomes 0.
+fn positive_part(v: Y) -> Y {
+    return select(v, Y(), (bitcast<YBits>(v) ^ YBits(0x80000000u)) <= YBits(0x7f800000u));
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     for (var m = id.y; m < extents.middle; m += grid.y) {
@@ -53,7 +60,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
                     w = Y(c[o * extents.c_outer + m * extents.c_middle + i * extents.c_inner]);
                 }
                 let sum = extents.p * u * v + extents.q * w;
-                y[(o * extents.middle + m) * extents.inner + i] = StoredY(select(sum, max(sum, Y()), RELU == 1u));
+                y[(o * extents.middle + m) * extents.inner + i] = StoredY(select(sum, positive_part(sum), RELU == 1u));
             }
         }
     }

@@ -6,6 +6,7 @@ const FUNCTION: u32 = 0u;
 
 // An element, or a vec4 of neighbours.
 alias X = f32;
+alias XBits = u32; // as many words as X has
 alias StoredY = f32; // or f16
 
 struct Parameters {
@@ -37,6 +38,18 @@ fn sigmoid(v: X) -> X {
     return select(e, X(1.0), v >= X()) / (1.0 + e);
 }
 
+// NaN stays NaN. Comparisons, max and min of f32 may lose it, and compilers may take it that there is none: so it is told by
+// the bits.
+fn positive_part(v: X) -> X {
+    // All that has the sign of a negative number, but the NaNs.
+    return select(v, X(), (bitcast<XBits>(v) ^ XBits(0x80000000u)) <= XBits(0x7f800000u));
+}
+
+fn limited(v: X) -> X {
+    let is_nan = (bitcast<XBits>(v) & XBits(0x7fffffffu)) > XBits(0x7f800000u);
+    return select(clamp(v, X(parameters.low), X(parameters.high)), v, is_nan);
+}
+
 fn apply(v: X) -> X {
     switch FUNCTION {
         case 0u: { return v; }
@@ -47,9 +60,9 @@ fn apply(v: X) -> X {
         case 5u: { return sine(v); }
         case 6u: { return sine(v + 0.25 * TAU); }
         case 7u: { return sigmoid(v); }
-        case 8u: { return max(v, X()) + log(1.0 + exp(-abs(v))); }
-        case 9u: { return max(v, X()); }
-        case 10u: { return clamp(v, X(parameters.low), X(parameters.high)); }
+        case 8u: { return positive_part(v) + log(1.0 + exp(-abs(v))); }
+        case 9u: { return positive_part(v); }
+        case 10u: { return limited(v); }
         default: { return X(bitcast<f32>(0x7fc00000u)); }
     }
 }

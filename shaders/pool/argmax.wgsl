@@ -1,7 +1,7 @@
 // pool/argmax: y[n, c, p, q] = h·W + w of the largest x[n, c, h, w] in the window, the first of equals
 //                              where h = p·STRIDE + r − PADDING, w = q·STRIDE + s − PADDING
 //
-// An invocation searches one window. Pixels in the padding do not take part.
+// An invocation searches one window. Pixels in the padding do not take part. Any NaN counts as the largest.
 struct Extents {
     h: u32,
     w: u32,
@@ -16,6 +16,11 @@ var<immediate> extents: Extents;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;         // [N·C, H, W]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [N·C, P, Q]
+
+// By the bits: compilers may take it that no number is a NaN, and fold a comparison.
+fn is_nan(v: f32) -> bool {
+    return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -39,7 +44,9 @@ fn main(
     for (var h = h_0; h < h_end; h += 1u) {
         for (var w = w_0; w < w_end; w += 1u) {
             let other = h * extents.w + w;
-            if x[plane + other] > x[plane + at] {
+            let largest = x[plane + at];
+            let value = x[plane + other];
+            if value > largest || (is_nan(value) && !is_nan(largest)) {
                 at = other;
             }
         }

@@ -1,7 +1,8 @@
 // sort/gather: y[k, l] = x[index[k, l], l]
 //
-// An invocation copies one element.
+// An invocation copies one element. A larger index than the last row's stands for the last row: nothing else is read.
 struct Extents {
+    rows: u32,
     columns: u32,
 }
 var<immediate> extents: Extents;
@@ -20,5 +21,5 @@ fn main(
     if i >= arrayLength(&y) {
         return;
     }
-    y[i] = x[u32(index[i]) * extents.columns + i % extents.columns];
+    y[i] = x[min(u32(index[i]), extents.rows - 1u) * extents.columns + i % extents.columns];
 }

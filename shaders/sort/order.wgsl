@@ -1,7 +1,7 @@
 // sort/order: y[rank(r, l), l] = r   where rank(r, l) = #{j : x[j, l] < x[r, l], or x[j, l] = x[r, l] and j < r}
 //
-// An invocation counts what comes before one element of its column, and writes the element's row to that place. Ranks are
-// a permutation, so every place is written once.
+// Any NaN is greater than all numbers, and equal to another. An invocation counts what comes before one element of its
+// column, and writes the element's row to that place. Ranks are a permutation, so every place is written once.
 struct Extents {
     rows: u32,
     columns: u32,
@@ -10,6 +10,11 @@ var<immediate> extents: Extents;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;         // [rows, columns]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [rows, columns]
+
+// By the bits: compilers may take it that no number is a NaN, and fold a comparison.
+fn is_nan(v: f32) -> bool {
+    return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
+}
 
 @compute @workgroup_size(64)
 fn main(
@@ -23,10 +28,15 @@ fn main(
     }
     let r = i / extents.columns;
     let l = i % extents.columns;
+    let own = x[i];
+    let own_is_nan = is_nan(own);
     var rank = 0u;
     for (var j = 0u; j < extents.rows; j += 1u) {
         let other = x[j * extents.columns + l];
-        if other < x[i] || (other == x[i] && j < r) {
+        let other_is_nan = is_nan(other);
+        let is_less = select(other < own, own_is_nan, own_is_nan != other_is_nan);
+        let is_equal = select(other == own, own_is_nan && other_is_nan, own_is_nan || other_is_nan);
+        if is_less || (is_equal && j < r) {
             rank += 1u;
         }
     }

@@ -1,8 +1,10 @@
 // sort/scatter: x̄[r, l] = Σ_k ȳ[k, l] where index[k, l] = r
 //
-// An invocation looks through a column for what one element is due, in the order of k.
+// An invocation looks through a column for what one element is due, in the order of k. A larger index than the last row's
+// stands for the last row.
 struct Extents {
     terms: u32,
+    rows: u32,
     columns: u32,
 }
 var<immediate> extents: Extents;
@@ -25,7 +27,7 @@ fn main(
     var sum = 0.0;
     for (var k = 0u; k < extents.terms; k += 1u) {
         let at = k * extents.columns + i % extents.columns;
-        if u32(index[at]) == r {
+        if min(u32(index[at]), extents.rows - 1u) == r {
             sum += ct_y[at];
         }
     }

@@ -5,6 +5,18 @@ use std::fmt;
 use serde::Serialize;
 
 use super::case::Case;
+use super::families;
+
+/// The families that primitives come in: `conv2d` of `conv2d/input`. Tests that run each family by itself are held against
+/// this list, so that none is left out.
+pub const FAMILIES: [&str; families::FAMILIES.len()] = {
+    let (mut names, mut index) = ([""; families::FAMILIES.len()], 0);
+    while index < names.len() {
+        names[index] = families::FAMILIES[index].0;
+        index += 1;
+    }
+    names
+};
 
 /// What a shape puts to the test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -132,6 +144,8 @@ const OTHERS: &[(ShapeClass, &str)] = &[
     (Prime, "elementwise/binary(f=subtract,a=5x13x7,b=5x13x7)"),
     (Prime, "elementwise/binary(f=multiply,a=5x13x7,b=5x13x7)"),
     (Prime, "elementwise/binary(f=divide,a=5x13x7,b=5x13x7)"),
+    (Prime, "elementwise/binary(f=divide-or-zero,a=5x13x7,b=5x13x7)"),
+    (Uneven, "elementwise/binary(f=divide-or-zero,a=3x1x5,b=1x7x1)"),
     (Prime, "elementwise/binary(f=maximum,a=13x7,b=13x7)"),
     (Prime, "elementwise/binary(f=minimum,a=13x7,b=13x7)"),
     (Prime, "elementwise/binary(f=where-positive,a=13x7,b=13x7)"),
@@ -257,6 +271,13 @@ const OTHERS: &[(ShapeClass, &str)] = &[
     (Folded, "reduce/squared_deviation(x=2x4194305,m=1x4194305,from=0,to=1)"),
     (Training, "reduce/squared_deviation(x=96x16x14x14,m=1x16x1x1,from=0,to=1)"),
     (Training, "reduce/squared_deviation(x=96x16,m=1x16,from=0,to=1)"),
+    (Prime, "reduce/magnitude(rows=3,lanes=5,arrays=7,terms=7x13x5x1x11x3x17)"),
+    (Small, "reduce/magnitude(rows=1,lanes=2,arrays=2,terms=2x3x1x1x1x1x1)"),
+    (Ones, "reduce/magnitude(rows=1,lanes=1,arrays=1,terms=1x1x1x1x1x1x1)"),
+    (Uneven, "reduce/magnitude(rows=2,lanes=7,arrays=5,terms=20x4x1x9x7x30x2)"),
+    (Tiled, "reduce/magnitude(rows=3,lanes=70,arrays=3,terms=1031x517x211x1x1x1x1)"),
+    (Folded, "reduce/magnitude(rows=2,lanes=2097153,arrays=1,terms=2097154x1x1x1x1x1x1)"),
+    (Training, "reduce/magnitude(rows=4,lanes=576,arrays=7,terms=144x16x16x4608x32x32x9216)"),
     (Prime, "reduce/log_sum_exp(x=7x13)"),
     (Small, "reduce/log_sum_exp(x=2x3)"),
     (Ones, "reduce/log_sum_exp(x=1x1)"),

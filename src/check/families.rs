@@ -10,7 +10,7 @@ use crate::ops::matmul::Matmul;
 use crate::ops::optimiser::AdamUpdate;
 use crate::ops::pool::{Argmax, Select, Unpool};
 use crate::ops::random::Uniform;
-use crate::ops::reduce::{LogSumExp, SquaredDeviation, Sum, SumProduct};
+use crate::ops::reduce::{LogSumExp, Magnitude, SquaredDeviation, Sum, SumProduct};
 use crate::ops::sort::{Gather, Order, Scatter};
 use crate::ops::{patch, warp};
 use crate::tape::Primitive;
@@ -21,6 +21,25 @@ const ANY: Fill = Fill::Range(-2.0, 2.0);
 /// Numbers that may be divided by.
 const POSITIVE: Fill = Fill::Range(0.25, 4.0);
 
+/// The parts of a family's case from its role and parameters.
+type Build = fn(&str, &mut Parameters) -> Result<Parts, String>;
+
+/// Every family.
+pub(super) const FAMILIES: &[(&str, Build)] = &[
+    ("conv2d", conv2d),
+    ("cutdiff", |role, p| patch(patch::Profile::Ellipse, role, p)),
+    ("elementwise", elementwise),
+    ("layout", layout),
+    ("matmul", matmul),
+    ("optimiser", optimiser),
+    ("pool", pool),
+    ("random", random),
+    ("reduce", reduce),
+    ("softbox", |role, p| patch(patch::Profile::Box, role, p)),
+    ("sort", sort),
+    ("warp", warp),
+];
+
 /// The case that `name`, `family/role(key=value,…)`, stands for.
 pub(super) fn build(name: &str) -> Result<Case, String> {
     let (primitive_name, parameters) = name
@@ -29,21 +48,11 @@ pub(super) fn build(name: &str) -> Result<Case, String> {
         .ok_or("a name has the form family/role(key=value,…)")?;
     let mut p = Parameters::parse(parameters)?;
     let (family, role) = primitive_name.split_once('/').ok_or("a primitive has the form family/role")?;
-    let parts = match family {
-        "conv2d" => conv2d(role, &mut p),
-        "matmul" => matmul(role, &mut p),
-        "elementwise" => elementwise(role, &mut p),
-        "layout" => layout(role, &mut p),
-        "reduce" => reduce(role, &mut p),
-        "pool" => pool(role, &mut p),
-        "warp" => warp(role, &mut p),
-        "cutdiff" => patch(patch::Profile::Ellipse, role, &mut p),
-        "softbox" => patch(patch::Profile::Box, role, &mut p),
-        "random" => random(role, &mut p),
-        "sort" => sort(role, &mut p),
-        "optimiser" => optimiser(role, &mut p),
-        _ => Err(format!("there is no family `{family}`")),
-    }?;
+    let (_, parts) = FAMILIES
+        .iter()
+        .find(|(name, _)| *name == family)
+        .ok_or_else(|| format!("there is no family `{family}`"))?;
+    let parts = parts(role, &mut p)?;
     if let Some((key, _)) = p.pairs.first() {
         return Err(format!("`{key}` means nothing to {primitive_name}"));
     }
@@ -59,7 +68,7 @@ pub(super) fn build(name: &str) -> Result<Case, String> {
     Ok(Case { name: name.to_owned(), primitive, inputs, exact })
 }
 
-struct Parts {
+pub(super) struct Parts {
     primitive: Rc<dyn Primitive>,
     inputs: Vec<Input>,
     exact: bool,
@@ -77,7 +86,7 @@ impl Parts {
 }
 
 /// The `key=value` pairs that nobody has asked for yet.
-struct Parameters<'a> {
+pub(super) struct Parameters<'a> {
     pairs: Vec<(&'a str, &'a str)>,
 }
 
@@ -223,6 +232,7 @@ fn binary(p: &mut Parameters) -> Result<(Binary, [Fill; 2], bool), String> {
             (Binary::Multiply { factor }, [ANY; 2], factor.fract() == 0.0)
         }
         "divide" => (Binary::Divide, [ANY, POSITIVE], false),
+        "divide-or-zero" => (Binary::DivideOrZero, [ANY, POSITIVE], false),
         "maximum" => (Binary::Maximum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
         "minimum" => (Binary::Minimum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
         "where-positive" => (Binary::WherePositive, [ANY, Fill::Lattice(0.125)], true),
@@ -270,6 +280,12 @@ fn reduce(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         "squared_deviation" => {
             let [from, to] = p.numbers(["from", "to"])?;
             Parts::new(SquaredDeviation { axes: from..to }, true).input(p.shape("x")?, ANY).input(p.shape("m")?, ANY)
+        }
+        "magnitude" => {
+            let [rows, lanes, arrays] = p.numbers(["rows", "lanes", "arrays"])?;
+            let shape = p.shape("terms")?;
+            let parts = Parts::new(Magnitude { arrays, lanes }, true);
+            shape.iter().fold(parts, |parts, &terms| parts.input([rows, terms], ANY))
         }
         "log_sum_exp" => Parts::new(LogSumExp, false).input(p.shape("x")?, Fill::Range(-20.0, 20.0)),
         _ => return Err(no_role("reduce", role)),

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::case::{Case, Draws, widen};
+use super::case::{Case, Draws, Fill, widen};
 use crate::reference::Reference;
 use crate::tape::{Application, Cotangent, GradError, Tape, Value};
 use crate::tensor::Shape;
@@ -21,6 +21,11 @@ const TOLERANCE: f64 = 1e-7;
 pub struct RuleReport {
     /// Inputs of which the cotangent was compared.
     pub inputs: Vec<usize>,
+    /// Inputs that are declared to have no cotangent, and of which the definition's derivative is 0.
+    pub none: Vec<usize>,
+    /// Inputs that are declared to have no cotangent because the output is stationary at their only valid value. Here they
+    /// have others, so nothing was compared: whoever reads this has to know them all.
+    pub stationary: Vec<usize>,
     /// Inputs that are declared to lack a rule, and do.
     pub missing: Vec<usize>,
     /// (first, second) inputs of which the second derivative was compared; the cotangent counts as one input more.
@@ -55,7 +60,11 @@ pub fn check_rule(case: &Case, seed: u64) -> Result<RuleReport, String> {
                 report.inputs.push(index);
                 check.second_order(&mut tape, index, gradient[0], &[&inputs[..], &[ct]].concat(), &mut report)?;
             }
-            (Cotangent::None, Err(GradError::Independent { .. })) => {}
+            (Cotangent::None, Err(GradError::Independent { .. })) => {
+                check.compare(&tape, (y, ct), inputs[index], None)?;
+                report.none.push(index);
+            }
+            (Cotangent::Stationary, Err(GradError::Independent { .. })) => report.stationary.push(index),
             (Cotangent::Missing, Err(GradError::MissingRule { primitive, input, .. }))
                 if primitive == case.primitive.name() && input == index =>
             {
@@ -79,9 +88,12 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn new(case: &'a Case, seed: u64) -> Self {
-        let data = case.floats(seed);
-        let mut sources: HashMap<String, Vec<f64>> =
-            data.iter().enumerate().map(|(index, tensor)| (format!("x{index}"), widen(tensor))).collect();
+        let mut sources = HashMap::new();
+        for (index, (input, tensor)) in case.inputs.iter().zip(case.floats(seed)).enumerate() {
+            // Words of a key are cut off at the point: half-way between two, a small step changes nothing.
+            let shift = if input.fill == Fill::Key { 0.5 } else { 0.0 };
+            sources.insert(format!("x{index}"), widen(&tensor).into_iter().map(|x| x + shift).collect());
+        }
         let mut draws = Draws::new(seed, u32::MAX);
         sources.insert("ct".into(), random(&mut draws, &case.output()));
         Check { case, sources, seed, draws }
@@ -199,4 +211,64 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 fn norm(a: &[f64]) -> f64 {
     dot(a, a).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::super::case::Input;
+    use super::*;
+    use crate::kernel::{DeviceClass, Kernel};
+    use crate::tape::{Array, Primitive};
+
+    /// a · b, with what its rule declares for b.
+    #[derive(Debug)]
+    struct Product(Cotangent);
+
+    impl Primitive for Product {
+        fn name(&self) -> &'static str {
+            "planted/product"
+        }
+
+        fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+            Ok(inputs[0].clone())
+        }
+
+        fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+            vec![Cotangent::Of(tape.mul(at.cotangent, at.inputs[1])), self.0]
+        }
+
+        fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+            inputs[0].data.iter().zip(inputs[1].data).map(|(a, b)| a * b).collect()
+        }
+
+        fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+            vec![0.0; output.count()]
+        }
+
+        fn kernel(&self, _: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
+            Kernel::new("planted/product")
+        }
+
+        fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+            output.count() as u64
+        }
+    }
+
+    fn checked(declared: Cotangent) -> Result<RuleReport, String> {
+        let input = Input { shape: [2, 3].into(), fill: Fill::Range(-2.0, 2.0) };
+        let primitive = Rc::new(Product(declared));
+        let case = Case { name: "planted/product()".into(), primitive, inputs: vec![input.clone(), input], exact: true };
+        check_rule(&case, 1)
+    }
+
+    #[test]
+    fn a_forgotten_cotangent_is_a_failure() {
+        let failure = checked(Cotangent::None).unwrap_err();
+        assert!(failure.contains("by x1, the definition's derivative is") && failure.contains("the rule's 0e0"), "{failure}");
+        // These two are exceptions that a report lists, and a test holds against those that may be.
+        assert_eq!(checked(Cotangent::Stationary).unwrap().stationary, [1]);
+        assert_eq!(checked(Cotangent::Missing).unwrap().missing, [1]);
+    }
 }

@@ -137,6 +137,14 @@ impl Watch for Shown {
         }
     }
 
+    fn failed(&mut self, start: usize, reason: &str) {
+        self.clear();
+        match self.mode {
+            Mode::Json => eprintln!("{}", json!({ "start": start, "failed": reason })),
+            _ => eprintln!("train    start {} came to nothing: {reason}", start + 1),
+        }
+    }
+
     fn reporting(&mut self, what: &str) {
         if matches!(self.mode, Mode::Bar | Mode::Plain) {
             eprintln!("report   {what}");

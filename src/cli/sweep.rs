@@ -218,7 +218,7 @@ impl Execute {
 
 fn diverged(error: &anyhow::Error) -> bool {
     let run = error.downcast_ref::<RunError>();
-    matches!(run, Some(RunError::Train(TrainError::Diverged { .. } | TrainError::Score { .. })))
+    matches!(run, Some(RunError::Train(TrainError::Diverged { .. } | TrainError::NoStart(_))))
 }
 
 impl Merge {

@@ -32,8 +32,9 @@ pub enum Unary {
     Sigmoid,
     /// log(1 + exp(x))
     Softplus,
-    /// max(x, 0)
+    /// max(x, 0), and NaN of NaN
     Relu,
+    /// Between two limits, and NaN of NaN
     Clamp {
         low: f32,
         high: f32,
@@ -68,8 +69,8 @@ impl Unary {
             Unary::Sin => x.sin(),
             Unary::Cos => x.cos(),
             Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-            Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
-            Unary::Relu => x.max(0.0),
+            Unary::Softplus => positive_part(x) + (-x.abs()).exp().ln_1p(),
+            Unary::Relu => positive_part(x),
             Unary::Clamp { low, high } => x.clamp(f64::from(low), f64::from(high)),
         }
     }
@@ -93,6 +94,11 @@ impl Unary {
         };
         result.error
     }
+}
+
+/// max(x, 0), and NaN of NaN, which `f64::max` would take for 0.
+fn positive_part(x: f64) -> f64 {
+    if x < 0.0 { 0.0 } else { x }
 }
 
 /// y = f(scale · x + offset), of x's shape; the two are rounded to f32 on the device.
@@ -126,8 +132,9 @@ impl Primitive for UnaryMap {
             Unary::Identity => ct,
             Unary::Exp => tape.mul(ct, y),
             Unary::Log => tape.div(ct, x),
+            // The slope at 0 is taken for 0: the length of a vector that vanishes pulls nowhere.
             Unary::Sqrt => {
-                let quotient = tape.div(ct, y);
+                let quotient = tape.binary(Binary::DivideOrZero, ct, y);
                 tape.scale(quotient, 0.5)
             }
             Unary::Reciprocal => {
@@ -216,11 +223,15 @@ pub enum Binary {
         factor: f64,
     },
     Divide,
+    /// a / b, and 0 where b is 0: the pull-back of a root.
+    DivideOrZero,
+    /// The greater, and NaN where either is.
     Maximum,
+    /// The smaller, and NaN where either is.
     Minimum,
-    /// a where b > 0, else 0: ReLU's pull-back.
+    /// a where b > 0, NaN where b is, else 0: ReLU's pull-back.
     WherePositive,
-    /// a where low ≤ b ≤ high, else 0: the pull-back of a clamp.
+    /// a where low ≤ b ≤ high, NaN where b is, else 0: the pull-back of a clamp.
     WhereInside {
         low: f32,
         high: f32,
@@ -248,6 +259,7 @@ impl Binary {
             Binary::WherePositive => (5, [0.0; 2]),
             Binary::WhereInside { low, high } => (6, [low, high]),
             Binary::AverageSquare { weight } => (7, [weight, 1.0 - weight]),
+            Binary::DivideOrZero => (8, [0.0; 2]),
         }
     }
 
@@ -257,10 +269,19 @@ impl Binary {
             Binary::Linear { p, q } => p * a + q * b,
             Binary::Multiply { factor } => factor * a * b,
             Binary::Divide => a / b,
+            Binary::DivideOrZero if b == 0.0 => 0.0,
+            Binary::DivideOrZero => a / b,
+            // The methods `max` and `min` of f64 prefer the number.
+            Binary::Maximum | Binary::Minimum if a.is_nan() || b.is_nan() => f64::NAN,
             Binary::Maximum => a.max(b),
             Binary::Minimum => a.min(b),
-            Binary::WherePositive => f64::from(b > 0.0) * a,
-            Binary::WhereInside { .. } => f64::from((p..=q).contains(&b)) * a,
+            Binary::WherePositive | Binary::WhereInside { .. } if b.is_nan() => b,
+            Binary::WherePositive => {
+                if b > 0.0 { a } else { 0.0 }
+            }
+            Binary::WhereInside { .. } => {
+                if (p..=q).contains(&b) { a } else { 0.0 }
+            }
             Binary::AverageSquare { .. } => p * a + q * b * b,
         }
     }
@@ -272,7 +293,8 @@ impl Binary {
         let result = match self {
             Binary::Linear { p, q } => scaled(p, a) + scaled(q, b),
             Binary::Multiply { factor } => scaled(factor, a) * b,
-            Binary::Divide => a / b,
+            Binary::DivideOrZero if b.value == 0.0 => Approx::exact(0.0),
+            Binary::Divide | Binary::DivideOrZero => a / b,
             Binary::Maximum | Binary::Minimum => a.max(b),
             Binary::WherePositive | Binary::WhereInside { .. } => a,
             Binary::AverageSquare { .. } => p * a + q * b * b,
@@ -321,8 +343,8 @@ impl Primitive for BinaryMap {
                 (scaled(p, a), Some(scaled(q, b)))
             }
             Binary::Multiply { factor } => (tape.product(factor, ct, b), Some(tape.product(factor, ct, a))),
-            Binary::Divide => {
-                let ct_a = tape.div(ct, b);
+            Binary::Divide | Binary::DivideOrZero => {
+                let ct_a = tape.binary(self.0, ct, b);
                 let product = tape.mul(ct_a, at.output);
                 (ct_a, Some(tape.scale(product, -1.0)))
             }
@@ -518,7 +540,7 @@ impl Tape {
         self.affine(x, 1.0, offset.into())
     }
 
-    /// max(x, 0); its derivative at 0 is 0. Where the kernel that computes x can do both, it does.
+    /// max(x, 0), and NaN of NaN; its derivative at 0 is 0. Where the kernel that computes x can do both, it does.
     pub fn relu(&mut self, x: Value) -> Value {
         let node = self.node(x);
         match node.primitive().and_then(|primitive| primitive.rectified()) {

@@ -9,8 +9,8 @@ use crate::ops::conv2d::Geometry;
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
-/// y[n, c, p, q] = h · W + w of the largest x[n, c, h, w] in the window at (p, q), the first of equals. Pixels are whole
-/// numbers, exact in f32; padding takes no part.
+/// y[n, c, p, q] = h · W + w of the largest x[n, c, h, w] in the window at (p, q), the first of equals; any NaN counts as the
+/// largest, so that a maximum does not hide it. Pixels are whole numbers, exact in f32; padding takes no part.
 #[derive(Clone, Debug)]
 pub struct Argmax {
     pub geometry: Geometry,
@@ -80,7 +80,8 @@ impl Primitive for Argmax {
         let window = |index: usize| {
             let plane = &inputs[0].data[index / (p * q) * pixels..][..pixels];
             let inside = self.geometry.pixels_of(index / q % p, index % q);
-            inside.reduce(|largest, pixel| if plane[pixel] > plane[largest] { pixel } else { largest })
+            let is_larger = |one: f64, other: f64| one > other || (one.is_nan() && !other.is_nan());
+            inside.reduce(|largest, pixel| if is_larger(plane[pixel], plane[largest]) { pixel } else { largest })
         };
         (0..output.count()).map(|index| window(index).expect("a window meets its picture") as f64).collect()
     }

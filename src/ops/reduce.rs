@@ -144,7 +144,8 @@ impl Primitive for SumProduct {
 /// 1 along the last axes of it.
 ///
 /// There the sum over all that m is the mean of is stationary in m, which therefore has no cotangent: by the chain rule it
-/// would add 0, however often it is applied.
+/// would add 0, however often it is applied. With any other m the gradient would be wrong, so record it by
+/// [`moments`](Tape::moments).
 #[derive(Clone, Debug)]
 pub struct SquaredDeviation {
     pub axes: Range<usize>,
@@ -188,7 +189,7 @@ impl Primitive for SquaredDeviation {
         let ct = tape.before_broadcast(at.cotangent);
         let offset = tape.product(2.0, ct, mean);
         let slope = tape.product(2.0, at.cotangent, x);
-        vec![Cotangent::Of(tape.sub(slope, offset)), Cotangent::None]
+        vec![Cotangent::Of(tape.sub(slope, offset)), Cotangent::Stationary]
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
@@ -285,7 +286,102 @@ impl LogSumExp {
     }
 }
 
+/// Arrays that [`Magnitude`] reads at most: with its output as many as every device binds.
+const ARRAYS: usize = 7;
+
+/// y[g, l] = Σ_k Σ_j |x_k[g, j]| over the first `arrays` inputs and over all j with j mod `lanes` = l: sums of magnitudes that are
+/// still to be added up. Inputs: seven arrays `[G, …]`; those behind the first `arrays` are not read.
+///
+/// A sum of magnitudes is finite only where everything summed is: nothing cancels, and NaN stays NaN.
+#[derive(Clone, Debug)]
+pub struct Magnitude {
+    pub arrays: usize,
+    pub lanes: usize,
+}
+
+impl Magnitude {
+    /// For each input the elements of a row that are summed.
+    fn terms<'a>(&'a self, inputs: &'a [&Shape]) -> impl Iterator<Item = usize> + 'a {
+        let terms = |(index, shape): (usize, &&Shape)| if index < self.arrays { shape.count() / shape[0] } else { 0 };
+        inputs.iter().enumerate().map(terms)
+    }
+}
+
+impl Primitive for Magnitude {
+    fn name(&self) -> &'static str {
+        "reduce/magnitude"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let rows = inputs[0].first().copied().unwrap_or_default();
+        let fits = (1..=ARRAYS).contains(&self.arrays) && self.lanes > 0;
+        match fits && inputs.len() == ARRAYS && inputs.iter().all(|input| input.first() == Some(&rows)) {
+            true => Ok([rows, self.lanes].into()),
+            false => Err(format!("{ARRAYS} arrays of as many rows expected, of which {} are read: {inputs:?}", self.arrays)),
+        }
+    }
+
+    fn vjp(&self, _: &mut Tape, _: Application) -> Vec<Cotangent> {
+        vec![Cotangent::Missing; ARRAYS]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let mut sums = vec![0.0; output.count()];
+        for input in &inputs[..self.arrays] {
+            let terms = input.data.len() / output[0];
+            for (index, x) in input.data.iter().enumerate() {
+                sums[index / terms * self.lanes + index % terms % self.lanes] += x.abs();
+            }
+        }
+        sums
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let shapes: Vec<&Shape> = inputs.iter().map(|input| input.shape).collect();
+        let terms = self.terms(&shapes).map(|terms| terms.div_ceil(self.lanes)).sum();
+        self.eval(inputs, output).into_iter().map(|sum| sum_bound(terms, sum)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let names = ["terms_a", "terms_b", "terms_c", "terms_d", "terms_e", "terms_f", "terms_g"];
+        let kernel = Kernel::new("reduce/magnitude").immediate("lanes", self.lanes);
+        let kernel = names.into_iter().zip(self.terms(inputs)).fold(kernel, |kernel, (name, terms)| kernel.immediate(name, terms));
+        kernel.over(output.count(), 64)
+    }
+
+    /// A magnitude and a sum for each element.
+    fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        2 * (output[0] * self.terms(inputs).sum::<usize>()) as u64
+    }
+}
+
 impl Tape {
+    /// Σ |x| over all elements of `arrays` for each of `rows` equal parts of each, one behind the other: `[rows]`. Infinite or
+    /// NaN if any element is. A few passes do for many arrays.
+    ///
+    /// # Panics
+    /// When there is no array, or one is not made of so many parts.
+    pub fn magnitude(&mut self, arrays: &[Value], rows: usize) -> Value {
+        let reshape = |t: &mut Tape, array: Value| t.reshape(array, [rows, t.shape(array).count() / rows]);
+        let arrays: Vec<Value> = arrays.iter().map(|&array| reshape(self, array)).collect();
+        let longest = arrays.iter().map(|&array| self.shape(array)[1]).max().expect("at least one array");
+        // Enough lanes to occupy a GPU with a large array, and not many more than it takes to sum a small one.
+        let lanes = (longest / 16).clamp(64, 8192);
+        let mut sums = None;
+        let mut rest = &arrays[..];
+        while !rest.is_empty() {
+            // What was summed before is not negative, so it is its own magnitude.
+            let (next, later) = rest.split_at(rest.len().min(ARRAYS - usize::from(sums.is_some())));
+            let mut inputs: Vec<Value> = sums.into_iter().chain(next.iter().copied()).collect();
+            let count = inputs.len();
+            inputs.resize(ARRAYS, inputs[0]);
+            sums = Some(self.push(Magnitude { arrays: count, lanes }, &inputs));
+            rest = later;
+        }
+        let sum = self.sum(sums.expect("at least one array"), &[1]);
+        self.reshape(sum, [rows])
+    }
+
     /// log Σ exp over each row of `x` `[rows, terms]`, as `[rows, 1]`.
     ///
     /// # Panics
@@ -325,17 +421,19 @@ impl Tape {
         self.scale(sum, 1.0 / terms as f64)
     }
 
-    /// Mean squared deviation of `x` from its `mean` over `axes`, which stay with extent 1.
+    /// Mean and variance of `x` over `axes`, in ascending order, which stay with extent 1. The variance is biased: the mean
+    /// squared deviation from the mean.
     ///
     /// # Panics
-    /// When there are no axes, or `mean` has another shape than the mean over them.
-    pub fn variance(&mut self, x: Value, mean: Value, axes: &[usize]) -> Value {
+    /// When there are no axes, one lies outside x's rank, or they are several runs of which the last ends before x's last axis.
+    pub fn moments(&mut self, x: Value, axes: &[usize]) -> [Value; 2] {
         let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
         let run = axes.chunk_by(|a, b| a + 1 == *b).next().expect("at least one axis");
+        let mean = self.mean(x, axes);
         let deviation = SquaredDeviation { axes: run[0]..run[0] + run.len() };
         let squares = self.push(deviation, &[x, mean]);
         let sum = self.sum(squares, &axes[run.len()..]);
-        self.scale(sum, 1.0 / terms as f64)
+        [mean, self.scale(sum, 1.0 / terms as f64)]
     }
 
     /// Sum of all elements, a scalar of shape `[]`.

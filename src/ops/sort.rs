@@ -8,24 +8,32 @@ use crate::kernel::{DeviceClass, Kernel};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
-/// y[k, l] = the row at which x's column l has its k-th smallest element; of equal ones the earlier row comes first. Rows
-/// are whole numbers, exact in f32.
+/// y[k, l] = the row at which x's column l has its k-th smallest element; of equal ones the earlier row comes first, and every
+/// NaN comes behind all numbers. So each row has a place whatever the column holds. Rows are whole numbers, exact in f32.
 #[derive(Clone, Debug)]
 pub struct Order;
 
-/// y[k, l] = x[index[k, l], l]. Inputs: x `[rows, columns]`, index `[K, columns]` of whole numbers below `rows`.
+/// y[k, l] = x[index[k, l], l]. Inputs: x `[rows, columns]`, index `[K, columns]` of whole numbers. A larger index than the last
+/// row's stands for the last row.
 #[derive(Clone, Debug)]
 pub struct Gather;
 
-/// x̄[r, l] = Σ_k ȳ[k, l] where index[k, l] = r: the adjoint of [`Gather`]. Inputs: ȳ and index, both `[K, columns]`.
+/// x̄[r, l] = Σ_k ȳ[k, l] where index[k, l] = r: the adjoint of [`Gather`], and with its limit. Inputs: ȳ and index, both
+/// `[K, columns]`.
 #[derive(Clone, Debug)]
 pub struct Scatter {
     pub rows: usize,
 }
 
-/// The row that an index stands for.
-fn row(index: f64) -> usize {
-    index.round() as usize
+/// The row that an index stands for, of so many.
+fn row(index: f64, rows: usize) -> usize {
+    (index.round() as usize).min(rows - 1)
+}
+
+/// Whether `a` comes before `b` in its column: the smaller number, then any NaN, and of equals the earlier row.
+fn is_before((a, row_a): (f64, usize), (b, row_b): (f64, usize)) -> bool {
+    let is_equal = a == b || (a.is_nan() && b.is_nan());
+    a < b || (b.is_nan() && !a.is_nan()) || (is_equal && row_a < row_b)
 }
 
 impl Primitive for Order {
@@ -47,11 +55,7 @@ impl Primitive for Order {
         let mut order = vec![0.0; output.count()];
         for (index, &value) in x.iter().enumerate() {
             let (r, l) = (index / columns, index % columns);
-            let is_before = |&j: &usize| {
-                let other = x[j * columns + l];
-                other < value || (other == value && j < r)
-            };
-            let rank = (0..rows).filter(is_before).count();
+            let rank = (0..rows).filter(|&j| is_before((x[j * columns + l], j), (value, r))).count();
             order[rank * columns + l] = r as f64;
         }
         order
@@ -90,17 +94,20 @@ impl Primitive for Gather {
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let columns = output[1];
+        let (rows, columns) = (inputs[0].shape[0], output[1]);
         let places = inputs[1].data.iter().enumerate();
-        places.map(|(place, &index)| inputs[0].data[row(index) * columns + place % columns]).collect()
+        places.map(|(place, &index)| inputs[0].data[row(index, rows) * columns + place % columns]).collect()
     }
 
     fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
         vec![0.0; output.count()]
     }
 
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        Kernel::new("sort/gather").immediate("columns", output[1]).over(output.count(), 64)
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        Kernel::new("sort/gather")
+            .immediate("rows", inputs[0][0])
+            .immediate("columns", output[1])
+            .over(output.count(), 64)
     }
 
     fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
@@ -126,10 +133,10 @@ impl Primitive for Scatter {
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let columns = output[1];
+        let [rows, columns] = [output[0], output[1]];
         let mut ct_x = vec![0.0; output.count()];
         for (place, (&ct, &index)) in inputs[0].data.iter().zip(inputs[1].data).enumerate() {
-            ct_x[row(index) * columns + place % columns] += ct;
+            ct_x[row(index, rows) * columns + place % columns] += ct;
         }
         ct_x
     }
@@ -148,6 +155,7 @@ impl Primitive for Scatter {
     fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
         Kernel::new("sort/scatter")
             .immediate("terms", inputs[0][0])
+            .immediate("rows", output[0])
             .immediate("columns", output[1])
             .over(output.count(), 64)
     }
@@ -166,7 +174,7 @@ impl Tape {
         self.push(Order, &[x])
     }
 
-    /// y `[K, columns]` from x `[rows, columns]`: `y[k,l] = x[index[k,l], l]`.
+    /// y `[K, columns]` from x `[rows, columns]`: `y[k,l] = x[index[k,l], l]`; see [`Gather`].
     ///
     /// # Panics
     /// When x and index are not matrices with as many columns.

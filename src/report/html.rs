@@ -179,7 +179,9 @@ fn starts(starts: &[Start]) -> Markup {
                             td { (index) @if start.chosen { " ★ kept" } }
                             td { (plain(&start.start)) }
                             td { (plain(&start.end)) }
-                            td.number { (decimals(Some(start.spread))) }
+                            td.number title=[start.failed.as_ref()] {
+                                @if start.failed.is_some() { "failed" } @else { (decimals(start.spread)) }
+                            }
                             td.number { (decimals(start.image_auroc)) }
                             td.number { (decimals(start.image_auroc_logit)) }
                         }

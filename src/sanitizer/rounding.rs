@@ -61,6 +61,9 @@ pub(super) fn float(x: i64) -> f32 {
 
 /// The f16 of a float.
 pub(super) fn half(x: f32) -> f32 {
+    if !x.is_finite() {
+        return x;
+    }
     let magnitude = f64::from(x.abs());
     let [below, above] = f16_neighbours(magnitude).map(|half| half as f32);
     let nearest = if magnitude - f64::from(below) <= f64::from(above) - magnitude { below } else { above };
@@ -110,11 +113,9 @@ impl Rounding {
         self.flush(rounded)
     }
 
-    /// Either of two f16, and what would be subnormal may be taken for zero.
+    /// Either of two f16.
     fn half(&mut self, neighbours: [f32; 2]) -> f32 {
-        let chosen = neighbours[usize::from(self.stream.uniform() < 0.5)];
-        let is_subnormal = chosen < 1.0 / 16_384.0;
-        if is_subnormal && self.stream.uniform() < 0.5 { 0.0 } else { chosen }
+        neighbours[usize::from(self.stream.uniform() < 0.5)]
     }
 
     fn add(&mut self, a: f32, b: f32) -> f32 {

@@ -3,7 +3,7 @@
 use std::ops::{Add, Mul};
 use std::rc::Rc;
 
-use super::{Binary, Collapsed, Operand, broadcast_shape, scaled, vector_result, zip_broadcast};
+use super::{Binary, Collapsed, Operand, broadcast_shape, positive_part, scaled, vector_result, zip_broadcast};
 use crate::check::Approx;
 use crate::kernel::{DeviceClass, Kernel};
 use crate::tape::{Application, Array, Cotangent, Origin, Primitive, Tape, Value};
@@ -71,8 +71,8 @@ impl Primitive for MultiplyAdd {
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let least = if self.relu { 0.0 } else { f64::NEG_INFINITY };
-        zip_broadcast(inputs, output, |operands| self.sum(operands, Mul::mul).max(least))
+        let finish = if self.relu { positive_part } else { |sum| sum };
+        zip_broadcast(inputs, output, |operands| finish(self.sum(operands, Mul::mul)))
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {

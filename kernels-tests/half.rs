@@ -1,0 +1,103 @@
+//! The step in f16 against f64: first-order gradients, and the hyper-gradient with its second-order part.
+
+use std::collections::HashMap;
+
+use stssad::augment;
+use stssad::gpu::{Device, Executor, States};
+use stssad::kernel::Precision;
+use stssad::loss::Alignment;
+use stssad::method::{Method, Network};
+use stssad::nn::{Detector, Encoder, Stage};
+use stssad::ops::random;
+use stssad::philox::Stream;
+use stssad::plan::{Plan, Reuse};
+use stssad::reference::Reference;
+use stssad::tape::Value;
+use stssad::tensor::{Shape, Tensor};
+use stssad::train::{Config, TrainingStep, initial_states};
+
+use crate::{announce, device};
+
+const PICTURE: [usize; 3] = [1, 48, 48];
+
+/// Large feature maps, so that a mean over them has small cotangents, and a look-ahead rate at which the second-order part
+/// is most of the hyper-gradient.
+fn config(alignment: &str) -> Config {
+    let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
+    let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
+    let alignment = Alignment::by_name(alignment, 0.5).unwrap();
+    let mut config = Config::new(detector, augment::by_name("cutdiff").unwrap());
+    config.starts.truncate(1);
+    Config { method: Method::StSsad, alignment, batch: 12, batch_val: 16, look_ahead: 2.0, seed: 3, ..config }
+}
+
+fn sources(config: &Config) -> HashMap<String, Tensor> {
+    let network = Network::new(config.method, &config.detector, PICTURE);
+    let mut sources: HashMap<String, Tensor> = initial_states(config, &network, 0).into_iter().collect();
+    let mut noise = Stream::new(7, 0);
+    let mut pictures = |count: usize| {
+        let shape = Shape::from([count, PICTURE[0], PICTURE[1], PICTURE[2]]);
+        let data = (0..shape.count()).map(|_| noise.uniform() as f32).collect();
+        Tensor::new(shape, data)
+    };
+    sources.insert("x".into(), pictures(config.batch));
+    sources.insert("x_val".into(), pictures(config.batch_val));
+    sources.insert("key".into(), random::key(11, 1));
+    sources.insert("rates".into(), Tensor::new([3], vec![0.01, 0.1, 0.001]));
+    sources.insert("rates_a".into(), Tensor::new([3], vec![1.0, 0.1, 0.01]));
+    sources
+}
+
+/// Gradients of the encoder's kernels, and the hyper-gradient.
+fn wanted(step: &TrainingStep) -> [Value; 3] {
+    [step.g[0], step.g[3], step.tuning.as_ref().expect("ST-SSAD tunes").g_a]
+}
+
+fn on_device(device: &Device, step: &TrainingStep, sources: &HashMap<String, Tensor>) -> [Vec<f64>; 3] {
+    let fetches = wanted(step);
+    let plan = Plan::new(&step.tape, &fetches, &[], device.class(), Reuse::On);
+    let mut states = States::new(device);
+    for (name, _) in &plan.states {
+        states.set(name, &sources[&**name]).unwrap();
+    }
+    let feeds: Vec<_> = plan.feeds.iter().map(|(name, _)| name.clone()).collect();
+    let mut executor = Executor::new(device, plan, &states, |_, _| {}).unwrap();
+    for name in feeds {
+        executor.feed(&name, &sources[&*name]).unwrap();
+    }
+    executor.run().unwrap();
+    fetches.map(|value| executor.fetch(value).unwrap().data().iter().map(|&x| f64::from(x)).collect())
+}
+
+/// ‖got − want‖ / ‖want‖
+fn error(got: &[f64], want: &[f64]) -> f64 {
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    norm(&mut got.iter().zip(want).map(|(got, want)| got - want)) / norm(&mut want.iter().copied())
+}
+
+#[test]
+fn gradients_in_f16_are_those_of_f64_because_losses_are_scaled() {
+    let Ok(halved) = device().with_precision(Precision::F16) else {
+        return announce("f16 is left out: this device has no matrix units");
+    };
+    for alignment in ["diagonal-w2", "mean-distance"] {
+        let config = config(alignment);
+        let sources = sources(&config);
+        let [plain, scaled] = [Precision::F32, Precision::F16]
+            .map(|precision| TrainingStep::record_for(precision, &config, PICTURE).unwrap());
+        let wide = sources.iter().map(|(name, tensor)| {
+            (name.clone(), tensor.data().iter().map(|&x| f64::from(x)).collect())
+        });
+        let wide: HashMap<String, Vec<f64>> = wide.collect();
+        let exact = |step: &TrainingStep| {
+            let mut reference = Reference::new(&step.tape, &wide);
+            wanted(step).map(|value| reference.eval(value).unwrap().to_vec())
+        };
+        let want = exact(&plain);
+        let errors = |got: &[Vec<f64>; 3]| [0, 1, 2].map(|index| error(&got[index], &want[index]));
+        let without_rounding = errors(&exact(&scaled));
+        assert!(without_rounding.iter().all(|error| *error < 1e-12), "scaling is undone: {without_rounding:?}");
+        let [with, without] = [&scaled, &plain].map(|step| errors(&on_device(&halved, step, &sources)));
+        announce(&format!("{alignment}: {with:?} with scaling, {without:?} without"));
+    }
+}
