@@ -322,7 +322,8 @@ impl Executor {
     /// # Errors
     /// When the plan does not fetch it, or the device was lost.
     pub fn fetch(&self, value: Value) -> Result<Tensor, GpuError> {
-        let fetched = self.plan.fetches.iter().zip(&self.fetches).find(|(fetch, _)| fetch.value == value);
+        let position = self.plan.fetched.iter().position(|&fetched| fetched == value);
+        let fetched = position.map(|position| (&self.plan.fetches[position], &self.fetches[position]));
         let (operand, copy) = fetched.ok_or_else(|| GpuError::Unknown { kind: "fetch", name: format!("{value:?}") })?;
         let at = || format!("the readback of {value:?} after run {}", self.runs);
         let content = map(&self.device, &copy.to, copy.offset..copy.offset + copy.bytes, at)?;

@@ -184,9 +184,7 @@ impl Primitive for SquaredDeviation {
     /// x̄ = 2 · ȳ · x − 2 · ȳ · m
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let [x, mean] = [at.inputs[0], at.inputs[1]];
-        // What a broadcast ȳ has for each element of m is not spread.
-        let ct = tape.before_broadcast(at.cotangent);
-        let offset = tape.product(2.0, ct, mean);
+        let offset = tape.product(2.0, at.cotangent, mean);
         let slope = tape.product(2.0, at.cotangent, x);
         vec![Cotangent::Of(tape.sub(slope, offset)), Cotangent::None]
     }
@@ -295,8 +293,7 @@ impl Tape {
     }
 
     /// Sum over `axes`, in ascending order, which stay with extent 1. Outer axes are summed first: a long sum is a tree of
-    /// shorter ones, and neighbouring invocations read neighbours. Of a product the factors are read, and unless something
-    /// else reads the product, it is not computed.
+    /// shorter ones, and neighbouring invocations read neighbours.
     ///
     /// # Panics
     /// When an axis lies outside x's rank.
@@ -306,13 +303,7 @@ impl Tape {
             let axes = run[0]..run[0] + run.len();
             let is_one = self.shape(sum)[axes.clone()].iter().all(|&extent| extent == 1);
             if !is_one {
-                sum = match self.factors(sum) {
-                    Some((scale, factors)) if factors.iter().all(|&factor| self.shape(factor) == self.shape(sum)) => {
-                        let sum = self.push(SumProduct { axes }, &factors);
-                        self.scale(sum, scale)
-                    }
-                    _ => self.push(Sum { axes }, &[sum]),
-                };
+                sum = self.push(Sum { axes }, &[sum]);
             }
         }
         sum
