@@ -105,7 +105,7 @@ fn elementwise() -> Vec<Case> {
     let functions = [
         Binary::Linear { p: 1.0, q: -1.0 },
         Binary::Multiply { factor: -1.25 },
-        Binary::Divide,
+        Binary::Divide { factor: -0.75 },
         Binary::Maximum,
         Binary::Minimum,
         Binary::WherePositive,
@@ -179,8 +179,8 @@ fn reduce() -> Vec<Case> {
         case(Sum { axes: 1..2 }, [signed([3, 200], 23)]),
         case(Sum { axes: 0..2 }, [signed([3, 50], 24)]),
         case(SumProduct { axes: 1..2 }, [signed([3, 5, 52], 46), signed([3, 5, 52], 47)]),
-        case(SquaredDeviation { axes: 1..2 }, [signed([3, 5, 48], 59), signed([3, 1, 48], 60)]),
-        case(SquaredDeviation { axes: 1..2 }, [signed([3, 5, 8, 12], 61), signed([3, 1, 8, 1], 62)]),
+        case(SquaredDeviation { axes: 1..2, scale: 1.0 }, [signed([3, 5, 48], 59), signed([3, 1, 48], 60)]),
+        case(SquaredDeviation { axes: 1..2, scale: -0.75 }, [signed([3, 5, 8, 12], 61), signed([3, 1, 8, 1], 62)]),
         case(SquaredDeviation { axes: 0..1 }, [signed([5, 9, 7], 63), signed([1, 9, 1], 64)]),
         // So far below 0 that every exponential is 0 without the shift.
         case(LogSumExp, [random([140, 5], 40, |u| 40.0 * u - 120.0)]),

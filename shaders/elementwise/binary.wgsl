@@ -33,7 +33,7 @@ fn apply(u: Y, v: Y) -> Y {
     switch FUNCTION {
         case 0u: { return extents.p * u + extents.q * v; }
         case 1u: { return extents.p * u * v; }
-        case 2u: { return u / v; }
+        case 2u: { return extents.p * u / v; }
         case 3u: { return max(u, v); }
         case 4u: { return min(u, v); }
         case 5u: { return select(Y(), u, v > Y()); }

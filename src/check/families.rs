@@ -222,7 +222,7 @@ fn binary(p: &mut Parameters) -> Result<(Binary, [Fill; 2], bool), String> {
             let factor: f64 = p.number_or("factor", 1.0)?;
             (Binary::Multiply { factor }, [ANY; 2], factor.fract() == 0.0)
         }
-        "divide" => (Binary::Divide, [ANY, POSITIVE], false),
+        "divide" => (Binary::Divide { factor: p.number_or("factor", 1.0)? }, [ANY, POSITIVE], false),
         "maximum" => (Binary::Maximum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
         "minimum" => (Binary::Minimum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
         "where-positive" => (Binary::WherePositive, [ANY, Fill::Lattice(0.125)], true),
@@ -269,7 +269,9 @@ fn reduce(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         }
         "squared_deviation" => {
             let [from, to] = p.numbers(["from", "to"])?;
-            Parts::new(SquaredDeviation { axes: from..to }, true).input(p.shape("x")?, ANY).input(p.shape("m")?, ANY)
+            let scale: f64 = p.number_or("scale", 1.0)?;
+            let deviation = SquaredDeviation { axes: from..to, scale };
+            Parts::new(deviation, scale.fract() == 0.0).input(p.shape("x")?, ANY).input(p.shape("m")?, ANY)
         }
         "log_sum_exp" => Parts::new(LogSumExp, false).input(p.shape("x")?, Fill::Range(-20.0, 20.0)),
         _ => return Err(no_role("reduce", role)),

@@ -211,7 +211,10 @@ pub enum Binary {
     Multiply {
         factor: f64,
     },
-    Divide,
+    /// factor · a / b, the factor rounded to f32 on the device.
+    Divide {
+        factor: f64,
+    },
     Maximum,
     Minimum,
     /// a where b > 0, else 0: ReLU's pull-back.
@@ -238,7 +241,7 @@ impl Binary {
         match self {
             Binary::Linear { p, q } => (0, [p as f32, q as f32]),
             Binary::Multiply { factor } => (1, [factor as f32, 0.0]),
-            Binary::Divide => (2, [0.0; 2]),
+            Binary::Divide { factor } => (2, [factor as f32, 0.0]),
             Binary::Maximum => (3, [0.0; 2]),
             Binary::Minimum => (4, [0.0; 2]),
             Binary::WherePositive => (5, [0.0; 2]),
@@ -252,7 +255,7 @@ impl Binary {
         match self {
             Binary::Linear { p, q } => p * a + q * b,
             Binary::Multiply { factor } => factor * a * b,
-            Binary::Divide => a / b,
+            Binary::Divide { factor } => factor * a / b,
             Binary::Maximum => a.max(b),
             Binary::Minimum => a.min(b),
             Binary::WherePositive => f64::from(b > 0.0) * a,
@@ -268,7 +271,7 @@ impl Binary {
         let result = match self {
             Binary::Linear { p, q } => scaled(p, a) + scaled(q, b),
             Binary::Multiply { factor } => scaled(factor, a) * b,
-            Binary::Divide => a / b,
+            Binary::Divide { factor } => scaled(factor, a) / b,
             Binary::Maximum | Binary::Minimum => a.max(b),
             Binary::WherePositive | Binary::WhereInside { .. } => a,
             Binary::AverageSquare { .. } => p * a + q * b * b,
@@ -278,7 +281,7 @@ impl Binary {
 }
 
 /// factor · x, the factor rounded to f32 but if it is ±1.
-fn scaled(factor: f64, x: Approx) -> Approx {
+pub(super) fn scaled(factor: f64, x: Approx) -> Approx {
     match factor.abs() == 1.0 {
         true => Approx { value: factor * x.value, ..x },
         false => Approx::rounded(factor) * x,
@@ -317,9 +320,9 @@ impl Primitive for BinaryMap {
                 (scaled(p, a), Some(scaled(q, b)))
             }
             Binary::Multiply { factor } => (tape.product(factor, ct, b), Some(tape.product(factor, ct, a))),
-            Binary::Divide => {
-                let ct_a = tape.div(ct, b);
-                let product = tape.mul(ct_a, at.output);
+            Binary::Divide { factor } => {
+                let ct_a = tape.binary(self.0, ct, b);
+                let product = tape.product(1.0 / factor, ct_a, at.output);
                 (ct_a, Some(tape.scale(product, -1.0)))
             }
             Binary::Maximum | Binary::Minimum => {
@@ -441,7 +444,7 @@ impl Tape {
     /// # Panics
     /// As [`binary`](Tape::binary).
     pub fn div(&mut self, a: Value, b: Value) -> Value {
-        self.binary(Binary::Divide, a, b)
+        self.binary(Binary::Divide { factor: 1.0 }, a, b)
     }
 
     /// factor · x

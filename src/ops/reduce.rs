@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::check::{Approx, sum_bound};
 use crate::kernel::{DeviceClass, Kernel};
-use crate::ops::elementwise::{Unary, vector_width};
+use crate::ops::elementwise::{Unary, scaled, vector_width};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
@@ -140,14 +140,15 @@ impl Primitive for SumProduct {
     }
 }
 
-/// y[o, k] = Σ_j (x[o, j, k] − m[o, k])², m being the mean of x over `axes` and those inside: it has the shape of y, or extent
-/// 1 along the last axes of it.
+/// y[o, k] = Σ_j (x[o, j, k] − scale · m[o, k])², scale · m being the mean of x over `axes` and those inside: m has the shape
+/// of y, or extent 1 along the last axes of it. The scale is rounded to f32 on the device.
 ///
 /// There the sum over all that m is the mean of is stationary in m, which therefore has no cotangent: by the chain rule it
 /// would add 0, however often it is applied.
 #[derive(Clone, Debug)]
 pub struct SquaredDeviation {
     pub axes: Range<usize>,
+    pub scale: f64,
 }
 
 impl SquaredDeviation {
@@ -181,22 +182,22 @@ impl Primitive for SquaredDeviation {
         }
     }
 
-    /// x̄ = 2 · ȳ · x − 2 · ȳ · m
+    /// x̄ = 2 · ȳ · x − 2 · scale · ȳ · m
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let [x, mean] = [at.inputs[0], at.inputs[1]];
-        let offset = tape.product(2.0, at.cotangent, mean);
+        let offset = tape.product(2.0 * self.scale, at.cotangent, mean);
         let slope = tape.product(2.0, at.cotangent, x);
         vec![Cotangent::Of(tape.sub(slope, offset)), Cotangent::None]
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let squares = self.each(inputs, output, |x, m| (x - m) * (x - m));
+        let squares = self.each(inputs, output, |x, m| (x - self.scale * m).powi(2));
         fold(&self.axes, inputs[0].shape, |index| squares[index])
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let squares = self.each(inputs, output, |x, m| {
-            let deviation = Approx::exact(x) - Approx::exact(m);
+            let deviation = Approx::exact(x) - scaled(self.scale, Approx::exact(m));
             deviation * deviation
         });
         let terms = extents(&self.axes, inputs[0].shape)[1];
@@ -212,7 +213,8 @@ impl Primitive for SquaredDeviation {
         let kernel = Kernel::new("reduce/squared_deviation")
             .immediate("terms", terms)
             .immediate("inner", inner / width)
-            .immediate("repeat", repeat.div_ceil(width));
+            .immediate("repeat", repeat.div_ceil(width))
+            .immediate("scale", self.scale as f32);
         let kernel = if width > 1 { kernel.vector("X") } else { kernel };
         let kernel = if width > 1 && repeat == 1 { kernel.vector("M") } else { kernel };
         kernel.over(outer * inner / width, 64)
@@ -323,7 +325,7 @@ impl Tape {
     pub fn variance(&mut self, x: Value, mean: Value, axes: &[usize]) -> Value {
         let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
         let run = axes.chunk_by(|a, b| a + 1 == *b).next().expect("at least one axis");
-        let deviation = SquaredDeviation { axes: run[0]..run[0] + run.len() };
+        let deviation = SquaredDeviation { axes: run[0]..run[0] + run.len(), scale: 1.0 };
         let squares = self.push(deviation, &[x, mean]);
         let sum = self.sum(squares, &axes[run.len()..]);
         self.scale(sum, 1.0 / terms as f64)
