@@ -85,9 +85,8 @@ fn gradients_in_f16_are_those_of_f64_because_losses_are_scaled() {
         let sources = sources(&config);
         let [plain, scaled] = [Precision::F32, Precision::F16]
             .map(|precision| TrainingStep::record_for(precision, &config, PICTURE).unwrap());
-        let wide = sources.iter().map(|(name, tensor)| {
-            (name.clone(), tensor.data().iter().map(|&x| f64::from(x)).collect())
-        });
+        let wide =
+            sources.iter().map(|(name, tensor)| (name.clone(), tensor.data().iter().map(|&x| f64::from(x)).collect()));
         let wide: HashMap<String, Vec<f64>> = wide.collect();
         let exact = |step: &TrainingStep| {
             let mut reference = Reference::new(&step.tape, &wide);

@@ -384,8 +384,8 @@ mod tests {
             large.map(|step| step.kernel.name).collect()
         };
         let forwards = ["reduce/sum", "reduce/squared_deviation", "elementwise/multiply_add"];
-        // ReLU's, γ's and β's cotangents, and x's.
-        let back = ["elementwise/binary", "reduce/sum_product", "reduce/sum", "elementwise/multiply_add_2"];
+        // ReLU's, β's and γ's cotangents, and x's.
+        let back = ["elementwise/binary", "reduce/sum", "reduce/sum_product", "elementwise/multiply_add_2"];
         assert_eq!(passes(&[y]), forwards);
         assert_eq!(passes(&gradients), [&forwards[..], &back].concat());
     }

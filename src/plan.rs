@@ -3,6 +3,7 @@
 //! A slot is a whole buffer that several values share, one after another: WebGPU tracks hazards by buffer, so parts of
 //! one arena cannot be read and written in the same dispatch.
 
+mod fuse;
 mod halves;
 mod schedule;
 
@@ -88,6 +89,8 @@ pub struct Carry {
 /// The live part of a tape as a list of dispatches over slots.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
+    /// What is computed: the tape after fusion, to whose nodes the values of steps and operands refer.
+    pub graph: Rc<Tape>,
     pub steps: Vec<Step>,
     /// Size of each slot in bytes.
     pub slots: Vec<u64>,
@@ -96,6 +99,8 @@ pub struct Plan {
     pub constants: Vec<Rc<Tensor>>,
     pub carries: Vec<Carry>,
     pub fetches: Vec<Operand>,
+    /// The fetched values, in the order of `fetches`, as the caller's tape has them.
+    pub fetched: Vec<Value>,
     /// Bytes of all computed values together, as `Reuse::Off` would need.
     pub bytes_without_reuse: u64,
     /// The largest sum of bytes of values that are live at one step: no assignment of slots can need less.
@@ -103,26 +108,43 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans the computation of `fetches` and of the new value of each state in `carries` (state, value). A state that is
-    /// carried from itself stays as it is, without a copy.
+    /// Plans the computation of `fetches` and of the new value of each state in `carries` (state, value): fuses what one
+    /// kernel computes in one pass, then schedules the dispatches. A state that is carried from itself stays as it is,
+    /// without a copy.
     ///
     /// # Panics
     /// When the first of a carry's pair is no state, their shapes differ, the second is another state, two sources share a
     /// name, or a value is of another tape: faults of the code that records.
     pub fn new(tape: &Tape, fetches: &[Value], carries: &[(Value, Value)], class: DeviceClass, reuse: Reuse) -> Plan {
+        let live = live_nodes(tape, fetches, carries);
+        let fused = fuse::fuse(tape, &live);
+        let mapped = |value: Value| fused.values[value.index()].expect("what is kept is live");
+        let wanted: Vec<Value> = fetches.iter().map(|&value| mapped(value)).collect();
+        let carries: Vec<(Value, Value)> =
+            carries.iter().map(|&(state, value)| (mapped(state), mapped(value))).collect();
+        let plan = Plan::scheduled(Rc::new(fused.graph), &wanted, &carries, class, reuse);
+        Plan { fetched: fetches.to_vec(), ..plan }
+    }
+
+    /// The same computation with more values fetched: of the [graph](Plan::graph), by its own names.
+    pub(crate) fn fetching(&self, more: &[Value], class: DeviceClass, reuse: Reuse) -> Plan {
+        let fetches: Vec<Value> = self.fetches.iter().map(|fetch| fetch.value).chain(more.iter().copied()).collect();
+        let carries: Vec<_> = self.carries.iter().map(|carry| (carry.state.value, carry.from.value)).collect();
+        let plan = Plan::scheduled(self.graph.clone(), &fetches, &carries, class, reuse);
+        Plan { fetched: [&self.fetched, more].concat(), ..plan }
+    }
+
+    fn scheduled(
+        graph: Rc<Tape>,
+        fetches: &[Value],
+        carries: &[(Value, Value)],
+        class: DeviceClass,
+        reuse: Reuse,
+    ) -> Plan {
+        let tape = graph.as_ref();
         let kept: Vec<Value> = fetches.iter().copied().chain(carries.iter().map(|&(_, value)| value)).collect();
-        let live = live_nodes(tape, &kept, carries);
-        let mut plan = Plan {
-            steps: Vec::new(),
-            slots: Vec::new(),
-            feeds: Vec::new(),
-            states: Vec::new(),
-            constants: Vec::new(),
-            carries: Vec::new(),
-            fetches: Vec::new(),
-            bytes_without_reuse: 0,
-            live_bytes: 0,
-        };
+        let live = live_nodes(tape, fetches, carries);
+        let mut plan = Plan { graph: graph.clone(), ..Plan::default() };
 
         let mut places: Vec<Option<Place>> = vec![None; tape.len()];
         for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
@@ -176,7 +198,7 @@ impl Plan {
                 output: operand(value, Some(number)),
                 scope: node.scope.clone(),
                 primal: node.primal,
-                order: std::iter::successors(node.primal, |&value| tape.node(value).primal).count(),
+                order: node.order,
                 flops: primitive.flops(&shapes, &node.shape),
             });
         }
@@ -248,9 +270,9 @@ fn root(tape: &Tape, mut value: Value) -> Value {
     value
 }
 
-fn live_nodes(tape: &Tape, kept: &[Value], carries: &[(Value, Value)]) -> Vec<bool> {
+fn live_nodes(tape: &Tape, fetches: &[Value], carries: &[(Value, Value)]) -> Vec<bool> {
     let mut live = vec![false; tape.len()];
-    for &value in kept.iter().chain(carries.iter().map(|(state, _)| state)) {
+    for &value in fetches.iter().chain(carries.iter().flat_map(|(state, value)| [state, value])) {
         tape.node(value);
         live[value.index()] = true;
     }
@@ -375,20 +397,20 @@ mod tests {
     fn assert_sound(tape: &Tape, fetches: &[Value]) -> [Plan; 2] {
         [Reuse::On, Reuse::Recompute].map(|reuse| {
             let plan = Plan::new(tape, fetches, &[], DeviceClass::Gpu, reuse);
-            assert_finds_what_it_reads(tape, &plan);
+            assert_finds_what_it_reads(&plan);
             plan
         })
     }
 
     /// Replays the schedule and looks at what each slot holds when it is read.
-    fn assert_finds_what_it_reads(tape: &Tape, plan: &Plan) {
+    fn assert_finds_what_it_reads(plan: &Plan) {
         let mut holds: Vec<Option<Value>> = vec![None; plan.slots.len()];
         for step in &plan.steps {
             for input in &step.inputs {
                 if let Place::Slot(slot) = input.place {
                     assert_eq!(
                         holds[slot],
-                        Some(root(tape, input.value)),
+                        Some(root(&plan.graph, input.value)),
                         "{:?} reads a slot that was reused",
                         step.value
                     );
@@ -401,7 +423,7 @@ mod tests {
         }
         for fetch in &plan.fetches {
             let Place::Slot(slot) = fetch.place else { continue };
-            assert_eq!(holds[slot], Some(root(tape, fetch.value)), "a fetched value was overwritten");
+            assert_eq!(holds[slot], Some(root(&plan.graph, fetch.value)), "a fetched value was overwritten");
         }
     }
 

@@ -377,19 +377,20 @@ fn table(title: &'static str, groups: &[Group]) -> Table<8> {
 mod tests {
     use super::*;
     use crate::kernel::DeviceClass;
+    use crate::ops::elementwise::Unary;
     use crate::peak::tests::roofs;
     use crate::plan::Reuse;
     use crate::tape::Tape;
 
-    /// y = Σ x³ in scope `a.b`, its gradient and the sum of that, with all spans of one microsecond.
+    /// y = Σ x · exp(x) in scope `a.b`, its gradient and the sum of that, with all spans of one microsecond.
     pub fn example() -> (Plan, Vec<Option<Span>>, Report) {
         let mut tape = Tape::new();
         let x = tape.feed("x", [1000]);
         let y = tape.scope("a", |t| {
             t.scope("b", |t| {
-                let square = t.mul(x, x);
-                let cube = t.mul(square, x);
-                t.total(cube)
+                let exponential = t.unary(Unary::Exp, x);
+                let product = t.mul(x, exponential);
+                t.total(product)
             })
         });
         let gradient = tape.grad(y, &[x]).unwrap()[0];

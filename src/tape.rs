@@ -4,6 +4,7 @@
 //! new. The tape holds no buffers and knows no device: a [`Plan`](crate::plan::Plan) of it runs on the GPU, and
 //! [`reference`](crate::reference) evaluates it in f64.
 
+use std::any::Any;
 use std::fmt;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -61,7 +62,7 @@ pub struct Application<'a> {
 }
 
 /// An operation with a shape rule, a backward rule, an f64 definition and one kernel.
-pub trait Primitive: fmt::Debug {
+pub trait Primitive: fmt::Debug + Any {
     /// `family/role`: the shader's path, and the label in plans, profiles and tests.
     fn name(&self) -> &'static str;
 
@@ -108,32 +109,6 @@ pub trait Primitive: fmt::Debug {
     fn is_cheap(&self) -> bool {
         false
     }
-
-    /// For a broadcast, that the input alone says what the output is, so elementwise primitives may read the input.
-    fn is_broadcast(&self) -> bool {
-        false
-    }
-
-    /// For scale · x + offset of the one input x, the two numbers, so that what reads it may read x.
-    fn affine(&self) -> Option<[f64; 2]> {
-        None
-    }
-
-    /// The primitive whose output is the positive part of this one's, if one kernel computes both in one pass.
-    fn rectified(&self) -> Option<Rc<dyn Primitive>> {
-        None
-    }
-
-    /// For factor · a · b of the two inputs, element by element, the factor, so that a sum may read them and not their product.
-    fn product(&self) -> Option<f64> {
-        None
-    }
-
-    /// For a sum of products of the inputs, two by two, and of the last one, each times a number: the numbers, so that a sum
-    /// may read the inputs and not this one's.
-    fn sum_of_products(&self) -> &[f64] {
-        &[]
-    }
 }
 
 /// Where a value comes from.
@@ -158,6 +133,8 @@ pub struct Node {
     pub scope: Rc<str>,
     /// The node whose backward rule recorded this one.
     pub primal: Option<Value>,
+    /// Backward sweeps between the forward computation and this: 1 for a gradient, 2 for a gradient of a gradient.
+    pub order: usize,
 }
 
 impl Node {
@@ -207,6 +184,7 @@ pub struct Tape {
     nodes: Vec<Node>,
     scope: Rc<str>,
     primal: Option<Value>,
+    order: usize,
 }
 
 /// Tapes made so far by this process.
@@ -214,7 +192,13 @@ static TAPES: AtomicU32 = AtomicU32::new(0);
 
 impl Default for Tape {
     fn default() -> Self {
-        Tape { id: TAPES.fetch_add(1, Ordering::Relaxed), nodes: Vec::new(), scope: Rc::default(), primal: None }
+        Tape {
+            id: TAPES.fetch_add(1, Ordering::Relaxed),
+            nodes: Vec::new(),
+            scope: Rc::default(),
+            primal: None,
+            order: 0,
+        }
     }
 }
 
@@ -264,10 +248,15 @@ impl Tape {
         self.append(Origin::Constant(Rc::new(tensor)), shape)
     }
 
+    /// Records from now on in place of `node` of another tape: in its scope, at its order, with `primal` for its primal.
+    pub(crate) fn in_place_of(&mut self, node: &Node, primal: Option<Value>) {
+        (self.scope, self.primal, self.order) = (node.scope.clone(), primal, node.order);
+    }
+
     fn append(&mut self, origin: Origin, shape: Shape) -> Value {
         assert!(shape.count() > 0, "an empty value of shape {shape:?} in scope `{}`", self.scope);
         let value = self.value(self.nodes.len());
-        self.nodes.push(Node { origin, shape, scope: self.scope.clone(), primal: self.primal });
+        self.nodes.push(Node { origin, shape, scope: self.scope.clone(), primal: self.primal, order: self.order });
         value
     }
 
@@ -352,9 +341,9 @@ impl Tape {
 
         let mut cotangents: Vec<Option<Value>> = vec![None; end];
         cotangents[of.index()] = Some(cotangent);
-        let outer = (self.scope.clone(), self.primal);
+        let outer = (self.scope.clone(), self.primal, self.order);
         let swept = self.sweep(&on_path, &mut cotangents);
-        (self.scope, self.primal) = outer;
+        (self.scope, self.primal, self.order) = outer;
         swept?;
 
         wrt.iter()
@@ -372,7 +361,7 @@ impl Tape {
             let node = self.nodes[index].clone();
             let Origin::Applied { primitive, inputs } = node.origin else { continue };
             let output = self.value(index);
-            (self.scope, self.primal) = (node.scope, Some(output));
+            (self.scope, self.primal, self.order) = (node.scope, Some(output), node.order + 1);
 
             let pulled = primitive.vjp(self, Application { inputs: &inputs, output, cotangent });
             assert_eq!(pulled.len(), inputs.len(), "{}: one cotangent an input", primitive.name());

@@ -8,7 +8,7 @@ use crate::kernel::DeviceClass;
 use crate::nn::{Detector, Encoder, Stage};
 use crate::philox::Stream;
 use crate::plan::{Plan, Reuse};
-use crate::tape::{GradError, Tape};
+use crate::tape::GradError;
 use crate::tensor::Tensor;
 use crate::train::{Config, TrainingStep};
 
@@ -75,16 +75,15 @@ impl Workload {
         Config { starts, steps, warm_up: 0, batch, batch_val, ..Config::new((self.detector)(), augmentation) }
     }
 
-    /// The tape of a step that tunes, and its plan for devices of a class.
+    /// The plan of a step that tunes, for devices of a class.
     ///
     /// # Errors
     /// When a gradient cannot be taken.
-    pub fn plan(&self, class: DeviceClass, reuse: Reuse) -> Result<(Tape, Plan), GradError> {
+    pub fn plan(&self, class: DeviceClass, reuse: Reuse) -> Result<Plan, GradError> {
         let step = TrainingStep::record(&self.config(1), self.picture)?;
         let tuning = step.tuning.expect("ST-SSAD tunes");
         let carries = [step.carries, tuning.carries].concat();
-        let plan = Plan::new(&step.tape, &[tuning.figures], &carries, class, reuse);
-        Ok((step.tape, plan))
+        Ok(Plan::new(&step.tape, &[tuning.figures], &carries, class, reuse))
     }
 
     /// Pictures of noise: the time of a step does not depend on what they show.

@@ -106,8 +106,8 @@ fn elementwise() -> Vec<Case> {
     let functions = [
         Binary::Linear { p: 1.0, q: -1.0 },
         Binary::Multiply { factor: -1.25 },
-        Binary::Divide,
-        Binary::DivideOrZero,
+        Binary::Divide { factor: -0.75 },
+        Binary::DivideOrZero { factor: 1.5 },
         Binary::Maximum,
         Binary::Minimum,
         Binary::WherePositive,
@@ -179,7 +179,7 @@ fn special() -> Vec<Case> {
             Binary::Minimum,
             Binary::WherePositive,
             Binary::WhereInside { low: -0.5, high: 1.0 },
-            Binary::DivideOrZero,
+            Binary::DivideOrZero { factor: 1.5 },
         ];
         // Eleven numbers beside themselves, and beside each other.
         for (function, from) in functions.into_iter().flat_map(|function| [0, 1, 4].map(|from| (function, from))) {
@@ -197,7 +197,9 @@ fn special() -> Vec<Case> {
     cases.push(case(Gather, [signed([3, 1], 44), beyond.clone()]));
     cases.push(case(Scatter { rows: 3 }, [signed([4, 1], 45), beyond]));
     let geometry = Geometry { image: [4, 6], window: [2, 2], stride: 1, padding: 0 };
-    cases.extend([0, 5].map(|from| case(Argmax { geometry }, [Tensor::new([1, 1, 4, 6], specials(24, from).into_data())])));
+    cases.extend(
+        [0, 5].map(|from| case(Argmax { geometry }, [Tensor::new([1, 1, 4, 6], specials(24, from).into_data())])),
+    );
     // Each array's own NaN is in the sums, and that of an array which is not read is not.
     for place in 0..7 {
         let arrays = |arrays: usize| {
@@ -236,9 +238,9 @@ fn reduce() -> Vec<Case> {
         case(Sum { axes: 1..2 }, [signed([3, 200], 23)]),
         case(Sum { axes: 0..2 }, [signed([3, 50], 24)]),
         case(SumProduct { axes: 1..2 }, [signed([3, 5, 52], 46), signed([3, 5, 52], 47)]),
-        case(SquaredDeviation { axes: 1..2 }, [signed([3, 5, 48], 59), signed([3, 1, 48], 60)]),
-        case(SquaredDeviation { axes: 1..2 }, [signed([3, 5, 8, 12], 61), signed([3, 1, 8, 1], 62)]),
-        case(SquaredDeviation { axes: 0..1 }, [signed([5, 9, 7], 63), signed([1, 9, 1], 64)]),
+        case(SquaredDeviation { axes: 1..2, scale: 1.0 }, [signed([3, 5, 48], 59), signed([3, 1, 48], 60)]),
+        case(SquaredDeviation { axes: 1..2, scale: -0.75 }, [signed([3, 5, 8, 12], 61), signed([3, 1, 8, 1], 62)]),
+        case(SquaredDeviation { axes: 0..1, scale: 1.0 }, [signed([5, 9, 7], 63), signed([1, 9, 1], 64)]),
         // So far below 0 that every exponential is 0 without the shift.
         case(LogSumExp, [random([140, 5], 40, |u| 40.0 * u - 120.0)]),
         // The one large term at each place in turn: a shift by any other overflows.

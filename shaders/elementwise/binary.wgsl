@@ -40,13 +40,13 @@ fn apply(u: Y, v: Y) -> Y {
     switch FUNCTION {
         case 0u: { return extents.p * u + extents.q * v; }
         case 1u: { return extents.p * u * v; }
-        case 2u: { return u / v; }
+        case 2u: { return extents.p * u / v; }
         case 3u: { return or_nan(or_nan(max(u, v), u), v); }
         case 4u: { return or_nan(or_nan(min(u, v), u), v); }
         case 5u: { return or_nan(select(Y(), u, v > Y()), v); }
         case 6u: { return or_nan(select(Y(), u, (Y(extents.p) <= v) & (v <= Y(extents.q))), v); }
         case 7u: { return extents.p * u + extents.q * v * v; }
-        case 8u: { return select(u / v, Y(), v == Y()); }
+        case 8u: { return select(extents.p * u / v, Y(), v == Y()); }
         default: { return Y(bitcast<f32>(0x7fc00000u)); }
     }
 }

@@ -1,4 +1,4 @@
-// reduce/squared_deviation: y[o, k] = Σ_j (x[o, j, k] − m[o, k])², where m has each of its values `repeat` times
+// reduce/squared_deviation: y[o, k] = Σ_j (x[o, j, k] − scale · m[o, k])², where m has each of its values `repeat` times
 //
 // An invocation computes one sum, or those of four neighbours along the inner axis, in the order of j.
 alias X = f32; // or vec4<f32>: then inner counts vectors
@@ -8,6 +8,7 @@ struct Extents {
     terms: u32,
     inner: u32,
     repeat: u32,
+    scale: f32,
 }
 var<immediate> extents: Extents;
 
@@ -26,7 +27,7 @@ fn main(
         return;
     }
     let first = i / extents.inner * extents.terms * extents.inner + i % extents.inner;
-    let mean = X(m[i / extents.repeat]);
+    let mean = extents.scale * X(m[i / extents.repeat]);
     var sum = X();
     for (var j = 0u; j < extents.terms; j += 1u) {
         let deviation = x[first + j * extents.inner] - mean;

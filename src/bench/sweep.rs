@@ -9,7 +9,6 @@ use crate::gpu::{Clock, Device};
 use crate::kernel::{DeviceClass, Kernel};
 use crate::measure::{Measure, MeasureError, Origin, Table, figure, percent};
 use crate::plan::Plan;
-use crate::tape::Tape;
 use crate::tensor::Shape;
 
 /// A case under one choice of its kernel's tiles.
@@ -44,7 +43,7 @@ pub struct Sweep {
     output: Option<Format>,
 }
 
-/// Times the kernels of `plan`, a plan of `tape` for devices of `class`, under each of the
+/// Times the kernels of `plan`, a plan for devices of `class`, under each of the
 /// [`tilings`](crate::tape::Primitive::tilings) of its primitives; `progress` hears of each.
 ///
 /// # Errors
@@ -52,12 +51,12 @@ pub struct Sweep {
 pub fn sweep(
     device: &Device,
     options: &Options,
-    (tape, plan): (&Tape, &Plan),
+    plan: &Plan,
     class: DeviceClass,
     mut progress: impl FnMut(&str),
 ) -> Result<Sweep, MeasureError> {
     let tilings = |case: &Case| {
-        let node = tape.node(case.step.value);
+        let node = plan.graph.node(case.step.value);
         let shapes: Vec<&Shape> = case.step.inputs.iter().map(|input| &input.shape).collect();
         let mut kernels = node.primitive().map_or(Vec::new(), |op| op.tilings(&shapes, &node.shape, class));
         kernels.retain(|kernel| *kernel != case.step.kernel);
@@ -151,6 +150,7 @@ mod tests {
     use crate::gpu::Choice;
     use crate::kernel::Lanes;
     use crate::plan::Reuse;
+    use crate::tape::Tape;
 
     #[test]
     fn a_sweep_times_every_choice_and_ranks_them_against_the_chosen_one() {
@@ -161,7 +161,7 @@ mod tests {
         let z = tape.relu(y);
         let plan = Plan::new(&tape, &[z], &[], DeviceClass::Cpu(Lanes::Eight), Reuse::On);
         let options = Options { seconds: 0.0, ..Options::default() };
-        let swept = sweep(&device, &options, (&tape, &plan), DeviceClass::Cpu(Lanes::Eight), |_| ()).unwrap();
+        let swept = sweep(&device, &options, &plan, DeviceClass::Cpu(Lanes::Eight), |_| ()).unwrap();
         assert!(swept.rows.len() > 4 && swept.rows.iter().all(|row| row.kernel == "matmul/product_broadcast"));
         let chosen: Vec<&Tiling> = swept.rows.iter().filter(|row| row.chosen).collect();
         assert!(chosen.len() == 1 && chosen[0].ratio == 1.0);
@@ -173,6 +173,6 @@ mod tests {
         assert_eq!(read, swept.rows);
 
         let none = Options { kernels: vec!["elementwise".into()], ..options };
-        assert!(sweep(&device, &none, (&tape, &plan), DeviceClass::Cpu(Lanes::Eight), |_| ()).is_err());
+        assert!(sweep(&device, &none, &plan, DeviceClass::Cpu(Lanes::Eight), |_| ()).is_err());
     }
 }

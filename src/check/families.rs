@@ -48,10 +48,8 @@ pub(super) fn build(name: &str) -> Result<Case, String> {
         .ok_or("a name has the form family/role(key=value,…)")?;
     let mut p = Parameters::parse(parameters)?;
     let (family, role) = primitive_name.split_once('/').ok_or("a primitive has the form family/role")?;
-    let (_, parts) = FAMILIES
-        .iter()
-        .find(|(name, _)| *name == family)
-        .ok_or_else(|| format!("there is no family `{family}`"))?;
+    let (_, parts) =
+        FAMILIES.iter().find(|(name, _)| *name == family).ok_or_else(|| format!("there is no family `{family}`"))?;
     let parts = parts(role, &mut p)?;
     if let Some((key, _)) = p.pairs.first() {
         return Err(format!("`{key}` means nothing to {primitive_name}"));
@@ -231,8 +229,8 @@ fn binary(p: &mut Parameters) -> Result<(Binary, [Fill; 2], bool), String> {
             let factor: f64 = p.number_or("factor", 1.0)?;
             (Binary::Multiply { factor }, [ANY; 2], factor.fract() == 0.0)
         }
-        "divide" => (Binary::Divide, [ANY, POSITIVE], false),
-        "divide-or-zero" => (Binary::DivideOrZero, [ANY, POSITIVE], false),
+        "divide" => (Binary::Divide { factor: p.number_or("factor", 1.0)? }, [ANY, POSITIVE], false),
+        "divide-or-zero" => (Binary::DivideOrZero { factor: p.number_or("factor", 1.0)? }, [ANY, POSITIVE], false),
         "maximum" => (Binary::Maximum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
         "minimum" => (Binary::Minimum, [Fill::Lattice(0.0), Fill::Lattice(0.125)], true),
         "where-positive" => (Binary::WherePositive, [ANY, Fill::Lattice(0.125)], true),
@@ -279,7 +277,9 @@ fn reduce(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         }
         "squared_deviation" => {
             let [from, to] = p.numbers(["from", "to"])?;
-            Parts::new(SquaredDeviation { axes: from..to }, true).input(p.shape("x")?, ANY).input(p.shape("m")?, ANY)
+            let scale: f64 = p.number_or("scale", 1.0)?;
+            let deviation = SquaredDeviation { axes: from..to, scale };
+            Parts::new(deviation, scale.fract() == 0.0).input(p.shape("x")?, ANY).input(p.shape("m")?, ANY)
         }
         "magnitude" => {
             let [rows, lanes, arrays] = p.numbers(["rows", "lanes", "arrays"])?;

@@ -76,6 +76,7 @@ pub fn check_step(
     let (shared, separate) =
         (shared.as_mut().map_err(|error| error.clone())?, separate.as_mut().map_err(|error| error.clone())?);
 
+    let graph = shared.plan().graph.clone();
     shared.trace(|step, inputs, output| {
         report.nodes += 1;
         match report.kernels.iter_mut().find(|(name, _)| *name == step.kernel.name) {
@@ -85,10 +86,10 @@ pub fn check_step(
         if report.first_bad.is_some() {
             return;
         }
-        let node = tape.node(step.value);
+        let node = graph.node(step.value);
         let primitive = node.primitive().expect("a step computes");
         let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
-        let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
+        let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| graph.shape(input)).collect();
         let arrays: Vec<Array> = shapes.into_iter().zip(&data).map(|(shape, data)| Array { shape, data }).collect();
         let want = primitive.eval(&arrays, &node.shape);
         let tolerance = tolerance(primitive, &step.kernel, &arrays, &node.shape, &want);
@@ -114,7 +115,7 @@ pub fn check_step(
     let halves: Vec<Value> =
         shared.plan().steps.iter().filter(|step| step.output.is_half).map(|step| step.value).collect();
     if report.planner.is_none() && !halves.is_empty() {
-        let plan = Plan::new(tape, &[fetches, &halves].concat(), carries, class, Reuse::On);
+        let plan = shared.plan().fetching(&halves, class, Reuse::On);
         let mut whole = prepare(device, plan, sources)?;
         whole.run()?;
         report.planner = first_other(fetches, shared, &whole)?

@@ -98,9 +98,9 @@ impl Bench {
             Some(ClassArgument::Cpu) => DeviceClass::Cpu(device.lanes().unwrap_or(Lanes::Eight)),
             None => device.class(),
         };
-        let (tape, plan) = self.step.workload.plan(class, self.step.reuse())?;
+        let plan = self.step.workload.plan(class, self.step.reuse())?;
         match self.sweep_tiles {
-            true => print!("{}", bench::sweep(&device, &self.options, (&tape, &plan), class, announce)?),
+            true => print!("{}", bench::sweep(&device, &self.options, &plan, class, announce)?),
             false => print!("{}", bench::run(&device, &self.options, &plan, announce)?),
         }
         Ok(ExitCode::SUCCESS)

@@ -409,7 +409,8 @@ impl Executor {
     /// # Errors
     /// When the plan does not fetch it, there was no run, the device was lost, or it has not executed all of the run.
     pub fn fetch(&self, value: Value) -> Result<Tensor, GpuError> {
-        let fetched = self.plan.fetches.iter().zip(&self.fetches).find(|(fetch, _)| fetch.value == value);
+        let position = self.plan.fetched.iter().position(|&fetched| fetched == value);
+        let fetched = position.map(|position| (&self.plan.fetches[position], &self.fetches[position]));
         let (operand, copy) = fetched.ok_or_else(|| GpuError::Unknown { kind: "fetch", name: format!("{value:?}") })?;
         if self.submitted.get() == 0 {
             return Err(GpuError::NotRun { value: format!("{value:?}") });

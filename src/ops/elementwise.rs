@@ -8,7 +8,7 @@ pub use multiply_add::MultiplyAdd;
 
 use crate::check::{Approx, chain_bound};
 use crate::kernel::{DeviceClass, Kernel};
-use crate::tape::{Application, Array, Cotangent, Origin, Primitive, Tape, Value};
+use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
 /// Invocations in a workgroup of the elementwise kernels.
@@ -133,10 +133,7 @@ impl Primitive for UnaryMap {
             Unary::Exp => tape.mul(ct, y),
             Unary::Log => tape.div(ct, x),
             // The slope at 0 is taken for 0: the length of a vector that vanishes pulls nowhere.
-            Unary::Sqrt => {
-                let quotient = tape.binary(Binary::DivideOrZero, ct, y);
-                tape.scale(quotient, 0.5)
-            }
+            Unary::Sqrt => tape.binary(Binary::DivideOrZero { factor: 0.5 }, ct, y),
             Unary::Reciprocal => {
                 let square = tape.mul(y, y);
                 let product = tape.mul(ct, square);
@@ -201,10 +198,6 @@ impl Primitive for UnaryMap {
         output.count() as u64
     }
 
-    fn affine(&self) -> Option<[f64; 2]> {
-        (self.function == Unary::Identity).then_some([self.scale, self.offset])
-    }
-
     fn is_cheap(&self) -> bool {
         true
     }
@@ -214,17 +207,13 @@ impl Primitive for UnaryMap {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Binary {
     /// p · a + q · b, both rounded to f32 on the device: sums, differences, moving averages.
-    Linear {
-        p: f64,
-        q: f64,
-    },
+    Linear { p: f64, q: f64 },
     /// factor · a · b, the factor rounded to f32 on the device.
-    Multiply {
-        factor: f64,
-    },
-    Divide,
-    /// a / b, and 0 where b is 0: the pull-back of a root.
-    DivideOrZero,
+    Multiply { factor: f64 },
+    /// factor · a / b, the factor rounded to f32 on the device.
+    Divide { factor: f64 },
+    /// factor · a / b, and 0 where b is 0, the factor rounded to f32 on the device: the pull-back of a root.
+    DivideOrZero { factor: f64 },
     /// The greater, and NaN where either is.
     Maximum,
     /// The smaller, and NaN where either is.
@@ -232,14 +221,9 @@ pub enum Binary {
     /// a where b > 0, NaN where b is, else 0: ReLU's pull-back.
     WherePositive,
     /// a where low ≤ b ≤ high, NaN where b is, else 0: the pull-back of a clamp.
-    WhereInside {
-        low: f32,
-        high: f32,
-    },
+    WhereInside { low: f32, high: f32 },
     /// weight · a + (1 − weight) · b²
-    AverageSquare {
-        weight: f32,
-    },
+    AverageSquare { weight: f32 },
 }
 
 impl Binary {
@@ -253,13 +237,13 @@ impl Binary {
         match self {
             Binary::Linear { p, q } => (0, [p as f32, q as f32]),
             Binary::Multiply { factor } => (1, [factor as f32, 0.0]),
-            Binary::Divide => (2, [0.0; 2]),
+            Binary::Divide { factor } => (2, [factor as f32, 0.0]),
             Binary::Maximum => (3, [0.0; 2]),
             Binary::Minimum => (4, [0.0; 2]),
             Binary::WherePositive => (5, [0.0; 2]),
             Binary::WhereInside { low, high } => (6, [low, high]),
             Binary::AverageSquare { weight } => (7, [weight, 1.0 - weight]),
-            Binary::DivideOrZero => (8, [0.0; 2]),
+            Binary::DivideOrZero { factor } => (8, [factor as f32, 0.0]),
         }
     }
 
@@ -268,19 +252,26 @@ impl Binary {
         match self {
             Binary::Linear { p, q } => p * a + q * b,
             Binary::Multiply { factor } => factor * a * b,
-            Binary::Divide => a / b,
-            Binary::DivideOrZero if b == 0.0 => 0.0,
-            Binary::DivideOrZero => a / b,
+            Binary::DivideOrZero { .. } if b == 0.0 => 0.0,
+            Binary::Divide { factor } | Binary::DivideOrZero { factor } => factor * a / b,
             // The methods `max` and `min` of f64 prefer the number.
             Binary::Maximum | Binary::Minimum if a.is_nan() || b.is_nan() => f64::NAN,
             Binary::Maximum => a.max(b),
             Binary::Minimum => a.min(b),
             Binary::WherePositive | Binary::WhereInside { .. } if b.is_nan() => b,
             Binary::WherePositive => {
-                if b > 0.0 { a } else { 0.0 }
+                if b > 0.0 {
+                    a
+                } else {
+                    0.0
+                }
             }
             Binary::WhereInside { .. } => {
-                if (p..=q).contains(&b) { a } else { 0.0 }
+                if (p..=q).contains(&b) {
+                    a
+                } else {
+                    0.0
+                }
             }
             Binary::AverageSquare { .. } => p * a + q * b * b,
         }
@@ -293,8 +284,8 @@ impl Binary {
         let result = match self {
             Binary::Linear { p, q } => scaled(p, a) + scaled(q, b),
             Binary::Multiply { factor } => scaled(factor, a) * b,
-            Binary::DivideOrZero if b.value == 0.0 => Approx::exact(0.0),
-            Binary::Divide | Binary::DivideOrZero => a / b,
+            Binary::DivideOrZero { .. } if b.value == 0.0 => Approx::exact(0.0),
+            Binary::Divide { factor } | Binary::DivideOrZero { factor } => scaled(factor, a) / b,
             Binary::Maximum | Binary::Minimum => a.max(b),
             Binary::WherePositive | Binary::WhereInside { .. } => a,
             Binary::AverageSquare { .. } => p * a + q * b * b,
@@ -304,7 +295,7 @@ impl Binary {
 }
 
 /// factor · x, the factor rounded to f32 but if it is ±1.
-fn scaled(factor: f64, x: Approx) -> Approx {
+pub(super) fn scaled(factor: f64, x: Approx) -> Approx {
     match factor.abs() == 1.0 {
         true => Approx { value: factor * x.value, ..x },
         false => Approx::rounded(factor) * x,
@@ -343,9 +334,9 @@ impl Primitive for BinaryMap {
                 (scaled(p, a), Some(scaled(q, b)))
             }
             Binary::Multiply { factor } => (tape.product(factor, ct, b), Some(tape.product(factor, ct, a))),
-            Binary::Divide | Binary::DivideOrZero => {
+            Binary::Divide { factor } | Binary::DivideOrZero { factor } => {
                 let ct_a = tape.binary(self.0, ct, b);
-                let product = tape.mul(ct_a, at.output);
+                let product = tape.product(1.0 / factor, ct_a, at.output);
                 (ct_a, Some(tape.scale(product, -1.0)))
             }
             Binary::Maximum | Binary::Minimum => {
@@ -390,44 +381,22 @@ impl Primitive for BinaryMap {
         output.count() as u64
     }
 
-    fn product(&self) -> Option<f64> {
-        match self.0 {
-            Binary::Multiply { factor } => Some(factor),
-            _ => None,
-        }
-    }
-
     fn is_cheap(&self) -> bool {
         true
     }
 }
 
 impl Tape {
-    /// f(x), of x's shape. Of a broadcast the function is taken before it, and of scale · x + offset x is read.
+    /// f(x), of x's shape.
     pub fn unary(&mut self, function: Unary, x: Value) -> Value {
-        self.map(function.into(), x)
+        self.push(UnaryMap::from(function), &[x])
     }
 
     /// scale · x + offset
     pub fn affine(&mut self, x: Value, scale: f64, offset: f64) -> Value {
         match (scale, offset) {
             (1.0, 0.0) => x,
-            _ => self.map(UnaryMap { function: Unary::Identity, scale, offset }, x),
-        }
-    }
-
-    fn map(&mut self, mut map: UnaryMap, x: Value) -> Value {
-        let direct = self.before_broadcast(x);
-        if direct != x {
-            let (y, shape) = (self.map(map, direct), self.shape(x).clone());
-            return self.broadcast(y, &shape);
-        }
-        match self.affine_of(x) {
-            Some((inner, [scale, offset])) => {
-                (map.scale, map.offset) = (map.scale * scale, map.scale * offset + map.offset);
-                self.push(map, &[inner])
-            }
-            None => self.push(map, &[x]),
+            _ => self.push(UnaryMap { function: Unary::Identity, scale, offset }, &[x]),
         }
     }
 
@@ -436,65 +405,7 @@ impl Tape {
     /// # Panics
     /// When the shapes do not broadcast, or alternate between the operands more than twice.
     pub fn binary(&mut self, function: Binary, a: Value, b: Value) -> Value {
-        let (direct_a, direct_b) = (self.before_broadcast(a), self.before_broadcast(b));
-        let output = broadcast_shape(self.shape(a), self.shape(b));
-        // A broadcast operand is read in place where the result keeps its shape, so the copy is never made.
-        let readable = |tape: &Tape, a: Value, b: Value| {
-            let (a, b) = (tape.shape(a), tape.shape(b));
-            let shape = broadcast_shape(a, b);
-            shape == output && shape.is_ok_and(|shape| Collapsed::new(&shape, &[a, b]).is_ok())
-        };
-        let choices = [(direct_a, direct_b), (direct_a, b), (a, direct_b)];
-        let (a, b) = choices.into_iter().find(|&(a, b)| readable(self, a, b)).unwrap_or((a, b));
         self.push(BinaryMap(function), &[a, b])
-    }
-
-    /// What `value` is a broadcast of, or itself.
-    pub(super) fn before_broadcast(&self, value: Value) -> Value {
-        match &self.node(value).origin {
-            Origin::Applied { primitive, inputs } if primitive.is_broadcast() => self.before_broadcast(inputs[0]),
-            _ => value,
-        }
-    }
-
-    /// x, scale and offset where `value` is scale · x + offset, or that under another shape.
-    fn affine_of(&mut self, value: Value) -> Option<(Value, [f64; 2])> {
-        let Origin::Applied { primitive, inputs } = &self.node(value).origin else { return None };
-        let input = inputs[0];
-        if let Some(affine) = primitive.affine() {
-            return Some((input, affine));
-        }
-        if !primitive.is_alias() {
-            return None;
-        }
-        let (x, affine) = self.affine_of(input)?;
-        let shape = self.shape(value).clone();
-        Some((self.reshape(x, shape), affine))
-    }
-
-    /// Whether `value` is this number everywhere, fixed when recorded.
-    fn is_constant(&self, value: Value, number: f32) -> bool {
-        matches!(&self.node(value).origin, Origin::Constant(tensor) if tensor.data().iter().all(|&x| x == number))
-    }
-
-    /// A number and a value of which `value` is the product.
-    fn scaled(&mut self, value: Value) -> (f64, Value) {
-        let direct = self.before_broadcast(value);
-        match self.affine_of(direct) {
-            Some((x, [scale, 0.0])) => {
-                let shape = self.shape(value).clone();
-                (scale, self.broadcast(x, &shape))
-            }
-            _ => (1.0, value),
-        }
-    }
-
-    /// The factors and the number of which `value` is the product, if it is one.
-    pub(super) fn factors(&self, value: Value) -> Option<(f64, [Value; 2])> {
-        match &self.node(value).origin {
-            Origin::Applied { primitive, inputs } => primitive.product().map(|factor| (factor, [inputs[0], inputs[1]])),
-            _ => None,
-        }
     }
 
     /// The two factors' cotangents are the same where both are x: one product makes their sum, which the first is given.
@@ -502,20 +413,36 @@ impl Tape {
         vec![Cotangent::Of(self.product(2.0 * factor, ct, x)), Cotangent::None]
     }
 
-    /// factor · a · b with NumPy's broadcasting. Of an operand that is another value times a number the other is read, and
-    /// what is multiplied by the constant 1 is only scaled.
+    /// factor · a · b with NumPy's broadcasting.
     ///
     /// # Panics
     /// As [`binary`](Tape::binary).
     pub fn product(&mut self, factor: f64, a: Value, b: Value) -> Value {
-        let shape = broadcast_shape(self.shape(a), self.shape(b));
-        for (one, other) in [(a, b), (b, a)] {
-            if self.is_constant(one, 1.0) && shape.as_ref() == Ok(self.shape(other)) {
-                return self.scale(other, factor);
-            }
-        }
-        let [(scale_a, a), (scale_b, b)] = [a, b].map(|operand| self.scaled(operand));
-        self.binary(Binary::Multiply { factor: factor * scale_a * scale_b }, a, b)
+        self.binary(Binary::Multiply { factor }, a, b)
+    }
+
+    /// p · a + q · b of the terms (p, a) and (q, b), with NumPy's broadcasting.
+    ///
+    /// # Panics
+    /// As [`binary`](Tape::binary).
+    pub fn linear(&mut self, [(p, a), (q, b)]: [(f64, Value); 2]) -> Value {
+        self.binary(Binary::Linear { p, q }, a, b)
+    }
+
+    /// a + b with NumPy's broadcasting.
+    ///
+    /// # Panics
+    /// As [`binary`](Tape::binary).
+    pub fn add(&mut self, a: Value, b: Value) -> Value {
+        self.linear([(1.0, a), (1.0, b)])
+    }
+
+    /// a − b with NumPy's broadcasting.
+    ///
+    /// # Panics
+    /// As [`binary`](Tape::binary).
+    pub fn sub(&mut self, a: Value, b: Value) -> Value {
+        self.linear([(1.0, a), (-1.0, b)])
     }
 
     /// a · b with NumPy's broadcasting.
@@ -526,8 +453,12 @@ impl Tape {
         self.product(1.0, a, b)
     }
 
+    /// a / b with NumPy's broadcasting.
+    ///
+    /// # Panics
+    /// As [`binary`](Tape::binary).
     pub fn div(&mut self, a: Value, b: Value) -> Value {
-        self.binary(Binary::Divide, a, b)
+        self.binary(Binary::Divide { factor: 1.0 }, a, b)
     }
 
     /// factor · x
@@ -540,16 +471,9 @@ impl Tape {
         self.affine(x, 1.0, offset.into())
     }
 
-    /// max(x, 0), and NaN of NaN; its derivative at 0 is 0. Where the kernel that computes x can do both, it does.
+    /// max(x, 0), and NaN of NaN; its derivative at 0 is 0.
     pub fn relu(&mut self, x: Value) -> Value {
-        let node = self.node(x);
-        match node.primitive().and_then(|primitive| primitive.rectified()) {
-            Some(rectified) => {
-                let inputs = node.inputs().to_vec();
-                self.apply(rectified, &inputs)
-            }
-            None => self.unary(Unary::Relu, x),
-        }
+        self.unary(Unary::Relu, x)
     }
 }
 
@@ -572,7 +496,7 @@ pub fn broadcast_shape(a: &Shape, b: &Shape) -> Result<Shape, String> {
 
 /// A broadcast brought to three axes by merging neighbours that all operands treat alike: the form the kernels take.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Collapsed {
+pub(crate) struct Collapsed {
     pub extents: [usize; 3],
     /// Element strides of each operand along outer, middle and inner; 0 where it is broadcast.
     pub strides: Vec<[usize; 3]>,
@@ -677,7 +601,7 @@ fn vector_result(kernel: Kernel) -> Kernel {
 
 /// How kernels call an operand that may be broadcast: the alias of its elements, and its strides along outer, middle and
 /// inner.
-pub(super) struct Operand {
+pub(crate) struct Operand {
     alias: &'static str,
     strides: [&'static str; 3],
 }
@@ -737,40 +661,6 @@ mod tests {
 
         let axes = Collapsed::new(&output, &[&output, &[4, 8, 1, 1].into()]).unwrap();
         assert_eq!((axes.extents, &axes.strides[..]), ([32, 1, 35], &[[35, 0, 1], [1, 0, 0]][..]));
-    }
-
-    #[test]
-    fn affine_functions_are_read_through() {
-        let mut t = Tape::new();
-        let [x, y, row] = [[2, 3], [2, 3], [1, 3]].map(|shape| t.feed(&format!("{shape:?} {}", t.len()), shape));
-        let doubled = t.scale(x, 2.0);
-        let shifted = t.offset(doubled, 1.0);
-        let negative = t.scale(shifted, -3.0);
-        assert_eq!(t.affine_of(negative), Some((x, [-6.0, -3.0])));
-
-        let difference = t.sub(y, doubled);
-        assert_eq!(t.node(difference).inputs(), [y, x]);
-        // An offset is no factor.
-        let sum = t.add(shifted, y);
-        assert_eq!(t.node(sum).inputs(), [shifted, y]);
-
-        let wide = t.broadcast(row, &[2, 3].into());
-        let wider = t.broadcast(wide, &[4, 2, 3].into());
-        let root = t.unary(Unary::Exp, wider);
-        assert_eq!(t.shape(root)[..], [4, 2, 3]);
-        let before = t.before_broadcast(root);
-        assert_eq!((&t.shape(before)[..], t.node(before).inputs()), (&[1, 3][..], &[row][..]));
-    }
-
-    #[test]
-    fn the_gradient_of_a_square_is_one_product() {
-        let mut t = Tape::new();
-        let x = t.feed("x", [2, 3]);
-        let square = t.mul(x, x);
-        let sum = t.total(square);
-        let gradient = t.grad(sum, &[x]).unwrap()[0];
-        let Origin::Applied { primitive, inputs } = &t.node(gradient).origin else { panic!("computed") };
-        assert!(primitive.product() == Some(2.0) && inputs[1] == x && t.shape(inputs[0]).count() == 1, "{t}");
     }
 
     #[test]

@@ -91,10 +91,6 @@ impl Primitive for Broadcast {
         0
     }
 
-    fn is_broadcast(&self) -> bool {
-        true
-    }
-
     fn is_cheap(&self) -> bool {
         true
     }
@@ -294,8 +290,7 @@ impl Tape {
         if *self.shape(x) == to { x } else { self.push(Reshape { to }, &[x]) }
     }
 
-    /// `x` under another name; no copy is made. A gradient by one passes the other by, unless x is another value times a
-    /// number, which may be read instead of either.
+    /// `x` under another name; no copy is made. A gradient with respect to one does not see what reads the other.
     pub fn renamed(&mut self, x: Value) -> Value {
         let to = self.shape(x).clone();
         self.push(Reshape { to }, &[x])

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::check::{Approx, sum_bound};
 use crate::kernel::{DeviceClass, Kernel};
-use crate::ops::elementwise::{Unary, vector_width};
+use crate::ops::elementwise::{Unary, scaled, vector_width};
 use crate::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
 use crate::tensor::Shape;
 
@@ -140,8 +140,8 @@ impl Primitive for SumProduct {
     }
 }
 
-/// y[o, k] = Σ_j (x[o, j, k] − m[o, k])², m being the mean of x over `axes` and those inside: it has the shape of y, or extent
-/// 1 along the last axes of it.
+/// y[o, k] = Σ_j (x[o, j, k] − scale · m[o, k])², scale · m being the mean of x over `axes` and those inside: m has the shape
+/// of y, or extent 1 along the last axes of it. The scale is rounded to f32 on the device.
 ///
 /// There the sum over all that m is the mean of is stationary in m, which therefore has no cotangent: by the chain rule it
 /// would add 0, however often it is applied. With any other m the gradient would be wrong, so record it by
@@ -149,6 +149,7 @@ impl Primitive for SumProduct {
 #[derive(Clone, Debug)]
 pub struct SquaredDeviation {
     pub axes: Range<usize>,
+    pub scale: f64,
 }
 
 impl SquaredDeviation {
@@ -182,24 +183,22 @@ impl Primitive for SquaredDeviation {
         }
     }
 
-    /// x̄ = 2 · ȳ · x − 2 · ȳ · m
+    /// x̄ = 2 · ȳ · x − 2 · scale · ȳ · m
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let [x, mean] = [at.inputs[0], at.inputs[1]];
-        // What a broadcast ȳ has for each element of m is not spread.
-        let ct = tape.before_broadcast(at.cotangent);
-        let offset = tape.product(2.0, ct, mean);
+        let offset = tape.product(2.0 * self.scale, at.cotangent, mean);
         let slope = tape.product(2.0, at.cotangent, x);
         vec![Cotangent::Of(tape.sub(slope, offset)), Cotangent::Stationary]
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let squares = self.each(inputs, output, |x, m| (x - m) * (x - m));
+        let squares = self.each(inputs, output, |x, m| (x - self.scale * m).powi(2));
         fold(&self.axes, inputs[0].shape, |index| squares[index])
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let squares = self.each(inputs, output, |x, m| {
-            let deviation = Approx::exact(x) - Approx::exact(m);
+            let deviation = Approx::exact(x) - scaled(self.scale, Approx::exact(m));
             deviation * deviation
         });
         let terms = extents(&self.axes, inputs[0].shape)[1];
@@ -215,7 +214,8 @@ impl Primitive for SquaredDeviation {
         let kernel = Kernel::new("reduce/squared_deviation")
             .immediate("terms", terms)
             .immediate("inner", inner / width)
-            .immediate("repeat", repeat.div_ceil(width));
+            .immediate("repeat", repeat.div_ceil(width))
+            .immediate("scale", self.scale as f32);
         let kernel = if width > 1 { kernel.vector("X") } else { kernel };
         let kernel = if width > 1 && repeat == 1 { kernel.vector("M") } else { kernel };
         kernel.over(outer * inner / width, 64)
@@ -317,7 +317,9 @@ impl Primitive for Magnitude {
         let fits = (1..=ARRAYS).contains(&self.arrays) && self.lanes > 0;
         match fits && inputs.len() == ARRAYS && inputs.iter().all(|input| input.first() == Some(&rows)) {
             true => Ok([rows, self.lanes].into()),
-            false => Err(format!("{ARRAYS} arrays of as many rows expected, of which {} are read: {inputs:?}", self.arrays)),
+            false => {
+                Err(format!("{ARRAYS} arrays of as many rows expected, of which {} are read: {inputs:?}", self.arrays))
+            }
         }
     }
 
@@ -345,7 +347,10 @@ impl Primitive for Magnitude {
     fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
         let names = ["terms_a", "terms_b", "terms_c", "terms_d", "terms_e", "terms_f", "terms_g"];
         let kernel = Kernel::new("reduce/magnitude").immediate("lanes", self.lanes);
-        let kernel = names.into_iter().zip(self.terms(inputs)).fold(kernel, |kernel, (name, terms)| kernel.immediate(name, terms));
+        let kernel = names
+            .into_iter()
+            .zip(self.terms(inputs))
+            .fold(kernel, |kernel, (name, terms)| kernel.immediate(name, terms));
         kernel.over(output.count(), 64)
     }
 
@@ -391,8 +396,7 @@ impl Tape {
     }
 
     /// Sum over `axes`, in ascending order, which stay with extent 1. Outer axes are summed first: a long sum is a tree of
-    /// shorter ones, and neighbouring invocations read neighbours. Of a product the factors are read, and unless something
-    /// else reads the product, it is not computed.
+    /// shorter ones, and neighbouring invocations read neighbours.
     ///
     /// # Panics
     /// When an axis lies outside x's rank.
@@ -402,13 +406,7 @@ impl Tape {
             let axes = run[0]..run[0] + run.len();
             let is_one = self.shape(sum)[axes.clone()].iter().all(|&extent| extent == 1);
             if !is_one {
-                sum = match self.factors(sum) {
-                    Some((scale, factors)) if factors.iter().all(|&factor| self.shape(factor) == self.shape(sum)) => {
-                        let sum = self.push(SumProduct { axes }, &factors);
-                        self.scale(sum, scale)
-                    }
-                    _ => self.push(Sum { axes }, &[sum]),
-                };
+                sum = self.push(Sum { axes }, &[sum]);
             }
         }
         sum
@@ -430,7 +428,7 @@ impl Tape {
         let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
         let run = axes.chunk_by(|a, b| a + 1 == *b).next().expect("at least one axis");
         let mean = self.mean(x, axes);
-        let deviation = SquaredDeviation { axes: run[0]..run[0] + run.len() };
+        let deviation = SquaredDeviation { axes: run[0]..run[0] + run.len(), scale: 1.0 };
         let squares = self.push(deviation, &[x, mean]);
         let sum = self.sum(squares, &axes[run.len()..]);
         [mean, self.scale(sum, 1.0 / terms as f64)]
