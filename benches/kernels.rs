@@ -68,7 +68,7 @@ fn main() -> anyhow::Result<()> {
     for &precision in &arguments.precision {
         let device = device.with_precision(precision)?;
         let plan = match arguments.workload {
-            Shapes::Step(workload) => workload.plan(device.class(), Reuse::On)?.1,
+            Shapes::Step(workload) => workload.plan(device.class(), Reuse::On)?,
             Shapes::Conv64 => conv_64(device.class()),
         };
         let report = bench::run(&device, &arguments.options, &plan, |name| eprintln!("{name}"))?;

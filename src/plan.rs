@@ -444,8 +444,8 @@ mod tests {
         let (sum, same) = (t.add(kept, moved), t.renamed(kept));
         for carried in [kept, same] {
             let plan = Plan::new(&t, &[sum], &[(kept, carried), (moved, sum)], DeviceClass::Gpu, Reuse::On);
-            let states: Vec<Value> = plan.carries.iter().map(|carry| carry.state.value).collect();
-            assert_eq!(states, [moved]);
+            let states: Vec<&Place> = plan.carries.iter().map(|carry| &carry.state.place).collect();
+            assert_eq!(states, [&Place::State("moved".into())]);
             assert_eq!(plan.states.len(), 2, "the state is still there to be read");
         }
     }
