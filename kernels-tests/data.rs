@@ -331,7 +331,7 @@ fn sets_without_enough_pictures_are_refused() {
     let loaded = load(&source, &none, |_, _| {}).unwrap();
     assert_eq!(loaded.task.test.labels(), Some(vec![false; 2]));
     assert!(loaded.table().to_string().contains("what needs both will be n/a"));
-    assert!(message(&source, &Loading { size: Some(0), ..small() }).contains("use a `--size` from 1"));
+    assert!(message(&source, &Loading { size: Some(0), ..small() }).contains("--size is 0: it must be from 1 to 4096"));
     let much = message(&source, &Loading { max_bytes: 2_559, ..small() });
     assert!(much.contains("10 pictures of 1×8×8 need 2560 bytes") && much.contains("--size"), "{much}");
     let all = load(&source, &Loading { max_bytes: 2_560, ..small() }, |_, _| {}).unwrap();
@@ -397,7 +397,7 @@ fn own_folders_are_read_as_they_are_named() {
     assert!(refused(Folder { mask_dir: vec!["mask".into()], ..own.clone() }).contains("there is no folder"));
     assert!(refused(Folder { abnormal_dir: vec!["brocken".into()], ..own.clone() }).contains("there is no folder"));
     let nested = refused(Folder { normal_dir: vec![".".into()], ..own.clone() });
-    assert!(nested.contains("folder broken lies within ., or is the same"), "{nested}");
+    assert!(nested.contains("the folder broken lies within ., or is the same"), "{nested}");
     assert!(refused(Folder { unlabelled_dir: vec!["bent/../fine".into()], ..own.clone() }).contains("lies within"));
     let absolute = Folder { unlabelled_dir: vec![at("belt")], abnormal_dir: Vec::new(), ..own.clone() };
     assert_eq!(read(&absolute).test.names[0], "belt/0.png");
@@ -520,7 +520,7 @@ fn digits_and_sheets_are_drawn_alike() {
     let task = load(&Source::Digits(Digits { normal: 0, anomaly: 1 }), &large, |_, _| {}).unwrap().task;
     assert_eq!(task.test.pictures.shape()[1..], [3, 32, 32]);
     let refused = |normal, anomaly| message(&Source::Digits(Digits { normal, anomaly }), &Loading::default());
-    assert!(refused(4, 1).contains("no digit 4 comes with the program: use one of 0, 1, 2, 3, 5, 6, 9"));
+    assert!(refused(4, 1).contains("--normal is 4: the digits that come with the program are 0, 1, 2, 3, 5, 6, 9"));
     assert!(refused(1, 1).contains("name two"));
     let cut = Sheet { normal: corpus("rgb.png"), anomaly: corpus("rgb.png"), tile: 5 };
     assert!(

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
-use super::{Clock, GpuError};
+use super::{Choice, Clock, GpuError};
 use crate::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, Lanes, Precision, Tile, WORKGROUP_BYTES};
 use crate::shaders::{element_bytes, source, specialise_text};
 
@@ -32,25 +32,6 @@ pub struct AdapterSummary {
     pub missing: Vec<String>,
     /// Why the device cannot be used, if so.
     pub unusable: Option<String>,
-}
-
-/// Which adapter to open.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Choice {
-    /// A discrete GPU before an integrated one before a CPU driver.
-    #[default]
-    Best,
-    /// Position in the list of [`adapters`].
-    Index(usize),
-    /// Part of the name, in any case.
-    Name(String),
-}
-
-impl From<&str> for Choice {
-    /// A number is an index, all else a part of a name.
-    fn from(text: &str) -> Self {
-        text.parse().map_or_else(|_| Choice::Name(text.to_owned()), Choice::Index)
-    }
 }
 
 /// Without these there are no kernels: none could be told its extents, and those for CPU drivers hand values from lane to
@@ -239,6 +220,7 @@ pub struct Device {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     adapter: Arc<AdapterSummary>,
+    remark: Option<String>,
     lanes: Option<Lanes>,
     class: DeviceClass,
     pipelines: Arc<Mutex<HashMap<String, Pipeline>>>,
@@ -253,22 +235,12 @@ impl Device {
     /// Opens the chosen adapter.
     ///
     /// # Errors
-    /// When there is none, or it lacks what the kernels need.
+    /// When there is none, none fits the choice, or it lacks what the kernels need.
     pub fn open(choice: &Choice) -> Result<Device, GpuError> {
         let adapters = enumerate();
-        let is_chosen = |(index, adapter): &(usize, &wgpu::Adapter)| match choice {
-            Choice::Best => unusable(adapter).is_none(),
-            Choice::Index(chosen) => index == chosen,
-            Choice::Name(part) => adapter.get_info().name.to_lowercase().contains(&part.to_lowercase()),
-        };
-        let (_, adapter) = adapters.iter().enumerate().find(is_chosen).ok_or_else(|| {
-            GpuError::NoAdapter(match (choice, adapters.len()) {
-                (_, 0) => String::new(),
-                (Choice::Best, count) => format!(" among the {count} found (see `stssad devices`)"),
-                (choice, count) => format!(" fits {choice:?}, {count} others were found (see `stssad devices`)"),
-            })
-        })?;
-        let summary = summarise(adapter);
+        let mut summaries: Vec<AdapterSummary> = adapters.iter().map(summarise).collect();
+        let (chosen, remark) = choice.among(&summaries)?;
+        let (adapter, summary) = (&adapters[chosen], summaries.swap_remove(chosen));
         let failed = |reason: String| GpuError::Unusable { adapter: summary.name.clone(), reason };
         if let Some(reason) = &summary.unusable {
             return Err(failed(reason.clone()));
@@ -305,6 +277,7 @@ impl Device {
             queue,
             class: unrounded(&summary, lanes),
             adapter: summary.into(),
+            remark,
             lanes,
             pipelines: Default::default(),
             layouts: Default::default(),
@@ -316,6 +289,12 @@ impl Device {
 
     pub fn adapter(&self) -> &AdapterSummary {
         &self.adapter
+    }
+
+    /// What whoever chose the adapter should know: that others fit the choice too, or that it is a CPU driver because there
+    /// is no GPU.
+    pub fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     /// The same device, for plans of this precision.
