@@ -354,7 +354,12 @@ fn no_error_is_said_twice() {
     fs::write(&file, "").unwrap();
     let inside = file.join("run");
     let pictures = folder.join("pictures");
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
+        (
+            &[&["predict", text(&svhn), text(&pictures)]],
+            2,
+            &["is not the folder of a finished run", "the run comes first"],
+        ),
         (&[&["predict", "nowhere", "nothing"]], 74, &["cannot read nowhere", "No such file"]),
         (&[&["predict", text(&damaged), "nothing"]], 74, &["is damaged"]),
         (&[&["train", "-c", "nowhere.toml"]], 74, &["cannot read nowhere.toml", "No such file"]),

@@ -47,21 +47,21 @@ struct Arguments {
 enum Command {
     /// Find the rotation that tells handwritten 6 from 9, without a label, on the packaged digits.
     Demo(demo::Demo),
-    /// Train a detector on your own pictures, tune its augmentation, test it and report.
+    /// Train a detector on your own images, tune its augmentation, test it and report.
     Train(train::Train),
-    /// Test a trained detector again, on the same or on other labelled pictures.
+    /// Test a trained detector again, on the same or on other labelled images.
     Test(train::Test),
-    /// Score pictures with a trained detector.
+    /// Score images with a trained detector.
     Predict(train::Predict),
-    /// Compare methods over tasks and seeds, in as many processes as you like.
+    /// Compare methods over tasks and seeds, in any number of processes.
     Sweep(sweep::Sweep),
-    /// Write a dataset in MVTec AD's layout: a packaged photograph with painted defects.
+    /// Write a dataset in MVTec AD's layout: crops of a packaged photograph, some with painted defects.
     Paint(paint::Paint),
     /// List the adapters that can be trained on.
     Devices(devices::Devices),
-    /// Tell kernel by kernel whether this device computes what it should; exits 1 if not.
+    /// Check kernel by kernel that this device computes correctly; exits 1 if it does not.
     Check(check::Check),
-    /// Measure what the device can do at most: arithmetic, bandwidth, dispatch and transfer costs.
+    /// Measure the device's peak arithmetic and bandwidth, and its dispatch and transfer costs.
     Peak(measure::Peak),
     /// Measure each kernel by itself, at the shapes of the demo's training step.
     Bench(measure::Bench),
@@ -112,7 +112,7 @@ impl DeviceArguments {
 /// What convolutions and matrix products are computed in.
 #[derive(Debug, clap::Args)]
 struct PrecisionArguments {
-    /// What the factors of convolutions and matrix products are rounded to.
+    /// Round the factors of convolutions and matrix products to this precision.
     #[arg(long, value_enum, default_value_t, value_name = "P")]
     precision: Precision,
 }

@@ -1,7 +1,7 @@
 //! Settings as people write them: TOML, and flags laid over it.
 //!
 //! What cannot be read is told in the words of keys and flags, with the line of the file, and not in those of the types
-//! that it is read into. The texts of serde and toml are taken apart in [`explain`] and nowhere else.
+//! that it is read into. The texts of serde and toml are taken apart here and nowhere else.
 
 use serde::de::DeserializeOwned;
 use toml::Table;

@@ -226,6 +226,12 @@ fn last_run(root: &Path) -> anyhow::Result<PathBuf> {
 /// A run's folder, as the commands take it that need a trained model.
 fn model(folder: &Path) -> anyhow::Result<Model> {
     let path = if folder.is_dir() { folder.join(MODEL) } else { folder.to_owned() };
+    if folder.is_dir() && !path.exists() {
+        return Err(unfit(format!(
+            "{} is not the folder of a finished run, since it has no {MODEL}: the run comes first, then the images",
+            folder.display()
+        )));
+    }
     Ok(Model::load(&path)?)
 }
 

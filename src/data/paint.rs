@@ -411,7 +411,7 @@ mod tests {
         };
         assert!(refused(texture, 129).contains("a painted texture takes 8 to 128 pixels"));
         assert!(refused(texture, 4).contains("a painted texture takes 8 to 128 pixels"));
-        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("use radians"));
+        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("it must be radians"));
     }
 
     #[test]
