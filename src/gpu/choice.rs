@@ -8,7 +8,7 @@ pub enum Choice {
     /// A discrete GPU before an integrated one before a CPU driver.
     #[default]
     Best,
-    /// By its position in the list of [`adapters`]; what is no position is a part of the name, in any case.
+    /// By its position in the list of [`adapters`](super::adapters); what is no position is a part of the name, in any case.
     Named(String),
 }
 
