@@ -199,8 +199,9 @@ fn small() -> Loading {
     Loading { size: Some(8), channels: Some(Channels::Grey), ..Loading::default() }
 }
 
+/// The error with its causes, as the command line prints it.
 fn message(source: &Source, loading: &Loading) -> String {
-    load(source, loading, |_, _| {}).expect_err("no task").to_string()
+    format!("{:#}", anyhow::Error::from(load(source, loading, |_, _| {}).expect_err("no task")))
 }
 
 /// The level, out of 255, of each picture of a set of one-level pictures.
@@ -280,12 +281,12 @@ fn a_wrong_tree_is_shown_beside_the_right_one() {
     assert!(source(&|mvtec| mvtec.root = "no/such/place".into()).starts_with("there is no folder no/such/place"));
     let message = source(&|mvtec| mvtec.defect = Some("crock".into()));
     assert!(message.contains("no defect `crock`") && message.contains("/crack/  4 files"), "{message}");
-    assert!(source(&|mvtec| mvtec.defect = Some("good".into())).contains("no defect `good`"));
+    assert!(source(&|mvtec| mvtec.defect = Some("good".into())).contains("--defect is `good`: it must be a defect"));
     let message = source(&|mvtec| (mvtec.root, mvtec.category) = (folder.path().join("bottle"), "test".into()));
     assert!(message.contains("has no train/good"), "{message}");
     fs::remove_dir_all(folder.path().join("bottle/train/good")).unwrap();
     fs::create_dir(folder.path().join("bottle/train/good")).unwrap();
-    assert!(source(&|_| {}).contains("train/good holds no pictures: they are told by the endings png, jpg"));
+    assert!(source(&|_| {}).contains("train/good holds no pictures: files count that end in png, jpg"));
 }
 
 #[test]
@@ -322,16 +323,15 @@ fn bad_pictures_are_all_named_or_skipped_and_counted() {
 fn sets_without_enough_pictures_are_refused() {
     let (folder, mvtec) = tree();
     let source = Source::Mvtec(mvtec);
-    assert!(
-        message(&source, &Loading { max_train: Some(2), ..small() })
-            .starts_with("there are 2 training pictures, but 3")
-    );
-    assert!(message(&source, &Loading { max_train: Some(0), ..small() }).starts_with("there are 0 training pictures"));
+    for most in [2, 0] {
+        let said = message(&source, &Loading { max_train: Some(most), ..small() });
+        assert_eq!(said, format!("--max-train is {most}: training takes at least 3 images"));
+    }
     let none = Loading { max_anomalies: Some(0), ..small() };
     let loaded = load(&source, &none, |_, _| {}).unwrap();
     assert_eq!(loaded.task.test.labels(), Some(vec![false; 2]));
     assert!(loaded.table().to_string().contains("what needs both will be n/a"));
-    assert!(message(&source, &Loading { size: Some(0), ..small() }).contains("use a `--size` from 1"));
+    assert!(message(&source, &Loading { size: Some(0), ..small() }).contains("--size is 0: it must be from 1 to 4096"));
     let much = message(&source, &Loading { max_bytes: 2_559, ..small() });
     assert!(much.contains("10 pictures of 1×8×8 need 2560 bytes") && much.contains("--size"), "{much}");
     let all = load(&source, &Loading { max_bytes: 2_560, ..small() }, |_, _| {}).unwrap();
@@ -390,14 +390,17 @@ fn own_folders_are_read_as_they_are_named() {
     assert_eq!(task.test.truths[0].mask, Some(vec![false; 64]));
 
     let refused = |own: Folder| message(&Source::Folder(own), &small());
-    assert!(refused(Folder { normal_dir: Vec::new(), ..own.clone() }).contains("add `--normal-dir`"));
-    assert!(refused(Folder { abnormal_dir: Vec::new(), ..own.clone() }).contains("add `--abnormal-dir`, or"));
+    assert!(refused(Folder { normal_dir: Vec::new(), ..own.clone() }).contains("add --normal-dir"));
+    assert!(refused(Folder { abnormal_dir: Vec::new(), ..own.clone() }).contains("add --abnormal-dir, or"));
     assert!(refused(Folder { normal_split_ratio: f64::NAN, ..own.clone() }).contains("--normal-split-ratio"));
-    assert!(refused(Folder { mask_dir: vec!["masks".into(); 3], ..own.clone() }).contains("3 folders of masks for 2"));
+    assert!(
+        refused(Folder { mask_dir: vec!["masks".into(); 3], ..own.clone() })
+            .contains("--mask-dir is given 3 times and --abnormal-dir 2 times")
+    );
     assert!(refused(Folder { mask_dir: vec!["mask".into()], ..own.clone() }).contains("there is no folder"));
     assert!(refused(Folder { abnormal_dir: vec!["brocken".into()], ..own.clone() }).contains("there is no folder"));
     let nested = refused(Folder { normal_dir: vec![".".into()], ..own.clone() });
-    assert!(nested.contains("folder broken lies within ., or is the same"), "{nested}");
+    assert!(nested.contains("the folder broken lies within ., or is the same"), "{nested}");
     assert!(refused(Folder { unlabelled_dir: vec!["bent/../fine".into()], ..own.clone() }).contains("lies within"));
     let absolute = Folder { unlabelled_dir: vec![at("belt")], abnormal_dir: Vec::new(), ..own.clone() };
     assert_eq!(read(&absolute).test.names[0], "belt/0.png");
@@ -464,8 +467,8 @@ fn svhn_is_read_from_its_own_files() {
         assert_eq!((picture[pixel] * 255.0).round() as u32, level, "pixel {pixel}");
     }
     let refused = |svhn: Svhn| message(&Source::Svhn(svhn), &Loading::default());
-    assert!(refused(Svhn { anomaly: 1, ..svhn.clone() }).contains("name two different ones"));
-    assert!(refused(Svhn { anomaly: 10, ..svhn.clone() }).contains("name two different ones"));
+    assert!(refused(Svhn { anomaly: 1, ..svhn.clone() }).contains("they must be two different digits"));
+    assert!(refused(Svhn { anomaly: 10, ..svhn.clone() }).contains("they must be two different digits"));
     assert!(refused(Svhn { root: "no/such/place".into(), ..svhn.clone() }).contains("there is no folder"));
     let empty = TempDir::new().unwrap();
     assert!(
@@ -520,8 +523,8 @@ fn digits_and_sheets_are_drawn_alike() {
     let task = load(&Source::Digits(Digits { normal: 0, anomaly: 1 }), &large, |_, _| {}).unwrap().task;
     assert_eq!(task.test.pictures.shape()[1..], [3, 32, 32]);
     let refused = |normal, anomaly| message(&Source::Digits(Digits { normal, anomaly }), &Loading::default());
-    assert!(refused(4, 1).contains("no digit 4 comes with the program: use one of 0, 1, 2, 3, 5, 6, 9"));
-    assert!(refused(1, 1).contains("name two"));
+    assert!(refused(4, 1).contains("--normal is 4: the digits that come with the program are 0, 1, 2, 3, 5, 6, 9"));
+    assert!(refused(1, 1).contains("give two digits"));
     let cut = Sheet { normal: corpus("rgb.png"), anomaly: corpus("rgb.png"), tile: 5 };
     assert!(
         message(&Source::Sheet(cut), &Loading::default()).contains("32×16 pixels, which is no whole number of 5×5")
@@ -547,7 +550,7 @@ fn a_painted_task_survives_its_folder_to_the_bit() {
     assert_eq!(read.test.pictures, painted.test.pictures);
     assert_eq!(read.test.truths, painted.test.truths);
     let again = mvtec::write(folder.path(), &painted).unwrap_err().to_string();
-    assert!(again.contains("is there already"), "{again}");
+    assert!(again.contains("exists already"), "{again}");
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     assert!(mvtec::write(&file, &painted).unwrap_err().to_string().contains("cannot write"));

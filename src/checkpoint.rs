@@ -56,11 +56,6 @@ impl Checkpoint {
         }
     }
 
-    /// Whether a run's folder holds a checkpoint, be it whole or not.
-    pub fn exists(folder: &Path) -> bool {
-        files(folder).iter().any(|file| file.exists())
-    }
-
     /// Removes the checkpoints of a finished run, and what a killed process left half written.
     pub fn remove(folder: &Path) {
         remove_partial(folder);

@@ -1,5 +1,8 @@
 //! Arguments, and what each command does with them.
 
+#[macro_use]
+mod terminal;
+
 mod arguments;
 mod check;
 mod demo;
@@ -17,22 +20,21 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use stssad::archive::ArchiveError;
-use stssad::check::CaseError;
-use stssad::config::ConfigError;
-use stssad::data::{DataError, Visible};
-use stssad::gpu::{Choice, Device, GpuError};
+use stssad::data::Visible;
+use stssad::fault::{Fault, fault_of};
+use stssad::gpu::{Choice, Device};
 use stssad::kernel::Precision;
-use stssad::report::ReportError;
-use stssad::run::RunError;
 use stssad::shaders::{PROBES, SOURCES};
-use stssad::sweep::SweepError;
-use stssad::train::{Config, TrainError, Trainer};
+use stssad::train::{Config, Trainer};
+
+use terminal::{UNWRITTEN, Unprinted};
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
 ///
-/// Exit codes: 0 done, 1 a check failed, 2 bad arguments, 3 bad data, 4 no usable device, 70 training diverged, 74 a
-/// file cannot be read or written, 75 stopped and resumable.
+/// Exit codes: 0 done; 1 a check failed, a part of a sweep failed or is missing, or stssad or the driver is at fault; 2 bad
+/// arguments or configuration; 3 bad data; 4 no usable device, or the work does not fit it; 70 training diverged; 74 a file,
+/// standard output or standard error cannot be read or written; 75 stopped, or the device was lost: the same run can be
+/// resumed.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -45,21 +47,21 @@ struct Arguments {
 enum Command {
     /// Find the rotation that tells handwritten 6 from 9, without a label, on the packaged digits.
     Demo(demo::Demo),
-    /// Train a detector on your own pictures, tune its augmentation, test it and report.
+    /// Train a detector on your own images, tune its augmentation, test it and report.
     Train(train::Train),
-    /// Test a trained detector again, on the same or on other labelled pictures.
+    /// Test a trained detector again, on the same or on other labelled images.
     Test(train::Test),
-    /// Score pictures with a trained detector.
+    /// Score images with a trained detector.
     Predict(train::Predict),
-    /// Compare methods over tasks and seeds, in as many processes as you like.
+    /// Compare methods over tasks and seeds, in any number of processes.
     Sweep(sweep::Sweep),
-    /// Write a dataset in MVTec AD's layout: a packaged photograph with painted defects.
+    /// Write a dataset in MVTec AD's layout: crops of a packaged photograph, some with painted defects.
     Paint(paint::Paint),
     /// List the adapters that can be trained on.
     Devices(devices::Devices),
-    /// Tell kernel by kernel whether this device computes what it should; exits 1 if not.
+    /// Check kernel by kernel that this device computes correctly; exits 1 if it does not.
     Check(check::Check),
-    /// Measure what the device can do at most: arithmetic, bandwidth, dispatch and transfer costs.
+    /// Measure the device's peak arithmetic and bandwidth, and its dispatch and transfer costs.
     Peak(measure::Peak),
     /// Measure each kernel by itself, at the shapes of the demo's training step.
     Bench(measure::Bench),
@@ -70,11 +72,11 @@ enum Command {
 /// Which device to use; part of every command that computes.
 #[derive(Debug, clap::Args)]
 struct DeviceArguments {
-    /// Adapter to use: its number in `stssad devices`, or a part of its name [default: the best].
+    /// Adapter to use: its number in `stssad devices`, or a part of its name, such as `4090`. A name that fits none is a bad
+    /// argument (exit code 2) [default: the best].
     #[arg(long, value_name = "A")]
     adapter: Option<String>,
-    /// Take the shaders that DIR holds (`conv2d/input.wgsl`, …) instead of the built-in ones: to try a kernel without
-    /// building anew.
+    /// Use the shaders in DIR (`conv2d/input.wgsl`, …) in place of the built-in ones, to try a kernel without a new build.
     #[arg(long, value_name = "DIR")]
     shaders: Option<PathBuf>,
 }
@@ -82,6 +84,9 @@ struct DeviceArguments {
 impl DeviceArguments {
     fn open(&self) -> anyhow::Result<Device> {
         let device = Device::open(&self.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
+        if let Some(remark) = device.remark() {
+            note!("note     {remark}");
+        }
         let Some(folder) = &self.shaders else { return Ok(device) };
         let mut replaced = 0;
         for (name, _) in SOURCES.iter().chain(PROBES) {
@@ -99,7 +104,7 @@ impl DeviceArguments {
             let problem = format!("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", folder.display());
             return Err(Unfit(problem).into());
         }
-        eprintln!("shaders  {replaced} taken from {}", folder.display());
+        note!("shaders  {replaced} taken from {}", folder.display());
         Ok(device)
     }
 }
@@ -107,7 +112,7 @@ impl DeviceArguments {
 /// What convolutions and matrix products are computed in.
 #[derive(Debug, clap::Args)]
 struct PrecisionArguments {
-    /// What the factors of convolutions and matrix products are rounded to.
+    /// Round the factors of convolutions and matrix products to this precision.
     #[arg(long, value_enum, default_value_t, value_name = "P")]
     precision: Precision,
 }
@@ -135,97 +140,101 @@ fn trainer<'a>(device: &Device, config: &'a Config, pictures: Visible<'a>) -> an
 #[error("{0}")]
 struct Unfit(String);
 
-/// Whoever reads our output may stop, as `head` does: that ends the program without a word, as it ends others. Rust would
-/// have us panic.
-pub fn end_with_reader() {
-    #[cfg(unix)]
-    {
-        use signal_hook::{consts::SIGPIPE, flag};
-        let always = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
-        flag::register_conditional_default(SIGPIPE, always).expect("the system lets this signal be handled");
+/// Parses the command line, runs the command, and tells of its error, if it ends in one.
+pub fn run() -> ExitCode {
+    let code = match Arguments::try_parse() {
+        Ok(arguments) => arguments.command.run().unwrap_or_else(|error| fail(&error)),
+        Err(error) => terminal::answer(&error).unwrap_or_else(|unprinted| fail(&unprinted.into())),
+    };
+    match terminal::lost_a_note() && code == ExitCode::SUCCESS {
+        true => ExitCode::from(UNWRITTEN),
+        false => code,
     }
 }
 
-/// Parses the command line and runs the command.
-pub fn run() -> anyhow::Result<ExitCode> {
-    match Arguments::parse().command {
-        Command::Demo(demo) => demo.run(),
-        Command::Train(train) => train.run(),
-        Command::Test(test) => test.run(),
-        Command::Predict(predict) => predict.run(),
-        Command::Sweep(sweep) => sweep.run(),
-        Command::Paint(paint) => paint.run(),
-        Command::Devices(devices) => devices.run(),
-        Command::Check(check) => check.run(),
-        Command::Peak(peak) => peak.run(),
-        Command::Bench(bench) => bench.run(),
-        Command::Profile(profile) => profile.run(),
+impl Command {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Demo(demo) => demo.run(),
+            Command::Train(train) => train.run(),
+            Command::Test(test) => test.run(),
+            Command::Predict(predict) => predict.run(),
+            Command::Sweep(sweep) => sweep.run(),
+            Command::Paint(paint) => paint.run(),
+            Command::Devices(devices) => devices.run(),
+            Command::Check(check) => check.run(),
+            Command::Peak(peak) => peak.run(),
+            Command::Bench(bench) => bench.run(),
+            Command::Profile(profile) => profile.run(),
+        }
     }
 }
 
-/// The exit code of a run that was stopped and can go on: `EX_TEMPFAIL` of sysexits.h.
+/// Tells of an error with its causes; the exit code of its kind. That the reader of our output has gone is no news to it:
+/// then the program ends as others do, by SIGPIPE and without a word.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    if error.downcast_ref().is_some_and(Unprinted::reader_is_gone) {
+        #[cfg(unix)]
+        let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);
+    } else {
+        note!("error: {error:#}");
+    }
+    ExitCode::from(code_of(fault(error)))
+}
+
+/// The exit code of a run that was stopped, or lost its device, and can be resumed: `EX_TEMPFAIL` of sysexits.h.
 const STOPPED: u8 = 75;
 
-/// The documented exit code of an error.
-pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let run = error.downcast_ref::<RunError>();
-    let train = match run {
-        Some(RunError::Train(train)) => Some(train),
-        Some(RunError::Batch { source, .. }) => Some(source.as_ref()),
-        _ => error.downcast_ref::<TrainError>(),
-    };
-    let gpu = match (run, train) {
-        (Some(RunError::Interrupted { source, .. } | RunError::InterruptedEarly { source }), _) => Some(source),
-        (_, Some(TrainError::Gpu(gpu))) => Some(gpu),
-        _ => error.downcast_ref::<GpuError>(),
-    };
-    let bad_data = error.is::<DataError>()
-        || matches!(train, Some(TrainError::Data(_) | TrainError::Foreign { .. }))
-        || matches!(run, Some(RunError::Foreign { .. }));
-    let bad_arguments = error.is::<Unfit>()
-        || error.is::<CaseError>()
-        || error.is::<ConfigError>()
-        || error.is::<SweepError>()
-        || error.is::<toml::de::Error>()
-        || matches!(run, Some(RunError::Config(_)));
-    let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::NoStart(_)));
-    let unwritten = error.is::<ReportError>()
-        || matches!(run, Some(RunError::Report(_) | RunError::Archive(_) | RunError::Folder { .. }))
-        || error.is::<ArchiveError>()
-        || error.is::<std::io::Error>();
-    ExitCode::from(match gpu {
-        Some(
-            GpuError::NoAdapter(_)
-            | GpuError::Unusable { .. }
-            | GpuError::OutOfMemory { .. }
-            | GpuError::TooLarge { .. },
-        ) => 4,
-        // Another try may succeed: it goes on from the checkpoint, if there is one.
-        Some(GpuError::Lost { .. }) => STOPPED,
-        _ if bad_arguments => 2,
-        _ if bad_data => 3,
-        _ if diverged => 70,
-        _ if unwritten => 74,
-        _ => 1,
-    })
+fn fault(error: &anyhow::Error) -> Fault {
+    if error.is::<Unfit>() { Fault::Usage } else { fault_of(error.chain()) }
+}
+
+/// The documented exit code of a kind of fault.
+fn code_of(fault: Fault) -> u8 {
+    match fault {
+        Fault::Internal => 1,
+        Fault::Usage => 2,
+        Fault::Data => 3,
+        Fault::Device | Fault::Memory => 4,
+        Fault::Diverged => 70,
+        Fault::Storage => UNWRITTEN,
+        Fault::Lost => STOPPED,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stssad::gpu::GpuError;
+    use stssad::run::RunError;
 
     #[test]
-    fn a_lost_device_is_no_failed_check() {
-        let lost = || GpuError::Lost { at: "step 7".into(), reason: "it was unplugged".into() };
-        let errors = [
-            lost().into(),
-            TrainError::from(lost()).into(),
-            RunError::from(lost()).into(),
-            RunError::Interrupted { folder: "results".into(), source: lost() }.into(),
-            RunError::InterruptedEarly { source: lost() }.into(),
-        ];
-        for error in errors {
-            assert_eq!(exit_code(&error), ExitCode::from(STOPPED), "{error:#}");
+    fn each_kind_of_fault_has_the_code_that_the_help_lists() {
+        use clap::CommandFactory;
+        let help = Arguments::command().render_long_help().to_string();
+        for fault in [
+            Fault::Internal,
+            Fault::Usage,
+            Fault::Data,
+            Fault::Device,
+            Fault::Memory,
+            Fault::Diverged,
+            Fault::Storage,
+            Fault::Lost,
+        ] {
+            let code = format!(" {} ", code_of(fault));
+            assert!(help.contains(&code), "{fault:?}: no `{code}` in {help}");
         }
+    }
+
+    #[test]
+    fn a_lost_device_asks_to_be_called_again_whatever_wraps_it() {
+        let lost = GpuError::Lost { at: "step 3".into(), reason: "reset".into() };
+        let error = anyhow::Error::from(RunError::from(lost)).context("the job a");
+        assert_eq!(code_of(fault(&error)), STOPPED);
+        assert_eq!(code_of(fault(&Unfit("no".into()).into())), 2);
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert_eq!(code_of(fault(&anyhow::Error::from(full).context("cannot write"))), UNWRITTEN);
+        assert_eq!(code_of(fault(&anyhow::anyhow!("2 of 3 jobs failed"))), 1);
     }
 }

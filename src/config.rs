@@ -4,13 +4,14 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::augment::{self, Augmentation};
-use crate::data::{Loading, Source};
+use crate::data::{DataError, Loading, Source};
 use crate::kernel::Precision;
 use crate::loss::{self, Alignment};
 use crate::method::{Method, random_starts};
 use crate::nn::Detector;
 use crate::plan::Reuse;
 use crate::scorer::Rule;
+use crate::settings::{SettingsError, Written, flag};
 use crate::ssad::Order;
 use crate::train::Config;
 
@@ -126,20 +127,36 @@ impl Default for Training {
     }
 }
 
+impl Training {
+    /// Steps of each start that do not tune.
+    fn warm_up(&self) -> usize {
+        self.warm_up.unwrap_or(self.steps * 2 / 9)
+    }
+}
+
+/// What the number of micro-batches must be.
+const PARTS: &str = "from 1 to half of the images in each batch";
+
 /// A configuration that no run can follow.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The text is no TOML, or has keys or values that are not known.
-    #[error("the configuration cannot be read: {0}")]
-    Malformed(#[from] toml::de::Error),
+    /// The text is not TOML, or has keys or values that are not known.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A setting of `key`, its path with dots, is unknown or out of range.
+    #[error("{place}{} is {found}: it must be {expected}", flag(&[key.rsplit('.').next().unwrap_or(key)]))]
+    Range { place: String, key: &'static str, found: String, expected: &'static str },
     #[error(transparent)]
     Augmentation(#[from] augment::NameError),
     #[error(transparent)]
     Alignment(#[from] loss::NameError),
-    #[error("nothing says which pictures to train on: give --data, or a [data] table in the configuration")]
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(
+        "nothing says which images to train on: give --data and its flags, such as `--data folder --normal-dir good \
+         --unlabelled-dir new`, or a [data] table in a --config file; `stssad demo` needs no images"
+    )]
     NoData,
-    #[error("{key} is {found}: it must be {expected}")]
-    Range { key: &'static str, found: String, expected: &'static str },
 }
 
 /// Lays `over` upon `base`, table by table; a `data` table of another kind replaces the whole of the one below.
@@ -159,20 +176,119 @@ pub fn overlay(base: &mut toml::Table, over: toml::Table) {
 }
 
 impl RunConfig {
-    /// The configuration that a table describes; keys that are left out have their defaults.
+    /// The configuration that a table describes; keys that are left out have their defaults. Like all that are read, it has
+    /// passed [`check`](Self::check).
     ///
     /// # Errors
-    /// When a key or value is not known.
+    /// When a key or value is not known, or a value is out of range or contradicts another.
     pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
-        Ok(table.try_into()?)
+        Self::layered(&Written::default(), table)
     }
 
     /// Reads TOML; keys that are left out have their defaults.
     ///
     /// # Errors
-    /// When the text is no TOML, or a key or value is not known.
+    /// When the text is not TOML, or as [`from_table`](Self::from_table).
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        Ok(toml::from_str(text)?)
+        Self::layered(&Written { text, ..Written::default() }, toml::Table::new())
+    }
+
+    /// The configuration of a file with `flags` laid over it.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), with the file's name and line where it is the file's fault.
+    pub fn layered(written: &Written, flags: toml::Table) -> Result<Self, ConfigError> {
+        let mut table = written.table()?;
+        overlay(&mut table, flags.clone());
+        let config: RunConfig = written.read(table, &flags)?;
+        match config.check() {
+            Err(ConfigError::Range { key, found, expected, .. }) => {
+                let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+                Err(ConfigError::Range { place: written.place(&path, &flags), key, found, expected })
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(config),
+        }
+    }
+
+    /// Whether a run could follow it, as far as that can be told without looking at an image.
+    ///
+    /// # Errors
+    /// When a name is not known, a number is out of range, or settings contradict each other.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let Training { mass, steps, rate, look_ahead, batch, batch_val, micro_batches: parts, .. } = &self.training;
+        let warm_up = self.training.warm_up();
+        let check = |key, found: &dyn ToString, expected, holds: bool| match holds {
+            true => Ok(()),
+            false => Err(ConfigError::Range { place: String::new(), key, found: found.to_string(), expected }),
+        };
+        check("training.mass", mass, "between 0 and 1, both excluded", *mass > 0.0 && *mass < 1.0)?;
+        check("training.order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
+        check("training.steps", steps, "at least 1", *steps > 0)?;
+        check("training.warm_up", &warm_up, "no more than --steps", warm_up <= *steps)?;
+        check("training.rate", rate, "a positive number", *rate > 0.0 && rate.is_finite())?;
+        check("training.look_ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
+        check("training.batch", batch, "at least 2", *batch >= 2)?;
+        check("training.batch_val", batch_val, "at least 2", *batch_val >= 2)?;
+        check("training.micro_batches", parts, PARTS, self.divides(*batch, *batch_val))?;
+        check(
+            "training.checkpoint_every",
+            &self.training.checkpoint_every,
+            "at least 1",
+            self.training.checkpoint_every > 0,
+        )?;
+        check("training.starts", &0, "at least 1", self.training.starts != Some(0))?;
+        check("training.together", &0, "at least 1", self.training.together != Some(0))?;
+        self.alignment()?;
+        self.augmentation()?;
+        Ok(self.data.as_ref().map_or(Ok(()), |source| source.check(&self.pictures))?)
+    }
+
+    /// Whether each micro-batch of batches of these sizes has a pair of images.
+    fn divides(&self, batch: usize, batch_val: usize) -> bool {
+        let parts = self.training.micro_batches;
+        let least = if self.method == Method::StSsad { batch.min(batch_val) } else { batch };
+        parts == 1 || (parts > 0 && least / 2 >= parts)
+    }
+
+    /// Flags, or keys by the names of their flags, that differ from their defaults and yet change nothing, each with the
+    /// reason: what a user who set them should know.
+    pub fn without_effect(&self) -> Vec<String> {
+        let (default, method) = (Training::default(), self.method);
+        let Training { alignment, mass, normalise, order, starts, together, warm_up, batch_val, look_ahead, .. } =
+            &self.training;
+        let (tunes, augments) = (method == Method::StSsad, method.augments());
+        let has_starts = tunes || method == Method::RandomStatic;
+        let tuning = [
+            ("--alignment", *alignment != default.alignment),
+            ("--mass", *mass != default.mass),
+            ("--no-normalise", *normalise != default.normalise),
+            ("--order", *order != default.order),
+            ("--warm-up", warm_up.is_some()),
+            ("--batch-val", *batch_val != default.batch_val),
+            ("--look-ahead", *look_ahead != default.look_ahead),
+        ];
+        let plain = RunConfig::default();
+        let idle = tuning
+            .into_iter()
+            .filter(|_| !tunes)
+            .chain([
+                ("--augmentation", !augments && self.augmentation != plain.augmentation),
+                ("--score", !augments && self.score != plain.score),
+                ("--starts", !has_starts && starts.is_some()),
+                ("--together", !has_starts && together.is_some()),
+                ("--encoder", method == Method::AutoEncoder && self.encoder != plain.encoder),
+            ])
+            .filter(|(_, is_set)| *is_set)
+            .map(|(flag, _)| format!("{flag}: --method {} does not use it", method.name()));
+        let mass = (tunes && alignment == "mean-distance" && *mass != default.mass)
+            .then(|| "--mass: --alignment mean-distance does not use it".to_owned());
+        let known = self.augmentation().map_or(usize::MAX, |augmentation| augmentation.starts().len());
+        let cut = starts.filter(|&starts| tunes && starts > known).map(|starts| {
+            format!("--starts {starts}: {} has {known} starts, so {known} are trained", self.augmentation)
+        });
+        let data = self.data.iter().flat_map(|source| source.without_effect(&self.pictures));
+        idle.chain(mass).chain(cut).chain(data).collect()
     }
 
     /// Where the pictures come from.
@@ -201,35 +317,23 @@ impl RunConfig {
         Ok(augment::by_name(&self.augmentation)?)
     }
 
+    fn alignment(&self) -> Result<Alignment, ConfigError> {
+        Ok(Alignment::by_name(&self.training.alignment, self.training.mass)?)
+    }
+
     /// The training of pictures `[C, H, W]`, of which there are `normals` to train on and `unlabelled` to tune on.
     ///
     /// # Errors
     /// When a name is not known or a number out of range.
     pub fn training(&self, [c, h, w]: [usize; 3], normals: usize, unlabelled: usize) -> Result<Config, ConfigError> {
-        let Training { alignment, mass, steps, rate, look_ahead, .. } = &self.training;
-        let warm_up = self.training.warm_up.unwrap_or(steps * 2 / 9);
-        let check = |key, found: &dyn ToString, expected, holds: bool| match holds {
-            true => Ok(()),
-            false => Err(ConfigError::Range { key, found: found.to_string(), expected }),
-        };
-        check("mass", mass, "between 0 and 1, both excluded", *mass > 0.0 && *mass < 1.0)?;
-        check("order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
-        check("steps", steps, "at least 1", *steps > 0)?;
-        check("warm_up", &warm_up, "no more than steps", warm_up <= *steps)?;
-        check("rate", rate, "a positive number", *rate > 0.0 && rate.is_finite())?;
-        check("look_ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
-        check("batch", &self.training.batch, "at least 2", self.training.batch >= 2)?;
-        check("batch_val", &self.training.batch_val, "at least 2", self.training.batch_val >= 2)?;
+        self.check()?;
         let parts = self.training.micro_batches;
         let [batch, batch_val] = [(self.training.batch, normals), (self.training.batch_val, unlabelled)]
-            .map(|(batch, set)| batch.min(set) / parts.max(1) * parts);
-        let least = if self.method == Method::StSsad { batch.min(batch_val) } else { batch };
-        let expected = "from 1 to half of the pictures in each batch";
-        check("micro_batches", &parts, expected, parts == 1 || (parts > 0 && least >= 2 * parts))?;
-        check("checkpoint_every", &self.training.checkpoint_every, "at least 1", self.training.checkpoint_every > 0)?;
-        check("starts", &0, "at least 1", self.training.starts != Some(0))?;
-        check("together", &0, "at least 1", self.training.together != Some(0))?;
-        let alignment = Alignment::by_name(alignment, *mass)?;
+            .map(|(batch, set)| batch.min(set) / parts * parts);
+        if !self.divides(batch, batch_val) {
+            let (key, found) = ("training.micro_batches", parts.to_string());
+            return Err(ConfigError::Range { place: String::new(), key, found, expected: PARTS });
+        }
         let augmentation = self.augmentation()?;
         let starts = match self.method {
             Method::StSsad => {
@@ -251,16 +355,16 @@ impl RunConfig {
             augmentation,
             starts,
             together: self.training.together.unwrap_or(1),
-            alignment,
+            alignment: self.alignment()?,
             normalise: self.training.normalise,
             order: if self.training.order == 1 { Order::First } else { Order::Second },
-            steps: *steps,
-            warm_up,
+            steps: self.training.steps,
+            warm_up: self.training.warm_up(),
             batch,
             batch_val,
             micro_batches: parts,
-            rate: *rate,
-            look_ahead: *look_ahead,
+            rate: self.training.rate,
+            look_ahead: self.training.look_ahead,
             reuse: if self.training.recompute { Reuse::Recompute } else { Reuse::On },
             score: self.score,
             seed: self.seed,
@@ -281,17 +385,62 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_refused_with_what_is() {
-        let message = |text: &str| {
-            let config = RunConfig::parse(text);
-            config.and_then(|config| config.training([1, 32, 32], 100, 100).map(drop)).unwrap_err().to_string()
-        };
-        assert!(message("sed = 1").contains("unknown field `sed`"), "{}", message("sed = 1"));
+        let message = |text: &str| RunConfig::parse(text).unwrap_err().to_string();
         assert!(message("augmentation = 'blur'").contains("there is no augmentation `blur`; there are rotation"));
         assert!(message("[training]\nalignment = 'kl'").contains("there is no alignment loss `kl`"));
-        assert!(message("[training]\nmass = 1.0").contains("mass is 1: it must be between 0 and 1"));
-        assert!(message("[training]\nmass = nan").contains("mass is NaN"));
-        assert!(message("[training]\nrate = nan").contains("rate is NaN"));
-        assert!(message("[training]\nwarm_up = 181").contains("no more than steps"));
+        assert!(message("[data]\nkind = 'digits'\nnormal = 6\nanomaly = 6").contains("are both 6"));
+    }
+
+    /// Each number that is out of range is refused before an image is looked at, NaN with the rest.
+    #[test]
+    fn numbers_out_of_range_are_refused_when_they_are_read() {
+        for (setting, expected) in [
+            ("mass = 1.0", "--mass is 1: it must be between 0 and 1"),
+            ("mass = nan", "--mass is NaN"),
+            ("rate = nan", "--rate is NaN: it must be a positive number"),
+            ("rate = -1.0", "--rate is -1"),
+            ("look_ahead = inf", "--look-ahead is inf"),
+            ("look_ahead = nan", "--look-ahead is NaN"),
+            ("warm_up = 181", "--warm-up is 181: it must be no more than --steps"),
+            ("order = 3", "--order is 3: it must be 1 or 2"),
+            ("steps = 0", "--steps is 0"),
+            ("batch = 1", "--batch is 1: it must be at least 2"),
+            ("batch_val = 0", "--batch-val is 0"),
+            ("micro_batches = 0", "--micro-batches is 0"),
+            ("micro_batches = 17", "--micro-batches is 17: it must be from 1 to half of the images in each batch"),
+            ("checkpoint_every = 0", "--checkpoint-every is 0"),
+            ("starts = 0", "--starts is 0: it must be at least 1"),
+            ("together = 0", "--together is 0"),
+        ] {
+            let message = RunConfig::parse(&format!("[training]\n{setting}")).unwrap_err().to_string();
+            assert!(message.starts_with("line 2: ") && message.contains(expected), "{setting}: {message}");
+        }
+    }
+
+    #[test]
+    fn settings_that_change_nothing_are_told() {
+        let told = |text: &str| RunConfig::parse(text).unwrap().without_effect().join("\n");
+        assert_eq!(told(""), "");
+        assert_eq!(told("[training]\nstarts = 99"), "--starts 99: cutdiff has 4 starts, so 4 are trained");
+        assert_eq!(told("[training]\nstarts = 4\norder = 1\nwarm_up = 3"), "");
+        let idle = told("method = 'deep-svdd'\n[training]\norder = 1\nwarm_up = 9\nstarts = 2\nmass = 0.1");
+        for flag in ["--order", "--warm-up", "--starts", "--mass"] {
+            assert!(idle.contains(&format!("{flag}: --method deep-svdd does not use it")), "{idle}");
+        }
+        assert_eq!(
+            told("method = 'auto-encoder'\nencoder = 'small'"),
+            "--encoder: --method auto-encoder does not use it"
+        );
+        assert_eq!(told("method = 'random-static'\n[training]\nstarts = 9"), "");
+        assert_eq!(
+            told("[training]\nalignment = 'mean-distance'\nmass = 0.1"),
+            "--mass: --alignment mean-distance does not use it"
+        );
+        let folder = "[data]\nkind = 'folder'\nnormal_dir = 'a'\nunlabelled_dir = 'b'\n";
+        assert_eq!(told(&format!("{folder}mask_dir = 'c'")), "--mask-dir: there is no --abnormal-dir");
+        assert!(told(&format!("{folder}normal_split_ratio = 0.5")).starts_with("--normal-split-ratio: "));
+        let both = format!("{folder}abnormal_dir = 'c'\n[pictures]\nsplit = 'inductive'");
+        assert!(told(&both).starts_with("--split: "), "{}", told(&both));
     }
 
     #[test]
@@ -321,9 +470,9 @@ mod tests {
         let parts = |text: &str| RunConfig::parse(text).unwrap().training([1, 32, 32], 20, 30);
         let config = parts("[training]\nmicro_batches = 8").unwrap();
         assert_eq!((config.batch, config.batch_val, config.micro_batches), (16, 24, 8));
-        for refused in [0, 11] {
-            assert!(parts(&format!("[training]\nmicro_batches = {refused}")).is_err());
-        }
+        // Ten pairs are in the 20 normal images that there are.
+        assert!(parts("[training]\nmicro_batches = 11").is_err());
+        assert!(parts("[training]\nmicro_batches = 10").is_ok());
     }
 
     #[test]

@@ -46,15 +46,15 @@ pub enum DataError {
     Unreadable { path: PathBuf, source: io::Error },
     #[error("cannot write {}: check that the folder may be written to and the disk has room", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
-    #[error("{} is there already: name another folder, so that nothing of the old one is mixed in", path.display())]
+    #[error("{} exists already: give another folder, so that nothing old is mixed in", path.display())]
     Occupied { path: PathBuf },
-    #[error("{} holds no pictures: they are told by the endings png, jpg, jpeg, bmp, tif and tiff", path.display())]
+    #[error("{} holds no pictures: files count that end in png, jpg, jpeg, bmp, tif or tiff", path.display())]
     NoPictures { path: PathBuf },
-    #[error("{} has not the layout that `{dataset}` stands for: {problem}\n  expected\n{expected}\n  found\n{found}", root.display())]
+    #[error("{} does not have the layout of `{dataset}`: {problem}\n  expected\n{expected}\n  found\n{found}", root.display())]
     Layout { dataset: &'static str, root: PathBuf, problem: String, expected: String, found: String },
     /// Every one of them, each with its reason.
     #[error(
-        "{} of {of} pictures cannot be used; mend or remove them, or take `--on-bad-image skip` to go on without them{}",
+        "{} of {of} pictures cannot be used; repair or remove them, or use --on-bad-image skip to go on without them{}",
         bad.len(), lines(bad)
     )]
     BadPictures { bad: Vec<BadPicture>, of: usize },
@@ -63,7 +63,7 @@ pub enum DataError {
          allows: take a smaller `--size`, or a folder with fewer pictures"
     )]
     TooLarge { count: usize, channels: usize, side: usize, bytes: u64, max: u64 },
-    #[error("{} is no MATLAB file to work with: {source}", path.display())]
+    #[error("{} is not a MATLAB file that can be read", path.display())]
     Mat { path: PathBuf, source: mat::MatError },
     /// A setting that contradicts itself or the data.
     #[error("{0}")]

@@ -62,10 +62,6 @@ pub enum RunError {
     Foreign { folder: PathBuf, what: &'static str },
     #[error("cannot make {}: check that the folder may be written to", path.display())]
     Folder { path: PathBuf, source: io::Error },
-    #[error("the run was interrupted; its checkpoint is kept, and `stssad train --resume {}` goes on from it", folder.display())]
-    Interrupted { folder: PathBuf, source: GpuError },
-    #[error("the run was interrupted before its first checkpoint: start it again")]
-    InterruptedEarly { source: GpuError },
 }
 
 impl From<GpuError> for RunError {
@@ -189,22 +185,6 @@ impl Run<'_> {
     /// When the configuration cannot be followed, training fails, or a file cannot be written. The checkpoints that were
     /// written stay.
     pub fn train(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
-        self.complete(checkpoint, watch).map_err(|error| match error {
-            RunError::Train(TrainError::Gpu(source @ GpuError::Lost { .. })) => self.interrupted(source),
-            other => other,
-        })
-    }
-
-    /// How to go on after the loss of the device.
-    fn interrupted(&self, source: GpuError) -> RunError {
-        match Checkpoint::exists(self.folder.path()) {
-            true => RunError::Interrupted { folder: self.folder.path().to_owned(), source },
-            false => RunError::InterruptedEarly { source },
-        }
-    }
-
-    /// Does all that [`train`](Run::train) does.
-    fn complete(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
         let task = &self.loaded.task;
         let visible = task.visible();
         let config = self.training(self.config)?;
@@ -444,6 +424,7 @@ mod tests {
     use crate::config::Training;
     use crate::data::sheet::Digits;
     use crate::data::{Loading, Source, load};
+    use crate::fault::{Fault, Faulty};
     use crate::gpu::Choice;
     use crate::method::Method;
 
@@ -500,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn after_the_loss_of_the_device_it_is_told_how_to_go_on() {
+    fn the_checkpoint_survives_the_loss_of_the_device() {
         let config = RunConfig {
             data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
             pictures: Loading {
@@ -521,15 +502,8 @@ mod tests {
             let run =
                 Run { device: &device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
             let error = run.train(None, &mut Losing { device: &device, after }).unwrap_err();
-            let path = folder.path().display();
-            match &error {
-                RunError::Interrupted { source: GpuError::Lost { .. }, .. } if has_checkpoint => {
-                    assert!(error.to_string().contains(&format!("stssad train --resume {path}")), "{error}");
-                    assert!(Checkpoint::load(folder.path()).unwrap().is_some());
-                }
-                RunError::InterruptedEarly { source: GpuError::Lost { .. } } if !has_checkpoint => {}
-                other => panic!("after step {after}: {other:?}"),
-            }
+            assert_eq!(error.fault(), Fault::Lost, "after step {after}: {error:?}");
+            assert_eq!(Checkpoint::load(folder.path()).unwrap().is_some(), has_checkpoint);
         }
     }
 }

@@ -13,6 +13,7 @@ use toml::Table;
 
 use crate::config::{ConfigError, RunConfig, overlay};
 use crate::report::{Comparison, ComparisonError, Outcome, Run};
+use crate::settings::{SettingsError, Written};
 
 /// A grid, as a TOML file holds it: what all jobs have in common, and what each task and method lays over it.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -52,10 +53,10 @@ pub struct Job {
 /// A grid that no sweep can follow.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
-    #[error("the grid cannot be read: {0}")]
-    Malformed(#[from] toml::de::Error),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     #[error("the job {job}")]
-    Config { job: String, source: ConfigError },
+    Config { job: String, source: Box<ConfigError> },
     #[error("the grid has two {what}s called `{name}`: give each its own name")]
     Twice { what: &'static str, name: String },
     #[error("the grid has no {what}: it takes at least one")]
@@ -70,9 +71,17 @@ impl Grid {
     /// Reads a grid.
     ///
     /// # Errors
-    /// When the text is no TOML, or a key is not known.
+    /// When the text is not TOML, or a key is missing or not known.
     pub fn parse(text: &str) -> Result<Self, SweepError> {
-        Ok(toml::from_str(text)?)
+        Self::read(&Written { text, ..Written::default() })
+    }
+
+    /// Reads a grid from a file.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), with the file's name and line.
+    pub fn read(written: &Written) -> Result<Self, SweepError> {
+        Ok(written.read(written.table()?, &Table::new())?)
     }
 
     /// All jobs: task by task, in it seed by seed, in it method by method.
@@ -104,7 +113,7 @@ impl Grid {
         overlay(&mut table, task.config.clone());
         overlay(&mut table, method.config.clone());
         let name = format!("{}/{}/seed{seed}", task.name, method.name);
-        let named = |source| SweepError::Config { job: name.clone(), source };
+        let named = |source: ConfigError| SweepError::Config { job: name.clone(), source: source.into() };
         let config = RunConfig { seed, ..RunConfig::from_table(table).map_err(named)? };
         config.source().map_err(named)?;
         let text = format!("{}\n{}", env!("CARGO_PKG_VERSION"), config.to_toml());

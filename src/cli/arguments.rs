@@ -11,15 +11,18 @@ use stssad::data::{Channels, OnBadImage, Resize, Split};
 use stssad::kernel::Precision;
 use stssad::method::Method;
 use stssad::scorer::Rule;
+use stssad::settings::{Written, flag};
 use toml::{Table, Value};
+
+use super::Unfit;
 
 /// What to train, and on what.
 #[derive(Debug, Args)]
 pub struct RunArguments {
-    /// Configuration in TOML; flags override it.
+    /// Configuration file in TOML; flags override it.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the configuration that the flags and the file make, and stop.
+    /// Print the configuration that the file and the flags give, and stop.
     #[arg(long)]
     pub print_config: bool,
     #[command(flatten)]
@@ -28,47 +31,47 @@ pub struct RunArguments {
     method: MethodArguments,
 }
 
-/// Where the pictures are.
+/// Where the images are.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub struct DataArguments {
-    /// What the pictures lie in; each kind has its own flags.
+    /// Where the images come from; each kind has its own flags.
     #[arg(long, value_name = "KIND")]
     data: Option<Kind>,
-    /// mvtec, folder, svhn: the folder that everything is below.
+    /// mvtec, folder, svhn: folder of the dataset.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// mvtec: such as `bottle`.
+    /// mvtec: the category, such as `bottle`.
     #[arg(long)]
     category: Option<String>,
-    /// mvtec: test this defect alone. texture: what is painted.
+    /// mvtec: test this defect only. texture: the defect to paint.
     #[arg(long)]
     defect: Option<String>,
     /// folder: name of the task.
     #[arg(long)]
     name: Option<String>,
-    /// folder: normal pictures, below the root; may be given more than once, as may the next four.
+    /// folder: normal images, below the root. This flag and the next four may be repeated.
     #[arg(long, value_name = "DIR")]
     normal_dir: Vec<PathBuf>,
-    /// folder: anomalies to test on.
+    /// folder: anomalous images to test on.
     #[arg(long, value_name = "DIR")]
     abnormal_dir: Vec<PathBuf>,
-    /// folder: normal pictures to test on, instead of a share of the others.
+    /// folder: normal images to test on, instead of a share of those in --normal-dir.
     #[arg(long, value_name = "DIR")]
     normal_test_dir: Vec<PathBuf>,
-    /// folder: masks of the anomalies.
+    /// folder: masks of the anomalous images.
     #[arg(long, value_name = "DIR")]
     mask_dir: Vec<PathBuf>,
-    /// folder: pictures of which nothing is known, to tune on.
+    /// folder: unlabelled images that may contain anomalies, to tune on.
     #[arg(long, value_name = "DIR")]
     unlabelled_dir: Vec<PathBuf>,
-    /// folder: share of the normal pictures that is kept for the test.
+    /// folder: share of the normal images to keep for the test [default: 0.2].
     #[arg(long, value_name = "SHARE")]
     normal_split_ratio: Option<f64>,
-    /// digits, svhn: the normal digit. sheet: the picture with the normal tiles.
+    /// digits, svhn: the normal digit. sheet: the image with the normal tiles.
     #[arg(long)]
     normal: Option<String>,
-    /// digits, svhn: the anomalous digit. sheet: the picture with the anomalous tiles.
+    /// digits, svhn: the anomalous digit. sheet: the image with the anomalous tiles.
     #[arg(long)]
     anomaly: Option<String>,
     /// sheet: side of a tile in pixels.
@@ -81,31 +84,31 @@ pub struct DataArguments {
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,
 
-    /// Height and width that every picture gets, in pixels.
+    /// Resize every image to this height and width, in pixels.
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
-    /// What a pixel holds.
+    /// Channels of each image.
     #[arg(long)]
     channels: Option<Channels>,
-    /// How a picture that is not square becomes so.
+    /// How to make an image square.
     #[arg(long)]
     resize: Option<Resize>,
-    /// Whether the unlabelled pictures are those of the test or others.
+    /// Tune on the test images without their labels, or on other images.
     #[arg(long)]
     split: Option<Split>,
-    /// What a picture that cannot be used leads to.
+    /// What to do with an image that cannot be read.
     #[arg(long)]
     on_bad_image: Option<OnBadImage>,
-    /// Refuse pictures with more pixels.
+    /// Refuse images with more pixels.
     #[arg(long, value_name = "N")]
     max_pixels: Option<u64>,
-    /// Most pictures to train on.
+    /// Train on at most N images.
     #[arg(long, value_name = "N")]
     max_train: Option<usize>,
-    /// Most normal pictures to test on.
+    /// Test on at most N normal images.
     #[arg(long, value_name = "N")]
     max_normals: Option<usize>,
-    /// Most anomalies to test on.
+    /// Test on at most N anomalous images.
     #[arg(long, value_name = "N")]
     max_anomalies: Option<usize>,
 }
@@ -131,75 +134,79 @@ enum Kind {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Method")]
 struct MethodArguments {
-    /// All random draws follow from it.
+    /// Seed of all random draws.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// What is trained.
+    /// Method to train.
     #[arg(long)]
     method: Option<Method>,
     /// rotation, rotation-spread, cutdiff, cutout, cutavg, cutpaste, or several joined by `+`.
     #[arg(long, value_name = "NAME")]
     augmentation: Option<String>,
-    /// What embeds the pictures.
+    /// Encoder of the images.
     #[arg(long)]
     encoder: Option<EncoderChoice>,
-    /// What tells an anomaly, where the method leaves a choice.
+    /// Anomaly score, for the methods that have more than one.
     #[arg(long)]
     score: Option<Rule>,
-    /// The alignment loss: mean-distance, diagonal-w2, gaussian-w2, sliced-w2, sinkhorn or mmd.
+    /// Alignment loss: mean-distance, diagonal-w2, gaussian-w2, sliced-w2, sinkhorn or mmd.
     #[arg(long, value_name = "NAME")]
     alignment: Option<String>,
-    /// Supposed share of anomalies among the unlabelled pictures.
+    /// Assumed share of anomalies among the unlabelled images, between 0 and 1.
     #[arg(long, value_name = "SHARE")]
     mass: Option<f64>,
-    /// Align embeddings as they are, without total distance normalisation: an ablation.
+    /// Do not normalise embeddings before they are aligned (an ablation).
     #[arg(long)]
     no_normalise: bool,
-    /// Order of the hyper-gradient; 1 leaves out the second-order term: an ablation.
+    /// Order of the hyper-gradient; 1 leaves out the second-order term (an ablation).
     #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
     order: Option<u8>,
-    /// How many starts are tried.
+    /// Number of starting points of the augmentation to try [default: all that it has].
     #[arg(long, value_name = "N")]
     starts: Option<usize>,
-    /// How many starts are trained side by side, to fill a GPU that one does not [default: 1].
+    /// Train N starts at once, to use a GPU that one start does not fill [default: 1].
     #[arg(long, value_name = "N")]
     together: Option<usize>,
-    /// Steps of each start.
+    /// Training steps of each start.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// The first of them, which do not tune [default: two ninths of the steps].
+    /// Steps before tuning begins [default: two ninths of --steps].
     #[arg(long, value_name = "N")]
     warm_up: Option<usize>,
-    /// Normal pictures in a batch.
+    /// Normal images in a batch.
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
-    /// Unlabelled pictures in a batch.
+    /// Unlabelled images in a batch.
     #[arg(long, value_name = "N")]
     batch_val: Option<usize>,
-    /// Parts that each batch is worked off in, one after another, in the memory of one.
+    /// Split each batch into N micro-batches to save memory.
     #[arg(long, value_name = "N")]
     micro_batches: Option<usize>,
-    /// Adam's rate for the detector.
+    /// Learning rate of the detector.
     #[arg(long, value_name = "RATE")]
     rate: Option<f64>,
-    /// The look-ahead step.
+    /// Step size of the look-ahead that tuning differentiates through.
     #[arg(long, value_name = "RATE")]
     look_ahead: Option<f32>,
-    /// What the factors of convolutions and matrix products are rounded to while it trains.
+    /// Round the factors of convolutions and matrix products to this precision in training.
     #[arg(long, value_enum, value_name = "P")]
     precision: Option<Precision>,
-    /// Compute cheap values again rather than keep them: the same results for less memory and more time.
+    /// Compute cheap values again instead of keeping them: less memory, more time, the same results.
     #[arg(long)]
     recompute: bool,
-    /// Steps from one checkpoint to the next.
+    /// Steps between two checkpoints.
     #[arg(long, value_name = "N")]
     checkpoint_every: Option<usize>,
 }
 
 /// Puts a flag that was given under a key.
-fn put(table: &mut Table, key: &str, flag: &Option<impl Serialize>) -> anyhow::Result<()> {
-    if let Some(flag) = flag {
-        table.insert(key.into(), Value::try_from(flag).with_context(|| format!("--{key} is out of range"))?);
+fn put(table: &mut Table, key: &str, given: &Option<impl Serialize>) -> Result<(), Unfit> {
+    if let Some(given) = given {
+        // TOML has signed integers and no other text than UTF-8.
+        let value = Value::try_from(given).map_err(|_| {
+            Unfit(format!("{} is beyond what a configuration file can hold: {} or UTF-8 text", flag(&[key]), i64::MAX))
+        })?;
+        table.insert(key.into(), value);
     }
     Ok(())
 }
@@ -285,17 +292,19 @@ impl RunArguments {
         Ok(!(self.data.tables()?.is_empty() && self.method.tables()?.is_empty()))
     }
 
-    /// Flags over file over defaults.
+    /// Flags over file over defaults; tells of those that change nothing.
     pub fn resolve(&self) -> anyhow::Result<RunConfig> {
-        let mut table = match &self.config {
-            Some(path) => {
-                let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-                text.parse::<Table>().with_context(|| format!("{} is not TOML", path.display()))?
-            }
-            None => Table::new(),
-        };
-        overlay(&mut table, self.data.tables()?);
-        overlay(&mut table, self.method.tables()?);
-        Ok(RunConfig::from_table(table)?)
+        let (mut name, mut text) = (String::new(), String::new());
+        if let Some(path) = &self.config {
+            name = path.display().to_string();
+            text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+        }
+        let mut flags = self.data.tables()?;
+        overlay(&mut flags, self.method.tables()?);
+        let config = RunConfig::layered(&Written { name: &name, text: &text }, flags)?;
+        for setting in config.without_effect() {
+            note!("note     no effect: {setting}");
+        }
+        Ok(config)
     }
 }

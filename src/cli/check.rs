@@ -50,8 +50,8 @@ impl Check {
         })?;
         bar.finish_and_clear();
         match self.json {
-            true => println!("{}", serde_json::to_string_pretty(&report)?),
-            false => print!("{report}"),
+            true => result!("{}", serde_json::to_string_pretty(&report)?)?,
+            false => result!("{report}")?,
         }
         Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

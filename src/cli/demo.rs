@@ -71,17 +71,18 @@ impl Demo {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let device = self.device.open()?;
         let adapter = device.adapter();
-        eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
+        note!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
         let mut config = config(self.order, self.seed);
         config.training.precision = self.precision.precision;
         config.training.recompute = self.recompute;
-        let (loaded, training) = prepared(&config)?;
+        config.check()?;
         let at_precision = device.with_precision(self.precision.precision)?;
+        let (loaded, training) = prepared(&config)?;
         if self.print_plan {
-            print!("{}", trainer(&at_precision, &training, loaded.task.visible())?.full_step()?.plan());
+            result!("{}", trainer(&at_precision, &training, loaded.task.visible())?.full_step()?.plan())?;
             return Ok(ExitCode::SUCCESS);
         }
-        eprintln!("{}", loaded.table());
+        note!("{}", loaded.table());
         let output = OutputArguments {
             out: None,
             no_report: false,

@@ -16,7 +16,7 @@ impl Devices {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let adapters = adapters();
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&adapters)?);
+            result!("{}", serde_json::to_string_pretty(&adapters)?)?;
         }
         if adapters.is_empty() {
             return Err(GpuError::NoAdapter(String::new()).into());
@@ -25,21 +25,21 @@ impl Devices {
             return Ok(ExitCode::SUCCESS);
         }
         for (index, adapter) in adapters.iter().enumerate() {
-            println!("{index}  {} ({}, {})", adapter.name, adapter.class, adapter.backend);
-            println!("   driver      {}", adapter.driver);
-            println!(
+            result!("{index}  {} ({}, {})", adapter.name, adapter.class, adapter.backend)?;
+            result!("   driver      {}", adapter.driver)?;
+            result!(
                 "   limits      binding {} MiB, buffer {} MiB, workgroup {} invocations and {} KiB",
                 adapter.max_binding_bytes >> 20,
                 adapter.max_buffer_bytes >> 20,
                 adapter.max_workgroup_invocations,
                 adapter.max_workgroup_bytes >> 10
-            );
+            )?;
             let list = |names: &[String]| if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-            println!("   f16         {}", f16(adapter));
-            println!("   used        {}", list(&adapter.used));
-            println!("   missing     {}", list(&adapter.missing));
+            result!("   f16         {}", f16(adapter))?;
+            result!("   used        {}", list(&adapter.used))?;
+            result!("   missing     {}", list(&adapter.missing))?;
             if let Some(reason) = &adapter.unusable {
-                println!("   unusable    {reason}");
+                result!("   unusable    {reason}")?;
             }
         }
         Ok(ExitCode::SUCCESS)

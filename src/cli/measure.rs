@@ -100,8 +100,8 @@ impl Bench {
         };
         let plan = self.step.workload.plan(class, self.step.reuse())?;
         match self.sweep_tiles {
-            true => print!("{}", bench::sweep(&device, &self.options, &plan, class, announce)?),
-            false => print!("{}", bench::run(&device, &self.options, &plan, announce)?),
+            true => result!("{}", bench::sweep(&device, &self.options, &plan, class, announce)?)?,
+            false => result!("{}", bench::run(&device, &self.options, &plan, announce)?)?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -118,13 +118,13 @@ impl Profile {
 }
 
 fn announce(what: &str) {
-    eprintln!("measuring {what}");
+    note!("measuring {what}");
 }
 
 fn print(report: &(impl Serialize + std::fmt::Display), json: bool) -> anyhow::Result<ExitCode> {
     match json {
-        true => println!("{}", serde_json::to_string_pretty(report)?),
-        false => print!("{report}"),
+        true => result!("{}", serde_json::to_string_pretty(report)?)?,
+        false => result!("{report}")?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -48,7 +48,7 @@ impl Paint {
         };
         let task = load(&source, &loading, |_, _| {})?.task;
         mvtec::write(&self.out, &task)?;
-        println!("stssad train --data mvtec --root {} --category {}", self.out.display(), task.category);
+        result!("stssad train --data mvtec --root {} --category {}", self.out.display(), task.category)?;
         Ok(ExitCode::SUCCESS)
     }
 }

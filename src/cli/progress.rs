@@ -122,7 +122,7 @@ impl Watch for Shown {
                 self.told = Instant::now();
                 let rate = self.steps as f64 / self.begun.elapsed().as_secs_f64();
                 for [start, figures] in progress.iter().map(told) {
-                    eprintln!("train    {start}  step {step}/{}  {figures}  {rate:.1} steps/s", config.steps);
+                    note!("train    {start}  step {step}/{}  {figures}  {rate:.1} steps/s", config.steps);
                 }
             }
             Mode::Json => {
@@ -130,7 +130,7 @@ impl Watch for Shown {
                     let setting = config.setting(a);
                     let line =
                         json!({ "start": start, "step": step, "inner": inner, "outer": outer, "setting": setting });
-                    eprintln!("{line}");
+                    note!("{line}");
                 }
             }
             _ => {}
@@ -147,7 +147,7 @@ impl Watch for Shown {
 
     fn reporting(&mut self, what: &str) {
         if matches!(self.mode, Mode::Bar | Mode::Plain) {
-            eprintln!("report   {what}");
+            note!("report   {what}");
         }
     }
 

@@ -10,6 +10,7 @@ use stssad::data::load;
 use stssad::gpu::Device;
 use stssad::report::RunFolder;
 use stssad::run::{Ending, Extent, Run, RunError};
+use stssad::settings::Written;
 use stssad::sweep::{Grid, Job, Share, merge};
 use stssad::train::TrainError;
 
@@ -111,8 +112,9 @@ impl Sweep {
 }
 
 fn read(path: &Path) -> anyhow::Result<(Grid, Vec<Job>)> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let grid = Grid::parse(&text)?;
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
+    let grid = Grid::read(&Written { name: &name, text: &text })?;
     let jobs = grid.jobs()?;
     Ok((grid, jobs))
 }
@@ -120,7 +122,7 @@ fn read(path: &Path) -> anyhow::Result<(Grid, Vec<Job>)> {
 impl Plan {
     fn run(&self) -> anyhow::Result<ExitCode> {
         for job in read(&self.grid)?.1 {
-            println!("{}", serde_json::to_string(&job)?);
+            result!("{}", serde_json::to_string(&job)?)?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -134,7 +136,7 @@ impl Execute {
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
             return Err(Unfit(format!("there is no job {index}: the grid has jobs 0 to {}", jobs.len() - 1)).into());
         }
-        eprintln!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
+        note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = stop_flag()?;
         let mut device: Option<Device> = None;
         let mut failed = 0;
@@ -148,23 +150,17 @@ impl Execute {
             };
             match self.execute(device, job, Shown::new(self.progress, stop.clone())) {
                 Ok(Ending::Stopped) => {
-                    eprintln!("stopped at {}; run the same command to go on", job.name);
+                    note!("stopped at {}; run the same command to go on", job.name);
                     return Ok(ExitCode::from(STOPPED));
                 }
                 Ok(Ending::Finished(outcome)) => {
                     let auroc = outcome.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}"));
-                    eprintln!(
-                        "{:>4}/{}  AUROC {auroc}  {:.0} s  {}",
-                        number + 1,
-                        mine.len(),
-                        outcome.seconds,
-                        job.name
-                    );
+                    note!("{:>4}/{}  AUROC {auroc}  {:.0} s  {}", number + 1, mine.len(), outcome.seconds, job.name);
                 }
                 // A run that diverged says something about its method, not about the others.
                 Err(error) if diverged(&error) => {
                     failed += 1;
-                    eprintln!("{:>4}/{}  failed  {}: {error:#}", number + 1, mine.len(), job.name);
+                    note!("{:>4}/{}  failed  {}: {error:#}", number + 1, mine.len(), job.name);
                 }
                 Err(error) => return Err(error.context(job.name.clone())),
             }
@@ -198,7 +194,7 @@ impl Execute {
         match found[..] {
             [] => Ok(Share::All),
             [&(id, first, count)] => {
-                eprintln!("sweep    taking the share that {id} names");
+                note!("sweep    taking the share that {id} names");
                 let (task, first) = (number(id)?, first.map_or(Ok(0), number)?);
                 let before = || Unfit(format!("{id} is {task}, less than the first of its array, {first}"));
                 let index = task.checked_sub(first).ok_or_else(before)?;
@@ -227,8 +223,8 @@ impl Merge {
         let comparison = merge(&grid, &jobs, &self.out)?;
         comparison.write(&self.out)?;
         match self.json {
-            true => println!("{}", serde_json::to_string_pretty(&comparison)?),
-            false => print!("{}", comparison.markdown()),
+            true => result!("{}", serde_json::to_string_pretty(&comparison)?)?,
+            false => result!("{}", comparison.markdown())?,
         }
         Ok(ExitCode::from(u8::from(!comparison.missing.is_empty())))
     }

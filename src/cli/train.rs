@@ -8,11 +8,12 @@ use serde_json::json;
 use stssad::checkpoint::Checkpoint;
 use stssad::config::{RunConfig, overlay};
 use stssad::data::{Loaded, load, read_pictures};
+use stssad::fault::Faulty;
 use stssad::gpu::Device;
 use stssad::model::{Judge, Model};
 use stssad::profile::Memory;
 use stssad::report::{Metrics, RunFolder, Table};
-use stssad::run::{Ending, Extent, MODEL, Run, next_folder, test};
+use stssad::run::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
 
 use super::arguments::{DataArguments, RunArguments};
 use super::progress::{Mode, Shown, stop_flag};
@@ -68,11 +69,11 @@ impl Train {
         }
         let config = self.run.resolve()?;
         if self.run.print_config {
-            print!("{}", config.to_toml());
+            result!("{}", config.to_toml())?;
             return Ok(ExitCode::SUCCESS);
         }
+        let device = ready(&self.device, &config)?;
         let loaded = read(&config)?;
-        let device = open(&self.device)?;
         let folder = match &self.output.out {
             Some(out) => {
                 if out.join("result.json").exists() {
@@ -100,8 +101,8 @@ impl Train {
             })
         })?;
         let config = RunConfig::parse(&checkpoint.config)?;
+        let device = ready(&self.device, &config)?;
         let loaded = read(&config)?;
-        let device = open(&self.device)?;
         execute(&device, &config, &loaded, folder, Some(checkpoint), &self.output)
     }
 }
@@ -110,7 +111,7 @@ impl Train {
 pub fn last_checkpoint(folder: &Path) -> anyhow::Result<Option<Checkpoint>> {
     let Some((checkpoint, damaged)) = Checkpoint::load(folder)? else { return Ok(None) };
     if let Some(reason) = damaged {
-        eprintln!("warning  {reason}; going on from the checkpoint before it");
+        note!("warning  {reason}; going on from the checkpoint before it");
     }
     Ok(Some(checkpoint))
 }
@@ -123,7 +124,15 @@ fn unfit(problem: String) -> anyhow::Error {
 fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
     let device = arguments.open()?;
     let adapter = device.adapter();
-    eprintln!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
+    note!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
+    Ok(device)
+}
+
+/// Opens the device for a run, which it must be able to do at the run's precision, before any image is read.
+fn ready(arguments: &DeviceArguments, config: &RunConfig) -> anyhow::Result<Device> {
+    config.source()?;
+    let device = open(arguments)?;
+    device.with_precision(config.training.precision)?;
     Ok(device)
 }
 
@@ -136,7 +145,7 @@ fn read(config: &RunConfig) -> anyhow::Result<Loaded> {
     });
     bar.finish_and_clear();
     let loaded = loaded?;
-    eprintln!("{}", loaded.table());
+    note!("{}", loaded.table());
     Ok(loaded)
 }
 
@@ -154,23 +163,37 @@ pub fn execute(
     let mut shown = Shown::new(output.progress, stop_flag()?);
     let run = Run { device, config, loaded, folder: &folder, extent };
     if output.memory {
-        eprintln!("{}", Memory::of(&run.plan()?));
+        note!("{}", Memory::of(&run.plan()?));
     }
-    match run.train(checkpoint, &mut shown)? {
+    match run.train(checkpoint, &mut shown).inspect_err(|error| tell_of_checkpoint(error, folder.path()))? {
         Ending::Stopped => {
-            eprintln!("stopped; go on with: stssad train --resume {}", folder.path().display());
+            note!("stopped; go on with: stssad train --resume {}", folder.path().display());
             Ok(ExitCode::from(STOPPED))
         }
         Ending::Finished(outcome) => {
-            eprintln!("{}", Table(&outcome.starts));
-            eprintln!("{}", figures(&outcome.metrics));
+            note!("{}", Table(&outcome.starts));
+            note!("{}", figures(&outcome.metrics));
             let steps = outcome.steps * outcome.starts.len();
-            eprintln!("{:.1} steps/s; everything is in {}", steps as f64 / outcome.seconds, folder.path().display());
+            note!("{:.1} steps/s; everything is in {}", steps as f64 / outcome.seconds, folder.path().display());
             if output.json {
-                println!("{}", serde_json::to_string_pretty(&outcome)?);
+                result!("{}", serde_json::to_string_pretty(&outcome)?)?;
             }
             Ok(ExitCode::SUCCESS)
         }
+    }
+}
+
+/// Says what is left of a run that ended in an error, where the same run may succeed later.
+fn tell_of_checkpoint(error: &RunError, folder: &Path) {
+    if !error.fault().may_pass() {
+        return;
+    }
+    match Checkpoint::load(folder) {
+        Ok(Some((checkpoint, _))) => {
+            let (start, step, shown) = (checkpoint.snapshot.start + 1, checkpoint.snapshot.step, folder.display());
+            note!("saved    up to start {start}, step {step}; resume with: stssad train --resume {shown}");
+        }
+        _ => note!("saved    nothing yet; run the same command again"),
     }
 }
 
@@ -203,6 +226,12 @@ fn last_run(root: &Path) -> anyhow::Result<PathBuf> {
 /// A run's folder, as the commands take it that need a trained model.
 fn model(folder: &Path) -> anyhow::Result<Model> {
     let path = if folder.is_dir() { folder.join(MODEL) } else { folder.to_owned() };
+    if folder.is_dir() && !path.exists() {
+        return Err(unfit(format!(
+            "{} is not the folder of a finished run, since it has no {MODEL}: the run comes first, then the images",
+            folder.display()
+        )));
+    }
     Ok(Model::load(&path)?)
 }
 
@@ -244,7 +273,7 @@ impl Test {
             )));
         }
         if loaded.task.fingerprint() != model.fingerprint {
-            eprintln!("note     these are not the pictures that the model was trained and tuned on");
+            note!("note     these are not the pictures that the model was trained and tuned on");
         }
         let device = open(&self.device)?;
         let tested = test(&device, &model, &loaded.task.test)?;
@@ -257,10 +286,10 @@ impl Test {
             "adapter": device.adapter(),
         }))?;
         folder.write("test.json", report.as_bytes())?;
-        eprintln!("{}", figures(&tested.metrics));
-        eprintln!("scores are in {}", folder.path().display());
+        note!("{}", figures(&tested.metrics));
+        note!("scores are in {}", folder.path().display());
         if self.json {
-            println!("{report}");
+            result!("{report}")?;
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -287,7 +316,7 @@ impl Predict {
         let loading = model.config.loading();
         let read = read_pictures(&self.pictures, model.conversion(), &loading, |_, _| {})?;
         for skipped in &read.skipped {
-            eprintln!("skipped  {skipped}");
+            note!("skipped  {skipped}");
         }
         let device = open(&self.device)?;
         let judgement = Judge::new(&device, &model)?.judge(&read.set.pictures)?;
@@ -296,15 +325,15 @@ impl Predict {
         let is_anomalous = |score: f64| score >= model.threshold;
         if self.json {
             for (path, &score) in scored {
-                println!("{}", json!({ "path": path, "score": score, "anomalous": is_anomalous(score) }));
+                result!("{}", json!({ "path": path, "score": score, "anomalous": is_anomalous(score) }))?;
             }
         } else {
-            let mut table = csv::Writer::from_writer(std::io::stdout());
+            let mut table = csv::Writer::from_writer(Vec::new());
             table.write_record(["path", "score", "anomalous"])?;
             for (path, &score) in scored {
                 table.write_record([&*path, &score.to_string(), &u8::from(is_anomalous(score)).to_string()])?;
             }
-            table.flush()?;
+            result!("{}", String::from_utf8_lossy(&table.into_inner()?))?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::files::{self, Entry, Mask, Reading};
 use super::mvtec::mask_of;
 use super::picture::Channels;
-use super::{DataError, KEPT_STREAM, Loaded, Loading, Task, component};
+use super::{DataError, KEPT_STREAM, Loaded, Loading, Split, Task, component};
 use crate::philox::Stream;
 
 /// Folders with normal pictures and, as there are, anomalies and unlabelled ones. In TOML each list may be one text.
@@ -112,21 +112,17 @@ impl Folder {
         Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals })
     }
 
-    fn check(&self) -> Result<(), DataError> {
+    pub(super) fn check(&self) -> Result<(), DataError> {
         let problem = if self.normal_dir.is_empty() {
-            "no folder of normal pictures is named: add `--normal-dir`".to_owned()
+            "no folder of normal images is named: add --normal-dir".to_owned()
         } else if self.abnormal_dir.is_empty() && self.unlabelled_dir.is_empty() {
-            "there is nothing to tune on: add `--abnormal-dir`, or `--unlabelled-dir` with pictures some of which are \
-             anomalies"
+            "there is nothing to tune on: add --abnormal-dir, or --unlabelled-dir with images some of which are anomalies"
                 .to_owned()
         } else if !(0.0..1.0).contains(&self.normal_split_ratio) {
-            format!(
-                "{} is no share of the normal pictures: use a `--normal-split-ratio` from 0 to below 1",
-                self.normal_split_ratio
-            )
+            format!("--normal-split-ratio is {}: it must be from 0 to below 1", self.normal_split_ratio)
         } else if self.mask_dir.len() > 1 && self.mask_dir.len() != self.abnormal_dir.len() {
             format!(
-                "{} folders of masks for {} of anomalies: name one for all, or one for each",
+                "--mask-dir is given {} times and --abnormal-dir {} times: give one --mask-dir for all, or one for each",
                 self.mask_dir.len(),
                 self.abnormal_dir.len()
             )
@@ -134,6 +130,23 @@ impl Folder {
             return Ok(());
         };
         Err(DataError::Setting(problem))
+    }
+
+    /// Flags that were given and change nothing, each with the reason.
+    pub(super) fn without_effect(&self, loading: &Loading) -> Vec<&'static str> {
+        let share = self.normal_split_ratio != Folder::default().normal_split_ratio;
+        let labelled = !self.abnormal_dir.is_empty() || !self.normal_test_dir.is_empty();
+        let inductive = loading.split == Split::Inductive && labelled && !self.unlabelled_dir.is_empty();
+        let cases = [
+            (
+                share && !self.normal_test_dir.is_empty(),
+                "--normal-split-ratio: --normal-test-dir has the normal images to test on",
+            ),
+            (share && self.abnormal_dir.is_empty(), "--normal-split-ratio: there is no --abnormal-dir to test on"),
+            (!self.mask_dir.is_empty() && self.abnormal_dir.is_empty(), "--mask-dir: there is no --abnormal-dir"),
+            (inductive, "--split: with labelled and unlabelled images the split is inductive as it is"),
+        ];
+        cases.into_iter().filter_map(|(idle, reason)| idle.then_some(reason)).collect()
     }
 
     /// Folders are read with all that lies below them, so none may lie within another: a picture would be in two sets, or
@@ -152,8 +165,8 @@ impl Folder {
             for (other, (outer, above)) in folders.iter().enumerate() {
                 if index != other && below.starts_with(above) {
                     return Err(DataError::Setting(format!(
-                        "folder {} lies within {}, or is the same, so that its pictures would be taken twice: name folders \
-                         that lie apart",
+                        "the folder {} lies within {}, or is the same, so its images would be used twice: give folders that do \
+                         not overlap",
                         files::printable(&inner.to_string_lossy()),
                         files::printable(&outer.to_string_lossy())
                     )));

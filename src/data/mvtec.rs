@@ -28,6 +28,20 @@ const LAYOUT: &str = "    <root>/<category>/train/good/000.png …
     <root>/<category>/ground_truth/<defect>/000_mask.png or 000.png …, if there are masks";
 
 impl Mvtec {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        if self.category.is_empty() {
+            return Err(DataError::Setting(
+                "--category is empty: it must be a folder's name, such as `bottle`".to_owned(),
+            ));
+        }
+        match self.defect.as_deref() {
+            Some("good") => {
+                Err(DataError::Setting("--defect is `good`: it must be a defect, such as `broken_large`".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn load(&self, loading: &Loading, on_file: &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError> {
         let conversion = loading.conversion(256, Channels::Rgb)?;
         let (train, test) = self.list()?;
@@ -63,7 +77,7 @@ impl Mvtec {
             }
         }
         let kinds = files::folders(&folder.join("test"))?;
-        if let Some(defect) = self.defect.as_ref().filter(|defect| !kinds.contains(defect) || *defect == "good") {
+        if let Some(defect) = self.defect.as_ref().filter(|defect| !kinds.contains(defect)) {
             let problem =
                 format!("there is no defect `{}` in {}", files::printable(defect), folder.join("test").display());
             return Err(layout(problem, &folder.join("test")));

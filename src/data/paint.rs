@@ -236,15 +236,21 @@ impl Look {
 
 impl Texture {
     /// Paints the task; the same seed paints the same.
+    pub(super) fn check(&self, loading: &Loading) -> Result<(), DataError> {
+        let side = loading.size.unwrap_or(SIDE);
+        if !(8..=FIELD).contains(&side) {
+            return Err(DataError::Setting(format!("--size is {side}: a painted texture takes 8 to {FIELD} pixels")));
+        }
+        match self.slant.filter(|slant| !slant.is_finite()) {
+            Some(slant) => Err(DataError::Setting(format!("--slant is {slant}: it must be radians, such as 0.9"))),
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
+        self.check(loading)?;
         let conversion = loading.conversion(SIDE, Channels::Grey)?;
         let side = conversion.side;
-        if !(8..=FIELD).contains(&side) {
-            return Err(DataError::Setting(format!("crops of {side}×{side} pixels: use a `--size` from 8 to {FIELD}")));
-        }
-        if let Some(slant) = self.slant.filter(|slant| !slant.is_finite()) {
-            return Err(DataError::Setting(format!("a slant of {slant}: use radians, such as 0.9")));
-        }
         let photograph = self.texture.canvas()?;
         let [train, normals, anomalies] = [loading.max_train, loading.max_normals, loading.max_anomalies];
         let counts = [train.unwrap_or(COUNTS[0]), normals.unwrap_or(COUNTS[1]), anomalies.unwrap_or(COUNTS[2])];
@@ -403,9 +409,9 @@ mod tests {
             let loading = Loading { size: Some(size), ..Loading::default() };
             texture.load(&loading).unwrap_err().to_string()
         };
-        assert!(refused(texture, 129).contains("use a `--size` from 8 to 128"));
-        assert!(refused(texture, 4).contains("use a `--size` from 8 to 128"));
-        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("use radians"));
+        assert!(refused(texture, 129).contains("a painted texture takes 8 to 128 pixels"));
+        assert!(refused(texture, 4).contains("a painted texture takes 8 to 128 pixels"));
+        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("it must be radians"));
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub enum Resize {
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
     #[error("cannot be read: {0}")]
-    Unreadable(#[from] io::Error),
+    Unreadable(io::Error),
     #[error("is a folder, a pipe or a device, not a file")]
     NotAFile,
     #[error("is empty")]
@@ -107,8 +107,8 @@ fn undecodable(error: ImageError) -> PictureError {
 /// When the file cannot be read or decoded, or holds more than `max_pixels` pixels, which its header tells before
 /// anything is allocated.
 pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, PictureError> {
-    let file = File::open(path)?;
-    let about = file.metadata()?;
+    let file = File::open(path).map_err(PictureError::Unreadable)?;
+    let about = file.metadata().map_err(PictureError::Unreadable)?;
     if !about.is_file() {
         return Err(PictureError::NotAFile);
     }
@@ -118,7 +118,7 @@ pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, PictureError> 
         return Err(PictureError::TooManyBytes { bytes: about.len(), max });
     }
     let mut bytes = Vec::with_capacity(about.len() as usize);
-    file.take(max).read_to_end(&mut bytes)?;
+    file.take(max).read_to_end(&mut bytes).map_err(PictureError::Unreadable)?;
     decode(&bytes, max_pixels)
 }
 

@@ -45,6 +45,13 @@ const DIGITS: [(u8, &[u8]); 7] = [
 const DIGIT: usize = 28;
 
 impl Sheet {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        match self.tile {
+            0 => Err(DataError::Setting("--tile is 0: it must be the side of a tile in pixels".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
         let conversion = loading.conversion(self.tile, Channels::Grey)?;
         let read = |path: &PathBuf, anomalous: bool| -> Result<Set, DataError> {
@@ -59,24 +66,33 @@ impl Sheet {
 }
 
 impl Digits {
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        for (flag, digit) in [("--normal", self.normal), ("--anomaly", self.anomaly)] {
+            if !DIGITS.iter().any(|(packaged, _)| *packaged == digit) {
+                let known = DIGITS.map(|(digit, _)| digit.to_string()).join(", ");
+                return Err(DataError::Setting(format!(
+                    "{flag} is {digit}: the digits that come with the program are {known}"
+                )));
+            }
+        }
+        match self.normal == self.anomaly {
+            true => {
+                Err(DataError::Setting(format!("--normal and --anomaly are both {}: give two digits", self.normal)))
+            }
+            false => Ok(()),
+        }
+    }
+
     pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
+        self.check()?;
         let conversion = loading.conversion(DIGIT, Channels::Grey)?;
         let read = |digit: u8, anomalous: bool| -> Result<Set, DataError> {
-            let Some((_, bytes)) = DIGITS.iter().find(|(packaged, _)| *packaged == digit) else {
-                let known = DIGITS.map(|(digit, _)| digit.to_string()).join(", ");
-                return Err(DataError::Setting(format!("no digit {digit} comes with the program: use one of {known}")));
-            };
+            let (_, bytes) = DIGITS.iter().find(|(packaged, _)| *packaged == digit).expect("checked");
             let name = format!("{digit}.png");
             let sheet = picture::decode(bytes, loading.max_pixels).map_err(|reason| bad(Path::new(&name), reason))?;
             let tiles = cut(&sheet, Path::new(&name), DIGIT, &conversion)?;
             Ok(Set::of_class(tiles, &name, &digit.to_string(), anomalous))
         };
-        if self.normal == self.anomaly {
-            return Err(DataError::Setting(format!(
-                "{} is both the normal digit and the anomalous one: name two",
-                self.normal
-            )));
-        }
         let (normal, anomaly) = (read(self.normal, false)?, read(self.anomaly, true)?);
         draw("digits", &normal, &anomaly, loading, conversion, DIGIT)
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
+use toml::{Table, Value};
 
 use super::files::{self, Reading};
 use super::folder::Folder;
@@ -17,8 +19,8 @@ use super::{BadPicture, DataError, SAMPLE_STREAM, Set, SplitTable, Task};
 use crate::philox::Stream;
 
 /// Where a task's pictures come from. In TOML `kind` names the variant: `kind = "mvtec"`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Source {
     Sheet(Sheet),
     Digits(Digits),
@@ -26,6 +28,73 @@ pub enum Source {
     Mvtec(Mvtec),
     Folder(Folder),
     Svhn(Svhn),
+}
+
+/// By hand, since what serde derives for tags forgets which key an error is about.
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        fn read<T: DeserializeOwned, E: Error>(table: Table, source: fn(T) -> Source) -> Result<Source, E> {
+            table.try_into().map(source).map_err(E::custom)
+        }
+        let mut table = Table::deserialize(deserializer)?;
+        let kind = match table.remove("kind") {
+            Some(Value::String(kind)) => kind,
+            Some(other) => {
+                let message = format!("invalid type: {}, expected a string\nin `kind`", other.type_str());
+                return Err(D::Error::custom(message));
+            }
+            None => return Err(D::Error::missing_field("kind")),
+        };
+        match kind.as_str() {
+            "sheet" => read(table, Source::Sheet),
+            "digits" => read(table, Source::Digits),
+            "texture" => read(table, Source::Texture),
+            "mvtec" => read(table, Source::Mvtec),
+            "folder" => read(table, Source::Folder),
+            "svhn" => read(table, Source::Svhn),
+            _ => {
+                let known = "`mvtec`, `folder`, `svhn`, `digits`, `texture`, `sheet`";
+                Err(D::Error::custom(format!("unknown variant `{kind}`, expected one of {known}\nin `kind`")))
+            }
+        }
+    }
+}
+
+impl Source {
+    /// Whether pictures could be read, as far as that can be told without looking at a file.
+    ///
+    /// # Errors
+    /// When a setting is out of range or contradicts another.
+    pub fn check(&self, loading: &Loading) -> Result<(), DataError> {
+        loading.check()?;
+        match self {
+            Source::Sheet(sheet) => sheet.check(),
+            Source::Digits(digits) => digits.check(),
+            Source::Texture(texture) => texture.check(loading),
+            Source::Mvtec(mvtec) => mvtec.check(),
+            Source::Folder(folder) => folder.check(),
+            Source::Svhn(svhn) => svhn.check(),
+        }
+    }
+
+    /// Whether each picture is a file of its own, which may be bad.
+    fn has_files(&self) -> bool {
+        matches!(self, Source::Mvtec(_) | Source::Folder(_))
+    }
+
+    /// Flags that were given and change nothing, each with the reason, such as `--mask-dir: there is no --abnormal-dir`.
+    pub fn without_effect(&self, loading: &Loading) -> Vec<String> {
+        let folder = match self {
+            Source::Folder(folder) => folder.without_effect(loading),
+            _ => Vec::new(),
+        };
+        let skips = loading.on_bad_image == OnBadImage::Skip && !self.has_files();
+        folder
+            .into_iter()
+            .chain(skips.then_some("--on-bad-image: the images are not files of their own"))
+            .map(str::to_owned)
+            .collect()
+    }
 }
 
 /// How the pictures are read and the sets drawn.
@@ -117,15 +186,30 @@ pub struct Pictures {
 }
 
 impl Loading {
+    /// Whether the numbers are in range.
+    fn check(&self) -> Result<(), DataError> {
+        let setting = |problem: String| Err(DataError::Setting(problem));
+        if let Some(side) = self.size {
+            check_side(side)?;
+        }
+        if self.max_pixels == 0 {
+            return setting("--max-pixels is 0: it must be at least 1".to_owned());
+        }
+        match self.max_train {
+            Some(most) if most < LEAST_TRAIN => {
+                setting(format!("--max-train is {most}: training takes at least {LEAST_TRAIN} images"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The conversion, with a source's own side and channels where nothing else is asked for.
     ///
     /// # Errors
     /// When the size is zero or beyond 4096.
     pub fn conversion(&self, side: usize, channels: Channels) -> Result<Conversion, DataError> {
         let side = self.size.unwrap_or(side);
-        if !(1..=4096).contains(&side) {
-            return Err(DataError::Setting(format!("pictures of {side}×{side} pixels: use a `--size` from 1 to 4096")));
-        }
+        check_side(side)?;
         Ok(Conversion { side, channels: self.channels.unwrap_or(channels), resize: self.resize })
     }
 
@@ -155,11 +239,22 @@ impl Loading {
     }
 }
 
+fn check_side(side: usize) -> Result<(), DataError> {
+    match (1..=4096).contains(&side) {
+        true => Ok(()),
+        false => Err(DataError::Setting(format!("--size is {side}: it must be from 1 to 4096 pixels"))),
+    }
+}
+
+/// One picture has neither a spread nor a neighbour, and two do not tell how sure their covariance is.
+const LEAST_TRAIN: usize = 3;
+
 /// Reads a task. `on_file` hears after each file how many of how many are done, from several threads.
 ///
 /// # Errors
 /// When pictures are missing, cannot be used, or are too few.
 pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) + Sync) -> Result<Loaded, DataError> {
+    source.check(loading)?;
     let loaded = match source {
         Source::Sheet(sheet) => sheet.load(loading),
         Source::Digits(digits) => digits.load(loading),
@@ -172,8 +267,7 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
     if loading.split == Split::Inductive && task.tune.is_none() {
         task = task.halved(loading.seed);
     }
-    // One picture has neither a spread nor a neighbour, and two do not tell how sure their covariance is.
-    let sets = [("training", &task.train, 3), ("test", &task.test, 2)].into_iter();
+    let sets = [("training", &task.train, LEAST_TRAIN), ("test", &task.test, 2)].into_iter();
     for (kind, set, wanted) in sets.chain(task.tune.as_ref().map(|tune| ("tuning", tune, 2))) {
         if set.len() < wanted {
             return Err(DataError::TooFew { kind, found: set.len(), wanted });

@@ -29,13 +29,18 @@ const SIDE: usize = 32;
 const ZERO: u8 = 10;
 
 impl Svhn {
-    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
-        if self.normal > 9 || self.anomaly > 9 || self.normal == self.anomaly {
-            let (normal, anomaly) = (self.normal, self.anomaly);
-            return Err(DataError::Setting(format!(
-                "normal digit {normal} and anomalous digit {anomaly}: name two different ones from 0 to 9"
-            )));
+    pub(super) fn check(&self) -> Result<(), DataError> {
+        let (normal, anomaly) = (self.normal, self.anomaly);
+        match normal > 9 || anomaly > 9 || normal == anomaly {
+            true => Err(DataError::Setting(format!(
+                "--normal is {normal} and --anomaly is {anomaly}: they must be two different digits from 0 to 9"
+            ))),
+            false => Ok(()),
         }
+    }
+
+    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
+        self.check()?;
         if !self.root.is_dir() {
             return Err(DataError::NoFolder { path: self.root.clone() });
         }

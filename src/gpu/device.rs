@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::facts::{Facts, MATRIX_BLOCK};
 use super::number::Number;
-use super::{Clock, GpuError};
+use super::{Choice, Clock, GpuError};
 use crate::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
 use crate::shaders::{element_bytes, source, specialise_text};
 
@@ -39,25 +39,6 @@ pub struct AdapterSummary {
     pub missing: Vec<String>,
     /// Why the device cannot be used, if so.
     pub unusable: Option<String>,
-}
-
-/// Which adapter to open.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum Choice {
-    /// A discrete GPU before an integrated one before a CPU driver.
-    #[default]
-    Best,
-    /// Position in the list of [`adapters`].
-    Index(usize),
-    /// Part of the name, in any case.
-    Name(String),
-}
-
-impl From<&str> for Choice {
-    /// A number is an index, all else a part of a name.
-    fn from(text: &str) -> Self {
-        text.parse().map_or_else(|_| Choice::Name(text.to_owned()), Choice::Index)
-    }
 }
 
 /// Bytes of immediates that the kernels need at most.
@@ -139,6 +120,7 @@ pub struct Device {
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     adapter: Arc<AdapterSummary>,
+    remark: Option<String>,
     lanes: Option<Lanes>,
     class: DeviceClass,
     pipelines: Arc<Mutex<HashMap<String, Pipeline>>>,
@@ -157,23 +139,13 @@ impl Device {
     /// Opens the chosen adapter.
     ///
     /// # Errors
-    /// When there is none, or it lacks what the kernels need.
+    /// When there is none, none fits the choice, or it lacks what the kernels need.
     pub fn open(choice: &Choice) -> Result<Device, GpuError> {
         let adapters = enumerate();
-        let is_chosen = |(index, adapter): &(usize, &wgpu::Adapter)| match choice {
-            Choice::Best => Facts::of(adapter).unusable().is_none(),
-            Choice::Index(chosen) => index == chosen,
-            Choice::Name(part) => adapter.get_info().name.to_lowercase().contains(&part.to_lowercase()),
-        };
-        let (_, adapter) = adapters.iter().enumerate().find(is_chosen).ok_or_else(|| {
-            GpuError::NoAdapter(match (choice, adapters.len()) {
-                (_, 0) => String::new(),
-                (Choice::Best, count) => format!(" among the {count} found (see `stssad devices`)"),
-                (choice, count) => format!(" fits {choice:?}, {count} others were found (see `stssad devices`)"),
-            })
-        })?;
-        let facts = Facts::of(adapter);
-        let summary = facts.summarise();
+        let mut facts: Vec<Facts> = adapters.iter().map(Facts::of).collect();
+        let mut summaries: Vec<AdapterSummary> = facts.iter().map(Facts::summarise).collect();
+        let (chosen, remark) = choice.among(&summaries)?;
+        let (adapter, summary, facts) = (&adapters[chosen], summaries.swap_remove(chosen), facts.swap_remove(chosen));
         let failed = |reason: String| GpuError::Unusable { adapter: summary.name.clone(), reason };
         if let Some(reason) = &summary.unusable {
             return Err(failed(reason.clone()));
@@ -211,6 +183,7 @@ impl Device {
             queue,
             class: unrounded(&summary, lanes),
             adapter: summary.into(),
+            remark,
             lanes,
             pipelines: Default::default(),
             layouts: Default::default(),
@@ -224,6 +197,12 @@ impl Device {
 
     pub fn adapter(&self) -> &AdapterSummary {
         &self.adapter
+    }
+
+    /// What whoever chose the adapter should know: that others fit the choice too, or that it is a CPU driver because there
+    /// is no GPU.
+    pub fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     /// The same device, for plans of this precision. For [`Precision::F16`] each kernel on matrix units is first proven on a

@@ -1,0 +1,392 @@
+//! What the command line says: in time, once, in the user's words, and never with a panic where it cannot be written.
+
+mod process;
+
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use process::{Said, command, finish, folder, json, stssad, text};
+
+/// A run of seconds on packaged images, but for where it goes.
+const TINY: [&str; 24] = [
+    "--data",
+    "texture",
+    "--texture",
+    "gravel",
+    "--defect",
+    "blob",
+    "--size",
+    "16",
+    "--max-train",
+    "8",
+    "--max-normals",
+    "4",
+    "--max-anomalies",
+    "4",
+    "--batch",
+    "4",
+    "--batch-val",
+    "4",
+    "--steps",
+    "3",
+    "--starts",
+    "1",
+    "--no-report",
+    "--json",
+];
+
+fn train(run: &Path) -> Command {
+    command(&[&["train"], &TINY, &["--out", text(run)]])
+}
+
+/// Where nothing fits any more.
+fn full() -> Stdio {
+    OpenOptions::new().write(true).open("/dev/full").expect("the system has /dev/full").into()
+}
+
+/// A pipe whose reader has gone.
+fn unread() -> Stdio {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    writer.into()
+}
+
+#[track_caller]
+fn is_finished(run: &Path) {
+    assert!(json(&run.join("result.json"))["seconds"].is_f64());
+}
+
+/// A sentence, or a part of one between colons, of some length that is said twice.
+fn said_twice(err: &str) -> Option<&str> {
+    let error = &err[err.find("error: ").expect("an error")..];
+    let parts: Vec<&str> = error.split([':', '\n']).map(str::trim).filter(|part| part.len() > 8).collect();
+    parts.iter().enumerate().find(|(index, part)| parts[..*index].contains(part)).map(|(_, part)| *part)
+}
+
+/// An error of this exit code, said once, with all of `parts` and in none of the words of serde.
+#[track_caller]
+fn refused(said: Said, code: i32, parts: &[&str]) {
+    let said = said.with(code);
+    said.error(parts);
+    assert_eq!(said_twice(&said.err), None, "{}", said.err);
+    for word in ["unknown field", "missing field", "unknown variant", "invalid type", "invalid value", "usize", "u64"] {
+        assert!(!said.err.contains(word), "`{word}` in {}", said.err);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn notes_that_cannot_be_written_cost_no_work() {
+    for (name, stderr) in [("full", full as fn() -> Stdio), ("unread", unread)] {
+        let run = folder(&format!("notes-{name}")).join("run");
+        let output = train(&run).stderr(stderr()).output().unwrap();
+        assert_eq!(output.status.code(), Some(74), "{name}");
+        is_finished(&run);
+        // The result is printed as ever.
+        let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(printed, json(&run.join("result.json")), "{name}");
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_result_that_cannot_be_written_is_an_error_after_the_work() {
+    let run = folder("results-full").join("run");
+    let said = finish_with(train(&run), full()).with(74);
+    said.error(&["cannot write to standard output", "No space left"]);
+    is_finished(&run);
+    for arguments in [&["devices"][..], &["devices", "--json"], &["--help"], &["train", "--help"], &["--version"]] {
+        finish_with(command(&[arguments]), full()).with(74).error(&["cannot write to standard output"]);
+    }
+}
+
+/// What a command left whose standard output is `stdout`.
+fn finish_with(mut command: Command, stdout: Stdio) -> Said {
+    let output = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
+    Said { code: output.status.code(), out: String::new(), err: String::from_utf8(output.stderr).unwrap() }
+}
+
+/// As `head` leaves it: no word, and no exit code either, since SIGPIPE ends other programs too.
+#[test]
+#[cfg(unix)]
+fn results_without_a_reader_end_the_program_without_a_word() {
+    for arguments in [&["devices"][..], &["train", "--print-config"]] {
+        let said = finish_with(command(&[arguments]), unread());
+        assert_eq!((said.code, said.err.as_str()), (None, ""), "{arguments:?}");
+    }
+}
+
+/// The system gives programs that begin without one of the three streams the null device in its place.
+#[test]
+#[cfg(unix)]
+fn closed_streams_are_no_reason_to_panic() {
+    for closed in ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"] {
+        let run = folder("closed").join("run");
+        let mut shell = Command::new("sh");
+        let line =
+            format!("exec {} train {} --out {} {closed}", env!("CARGO_BIN_EXE_stssad"), TINY.join(" "), text(&run));
+        shell.args(["-c", &line]);
+        finish(shell).with(0);
+        is_finished(&run);
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn an_error_that_cannot_be_told_keeps_its_code() {
+    for (arguments, code) in [(&["train"][..], 2), (&["trian"], 2), (&["predict", "nowhere", "nothing"], 74)] {
+        let status = command(&[arguments]).stderr(full()).stdout(Stdio::null()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+/// Everything that is printed goes through one place, which does not panic; what only tests print is theirs.
+#[test]
+fn nothing_else_prints() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let is_code = |path: &Path| path.extension().is_some_and(|ending| ending == "rs");
+    let files = walkdir::WalkDir::new(source).into_iter().map(Result::unwrap).map(walkdir::DirEntry::into_path);
+    let mut seen = 0;
+    for path in files.filter(|path| is_code(path)) {
+        let code = fs::read_to_string(&path).unwrap();
+        let code = code.split("#[cfg(test)]").next().unwrap();
+        seen += 1;
+        for (number, line) in code.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            let is_terminal = path.ends_with("cli/terminal.rs");
+            for printing in ["println!", "print!", "dbg!", "stdout()", "stderr().lock()"] {
+                let is_ours = is_terminal && printing.contains("std");
+                assert!(is_ours || !line.contains(printing), "{}:{}: {line}", path.display(), number + 1);
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
+}
+
+/// Text for a configuration file in a folder of this name.
+fn configured(name: &str, content: &str) -> PathBuf {
+    let path = folder(name).join("run.toml");
+    fs::write(&path, content).unwrap();
+    path
+}
+
+#[test]
+fn what_a_file_has_wrong_is_told_with_its_line_in_the_words_of_its_keys() {
+    let cases = [
+        ("seed = 1\nsed = 1", &["run.toml, line 2: there is no key `sed`; did you mean `seed`?"][..]),
+        ("[training]\n\nstep = 1", &["line 3: there is no key `step` in [training]; did you mean `steps`?"]),
+        (
+            "[training]\nsteps = 'many'",
+            &["line 2: `steps` in [training] is the text \"many\"", "a whole number from 0 on"],
+        ),
+        ("method = 'st-ssda'", &["line 1: `method` cannot be `st-ssda`; did you mean `st-ssad`?"]),
+        ("[data]\nkind = 'mvtec'\nroot = 'x'", &["`--data mvtec` needs --category (such as `bottle`)"]),
+        ("[data]\nkind = 'mvtek'\nroot = 'x'", &["line 2: ", "`kind` in [data]", "did you mean `mvtec`?"]),
+        ("[training]\nmass = nan", &["line 2: --mass is NaN: it must be between 0 and 1"]),
+        ("seed = ", &["line 1: this is not TOML"]),
+    ];
+    for (content, parts) in cases {
+        let path = configured("file", content);
+        refused(stssad(&[&["train", "-c", text(&path)]]), 2, parts);
+    }
+}
+
+#[test]
+fn what_the_flags_have_wrong_is_told_in_flags_before_a_file_is_read() {
+    // No such folder is there: whoever looked at it first would say so.
+    let mvtec = ["--data", "mvtec", "--root", "nowhere", "--category", "bottle"];
+    let folders = ["--data", "folder", "--root", "nowhere", "--normal-dir", "good"];
+    let cases: [(&[&str], &[&str], &[&str]); 21] = [
+        (&[], &[], &["nothing says which images to train on", "--data folder --normal-dir good", "stssad demo"]),
+        (&["--data", "mvtec", "--root", "a"], &[], &["`--data mvtec` needs --category (such as `bottle`)"]),
+        (&["--category", "bottle"], &[], &["give --data"]),
+        (&["--data", "digits", "--normal", "six", "--anomaly", "9"], &[], &["--normal is the text \"six\""]),
+        (&["--data", "digits", "--normal", "4", "--anomaly", "9"], &[], &["--normal is 4", "0, 1, 2, 3, 5, 6, 9"]),
+        (&["--data", "digits", "--normal", "6", "--anomaly", "9", "--tile", "8"], &[], &["takes no --tile"]),
+        (&mvtec, &["--augmentation", "blur"], &["there is no augmentation `blur`"]),
+        (&mvtec, &["--alignment", "kl"], &["there is no alignment loss `kl`"]),
+        (&mvtec, &["--mass", "nan"], &["--mass is NaN"]),
+        (&mvtec, &["--steps", "0"], &["--steps is 0: it must be at least 1"]),
+        (&mvtec, &["--warm-up", "181"], &["--warm-up is 181"]),
+        (&mvtec, &["--rate", "nan"], &["--rate is NaN"]),
+        (&mvtec, &["--batch", "1"], &["--batch is 1: it must be at least 2"]),
+        (&mvtec, &["--micro-batches", "20"], &["--micro-batches is 20"]),
+        (&mvtec, &["--starts", "0"], &["--starts is 0"]),
+        (&mvtec, &["--size", "0"], &["--size is 0: it must be from 1 to 4096"]),
+        (&mvtec, &["--max-train", "2"], &["--max-train is 2: training takes at least 3 images"]),
+        (&mvtec, &["--seed", "18446744073709551615"], &["--seed is beyond"]),
+        (&folders, &[], &["there is nothing to tune on: add --abnormal-dir"]),
+        (&folders, &["--unlabelled-dir", "un", "--normal-split-ratio", "nan"], &["--normal-split-ratio is NaN"]),
+        (
+            &folders,
+            &["--abnormal-dir", "bad", "--mask-dir", "a", "--mask-dir", "b"],
+            &["--mask-dir is given 2 times and --abnormal-dir 1 times"],
+        ),
+    ];
+    for (data, flags, parts) in cases {
+        refused(stssad(&[&["train"], data, flags]), 2, parts);
+    }
+    // And with nothing wrong but the folder.
+    refused(stssad(&[&["train"], &mvtec]), 3, &["there is no folder nowhere"]);
+}
+
+#[test]
+fn a_precision_that_the_device_has_not_is_told_before_a_file_is_read() {
+    let devices: serde_json::Value = serde_json::from_str(&stssad(&[&["devices", "--json"]]).with(0).out).unwrap();
+    let is_able = !devices[0]["tiles"].as_array().unwrap().is_empty();
+    let data = ["--data", "mvtec", "--root", "nowhere", "--category", "bottle", "--precision", "f16"];
+    let (code, part) = if is_able { (3, "there is no folder") } else { (4, "precision f16 needs matrix units") };
+    refused(stssad(&[&["train"], &data]), code, &[part]);
+}
+
+#[test]
+fn a_sweep_is_checked_as_a_whole_before_its_first_job() {
+    let grid = |name: &str, method: &str| {
+        let path = folder(name).join("grid.toml");
+        let task = "[[task]]\nname = 'a'\nconfig.data = { kind = 'mvtec', root = 'nowhere', category = 'b' }\n";
+        fs::write(&path, format!("seeds = [0]\nreference = 'st'\n{task}[[method]]\nname = 'st'\n{method}")).unwrap();
+        path
+    };
+    let out = folder("grid-out").join("sweep");
+    for (name, method, parts) in [
+        ("grid-range", "[[method]]\nname = 'x'\nconfig.training.steps = 0", &["the job a/x/seed0", "--steps is 0"][..]),
+        ("grid-name", "[[method]]\nname = 'x'\nconfig.augmentation = 'blur'", &["the job a/x/seed0", "`blur`"]),
+        ("grid-key", "[[method]]\nname = 'x'\nconfig.sed = 1", &["the job a/x/seed0", "did you mean `seed`?"]),
+        ("grid-entry", "[[method]]\nnam = 'x'", &["grid.toml, line 9: there is no key `nam` in [method]", "`name`"]),
+        ("grid-missing", "[[method]]\nconfig.seed = 1", &["grid.toml, line 6: the key `name` in [method] is missing"]),
+    ] {
+        let path = grid(name, method);
+        refused(stssad(&[&["sweep", "plan", text(&path)]]), 2, parts);
+        refused(stssad(&[&["sweep", "run", text(&path), "--out", text(&out)]]), 2, parts);
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn flags_that_change_nothing_are_told() {
+    let told = |flags: &[&str]| stssad(&[&["train", "--print-config"], flags]).with(0);
+    told(&["--starts", "99"]).notice(&["no effect: --starts 99: cutdiff has 4 starts, so 4 are trained"]);
+    told(&["--method", "auto-encoder", "--encoder", "small", "--order", "1"]).notice(&[
+        "no effect: --encoder: --method auto-encoder does not use it",
+        "no effect: --order: --method auto-encoder does not use it",
+    ]);
+    let said = told(&["--starts", "2", "--order", "1", "--warm-up", "3"]);
+    assert_eq!(said.err, "");
+}
+
+#[test]
+fn an_adapter_that_is_not_there_lists_those_that_are() {
+    for name in ["4091", "geforce-of-another-house", "99"] {
+        for arguments in [&["check", "--family", "sort"][..], &["demo"], &["peak"]] {
+            let said = stssad(&[arguments, &["--adapter", name]]);
+            assert!(!said.err.contains("install"), "{}", said.err);
+            refused(said, 2, &[&format!("no adapter has the number or name `{name}`"), "\n    0  "]);
+        }
+    }
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn no_adapter_at_all_asks_for_a_driver() {
+    for adapter in [&[][..], &["--adapter", "4090"]] {
+        let mut none = command(&[&["check", "--family", "sort"], adapter]);
+        none.env("VK_DRIVER_FILES", "/nonexistent.json").env("VK_ICD_FILENAMES", "/nonexistent.json");
+        refused(finish(none), 4, &["no usable GPU adapter", "install your GPU's Vulkan driver"]);
+    }
+}
+
+#[test]
+fn a_cpu_driver_in_place_of_a_gpu_is_told_in_one_line() {
+    let devices: serde_json::Value = serde_json::from_str(&stssad(&[&["devices", "--json"]]).with(0).out).unwrap();
+    let is_cpu = devices[0]["class"] == "cpu";
+    let name = devices[0]["name"].as_str().unwrap();
+    let told = |adapter: &[&str]| stssad(&[&["check", "sort", "--family", "sort"], adapter]).err;
+    let line = told(&[]).lines().filter(|line| line.starts_with("note     no GPU")).count();
+    assert_eq!(line, usize::from(is_cpu));
+    assert!(!told(&["--adapter", name]).contains("no GPU"));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_run_that_cannot_save_any_more_says_what_is_saved() {
+    let run = folder("unsaved").join("run");
+    let long = ["--steps", "80", "--checkpoint-every", "2", "--progress", "none"];
+    let mut child = command(&[&["train"], &TINY[..18], &["--starts", "1", "--out", text(&run)], &long])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let saved = run.join("checkpoint.previous.safetensors");
+    while !saved.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it saved");
+        std::thread::yield_now();
+    }
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    // A folder is in the way of the next checkpoint, also for a user who may do anything.
+    fs::remove_file(&saved).unwrap();
+    fs::create_dir(&saved).unwrap();
+    let said = stssad(&[&["train", "--resume", text(&run), "--no-report", "--progress", "none"]]).with(74);
+    said.error(&["cannot write", "saved    up to start 1, step "]);
+    assert!(said.err.contains(&format!("resume with: stssad train --resume {}", text(&run))), "{}", said.err);
+    // The advice works.
+    fs::remove_dir(&saved).unwrap();
+    stssad(&[&["train", "--resume", text(&run), "--no-report", "--progress", "none"]]).with(0);
+    is_finished(&run);
+}
+
+/// Arguments, the exit code, and parts of the error.
+type Case<'a> = (&'a [&'a [&'a str]], i32, &'a [&'a str]);
+
+/// Chains of causes of five modules: what one says no other repeats.
+#[test]
+fn no_error_is_said_twice() {
+    let folder = folder("once");
+    let damaged = folder.join("damaged.safetensors");
+    fs::write(&damaged, "no model").unwrap();
+    let svhn = folder.join("svhn");
+    fs::create_dir_all(&svhn).unwrap();
+    fs::write(svhn.join("train_32x32.mat"), "no MATLAB").unwrap();
+    fs::create_dir_all(folder.join("pictures/good")).unwrap();
+    for number in 0..4 {
+        fs::write(folder.join(format!("pictures/good/{number}.png")), "no picture").unwrap();
+    }
+    let file = folder.join("file");
+    fs::write(&file, "").unwrap();
+    let inside = file.join("run");
+    let pictures = folder.join("pictures");
+    let cases: [Case; 8] = [
+        (
+            &[&["predict", text(&svhn), text(&pictures)]],
+            2,
+            &["is not the folder of a finished run", "the run comes first"],
+        ),
+        (&[&["predict", "nowhere", "nothing"]], 74, &["cannot read nowhere", "No such file"]),
+        (&[&["predict", text(&damaged), "nothing"]], 74, &["is damaged"]),
+        (&[&["train", "-c", "nowhere.toml"]], 74, &["cannot read nowhere.toml", "No such file"]),
+        (
+            &[&["train", "--data", "svhn", "--root", text(&svhn), "--normal", "1", "--anomaly", "2"]],
+            3,
+            &["train_32x32.mat is not a MATLAB file", "it does not begin with a MATLAB header"],
+        ),
+        (
+            &[&[
+                "train",
+                "--data",
+                "folder",
+                "--root",
+                text(&pictures),
+                "--normal-dir",
+                "good",
+                "--unlabelled-dir",
+                "un",
+            ]],
+            3,
+            &["there is no folder"],
+        ),
+        (&[&["train"], &TINY, &["--out", text(&inside)]], 74, &["cannot write", "Not a directory"]),
+        (&[&["check", "--shaders", text(&folder)]], 2, &["holds none of stssad's shaders"]),
+    ];
+    for (arguments, code, parts) in cases {
+        refused(stssad(arguments), code, parts);
+    }
+}
