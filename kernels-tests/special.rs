@@ -9,6 +9,7 @@ use stssad::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
 use stssad::ops::pool::Argmax;
 use stssad::ops::reduce::Magnitude;
 use stssad::ops::sort::{Gather, Order, Scatter};
+use stssad::ops::warp::{Affine, Outside};
 use stssad::tape::{Array, Primitive};
 use stssad::tensor::{Shape, Tensor};
 
@@ -26,9 +27,9 @@ fn specials(shape: &[usize], step: usize) -> Tensor {
 }
 
 fn evaluated(primitive: &dyn Primitive, inputs: &[Tensor], output: &Shape) -> Vec<f64> {
-    let data: Vec<Vec<f64>> =
-        inputs.iter().map(|input| input.data().iter().map(|&x| f64::from(x)).collect()).collect();
-    let arrays: Vec<Array> = inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
+    let data: Vec<Vec<f64>> = inputs.iter().map(|input| input.data().iter().map(|&x| f64::from(x)).collect()).collect();
+    let arrays: Vec<Array> =
+        inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
     primitive.eval(&arrays, output)
 }
 
@@ -70,12 +71,8 @@ fn functions_of_one_value_keep_nan() {
 
 #[test]
 fn functions_of_two_values_keep_nan() {
-    let functions = [
-        Binary::Maximum,
-        Binary::Minimum,
-        Binary::WherePositive,
-        Binary::WhereInside { low: -0.5, high: 1.0 },
-    ];
+    let functions =
+        [Binary::Maximum, Binary::Minimum, Binary::WherePositive, Binary::WhereInside { low: -0.5, high: 1.0 }];
     for (length, function) in LENGTHS.into_iter().flat_map(|length| functions.map(|function| (length, function))) {
         let inputs = [specials(&[length], 1), specials(&[length], 2)];
         let y = evaluated(&BinaryMap(function), &inputs, inputs[0].shape());
@@ -96,7 +93,8 @@ fn a_quotient_by_zero_is_zero_where_a_root_is_pulled_back() {
         let y = evaluated(&BinaryMap(Binary::DivideOrZero), &inputs, inputs[0].shape());
         assert!(inputs[1].data().iter().zip(&y).all(|(b, y)| *b != 0.0 || *y == 0.0));
         // Quotients of these are exact or special, but for thirds.
-        let divisors = Tensor::new([length], (0..length).map(|index| [0.5, -0.0, f32::NAN, 0.0, -2.0][index % 5]).collect());
+        let divisors =
+            Tensor::new([length], (0..length).map(|index| [0.5, -0.0, f32::NAN, 0.0, -2.0][index % 5]).collect());
         agrees(BinaryMap(Binary::DivideOrZero), &[inputs[0].clone(), divisors]);
     }
 }
@@ -139,7 +137,10 @@ fn every_row_has_a_place_in_the_order_whatever_the_column_holds() {
 fn an_index_beyond_the_last_row_reads_the_last_row() {
     let x = Tensor::new([3, 2], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let index = Tensor::new([4, 2], vec![0.0, 2.0, 3.0, 99.0, 4e9, 1.0, 1e20, f32::INFINITY]);
-    assert_eq!(evaluated(&Gather, &[x.clone(), index.clone()], &[4, 2].into()), [1.0, 6.0, 5.0, 6.0, 5.0, 4.0, 5.0, 6.0]);
+    assert_eq!(
+        evaluated(&Gather, &[x.clone(), index.clone()], &[4, 2].into()),
+        [1.0, 6.0, 5.0, 6.0, 5.0, 4.0, 5.0, 6.0]
+    );
     agrees(Gather, &[x, index.clone()]);
     let ct = Tensor::new([4, 2], (1..9).map(|x| x as f32).collect());
     agrees(Scatter { rows: 3 }, &[ct, index.clone()]);
@@ -167,6 +168,18 @@ fn a_maximum_over_a_window_does_not_hide_a_nan() {
 }
 
 #[test]
+fn an_image_turned_by_nan_is_nan() {
+    let x = Tensor::new([2, 1, 5, 6], (0..60).map(|x| x as f32).collect());
+    let turned = |angle: f32| [angle, 0.0, 0.25, 0.0, angle, 0.5];
+    let matrix = Tensor::new([2, 6], [turned(f32::NAN), turned(0.5)].concat());
+    for outside in [Outside::Zero, Outside::Nearest] {
+        let y = evaluated(&Affine { outside }, &[x.clone(), matrix.clone()], x.shape());
+        assert!((0..60).all(|index| y[index].is_nan() == (index < 30)), "{y:?}");
+        agrees(Affine { outside }, &[x.clone(), matrix.clone()]);
+    }
+}
+
+#[test]
 fn magnitudes_show_any_nan_or_infinity_of_what_is_read() {
     let arrays = |bad: f32, place: usize| -> Vec<Tensor> {
         let array = |index: usize| {
@@ -178,7 +191,9 @@ fn magnitudes_show_any_nan_or_infinity_of_what_is_read() {
         };
         (0..7).map(array).collect()
     };
-    for (bad, place) in [f32::NAN, -f32::NAN, f32::NEG_INFINITY, -5.0].into_iter().flat_map(|bad| (0..7).map(move |place| (bad, place))) {
+    for (bad, place) in
+        [f32::NAN, -f32::NAN, f32::NEG_INFINITY, -5.0].into_iter().flat_map(|bad| (0..7).map(move |place| (bad, place)))
+    {
         agrees(Magnitude { arrays: 7, lanes: 2 }, &arrays(bad, place));
         agrees(Magnitude { arrays: 6, lanes: 2 }, &arrays(bad, place));
         let sums = evaluated(&Magnitude { arrays: 7, lanes: 1 }, &arrays(bad, place), &[2, 1].into());

@@ -225,8 +225,7 @@ mod tests {
         let failure = |reason: &str| Failure { reason: reason.into(), a: vec![0.5, -1.0] };
         let failed = Trained::failed(vec![1.0, 2.0], failure("diverged at step 3"));
         // Without a distance the logits alone are scores, and nothing spreads.
-        let collapsed =
-            Trained { fit: None, scores: [vec![], vec![]], spread: Some(0.0), ..trained.clone() };
+        let collapsed = Trained { fit: None, scores: [vec![], vec![]], spread: Some(0.0), ..trained.clone() };
         let progress = |step, outer| Progress { start: 0, step, inner: 0.1, outer, a: vec![0.5, -1.0] };
         Checkpoint {
             config: "seed = 1\n".into(),

@@ -132,7 +132,8 @@ pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, Specialise
         source = source.replace(&scalar, &stored);
         if kernel.vectors.contains(&alias) {
             // The words of what is computed in vectors.
-            source = source.replace(&format!("\nalias {alias}Bits = u32;"), &format!("\nalias {alias}Bits = vec4<u32>;"));
+            source =
+                source.replace(&format!("\nalias {alias}Bits = u32;"), &format!("\nalias {alias}Bits = vec4<u32>;"));
         }
     }
     if let Some(tile) = kernel.tile() {
@@ -184,7 +185,9 @@ mod tests {
         let kernel = Kernel::new("elementwise/binary").vector("Y").vector("StoredY").vector("B");
         let text = specialise(&kernel).unwrap();
         let bits = "\nalias YBits = vec4<u32>; // as many words as Y has";
-        assert!(text.contains(&format!("\nalias Y = vec4<f32>;{bits}\nalias A = f32;\nalias B = vec4<f32>; // or f16\n")));
+        assert!(
+            text.contains(&format!("\nalias Y = vec4<f32>;{bits}\nalias A = f32;\nalias B = vec4<f32>; // or f16\n"))
+        );
         assert_eq!([0, 1, 2].map(|binding| element_bytes(&text, binding)), [4, 16, 16]);
 
         let kernel = Kernel::new("elementwise/binary").vector("Y").vector("StoredY");

@@ -146,7 +146,12 @@ fn diverged(step: usize, what: &str) -> String {
 fn each_start(reasons: &[String]) -> String {
     match reasons {
         [reason] => reason.clone(),
-        _ => reasons.iter().enumerate().map(|(start, reason)| format!("start {}: {reason}", start + 1)).collect::<Vec<_>>().join("; "),
+        _ => reasons
+            .iter()
+            .enumerate()
+            .map(|(start, reason)| format!("start {}: {reason}", start + 1))
+            .collect::<Vec<_>>()
+            .join("; "),
     }
 }
 
@@ -711,8 +716,7 @@ impl<'a> Trainer<'a> {
     /// When the device fails.
     pub fn snapshot(&self) -> Result<Snapshot, GpuError> {
         let mut states = self.read_states(|_| true)?;
-        let failed: Vec<bool> =
-            self.config.places(self.start).map(|start| self.failed.contains_key(&start)).collect();
+        let failed: Vec<bool> = self.config.places(self.start).map(|start| self.failed.contains_key(&start)).collect();
         if failed.contains(&true) {
             for (_, tensor) in &mut states {
                 *tensor = without(tensor, &failed);
@@ -776,10 +780,13 @@ impl<'a> Trainer<'a> {
             }
         };
         let (mut progress, mut last) = (Vec::new(), None);
-        for (place, start) in members.enumerate().filter(|(_, start)| !self.failed.contains_key(start)).collect::<Vec<_>>() {
+        for (place, start) in
+            members.enumerate().filter(|(_, start)| !self.failed.contains_key(start)).collect::<Vec<_>>()
+        {
             let figures = Figures::of_place(figures.data(), place, self.batches.len());
             if let Some(what) = figures.not_finite() {
-                let failure = Failure { reason: format!("diverged at {}", diverged(step, what)), a: self.a[place].clone() };
+                let failure =
+                    Failure { reason: format!("diverged at {}", diverged(step, what)), a: self.a[place].clone() };
                 self.failed.insert(start, failure);
                 last = Some(TrainError::Diverged { start, step, what });
                 continue;

@@ -197,7 +197,9 @@ fn special() -> Vec<Case> {
     cases.push(case(Gather, [signed([3, 1], 44), beyond.clone()]));
     cases.push(case(Scatter { rows: 3 }, [signed([4, 1], 45), beyond]));
     let geometry = Geometry { image: [4, 6], window: [2, 2], stride: 1, padding: 0 };
-    cases.extend([0, 5].map(|from| case(Argmax { geometry }, [Tensor::new([1, 1, 4, 6], specials(24, from).into_data())])));
+    cases.extend(
+        [0, 5].map(|from| case(Argmax { geometry }, [Tensor::new([1, 1, 4, 6], specials(24, from).into_data())])),
+    );
     // Each array's own NaN is in the sums, and that of an array which is not read is not.
     for place in 0..7 {
         let arrays = |arrays: usize| {

@@ -48,10 +48,8 @@ pub(super) fn build(name: &str) -> Result<Case, String> {
         .ok_or("a name has the form family/role(key=value,…)")?;
     let mut p = Parameters::parse(parameters)?;
     let (family, role) = primitive_name.split_once('/').ok_or("a primitive has the form family/role")?;
-    let (_, parts) = FAMILIES
-        .iter()
-        .find(|(name, _)| *name == family)
-        .ok_or_else(|| format!("there is no family `{family}`"))?;
+    let (_, parts) =
+        FAMILIES.iter().find(|(name, _)| *name == family).ok_or_else(|| format!("there is no family `{family}`"))?;
     let parts = parts(role, &mut p)?;
     if let Some((key, _)) = p.pairs.first() {
         return Err(format!("`{key}` means nothing to {primitive_name}"));

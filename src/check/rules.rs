@@ -259,14 +259,18 @@ mod tests {
     fn checked(declared: Cotangent) -> Result<RuleReport, String> {
         let input = Input { shape: [2, 3].into(), fill: Fill::Range(-2.0, 2.0) };
         let primitive = Rc::new(Product(declared));
-        let case = Case { name: "planted/product()".into(), primitive, inputs: vec![input.clone(), input], exact: true };
+        let case =
+            Case { name: "planted/product()".into(), primitive, inputs: vec![input.clone(), input], exact: true };
         check_rule(&case, 1)
     }
 
     #[test]
     fn a_forgotten_cotangent_is_a_failure() {
         let failure = checked(Cotangent::None).unwrap_err();
-        assert!(failure.contains("by x1, the definition's derivative is") && failure.contains("the rule's 0e0"), "{failure}");
+        assert!(
+            failure.contains("by x1, the definition's derivative is") && failure.contains("the rule's 0e0"),
+            "{failure}"
+        );
         // These two are exceptions that a report lists, and a test holds against those that may be.
         assert_eq!(checked(Cotangent::Stationary).unwrap().stationary, [1]);
         assert_eq!(checked(Cotangent::Missing).unwrap().missing, [1]);

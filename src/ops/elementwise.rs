@@ -277,10 +277,18 @@ impl Binary {
             Binary::Minimum => a.min(b),
             Binary::WherePositive | Binary::WhereInside { .. } if b.is_nan() => b,
             Binary::WherePositive => {
-                if b > 0.0 { a } else { 0.0 }
+                if b > 0.0 {
+                    a
+                } else {
+                    0.0
+                }
             }
             Binary::WhereInside { .. } => {
-                if (p..=q).contains(&b) { a } else { 0.0 }
+                if (p..=q).contains(&b) {
+                    a
+                } else {
+                    0.0
+                }
             }
             Binary::AverageSquare { .. } => p * a + q * b * b,
         }

@@ -317,7 +317,9 @@ impl Primitive for Magnitude {
         let fits = (1..=ARRAYS).contains(&self.arrays) && self.lanes > 0;
         match fits && inputs.len() == ARRAYS && inputs.iter().all(|input| input.first() == Some(&rows)) {
             true => Ok([rows, self.lanes].into()),
-            false => Err(format!("{ARRAYS} arrays of as many rows expected, of which {} are read: {inputs:?}", self.arrays)),
+            false => {
+                Err(format!("{ARRAYS} arrays of as many rows expected, of which {} are read: {inputs:?}", self.arrays))
+            }
         }
     }
 
@@ -345,7 +347,10 @@ impl Primitive for Magnitude {
     fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
         let names = ["terms_a", "terms_b", "terms_c", "terms_d", "terms_e", "terms_f", "terms_g"];
         let kernel = Kernel::new("reduce/magnitude").immediate("lanes", self.lanes);
-        let kernel = names.into_iter().zip(self.terms(inputs)).fold(kernel, |kernel, (name, terms)| kernel.immediate(name, terms));
+        let kernel = names
+            .into_iter()
+            .zip(self.terms(inputs))
+            .fold(kernel, |kernel, (name, terms)| kernel.immediate(name, terms));
         kernel.over(output.count(), 64)
     }
 
