@@ -18,22 +18,30 @@ use stssad::train::{Config, TrainingStep, initial_states};
 
 use crate::{announce, device};
 
+/// The largest error, relative to the norm: twice what was measured.
+const WITH_SCALING: f64 = 0.15;
+
 const PICTURE: [usize; 3] = [1, 48, 48];
 
-/// Large feature maps, so that a mean over them has small cotangents, and a look-ahead rate at which the second-order part
-/// is most of the hyper-gradient.
+/// How much smaller the head's last weights are than they begin: as small as the cotangents of a detector that has become
+/// sure of itself, so that those of a mean over large feature maps lie below 1e-7, where f16 has next to nothing.
+const QUIET: f32 = 1e-3;
+
+/// Large feature maps, and a look-ahead rate at which the second-order part is most of the hyper-gradient all the same.
 fn config(alignment: &str) -> Config {
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
     let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
     let alignment = Alignment::by_name(alignment, 0.5).unwrap();
     let mut config = Config::new(detector, augment::by_name("cutdiff").unwrap());
     config.starts.truncate(1);
-    Config { method: Method::StSsad, alignment, batch: 12, batch_val: 16, look_ahead: 2.0, seed: 3, ..config }
+    Config { method: Method::StSsad, alignment, batch: 12, batch_val: 16, look_ahead: 2.0 / QUIET, seed: 3, ..config }
 }
 
 fn sources(config: &Config) -> HashMap<String, Tensor> {
     let network = Network::new(config.method, &config.detector, PICTURE);
     let mut sources: HashMap<String, Tensor> = initial_states(config, &network, 0).into_iter().collect();
+    let last = sources.get_mut("head.1.weight").unwrap();
+    *last = Tensor::new(last.shape().clone(), last.data().iter().map(|weight| QUIET * weight).collect());
     let mut noise = Stream::new(7, 0);
     let mut pictures = |count: usize| {
         let shape = Shape::from([count, PICTURE[0], PICTURE[1], PICTURE[2]]);
@@ -97,6 +105,13 @@ fn gradients_in_f16_are_those_of_f64_because_losses_are_scaled() {
         let without_rounding = errors(&exact(&scaled));
         assert!(without_rounding.iter().all(|error| *error < 1e-12), "scaling is undone: {without_rounding:?}");
         let [with, without] = [&scaled, &plain].map(|step| errors(&on_device(&halved, step, &sources)));
-        announce(&format!("{alignment}: {with:?} with scaling, {without:?} without"));
+        announce(&format!("{alignment}: errors {with:.3?} with scaled losses, {without:.3?} without"));
+        // Rounded factors have errors of 2⁻¹¹, of which batch norm's pull-back, a difference of nearly equal numbers, leaves
+        // a few hundredths. What is rounded to 0 has an error of 1.
+        assert!(with.iter().all(|error| *error <= WITH_SCALING), "{alignment}: {with:?}");
+        assert!(
+            without.iter().all(|error| *error > WITH_SCALING || error.is_nan()),
+            "{alignment}: {without:?} shows nothing"
+        );
     }
 }

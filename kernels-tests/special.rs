@@ -9,6 +9,7 @@ use stssad::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
 use stssad::ops::pool::Argmax;
 use stssad::ops::reduce::Magnitude;
 use stssad::ops::sort::{Gather, Order, Scatter};
+use stssad::ops::warp::{Affine, Outside};
 use stssad::tape::{Array, Primitive};
 use stssad::tensor::{Shape, Tensor};
 
@@ -163,6 +164,18 @@ fn a_maximum_over_a_window_does_not_hide_a_nan() {
             assert_eq!(plane[at as usize].is_nan(), holds_nan);
         }
         agrees(Argmax { geometry }, &[x]);
+    }
+}
+
+#[test]
+fn an_image_turned_by_nan_is_nan() {
+    let x = Tensor::new([2, 1, 5, 6], (0..60).map(|x| x as f32).collect());
+    let turned = |angle: f32| [angle, 0.0, 0.25, 0.0, angle, 0.5];
+    let matrix = Tensor::new([2, 6], [turned(f32::NAN), turned(0.5)].concat());
+    for outside in [Outside::Zero, Outside::Nearest] {
+        let y = evaluated(&Affine { outside }, &[x.clone(), matrix.clone()], x.shape());
+        assert!((0..60).all(|index| y[index].is_nan() == (index < 30)), "{y:?}");
+        agrees(Affine { outside }, &[x.clone(), matrix.clone()]);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Promises of a whole training run: labels cannot leak, runs repeat bit for bit, faults come back as errors.
 
+mod process;
+
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
@@ -10,10 +12,11 @@ use stssad::method::Method;
 use stssad::nn::{Detector, Encoder, Stage};
 use stssad::philox::Stream;
 use stssad::plan::{Plan, Reuse};
+use stssad::scorer::Rule;
 use stssad::ssad::Order;
 use stssad::tape::Tape;
 use stssad::tensor::Tensor;
-use stssad::train::{Config, Progress, TrainError, Trained, Trainer, TrainingStep};
+use stssad::train::{Config, Progress, Snapshot, TrainError, Trained, Trainer, TrainingStep, choose};
 
 /// The device under test. A machine without one fails: a test that is skipped proves nothing.
 fn device() -> Device {
@@ -168,22 +171,170 @@ fn a_group_of_starts_goes_on_with_the_same_bits() {
     }
 }
 
+/// The snapshot with `value` as one number of a state, of one of so many starts side by side.
+fn planted(mut snapshot: Snapshot, state: &str, place: usize, places: usize, value: f32) -> Snapshot {
+    let (_, tensor) = snapshot.states.iter_mut().find(|(name, _)| name == state).unwrap();
+    let mut data = tensor.data().to_vec();
+    let own = data.len() / places;
+    data[place * own] = value;
+    *tensor = Tensor::new(tensor.shape().clone(), data);
+    snapshot
+}
+
+fn finished(trainer: &mut Trainer) -> Vec<Trained> {
+    while trainer.step().unwrap().is_some() {}
+    trainer.assess().unwrap()
+}
+
 #[test]
-fn a_start_that_diverges_is_named_and_leaves_the_others_as_they_are() {
-    let (sound, task) = (together(config(CutDiff, 16)), task(16));
-    let mut faulty = Config { starts: sound.starts.clone(), ..together(config(CutDiff, 16)) };
-    faulty.starts[1][0] = f32::NAN;
-    let after_a_step = |config: &Config| {
-        let mut trainer = Trainer::new(&device(), config, task.visible(), |_, _| {}).unwrap();
-        let outcome = trainer.step();
-        let states = trainer.snapshot().unwrap().states.into_iter();
-        let first = |tensor: Tensor| tensor.gather_rows(&[0]).data().iter().map(|x| x.to_bits()).collect();
-        (outcome, states.map(|(name, tensor)| (name, first(tensor))).collect::<Vec<(String, Vec<u32>)>>())
+fn a_start_that_diverges_is_marked_and_leaves_the_others_as_they_are() {
+    let (config, task) = (together(config(CutDiff, 16)), task(16));
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    let sound = trainer.train(0, |_| {}).unwrap();
+    trainer.begin(0).unwrap();
+    trainer.step().unwrap();
+    let snapshot = planted(trainer.snapshot().unwrap(), "encoder.0.kernel", 1, 2, f32::NAN);
+    trainer.restore(&snapshot).unwrap();
+    let progress = trainer.step().unwrap().unwrap();
+    assert_eq!(progress.iter().map(|own| (own.start, own.step)).collect::<Vec<_>>(), [(0, 2)]);
+
+    // What is kept of it is finite, or no checkpoint could be read again.
+    let between = trainer.snapshot().unwrap();
+    assert!(between.states.iter().flat_map(|(_, tensor)| tensor.data()).all(|x| x.is_finite()));
+    assert_eq!(between.failed.keys().collect::<Vec<_>>(), [&1]);
+    let trained = finished(&mut trainer);
+    let mut other = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    other.restore(&between).unwrap();
+    assert_eq!(finished(&mut other), trained, "a resumed run knows what failed");
+
+    assert_eq!((bits(&trained[0]), &trained[0].scores), (bits(&sound[0]), &sound[0].scores));
+    let [_, failed] = &trained[..] else { panic!("two starts") };
+    let reason = failed.failed.clone().unwrap();
+    assert!(reason.starts_with("diverged at step 2: the") && reason.contains("not finite"), "{reason}");
+    assert_eq!((failed.spread, failed.states.len()), (None, 0));
+    assert_eq!((&failed.start, &failed.end), (&config.starts[1], &config.starts[1]), "the warm-up leaves a as it is");
+    assert_eq!(choose(&trained).unwrap(), 0);
+    let none = choose(&trained[1..]).unwrap_err();
+    assert!(matches!(&none, TrainError::NoStart(reasons) if *reasons == [reason]), "{none}");
+}
+
+#[test]
+fn what_is_not_finite_in_the_weights_ends_a_start_at_that_step() {
+    let task = task(17);
+    for warm_up in [0, 2] {
+        let config = Config { warm_up, ..config(Rotation::default(), 17) };
+        let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+        // A ReLU lies behind each of them, which used to make 0 of them.
+        for (state, value) in [
+            ("encoder.0.kernel", f32::NAN),
+            ("encoder.1.gamma", -f32::NAN),
+            ("head.0.beta", f32::NAN),
+            ("encoder.1.kernel", f32::INFINITY),
+        ] {
+            trainer.begin(0).unwrap();
+            let snapshot = planted(trainer.snapshot().unwrap(), state, 0, 1, value);
+            trainer.restore(&snapshot).unwrap();
+            let outcome = trainer.step();
+            assert!(matches!(outcome, Err(TrainError::Diverged { start: 0, step: 1, .. })), "{state}: {outcome:?}");
+            assert!(trainer.step().unwrap().is_none(), "nothing is left to go on");
+            assert!(trainer.assess().unwrap()[0].failed.is_some());
+        }
+    }
+}
+
+#[test]
+fn an_infinite_gradient_or_step_is_named_when_it_occurs() {
+    let task = task(18);
+    // The losses of this step are finite: only the last thing it does is not.
+    let config_of = |rate: f64| Config { rate, steps: 1, warm_up: 0, ..config(Rotation::default(), 18) };
+    let config = config_of(f64::INFINITY);
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    let error = trainer.train(0, |_| {}).unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { step: 1, what: "the new weights are", .. }), "{error}");
+    assert!(error.to_string().contains("the new weights are not finite; a smaller learning rate"), "{error}");
+
+    // A moment that overflows stops a parameter for good, without a word: the figures are of the gradient itself.
+    let config = config_of(1e-3);
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    let snapshot = planted(trainer.snapshot().unwrap(), "a.m", 0, 1, f32::INFINITY);
+    trainer.restore(&snapshot).unwrap();
+    let error = trainer.step().unwrap_err();
+    let what = "the augmentation's new hyper-parameters are";
+    assert!(matches!(&error, TrainError::Diverged { what: found, .. } if *found == what), "{error}");
+}
+
+#[test]
+fn a_bound_does_not_hide_a_diverged_hyper_parameter() {
+    // Its area has bounds, to which NaN used to be brought back.
+    let (config, task) = (Config { warm_up: 0, ..config(CutDiff, 19) }, task(19));
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    let snapshot = planted(trainer.snapshot().unwrap(), "a.m", 0, 1, f32::NAN);
+    trainer.restore(&snapshot).unwrap();
+    let error = trainer.step().unwrap_err();
+    assert!(matches!(error, TrainError::Diverged { start: 0, step: 1, .. }), "{error}");
+}
+
+#[test]
+fn states_that_are_not_finite_become_no_model() {
+    let (config, task) = (config(Rotation::default(), 20), task(20));
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    while trainer.step().unwrap().is_some() {}
+    // Training reads no running statistics, so no step could show it.
+    let snapshot = planted(trainer.snapshot().unwrap(), "encoder.0.variance", 0, 1, f32::NAN);
+    trainer.restore(&snapshot).unwrap();
+    let trained = alone(trainer.assess().unwrap());
+    let reason = trained.failed.as_deref().unwrap();
+    assert!(reason.contains("`encoder.0.variance` not finite"), "{reason}");
+    assert!(choose(&[trained]).is_err());
+}
+
+#[test]
+fn embeddings_without_a_distance_leave_the_logits_for_scores() {
+    let mut task = task(21);
+    task.train.pictures = Tensor::full(task.train.pictures.shape().clone(), 0.5);
+    let of_rule = |score: Rule| {
+        let config = Config { score, steps: 2, warm_up: 1, ..config(CutDiff, 21) };
+        let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+        alone(trainer.train(0, |_| {}).unwrap())
     };
-    let ((with, states_with), (without, states_without)) = (after_a_step(&faulty), after_a_step(&sound));
-    assert!(matches!(with, Err(TrainError::Diverged { start: 1, step: 1, .. })), "{with:?}");
-    assert!(without.is_ok(), "{without:?}");
-    assert_eq!(states_with, states_without);
+    let by_logit = of_rule(Rule::Logit);
+    assert_eq!((&by_logit.failed, &by_logit.fit, by_logit.spread), (&None, &None, Some(0.0)));
+    assert_eq!(by_logit.scores_by(Rule::Logit)[1].len(), 12);
+    assert!(by_logit.scores_by(Rule::Logit).iter().flatten().all(|score| score.is_finite()));
+    let by_distance = of_rule(Rule::Distance);
+    assert!(by_distance.failed.as_ref().is_some_and(|reason| reason.contains("singular")), "{by_distance:?}");
+    assert_eq!(choose(&[by_distance, by_logit]).unwrap(), 1);
+}
+
+#[test]
+fn identical_training_images_are_told_and_end_only_what_needs_a_distance() {
+    let root = process::folder("identical");
+    let mut noise = Stream::new(5, 0);
+    for index in 0..6 {
+        for (kind, is_black) in [("good", true), ("unlabelled", false)] {
+            let grey = |_, _| image::Luma([if is_black { 0 } else { (256.0 * noise.uniform()) as u8 }]);
+            std::fs::create_dir_all(root.join(kind)).unwrap();
+            image::GrayImage::from_fn(24, 24, grey).save(root.join(kind).join(format!("{index}.png"))).unwrap();
+        }
+    }
+    let run = |out: &str, score: &str| {
+        let (data, out) = (process::text(&root).to_owned(), root.join(out));
+        let set =
+            ["train", "--data", "folder", "--root", &data, "--normal-dir", "good", "--unlabelled-dir", "unlabelled"];
+        let small = ["--size", "24", "--encoder", "small", "--steps", "2", "--starts", "2", "--no-report"];
+        let said = process::stssad(&[&set, &small, &["--score", score, "--out", process::text(&out)]]);
+        (said, out.join("result.json"))
+    };
+    let (said, result) = run("logit", "logit");
+    said.with(0).notice(&["all 6 training images are identical"]);
+    let starts = process::json(&result)["starts"].clone();
+    assert!(
+        starts.as_array().unwrap().iter().all(|start| start["spread"] == 0.0 && start.get("failed").is_none()),
+        "{starts}"
+    );
+    let (said, result) = run("distance", "distance");
+    said.with(70).error(&["no start can be used: start 1:", "start 2:", "singular"]);
+    assert!(!result.exists());
 }
 
 #[test]

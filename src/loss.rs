@@ -14,7 +14,8 @@ use crate::ops::elementwise::{Binary, Unary};
 use crate::tape::{Tape, Value};
 use crate::tensor::Tensor;
 
-/// Guards the scale of [`total_distance_normalise`] against a cloud of equal points.
+/// Guards the scale of [`total_distance_normalise`] against a cloud of equal points; of its gradient that of
+/// [`Sqrt`](Unary::Sqrt), which is 0 there.
 const SCALE_EPSILON: f32 = 1e-6;
 /// Variance added to each feature before the root in [`diagonal_w2`].
 const RIDGE: f32 = 1e-8;
@@ -436,7 +437,70 @@ fn mmd(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3], mass: f64) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
+    use crate::gpu::{Choice, Device, Executor, States};
+    use crate::ops::random;
+    use crate::plan::{Plan, Reuse};
+    use crate::reference::Reference;
+
+    /// Values of a tape whose only feed is `z`, in f64 and as a device computes them.
+    fn computed(t: &Tape, z: &Tensor, wanted: &[Value]) -> [Vec<Vec<f64>>; 2] {
+        let widened = |tensor: &Tensor| -> Vec<f64> { tensor.data().iter().map(|&x| f64::from(x)).collect() };
+        let sources = HashMap::from([("z".to_owned(), widened(z))]);
+        let mut reference = Reference::new(t, &sources);
+        let exact = wanted.iter().map(|&value| reference.eval(value).unwrap().to_vec()).collect();
+        let device = Device::open(&Choice::Best).unwrap();
+        let plan = Plan::new(t, wanted, &[], device.class(), Reuse::On);
+        let mut executor = Executor::new(&device, plan, &States::new(&device), |_, _| {}).unwrap();
+        executor.feed("z", z).unwrap();
+        executor.run().unwrap();
+        [exact, wanted.iter().map(|&value| widened(&executor.fetch(value).unwrap())).collect()]
+    }
+
+    /// A collapsed encoder embeds all images alike.
+    #[test]
+    fn equal_points_have_finite_gradients_of_every_loss_twice_over() {
+        for (name, normalise) in NAMES.into_iter().flat_map(|name| [false, true].map(|normalise| (name, normalise))) {
+            let mut t = Tape::new();
+            let z = t.feed("z", [6, 1, 3]);
+            let points = if normalise { total_distance_normalise(&mut t, z) } else { z };
+            let [trn, aug, val] = [0, 2, 4].map(|first| t.slice(points, 0, first, 2));
+            let key = t.constant(random::key(0, 0));
+            let loss = Alignment::by_name(name, 0.5).unwrap().record(&mut t, trn, aug, val, key);
+            let gradient = t.grad_of_sum(loss, &[z]).unwrap()[0];
+            let weights = t.constant(Tensor::new([6, 1, 3], (0..18).map(|index| (index % 5) as f32 - 2.0).collect()));
+            let along = inner_product(&mut t, gradient, weights);
+            let second = t.grad(along, &[z]).unwrap()[0];
+            let wanted = [loss, gradient, second];
+            for values in computed(&t, &Tensor::full([6, 1, 3], 0.75), &wanted) {
+                let is_finite = |values: &Vec<f64>| values.iter().all(|value| value.is_finite());
+                assert!(values.iter().all(is_finite), "{name}, normalised {normalise}: {values:?}");
+                // No point is nearer to one cloud than to another, so a distance, whose slope at 0 is 0, pulls none.
+                let pulls = values[1].iter().any(|&g| g != 0.0);
+                assert!(name != "mean-distance" || normalise || !pulls, "{values:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn normalised_equal_points_are_pulled_apart_by_the_guarded_scale() {
+        let mut t = Tape::new();
+        let z = t.feed("z", [4, 1, 2]);
+        let normalised = total_distance_normalise(&mut t, z);
+        let ct = [1.0, -2.0, 0.5, 4.0, -1.0, 0.0, 3.5, 2.0];
+        let cotangent = t.constant(Tensor::new([4, 1, 2], ct.to_vec()));
+        let gradient = t.pull_back(normalised, cotangent, &[z]).unwrap()[0];
+        for values in computed(&t, &Tensor::full([4, 1, 2], -1.5), &[gradient]) {
+            for (index, got) in values[0].iter().enumerate() {
+                let mean = (index % 2..8).step_by(2).map(|at| f64::from(ct[at]) / 4.0).sum::<f64>();
+                // √N / ε times what is left of the cotangent without its mean.
+                let want = 2.0 / f64::from(SCALE_EPSILON) * (f64::from(ct[index]) - mean);
+                assert!((got - want).abs() <= 1e-6 * want.abs().max(1e6), "{index}: {got}, {want}");
+            }
+        }
+    }
 
     #[test]
     fn names_lead_back_to_themselves_and_unknown_ones_are_refused() {

@@ -449,6 +449,21 @@ mod tests {
     }
 
     #[test]
+    fn a_start_that_failed_has_a_reason_and_no_spread() {
+        let failed = Start {
+            spread: None,
+            failed: Some("diverged at step 3: the training loss is not finite".into()),
+            ..start(angle(30.0), angle(31.0), 0.0, None, false)
+        };
+        let value = serde_json::to_value(&failed).unwrap();
+        assert_eq!(value["failed"], "diverged at step 3: the training loss is not finite");
+        assert!(value.get("spread").is_none(), "{value}");
+        assert_eq!(serde_json::from_value::<Start>(value).unwrap(), failed);
+        let table = Table(&[failed, start(angle(1.0), angle(2.0), 0.5, None, true)]).to_string();
+        assert!(table.lines().nth(1).unwrap().contains("failed"), "{table}");
+    }
+
+    #[test]
     fn what_nobody_said_is_absent_from_the_result_and_what_was_said_is_read_back() {
         let told = Outcome {
             dataset: Some("mvtec".into()),

@@ -33,16 +33,19 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         let m = 6u * n;
         for (var p = id.x; p < plane_size; p += grid.x * 64u) {
             let d = vec2<f32>(f32(p % extents.w), f32(p / extents.w)) - middle;
-            var at = vec2<f32>(
+            let sampled = vec2<f32>(
                 matrix[m] * d.x + matrix[m + 1u] * d.y + matrix[m + 2u] + middle.x,
                 matrix[m + 3u] * d.x + matrix[m + 4u] * d.y + matrix[m + 5u] + middle.y,
             );
+            var at = sampled;
             if NEAREST == 1u {
                 at = clamp(at, vec2<f32>(), 2.0 * middle);
             }
             let place = clamp(at, vec2<f32>(-3.0), far);
             let corner = floor(place);
-            let f = place - corner;
+            // A clamp may take NaN for one of its limits. By the bits: compilers may take it that there is none.
+            let is_nan = (bitcast<vec2<u32>>(sampled) & vec2<u32>(0x7fffffffu)) > vec2<u32>(0x7f800000u);
+            let f = select(place - corner, sampled, is_nan);
             let column = i32(corner.x);
             let row = i32(corner.y);
             for (var c = 0u; c < extents.c; c += 1u) {

@@ -48,7 +48,9 @@ fn main(
         );
         let place = clamp(at, vec2<f32>(-3.0), far);
         let corner = floor(place);
-        let f = place - corner;
+        // A clamp may take NaN for one of its limits. By the bits: compilers may take it that there is none.
+        let is_nan = (bitcast<vec2<u32>>(at) & vec2<u32>(0x7fffffffu)) > vec2<u32>(0x7f800000u);
+        let f = select(place - corner, at, is_nan);
         let column = i32(corner.x);
         let row = i32(corner.y);
         let offset = vec3<f32>(dx, dy, 1.0);

@@ -44,6 +44,15 @@ impl fmt::Display for SplitTable<'_> {
         if task.test.rows(Some(true)).is_empty() || task.test.rows(Some(false)).is_empty() {
             write!(f, "\nnormal and anomalous test pictures are not both known: what needs both will be n/a")?;
         }
+        let pictures = &task.train.pictures;
+        let (first, others) = pictures.data().split_at(pictures.shape()[1..].iter().product());
+        if task.train.len() > 1 && others.chunks_exact(first.len()).all(|other| other == first) {
+            write!(
+                f,
+                "\nwarning: all {} training images are identical: no detector can learn from them",
+                task.train.len()
+            )?;
+        }
         if !skipped.is_empty() {
             write!(f, "\nskipped {} that cannot be used", skipped.len())?;
             for picture in skipped {
