@@ -19,10 +19,13 @@ use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use stssad::archive::ArchiveError;
 use stssad::check::CaseError;
+use stssad::claim::ClaimError;
 use stssad::config::ConfigError;
 use stssad::data::{DataError, Visible};
+use stssad::folder::FolderError;
 use stssad::gpu::{Choice, Device, GpuError};
 use stssad::kernel::Precision;
+use stssad::measure::MeasureError;
 use stssad::report::ReportError;
 use stssad::run::RunError;
 use stssad::shaders::{PROBES, SOURCES};
@@ -31,8 +34,8 @@ use stssad::train::{Config, TrainError, Trainer};
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
 ///
-/// Exit codes: 0 done, 1 a check failed, 2 bad arguments, 3 bad data, 4 no usable device, 70 training diverged, 74 a
-/// file cannot be read or written, 75 stopped and resumable.
+/// Exit codes: 0 done, 1 a check or some jobs of a sweep failed, 2 bad arguments, 3 bad data, 4 no usable device, 70 training
+/// diverged, 74 a file cannot be read or written, 75 try again later: stopped and resumable, or another process is at it.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -146,6 +149,17 @@ pub fn end_with_reader() {
     }
 }
 
+/// A file that grows beyond the limit of the user's processes is an error of its write, as on a full disk; the system would
+/// end the program.
+pub fn hear_of_file_limits() {
+    #[cfg(unix)]
+    {
+        use signal_hook::{consts::SIGXFSZ, flag};
+        let unread = std::sync::Arc::default();
+        flag::register(SIGXFSZ, unread).expect("the system lets this signal be handled");
+    }
+}
+
 /// Parses the command line and runs the command.
 pub fn run() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
@@ -163,7 +177,8 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The exit code of a run that was stopped and can go on: `EX_TEMPFAIL` of sysexits.h.
+/// The exit code of a run that was stopped and can go on, or that another process is at: `EX_TEMPFAIL` of sysexits.h, since
+/// the same command may succeed later.
 const STOPPED: u8 = 75;
 
 /// The documented exit code of an error.
@@ -178,6 +193,10 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         Some(TrainError::Gpu(gpu)) => Some(gpu),
         _ => error.downcast_ref::<GpuError>(),
     };
+    let claim = match error.downcast_ref::<FolderError>() {
+        Some(FolderError::Claim(claim)) => Some(claim),
+        _ => error.downcast_ref::<ClaimError>(),
+    };
     let bad_data = error.is::<DataError>()
         || matches!(train, Some(TrainError::Data(_) | TrainError::Foreign { .. }))
         || matches!(run, Some(RunError::Foreign { .. }));
@@ -186,10 +205,19 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<ConfigError>()
         || error.is::<SweepError>()
         || error.is::<toml::de::Error>()
-        || matches!(run, Some(RunError::Config(_)));
+        || matches!(run, Some(RunError::Config(_)))
+        || matches!(
+            error.downcast_ref::<FolderError>(),
+            Some(FolderError::NoRun { .. } | FolderError::NoneUnfinished { .. })
+        )
+        || matches!(claim, Some(ClaimError::Foreign { .. } | ClaimError::Kept { .. }));
     let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::Score { .. }));
     let unwritten = error.is::<ReportError>()
-        || matches!(run, Some(RunError::Report(_) | RunError::Archive(_) | RunError::Folder { .. }))
+        || error.is::<FolderError>()
+        || error.is::<ClaimError>()
+        || matches!(error.downcast_ref::<DataError>(), Some(DataError::Unwritable { .. }))
+        || matches!(run, Some(RunError::Report(_) | RunError::Archive(_)))
+        || matches!(error.downcast_ref::<MeasureError>(), Some(MeasureError::Write { .. } | MeasureError::Read { .. }))
         || error.is::<ArchiveError>()
         || error.is::<std::io::Error>();
     ExitCode::from(match gpu {
@@ -199,10 +227,11 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             | GpuError::OutOfMemory { .. }
             | GpuError::TooLarge { .. },
         ) => 4,
+        _ if matches!(claim, Some(ClaimError::Held { .. })) => STOPPED,
         _ if bad_arguments => 2,
+        _ if unwritten => 74,
         _ if bad_data => 3,
         _ if diverged => 70,
-        _ if unwritten => 74,
         _ => 1,
     })
 }
