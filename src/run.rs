@@ -1,5 +1,6 @@
 //! A run: a task and a configuration become a folder with a model, scores, pictures and a report.
 
+use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -173,7 +174,11 @@ impl Run<'_> {
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
             return Err(foreign("other pictures"));
         }
-        self.folder.write(CONFIG, text.as_bytes())?;
+        // A file that says the same stays as it is, with its comments.
+        let kept = fs::read_to_string(self.folder.path().join(CONFIG)).ok();
+        if !kept.and_then(|kept| RunConfig::parse(&kept).ok()).is_some_and(|kept| kept == *self.config) {
+            self.folder.write(CONFIG, text.as_bytes())?;
+        }
 
         let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))
             .map_err(|error| self.with_batch(error))?;

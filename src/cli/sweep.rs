@@ -245,9 +245,13 @@ impl Execute {
                 let task: usize =
                     value.parse().map_err(|_| Unfit(format!("{name} is `{value}`, not a number from 0 on")))?;
                 let of = tasks.map_or(jobs, NonZeroUsize::get);
-                eprintln!(
-                    "sweep    task {task} of a scheduler's array ({name}), of {of} tasks; --tasks N says of how many"
-                );
+                match tasks {
+                    Some(_) => eprintln!("sweep    task {task} ({name}) of an array of {of}"),
+                    None => eprintln!(
+                        "sweep    task {task} ({name}) of an array with a task for each of {of} jobs; where it has fewer, say \
+                         how many by --tasks N"
+                    ),
+                }
                 Ok(Share::Shard { index: task % of, of })
             }
             ([(one, _), (other, _), ..], _) => {
