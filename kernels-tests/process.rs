@@ -3,8 +3,9 @@
 #![allow(dead_code, reason = "each test crate uses a part of it")]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 
@@ -53,7 +54,15 @@ impl Said {
 pub fn command(parts: &[&[&str]]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stssad"));
     // A scheduler of the tests' own would pick shards.
-    for variable in ["SLURM_ARRAY_TASK_ID", "JOB_COMPLETION_INDEX", "AWS_BATCH_JOB_ARRAY_INDEX"] {
+    for variable in [
+        "SLURM_ARRAY_TASK_ID",
+        "PBS_ARRAY_INDEX",
+        "PBS_ARRAYID",
+        "SGE_TASK_ID",
+        "LSB_JOBINDEX",
+        "JOB_COMPLETION_INDEX",
+        "AWS_BATCH_JOB_ARRAY_INDEX",
+    ] {
         command.env_remove(variable);
     }
     command.args(parts.concat()).stdin(Stdio::null());
@@ -77,4 +86,58 @@ pub fn text(path: &Path) -> &str {
 pub fn json(path: &Path) -> Value {
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The lines of `--progress json` in what a command printed.
+pub fn steps_of(err: &str) -> Vec<Value> {
+    err.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A run under way, whose steps are read from what it says.
+#[derive(Debug)]
+pub struct Running {
+    pub child: Child,
+    lines: BufReader<ChildStderr>,
+    pub steps: Vec<Value>,
+    err: String,
+}
+
+impl Running {
+    pub fn begin(parts: &[&[&str]]) -> Self {
+        Self::of(command(parts))
+    }
+
+    pub fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary starts");
+        let lines = BufReader::new(child.stderr.take().unwrap());
+        Running { child, lines, steps: Vec::new(), err: String::new() }
+    }
+
+    /// Reads on until so many steps are done, or the run ends.
+    pub fn until(&mut self, steps: usize) {
+        let mut line = String::new();
+        while self.steps.len() < steps && self.lines.read_line(&mut line).unwrap() > 0 {
+            self.steps.extend(steps_of(&line));
+            self.err += &std::mem::take(&mut line);
+        }
+    }
+
+    /// Reads on until a line says this, or the run ends.
+    pub fn until_said(&mut self, part: &str) {
+        while !self.err.contains(part) && self.lines.read_line(&mut self.err).unwrap() > 0 {}
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "{name}");
+    }
+
+    pub fn end(mut self) -> (Said, Vec<Value>) {
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        // The last line of a killed process may be a part.
+        self.steps.extend(rest.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
+        let code = self.child.wait().unwrap().code();
+        (Said { code, out: String::new(), err: self.err + &rest }, self.steps)
+    }
 }

@@ -4,18 +4,20 @@
 //! read back, renamed. Read strictly: what is not exactly what was written is refused with the reason.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::disk;
 use crate::tensor::Tensor;
 
 /// Raised when a file is laid out anew.
 const VERSION: &str = "1";
-/// The longest header that is parsed; ours are far shorter.
-const LONGEST_HEADER: u64 = 1 << 20;
+/// The longest header that is written and read: as long as safetensors takes. Each tensor adds some hundred bytes to it, and a
+/// checkpoint has those of all starts.
+const LONGEST_HEADER: u64 = 100_000_000;
 const VERSION_KEY: &str = "stssad-format";
 const CHECKSUM_KEY: &str = "blake3";
 
@@ -172,6 +174,10 @@ impl Archive {
         texts.insert(CHECKSUM_KEY.into(), self.checksum());
         let views = self.numbers.iter().map(|(name, numbers)| (name, numbers.view()));
         let mut bytes = safetensors::serialize(views, Some(texts)).map_err(|error| error.to_string())?;
+        match header_length(&bytes) {
+            Some(length) if length <= LONGEST_HEADER => {}
+            _ => return Err(format!("it has so many tensors that its header is longer than {LONGEST_HEADER} bytes")),
+        }
         sort_header(&mut bytes).map_err(|error| error.to_string())?;
         Ok(bytes)
     }
@@ -182,9 +188,10 @@ impl Archive {
     /// When the file cannot be written, or does not read back as it was written.
     pub fn write(&self, path: &Path) -> Result<(), ArchiveError> {
         let partial = self.write_beside(path)?;
-        fs::rename(&partial, path)
-            .and_then(|()| sync_folder(path))
-            .map_err(|source| ArchiveError::Write { path: path.into(), source })
+        fs::rename(&partial, path).and_then(|()| disk::sync_folder(disk::folder_of(path))).map_err(|source| {
+            disk::discard(&partial);
+            ArchiveError::Write { path: path.into(), source }
+        })
     }
 
     /// As [`write`](Archive::write), and what was at `path` becomes `previous`; but a damaged file does not take the place of
@@ -194,12 +201,14 @@ impl Archive {
     /// As [`write`](Archive::write).
     pub fn write_keeping(&self, path: &Path, previous: &Path) -> Result<(), ArchiveError> {
         let partial = self.write_beside(path)?;
-        let kept = match Archive::read(path, &self.kind) {
+        let keep = || match Archive::read(path, &self.kind) {
             Ok(_) => fs::rename(path, previous),
             Err(_) => Ok(()),
         };
-        kept.and_then(|()| fs::rename(&partial, path)).and_then(|()| sync_folder(path)).map_err(|source| {
-            let _ = fs::remove_file(&partial);
+        let sync = || disk::sync_folder(disk::folder_of(path));
+        // The new file outlasts a power cut before the oldest one goes.
+        sync().and_then(|()| keep()).and_then(|()| fs::rename(&partial, path)).and_then(|()| sync()).map_err(|source| {
+            disk::discard(&partial);
             ArchiveError::Write { path: path.into(), source }
         })
     }
@@ -207,20 +216,13 @@ impl Archive {
     /// Writes to a file of this process in the same folder, flushes it to the disk, and reads it back.
     fn write_beside(&self, path: &Path) -> Result<PathBuf, ArchiveError> {
         let bytes = self.serialize().map_err(|reason| ArchiveError::Damaged { path: path.into(), reason })?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-        let written = File::create(&partial)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::read(&partial));
-        match written {
-            Ok(read) if read == bytes => Ok(partial),
-            Ok(_) => Err(ArchiveError::Damaged { path: partial, reason: "it does not read back as written".into() }),
-            Err(source) => {
-                // What can be removed of a failed attempt is; the disk may be full.
-                let _ = fs::remove_file(&partial);
-                Err(ArchiveError::Write { path: path.into(), source })
-            }
+        let unwritten = |source| ArchiveError::Write { path: path.into(), source };
+        let partial = disk::beside(path, &bytes).map_err(unwritten)?;
+        let read = fs::read(&partial).inspect_err(|_| disk::discard(&partial)).map_err(unwritten)?;
+        if read == bytes {
+            return Ok(partial);
         }
+        Err(ArchiveError::Damaged { path: partial, reason: "it does not read back as written".into() })
     }
 
     /// Reads an archive of a kind.
@@ -230,8 +232,7 @@ impl Archive {
     pub fn read(path: &Path, kind: &str) -> Result<Self, ArchiveError> {
         let bytes = fs::read(path).map_err(|source| ArchiveError::Read { path: path.into(), source })?;
         let damaged = |reason: String| ArchiveError::Damaged { path: path.into(), reason };
-        let length = bytes.first_chunk().map(|word| u64::from_le_bytes(*word));
-        if length.is_none_or(|length| length > LONGEST_HEADER) {
+        if header_length(&bytes).is_none_or(|length| length > LONGEST_HEADER) {
             return Err(damaged("it has no header, or one that is too long".into()));
         }
         let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
@@ -265,6 +266,11 @@ impl Archive {
     }
 }
 
+/// What a safetensors file says of its header's length.
+fn header_length(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk().map(|word| u64::from_le_bytes(*word))
+}
+
 /// Sorts the keys of a safetensors header, which come in any order: equal archives are equal files.
 fn sort_header(bytes: &mut [u8]) -> serde_json::Result<()> {
     let (length, rest) = bytes.split_first_chunk_mut().expect("a header's length");
@@ -274,26 +280,6 @@ fn sort_header(bytes: &mut [u8]) -> serde_json::Result<()> {
     header[..sorted.len()].copy_from_slice(&sorted);
     header[sorted.len()..].fill(b' ');
     Ok(())
-}
-
-/// Removes files that were begun in a folder and never became whole, since their process was killed.
-pub(crate) fn remove_partial(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        if name.to_string_lossy().starts_with('.') && name.to_string_lossy().ends_with(".partial") {
-            // A file too many does no harm.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
-/// Makes a rename in the folder of `path` last; where folders cannot be flushed there is nothing to do.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match OpenOptions::new().read(true).open(folder) {
-        Ok(folder) if cfg!(unix) => folder.sync_all(),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
@@ -385,13 +371,27 @@ mod tests {
         fs::write(&path, &changed).unwrap();
         assert!(message(&path, "model").contains("has format 2"), "{}", message(&path, "model"));
 
-        fs::write(&path, u64::MAX.to_le_bytes()).unwrap();
+        fs::write(&path, (LONGEST_HEADER + 1).to_le_bytes()).unwrap();
         assert!(message(&path, "model").contains("too long"));
 
         let mut poisoned = archive();
         poisoned.numbers.insert("w".into(), Numbers::Single(Tensor::scalar(f32::NAN)));
         poisoned.write(&path).unwrap();
         assert!(message(&path, "model").contains("w: it is not finite"));
+    }
+
+    /// As a checkpoint of a deep network with many finished starts has it.
+    #[test]
+    fn whatever_is_written_is_read_however_many_tensors_it_has() {
+        let path = folder("many").join("checkpoint.safetensors");
+        let mut archive = Archive::new("checkpoint");
+        for index in 0..20_000 {
+            let name = format!("{index}/state/encoder.stage.2.block.1.convolution.weight");
+            archive.numbers.insert(name, Numbers::Single(Tensor::scalar(index as f32)));
+        }
+        archive.write(&path).unwrap();
+        assert!(header_length(&fs::read(&path).unwrap()).unwrap() > 2 << 20);
+        assert_eq!(Archive::read(&path, "checkpoint").unwrap(), archive);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Checkpoints: a run under way, kept so that it can go on later with the same bits.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
-use crate::archive::{Archive, ArchiveError, Numbers, remove_partial};
+use crate::archive::{Archive, ArchiveError, Numbers};
 use crate::score::{LedoitWolf, spread};
 use crate::tensor::Tensor;
 use crate::train::{Failure, Progress, Snapshot, Trained};
@@ -56,9 +57,14 @@ impl Checkpoint {
         }
     }
 
-    /// Removes the checkpoints of a finished run, and what a killed process left half written.
+    /// When the newest checkpoint of a run's folder was written, whole or not; `None` where there is none.
+    pub fn saved_at(folder: &Path) -> Option<SystemTime> {
+        let written = |file: PathBuf| file.symlink_metadata().ok()?.modified().ok();
+        files(folder).into_iter().filter_map(written).max()
+    }
+
+    /// Removes the checkpoints of a run that needs them no longer.
     pub fn remove(folder: &Path) {
-        remove_partial(folder);
         for file in files(folder) {
             // A checkpoint too many does no harm.
             let _ = std::fs::remove_file(file);

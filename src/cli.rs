@@ -33,8 +33,8 @@ use terminal::{UNWRITTEN, Unprinted};
 ///
 /// Exit codes: 0 done; 1 a check failed, a part of a sweep failed or is missing, or stssad or the driver is at fault; 2 bad
 /// arguments or configuration; 3 bad data; 4 no usable device, or the work does not fit it; 70 training diverged; 74 a file,
-/// standard output or standard error cannot be read or written; 75 stopped, or the device was lost: the same run can be
-/// resumed.
+/// standard output or standard error cannot be read or written; 75 try again later: the run was stopped or the device was
+/// lost, and the run can be resumed, or another process works in the folder.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
@@ -140,8 +140,20 @@ fn trainer<'a>(device: &Device, config: &'a Config, pictures: Visible<'a>) -> an
 #[error("{0}")]
 struct Unfit(String);
 
+/// A file that grows beyond the limit of the user's processes is an error of its write, as on a full disk; the system would
+/// end the program.
+fn hear_of_file_limits() {
+    #[cfg(unix)]
+    {
+        use signal_hook::{consts::SIGXFSZ, flag};
+        let unread = std::sync::Arc::default();
+        flag::register(SIGXFSZ, unread).expect("the system lets this signal be handled");
+    }
+}
+
 /// Parses the command line, runs the command, and tells of its error, if it ends in one.
 pub fn run() -> ExitCode {
+    hear_of_file_limits();
     let code = match Arguments::try_parse() {
         Ok(arguments) => arguments.command.run().unwrap_or_else(|error| fail(&error)),
         Err(error) => terminal::answer(&error).unwrap_or_else(|unprinted| fail(&unprinted.into())),
@@ -182,7 +194,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code_of(fault(error)))
 }
 
-/// The exit code of a run that was stopped, or lost its device, and can be resumed: `EX_TEMPFAIL` of sysexits.h.
+/// The exit code of a run that was stopped or lost its device and can be resumed, or that another process works on:
+/// `EX_TEMPFAIL` of sysexits.h, since the same command may succeed later.
 const STOPPED: u8 = 75;
 
 fn fault(error: &anyhow::Error) -> Fault {
@@ -198,7 +211,7 @@ fn code_of(fault: Fault) -> u8 {
         Fault::Device | Fault::Memory => 4,
         Fault::Diverged => 70,
         Fault::Storage => UNWRITTEN,
-        Fault::Lost => STOPPED,
+        Fault::Lost | Fault::Busy => STOPPED,
     }
 }
 
@@ -221,6 +234,7 @@ mod tests {
             Fault::Diverged,
             Fault::Storage,
             Fault::Lost,
+            Fault::Busy,
         ] {
             let code = format!(" {} ", code_of(fault));
             assert!(help.contains(&code), "{fault:?}: no `{code}` in {help}");

@@ -6,8 +6,10 @@ use std::io;
 
 use crate::archive::ArchiveError;
 use crate::check::CaseError;
+use crate::claim::ClaimError;
 use crate::config::ConfigError;
 use crate::data::DataError;
+use crate::folder::FolderError;
 use crate::gpu::GpuError;
 use crate::measure::MeasureError;
 use crate::report::{ComparisonError, ReportError};
@@ -34,6 +36,8 @@ pub enum Fault {
     Diverged,
     /// A file or a stream cannot be read or written.
     Storage,
+    /// Another process works in the folder.
+    Busy,
     /// A fault of stssad, or of the driver.
     Internal,
 }
@@ -59,9 +63,11 @@ pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) 
     let kinds = [
         of::<ArchiveError>,
         of::<CaseError>,
+        of::<ClaimError>,
         of::<ComparisonError>,
         of::<ConfigError>,
         of::<DataError>,
+        of::<FolderError>,
         of::<GpuError>,
         of::<GradError>,
         of::<MeasureError>,
@@ -90,6 +96,26 @@ impl Faulty for ArchiveError {
 impl Faulty for CaseError {
     fn fault(&self) -> Fault {
         Fault::Usage
+    }
+}
+
+impl Faulty for ClaimError {
+    fn fault(&self) -> Fault {
+        match self {
+            ClaimError::Held { .. } => Fault::Busy,
+            ClaimError::Foreign { .. } | ClaimError::Kept { .. } => Fault::Usage,
+            ClaimError::Write { .. } => Fault::Storage,
+        }
+    }
+}
+
+impl Faulty for FolderError {
+    fn fault(&self) -> Fault {
+        match self {
+            FolderError::Claim(error) => error.fault(),
+            FolderError::Make { .. } => Fault::Storage,
+            FolderError::NoRun { .. } | FolderError::NoneUnfinished { .. } => Fault::Usage,
+        }
     }
 }
 
@@ -189,7 +215,6 @@ impl Faulty for RunError {
             RunError::Archive(error) => error.fault(),
             RunError::Report(error) => error.fault(),
             RunError::Foreign { .. } => Fault::Data,
-            RunError::Folder { .. } => Fault::Storage,
         }
     }
 }

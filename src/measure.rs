@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk;
 use crate::gpu::{Device, GpuError};
 use crate::kernel::Precision;
 
@@ -139,11 +140,11 @@ pub enum MeasureError {
     NoSuchKernel(String, String),
 }
 
-/// Writes a file with its folder.
+/// Writes a file with its folder, whole or not at all.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasureError> {
     let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
     folder
-        .and_then(|()| std::fs::write(path, bytes))
+        .and_then(|()| disk::write(path, bytes))
         .map_err(|source| MeasureError::Write { path: path.to_owned(), source })
 }
 

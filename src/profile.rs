@@ -17,6 +17,7 @@ use serde::Serialize;
 
 pub use memory::{Memory, Tenancy};
 
+use crate::claim::Keeper;
 use crate::gpu::{Clock, Device, Executor, Span, Tally};
 use crate::measure::{Measure, MeasureError, Origin, Table, figure, percent, write};
 use crate::peak::{self, Peak};
@@ -35,6 +36,12 @@ pub struct Options {
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub depth: usize,
 }
+
+/// What `stssad profile --out` writes.
+pub const KEEPER: Keeper = Keeper {
+    command: "profile",
+    files: &["profile.json", "trace.json", "roofline.svg", "roofline.png", "memory.svg", "memory.png"],
+};
 
 impl Default for Options {
     fn default() -> Self {

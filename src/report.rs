@@ -11,7 +11,7 @@
 //!
 //! A [`Table`] is for the terminal; a [`Comparison`] is of many runs.
 //!
-//! Each file appears whole or not at all, and `result.json` comes last: a folder that has one is finished.
+//! Each file appears whole or not at all, and `result.json` comes last: a run that has one is finished.
 
 mod comparison;
 mod curves;
@@ -23,10 +23,10 @@ mod scored;
 mod strips;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
+use std::{fs, io};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -37,6 +37,8 @@ pub use scored::{Metrics, Scored, metrics};
 pub use strips::Maps;
 
 use crate::augment::Setting;
+use crate::disk;
+pub use crate::folder::RunFolder;
 use crate::kernel::Precision;
 
 /// What came of a run: the contents of `result.json`.
@@ -170,37 +172,27 @@ pub enum ReportError {
     /// The contents could not be made into a file of this kind.
     #[error("cannot encode {file}")]
     Encode { file: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    /// There is a result, which says nothing.
+    #[error("{} is not a whole result: put a copy of it back, or remove it to do the run again", path.display())]
+    Result { path: PathBuf, source: io::Error },
 }
 
-/// The folder of one run.
-#[derive(Clone, Debug)]
-pub struct RunFolder {
-    path: PathBuf,
+impl Outcome {
+    /// What came of the run in a folder; `None` while there is no `result.json`.
+    ///
+    /// # Errors
+    /// When there is a `result.json` that cannot be read, or holds something else.
+    pub fn load(folder: &Path) -> Result<Option<Self>, ReportError> {
+        let path = folder.join("result.json");
+        let read = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from)),
+        };
+        read.map(Some).map_err(|source| ReportError::Result { path, source })
+    }
 }
 
 impl RunFolder {
-    /// Makes the folder, with its parents. The `result.json` of an earlier run in it is removed, since that run's other
-    /// files are about to be replaced.
-    ///
-    /// # Errors
-    /// When the folder cannot be made or not be written to.
-    pub fn create(path: impl Into<PathBuf>) -> Result<Self, ReportError> {
-        let path = path.into();
-        let removed = fs::create_dir_all(&path).and_then(|()| match fs::remove_file(path.join("result.json")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        });
-        match removed {
-            Ok(()) => Ok(RunFolder { path }),
-            Err(source) => Err(ReportError::Write { path, source }),
-        }
-    }
-
-    /// Where the folder is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Writes `metrics.csv`: start, step, inner, outer, and a column for each hyper-parameter.
     ///
     /// # Errors
@@ -257,8 +249,8 @@ impl RunFolder {
     }
 
     /// Writes a strip for each picture, `images/<kind>/<name>.png`: the picture, its mask, and the heat map over it, under
-    /// name and score. Returns where each is, below the folder, in the order of `scored`. `progress` is called with
-    /// the strips done and their number, from several threads.
+    /// name and score. Returns where each is, below the folder, in the order of `scored`. `progress` is called now and
+    /// then with the strips done and their number; where it breaks, no more are written.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -269,9 +261,9 @@ impl RunFolder {
         &self,
         scored: &[Scored],
         maps: &Maps,
-        progress: impl Fn(usize, usize) + Sync,
-    ) -> Result<Vec<PathBuf>, ReportError> {
-        strips::write(&self.path, scored, maps, progress)
+        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), Vec<PathBuf>>, ReportError> {
+        strips::write(self.path(), scored, maps, progress)
     }
 
     /// Writes the steps for TensorBoard, as scalars `start0/inner`, `start0/outer`, `start0/angle_degrees`, … All events
@@ -293,7 +285,7 @@ impl RunFolder {
     /// # Panics
     /// When there are strips, but not one for each picture.
     pub fn write_html(&self, page: &Page) -> Result<(), ReportError> {
-        let text = html::render(page, &self.path)
+        let text = html::render(page, self.path())
             .map_err(|source| ReportError::Encode { file: "report.html", source: source.into() })?;
         self.write("report.html", text.as_bytes())
     }
@@ -308,24 +300,13 @@ impl RunFolder {
         bytes.push(b'\n');
         self.write("result.json", &bytes)
     }
-
-    /// Writes a file of the folder whole or not at all.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReportError> {
-        write_whole(&self.path.join(name), bytes)
-    }
 }
 
-/// Writes beside the target and renames, so that no reader, and no crash, ever meets half a file.
-fn write_whole(target: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let partial = target.with_file_name(format!(".{name}.partial"));
-    let written = File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&partial, target));
-    written.map_err(|source| ReportError::Write { path: target.into(), source })
+/// Writes a file whole or not at all, and so that it outlasts a power cut.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
+    disk::write(path, bytes)
+        .and_then(|()| disk::sync_folder(disk::folder_of(path)))
+        .map_err(|source| ReportError::Write { path: path.into(), source })
 }
 
 fn step_table(steps: &[Step]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
@@ -482,12 +463,14 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_finished_when_it_has_a_result() {
+    fn a_result_stays_when_its_folder_is_claimed_again() {
         let folder = folder("again");
-        folder.write_result(&outcome()).unwrap();
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing partial is left");
-        let again = RunFolder::create(folder.path()).unwrap();
-        assert_eq!(fs::read_dir(again.path()).unwrap().count(), 0);
+        let outcome = Outcome { starts: vec![], ..outcome() };
+        folder.write_result(&outcome).unwrap();
+        let path = folder.path().to_owned();
+        drop(folder);
+        let again = RunFolder::create(path).unwrap();
+        assert_eq!(Outcome::load(again.path()).unwrap(), Some(outcome));
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! A run: a task and a configuration become a folder with a model, scores, pictures and a report.
 
+use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use std::{fs, io};
 
 use crate::archive::ArchiveError;
 use crate::checkpoint::Checkpoint;
 use crate::config::{ConfigError, RunConfig};
 use crate::data::{Loaded, Set, Task, component};
+use crate::folder::FolderError;
 use crate::gpu::{Device, GpuError};
 use crate::model::{Judge, Model};
 use crate::plan::Plan;
@@ -21,7 +23,7 @@ use crate::train::{Config, Progress, TrainError, Trained, Trainer, TrainingStep,
 
 /// Whom a run tells of its progress, and who may stop it.
 pub trait Watch {
-    /// So many of the kernels are compiled.
+    /// So many of the kernels are compiled. Who is to end the process may do so here: nothing is lost.
     fn compiling(&mut self, done: usize, of: usize);
     /// A step was done, by each start of a group that has not failed.
     fn step(&mut self, progress: &[Progress], config: &Config);
@@ -29,7 +31,7 @@ pub trait Watch {
     fn failed(&mut self, _start: usize, _reason: &str) {}
     /// A file of the report was written, or so many of many.
     fn reporting(&mut self, what: &str);
-    /// Whether to save a checkpoint and end.
+    /// Whether to save a checkpoint and end. Asked between two steps, and between two parts of the report.
     fn wants_stop(&self) -> bool;
 }
 
@@ -60,8 +62,6 @@ pub enum RunError {
     Report(#[from] ReportError),
     #[error("the checkpoint in {} is of {what}: go on with what it began with, or start anew in another folder", folder.display())]
     Foreign { folder: PathBuf, what: &'static str },
-    #[error("cannot make {}: check that the folder may be written to", path.display())]
-    Folder { path: PathBuf, source: io::Error },
 }
 
 impl From<GpuError> for RunError {
@@ -75,35 +75,13 @@ pub const MODEL: &str = "model.safetensors";
 /// The file of the configuration in a run's folder.
 pub const CONFIG: &str = "config.toml";
 
-/// Makes the next free `root/<dataset>/<category>/vN`, and `latest` beside it lead there. Two runs that begin at once get
-/// two folders.
+/// Makes and claims the next free `root/<dataset>/<category>/vN`; `latest` beside it leads there once the run's first step
+/// is done.
 ///
 /// # Errors
 /// When a folder cannot be made.
-pub fn next_folder(root: &Path, task: &Task) -> Result<PathBuf, RunError> {
-    let parent = root.join(component(&task.dataset)).join(component(&task.category));
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| RunError::Folder { path, source }
-    };
-    fs::create_dir_all(&parent).map_err(failed(&parent))?;
-    let mut version = 0;
-    let folder = loop {
-        let folder = parent.join(format!("v{version}"));
-        match fs::create_dir(&folder) {
-            Ok(()) => break folder,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => version += 1,
-            Err(error) => return Err(failed(&folder)(error)),
-        }
-    };
-    // Another run may do the same at once: either is the latest.
-    let latest = parent.join("latest");
-    let _ = fs::remove_file(&latest);
-    #[cfg(unix)]
-    let _ = std::os::unix::fs::symlink(format!("v{version}"), &latest);
-    #[cfg(not(unix))]
-    let _ = fs::write(&latest, format!("v{version}"));
-    Ok(folder)
+pub fn next_folder(root: &Path, task: &Task) -> Result<RunFolder, FolderError> {
+    RunFolder::next(&root.join(component(&task.dataset)).join(component(&task.category)))
 }
 
 /// What the report of a run holds.
@@ -198,7 +176,11 @@ impl Run<'_> {
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
             return Err(foreign("other pictures"));
         }
-        self.folder.write(CONFIG, text.as_bytes())?;
+        // A file that says the same stays as it is, with its comments.
+        let kept = fs::read_to_string(self.folder.path().join(CONFIG)).ok();
+        if !kept.and_then(|kept| RunConfig::parse(&kept).ok()).is_some_and(|kept| kept == *self.config) {
+            self.folder.write(CONFIG, text.as_bytes())?;
+        }
 
         let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))
             .map_err(|error| self.with_batch(error))?;
@@ -224,6 +206,11 @@ impl Run<'_> {
                 Some(snapshot) if snapshot.start == finished.len() => trainer.restore(&snapshot)?,
                 _ => trainer.begin(finished.len())?,
             }
+            // Whoever asked while kernels were compiled is heard before the first step.
+            if watch.wants_stop() {
+                save(&trainer, &finished, &history)?;
+                return Ok(Ending::Stopped);
+            }
             loop {
                 let progress = match trainer.step() {
                     Ok(Some(progress)) => progress,
@@ -231,6 +218,9 @@ impl Run<'_> {
                     Ok(None) | Err(TrainError::Diverged { .. }) => break,
                     Err(error) => return Err(error.into()),
                 };
+                if history.is_empty() {
+                    self.folder.begun();
+                }
                 watch.step(&progress, &config);
                 let due = progress.iter().any(|own| own.step % self.config.training.checkpoint_every == 0);
                 history.extend(progress);
@@ -251,12 +241,14 @@ impl Run<'_> {
         }
         let seconds = before + begun.elapsed().as_secs_f64();
         let chosen = choose(&finished)?;
-        let outcome = self.report(&mut trainer, &config, &finished, chosen, &history, seconds, watch)?;
+        let Some(outcome) = self.report(&mut trainer, &config, &finished, chosen, &history, seconds, watch)? else {
+            return Ok(Ending::Stopped);
+        };
         Checkpoint::remove(self.folder.path());
         Ok(Ending::Finished(Box::new(outcome)))
     }
 
-    /// Tests the chosen start and writes every file of the folder, `result.json` last.
+    /// Tests the chosen start and writes every file of the folder, `result.json` last; `None` where it was stopped before.
     #[expect(clippy::too_many_arguments, reason = "all that training leaves, used once")]
     fn report(
         &self,
@@ -267,12 +259,18 @@ impl Run<'_> {
         history: &[Progress],
         seconds: f64,
         watch: &mut dyn Watch,
-    ) -> Result<Outcome, RunError> {
+    ) -> Result<Option<Outcome>, RunError> {
+        if watch.wants_stop() {
+            return Ok(None);
+        }
         let (task, folder) = (&self.loaded.task, self.folder);
         let [_, c, h, w] = task.test.pictures.shape().images().expect("a set holds pictures");
         let model = Model::new(self.config, [c, h, w], &task.fingerprint(), &finished[chosen]);
         model.save(&folder.path().join(MODEL))?;
         let tested = test(self.device, &model, &task.test)?;
+        if watch.wants_stop() {
+            return Ok(None);
+        }
 
         // The starts are compared on what they were tuned on.
         let labels = task.tune.as_ref().unwrap_or(&task.test).labels();
@@ -341,13 +339,17 @@ impl Run<'_> {
             watch.reporting(&format!("a strip for each of {} test pictures", task.test.len()));
             let masks = masks(&task.test);
             let maps = Maps { pictures: &task.test.pictures, heat: &tested.heat, masks: &masks };
-            let strips = folder.write_strips(&tested.scored, &maps, |_, _| {})?;
+            let strips = folder.write_strips(&tested.scored, &maps, |_, _| match watch.wants_stop() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })?;
+            let ControlFlow::Continue(strips) = strips else { return Ok(None) };
             let toml = self.config.to_toml();
             let page = Page { outcome: &outcome, scored: &tested.scored, strips: &strips, config: Some(&toml) };
             folder.write_html(&page)?;
         }
         folder.write_result(&outcome)?;
-        Ok(outcome)
+        Ok(Some(outcome))
     }
 }
 

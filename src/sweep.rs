@@ -1,18 +1,18 @@
 //! Sweeps: tasks × methods × seeds as independent jobs, each a run in a folder of its own.
 //!
-//! A job is named by a hash of all that it follows from, so that any number of processes, on one machine or many, can work
-//! on one folder: a finished job is skipped, an unfinished one goes on from its checkpoint, and what comes out does not
-//! depend on who did what in which order.
+//! A job is named by a hash of all that it follows from, and a process locks its folder while it does the job. So any number
+//! of processes, on one machine or many, can work on one sweep: a finished job is skipped, one that another process is at is
+//! left to it, an unfinished one goes on from its checkpoint, and what comes out does not depend on who did what in which
+//! order.
 
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::config::{ConfigError, RunConfig, overlay};
-use crate::report::{Comparison, ComparisonError, Outcome, Run};
+use crate::report::{Comparison, ComparisonError, Outcome, ReportError, Run};
 use crate::settings::{SettingsError, Written};
 
 /// A grid, as a TOML file holds it: what all jobs have in common, and what each task and method lays over it.
@@ -179,22 +179,24 @@ impl Job {
     }
 
     /// What came of it; `None` while it is not finished.
-    pub fn outcome(&self, sweep: &Path) -> Option<Outcome> {
-        let text = fs::read_to_string(self.folder(sweep).join("result.json")).ok()?;
-        serde_json::from_str(&text).ok()
+    ///
+    /// # Errors
+    /// When there is a result that cannot be read.
+    pub fn outcome(&self, sweep: &Path) -> Result<Option<Outcome>, ReportError> {
+        Outcome::load(&self.folder(sweep))
     }
 }
 
-/// The comparison of all methods, from the folders' files alone; jobs without a result are listed as missing.
+/// The comparison of all methods, from what came of each job; those without a result are listed as missing.
 ///
 /// # Errors
 /// When the jobs cannot be compared; see [`Comparison::new`].
-pub fn merge(grid: &Grid, jobs: &[Job], sweep: &Path) -> Result<Comparison, ComparisonError> {
-    let run = |job: &Job| Run {
+pub fn merge(grid: &Grid, jobs: &[Job], outcomes: &[Option<Outcome>]) -> Result<Comparison, ComparisonError> {
+    let run = |(job, outcome): (&Job, &Option<Outcome>)| Run {
         task: job.task.clone(),
         method: job.method.clone(),
         seed: job.seed,
-        image_auroc: job.outcome(sweep).and_then(|outcome| outcome.image_auroc),
+        image_auroc: outcome.as_ref().and_then(|outcome| outcome.image_auroc),
     };
-    Comparison::new(&jobs.iter().map(run).collect::<Vec<_>>(), &grid.reference)
+    Comparison::new(&jobs.iter().zip(outcomes).map(run).collect::<Vec<_>>(), &grid.reference)
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use stssad::config::{RunConfig, Training};
 use stssad::data::sheet::Digits;
 use stssad::data::{Loaded, Loading, Source, load};
+use stssad::folder::RunFolder;
 use stssad::train::Config;
 
 use super::progress::Mode;
@@ -16,7 +17,7 @@ use super::{DeviceArguments, PrecisionArguments, trainer};
 /// Arguments of `stssad demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Folder for everything that comes of it.
+    /// Folder for the demo's files; those of an earlier demo are replaced.
     #[arg(long, value_name = "DIR", default_value = "results/demo")]
     out: PathBuf,
     /// Seed of the split, the initial weights, the batches and the random places.
@@ -82,6 +83,8 @@ impl Demo {
             result!("{}", trainer(&at_precision, &training, loaded.task.visible())?.full_step()?.plan())?;
             return Ok(ExitCode::SUCCESS);
         }
+        let folder = RunFolder::for_demo(&self.out)?;
+        folder.begin_anew()?;
         note!("{}", loaded.table());
         let output = OutputArguments {
             out: None,
@@ -90,6 +93,6 @@ impl Demo {
             progress: self.progress,
             json: self.json,
         };
-        execute(&device, &config, &loaded, &self.out, None, &output)
+        execute(&device, &config, &loaded, &folder, None, &output)
     }
 }

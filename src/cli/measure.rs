@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
+use stssad::claim::Claim;
 use stssad::kernel::{DeviceClass, Lanes};
 use stssad::plan::Reuse;
 use stssad::train::Config;
@@ -109,6 +110,7 @@ impl Bench {
 
 impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
+        let _claim = self.options.out.as_deref().map(|out| Claim::take(out, profile::KEEPER)).transpose()?;
         let device = self.device.open()?.with_precision(self.precision.precision)?;
         let task = self.step.workload.task()?;
         let config = Config { reuse: self.step.reuse(), ..self.step.workload.config(1) };

@@ -12,7 +12,7 @@ use stssad::report::plain;
 use stssad::run::Watch;
 use stssad::train::{Config, Progress};
 
-use super::progress_bar;
+use super::{STOPPED, progress_bar};
 
 /// How progress is shown, on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -28,7 +28,7 @@ pub enum Mode {
     None,
 }
 
-/// Set by the first SIGINT, SIGTERM or SIGUSR1; the second one ends the program at once.
+/// Set by the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; the second one ends the program at once.
 ///
 /// # Errors
 /// When the system takes no handler.
@@ -37,12 +37,26 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let mut signals = vec![signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
     #[cfg(unix)]
     signals.push(signal_hook::consts::SIGUSR1);
+    #[cfg(unix)]
+    if !hang_up_is_ignored() {
+        signals.push(signal_hook::consts::SIGHUP);
+    }
     for signal in signals {
         // In this order: the second signal finds the flag set.
         signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     Ok(stop)
+}
+
+/// Whether the process was begun by `nohup`, and is to outlive its terminal.
+#[cfg(unix)]
+fn hang_up_is_ignored() -> bool {
+    // SAFETY: all of its fields may be zero.
+    let mut present: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: without a new action the call changes nothing, and fills the present one.
+    let read = unsafe { libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut present) } == 0;
+    read && present.sa_sigaction == libc::SIG_IGN
 }
 
 /// Shows a run's progress.
@@ -82,7 +96,14 @@ impl Shown {
 }
 
 impl Watch for Shown {
+    /// Ends the process when a stop is asked for: compiling takes many seconds on some drivers, and all that was trained is
+    /// in the checkpoint that the run began from.
     fn compiling(&mut self, done: usize, of: usize) {
+        if self.wants_stop() {
+            self.clear();
+            eprintln!("stopped before the first step; go on with the same command");
+            std::process::exit(STOPPED.into());
+        }
         if self.mode == Mode::Bar {
             self.bar(of, "compile  {bar:28} {pos}/{len} dispatches").set_position(done as u64);
         }

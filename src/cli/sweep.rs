@@ -1,14 +1,23 @@
 //! `stssad sweep plan|run|merge`: methods over tasks and seeds.
+//!
+//! A scheduler's array task knows its own number, but not the array's size: of a part that is submitted again, schedulers
+//! give another first number and another count. So a task's jobs follow from its number and from the N that it is told, and
+//! from nothing else: the jobs whose number leaves the same remainder when divided by N. Any N tasks with consecutive numbers
+//! do every job once, whether they are counted from 0 or from 1.
 
+use std::fmt;
+use std::io::ErrorKind;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
+use stssad::claim::ClaimError;
 use stssad::data::load;
-use stssad::gpu::Device;
-use stssad::report::RunFolder;
+use stssad::folder::RunFolder;
+use stssad::gpu::{Device, GpuError};
 use stssad::run::{Ending, Extent, Run, RunError};
 use stssad::settings::Written;
 use stssad::sweep::{Grid, Job, Share, merge};
@@ -29,7 +38,14 @@ pub struct Sweep {
 enum Action {
     /// Print the jobs of a grid, a JSON line each.
     Plan(Plan),
-    /// Do the jobs that are not done, or a share of them; as many of these as you like may run at once.
+    /// Do the jobs that are not done, or a share of them, in any number of processes at once.
+    ///
+    /// A job that another process is at is left to it. A job that fails does not end the others: they are done, the failed
+    /// ones are listed at the end, and the exit code is 1. Only a missing device (4) and a full disk (74) end a sweep at once.
+    ///
+    /// In an array of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task does the job of its own number, so that
+    /// an array for the whole grid has as many tasks as `sweep plan` prints lines. Where it has fewer, `--tasks N` says how
+    /// many.
     Run(Execute),
     /// Make the table of what is there; exits 1 when jobs are missing.
     Merge(Merge),
@@ -48,12 +64,16 @@ struct Execute {
     /// Folder of the sweep; each job has its own in it.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Do every N-th job from number I on, counted from 0; read from a scheduler's environment where it says so.
+    /// Do every N-th job from number I on, counted from 0.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
     /// Do job number I alone, counted from 0.
     #[arg(long, value_name = "I", conflicts_with = "shard")]
     index: Option<usize>,
+    /// The scheduler's array has N tasks: the task with number I does the jobs whose numbers leave the same remainder as I
+    /// when divided by N. A task that is submitted again does the same jobs again [default: as many tasks as jobs].
+    #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index"])]
+    tasks: Option<NonZeroUsize>,
     /// Write the pictures and the page of every run as well.
     #[arg(long)]
     reports: bool,
@@ -93,12 +113,15 @@ impl FromStr for Shard {
     }
 }
 
-/// Variables in which schedulers say which of an array's tasks this is: the first and the number of them follow, where the
-/// scheduler says.
-const ARRAYS: [(&str, Option<&str>, Option<&str>); 3] = [
-    ("SLURM_ARRAY_TASK_ID", Some("SLURM_ARRAY_TASK_MIN"), Some("SLURM_ARRAY_TASK_COUNT")),
-    ("JOB_COMPLETION_INDEX", None, None),
-    ("AWS_BATCH_JOB_ARRAY_INDEX", None, None),
+/// Variables in which schedulers say which of an array's tasks this is, and what they hold outside of arrays.
+const ARRAYS: [(&str, Option<&str>); 7] = [
+    ("SLURM_ARRAY_TASK_ID", None),
+    ("PBS_ARRAY_INDEX", None),
+    ("PBS_ARRAYID", None),
+    ("SGE_TASK_ID", Some("undefined")),
+    ("LSB_JOBINDEX", Some("0")),
+    ("JOB_COMPLETION_INDEX", None),
+    ("AWS_BATCH_JOB_ARRAY_INDEX", None),
 ];
 
 impl Sweep {
@@ -128,10 +151,19 @@ impl Plan {
     }
 }
 
+/// What came of a job in this process.
+enum Done {
+    Ending(Ending),
+    /// Another process is at it.
+    Elsewhere,
+    /// Another process finished it meanwhile.
+    Already,
+}
+
 impl Execute {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let (_, jobs) = read(&self.grid)?;
-        let share = self.share()?;
+        let share = self.share(jobs.len(), |name| std::env::var(name).ok())?;
         let mine = share.of(&jobs);
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
             return Err(Unfit(format!("there is no job {index}: the grid has jobs 0 to {}", jobs.len() - 1)).into());
@@ -139,93 +171,226 @@ impl Execute {
         note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = stop_flag()?;
         let mut device: Option<Device> = None;
-        let mut failed = 0;
+        let (mut failed, mut elsewhere) = (Vec::new(), 0);
         for (number, job) in mine.iter().enumerate() {
-            if job.outcome(&self.out).is_some() {
-                continue;
-            }
-            let device = match &device {
-                Some(device) => device,
-                None => device.insert(self.device.open()?),
+            let place = format!("{:>4}/{}", number + 1, mine.len());
+            let mut attempt = || -> anyhow::Result<Done> {
+                if job.outcome(&self.out)?.is_some() {
+                    return Ok(Done::Already);
+                }
+                let device = match &device {
+                    Some(device) => device,
+                    None => device.insert(self.device.open().context(NoDevice)?),
+                };
+                self.execute(device, job, Shown::new(self.progress, stop.clone()))
             };
-            match self.execute(device, job, Shown::new(self.progress, stop.clone())) {
-                Ok(Ending::Stopped) => {
+            match attempt() {
+                Ok(Done::Already) => {}
+                Ok(Done::Elsewhere) => elsewhere += 1,
+                Ok(Done::Ending(Ending::Stopped)) => {
                     note!("stopped at {}; run the same command to go on", job.name);
                     return Ok(ExitCode::from(STOPPED));
                 }
-                Ok(Ending::Finished(outcome)) => {
+                Ok(Done::Ending(Ending::Finished(outcome))) => {
                     let auroc = outcome.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}"));
-                    note!("{:>4}/{}  AUROC {auroc}  {:.0} s  {}", number + 1, mine.len(), outcome.seconds, job.name);
+                    note!("{place}  AUROC {auroc}  {:.0} s  {}", outcome.seconds, job.name);
                 }
-                // A run that diverged says something about its method, not about the others.
-                Err(error) if diverged(&error) => {
-                    failed += 1;
-                    note!("{:>4}/{}  failed  {}: {error:#}", number + 1, mine.len(), job.name);
+                Err(error) if ends_all(&error) => return Err(error.context(job.name.clone())),
+                Err(error) => {
+                    note!("{place}  failed  {}: {error:#}", job.name);
+                    failed.push(format!("\n  {}: {error:#}", job.name));
                 }
-                Err(error) => return Err(error.context(job.name.clone())),
             }
         }
-        anyhow::ensure!(failed == 0, "{failed} of {} jobs failed", mine.len());
+        if elsewhere > 0 {
+            note!("{elsewhere} of {} jobs are still being done by other processes", mine.len());
+        }
+        let finished = jobs.iter().filter(|job| job.folder(&self.out).join("result.json").exists()).count();
+        note!("sweep    {finished} of the grid's {} jobs are finished", jobs.len());
+        anyhow::ensure!(failed.is_empty(), "{} of {} jobs failed:{}", failed.len(), mine.len(), failed.concat());
         Ok(ExitCode::SUCCESS)
     }
 
-    fn execute(&self, device: &Device, job: &Job, mut shown: Shown) -> anyhow::Result<Ending> {
-        let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
-        let folder = RunFolder::create(job.folder(&self.out))?;
+    fn execute(&self, device: &Device, job: &Job, mut shown: Shown) -> anyhow::Result<Done> {
+        let folder = match RunFolder::create(job.folder(&self.out)) {
+            Err(ClaimError::Held { .. }) => return Ok(Done::Elsewhere),
+            claimed => claimed?,
+        };
+        // Whoever had it until now may have finished it.
+        if job.outcome(&self.out)?.is_some() {
+            return Ok(Done::Already);
+        }
         let checkpoint = last_checkpoint(folder.path())?;
+        let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
         let extent = if self.reports { Extent::Full } else { Extent::Figures };
         let run = Run { device, config: &job.config, loaded: &loaded, folder: &folder, extent };
-        Ok(run.train(checkpoint, &mut shown)?)
+        Ok(Done::Ending(run.train(checkpoint, &mut shown)?))
     }
 
-    /// The share that the flags name, or a scheduler.
-    fn share(&self) -> anyhow::Result<Share> {
+    /// The share of `jobs` jobs that the flags name, or a scheduler by a variable.
+    fn share(&self, jobs: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Share, Unfit> {
         match (self.shard, self.index) {
             (Some(Shard { index, of }), _) => return Ok(Share::Shard { index, of }),
             (_, Some(index)) => return Ok(Share::Index(index)),
             (None, None) => {}
         }
-        let variable = |name: &str| std::env::var(name).ok();
-        let found: Vec<_> = ARRAYS.iter().filter(|(id, ..)| variable(id).is_some()).collect();
-        let number = |name: &str| -> Result<usize, Unfit> {
-            let text = variable(name).ok_or_else(|| Unfit(format!("{name} is not set")))?;
-            text.parse().map_err(|_| Unfit(format!("{name} is `{text}`, not a number from 0 on")))
-        };
-        match found[..] {
-            [] => Ok(Share::All),
-            [&(id, first, count)] => {
-                note!("sweep    taking the share that {id} names");
-                let (task, first) = (number(id)?, first.map_or(Ok(0), number)?);
-                let before = || Unfit(format!("{id} is {task}, less than the first of its array, {first}"));
-                let index = task.checked_sub(first).ok_or_else(before)?;
-                Ok(match count.map(number).transpose()? {
-                    Some(of) if index < of => Share::Shard { index, of },
-                    Some(of) => return Err(Unfit(format!("{id} is task {index} of {of}, counted from 0")).into()),
-                    None => Share::Index(index),
-                })
+        let found: Vec<(&str, String)> = ARRAYS
+            .iter()
+            .filter_map(|&(name, none)| Some((name, variable(name).filter(|value| Some(&**value) != none)?)))
+            .collect();
+        match (&found[..], self.tasks) {
+            ([], None) => Ok(Share::All),
+            ([], Some(_)) => Err(Unfit(
+                "--tasks is for a scheduler's array, and no variable says which task this is: use --shard I/N".into(),
+            )),
+            ([(name, value)], tasks) => {
+                let task: usize =
+                    value.parse().map_err(|_| Unfit(format!("{name} is `{value}`, not a number from 0 on")))?;
+                let of = tasks.map_or(jobs, NonZeroUsize::get);
+                match tasks {
+                    Some(_) => note!("sweep    task {task} ({name}) of an array of {of}"),
+                    None => note!(
+                        "sweep    task {task} ({name}) of an array with a task for each of {of} jobs; where it has fewer, say \
+                         how many by --tasks N"
+                    ),
+                }
+                Ok(Share::Shard { index: task % of, of })
             }
-            [(one, ..), (other, ..), ..] => {
-                let problem = format!("both {one} and {other} are set: name the share by --shard or --index");
-                Err(Unfit(problem).into())
+            ([(one, _), (other, _), ..], _) => {
+                Err(Unfit(format!("both {one} and {other} are set: name the share by --shard or --index")))
             }
         }
     }
 }
 
-fn diverged(error: &anyhow::Error) -> bool {
-    let run = error.downcast_ref::<RunError>();
-    matches!(run, Some(RunError::Train(TrainError::Diverged { .. } | TrainError::NoStart(_))))
+/// That the device could not be opened, which no other job's configuration will change.
+#[derive(Debug)]
+struct NoDevice;
+
+impl fmt::Display for NoDevice {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("the sweep needs a device")
+    }
+}
+
+/// Whether every other job would fail for the same reason: there is no usable device, or no room on the disk.
+fn ends_all(error: &anyhow::Error) -> bool {
+    let train = match error.downcast_ref::<RunError>() {
+        Some(RunError::Train(train)) => Some(train),
+        _ => error.downcast_ref::<TrainError>(),
+    };
+    let is_lost = matches!(train, Some(TrainError::Gpu(GpuError::Lost { .. })));
+    let full =
+        [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge, ErrorKind::ReadOnlyFilesystem];
+    let is_full = |source: &(dyn std::error::Error + 'static)| {
+        source.downcast_ref::<std::io::Error>().is_some_and(|error| full.contains(&error.kind()))
+    };
+    error.is::<NoDevice>() || is_lost || error.chain().any(is_full)
 }
 
 impl Merge {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let (grid, jobs) = read(&self.grid)?;
-        let comparison = merge(&grid, &jobs, &self.out)?;
-        comparison.write(&self.out)?;
+        if !self.out.is_dir() {
+            return Err(Unfit(format!("there is no folder {}: check the path", self.out.display())).into());
+        }
+        let outcomes = jobs.iter().map(|job| job.outcome(&self.out)).collect::<Result<Vec<_>, _>>()?;
+        let comparison = merge(&grid, &jobs, &outcomes)?;
+        comparison.write(RunFolder::for_comparison(&self.out)?.path())?;
         match self.json {
             true => result!("{}", serde_json::to_string_pretty(&comparison)?)?,
             false => result!("{}", comparison.markdown())?,
         }
         Ok(ExitCode::from(u8::from(!comparison.missing.is_empty())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+    use std::collections::BTreeSet;
+
+    #[derive(Parser)]
+    struct Alone {
+        #[command(flatten)]
+        execute: Execute,
+    }
+
+    /// The jobs, of so many, that a task with these variables does.
+    fn share(flags: &[&str], jobs: usize, variables: &[(&str, &str)]) -> Result<BTreeSet<usize>, String> {
+        let line = ["stssad", "grid.toml", "--out", "sweep"].iter().chain(flags);
+        let alone = Alone::try_parse_from(line).map_err(|error| error.to_string())?;
+        let value =
+            |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
+        Ok(match alone.execute.share(jobs, value).map_err(|error| error.to_string())? {
+            Share::All => (0..jobs).collect(),
+            Share::Shard { index, of } => (index..jobs).step_by(of).collect(),
+            Share::Index(index) => [index].into(),
+        })
+    }
+
+    #[test]
+    fn a_task_that_is_submitted_again_does_the_same_jobs() {
+        // As Slurm gives them for --array=0-7, for --array=3,7, and for --array=1-10:3, of which the ids are 1, 4, 7, 10.
+        let slurm = |id: &str, first: &str, count: &str| {
+            let variables =
+                [("SLURM_ARRAY_TASK_ID", id), ("SLURM_ARRAY_TASK_MIN", first), ("SLURM_ARRAY_TASK_COUNT", count)];
+            [&[][..], &["--tasks", "4"]].map(|flags| share(flags, 8, &variables).unwrap())
+        };
+        for id in ["3", "7"] {
+            let number: usize = id.parse().unwrap();
+            let whole = slurm(id, "0", "8");
+            assert_eq!(whole, [[number].into(), [3, 7].into()], "{id}");
+            assert_eq!([slurm(id, "3", "2"), slurm(id, id, "1"), slurm(id, "1", "4")], [(); 3].map(|()| whole.clone()));
+        }
+    }
+
+    #[test]
+    fn as_many_tasks_as_are_said_do_every_job_once() {
+        for (jobs, tasks, first) in [(8, 8, 0), (8, 8, 1), (8, 3, 0), (8, 3, 1), (7, 4, 5), (2, 5, 1), (1, 1, 1)] {
+            let flags = ["--tasks", &tasks.to_string()];
+            let mut done: Vec<usize> = Vec::new();
+            for id in first..first + tasks {
+                done.extend(share(&flags, jobs, &[("PBS_ARRAY_INDEX", &id.to_string())]).unwrap());
+            }
+            done.sort_unstable();
+            assert_eq!(done, (0..jobs).collect::<Vec<_>>(), "{jobs} jobs, {tasks} tasks from {first} on");
+        }
+    }
+
+    #[test]
+    fn every_scheduler_is_known_and_none_outside_of_an_array() {
+        for (name, outside) in ARRAYS {
+            assert_eq!(share(&[], 8, &[(name, "3")]).unwrap(), [3].into(), "{name}");
+            if let Some(outside) = outside {
+                assert_eq!(share(&[], 8, &[(name, outside)]).unwrap().len(), 8, "{name}");
+            }
+        }
+        assert_eq!(share(&["--shard", "1/4"], 8, &[("SGE_TASK_ID", "3")]).unwrap(), [1, 5].into());
+        assert!(share(&["--tasks", "4"], 8, &[]).unwrap_err().contains("use --shard I/N"));
+        assert!(share(&["--tasks", "0"], 8, &[("SGE_TASK_ID", "3")]).is_err());
+        assert!(share(&[], 8, &[("SGE_TASK_ID", "3"), ("LSB_JOBINDEX", "3")]).unwrap_err().contains("both"));
+    }
+
+    #[test]
+    fn a_missing_device_and_a_full_disk_end_a_sweep_and_nothing_else_does() {
+        let written = |kind: ErrorKind| {
+            let source = kind.into();
+            anyhow::Error::from(RunError::from(stssad::report::ReportError::Write {
+                path: "result.json".into(),
+                source,
+            }))
+        };
+        let gpu = |error: GpuError| anyhow::Error::from(RunError::from(error));
+        let [at, reason] = ["a step", "it is gone"].map(String::from);
+        let too_large = GpuError::TooLarge { what: "slot 1".into(), bytes: 2, limit: 1 };
+        let out_of_memory = GpuError::OutOfMemory { at: at.clone(), reason: reason.clone() };
+        assert!(ends_all(&written(ErrorKind::StorageFull)) && ends_all(&written(ErrorKind::QuotaExceeded)));
+        assert!(ends_all(&gpu(GpuError::Lost { at, reason })));
+        assert!(ends_all(&anyhow::Error::from(GpuError::NoAdapter(String::new())).context(NoDevice)));
+        assert!(!ends_all(&written(ErrorKind::PermissionDenied)));
+        assert!(!ends_all(&gpu(too_large)) && !ends_all(&gpu(out_of_memory)));
+        assert!(!ends_all(&stssad::data::DataError::Empty { set: "training" }.into()));
     }
 }

@@ -9,10 +9,11 @@ use stssad::checkpoint::Checkpoint;
 use stssad::config::{RunConfig, overlay};
 use stssad::data::{Loaded, load, read_pictures};
 use stssad::fault::Faulty;
+use stssad::folder::{RunFolder, State, follow};
 use stssad::gpu::Device;
 use stssad::model::{Judge, Model};
 use stssad::profile::Memory;
-use stssad::report::{Metrics, RunFolder, Table};
+use stssad::report::{Metrics, Table};
 use stssad::run::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
 
 use super::arguments::{DataArguments, RunArguments};
@@ -26,9 +27,10 @@ pub struct Train {
     run: RunArguments,
     #[command(flatten)]
     output: OutputArguments,
-    /// Go on with the run in DIR, with its own configuration and data; the last run where no DIR is given.
-    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "", conflicts_with_all = ["config", "print_config", "out"])]
-    resume: Option<PathBuf>,
+    /// Resume the run in DIR with its own configuration and data; without DIR, the unfinished run below results/stssad whose
+    /// checkpoint is the newest.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "print_config", "out"])]
+    resume: Option<Option<PathBuf>>,
     #[command(flatten)]
     device: DeviceArguments,
 }
@@ -64,47 +66,74 @@ impl Train {
                     "--resume goes on with the run's own configuration: leave out the other flags".into(),
                 ));
             }
-            let folder = if folder.as_os_str().is_empty() { last_run(Path::new(RESULTS))? } else { folder.clone() };
-            return self.resume(&folder);
+            return self.resume(folder.as_deref());
         }
         let config = self.run.resolve()?;
         if self.run.print_config {
             result!("{}", config.to_toml())?;
             return Ok(ExitCode::SUCCESS);
         }
+        // What is in the way is told before the images are read; a new folder is made once they are known to be good.
+        let claim = |out: &PathBuf| -> anyhow::Result<RunFolder> {
+            let folder = RunFolder::create(out)?;
+            is_free(out)?;
+            Ok(folder)
+        };
+        let claimed = self.output.out.as_ref().filter(|out| out.exists()).map(claim).transpose()?;
         let device = ready(&self.device, &config)?;
         let loaded = read(&config)?;
-        let folder = match &self.output.out {
-            Some(out) => {
-                if out.join("result.json").exists() {
-                    return Err(unfit(format!("{} holds a finished run: choose another --out", out.display())));
-                }
-                if Checkpoint::load(out).map_or(true, |found| found.is_some()) {
-                    let shown = out.display();
-                    return Err(unfit(format!(
-                        "{shown} holds a run already: choose another --out, or go on with it by --resume {shown}"
-                    )));
-                }
-                out.clone()
-            }
-            None => next_folder(Path::new(RESULTS), &loaded.task)?,
+        let folder = match (claimed, &self.output.out) {
+            (Some(folder), _) => folder,
+            (None, Some(out)) => claim(out)?,
+            (None, None) => next_folder(Path::new(RESULTS), &loaded.task)?,
         };
         execute(&device, &config, &loaded, &folder, None, &self.output)
     }
 
-    fn resume(&self, folder: &Path) -> anyhow::Result<ExitCode> {
-        let checkpoint = last_checkpoint(folder)?.ok_or_else(|| {
-            let shown = folder.display();
-            unfit(match folder.join("result.json").exists() {
-                true => format!("the run in {shown} is finished: there is nothing to go on with"),
-                false => format!("{shown} has no checkpoint: nothing was saved, begin anew with --out {shown}"),
-            })
-        })?;
+    fn resume(&self, folder: Option<&Path>) -> anyhow::Result<ExitCode> {
+        let folder = match folder.map(follow) {
+            None => RunFolder::resume_newest(Path::new(RESULTS))?,
+            Some(path) => {
+                is_unfinished(&path)?;
+                RunFolder::resume(&path)?
+            }
+        };
+        let checkpoint = is_unfinished(folder.path()).and_then(|()| last_checkpoint(folder.path()))?;
+        let checkpoint = checkpoint.ok_or_else(|| nothing_saved(folder.path()))?;
         let config = RunConfig::parse(&checkpoint.config)?;
+        note!("resume   {}", folder.path().display());
         let device = ready(&self.device, &config)?;
         let loaded = read(&config)?;
-        execute(&device, &config, &loaded, folder, Some(checkpoint), &self.output)
+        execute(&device, &config, &loaded, &folder, Some(checkpoint), &self.output)
     }
+}
+
+/// Refuses a folder that holds a run already.
+fn is_free(folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    match State::of(folder)? {
+        State::Nothing => Ok(()),
+        State::Unfinished => Err(unfit(format!(
+            "{shown} holds a run already: choose another --out, or go on with it by --resume {shown}"
+        ))),
+        State::Finished(_) => Err(unfit(format!("{shown} holds a finished run: choose another --out"))),
+    }
+}
+
+/// Refuses a folder without a run to go on with.
+fn is_unfinished(folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    match State::of(folder)? {
+        State::Unfinished => Ok(()),
+        State::Finished(_) => Err(unfit(format!("the run in {shown} is finished: there is nothing to go on with"))),
+        State::Nothing if !folder.is_dir() => Err(unfit(format!("there is no folder {shown}: check the path"))),
+        State::Nothing => Err(nothing_saved(folder)),
+    }
+}
+
+fn nothing_saved(folder: &Path) -> anyhow::Error {
+    let shown = folder.display();
+    unfit(format!("{shown} has no checkpoint: nothing was saved, begin anew with --out {shown}"))
 }
 
 /// The last whole checkpoint of a run's folder; says when an earlier one had to be taken.
@@ -154,14 +183,17 @@ pub fn execute(
     device: &Device,
     config: &RunConfig,
     loaded: &Loaded,
-    folder: &Path,
+    folder: &RunFolder,
     checkpoint: Option<Checkpoint>,
     output: &OutputArguments,
 ) -> anyhow::Result<ExitCode> {
-    let folder = RunFolder::create(folder)?;
+    if let Some(reason) = folder.unlocked() {
+        let shown = folder.path().display();
+        note!("note     {shown} cannot be locked ({reason}): take care that no other process writes to it");
+    }
     let extent = if output.no_report { Extent::Figures } else { Extent::Full };
     let mut shown = Shown::new(output.progress, stop_flag()?);
-    let run = Run { device, config, loaded, folder: &folder, extent };
+    let run = Run { device, config, loaded, folder, extent };
     if output.memory {
         note!("{}", Memory::of(&run.plan()?));
     }
@@ -206,26 +238,10 @@ fn figures(metrics: &Metrics) -> String {
     metrics.iter().map(figure).collect::<Vec<_>>().join("   ")
 }
 
-/// The run that was made last below `root`.
-fn last_run(root: &Path) -> anyhow::Result<PathBuf> {
-    let folders = |path: &Path| -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
-    };
-    let runs = folders(root)
-        .iter()
-        .flat_map(|dataset| folders(dataset))
-        .flat_map(|category| folders(&category))
-        .collect::<Vec<_>>();
-    let modified = |run: &PathBuf| std::fs::metadata(run).and_then(|run| run.modified()).ok();
-    runs.into_iter()
-        .max_by_key(modified)
-        .ok_or_else(|| unfit(format!("there is no run in {}: name the folder after --resume", root.display())))
-}
-
 /// A run's folder, as the commands take it that need a trained model.
 fn model(folder: &Path) -> anyhow::Result<Model> {
-    let path = if folder.is_dir() { folder.join(MODEL) } else { folder.to_owned() };
+    let folder = follow(folder);
+    let path = if folder.is_dir() { folder.join(MODEL) } else { folder.clone() };
     if folder.is_dir() && !path.exists() {
         return Err(unfit(format!(
             "{} is not the folder of a finished run, since it has no {MODEL}: the run comes first, then the images",
@@ -255,11 +271,11 @@ pub struct Test {
 impl Test {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let model = model(&self.run)?;
-        let beside = if self.run.is_dir() { self.run.clone() } else { self.run.with_file_name("") };
+        let run = follow(&self.run);
+        let beside = if run.is_dir() { run } else { run.with_file_name("") };
         let out = self.out.clone().unwrap_or_else(|| beside.join("test"));
-        if out.join("result.json").exists() {
-            return Err(unfit(format!("{} holds a finished run: choose another --out", out.display())));
-        }
+        is_free(&out)?;
+        let folder = RunFolder::for_test(out)?;
         let mut table: toml::Table = model.config.to_toml().parse()?;
         overlay(&mut table, self.data.tables()?);
         let loaded = read(&RunConfig::from_table(table)?)?;
@@ -277,7 +293,6 @@ impl Test {
         }
         let device = open(&self.device)?;
         let tested = test(&device, &model, &loaded.task.test)?;
-        let folder = RunFolder::create(out)?;
         folder.write_scores(&tested.scored, Some(model.threshold))?;
         let report = serde_json::to_string_pretty(&json!({
             "metrics": tested.metrics,

@@ -1,17 +1,18 @@
 //! `images/`: for each picture a strip of what was seen, what was to be found, and where it was found.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{Rgb, RgbImage};
 use kuva::render::render::{Scene, TextAnchor};
 use rayon::prelude::*;
 
 use super::pictures::{compose, paint, scaled, write as text};
-use super::{ReportError, Scored, write_whole};
+use super::{ReportError, Scored};
+use crate::disk;
 use crate::tensor::Tensor;
 
 /// About the longer side of a field in pixels; no field comes out smaller than 128 or larger than 384.
@@ -67,32 +68,42 @@ impl Maps<'_> {
     }
 }
 
-/// Writes the strips below `folder`, and returns where.
+/// Strips that are drawn at once, between two calls of the caller.
+const AT_ONCE: usize = 64;
+
+/// Writes the strips below `folder`, and returns where, or breaks off where `progress` says so.
 pub(super) fn write(
     folder: &Path,
     scored: &[Scored],
     maps: &Maps,
-    progress: impl Fn(usize, usize) + Sync,
-) -> Result<Vec<PathBuf>, ReportError> {
+    mut progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<ControlFlow<(), Vec<PathBuf>>, ReportError> {
     let [n, c, h, w] = maps.extents(scored);
     let paths = paths(scored);
-    for path in &paths {
-        let kind = folder.join(path.parent().expect("a strip lies in a folder"));
-        fs::create_dir_all(&kind).map_err(|source| ReportError::Write { path: kind, source })?;
+    let kinds: BTreeSet<PathBuf> = paths.iter().map(|path| folder.join(disk::folder_of(path))).collect();
+    for kind in &kinds {
+        fs::create_dir_all(kind).map_err(|source| ReportError::Write { path: kind.clone(), source })?;
     }
     let finite = || maps.heat.data().iter().copied().filter(|heat| heat.is_finite());
     let heat_range = (finite().fold(f32::INFINITY, f32::min), finite().fold(f32::NEG_INFINITY, f32::max));
-    let done = AtomicUsize::new(0);
-    (0..n).into_par_iter().try_for_each(|row| {
-        let heat = &maps.heat.data()[row * h * w..][..h * w];
-        let picture = &maps.pictures.data()[row * c * h * w..][..c * h * w];
-        let strip = Strip { picture, heat, mask: maps.masks[row], extents: [c, h, w], heat_range };
-        let bytes = strip.draw(&scored[row]).map_err(|source| ReportError::Encode { file: "a strip", source })?;
-        write_whole(&folder.join(&paths[row]), &bytes)?;
-        progress(done.fetch_add(1, Ordering::Relaxed) + 1, n);
-        Ok(())
-    })?;
-    Ok(paths)
+    for first in (0..n).step_by(AT_ONCE) {
+        let end = (first + AT_ONCE).min(n);
+        (first..end).into_par_iter().try_for_each(|row| {
+            let heat = &maps.heat.data()[row * h * w..][..h * w];
+            let picture = &maps.pictures.data()[row * c * h * w..][..c * h * w];
+            let strip = Strip { picture, heat, mask: maps.masks[row], extents: [c, h, w], heat_range };
+            let bytes = strip.draw(&scored[row]).map_err(|source| ReportError::Encode { file: "a strip", source })?;
+            let path = folder.join(&paths[row]);
+            disk::write(&path, &bytes).map_err(|source| ReportError::Write { path, source })
+        })?;
+        if progress(end, n).is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    for kind in &kinds {
+        disk::sync_folder(kind).map_err(|source| ReportError::Write { path: kind.clone(), source })?;
+    }
+    Ok(ControlFlow::Continue(paths))
 }
 
 /// One picture with all that belongs to it.
@@ -223,7 +234,6 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
     use std::path::Component;
-    use std::sync::Mutex;
 
     fn named(name: &str, kind: &str) -> Scored {
         Scored { name: name.into(), kind: kind.into(), ..Scored::default() }
@@ -295,12 +305,14 @@ mod tests {
         let heat = Tensor::new([2, 1, 1, 2], vec![-1.0, 3.0, f32::NAN, 1.0]);
         let masks = [None, Some(&[false, true][..])];
         let maps = Maps { pictures: &pictures, heat: &heat, masks: &masks };
-        let calls = Mutex::new(Vec::new());
-        let found = write(&folder, &example()[..2], &maps, |done, of| calls.lock().unwrap().push((done, of))).unwrap();
+        let mut calls = Vec::new();
+        let found = write(&folder, &example()[..2], &maps, |done, of| {
+            calls.push((done, of));
+            ControlFlow::Continue(())
+        });
+        let ControlFlow::Continue(found) = found.unwrap() else { panic!("nobody broke it off") };
         assert_eq!(found, [Path::new("images/good/a.png"), Path::new("images/crack/b.png")]);
-        let mut calls = calls.into_inner().unwrap();
-        calls.sort_unstable();
-        assert_eq!(calls, [(1, 2), (2, 2)]);
+        assert_eq!(calls, [(2, 2)]);
 
         // Fields are 192×96, at 8, 208 and 408.
         let strips: Vec<RgbImage> =
@@ -328,7 +340,24 @@ mod tests {
         for value in [0.0, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE] {
             let heat = Tensor::full([1, 1, 4, 4], value);
             let maps = Maps { pictures: &pictures, heat: &heat, masks: &[None] };
-            write(&folder, &[scored("$a$ <b> \u{7}", None, f64::NAN)], &maps, |_, _| {}).unwrap();
+            let strange = [scored("$a$ <b> \u{7}", None, f64::NAN)];
+            assert!(write(&folder, &strange, &maps, |_, _| ControlFlow::Continue(())).unwrap().is_continue());
         }
+    }
+
+    #[test]
+    fn strips_are_broken_off_between_some_and_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let many: Vec<Scored> = (0..3 * AT_ONCE).map(|index| scored(&format!("{index}"), None, 0.0)).collect();
+        let tensor = Tensor::full([many.len(), 1, 1, 1], 0.5);
+        let maps = Maps { pictures: &tensor, heat: &tensor, masks: &vec![None; many.len()] };
+        let mut told = 0;
+        let broken = write(folder.path(), &many, &maps, |done, of| {
+            told = done;
+            if 2 * done > of { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert_eq!((broken.unwrap(), told), (ControlFlow::Break(()), 2 * AT_ONCE));
+        let drawn = walkdir::WalkDir::new(folder.path()).into_iter().flatten().filter(|it| it.file_type().is_file());
+        assert_eq!(drawn.count(), told);
     }
 }

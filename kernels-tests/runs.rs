@@ -1,0 +1,516 @@
+//! Runs and sweeps lose nothing: what is there is gone on with, left alone, or refused, whoever else is at it.
+#![cfg(unix)]
+
+mod process;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use process::{Running, Said, command, finish, folder, json, stssad, text};
+use stssad::checkpoint::Checkpoint;
+
+/// A run whose kernels are few and whose steps are short.
+const SMALL: [&str; 22] = [
+    "--data",
+    "texture",
+    "--texture",
+    "gravel",
+    "--defect",
+    "blob",
+    "--size",
+    "16",
+    "--max-train",
+    "8",
+    "--max-normals",
+    "4",
+    "--max-anomalies",
+    "4",
+    "--batch",
+    "4",
+    "--batch-val",
+    "4",
+    "--method",
+    "auto-encoder",
+    "--starts",
+    "1",
+];
+/// Steps that end.
+const FEW: [&str; 4] = ["--steps", "2", "--warm-up", "1"];
+/// Steps that do not end before somebody ends them.
+const MANY: [&str; 6] = ["--steps", "1000000", "--warm-up", "1", "--checkpoint-every", "5"];
+const JSON: [&str; 3] = ["--no-report", "--progress", "json"];
+const SILENT: [&str; 3] = ["--no-report", "--progress", "none"];
+
+fn at(folder: &Path, parts: &[&[&str]]) -> Command {
+    let mut command = command(parts);
+    command.current_dir(folder);
+    command
+}
+
+/// A run that was begun in a folder, with these flags, and stopped with a checkpoint.
+fn stopped(folder: &Path, flags: &[&str]) {
+    let mut running = Running::of(at(folder, &[&["train"], &SMALL, &MANY, &JSON, flags]));
+    running.until(6);
+    running.signal("-TERM");
+    running.end().0.with(75);
+}
+
+/// The runs below `results/stssad` of one task.
+fn runs(root: &Path) -> PathBuf {
+    root.join("results/stssad/texture/gravel-blob")
+}
+
+fn marked(folder: &Path, command: &str) {
+    fs::create_dir_all(folder).unwrap();
+    let marker = format!(r#"{{ "command": "{command}", "host": "here", "pid": 1, "since": 0 }}"#);
+    fs::write(folder.join("stssad.json"), marker).unwrap();
+}
+
+#[test]
+fn bare_resume_goes_on_with_the_unfinished_run_whose_checkpoint_is_the_newest() {
+    let root = folder("bare");
+    let resume = || at(&root, &[&["train", "--resume"], &JSON]);
+    finish(resume()).with(2).error(&["there is no run below results/stssad"]);
+    stopped(&root, &[]);
+    stopped(&root, &[]);
+    finish(at(&root, &[&["train"], &SMALL, &FEW, &SILENT])).with(0);
+    // The finished run's folder is the newest, and the older run's is newer than the other's.
+    finish(at(&root, &[&["test", "results/stssad/texture/gravel-blob/v2"]])).with(0);
+    fs::write(runs(&root).join("v0/notes.txt"), "").unwrap();
+
+    let mut first = Running::of(resume());
+    first.until(1);
+    // The first one is at the newest run now, so the next one takes the other.
+    let mut second = Running::of(resume());
+    second.until(1);
+    finish(resume()).with(75).error(&["v1 is in use by process"]);
+    for (running, name) in [(first, "v1"), (second, "v0")] {
+        running.signal("-TERM");
+        running.end().0.with(75).notice(&[&format!("resume   results/stssad/texture/gravel-blob/{name}\n")]);
+    }
+    for name in ["v0", "v1"] {
+        fs::remove_file(runs(&root).join(name).join("checkpoint.safetensors")).unwrap();
+        fs::remove_file(runs(&root).join(name).join("checkpoint.previous.safetensors")).unwrap();
+    }
+    finish(resume()).with(2).error(&[
+        "no run below results/stssad is unfinished",
+        "v2 is finished",
+        "v0 has no checkpoint",
+    ]);
+}
+
+#[test]
+fn latest_moves_with_the_first_step_and_is_followed_as_a_text_file() {
+    let root = folder("latest");
+    finish(at(&root, &[&["train"], &SMALL, &FEW, &SILENT])).with(0);
+    let latest = runs(&root).join("latest");
+    assert_eq!(fs::read_link(&latest).unwrap(), Path::new("v0"));
+    // A deep network takes some seconds to compile.
+    let mut slow = at(&root, &[&["train"], &SMALL, &MANY, &JSON, &["--encoder", "resnet18"]]);
+    slow.env("MESA_SHADER_CACHE_DISABLE", "1");
+    let mut running = Running::of(slow);
+    running.until_said("device   ");
+    while !runs(&root).join("v1/config.toml").exists() {
+        std::thread::yield_now();
+    }
+    running.signal("-TERM");
+    let (said, steps) = running.end();
+    said.with(75).notice(&["stopped before the first step"]);
+    assert!(steps.is_empty(), "{steps:?}");
+    assert_eq!(fs::read_link(&latest).unwrap(), Path::new("v0"));
+    stopped(&root, &[]);
+    assert_eq!(fs::read_link(&latest).unwrap(), Path::new("v2"));
+
+    fs::remove_file(&latest).unwrap();
+    fs::write(&latest, "v0").unwrap();
+    finish(at(&root, &[&["test", text(&latest)]])).with(0);
+    assert!(runs(&root).join("v0/test/scores.csv").exists());
+    let picture = root.join("picture.png");
+    image::GrayImage::new(16, 16).save(&picture).unwrap();
+    assert_eq!(finish(at(&root, &[&["predict", text(&latest), text(&picture)]])).with(0).out.lines().count(), 2);
+    finish(at(&root, &[&["train", "--resume", text(&latest)]])).with(2).error(&["v0 is finished"]);
+    fs::write(&latest, "v2\n").unwrap();
+    let mut running = Running::of(at(&root, &[&["train", "--resume", text(&latest)], &JSON]));
+    running.until(1);
+    running.signal("-TERM");
+    running.end().0.with(75);
+}
+
+#[test]
+fn a_result_that_cannot_be_read_is_an_error_and_stays() {
+    let root = folder("torn");
+    let grid = root.join("grid.toml");
+    fs::write(&grid, GRID).unwrap();
+    let sweep = root.join("sweep");
+    let plan = stssad(&[&["sweep", "plan", text(&grid)]]).with(0).out;
+    let first: serde_json::Value = serde_json::from_str(plan.lines().next().unwrap()).unwrap();
+    let job = sweep.join(first["name"].as_str().unwrap());
+    let [run, demo] = ["run", "demo"].map(|name| root.join(name));
+    marked(&run, "train");
+    marked(&job, "train");
+    marked(&demo, "demo");
+    for torn in ["", "{ \"image_AUROC\": 0.9", "null"] {
+        for folder in [&run, &job, &demo] {
+            fs::write(folder.join("result.json"), torn).unwrap();
+        }
+        let parts = ["result.json is not a whole result", "remove it to do the run again"];
+        stssad(&[&["train"], &SMALL, &FEW, &["--out", text(&run)]]).with(74).error(&parts);
+        stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&parts);
+        stssad(&[&["demo", "--out", text(&demo)]]).with(74).error(&parts);
+        stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(74).error(&parts);
+        stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]])
+            .with(1)
+            .error(&["1 of 8 jobs failed", parts[0]]);
+        for folder in [&run, &job, &demo] {
+            assert_eq!(fs::read_to_string(folder.join("result.json")).unwrap(), torn);
+        }
+    }
+}
+
+#[test]
+fn what_stssad_did_not_write_is_never_overwritten() {
+    let root = folder("foreign");
+    let mine = "# mine\nseed = 3\n";
+    let write = |name: &str| {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, mine).unwrap();
+        path
+    };
+    let files =
+        ["train/config.toml", "scored/scores.csv", "demo/report.html", "profile/trace.json", "sweep/comparison.csv"];
+    let files = files.map(write);
+    let [train, scored, demo, profile, sweep] = files.each_ref().map(|file| text(file.parent().unwrap()));
+    let refused = |said: Said, file: &str| said.with(2).error(&[file, "stssad did not write and would overwrite"]);
+    refused(stssad(&[&["train", "-c", text(&files[0]), "--out", train], &SMALL, &FEW, &SILENT]), "config.toml");
+    refused(stssad(&[&["demo", "--out", demo]]), "report.html");
+    refused(stssad(&[&["profile", "--out", profile]]), "trace.json");
+    let grid = root.join("grid.toml");
+    fs::write(&grid, GRID).unwrap();
+    refused(stssad(&[&["sweep", "merge", text(&grid), "--out", sweep]]), "comparison.csv");
+
+    let run = root.join("run");
+    stssad(&[&["train"], &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
+    refused(stssad(&[&["test", text(&run), "--out", scored]]), "scores.csv");
+    stssad(&[&["profile", "--out", text(&run)]]).with(2).error(&["a folder of `stssad train`"]);
+    // A folder of its own is written to again.
+    for _ in 0..2 {
+        stssad(&[&["test", text(&run), "--out", text(&root.join("again"))]]).with(0);
+    }
+    for file in &files {
+        assert_eq!(fs::read_to_string(file).unwrap(), mine, "{}", file.display());
+        assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1, "nothing was added");
+    }
+}
+
+#[test]
+fn a_configuration_that_is_used_in_place_keeps_its_comments() {
+    let run = folder("in-place");
+    marked(&run, "train");
+    let config = run.join("config.toml");
+    let printed = stssad(&[&["train", "--print-config"], &SMALL, &FEW]).with(0).out;
+    fs::write(&config, format!("# mine\n{printed}")).unwrap();
+    stssad(&[&["train", "-c", text(&config), "--out", text(&run)], &SILENT]).with(0);
+    assert_eq!(fs::read_to_string(&config).unwrap(), format!("# mine\n{printed}"));
+}
+
+/// A power cut must not find the checkpoints gone and the result not yet there.
+#[test]
+fn a_result_is_on_the_disk_before_the_checkpoints_go() {
+    let root = folder("flushed");
+    let (run, trace) = (root.join("run"), root.join("trace"));
+    let inner = command(&[&["train"], &SMALL, &FEW, &SILENT, &["--out", text(&run)]]);
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-e", "trace=fsync,rename,unlink", "-o", text(&trace)]);
+    strace.arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null()).stderr(Stdio::null());
+    if !strace.status().is_ok_and(|status| status.success()) {
+        println!("left out: there is no strace, or it may not be used");
+        return;
+    }
+    let calls = fs::read_to_string(&trace).unwrap();
+    let after =
+        |calls: &str, call: &str| calls.split_once(call).unwrap_or_else(|| panic!("no {call} in {calls}")).1.to_owned();
+    let rest = after(&calls, &format!("{}/result.json\") = 0", run.display()));
+    let (between, _) = rest.split_once("checkpoint.safetensors").expect("the checkpoint goes afterwards");
+    assert!(between.contains(&format!("<{}>) = 0", run.display())), "{between}");
+    // The new checkpoint's name is flushed before it takes the place of an older one.
+    let rest = after(&calls, ".checkpoint.safetensors.");
+    let (between, _) = rest.split_once("rename").expect("the checkpoint is renamed");
+    assert!(between.contains(&format!("<{}>) = 0", run.display())), "{between}");
+}
+
+#[test]
+fn the_demo_begins_anew_in_its_own_folder() {
+    let root = folder("demo");
+    let run = root.join("run");
+    stssad(&[&["train"], &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
+    let demo = root.join("demo");
+    marked(&demo, "demo");
+    fs::copy(run.join("result.json"), demo.join("result.json")).unwrap();
+    fs::write(demo.join("notes.txt"), "mine").unwrap();
+    let mut running = Running::begin(&[&["demo", "--progress", "json", "--out", text(&demo)]]);
+    running.until(1);
+    running.signal("-TERM");
+    running.end().0.with(75);
+    assert!(!demo.join("result.json").exists() && demo.join("checkpoint.safetensors").exists());
+    assert_eq!(fs::read_to_string(demo.join("notes.txt")).unwrap(), "mine");
+    // The folder of a run is no demo's to begin anew.
+    stssad(&[&["demo", "--out", text(&run)]]).with(2).error(&["a folder of `stssad train`"]);
+    assert!(run.join("result.json").exists());
+}
+
+#[test]
+fn a_second_process_is_refused_until_the_first_is_gone() {
+    let root = folder("held");
+    let run = root.join("run");
+    let mut first = Running::begin(&[&["train"], &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
+    first.until(6);
+    let holder = json(&run.join("stssad.json"));
+    assert_eq!(holder["pid"], first.child.id());
+    let host = holder["host"].as_str().unwrap();
+    let process = format!("process {} on {host}, since 20", first.child.id());
+    for second in [
+        &[&["train", "--resume", text(&run)][..], &JSON[..]],
+        &[&["train", "--out", text(&run)][..], &[&SMALL[..], &FEW, &SILENT].concat()],
+    ] {
+        stssad(second).with(75).error(&["is in use by", &process]);
+    }
+    // The system releases the lock, whatever ends the process.
+    first.child.kill().unwrap();
+    first.end();
+    let saved = Checkpoint::load(&run).unwrap().unwrap().0;
+    let mut second = Running::begin(&[&["train", "--resume", text(&run)], &JSON]);
+    second.until(1);
+    second.signal("-TERM");
+    second.end().0.with(75);
+    assert!(Checkpoint::load(&run).unwrap().unwrap().0.history.len() > saved.history.len());
+}
+
+#[test]
+fn a_run_that_saved_nothing_begins_anew_as_it_is_told() {
+    let run = folder("nothing").join("run");
+    let mut running = Running::begin(&[
+        &["train"],
+        &SMALL,
+        &["--steps", "1000000", "--checkpoint-every", "1000000"],
+        &JSON,
+        &["--out", text(&run)],
+    ]);
+    running.until(1);
+    running.child.kill().unwrap();
+    running.end();
+    let said = stssad(&[&["train", "--resume", text(&run)]]).with(2);
+    said.error(&[&format!("has no checkpoint: nothing was saved, begin anew with --out {}", run.display())]);
+    stssad(&[&["train"], &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
+    assert!(run.join("result.json").exists());
+    stssad(&[&["train", "--resume", text(&run.join("typo"))]]).with(2).error(&["there is no folder"]);
+}
+
+#[test]
+fn a_hang_up_saves_unless_nohup_says_that_it_is_nothing() {
+    let run = folder("hang-up").join("run");
+    let mut running = Running::begin(&[&["train"], &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
+    running.until(1);
+    running.signal("-HUP");
+    running.end().0.with(75).notice(&["stopped; go on with"]);
+    assert!(run.join("checkpoint.safetensors").exists());
+
+    let mut shell = shell("trap '' HUP; exec \"$@\"", &[&["train", "--resume", text(&run)], &JSON]);
+    shell.current_dir(run.parent().unwrap());
+    let mut running = Running::of(shell);
+    running.until(1);
+    running.signal("-HUP");
+    let before = running.steps.len();
+    running.until(before + 50);
+    assert_eq!(running.steps.len(), before + 50, "the run went on");
+    running.signal("-TERM");
+    running.end().0.with(75);
+}
+
+/// What runs `"$@"`, the binary with these arguments, under a shell's settings.
+fn shell(script: &str, parts: &[&[&str]]) -> Command {
+    let inner = command(parts);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script, "sh"]).arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null());
+    shell
+}
+
+#[test]
+fn a_stop_while_the_report_is_made_keeps_the_checkpoint() {
+    let run = folder("reporting").join("run");
+    let mut running = Running::begin(&[&["train"], &SMALL, &FEW, &["--progress", "plain", "--out", text(&run)]]);
+    running.until_said("report   curves");
+    running.signal("-TERM");
+    running.end().0.with(75).notice(&["stopped; go on with"]);
+    assert!(!run.join("result.json").exists() && run.join("checkpoint.safetensors").exists());
+    stssad(&[&["train", "--resume", text(&run), "--progress", "none"]]).with(0);
+    assert!(run.join("result.json").exists() && run.join("report.html").exists());
+}
+
+/// Lets the files of a process grow no longer than 4 KiB, as on a full disk; `false` where nobody can.
+fn fill_up(running: &Running) -> bool {
+    let process = running.child.id().to_string();
+    let limited = Command::new("prlimit").args(["--fsize=4096:4096", "--pid", &process]).status();
+    let is_limited = limited.is_ok_and(|status| status.success());
+    if !is_limited {
+        println!("left out: there is no prlimit, or it may not be used");
+    }
+    is_limited
+}
+
+#[test]
+fn a_full_disk_is_exit_74_with_the_file_and_keeps_the_checkpoint() {
+    let root = folder("full");
+    let run = root.join("run");
+    stopped(&root, &["--out", "run"]);
+    let mut running = Running::begin(&[&["train", "--resume", text(&run)], &JSON]);
+    running.until(1);
+    if !fill_up(&running) {
+        return;
+    }
+    running.end().0.with(74).error(&["cannot write", "checkpoint.safetensors", "the disk is not full"]);
+    let names: Vec<String> = fs::read_dir(&run).unwrap().map(|it| text(&it.unwrap().path()).to_owned()).collect();
+    assert!(names.iter().all(|name| !name.ends_with(".partial")), "{names:?}");
+    // What was saved is whole, and can be gone on with.
+    let mut running = Running::begin(&[&["train", "--resume", text(&run)], &JSON]);
+    running.until(1);
+    running.signal("-TERM");
+    running.end().0.with(75);
+
+    // No other job would have more room.
+    let grid = root.join("grid.toml");
+    fs::write(&grid, GRID.replace("steps = 2\n", "steps = 1000000\n")).unwrap();
+    let sweep = root.join("sweep");
+    let mut running = Running::begin(&[&["sweep", "run", text(&grid), "--out", text(&sweep), "--progress", "json"]]);
+    running.until(1);
+    assert!(fill_up(&running));
+    running.end().0.with(74).error(&["a/one/seed0", "cannot write"]);
+    assert_eq!(fs::read_dir(&sweep).unwrap().count(), 1, "no other task was begun");
+}
+
+const GRID: &str = "
+seeds = [0, 1]
+reference = 'one'
+[common]
+method = 'auto-encoder'
+[common.data]
+kind = 'texture'
+texture = 'gravel'
+defect = 'blob'
+[common.pictures]
+size = 16
+max_train = 8
+max_normals = 4
+max_anomalies = 4
+[common.training]
+steps = 2
+warm_up = 1
+starts = 1
+batch = 4
+batch_val = 4
+[[task]]
+name = 'a'
+[[task]]
+name = 'b'
+[[method]]
+name = 'one'
+[[method]]
+name = 'other'
+config.augmentation = 'cutout'
+";
+
+/// The numbers of the jobs of a sweep that are finished.
+fn done(grid: &Path, sweep: &Path) -> BTreeSet<usize> {
+    let plan = stssad(&[&["sweep", "plan", text(grid)]]).with(0).out;
+    let name =
+        |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["name"].as_str().unwrap().to_owned();
+    let is_done = |(_, line): &(usize, &str)| sweep.join(name(line)).join("result.json").exists();
+    plan.lines().enumerate().filter(is_done).map(|(number, _)| number).collect()
+}
+
+#[test]
+fn sweeps_that_run_at_once_do_each_job_once() {
+    let root = folder("at-once");
+    let grid = root.join("grid.toml");
+    fs::write(&grid, GRID).unwrap();
+    let sweep = root.join("sweep");
+    let begin = |_| {
+        let parts: &[&[&str]] = &[&["sweep", "run", text(&grid), "--out", text(&sweep)]];
+        Running::of(command(parts))
+    };
+    let running: Vec<Running> = (0..3).map(begin).collect();
+    let mut times = BTreeMap::new();
+    for running in running {
+        let said = running.end().0.with(0);
+        for line in said.err.lines().filter(|line| line.contains("  AUROC ")) {
+            *times.entry(line.rsplit("  ").next().unwrap().to_owned()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!((times.len(), times.values().max()), (8, Some(&1)), "{times:?}");
+    assert_eq!(done(&grid, &sweep), (0..8).collect());
+}
+
+#[test]
+fn a_job_that_another_process_is_at_is_left_to_it() {
+    let root = folder("elsewhere");
+    let grid = root.join("grid.toml");
+    fs::write(&grid, GRID).unwrap();
+    let sweep = root.join("sweep");
+    let plan = stssad(&[&["sweep", "plan", text(&grid)]]).with(0).out;
+    let first: serde_json::Value = serde_json::from_str(plan.lines().next().unwrap()).unwrap();
+    let job = sweep.join(first["name"].as_str().unwrap());
+    let holder = stssad::folder::RunFolder::create(&job).unwrap();
+    let run = || stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]]).with(0);
+    run().notice(&["1 of 8 jobs are still being done by other processes", "7 of the grid's 8 jobs are finished"]);
+    drop(holder);
+    run().notice(&["8 of the grid's 8 jobs are finished"]);
+}
+
+#[test]
+fn a_job_that_cannot_be_done_does_not_end_the_others() {
+    let root = folder("failing");
+    let grid = root.join("grid.toml");
+    let task = "name = 'a'\nconfig.data = { kind = 'folder', root = 'nowhere', normal_dir = ['good'], unlabelled_dir = ['un'] }";
+    let nowhere = GRID
+        .replace("name = 'a'", task)
+        .replace("[common.data]\nkind = 'texture'\ntexture = 'gravel'\ndefect = 'blob'\n", "");
+    let nowhere = nowhere
+        .replace("name = 'b'", "name = 'b'\nconfig.data = { kind = 'texture', texture = 'gravel', defect = 'blob' }");
+    fs::write(&grid, nowhere).unwrap();
+    let sweep = root.join("sweep");
+    let run = || stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]]);
+    let said = run().with(1);
+    said.error(&["4 of 8 jobs failed:\n  a/one/seed0", "nowhere"]);
+    assert_eq!(done(&grid, &sweep), (4..8).collect());
+    run().with(1).error(&["4 of 8 jobs failed"]);
+}
+
+#[test]
+fn parts_of_an_array_that_are_submitted_again_do_just_their_jobs() {
+    let root = folder("array");
+    let grid = root.join("grid.toml");
+    fs::write(&grid, GRID).unwrap();
+    let sweep = root.join("sweep");
+    let task = |flags: &[&str], variables: &[(&str, &str)]| {
+        let mut run = command(&[&["sweep", "run", text(&grid), "--out", text(&sweep)], flags]);
+        run.envs(variables.iter().copied());
+        finish(run).with(0)
+    };
+    // sbatch --array=3,7
+    let slurm = |id: &'static str| {
+        [("SLURM_ARRAY_TASK_ID", id), ("SLURM_ARRAY_TASK_MIN", "3"), ("SLURM_ARRAY_TASK_COUNT", "2")]
+    };
+    task(&[], &slurm("7"));
+    assert_eq!(done(&grid, &sweep), [7].into());
+    task(&[], &slurm("3"));
+    task(&[], &slurm("3"));
+    assert_eq!(done(&grid, &sweep), [3, 7].into());
+    let said = task(&["--tasks", "4"], &[("LSB_JOBINDEX", "2")]);
+    said.notice(&["sweep    2 of 8 jobs (share 2 of 4)", "4 of the grid's 8 jobs are finished"]);
+    assert_eq!(done(&grid, &sweep), [2, 3, 6, 7].into());
+    let undefined = [("SGE_TASK_ID", "undefined"), ("LSB_JOBINDEX", "0")];
+    task(&[], &undefined).notice(&["sweep    8 of 8 jobs (all)"]);
+    assert_eq!(done(&grid, &sweep).len(), 8);
+}

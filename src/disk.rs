@@ -1,0 +1,91 @@
+//! Files that appear whole or not at all: written beside their place, flushed to the disk, and renamed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// Writes a file so that no reader, and no crash, ever meets half of it. The new name is not yet flushed to the disk:
+/// [`sync_folder`] does that.
+///
+/// # Errors
+/// When the file cannot be written; what was at `path` stays.
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = beside(path, bytes)?;
+    fs::rename(&partial, path).inspect_err(|_| discard(&partial))
+}
+
+/// Writes a file of this process beside `path` and flushes it to the disk; whoever renames it makes it whole.
+///
+/// # Errors
+/// When the file cannot be written; nothing of it is left.
+pub(crate) fn beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+    File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .inspect_err(|_| discard(&partial))?;
+    Ok(partial)
+}
+
+/// Removes a file that [`beside`] wrote and nobody wants; where that fails, a file too many does no harm.
+pub(crate) fn discard(partial: &Path) {
+    let _ = fs::remove_file(partial);
+}
+
+/// The file that a partial one of any process was to become, by the partial one's name.
+pub(crate) fn whole_name(partial: &str) -> Option<&str> {
+    let (name, process) = partial.strip_prefix('.')?.strip_suffix(".partial")?.rsplit_once('.')?;
+    (!process.is_empty() && process.bytes().all(|digit| digit.is_ascii_digit())).then_some(name)
+}
+
+/// Flushes the names in a folder to the disk, so that renames in it outlast a power cut; where the system cannot flush
+/// folders there is nothing to do.
+///
+/// # Errors
+/// When the disk fails.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match File::open(folder) {
+        Ok(folder) if cfg!(unix) => folder.sync_all(),
+        _ => Ok(()),
+    }
+}
+
+/// The folder that a file lies in, the working one where its path names none.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.txt");
+        write(&path, b"one").unwrap();
+        write(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        // A folder is in the way, also of a user who may do anything.
+        let taken = folder.path().join("taken");
+        fs::create_dir(&taken).unwrap();
+        fs::write(taken.join("inside"), "").unwrap();
+        assert!(write(&taken, b"three").is_err());
+        let names = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 2, "nothing partial is left");
+    }
+
+    /// Two processes that write one file must not write into one partial file.
+    #[test]
+    fn a_partial_file_carries_its_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let partial = beside(&folder.path().join("result.json"), b"half").unwrap();
+        let name = partial.file_name().unwrap().to_str().unwrap();
+        assert_eq!(name, format!(".result.json.{}.partial", std::process::id()));
+        assert_eq!(whole_name(name), Some("result.json"));
+        for other in [".result.json.partial", "result.json.1.partial", ".result.json.x1.partial", ".result.json.1"] {
+            assert_eq!(whole_name(other), None, "{other}");
+        }
+    }
+}
