@@ -124,8 +124,9 @@ impl Claim {
 
     fn lock(path: &Path) -> Result<Self, ClaimError> {
         let unwritable = |source| ClaimError::Write { path: path.into(), source };
-        let options = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
-        let file = options().map_err(unwritable)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(path.join(LOCK)).map_err(unwritable)?;
         let lock = match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::Error(reason)) => Err(reason),
@@ -190,7 +191,7 @@ fn host() -> String {
 /// Seconds since 1970 as `2026-11-28 18:40:05 UTC`.
 fn utc(seconds: u64) -> String {
     let (mut days, rest) = (seconds / 86_400, seconds % 86_400);
-    let is_leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let mut year = 1970;
     while days >= 365 + u64::from(is_leap(year)) {
         days -= 365 + u64::from(is_leap(year));
