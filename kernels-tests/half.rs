@@ -23,25 +23,35 @@ const WITH_SCALING: f64 = 0.15;
 
 const PICTURE: [usize; 3] = [1, 48, 48];
 
-/// How much smaller the head's last weights are than they begin: as small as the cotangents of a detector that has become
-/// sure of itself, so that those of a mean over large feature maps lie below 1e-7, where f16 has next to nothing.
-const QUIET: f32 = 1e-3;
+/// How much larger the encoder's kernels are than they begin. Batch norm makes nothing of it, but the cotangents of what
+/// precedes it are as much smaller: below 1e-6, where f16 has but a few numbers.
+const LOUD: f32 = 256.0;
 
-/// Large feature maps, and a look-ahead rate at which the second-order part is most of the hyper-gradient all the same.
+/// Large feature maps, of which the mean has small cotangents, and a look-ahead rate at which the second-order part is most
+/// of the hyper-gradient: 2 for kernels as they begin.
 fn config(alignment: &str) -> Config {
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
     let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
     let alignment = Alignment::by_name(alignment, 0.5).unwrap();
     let mut config = Config::new(detector, augment::by_name("cutdiff").unwrap());
     config.starts.truncate(1);
-    Config { method: Method::StSsad, alignment, batch: 12, batch_val: 16, look_ahead: 2.0 / QUIET, seed: 3, ..config }
+    Config {
+        method: Method::StSsad,
+        alignment,
+        batch: 12,
+        batch_val: 16,
+        look_ahead: 2.0 * LOUD * LOUD,
+        seed: 3,
+        ..config
+    }
 }
 
 fn sources(config: &Config) -> HashMap<String, Tensor> {
     let network = Network::new(config.method, &config.detector, PICTURE);
     let mut sources: HashMap<String, Tensor> = initial_states(config, &network, 0).into_iter().collect();
-    let last = sources.get_mut("head.1.weight").unwrap();
-    *last = Tensor::new(last.shape().clone(), last.data().iter().map(|weight| QUIET * weight).collect());
+    for (_, kernel) in sources.iter_mut().filter(|(name, _)| name.ends_with(".kernel")) {
+        *kernel = Tensor::new(kernel.shape().clone(), kernel.data().iter().map(|weight| LOUD * weight).collect());
+    }
     let mut noise = Stream::new(7, 0);
     let mut pictures = |count: usize| {
         let shape = Shape::from([count, PICTURE[0], PICTURE[1], PICTURE[2]]);
