@@ -163,6 +163,9 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The exit code of a command that some of its data cannot be used for.
+const BAD_DATA: u8 = 3;
+
 /// The exit code of a run that was stopped and can go on: `EX_TEMPFAIL` of sysexits.h.
 const STOPPED: u8 = 75;
 
@@ -171,7 +174,6 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let run = error.downcast_ref::<RunError>();
     let train = match run {
         Some(RunError::Train(train)) => Some(train),
-        Some(RunError::Batch { source, .. }) => Some(source.as_ref()),
         _ => error.downcast_ref::<TrainError>(),
     };
     let gpu = match train {
@@ -187,12 +189,15 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         || error.is::<SweepError>()
         || error.is::<toml::de::Error>()
         || matches!(run, Some(RunError::Config(_)));
-    let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::Score { .. }));
+    let diverged = matches!(train, Some(TrainError::Diverged { .. } | TrainError::Score { .. }))
+        || matches!(run, Some(RunError::Score(_)));
     let unwritten = error.is::<ReportError>()
         || matches!(run, Some(RunError::Report(_) | RunError::Archive(_) | RunError::Folder { .. }))
         || error.is::<ArchiveError>()
         || error.is::<std::io::Error>();
+    let too_large = matches!(run, Some(RunError::Fit(_)));
     ExitCode::from(match gpu {
+        _ if too_large => 4,
         Some(
             GpuError::NoAdapter(_)
             | GpuError::Unusable { .. }
@@ -200,7 +205,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             | GpuError::TooLarge { .. },
         ) => 4,
         _ if bad_arguments => 2,
-        _ if bad_data => 3,
+        _ if bad_data => BAD_DATA,
         _ if diverged => 70,
         _ if unwritten => 74,
         _ => 1,

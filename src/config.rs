@@ -74,8 +74,10 @@ pub struct Training {
     pub batch: usize,
     /// Unlabelled pictures in a batch; no more than there are.
     pub batch_val: usize,
-    /// Parts that batches are worked off in, in the memory of one; the batches become multiples of it.
-    pub micro_batches: usize,
+    /// Parts that each batch is split into to save memory; the batches become multiples of it. By default as few as the
+    /// device needs: a run chooses them before it trains, and its own configuration holds the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batches: Option<usize>,
     /// Adam's rate for the detector.
     pub rate: f64,
     /// The look-ahead step.
@@ -116,7 +118,7 @@ impl Default for Training {
             warm_up: None,
             batch: 32,
             batch_val: 64,
-            micro_batches: 1,
+            micro_batches: None,
             rate: 1e-3,
             look_ahead: 0.1,
             precision: Precision::F32,
@@ -188,6 +190,14 @@ impl RunConfig {
         Loading { seed: self.seed, ..self.pictures.clone() }
     }
 
+    /// This configuration with the size and the micro-batches of another where it leaves them open: those that a run chose.
+    pub fn completed_by(&self, chosen: &RunConfig) -> Self {
+        let mut config = self.clone();
+        config.pictures.size = config.pictures.size.or(chosen.pictures.size);
+        config.training.micro_batches = config.training.micro_batches.or(chosen.training.micro_batches);
+        config
+    }
+
     /// As TOML, every key written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration is plain text and numbers")
@@ -220,7 +230,7 @@ impl RunConfig {
         check("look_ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
         check("batch", &self.training.batch, "at least 2", self.training.batch >= 2)?;
         check("batch_val", &self.training.batch_val, "at least 2", self.training.batch_val >= 2)?;
-        let parts = self.training.micro_batches;
+        let parts = self.training.micro_batches.unwrap_or(1);
         let [batch, batch_val] = [(self.training.batch, normals), (self.training.batch_val, unlabelled)]
             .map(|(batch, set)| batch.min(set) / parts.max(1) * parts);
         let least = if self.method == Method::StSsad { batch.min(batch_val) } else { batch };

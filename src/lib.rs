@@ -28,6 +28,7 @@ pub mod check;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+pub mod fit;
 pub mod gpu;
 pub mod kernel;
 pub mod loss;

@@ -81,7 +81,8 @@ pub struct DataArguments {
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,
 
-    /// Height and width that every picture gets, in pixels.
+    /// Height and width that every picture gets, in pixels [default: the source's own; of image files 256, or the longest
+    /// side of all where that is less].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// What a pixel holds.
@@ -99,7 +100,10 @@ pub struct DataArguments {
     /// Refuse pictures with more pixels.
     #[arg(long, value_name = "N")]
     max_pixels: Option<u64>,
-    /// Most pictures to train on.
+    /// Most memory that all decoded images may take, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<u64>,
+    /// Most normal images to train on, those held out for the threshold included.
     #[arg(long, value_name = "N")]
     max_train: Option<usize>,
     /// Most normal pictures to test on.
@@ -176,7 +180,7 @@ struct MethodArguments {
     /// Unlabelled pictures in a batch.
     #[arg(long, value_name = "N")]
     batch_val: Option<usize>,
-    /// Parts that each batch is worked off in, one after another, in the memory of one.
+    /// Split each batch into N micro-batches to save memory [default: as few as the device needs].
     #[arg(long, value_name = "N")]
     micro_batches: Option<usize>,
     /// Adam's rate for the detector.
@@ -240,6 +244,7 @@ impl DataArguments {
         put(&mut pictures, "split", &self.split)?;
         put(&mut pictures, "on_bad_image", &self.on_bad_image)?;
         put(&mut pictures, "max_pixels", &self.max_pixels)?;
+        put(&mut pictures, "max_bytes", &self.max_bytes)?;
         put(&mut pictures, "max_train", &self.max_train)?;
         put(&mut pictures, "max_normals", &self.max_normals)?;
         put(&mut pictures, "max_anomalies", &self.max_anomalies)?;
