@@ -257,7 +257,13 @@ fn an_mvtec_tree_is_read_with_its_masks() {
     assert_eq!(test.truths[2].mask, Some(vec![false; 64]));
     assert_eq!(test.truths[4].mask, None);
     let table = loaded.table().to_string();
-    for part in ["train ", "held out, for threshold        1", "tune = test", "crack 2, good 2, hole 2", "8×8 grey, stretched from 8×8 L8 (10)"] {
+    for part in [
+        "train ",
+        "held out, for threshold        1",
+        "tune = test",
+        "crack 2, good 2, hole 2",
+        "8×8 grey, stretched from 8×8 L8 (10)",
+    ] {
         assert!(table.contains(part), "{table}");
     }
 

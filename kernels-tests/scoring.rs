@@ -34,12 +34,7 @@ fn digits() -> RunConfig {
     RunConfig {
         data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
         augmentation: "rotation".into(),
-        pictures: Loading {
-            max_train: Some(40),
-            max_normals: Some(20),
-            max_anomalies: Some(20),
-            ..Loading::default()
-        },
+        pictures: Loading { max_train: Some(40), max_normals: Some(20), max_anomalies: Some(20), ..Loading::default() },
         training: Training {
             batch: 24,
             batch_val: 40,
@@ -85,11 +80,8 @@ impl Watch for Steps {
 #[test]
 fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
     let device = device();
-    let resnet = Detector {
-        input_channels: 3,
-        encoder: Encoder::ResNet18 { width: 2, stem: Stem::Large },
-        head: vec![5],
-    };
+    let resnet =
+        Detector { input_channels: 3, encoder: Encoder::ResNet18 { width: 2, stem: Stem::Large }, head: vec![5] };
     for (method, detector, picture) in [
         (Method::StSsad, Detector::small(1), [1, 28, 28]),
         (Method::StSsad, resnet, [3, 40, 40]),
@@ -99,8 +91,11 @@ fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
         let (network, mut states, mut stream) =
             (Network::new(method, &detector, picture), States::new(&device), Stream::new(3, 1));
         let parameters = network.parameters(&mut stream).into_iter();
-        for (name, tensor) in parameters.chain(network.statistics().into_iter().flatten()).chain(network.fixed()) {
-            states.set(&name, &tensor).unwrap();
+        let all = parameters.chain(network.statistics().into_iter().flatten()).chain(network.fixed());
+        for (name, tensor) in all.collect::<Vec<_>>() {
+            // As after some training: no shift is 0 and no scale is 1.
+            let moved = tensor.data().iter().map(|value| value + 0.4 * stream.uniform() as f32).collect();
+            states.set(&name, &Tensor::new(tensor.shape().clone(), moved)).unwrap();
         }
         let [c, h, w] = picture;
         let images = Tensor::new([7, c, h, w], (0..7 * c * h * w).map(|_| stream.uniform() as f32).collect());
@@ -108,14 +103,14 @@ fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
             let mut scorer = Scorer::new(device, &network, picture, most, &states).unwrap();
             (scorer.batch(), scorer.read(&images).unwrap())
         };
-        let (one, alone) = scorer(&device, 1);
-        assert!(one == 1 && alone.z.iter().chain(&alone.direct).all(|value| value.is_finite()));
-        for most in [2, 5, 7, 64] {
+        let (fewest, alone) = scorer(&device, 1);
+        assert!(fewest == 2 && alone.z.iter().chain(&alone.direct).all(|value| value.is_finite()));
+        for most in [3, 5, 7, 64] {
             assert_eq!(scorer(&device, most), (most, alone.clone()), "{method:?}, {most} at once");
         }
         let largest = Scorer::plan(device.class(), &network, picture, 64).0.largest().1;
         let (fewer, read) = scorer(&device.limited(largest / 3), 64);
-        assert!((1..=22).contains(&fewer), "{fewer} of 64 fit a third of the memory");
+        assert!((2..=22).contains(&fewer), "{fewer} of 64 fit a third of the memory");
         assert_eq!(read, alone, "{method:?}, as many as fit");
     }
 }
@@ -277,7 +272,10 @@ fn the_threshold_says_what_it_was_taken_on_and_what_it_flags() {
     let result = json(&run.join("result.json"));
     assert_eq!(result["counts"], serde_json::json!({ "train": 18, "held_out": 6, "tune": 9, "test": 9 }));
     let alarms = &result["alarms"];
-    assert_eq!((&alarms["held_out"], &alarms["held_out_flagged"], &alarms["normal"]), (&6.into(), &0.into(), &5.into()));
+    assert_eq!(
+        (&alarms["held_out"], &alarms["held_out_flagged"], &alarms["normal"]),
+        (&6.into(), &0.into(), &5.into())
+    );
     let mut scores = csv::Reader::from_path(run.join("scores.csv")).unwrap();
     let threshold = result["threshold"].as_f64().unwrap();
     let flagged = scores.records().map(Result::unwrap).filter(|row| {
@@ -291,7 +289,7 @@ fn the_threshold_says_what_it_was_taken_on_and_what_it_flags() {
 
     let tested = folder("tested");
     let said = stssad(&[&["test", text(&run), "--out", text(&tested)]]).with(0);
-    said.notice(&["held out, for threshold        6", ": exceeded by 0 of 6 held-out normal images; exceeded by"]);
+    said.notice(&["held out, for threshold         6", ": exceeded by 0 of 6 held-out normal images; exceeded by"]);
     assert_eq!(json(&tested.join("test.json"))["alarms"], *alarms);
     assert_eq!(json(&tested.join("test.json"))["metrics"], result["metrics"]);
     assert!(!said.err.contains("note     these are not"), "{}", said.err);

@@ -14,7 +14,7 @@ use crate::nn::Encoder;
 use crate::plan::Plan;
 use crate::profile::Memory;
 use crate::run::RunError;
-use crate::scorer::{Attributor, Rule, Scorer};
+use crate::scorer::{Attributor, LEAST, Rule, Scorer};
 use crate::train::{Config, TrainError, TrainingStep, views};
 
 /// The most images within `range` for which no value of what `plan` makes of them, whose largest has `bytes`, exceeds
@@ -123,7 +123,9 @@ pub fn fitted(device: &Device, config: &RunConfig, loaded: &Loaded) -> Result<Fi
             let training = run.training(&config)?;
             let batches = [training.batch, training.batch_val];
             if run.step(&config, batches.map(|batch| batch / asked))?.largest().1 > run.limit() {
-                return Err(FitError::MicroBatches { batches, micro_batches: asked, fitting, limit: run.limit() }.into());
+                return Err(
+                    FitError::MicroBatches { batches, micro_batches: asked, fitting, limit: run.limit() }.into()
+                );
             }
             asked
         }
@@ -161,15 +163,15 @@ impl Run<'_> {
         Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, part.reuse)))
     }
 
-    /// The largest value of what a run computes beside its steps, in bytes, with `batch` images in a part and one that is
-    /// scored.
+    /// The largest value of what a run computes beside its steps, in bytes, with `batch` images in a part, and as few as
+    /// can be that are scored at once.
     fn largest_beside(&self, config: &RunConfig, batch: usize) -> Result<u64, RunError> {
         let (training, picture) = (self.training(config)?, self.picture(config));
         let network = Network::new(training.method, &training.detector, picture);
         let by_distance = network.scores_by_distance() && config.score == Rule::Distance;
         let class: DeviceClass = self.exact.class();
-        let scores = Scorer::plan(class, &network, picture, 1).0;
-        let heat = Attributor::plan(class, &network, picture, 1, by_distance).0;
+        let scores = Scorer::plan(class, &network, picture, LEAST).0;
+        let heat = Attributor::plan(class, &network, picture, LEAST, by_distance).0;
         let views = views(&training, &network, picture, batch).into_iter().flatten().map(|view| view.plan(self.device));
         let plans = [scores, heat].into_iter().chain(views);
         Ok(plans.map(|plan| plan.largest().1).max().unwrap_or(0))
@@ -287,7 +289,8 @@ impl fmt::Display for Fitted {
             )?;
         }
         if *on_cpu && *flops >= SLOW_ON_CPU {
-            let smaller = if *encoder == "resnet18" { "a smaller --size or --encoder small" } else { "a smaller --size" };
+            let smaller =
+                if *encoder == "resnet18" { "a smaller --size or --encoder small" } else { "a smaller --size" };
             write!(
                 f,
                 "\nnote     this is a CPU driver, on which a step of {gflop:.0} GFLOP is slow: {smaller} takes less"

@@ -13,8 +13,8 @@ use crate::gpu::{Device, GpuError};
 use crate::model::{Judge, Model};
 use crate::plan::Plan;
 use crate::report::{
-    Adapter, Alarms, Augmentation as Found, Counts, Maps, Metrics, Outcome, Page, PictureRow, ReportError, RunFolder, Scored,
-    Start, Step, metrics,
+    Adapter, Alarms, Augmentation as Found, Counts, Maps, Metrics, Outcome, Page, PictureRow, ReportError, RunFolder,
+    Scored, Start, Step, metrics,
 };
 use crate::score::{ScoreError, Threshold, auroc, check_finite};
 use crate::tensor::Tensor;

@@ -39,6 +39,10 @@ pub enum Rule {
     Distance,
 }
 
+/// The fewest pictures that are taken at once. In a batch of one, what is broadcast along the batch has the shape of the
+/// pictures' own values: it would be computed with them in one kernel, and rounded in another way.
+pub const LEAST: usize = 2;
+
 /// A network under running statistics, on the states that it is bound to. What it reads off a picture depends neither on
 /// the pictures beside it nor on their number.
 #[derive(Debug)]
@@ -50,7 +54,7 @@ pub struct Scorer {
 
 impl Scorer {
     /// Binds `network` to `states`, which must hold its parameters and running statistics. It takes pictures `[C, H, W]` in
-    /// batches of `most`, or of as many as the device binds.
+    /// batches of `most`, or of as many as the device binds, but at least of two.
     ///
     /// # Errors
     /// When a state is missing or of another shape, or the device refuses.
@@ -62,7 +66,8 @@ impl Scorer {
         states: &States,
     ) -> Result<Self, GpuError> {
         let plan = |batch| Self::plan(device.class(), network, picture, batch);
-        let (batch, (plan, values)) = fit::batch(1..=most, device.largest_value(), plan, |(plan, _)| plan.largest().1);
+        let (batch, (plan, values)) =
+            fit::batch(LEAST..=most.max(LEAST), device.largest_value(), plan, |(plan, _)| plan.largest().1);
         Ok(Scorer { executor: Executor::new(device, plan, states, |_, _| {})?, values, batch })
     }
 
@@ -121,7 +126,7 @@ impl Attributor {
     ) -> Result<Self, GpuError> {
         let plan = |batch| Self::plan(device.class(), network, picture, batch, by_distance);
         let (batch, (plan, gradient)) =
-            fit::batch(1..=most, device.largest_value(), plan, |(plan, _)| plan.largest().1);
+            fit::batch(LEAST..=most.max(LEAST), device.largest_value(), plan, |(plan, _)| plan.largest().1);
         Ok(Attributor { executor: Executor::new(device, plan, states, |_, _| {})?, gradient, batch })
     }
 

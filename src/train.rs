@@ -1013,7 +1013,8 @@ mod tests {
                     let config = Config { batch, batch_val, micro_batches, ..config };
                     let step = TrainingStep::record(&config, PICTURE).unwrap();
                     let mut sources = states.clone();
-                    let (rows, rows_val): (Vec<usize>, Vec<usize>) = (rows.collect(), rows_val.map(|row| 6 + row).collect());
+                    let (rows, rows_val): (Vec<usize>, Vec<usize>) =
+                        (rows.collect(), rows_val.map(|row| 6 + row).collect());
                     for (name, rows) in [("x", rows), ("x_val", rows_val)] {
                         for (part, own) in cut(&pictures.gather_rows(&rows), micro_batches).into_iter().enumerate() {
                             sources.insert(feed_of(name, part, micro_batches), own);

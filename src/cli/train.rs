@@ -369,7 +369,9 @@ impl Predict {
         };
         let read = read_pictures(&self.pictures, model.conversion(), &loading, |_, _| {})?;
         match model.threshold {
-            None => eprintln!("note     the model has no threshold, so that no image is called anomalous: too few normal images"),
+            None => eprintln!(
+                "note     the model has no threshold, so that no image is called anomalous: too few normal images"
+            ),
             Some(threshold) if threshold.held_out == 0 => eprintln!(
                 "note     the model's threshold was taken on its training images, so that false alarms are more frequent: train again"
             ),

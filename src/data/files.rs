@@ -109,7 +109,9 @@ pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError>
 pub(super) fn bad_folder(path: &Path, error: DataError) -> BadPicture {
     let reason = match error {
         DataError::Unreadable { source, .. } => PictureError::Unreadable(source),
-        _ => PictureError::Folder("holds no images: they are told by the endings png, jpg, jpeg, bmp, tif and tiff".into()),
+        _ => PictureError::Folder(
+            "holds no images: they are told by the endings png, jpg, jpeg, bmp, tif and tiff".into(),
+        ),
     };
     BadPicture { path: path.to_owned(), reason }
 }

@@ -178,13 +178,8 @@ pub(super) mod tests {
     fn false_alarms_are_counted_on_normal_test_images_alone() {
         let threshold = Threshold { score: 3.0, held_out: 12, exceeded: 0 };
         let alarms = Alarms::of(threshold, &example());
-        let expected = Alarms {
-            held_out: 12,
-            held_out_flagged: 0,
-            normal: 2,
-            normal_flagged: 1,
-            false_alarm_rate: Some(0.5),
-        };
+        let expected =
+            Alarms { held_out: 12, held_out_flagged: 0, normal: 2, normal_flagged: 1, false_alarm_rate: Some(0.5) };
         assert_eq!(alarms, expected);
         let says = "exceeded by 0 of 12 held-out normal images; exceeded by 1 of 2 normal test images (50.0 %)";
         assert_eq!(alarms.to_string(), says);
