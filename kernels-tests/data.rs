@@ -259,7 +259,7 @@ fn an_mvtec_tree_is_read_with_its_masks() {
     let table = loaded.table().to_string();
     for part in [
         "train ",
-        "held out, for threshold        1",
+        "held out, for threshold         1",
         "tune = test",
         "crack 2, good 2, hole 2",
         "8×8 grey, stretched from 8×8 L8 (10)",
@@ -270,6 +270,25 @@ fn an_mvtec_tree_is_read_with_its_masks() {
     let one = load(&Source::Mvtec(Mvtec { defect: Some("hole".into()), ..mvtec }), &small(), |_, _| {}).unwrap().task;
     assert_eq!(one.category, "bottle-hole");
     assert_eq!(levels(&one.test), [100, 101, 120, 121]);
+}
+
+/// Without a size, files are brought to 256 pixels, but none is enlarged where all are smaller.
+#[test]
+fn small_images_are_not_enlarged() {
+    let (folder, mvtec) = tree();
+    let add = |width: u32, height: u32| {
+        GrayImage::new(width, height).save(folder.path().join("bottle/test/good/large.png")).unwrap();
+    };
+    let side = |size: Option<usize>| {
+        let loading = Loading { size, ..Loading::default() };
+        let loaded = load(&Source::Mvtec(Mvtec { defect: Some("hole".into()), ..mvtec.clone() }), &loading, |_, _| {});
+        loaded.unwrap().conversion.side
+    };
+    assert_eq!(side(None), 8);
+    add(20, 48);
+    assert_eq!((side(None), side(Some(32))), (48, 32));
+    add(300, 200);
+    assert_eq!(side(None), 256);
 }
 
 #[test]

@@ -123,8 +123,9 @@ fn one_image_is_scored_by_itself_and_gets_the_score_that_it_has_among_others() {
     let mut judge = Judge::new(&device, &model).unwrap();
     let images = Tensor::new([3, 3, 64, 64], (0..3 * 3 * 4096).map(|i| (i % 251) as f32 / 251.0).collect());
     let together = judge.judge(&images).unwrap().scores;
-    for row in 0..3 {
-        assert_eq!(judge.judge(&images.gather_rows(&[row])).unwrap().scores, [together[row]]);
+    assert_eq!(together.len(), 3);
+    for (row, score) in together.into_iter().enumerate() {
+        assert_eq!(judge.judge(&images.gather_rows(&[row])).unwrap().scores, [score]);
     }
 }
 
@@ -140,7 +141,7 @@ fn a_run_on_a_device_that_binds_little_is_cut_trains_is_scored_and_goes_on_with_
     assert!(told.contains("cost     images of 28×28 pixels, encoder small; a step of 24 + 40 images"), "{told}");
 
     let train = |name: &str, device: &Device, checkpoint: Option<Checkpoint>, steps: usize| {
-        let folder = RunFolder::create(process_folder(name)).unwrap();
+        let folder = RunFolder::create(kept_folder(name)).unwrap();
         let run = Run { device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Full };
         (run.train(checkpoint, &mut Steps(steps)).unwrap(), folder.path().to_owned())
     };
@@ -160,7 +161,7 @@ fn a_run_on_a_device_that_binds_little_is_cut_trains_is_scored_and_goes_on_with_
 }
 
 /// A folder that stays as an earlier call left it.
-fn process_folder(name: &str) -> PathBuf {
+fn kept_folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scoring-runs").join(name);
     let _ = fs::remove_file(path.join("result.json"));
     path

@@ -90,8 +90,8 @@ fn advice(alternatives: &[String]) -> String {
     }
 }
 
-/// A run that is to fit a device.
-struct Run<'a> {
+/// What is planned for, and on which device.
+struct Planner<'a> {
     device: &'a Device,
     /// The same at full precision, which scores.
     exact: Device,
@@ -109,34 +109,34 @@ pub fn fitted(device: &Device, config: &RunConfig, loaded: &Loaded) -> Result<Fi
     let [normals, channels, side, _] = visible.train.shape().images().expect("a set holds pictures");
     let mut config = config.clone();
     config.pictures.size = Some(side);
-    let run = Run {
+    let planner = Planner {
         device: &device.with_precision(config.training.precision)?,
         exact: device.with_precision(Precision::F32)?,
         channels,
         sets: [normals, visible.val.shape()[0]],
     };
-    let chosen = run.micro_batches(&config)?;
+    let chosen = planner.micro_batches(&config)?;
     let micro_batches = match (config.training.micro_batches, chosen) {
-        (_, None) => return Err(run.refusal(&config)?.into()),
+        (_, None) => return Err(planner.refusal(&config)?.into()),
         (None, Some(chosen)) => chosen,
         (Some(asked), Some(fitting)) => {
-            let training = run.training(&config)?;
+            let training = planner.training(&config)?;
             let batches = [training.batch, training.batch_val];
-            if run.step(&config, batches.map(|batch| batch / asked))?.largest().1 > run.limit() {
+            if planner.step(&config, batches.map(|batch| batch / asked))?.largest().1 > planner.limit() {
                 return Err(
-                    FitError::MicroBatches { batches, micro_batches: asked, fitting, limit: run.limit() }.into()
+                    FitError::MicroBatches { batches, micro_batches: asked, fitting, limit: planner.limit() }.into()
                 );
             }
             asked
         }
     };
-    let cut = (config.training.micro_batches.is_none() && micro_batches > 1).then(|| run.limit());
+    let cut = (config.training.micro_batches.is_none() && micro_batches > 1).then(|| planner.limit());
     config.training.micro_batches = Some(micro_batches);
-    let cost = run.cost(&config)?;
+    let cost = planner.cost(&config)?;
     Ok(Fitted { config, cost, cut })
 }
 
-impl Run<'_> {
+impl Planner<'_> {
     fn limit(&self) -> u64 {
         self.device.largest_value()
     }

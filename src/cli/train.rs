@@ -370,10 +370,12 @@ impl Predict {
         let read = read_pictures(&self.pictures, model.conversion(), &loading, |_, _| {})?;
         match model.threshold {
             None => eprintln!(
-                "note     the model has no threshold, so that no image is called anomalous: too few normal images"
+                "note     the model has no threshold, because too few normal images could be held out: no image is called \
+                 anomalous or normal"
             ),
             Some(threshold) if threshold.held_out == 0 => eprintln!(
-                "note     the model's threshold was taken on its training images, so that false alarms are more frequent: train again"
+                "note     an earlier version took the model's threshold on its training images: new normal images exceed it \
+                 more often; train again for a threshold on held-out images"
             ),
             Some(_) => {}
         }
