@@ -242,9 +242,12 @@ fn an_mvtec_tree_is_read_with_its_masks() {
     })
     .unwrap();
     assert_eq!((most.into_inner(), calls.into_inner()), (10, 10));
-    let Task { dataset, category, train, tune, test } = &loaded.task;
+    let Task { dataset, category, train, held_out, tune, test } = &loaded.task;
     assert_eq!((dataset.as_str(), category.as_str(), tune), ("mvtec", "bottle", &None));
-    assert_eq!(levels(train), [0, 1, 2, 3]);
+    let mut normal = [levels(train), levels(held_out.as_ref().unwrap())].concat();
+    assert_eq!((train.len(), normal.len()), (3, 4));
+    normal.sort_unstable();
+    assert_eq!(normal, [0, 1, 2, 3]);
     assert_eq!(levels(test), [110, 111, 100, 101, 120, 121]);
     assert_eq!(test.names[..3], ["test/crack/000.PNG", "test/crack/001.PNG", "test/good/000.png"]);
     assert_eq!(test.truths[0].kind, "crack");
@@ -255,13 +258,38 @@ fn an_mvtec_tree_is_read_with_its_masks() {
     assert_eq!(test.truths[2].mask, Some(vec![false; 64]));
     assert_eq!(test.truths[4].mask, None);
     let table = loaded.table().to_string();
-    for part in ["train ", "tune = test", "crack 2, good 2, hole 2", "8×8 grey, stretched from 8×8 L8 (10)"] {
+    for part in [
+        "train ",
+        "held out, for threshold         1",
+        "tune = test",
+        "crack 2, good 2, hole 2",
+        "8×8 grey, stretched from 8×8 L8 (10)",
+    ] {
         assert!(table.contains(part), "{table}");
     }
 
     let one = load(&Source::Mvtec(Mvtec { defect: Some("hole".into()), ..mvtec }), &small(), |_, _| {}).unwrap().task;
     assert_eq!(one.category, "bottle-hole");
     assert_eq!(levels(&one.test), [100, 101, 120, 121]);
+}
+
+/// Without a size, files are brought to 256 pixels, but none is enlarged where all are smaller.
+#[test]
+fn small_images_are_not_enlarged() {
+    let (folder, mvtec) = tree();
+    let add = |width: u32, height: u32| {
+        GrayImage::new(width, height).save(folder.path().join("bottle/test/good/large.png")).unwrap();
+    };
+    let side = |size: Option<usize>| {
+        let loading = Loading { size, ..Loading::default() };
+        let loaded = load(&Source::Mvtec(Mvtec { defect: Some("hole".into()), ..mvtec.clone() }), &loading, |_, _| {});
+        loaded.unwrap().conversion.side
+    };
+    assert_eq!(side(None), 8);
+    add(20, 48);
+    assert_eq!((side(None), side(Some(32))), (48, 32));
+    add(300, 200);
+    assert_eq!(side(None), 256);
 }
 
 #[test]
@@ -333,7 +361,7 @@ fn sets_without_enough_pictures_are_refused() {
     assert!(loaded.table().to_string().contains("what needs both will be n/a"));
     assert!(message(&source, &Loading { size: Some(0), ..small() }).contains("--size is 0: it must be from 1 to 4096"));
     let much = message(&source, &Loading { max_bytes: 2_559, ..small() });
-    assert!(much.contains("10 pictures of 1×8×8 need 2560 bytes") && much.contains("--size"), "{much}");
+    assert!(much.contains("10 pictures of 1×8×8 need 2560 bytes") && much.contains("--max-bytes"), "{much}");
     let all = load(&source, &Loading { max_bytes: 2_560, ..small() }, |_, _| {}).unwrap();
     let few = Loading { max_normals: Some(1), max_anomalies: Some(3), max_train: Some(3), ..small() };
     let task = load(&source, &few, |_, _| {}).unwrap().task;
@@ -369,8 +397,9 @@ fn own_folders_are_read_as_they_are_named() {
     let read = |own: &Folder| load(&Source::Folder(own.clone()), &small(), |_, _| {}).unwrap().task;
     let task = read(&own);
     assert!(task.category.starts_with("my_parts_v2-"), "{}", task.category);
-    assert_eq!((task.train.len(), task.test.len(), &task.tune), (8, 8, &None));
-    let mut seen = [levels(&task.train), levels(&task.test)].concat();
+    let held_out = task.held_out.as_ref().unwrap();
+    assert_eq!((task.train.len(), held_out.len(), task.test.len(), &task.tune), (6, 2, 8, &None));
+    let mut seen = [levels(&task.train), levels(held_out), levels(&task.test)].concat();
     seen.sort_unstable();
     assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 50, 51, 52, 60, 61, 62]);
     assert_eq!(task.test.names[2], "broken/0.png");
@@ -380,7 +409,7 @@ fn own_folders_are_read_as_they_are_named() {
 
     let only_unlabelled = Folder { abnormal_dir: Vec::new(), unlabelled_dir: vec!["belt".into()], ..own.clone() };
     let task = read(&only_unlabelled);
-    assert_eq!((task.train.len(), levels(&task.test), task.test.labels()), (10, vec![70, 71, 72], None));
+    assert_eq!((task.train.len(), levels(&task.test), task.test.labels()), (8, vec![70, 71, 72], None));
     let both = read(&Folder { unlabelled_dir: vec!["belt".into()], ..own.clone() });
     assert_eq!((levels(both.tune.as_ref().unwrap()), both.test.len()), (vec![70, 71, 72], 8));
 
@@ -516,8 +545,9 @@ fn digits_and_sheets_are_drawn_alike() {
     assert_eq!(sheet, Task { dataset: "sheet".into(), ..digits.clone() });
     assert_eq!(
         (digits.train.len(), digits.test.rows(Some(false)).len(), digits.test.rows(Some(true)).len()),
-        (400, 100, 100)
+        (360, 100, 100)
     );
+    assert_eq!(digits.held_out.as_ref().map(Set::len), Some(40));
     assert_eq!((&digits.train.pictures.shape()[1..], digits.category.as_str()), (&[1, 28, 28][..], "6-9"));
     let large = Loading { size: Some(32), channels: Some(Channels::Rgb), ..Loading::default() };
     let task = load(&Source::Digits(Digits { normal: 0, anomaly: 1 }), &large, |_, _| {}).unwrap().task;
@@ -546,7 +576,15 @@ fn a_painted_task_survives_its_folder_to_the_bit() {
     let mvtec = Mvtec { root: folder.path().into(), category: "gravel-slash".into(), defect: Some("slash".into()) };
     let loading = Loading { size: Some(32), channels: Some(Channels::Grey), ..Loading::default() };
     let read = load(&Source::Mvtec(mvtec), &loading, |_, _| {}).unwrap().task;
-    assert_eq!(read.train.pictures, painted.train.pictures);
+    // The folder has no place for what is held out: who reads it draws anew.
+    let normal = |task: &Task| {
+        let all = task.train.clone().join(task.held_out.clone().unwrap()).pictures;
+        let mut rows: Vec<Vec<u32>> =
+            all.data().chunks_exact(1024).map(|row| row.iter().map(|level| level.to_bits()).collect()).collect();
+        rows.sort_unstable();
+        rows
+    };
+    assert_eq!((normal(&painted).len(), normal(&read)), (6, normal(&painted)));
     assert_eq!(read.test.pictures, painted.test.pictures);
     assert_eq!(read.test.truths, painted.test.truths);
     let again = mvtec::write(folder.path(), &painted).unwrap_err().to_string();

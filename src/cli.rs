@@ -198,6 +198,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 /// `EX_TEMPFAIL` of sysexits.h, since the same command may succeed later.
 const STOPPED: u8 = 75;
 
+/// The exit code of a command for which some of the data cannot be used.
+const BAD_DATA: u8 = 3;
+
 fn fault(error: &anyhow::Error) -> Fault {
     if error.is::<Unfit>() { Fault::Usage } else { fault_of(error.chain()) }
 }
@@ -207,7 +210,7 @@ fn code_of(fault: Fault) -> u8 {
     match fault {
         Fault::Internal => 1,
         Fault::Usage => 2,
-        Fault::Data => 3,
+        Fault::Data => BAD_DATA,
         Fault::Device | Fault::Memory => 4,
         Fault::Diverged => 70,
         Fault::Storage => UNWRITTEN,

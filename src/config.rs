@@ -75,8 +75,10 @@ pub struct Training {
     pub batch: usize,
     /// Unlabelled pictures in a batch; no more than there are.
     pub batch_val: usize,
-    /// Parts that batches are worked off in, in the memory of one; the batches become multiples of it.
-    pub micro_batches: usize,
+    /// Parts that each batch is split into to save memory; the batches become multiples of it. By default as few as the
+    /// device needs: a run chooses them before it trains, and its own configuration holds the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batches: Option<usize>,
     /// Adam's rate for the detector.
     pub rate: f64,
     /// The look-ahead step.
@@ -117,7 +119,7 @@ impl Default for Training {
             warm_up: None,
             batch: 32,
             batch_val: 64,
-            micro_batches: 1,
+            micro_batches: None,
             rate: 1e-3,
             look_ahead: 0.1,
             precision: Precision::F32,
@@ -216,7 +218,8 @@ impl RunConfig {
     /// # Errors
     /// When a name is not known, a number is out of range, or settings contradict each other.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let Training { mass, steps, rate, look_ahead, batch, batch_val, micro_batches: parts, .. } = &self.training;
+        let Training { mass, steps, rate, look_ahead, batch, batch_val, .. } = &self.training;
+        let parts = self.training.micro_batches.unwrap_or(1);
         let warm_up = self.training.warm_up();
         let check = |key, found: &dyn ToString, expected, holds: bool| match holds {
             true => Ok(()),
@@ -230,7 +233,7 @@ impl RunConfig {
         check("training.look_ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
         check("training.batch", batch, "at least 2", *batch >= 2)?;
         check("training.batch_val", batch_val, "at least 2", *batch_val >= 2)?;
-        check("training.micro_batches", parts, PARTS, self.divides(*batch, *batch_val))?;
+        check("training.micro_batches", &parts, PARTS, self.divides(*batch, *batch_val))?;
         check(
             "training.checkpoint_every",
             &self.training.checkpoint_every,
@@ -246,7 +249,7 @@ impl RunConfig {
 
     /// Whether each micro-batch of batches of these sizes has a pair of images.
     fn divides(&self, batch: usize, batch_val: usize) -> bool {
-        let parts = self.training.micro_batches;
+        let parts = self.training.micro_batches.unwrap_or(1);
         let least = if self.method == Method::StSsad { batch.min(batch_val) } else { batch };
         parts == 1 || (parts > 0 && least / 2 >= parts)
     }
@@ -304,6 +307,14 @@ impl RunConfig {
         Loading { seed: self.seed, ..self.pictures.clone() }
     }
 
+    /// This configuration with the size and the micro-batches of another where it leaves them open: those that a run chose.
+    pub fn completed_by(&self, chosen: &RunConfig) -> Self {
+        let mut config = self.clone();
+        config.pictures.size = config.pictures.size.or(chosen.pictures.size);
+        config.training.micro_batches = config.training.micro_batches.or(chosen.training.micro_batches);
+        config
+    }
+
     /// As TOML, every key written out.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration is plain text and numbers")
@@ -327,7 +338,7 @@ impl RunConfig {
     /// When a name is not known or a number out of range.
     pub fn training(&self, [c, h, w]: [usize; 3], normals: usize, unlabelled: usize) -> Result<Config, ConfigError> {
         self.check()?;
-        let parts = self.training.micro_batches;
+        let parts = self.training.micro_batches.unwrap_or(1);
         let [batch, batch_val] = [(self.training.batch, normals), (self.training.batch_val, unlabelled)]
             .map(|(batch, set)| batch.min(set) / parts * parts);
         if !self.divides(batch, batch_val) {

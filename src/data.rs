@@ -35,6 +35,7 @@ const SPLIT_STREAM: u32 = 0x5711;
 const HALVES_STREAM: u32 = 0x5712;
 const SAMPLE_STREAM: u32 = 0x5713;
 const KEPT_STREAM: u32 = 0x5714;
+const HELD_OUT_STREAM: u32 = 0x5715;
 
 /// What is wrong with the data, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +61,7 @@ pub enum DataError {
     BadPictures { bad: Vec<BadPicture>, of: usize },
     #[error(
         "{count} pictures of {channels}×{side}×{side} need {bytes} bytes of memory, more than the {max} that `--max-bytes` \
-         allows: take a smaller `--size`, or a folder with fewer pictures"
+         allows: raise it, or give fewer images at once"
     )]
     TooLarge { count: usize, channels: usize, side: usize, bytes: u64, max: u64 },
     #[error("{} is not a MATLAB file that can be read", path.display())]
@@ -182,6 +183,9 @@ pub struct Task {
     pub category: String,
     /// `D_trn`: normal pictures.
     pub train: Set,
+    /// Normal images that neither training nor tuning sees: the threshold is taken on their scores. `None` where there are
+    /// too few normal images to set any aside.
+    pub held_out: Option<Set>,
     /// `D_val` of an inductive split, disjoint from `test`; `None` in a transductive one, where it is `test` unlabelled.
     pub tune: Option<Set>,
     /// What is scored.
@@ -245,6 +249,7 @@ impl Task {
                 false => format!("{}-{}", kind(normal), kind(anomaly)),
             },
             train: normal.select(&drawn_normals[..train]),
+            held_out: None,
             tune: None,
             test: normals.join(anomalies).select(&order),
         })
@@ -270,6 +275,25 @@ impl Task {
         Task { tune: Some(half(0)), test: half(1), ..self }
     }
 
+    /// Sets a share of the training images aside, drawn by `seed`: a tenth, and where there are fewer than a hundred as many
+    /// as ten, but no more than a quarter. Fewer than ten say little about a threshold, and training needs the rest; of three
+    /// images none can be spared.
+    pub fn held_out(self, seed: u64) -> Self {
+        let count = self.train.len();
+        let held = (count / 10).max((count / 4).min(10));
+        if held == 0 {
+            return self;
+        }
+        let order = Stream::new(seed, HELD_OUT_STREAM).permutation(count);
+        let (held, trained) = order.split_at(held);
+        let [held, trained] = [held, trained].map(|rows| {
+            let mut rows = rows.to_vec();
+            rows.sort_unstable();
+            self.train.select(&rows)
+        });
+        Task { train: trained, held_out: Some(held), ..self }
+    }
+
     /// What tells this task's data from other data: the same pictures, names and labels in the same sets have the same
     /// fingerprint, 32 hexadecimal digits of BLAKE3.
     pub fn fingerprint(&self) -> String {
@@ -279,7 +303,12 @@ impl Task {
             hasher.update(text.to_string().as_bytes());
             hasher.update(&[0xff]);
         };
-        let sets = [("train", Some(&self.train)), ("tune", self.tune.as_ref()), ("test", Some(&self.test))];
+        let sets = [
+            ("train", Some(&self.train)),
+            ("held out", self.held_out.as_ref()),
+            ("tune", self.tune.as_ref()),
+            ("test", Some(&self.test)),
+        ];
         for (name, set) in sets {
             let Some(set) = set else { continue };
             text(&format_args!("{name} {:?}", set.pictures.shape()));
@@ -377,7 +406,8 @@ mod tests {
     #[test]
     fn halves_are_disjoint_and_have_their_share_of_every_kind() {
         let test = normals(21).join(anomalies(10)).join(pixels(5, 200, "seven", true));
-        let task = Task { dataset: String::new(), category: String::new(), train: normals(1), tune: None, test };
+        let (dataset, category) = (String::new(), String::new());
+        let task = Task { dataset, category, train: normals(1), held_out: None, tune: None, test };
         let halved = task.clone().halved(1);
         let (tune, test) = (halved.tune.clone().unwrap(), halved.test.clone());
         for kind in ["six", "nine", "seven"] {
@@ -389,6 +419,31 @@ mod tests {
         assert_eq!(halved.visible().val, &tune.pictures);
         assert_eq!(halved, task.clone().halved(1));
         assert_ne!(halved, task.halved(2));
+    }
+
+    #[test]
+    fn held_out_images_are_a_part_of_the_normal_ones_that_training_does_not_see() {
+        let whole = Task::semantic(&normals(60), &anomalies(5), 50, 10, 5, 3).unwrap();
+        let task = whole.clone().held_out(1);
+        let held = task.held_out.as_ref().unwrap();
+        assert_eq!((task.train.len(), held.len(), &task.test), (40, 10, &whole.test));
+        let mut all = [task.train.names.clone(), held.names.clone()].concat();
+        all.sort();
+        let mut expected = whole.train.names.clone();
+        expected.sort();
+        assert_eq!(all, expected, "every normal image is in one of both");
+        assert_eq!(task.visible().train, &task.train.pictures);
+        assert_eq!(task, whole.clone().held_out(1));
+        assert_ne!(task, whole.held_out(2));
+
+        let held = |count: usize| {
+            let task = Task { train: normals(count), ..task.clone() };
+            let task = Task { held_out: None, ..task }.held_out(0);
+            assert_eq!(task.train.len() + task.held_out.as_ref().map_or(0, Set::len), count);
+            task.held_out.map(|held| held.len())
+        };
+        let expected = [(3, None), (4, Some(1)), (12, Some(3)), (40, Some(10)), (99, Some(10)), (300, Some(30))];
+        assert_eq!(expected.map(|(count, _)| held(count)), expected.map(|(_, held)| held));
     }
 
     #[test]
@@ -410,7 +465,8 @@ mod tests {
         };
         let whole = changed(|_| {});
         assert_eq!((whole.len(), &whole), (32, &task.fingerprint()));
-        let changes: [fn(&mut Task); 6] = [
+        let changes: [fn(&mut Task); 7] = [
+            |task| task.held_out = Some(normals(2)),
             |task| task.train.pictures = Tensor::full([4, 1, 1, 1], 0.5),
             |task| task.test.names[1].push('x'),
             |task| task.test.truths[1].anomalous = None,

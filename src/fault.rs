@@ -211,7 +211,8 @@ impl Faulty for RunError {
         match self {
             RunError::Config(error) => error.fault(),
             RunError::Train(error) => error.fault(),
-            RunError::Batch { source, .. } => source.fault(),
+            RunError::Fit(_) => Fault::Device,
+            RunError::Score(_) => Fault::Diverged,
             RunError::Archive(error) => error.fault(),
             RunError::Report(error) => error.fault(),
             RunError::Foreign { .. } => Fault::Data,
@@ -222,6 +223,7 @@ impl Faulty for RunError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::FitError;
 
     fn of(error: &(dyn Error + 'static)) -> Fault {
         fault_of([error])
@@ -233,9 +235,8 @@ mod tests {
         assert_eq!(of(&lost()), Fault::Lost);
         assert_eq!(of(&RunError::Train(TrainError::Gpu(lost()))), Fault::Lost);
         assert_eq!(of(&MeasureError::Gpu(lost())), Fault::Lost);
-        let large = || GpuError::TooLarge { what: "slot 1".into(), bytes: 2, limit: 1 };
-        let batch = RunError::Batch { batch: 2, batch_val: 2, parts: 2, source: Box::new(large().into()) };
-        assert_eq!(of(&batch), Fault::Device);
+        let size = FitError::Size { side: 512, limit: 1, alternatives: Vec::new() };
+        assert_eq!(of(&RunError::Fit(size)), Fault::Device);
         let diverged = TrainError::Diverged { start: 0, step: 1, what: "loss" };
         assert_eq!(of(&RunError::from(diverged)), Fault::Diverged);
         let full = ReportError::Write { path: "a".into(), source: io::Error::other("full") };

@@ -31,6 +31,7 @@ pub mod config;
 pub mod data;
 mod disk;
 pub mod fault;
+pub mod fit;
 pub mod folder;
 pub mod gpu;
 pub mod kernel;

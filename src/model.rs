@@ -8,15 +8,12 @@ use crate::config::RunConfig;
 use crate::data::{Channels, Conversion};
 use crate::gpu::{Device, GpuError, States};
 use crate::method::Network;
-use crate::score::LedoitWolf;
+use crate::score::{LedoitWolf, Threshold};
 use crate::scorer::{Attributor, Readings, Rule, Scorer};
 use crate::tensor::Tensor;
 use crate::train::Trained;
 
 const KIND: &str = "model";
-
-/// The share of clean training pictures whose scores lie below the threshold.
-const BELOW_THRESHOLD: f64 = 0.99;
 
 /// A trained detector.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,14 +29,15 @@ pub struct Model {
     /// What embeddings are scored by; `None` where the network gives the score itself, or they gave no distance and the score
     /// is the logit.
     pub fit: Option<LedoitWolf>,
-    /// A picture with a higher score counts as an anomaly: no label is asked, but how the training pictures score.
-    pub threshold: f64,
+    /// From which score on an image counts as an anomaly: no label is asked, but how normal images score that were held out
+    /// of training. `None` where there were none.
+    pub threshold: Option<Threshold>,
     /// Parameters and running statistics, by name.
     pub states: Vec<(String, Tensor)>,
 }
 
 impl Model {
-    /// The model that a trained start is.
+    /// The model that a trained start is, without a threshold.
     pub fn new(config: &RunConfig, picture: [usize; 3], fingerprint: &str, trained: &Trained) -> Self {
         Model {
             config: config.clone(),
@@ -47,7 +45,7 @@ impl Model {
             fingerprint: fingerprint.to_owned(),
             a: trained.end.clone(),
             fit: trained.fit.clone(),
-            threshold: quantile(&trained.scores_by(config.score)[0], BELOW_THRESHOLD),
+            threshold: None,
             states: trained.states.clone(),
         }
     }
@@ -71,7 +69,9 @@ impl Model {
         }
         archive.numbers.insert("a".into(), Numbers::Single(Tensor::new([self.a.len()], self.a.clone())));
         let mut double = |name: &str, values: Vec<f64>| archive.numbers.insert(name.into(), Numbers::Double(values));
-        double("threshold", vec![self.threshold]);
+        if let Some(Threshold { score, held_out, exceeded }) = self.threshold {
+            double("threshold", vec![score, held_out as f64, exceeded as f64]);
+        }
         double("picture", self.picture.iter().map(|&extent| extent as f64).collect());
         for (name, values) in self.fit.iter().flat_map(fit_numbers) {
             double(name, values);
@@ -93,8 +93,17 @@ impl Model {
         let picture = archive.take_double("picture")?;
         let &[c, h, w] = &picture[..] else { return Err("its picture is malformed".into()) };
         let picture = [c, h, w].map(|extent| extent as usize);
-        let threshold = archive.take_double("threshold")?;
-        let &[threshold] = &threshold[..] else { return Err("its threshold is malformed".into()) };
+        let threshold = match archive.numbers.contains_key("threshold") {
+            true => Some(match archive.take_double("threshold")?[..] {
+                [score, held_out, exceeded] => {
+                    Threshold { score, held_out: held_out as usize, exceeded: exceeded as usize }
+                }
+                // Earlier versions took it on their training images.
+                [score] => Threshold { score, held_out: 0, exceeded: 0 },
+                _ => return Err("its threshold is malformed".into()),
+            }),
+            false => None,
+        };
         let fit = take_fit(&mut archive, "")?;
         let model = Model {
             picture,
@@ -143,16 +152,6 @@ impl Model {
     }
 }
 
-/// The value that a share of `values` does not exceed, between neighbours in proportion; 0 of no values.
-fn quantile(values: &[f64], share: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = share * sorted.len().saturating_sub(1) as f64;
-    let at = |place: f64| sorted.get(place as usize).copied().unwrap_or(0.0);
-    let (low, high) = (at(place.floor()), at(place.ceil()));
-    low + (high - low) * place.fract()
-}
-
 /// What a model makes of pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
@@ -169,11 +168,12 @@ pub struct Judge<'a> {
     device: Device,
     network: Network,
     states: States,
-    scorer: Scorer,
+    /// How many pictures were last to be scored at once, and what scores them.
+    scorer: Option<(usize, Scorer)>,
 }
 
-/// Pictures that are scored at once. Scores do not depend on it.
-const BATCH: usize = 64;
+/// Pictures that are scored at once, where there are as many and the device binds them. Scores do not depend on it.
+pub const BATCH: usize = 64;
 
 impl<'a> Judge<'a> {
     /// Puts a model on a device.
@@ -189,16 +189,21 @@ impl<'a> Judge<'a> {
         for (name, tensor) in &model.states {
             states.set(name, tensor)?;
         }
-        let scorer = Scorer::new(device, &network, model.picture, BATCH, &states)?;
-        Ok(Judge { model, device: device.clone(), network, states, scorer })
+        Ok(Judge { model, device: device.clone(), network, states, scorer: None })
     }
 
-    /// Scores pictures `[N, C, H, W]`.
+    /// Scores pictures `[N, C, H, W]`. A score that is not finite is one that the network cannot give.
     ///
     /// # Errors
     /// When the device fails.
     pub fn judge(&mut self, pictures: &Tensor) -> Result<Judgement, GpuError> {
-        let readings = self.scorer.read(pictures)?;
+        let most = at_once(pictures);
+        let scorer = match self.scorer.take() {
+            Some((same, scorer)) if same == most => scorer,
+            _ => Scorer::new(&self.device, &self.network, self.model.picture, most, &self.states)?,
+        };
+        let (_, scorer) = self.scorer.insert((most, scorer));
+        let readings = scorer.read(pictures)?;
         let scores = readings.scores(self.model.distance());
         let logits = self.network.scores_by_distance().then(|| readings.direct.clone());
         Ok(Judgement { scores, logits, readings })
@@ -214,7 +219,8 @@ impl<'a> Judge<'a> {
         let distance = self.model.distance();
         let slopes = distance.map_or_else(|| vec![1.0; count], |fit| fit.gradient(&judgement.readings.z));
         let (device, picture) = (&self.device, self.model.picture);
-        let mut attributor = Attributor::new(device, &self.network, picture, BATCH, &self.states, distance.is_some())?;
+        let (most, by_distance) = (at_once(pictures), distance.is_some());
+        let mut attributor = Attributor::new(device, &self.network, picture, most, &self.states, by_distance)?;
         let heat = attributor.attribute(pictures, &slopes)?;
         let sigma = h.max(w) as f32 / 16.0;
         let smooth = |heat: &[f32]| {
@@ -225,15 +231,53 @@ impl<'a> Judge<'a> {
     }
 }
 
+/// How many of the pictures are taken at once, if the device binds them.
+fn at_once(pictures: &Tensor) -> usize {
+    pictures.shape()[0].clamp(1, BATCH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::philox::Stream;
+
+    fn model() -> Model {
+        let config = RunConfig::default();
+        let mut model = Model {
+            config,
+            picture: [1, 28, 28],
+            fingerprint: "f00d".into(),
+            a: vec![0.5],
+            fit: LedoitWolf::from_parts(vec![0.0; 32], identity(32), 0.0),
+            threshold: Some(Threshold { score: 1.5, held_out: 12, exceeded: 0 }),
+            states: Vec::new(),
+        };
+        let network = model.network().unwrap();
+        model.states = network.parameters(&mut Stream::new(1, 0));
+        model.states.extend(network.statistics().into_iter().flatten());
+        model.states.sort_by(|(one, _), (other, _)| one.cmp(other));
+        model
+    }
+
+    fn identity(size: usize) -> Vec<f64> {
+        (0..size * size).map(|index| if index % (size + 1) == 0 { 1.0 } else { 0.0 }).collect()
+    }
 
     #[test]
-    fn quantiles_by_hand() {
-        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), 2.0);
-        assert_eq!(quantile(&[0.0, 10.0], 0.99), 9.9);
-        assert_eq!(quantile(&[5.0], 0.99), 5.0);
-        assert_eq!(quantile(&[], 0.99), 0.0);
+    fn a_model_is_read_with_its_threshold_or_without_and_so_is_one_of_an_earlier_version() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        for threshold in [model().threshold, None] {
+            let model = Model { threshold, ..model() };
+            model.save(&path).unwrap();
+            assert_eq!(Model::load(&path).unwrap(), model);
+        }
+        model().save(&path).unwrap();
+        let mut earlier = Archive::read(&path, KIND).unwrap();
+        earlier.numbers.insert("threshold".into(), Numbers::Double(vec![2.5]));
+        let threshold = Threshold { score: 2.5, held_out: 0, exceeded: 0 };
+        assert_eq!(Model::from_archive(earlier.clone()).unwrap().threshold, Some(threshold));
+        earlier.numbers.insert("threshold".into(), Numbers::Double(vec![2.5, 1.0]));
+        assert_eq!(Model::from_archive(earlier).unwrap_err(), "its threshold is malformed");
     }
 }

@@ -33,7 +33,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
 pub use html::Page;
 pub use pictures::PictureRow;
-pub use scored::{Metrics, Scored, metrics};
+pub use scored::{Alarms, Metrics, Scored, metrics};
 pub use strips::Maps;
 
 use crate::augment::Setting;
@@ -79,6 +79,9 @@ pub struct Outcome {
     /// The score from which on a picture counts as an anomaly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    /// How many normal images the threshold flags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarms: Option<Alarms>,
     /// How many pictures each set has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
@@ -91,6 +94,9 @@ pub struct Outcome {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub train: usize,
+    /// Normal images that were held out of training, for the threshold.
+    #[serde(default)]
+    pub held_out: usize,
     /// Unlabelled pictures to tune on; in a transductive run those of the test set.
     pub tune: usize,
     pub test: usize,
@@ -225,7 +231,8 @@ impl RunFolder {
     }
 
     /// Writes `scores.csv`: `path,label,score,kind,logit,anomalous` with a row a picture. The label is 0 for normal, 1 for
-    /// an anomaly; `anomalous` is 1 from the threshold on; either is empty where it is not known.
+    /// an anomaly; `anomalous` is 1 from the threshold on; either is empty where it is not known, as that of a score that is
+    /// not finite.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -452,7 +459,14 @@ mod tests {
             method: Some("st-ssad".into()),
             metrics: Metrics::from([("image_AUROC".into(), Some(0.988)), ("pixel_AUROC".into(), None)]),
             threshold: Some(1.5),
-            counts: Some(Counts { train: 3, tune: 2, test: 2 }),
+            alarms: Some(Alarms {
+                held_out: 1,
+                held_out_flagged: 0,
+                normal: 0,
+                normal_flagged: 0,
+                false_alarm_rate: None,
+            }),
+            counts: Some(Counts { train: 3, held_out: 1, tune: 2, test: 2 }),
             skipped: vec!["broken.png".into()],
             starts: vec![],
             ..outcome()

@@ -9,15 +9,16 @@ use crate::archive::ArchiveError;
 use crate::checkpoint::Checkpoint;
 use crate::config::{ConfigError, RunConfig};
 use crate::data::{Loaded, Set, Task, component};
+use crate::fit::{FitError, Fitted, fitted};
 use crate::folder::FolderError;
 use crate::gpu::{Device, GpuError};
 use crate::model::{Judge, Model};
 use crate::plan::Plan;
 use crate::report::{
-    Adapter, Augmentation as Found, Counts, Maps, Metrics, Outcome, Page, PictureRow, ReportError, RunFolder, Scored,
-    Start, Step, metrics,
+    Adapter, Alarms, Augmentation as Found, Counts, Maps, Metrics, Outcome, Page, PictureRow, ReportError, RunFolder,
+    Scored, Start, Step, metrics,
 };
-use crate::score::auroc;
+use crate::score::{ScoreError, Threshold, auroc, check_finite};
 use crate::tensor::Tensor;
 use crate::train::{Config, Progress, TrainError, Trained, Trainer, TrainingStep, choose};
 
@@ -25,6 +26,8 @@ use crate::train::{Config, Progress, TrainError, Trained, Trainer, TrainingStep,
 pub trait Watch {
     /// So many of the kernels are compiled. Who is to end the process may do so here: nothing is lost.
     fn compiling(&mut self, done: usize, of: usize);
+    /// The numbers of the run are chosen, and its first step is about to be compiled.
+    fn fitted(&mut self, fitted: &Fitted);
     /// A step was done, by each start of a group that has not failed.
     fn step(&mut self, progress: &[Progress], config: &Config);
     /// A start, counted from 0, came to nothing; the others go on.
@@ -50,12 +53,10 @@ pub enum RunError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// With the largest batches, in the same proportion, whose step fits the device, and the number of parts that large.
-    #[error(
-        "the step does not fit this device; one of --batch {batch} --batch-val {batch_val} does, or this one with \
-         --micro-batches {parts}"
-    )]
-    Batch { batch: usize, batch_val: usize, parts: usize, source: Box<TrainError> },
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    #[error(transparent)]
+    Score(#[from] ScoreError),
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error(transparent)]
@@ -114,47 +115,13 @@ impl Run<'_> {
     /// The plan of a step, of one that tunes where the method does.
     ///
     /// # Errors
-    /// When the configuration cannot be followed.
+    /// When the configuration cannot be followed, or does not fit the device.
     pub fn plan(&self) -> Result<Plan, RunError> {
-        self.plan_of(&self.training(self.config)?)
-    }
-
-    fn plan_of(&self, config: &Config) -> Result<Plan, RunError> {
+        let config = self.training(&fitted(self.device, self.config, self.loaded)?.config)?;
         let [_, c, h, w] = self.loaded.task.visible().train.shape().images().expect("a set holds pictures");
-        let step = TrainingStep::record(config, [c, h, w]).map_err(TrainError::from)?;
+        let step = TrainingStep::record(&config, [c, h, w]).map_err(TrainError::from)?;
         let tuning = step.tuning_plan(self.device, config.reuse);
         Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, config.reuse)))
-    }
-
-    /// Adds to an error that says that a value is too large which batches fit, if any do.
-    fn with_batch(&self, error: TrainError) -> RunError {
-        let TrainError::Gpu(GpuError::TooLarge { bytes, limit, .. }) = error else { return error.into() };
-        match self.batches_within(limit, bytes) {
-            Ok(Some([batch, batch_val])) => {
-                let parts = self.config.training.micro_batches * self.config.training.batch.div_ceil(batch);
-                RunError::Batch { batch, batch_val, parts, source: error.into() }
-            }
-            _ => error.into(),
-        }
-    }
-
-    /// The largest batches in the configured proportion for which no value exceeds `limit`, when the largest of the step as
-    /// configured has `bytes`; `None` if there are none.
-    fn batches_within(&self, limit: u64, mut bytes: u64) -> Result<Option<[usize; 2]>, RunError> {
-        let Config { batch, batch_val, .. } = self.training(self.config)?;
-        let mut config = self.config.clone();
-        config.training.batch = batch;
-        while bytes > limit {
-            // Values grow with the batch or stay; where the estimate is too large, the next one is made from there.
-            let estimate = (config.training.batch as u64 * limit / bytes) as usize;
-            config.training.batch = estimate.min(config.training.batch - 1);
-            config.training.batch_val = batch_val * config.training.batch / batch;
-            if config.training.batch.min(config.training.batch_val) < 2 {
-                return Ok(None);
-            }
-            bytes = self.plan_of(&self.training(&config)?)?.largest().1;
-        }
-        Ok(Some([config.training.batch, config.training.batch_val]))
     }
 
     /// Trains, from a checkpoint where one is given, tests, and writes the report.
@@ -163,6 +130,18 @@ impl Run<'_> {
     /// When the configuration cannot be followed, training fails, or a file cannot be written. The checkpoints that were
     /// written stay.
     pub fn train(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
+        // A run that goes on keeps the numbers that it began with, also on another device.
+        let config = match &checkpoint {
+            Some(checkpoint) => self.config.completed_by(&RunConfig::parse(&checkpoint.config)?),
+            None => self.config.clone(),
+        };
+        let fitted = fitted(self.device, &config, self.loaded)?;
+        watch.fitted(&fitted);
+        Run { config: &fitted.config, ..*self }.train_fitted(checkpoint, watch)
+    }
+
+    /// Trains as [`train`](Run::train), with a configuration that leaves nothing open.
+    fn train_fitted(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
         let task = &self.loaded.task;
         let visible = task.visible();
         let config = self.training(self.config)?;
@@ -182,8 +161,7 @@ impl Run<'_> {
             self.folder.write(CONFIG, text.as_bytes())?;
         }
 
-        let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))
-            .map_err(|error| self.with_batch(error))?;
+        let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))?;
         let begun = Instant::now();
         let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
         if let Some(checkpoint) = checkpoint {
@@ -265,7 +243,12 @@ impl Run<'_> {
         }
         let (task, folder) = (&self.loaded.task, self.folder);
         let [_, c, h, w] = task.test.pictures.shape().images().expect("a set holds pictures");
-        let model = Model::new(self.config, [c, h, w], &task.fingerprint(), &finished[chosen]);
+        let mut model = Model::new(self.config, [c, h, w], &task.fingerprint(), &finished[chosen]);
+        if let Some(held_out) = &task.held_out {
+            let scores = Judge::new(self.device, &model)?.judge(&held_out.pictures)?.scores;
+            check_finite(&scores)?;
+            model.threshold = Threshold::above(&scores);
+        }
         model.save(&folder.path().join(MODEL))?;
         let tested = test(self.device, &model, &task.test)?;
         if watch.wants_stop() {
@@ -303,9 +286,11 @@ impl Run<'_> {
             category: Some(task.category.clone()),
             method: Some(self.config.method.name().into()),
             metrics: tested.metrics.clone(),
-            threshold: Some(model.threshold),
+            threshold: model.threshold.map(|threshold| threshold.score),
+            alarms: tested.alarms,
             counts: Some(Counts {
                 train: task.train.len(),
+                held_out: task.held_out.as_ref().map_or(0, Set::len),
                 tune: task.tune.as_ref().unwrap_or(&task.test).len(),
                 test: task.test.len(),
             }),
@@ -358,6 +343,8 @@ impl Run<'_> {
 pub struct Tested {
     pub scored: Vec<Scored>,
     pub metrics: Metrics,
+    /// What the threshold is worth; `None` where the model has none.
+    pub alarms: Option<Alarms>,
     /// Where the scores come from, `[N, 1, H, W]`.
     pub heat: Tensor,
 }
@@ -370,10 +357,11 @@ pub fn masks(set: &Set) -> Vec<Option<&[bool]>> {
 /// Scores every picture of a set, and measures how well the scores fit what is known.
 ///
 /// # Errors
-/// When the device fails.
-pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, GpuError> {
+/// When the device fails, or a score is not finite.
+pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, RunError> {
     let mut judge = Judge::new(device, model)?;
     let judgement = judge.judge(&set.pictures)?;
+    check_finite(&judgement.scores)?;
     let heat = judge.heat(&set.pictures, &judgement)?;
     let logits = judgement.logits.as_ref();
     let scored: Vec<Scored> = (0..set.len())
@@ -387,8 +375,9 @@ pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, GpuErro
         .collect();
     let masks = masks(set);
     let maps = Maps { pictures: &set.pictures, heat: &heat, masks: &masks };
-    let metrics = metrics(&scored, Some(model.threshold), Some(&maps));
-    Ok(Tested { scored, metrics, heat })
+    let metrics = metrics(&scored, model.threshold.map(|threshold| threshold.score), Some(&maps));
+    let alarms = model.threshold.map(|threshold| Alarms::of(threshold, &scored));
+    Ok(Tested { scored, metrics, alarms, heat })
 }
 
 /// Pictures in a row of `pictures.png`.
@@ -430,36 +419,6 @@ mod tests {
     use crate::gpu::Choice;
     use crate::method::Method;
 
-    #[test]
-    fn a_step_that_is_too_large_is_told_the_batches_that_fit() {
-        let device = Device::open(&Choice::Best).unwrap();
-        let config = RunConfig {
-            data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
-            pictures: Loading {
-                max_train: Some(60),
-                max_normals: Some(40),
-                max_anomalies: Some(40),
-                ..Loading::default()
-            },
-            training: Training { batch: 24, batch_val: 48, ..Training::default() },
-            ..RunConfig::default()
-        };
-        let loaded = load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let folder = RunFolder::create(folder.path()).unwrap();
-        let run = Run { device: &device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
-        let (what, bytes) = run.plan().unwrap().largest();
-        assert!(what.starts_with("slot"), "{what}");
-        assert_eq!(run.batches_within(bytes, bytes).unwrap(), Some([24, 48]));
-
-        let refused = |limit| run.with_batch(GpuError::TooLarge { what: what.clone(), bytes, limit }.into());
-        let refusal = refused(bytes / 3);
-        let RunError::Batch { batch, batch_val, parts, source } = &refusal else { panic!("no batch fits") };
-        assert_eq!((*batch, *batch_val, *parts), (8, 16, 3));
-        assert!(refusal.to_string().contains("--micro-batches 3"), "{refusal}");
-        assert!(source.to_string().contains(&format!("{what} takes {bytes} bytes")), "{source}");
-        assert!(matches!(refused(1000), RunError::Train(_)), "no batch fits a kilobyte");
-    }
     /// Loses the device in the step after this one.
     struct Losing<'a> {
         device: &'a Device,
@@ -468,6 +427,8 @@ mod tests {
 
     impl Watch for Losing<'_> {
         fn compiling(&mut self, _: usize, _: usize) {}
+
+        fn fitted(&mut self, _: &Fitted) {}
 
         fn step(&mut self, progress: &[Progress], _: &Config) {
             if progress[0].step == self.after {

@@ -14,6 +14,20 @@ pub enum ScoreError {
          the encoder has collapsed, or there are too few different pictures"
     )]
     Singular { rows: usize, feature: usize },
+    /// The network gives no number for some images.
+    #[error("{count} of {of} scores are not finite: the network has diverged; train again with a smaller --rate")]
+    Scores { count: usize, of: usize },
+}
+
+/// Holds scores against what every use of them supposes.
+///
+/// # Errors
+/// When one is infinite or NaN.
+pub fn check_finite(scores: &[f64]) -> Result<(), ScoreError> {
+    match scores.iter().filter(|score| !score.is_finite()).count() {
+        0 => Ok(()),
+        count => Err(ScoreError::Scores { count, of: scores.len() }),
+    }
 }
 
 /// The Mahalanobis distance to a cloud of rows, under the covariance estimate of Ledoit and Wolf, "A well-conditioned
@@ -185,6 +199,32 @@ pub fn auroc<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<f64> 
     Some(Ranking::new(scores, labels)?.auroc())
 }
 
+/// The score from which on an image counts as an anomaly, and what it was taken on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    pub score: f64,
+    /// Normal images, none of which was trained on, whose scores it was taken on; 0 in the models of earlier versions, which
+    /// took it on their training images.
+    pub held_out: usize,
+    /// How many of these images are flagged.
+    pub exceeded: usize,
+}
+
+impl Threshold {
+    /// Just above the score that one in a hundred new normal images exceeds on average, if they are like the n images that
+    /// `scores` are of: the one of rank ⌈0.99 (n + 1)⌉. Fewer than 99 images have no such score: of those it is the highest,
+    /// which one new image in n + 1 exceeds on average. `None` of no images.
+    pub fn above(scores: &[f64]) -> Option<Self> {
+        let mut sorted = scores.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let held_out = sorted.len();
+        let rank = (held_out + 1 - (held_out + 1) / 100).min(held_out);
+        let score = sorted.get(rank.checked_sub(1)?)?.next_up();
+        let exceeded = scores.iter().filter(|&&own| is_flagged(own, score)).count();
+        Some(Threshold { score, held_out, exceeded })
+    }
+}
+
 /// Whether a score counts as an anomaly's: at the threshold or above it.
 pub fn is_flagged(score: f64, threshold: f64) -> bool {
     score >= threshold
@@ -320,6 +360,7 @@ pub fn spread(scores: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::philox::Stream;
     use safetensors::SafeTensors;
 
     fn close(found: &[f64], golden: &[f64], tolerance: f64) {
@@ -327,6 +368,43 @@ mod tests {
         for (index, (found, golden)) in found.iter().zip(golden).enumerate() {
             assert!((found - golden).abs() <= tolerance * golden.abs(), "{index}: {found} is not {golden}");
         }
+    }
+
+    #[test]
+    fn a_threshold_has_the_rank_that_new_images_exceed_rarely() {
+        let of = |count: usize| {
+            let scores: Vec<f64> = (1..=count).rev().map(|score| score as f64).collect();
+            Threshold::above(&scores)
+        };
+        assert_eq!(of(0), None);
+        for count in [1, 12, 98, 99] {
+            let expected = Threshold { score: (count as f64).next_up(), held_out: count, exceeded: 0 };
+            assert_eq!(of(count), Some(expected), "of fewer than 99 the highest, which is not flagged itself");
+        }
+        assert_eq!(of(199), Some(Threshold { score: 198f64.next_up(), held_out: 199, exceeded: 1 }));
+        let tied = Threshold::above(&[2.0; 300]).unwrap();
+        assert_eq!((tied.exceeded, is_flagged(2.0, tied.score)), (0, false));
+    }
+
+    #[test]
+    fn new_normal_images_exceed_the_threshold_as_rarely_as_it_says() {
+        let (mut stream, trials, held) = (Stream::new(1, 0), 4000, 24);
+        let mut flagged = 0;
+        for _ in 0..trials {
+            let scores: Vec<f64> = (0..held).map(|_| stream.normal()).collect();
+            let threshold = Threshold::above(&scores).unwrap();
+            flagged += usize::from(is_flagged(stream.normal(), threshold.score));
+        }
+        // One in 25, within four standard deviations of the count.
+        let expected = trials as f64 / (held + 1) as f64;
+        assert!((flagged as f64 - expected).abs() < 4.0 * expected.sqrt(), "{flagged} of {trials}");
+    }
+
+    #[test]
+    fn scores_that_are_not_finite_are_counted() {
+        assert_eq!(check_finite(&[1.0, -2.0]), Ok(()));
+        let refused = check_finite(&[1.0, f64::NAN, f64::INFINITY]);
+        assert_eq!(refused, Err(ScoreError::Scores { count: 2, of: 3 }));
     }
 
     #[test]

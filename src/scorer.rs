@@ -3,7 +3,9 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::fit;
 use crate::gpu::{Device, Executor, GpuError, States};
+use crate::kernel::DeviceClass;
 use crate::method::{Network, Reading};
 use crate::plan::{Plan, Reuse};
 use crate::score::LedoitWolf;
@@ -37,8 +39,12 @@ pub enum Rule {
     Distance,
 }
 
-/// A network under running statistics, on the states that it is bound to. What it reads off a picture does not depend on
-/// the pictures beside it.
+/// The fewest pictures that are taken at once. In a batch of one, what is broadcast along the batch has the shape of the
+/// pictures' own values: it would be computed with them in one kernel, and rounded in another way.
+pub const LEAST: usize = 2;
+
+/// A network under running statistics, on the states that it is bound to. What it reads off a picture depends neither on
+/// the pictures beside it nor on their number.
 #[derive(Debug)]
 pub struct Scorer {
     executor: Executor,
@@ -47,24 +53,35 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// Binds `network`, for batches of `batch` pictures `[C, H, W]`, to `states`, which must hold its parameters and running
-    /// statistics.
+    /// Binds `network` to `states`, which must hold its parameters and running statistics. It takes pictures `[C, H, W]` in
+    /// batches of `most`, or of as many as the device binds, but at least of two.
     ///
     /// # Errors
     /// When a state is missing or of another shape, or the device refuses.
     pub fn new(
         device: &Device,
         network: &Network,
-        [c, h, w]: [usize; 3],
-        batch: usize,
+        picture: [usize; 3],
+        most: usize,
         states: &States,
     ) -> Result<Self, GpuError> {
+        let plan = |batch| Self::plan(device.class(), network, picture, batch);
+        let (batch, (plan, values)) =
+            fit::batch(LEAST..=most.max(LEAST), device.largest_value(), plan, |(plan, _)| plan.largest().1);
+        Ok(Scorer { executor: Executor::new(device, plan, states, |_, _| {})?, values, batch })
+    }
+
+    /// The plan for batches of `batch` pictures `[C, H, W]`, and what it fetches.
+    pub fn plan(class: DeviceClass, network: &Network, [c, h, w]: [usize; 3], batch: usize) -> (Plan, [Value; 2]) {
         let mut t = Tape::new();
         let x = t.feed("x", [batch, c, h, w]);
         let Reading { z, direct } = network.read(&mut t, x);
-        let values = [z, direct];
-        let plan = Plan::new(&t, &values, &[], device.class(), Reuse::On);
-        Ok(Scorer { executor: Executor::new(device, plan, states, |_, _| {})?, values, batch })
+        (Plan::new(&t, &[z, direct], &[], class, Reuse::On), [z, direct])
+    }
+
+    /// Pictures that it takes at once.
+    pub fn batch(&self) -> usize {
+        self.batch
     }
 
     /// Reads all of `pictures` `[N, C, H, W]`.
@@ -102,11 +119,25 @@ impl Attributor {
     pub fn new(
         device: &Device,
         network: &Network,
-        [c, h, w]: [usize; 3],
-        batch: usize,
+        picture: [usize; 3],
+        most: usize,
         states: &States,
         by_distance: bool,
     ) -> Result<Self, GpuError> {
+        let plan = |batch| Self::plan(device.class(), network, picture, batch, by_distance);
+        let (batch, (plan, gradient)) =
+            fit::batch(LEAST..=most.max(LEAST), device.largest_value(), plan, |(plan, _)| plan.largest().1);
+        Ok(Attributor { executor: Executor::new(device, plan, states, |_, _| {})?, gradient, batch })
+    }
+
+    /// The plan for batches of `batch` pictures `[C, H, W]`, and what it fetches.
+    pub fn plan(
+        class: DeviceClass,
+        network: &Network,
+        [c, h, w]: [usize; 3],
+        batch: usize,
+        by_distance: bool,
+    ) -> (Plan, Value) {
         let mut t = Tape::new();
         let x = t.feed("x", [batch, c, h, w]);
         let Reading { z, direct } = network.read(&mut t, x);
@@ -114,8 +145,7 @@ impl Attributor {
         let shape = t.shape(scored).clone();
         let cotangent = t.feed("cotangent", shape);
         let gradient = t.pull_back(scored, cotangent, &[x]).expect("every layer has a rule and depends on x")[0];
-        let plan = Plan::new(&t, &[gradient], &[], device.class(), Reuse::On);
-        Ok(Attributor { executor: Executor::new(device, plan, states, |_, _| {})?, gradient, batch })
+        (Plan::new(&t, &[gradient], &[], class, Reuse::On), gradient)
     }
 
     /// |∂ score / ∂ x| of `pictures` `[N, C, H, W]`, summed over the channels: `[N, 1, H, W]`. `slopes` holds for each

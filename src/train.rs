@@ -14,6 +14,7 @@ use crate::gpu::{Device, Executor, GpuError, States};
 use crate::kernel::Precision;
 use crate::loss::{Alignment, total_distance_normalise};
 use crate::method::{CENTRE, Method, Network, random_rows, side_by_side};
+use crate::model::BATCH;
 use crate::nn::{Adam, Detector, Statistics, update_statistics};
 use crate::ops::random;
 use crate::philox::Stream;
@@ -291,6 +292,16 @@ fn augment(t: &mut Tape, config: &Config, x: Value, a: Value, key: Value) -> Val
     t.reshape(augmented, [n, channels, h, w])
 }
 
+/// The name of the feed that one of `parts` of the batch `name` comes by.
+fn feed_of(name: &str, part: usize, parts: usize) -> String {
+    if parts == 1 { name.to_owned() } else { format!("{name}.{part}") }
+}
+
+/// The parts of a batch of this shape, each with a feed of its own: the device need not bind the whole batch.
+fn feed_parts(t: &mut Tape, name: &str, parts: usize, [batch, c, h, w]: [usize; 4]) -> Vec<Value> {
+    (0..parts).map(|part| t.feed(&feed_of(name, part, parts), [batch / parts, c, h, w])).collect()
+}
+
 /// Stream of a step's random numbers that the keys of micro-batches are drawn from: one for each but the first.
 const MICRO_BATCH_STREAM: u32 = 0x0e00;
 
@@ -391,25 +402,22 @@ impl TrainingStep {
         let [c, h, w] = picture;
         let network = Network::new(config.method, &config.detector, picture);
         let starts = config.group();
-        let x = t.feed("x", [config.batch, starts * c, h, w]);
+        let x = feed_parts(t, "x", parts, [config.batch, starts * c, h, w]);
         let rates = t.feed("rates", [3]);
         let theta = network.record_parameters(t, starts);
         let [key, a] = [6, config.starts[0].len()].map(|extent| side_by_side(starts, &[extent].into()));
         let key = config.method.augments().then(|| t.feed("key", key));
         let a = matches!(config.method, Method::StSsad | Method::RandomStatic).then(|| t.state("a", a));
-        let x_val = (config.method == Method::StSsad).then(|| t.feed("x_val", [config.batch_val, starts * c, h, w]));
+        let x_val = (config.method == Method::StSsad)
+            .then(|| feed_parts(t, "x_val", parts, [config.batch_val, starts * c, h, w]));
         let values: Vec<Value> = theta.iter().map(|(_, value)| *value).collect();
         let trained: Vec<usize> = (0..theta.len()).filter(|&index| network.trains(&theta[index].0)).collect();
 
         let Gradients { inner, g, tuned } = Gradients::mean(t, parts, |t, part| {
-            let of_part = |t: &mut Tape, set: Value| {
-                let pictures = t.shape(set)[0] / parts;
-                if parts == 1 { set } else { t.slice(set, 0, part * pictures, pictures) }
-            };
-            let x = of_part(t, x);
+            let x = x[part];
             let key = key.map(|key| if part == 0 { key } else { t.derived_key(key, MICRO_BATCH_STREAM + part as u32) });
-            if let (Some(x_val), Some(a), Some(key)) = (x_val, a, key) {
-                let x_val = of_part(t, x_val);
+            if let (Some(x_val), Some(a), Some(key)) = (&x_val, a, key) {
+                let x_val = x_val[part];
                 let problem = DetectorProblem { config, network: &network, detector: &config.detector, key, scales };
                 let step = bilevel(t, &problem, &values, a, [x, x_val], config.look_ahead, config.order)?;
                 return Ok(Gradients { inner: step.inner, g: step.g, tuned: Some([step.outer, step.g_a]) });
@@ -567,7 +575,48 @@ impl<'a> Figures<'a> {
     }
 }
 
-/// A plan with one output, beside the step.
+/// A recorded computation with one output, beside the step.
+#[derive(Debug)]
+pub struct View {
+    tape: Tape,
+    output: Value,
+}
+
+impl View {
+    pub fn plan(&self, device: &Device) -> Plan {
+        Plan::new(&self.tape, &[self.output], &[], device.class(), Reuse::On)
+    }
+}
+
+/// What a trainer computes beside its steps, of `batch` pictures `[C, H, W]`: what the augmentation makes of them for the
+/// methods that keep its hyper-parameters, and the centres of their embeddings for Deep SVDD.
+pub fn views(config: &Config, network: &Network, [c, h, w]: [usize; 3], batch: usize) -> [Option<View>; 2] {
+    let augmented = match config.method {
+        Method::StSsad | Method::RandomStatic => {
+            let mut t = Tape::new();
+            let x = t.feed("x", [batch, c, h, w]);
+            let (key, a) = (t.feed("key", [6]), t.feed("a", [config.starts[0].len()]));
+            let augmented = config.augmentation.apply(&mut t, x, a, key);
+            Some(View { tape: t, output: augmented })
+        }
+        _ => None,
+    };
+    let centred = match network {
+        Network::OneClass(detector) => {
+            let (mut t, starts) = (Tape::new(), config.group());
+            let x = t.feed("x", [batch, starts * c, h, w]);
+            let theta = network.record_parameters(&mut t, starts).into_iter().map(|(_, value)| value);
+            let z = detector.forward(&mut t, &theta.collect::<Vec<Value>>(), x, Statistics::Batch).z;
+            let mean = t.mean(z, &[0]);
+            let centres = t.reshape(mean, side_by_side(starts, &[1, detector.features()].into()));
+            Some(View { tape: t, output: centres })
+        }
+        _ => None,
+    };
+    [augmented, centred]
+}
+
+/// A view bound to a device.
 #[derive(Debug)]
 struct Viewer {
     executor: Executor,
@@ -575,9 +624,9 @@ struct Viewer {
 }
 
 impl Viewer {
-    fn new(device: &Device, states: &States, tape: &Tape, output: Value) -> Result<Self, GpuError> {
-        let plan = Plan::new(tape, &[output], &[], device.class(), Reuse::On);
-        Ok(Viewer { executor: Executor::new(device, plan, states, |_, _| {})?, output })
+    fn new(device: &Device, states: &States, view: &View) -> Result<Self, GpuError> {
+        let executor = Executor::new(device, view.plan(device), states, |_, _| {})?;
+        Ok(Viewer { executor, output: view.output })
     }
 
     fn run(&mut self) -> Result<Tensor, GpuError> {
@@ -621,30 +670,11 @@ impl<'a> Trainer<'a> {
         }
         // Whoever tests the trained detector has f32, and takes the same scores for the same pictures.
         let exact = device.with_precision(Precision::F32)?;
-        let scorer = Scorer::new(&exact, &network, [c, h, w], config.batch_val, &scored)?;
-
-        let augmenting = match config.method {
-            Method::StSsad | Method::RandomStatic => {
-                let mut t = Tape::new();
-                let x = t.feed("x", [config.batch, c, h, w]);
-                let (key, a) = (t.feed("key", [6]), t.feed("a", [config.starts[0].len()]));
-                let augmented = config.augmentation.apply(&mut t, x, a, key);
-                Some(Viewer::new(device, &states, &t, augmented)?)
-            }
-            _ => None,
-        };
-        let centring = match &network {
-            Network::OneClass(detector) => {
-                let (mut t, starts) = (Tape::new(), config.group());
-                let x = t.feed("x", [config.batch, starts * c, h, w]);
-                let theta = network.record_parameters(&mut t, starts).into_iter().map(|(_, value)| value);
-                let z = detector.forward(&mut t, &theta.collect::<Vec<Value>>(), x, Statistics::Batch).z;
-                let mean = t.mean(z, &[0]);
-                let centres = t.reshape(mean, side_by_side(starts, &[1, detector.features()].into()));
-                Some(Viewer::new(device, &states, &t, centres)?)
-            }
-            _ => None,
-        };
+        let most = pictures.train.shape()[0].max(pictures.val.shape()[0]).min(BATCH);
+        let scorer = Scorer::new(&exact, &network, [c, h, w], most, &scored)?;
+        let views = views(config, &network, [c, h, w], config.batch / config.micro_batches);
+        let viewer = |view: &Option<View>| view.as_ref().map(|view| Viewer::new(device, &states, view)).transpose();
+        let [augmenting, centring] = [viewer(&views[0])?, viewer(&views[1])?];
         let trainer = Trainer {
             config,
             pictures,
@@ -702,10 +732,13 @@ impl<'a> Trainer<'a> {
         self.a = self.config.starts[self.config.members(index)].to_vec();
         self.failed.clear();
         if let Some(centring) = &mut self.centring {
-            let rows = drawn(&mut self.batches.clone(), 0);
-            centring.executor.feed("x", &interleaved(self.pictures.train, &rows))?;
-            let centres = centring.run()?;
-            self.states.set(CENTRE, &centres)?;
+            let x = interleaved(self.pictures.train, &drawn(&mut self.batches.clone(), 0));
+            let mut centres: Vec<Tensor> = Vec::new();
+            for part in cut(&x, self.config.micro_batches) {
+                centring.executor.feed("x", &part)?;
+                centres.push(centring.run()?);
+            }
+            self.states.set(CENTRE, &mean(&centres))?;
         }
         Ok(())
     }
@@ -889,14 +922,14 @@ impl<'a> Trainer<'a> {
         }))
     }
 
-    /// Augments the first `batch` training pictures at raw coordinates `a`: what the detector is shown. `None` for the
-    /// methods that keep no hyper-parameters.
+    /// Augments the first training pictures at raw coordinates `a`, as many as a micro-batch has: what the detector is shown.
+    /// `None` for the methods that keep no hyper-parameters.
     ///
     /// # Errors
     /// When the device fails.
     pub fn augment(&mut self, a: &[f32]) -> Result<Option<Tensor>, GpuError> {
         let Some(viewer) = &mut self.augmenting else { return Ok(None) };
-        let rows: Vec<usize> = (0..self.config.batch).collect();
+        let rows: Vec<usize> = (0..self.config.batch / self.config.micro_batches).collect();
         viewer.executor.feed("x", &self.pictures.train.gather_rows(&rows))?;
         viewer.executor.feed("key", &random::key(self.config.seed, 0))?;
         viewer.executor.feed("a", &Tensor::new([a.len()], a.to_vec()))?;
@@ -909,7 +942,11 @@ impl<'a> Trainer<'a> {
         let tuning = self.tuning.as_mut().filter(|_| tunes);
         let is_tuning = tuning.is_some();
         let executor = tuning.unwrap_or(&mut self.plain);
-        executor.feed("x", x)?;
+        let feed = |executor: &mut Executor, name: &str, batch: &Tensor| {
+            let mut parts = cut(batch, config.micro_batches).into_iter().enumerate();
+            parts.try_for_each(|(part, own)| executor.feed(&feed_of(name, part, config.micro_batches), &own))
+        };
+        feed(executor, "x", x)?;
         executor.feed("rates", &ADAM_THETA.rates(config.rate, step))?;
         if config.method.augments() {
             let keys = config.places(self.start).map(|start| random::key(run_seed(config.seed, start), step as u32));
@@ -917,7 +954,7 @@ impl<'a> Trainer<'a> {
         }
         if let (true, Some(x_val)) = (is_tuning, x_val) {
             let updates = step.saturating_sub(config.warm_up).max(1);
-            executor.feed("x_val", x_val)?;
+            feed(executor, "x_val", x_val)?;
             executor.feed("rates_a", &ADAM_A.rates(cosine(updates, config.steps - config.warm_up), updates))?;
         }
         Ok(())
@@ -963,6 +1000,20 @@ fn without(state: &Tensor, left_out: &[bool]) -> Tensor {
         values.fill(0.0);
     }
     Tensor::new(state.shape().clone(), data)
+}
+
+/// The parts of a batch, one after another.
+fn cut(batch: &Tensor, parts: usize) -> Vec<Tensor> {
+    let rows = batch.shape()[0] / parts;
+    let part = |part: usize| batch.gather_rows(&(part * rows..(part + 1) * rows).collect::<Vec<_>>());
+    (0..parts).map(part).collect()
+}
+
+/// The mean of tensors of one shape; of one, itself.
+fn mean(parts: &[Tensor]) -> Tensor {
+    let count = parts.len() as f32;
+    let at = |index: usize| parts.iter().map(|part| part.data()[index]).sum::<f32>() / count;
+    Tensor::new(parts[0].shape().clone(), (0..parts[0].data().len()).map(at).collect())
 }
 
 /// Tensors of one shape along a leading axis, as [`side_by_side`] has it.
@@ -1147,9 +1198,13 @@ mod tests {
                     let config = Config { batch, batch_val, micro_batches, ..config };
                     let step = TrainingStep::record(&config, PICTURE).unwrap();
                     let mut sources = states.clone();
-                    sources.insert("x".into(), pictures.gather_rows(&rows.collect::<Vec<_>>()));
-                    sources
-                        .insert("x_val".into(), pictures.gather_rows(&rows_val.map(|row| 6 + row).collect::<Vec<_>>()));
+                    let (rows, rows_val): (Vec<usize>, Vec<usize>) =
+                        (rows.collect(), rows_val.map(|row| 6 + row).collect());
+                    for (name, rows) in [("x", rows), ("x_val", rows_val)] {
+                        for (part, own) in cut(&pictures.gather_rows(&rows), micro_batches).into_iter().enumerate() {
+                            sources.insert(feed_of(name, part, micro_batches), own);
+                        }
+                    }
                     sources.insert("key".into(), key);
                     let tuned = step.tuning.iter().map(|tuning| tuning.g_a);
                     let wanted: Vec<Value> = step.g.iter().copied().chain([step.inner]).chain(tuned).collect();

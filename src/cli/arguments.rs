@@ -84,7 +84,8 @@ pub struct DataArguments {
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,
 
-    /// Resize every image to this height and width, in pixels.
+    /// Resize every image to this height and width, in pixels [default: the source's own size; for image files 256, or the
+    /// longest side of all images where that is less].
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
     /// Channels of each image.
@@ -102,7 +103,10 @@ pub struct DataArguments {
     /// Refuse images with more pixels.
     #[arg(long, value_name = "N")]
     max_pixels: Option<u64>,
-    /// Train on at most N images.
+    /// Refuse to decode images that take more memory than this together, in bytes.
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<u64>,
+    /// Train on at most N normal images, those held out for the threshold included.
     #[arg(long, value_name = "N")]
     max_train: Option<usize>,
     /// Test on at most N normal images.
@@ -179,7 +183,7 @@ struct MethodArguments {
     /// Unlabelled images in a batch.
     #[arg(long, value_name = "N")]
     batch_val: Option<usize>,
-    /// Split each batch into N micro-batches to save memory.
+    /// Split each batch into N micro-batches to save memory [default: as few as the device needs].
     #[arg(long, value_name = "N")]
     micro_batches: Option<usize>,
     /// Learning rate of the detector.
@@ -247,6 +251,7 @@ impl DataArguments {
         put(&mut pictures, "split", &self.split)?;
         put(&mut pictures, "on_bad_image", &self.on_bad_image)?;
         put(&mut pictures, "max_pixels", &self.max_pixels)?;
+        put(&mut pictures, "max_bytes", &self.max_bytes)?;
         put(&mut pictures, "max_train", &self.max_train)?;
         put(&mut pictures, "max_normals", &self.max_normals)?;
         put(&mut pictures, "max_anomalies", &self.max_anomalies)?;

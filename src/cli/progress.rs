@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use indicatif::ProgressBar;
+use indicatif::{HumanDuration, ProgressBar};
 use serde_json::json;
+use stssad::fit::Fitted;
 use stssad::report::plain;
 use stssad::run::Watch;
 use stssad::train::{Config, Progress};
@@ -101,7 +102,7 @@ impl Watch for Shown {
     fn compiling(&mut self, done: usize, of: usize) {
         if self.wants_stop() {
             self.clear();
-            eprintln!("stopped before the first step; go on with the same command");
+            note!("stopped before the first step; go on with the same command");
             std::process::exit(STOPPED.into());
         }
         if self.mode == Mode::Bar {
@@ -110,6 +111,12 @@ impl Watch for Shown {
         if done == of {
             self.clear();
             self.begun = Instant::now();
+        }
+    }
+
+    fn fitted(&mut self, fitted: &Fitted) {
+        if self.mode != Mode::None {
+            note!("{fitted}");
         }
     }
 
@@ -126,7 +133,7 @@ impl Watch for Shown {
         match self.mode {
             Mode::Bar => {
                 let begins = self.bar.is_none();
-                let bar = self.bar(all, "train    {bar:28} {pos}/{len} steps  {per_sec}  {msg}");
+                let bar = self.bar(all, "train    {bar:28} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
                 if begins {
                     // What a checkpoint had done already does not count for the rate.
                     bar.set_position((done - progress.len()) as u64);
@@ -142,8 +149,14 @@ impl Watch for Shown {
             Mode::Plain if self.told.elapsed() >= INTERVAL || first || last => {
                 self.told = Instant::now();
                 let rate = self.steps as f64 / self.begun.elapsed().as_secs_f64();
+                let speed = if rate < 1.0 { format!("{:.1} s/step", 1.0 / rate) } else { format!("{rate:.1} steps/s") };
+                // The first step says little about the others.
+                let left = match all - done {
+                    steps if first || steps == 0 => String::new(),
+                    steps => format!("  {} left", HumanDuration(Duration::from_secs_f64(steps as f64 / rate))),
+                };
                 for [start, figures] in progress.iter().map(told) {
-                    note!("train    {start}  step {step}/{}  {figures}  {rate:.1} steps/s", config.steps);
+                    note!("train    {start}  step {step}/{}  {figures}  {speed}{left}", config.steps);
                 }
             }
             Mode::Json => {
@@ -161,8 +174,8 @@ impl Watch for Shown {
     fn failed(&mut self, start: usize, reason: &str) {
         self.clear();
         match self.mode {
-            Mode::Json => eprintln!("{}", json!({ "start": start, "failed": reason })),
-            _ => eprintln!("train    start {} came to nothing: {reason}", start + 1),
+            Mode::Json => note!("{}", json!({ "start": start, "failed": reason })),
+            _ => note!("train    start {} came to nothing: {reason}", start + 1),
         }
     }
 

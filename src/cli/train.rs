@@ -1,24 +1,27 @@
 //! `stssad train`, `test` and `predict`: from a folder of pictures to a detector, its figures, and scores of new pictures.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 use stssad::checkpoint::Checkpoint;
 use stssad::config::{RunConfig, overlay};
-use stssad::data::{Loaded, load, read_pictures};
+use stssad::data::{Loaded, Loading, OnBadImage, load, read_pictures};
 use stssad::fault::Faulty;
 use stssad::folder::{RunFolder, State, follow};
 use stssad::gpu::Device;
 use stssad::model::{Judge, Model};
 use stssad::profile::Memory;
-use stssad::report::{Metrics, Table};
+use stssad::report::{Alarms, Metrics, Table};
 use stssad::run::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
+use stssad::score::is_flagged;
+use walkdir::WalkDir;
 
 use super::arguments::{DataArguments, RunArguments};
 use super::progress::{Mode, Shown, stop_flag};
-use super::{DeviceArguments, STOPPED, Unfit, progress_bar};
+use super::{BAD_DATA, DeviceArguments, STOPPED, Unfit, progress_bar};
 
 /// Arguments of `stssad train`.
 #[derive(Debug, Args)]
@@ -205,6 +208,7 @@ pub fn execute(
         Ending::Finished(outcome) => {
             note!("{}", Table(&outcome.starts));
             note!("{}", figures(&outcome.metrics));
+            note!("{}", told_threshold(outcome.threshold, outcome.alarms.as_ref()));
             let steps = outcome.steps * outcome.starts.len();
             note!("{:.1} steps/s; everything is in {}", steps as f64 / outcome.seconds, folder.path().display());
             if output.json {
@@ -238,17 +242,49 @@ fn figures(metrics: &Metrics) -> String {
     metrics.iter().map(figure).collect::<Vec<_>>().join("   ")
 }
 
-/// A run's folder, as the commands take it that need a trained model.
-fn model(folder: &Path) -> anyhow::Result<Model> {
-    let folder = follow(folder);
-    let path = if folder.is_dir() { folder.join(MODEL) } else { folder.clone() };
-    if folder.is_dir() && !path.exists() {
-        return Err(unfit(format!(
-            "{} is not the folder of a finished run, since it has no {MODEL}: the run comes first, then the images",
-            folder.display()
-        )));
+/// The model of a run's folder, or of the file itself. `others` are the images to score, among which a run lies where both
+/// were given in the wrong order.
+fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
+    let run = &follow(run);
+    let file = |path: &Path| if path.is_dir() { path.join(MODEL) } else { path.to_owned() };
+    let loaded = Model::load(&file(run));
+    let is_run = |path: &&PathBuf| path.is_dir() && file(path).is_file();
+    let (shown, swapped) = (run.display(), others.iter().find(is_run));
+    let problem = match (&loaded, swapped) {
+        (Ok(_), _) => None,
+        (Err(_), Some(other)) => {
+            let other = other.display();
+            Some(format!("{shown} is no run, but {other} is: name the run first, as in stssad predict {other} {shown}"))
+        }
+        _ if !run.exists() => Some(format!("there is no {shown}: name the folder of a finished run")),
+        _ if !run.is_dir() || file(run).is_file() => None,
+        _ if Checkpoint::load(run).map_or(true, |found| found.is_some()) => {
+            Some(format!("the run in {shown} is not finished: go on with it by stssad train --resume {shown}"))
+        }
+        _ => Some(match newest_run(run) {
+            Some(found) => format!("{shown} holds runs, but is none: name one of them, such as {}", found.display()),
+            None => format!("{shown} holds no {MODEL}: name the folder of a finished run"),
+        }),
+    };
+    match problem {
+        Some(problem) => Err(unfit(problem)),
+        None => Ok(loaded?),
     }
-    Ok(Model::load(&path)?)
+}
+
+/// The run below a folder whose model was written last.
+fn newest_run(folder: &Path) -> Option<PathBuf> {
+    let models = WalkDir::new(folder).max_depth(5).into_iter().flatten().filter(|entry| entry.file_name() == MODEL);
+    let newest = models.max_by_key(|entry| entry.metadata().ok().and_then(|about| about.modified().ok()))?;
+    newest.path().parent().map(Path::to_owned)
+}
+
+/// The threshold and what it is worth, on one line.
+fn told_threshold(threshold: Option<f64>, alarms: Option<&Alarms>) -> String {
+    match (threshold, alarms) {
+        (Some(threshold), Some(alarms)) => format!("threshold {threshold:.4}: {alarms}"),
+        _ => "no threshold: there are too few normal images to hold any out of training".into(),
+    }
 }
 
 /// Arguments of `stssad test`.
@@ -270,7 +306,7 @@ pub struct Test {
 
 impl Test {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let model = model(&self.run)?;
+        let model = model(&self.run, &[])?;
         let run = follow(&self.run);
         let beside = if run.is_dir() { run } else { run.with_file_name("") };
         let out = self.out.clone().unwrap_or_else(|| beside.join("test"));
@@ -288,20 +324,25 @@ impl Test {
                 [c, h, w]
             )));
         }
-        if loaded.task.fingerprint() != model.fingerprint {
-            note!("note     these are not the pictures that the model was trained and tuned on");
+        // Earlier versions held no images out, so that their sets differ.
+        let is_earlier = model.threshold.is_some_and(|threshold| threshold.held_out == 0);
+        if loaded.task.fingerprint() != model.fingerprint && !is_earlier {
+            note!("note     these are not the images that the model was trained and tuned on");
         }
         let device = open(&self.device)?;
         let tested = test(&device, &model, &loaded.task.test)?;
-        folder.write_scores(&tested.scored, Some(model.threshold))?;
+        let threshold = model.threshold.map(|threshold| threshold.score);
+        folder.write_scores(&tested.scored, threshold)?;
         let report = serde_json::to_string_pretty(&json!({
             "metrics": tested.metrics,
-            "threshold": model.threshold,
+            "threshold": threshold,
+            "alarms": tested.alarms,
             "pictures": tested.scored.len(),
             "adapter": device.adapter(),
         }))?;
         folder.write("test.json", report.as_bytes())?;
         note!("{}", figures(&tested.metrics));
+        note!("{}", told_threshold(threshold, tested.alarms.as_ref()));
         note!("scores are in {}", folder.path().display());
         if self.json {
             result!("{report}")?;
@@ -315,9 +356,18 @@ impl Test {
 pub struct Predict {
     /// Folder of a finished run, or its model.safetensors.
     run: PathBuf,
-    /// Pictures, or folders of them.
+    /// Images, or folders of them.
     #[arg(required = true)]
     pictures: Vec<PathBuf>,
+    /// What an image that cannot be scored leads to.
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    on_bad_image: OnBad,
+    /// Refuse images with more pixels [default: as in training].
+    #[arg(long, value_name = "N")]
+    max_pixels: Option<u64>,
+    /// Most memory that all decoded images may take, in bytes [default: as in training].
+    #[arg(long, value_name = "BYTES")]
+    max_bytes: Option<u64>,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print JSON lines instead of CSV.
@@ -325,31 +375,101 @@ pub struct Predict {
     json: bool,
 }
 
+/// What an image that cannot be scored leads to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum OnBad {
+    /// The others are scored; the exit code is 3.
+    #[default]
+    Report,
+    /// The others are scored; the exit code is 0.
+    Skip,
+    /// Nothing is scored; the exit code is 3.
+    Error,
+}
+
+/// A line of the output: a score, or why there is none.
+struct Predicted<'a> {
+    path: Cow<'a, str>,
+    score: Result<f64, String>,
+    /// Absent without a score or a threshold.
+    anomalous: Option<bool>,
+}
+
 impl Predict {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let model = model(&self.run)?;
-        let loading = model.config.loading();
+        let model = model(&self.run, &self.pictures)?;
+        let own = model.config.loading();
+        let loading = Loading {
+            on_bad_image: if self.on_bad_image == OnBad::Error { OnBadImage::Error } else { OnBadImage::Skip },
+            max_pixels: self.max_pixels.unwrap_or(own.max_pixels),
+            max_bytes: self.max_bytes.unwrap_or(own.max_bytes),
+            ..own
+        };
         let read = read_pictures(&self.pictures, model.conversion(), &loading, |_, _| {})?;
-        for skipped in &read.skipped {
-            note!("skipped  {skipped}");
+        match model.threshold {
+            None => note!(
+                "note     the model has no threshold, because too few normal images could be held out: no image is called \
+                 anomalous or normal"
+            ),
+            Some(threshold) if threshold.held_out == 0 => note!(
+                "note     an earlier version took the model's threshold on its training images: new normal images exceed it \
+                 more often; train again for a threshold on held-out images"
+            ),
+            Some(_) => {}
         }
-        let device = open(&self.device)?;
-        let judgement = Judge::new(&device, &model)?.judge(&read.set.pictures)?;
+        let scores = match read.set.is_empty() {
+            true => Vec::new(),
+            false => Judge::new(&open(&self.device)?, &model)?.judge(&read.set.pictures)?.scores,
+        };
         // Names are below the folder that was given, and two folders may have the same.
-        let scored = read.paths.iter().map(|path| path.to_string_lossy()).zip(&judgement.scores);
-        let is_anomalous = |score: f64| score >= model.threshold;
-        if self.json {
-            for (path, &score) in scored {
-                result!("{}", json!({ "path": path, "score": score, "anomalous": is_anomalous(score) }))?;
-            }
-        } else {
-            let mut table = csv::Writer::from_writer(Vec::new());
-            table.write_record(["path", "score", "anomalous"])?;
-            for (path, &score) in scored {
-                table.write_record([&*path, &score.to_string(), &u8::from(is_anomalous(score)).to_string()])?;
-            }
-            result!("{}", String::from_utf8_lossy(&table.into_inner()?))?;
+        let scored = read.paths.iter().zip(&scores).map(|(path, &score)| Predicted {
+            path: path.to_string_lossy(),
+            score: if score.is_finite() { Ok(score) } else { Err(format!("its score is not finite: {score}")) },
+            anomalous: model
+                .threshold
+                .filter(|_| score.is_finite())
+                .map(|threshold| is_flagged(score, threshold.score)),
+        });
+        let bad = read.skipped.iter().map(|bad| Predicted {
+            path: bad.path.to_string_lossy(),
+            score: Err(bad.reason.to_string()),
+            anomalous: None,
+        });
+        let rows: Vec<Predicted> = scored.chain(bad).collect();
+        let failed: Vec<(&Predicted, &String)> =
+            rows.iter().filter_map(|row| Some((row, row.score.as_ref().err()?))).collect();
+        for (row, reason) in &failed {
+            note!("bad      {}: {reason}", row.path.escape_debug());
         }
-        Ok(ExitCode::SUCCESS)
+        self.print(&rows)?;
+        let is_whole = failed.is_empty() || self.on_bad_image == OnBad::Skip;
+        if !failed.is_empty() {
+            note!("{} of {} images could not be scored", failed.len(), rows.len());
+        }
+        Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(BAD_DATA) })
+    }
+
+    fn print(&self, rows: &[Predicted]) -> anyhow::Result<()> {
+        if self.json {
+            for Predicted { path, score, anomalous } in rows {
+                let row = match score {
+                    Ok(score) => json!({ "path": path, "score": score, "anomalous": anomalous }),
+                    Err(error) => json!({ "path": path, "error": error }),
+                };
+                result!("{row}")?;
+            }
+            return Ok(());
+        }
+        let mut table = csv::Writer::from_writer(Vec::new());
+        table.write_record(["path", "score", "anomalous", "error"])?;
+        for Predicted { path, score, anomalous } in rows {
+            let anomalous = anomalous.map(|anomalous| u8::from(anomalous).to_string()).unwrap_or_default();
+            let (score, error) = match score {
+                Ok(score) => (score.to_string(), ""),
+                Err(error) => (String::new(), error.as_str()),
+            };
+            table.write_record([&**path, &score, &anomalous, error])?;
+        }
+        Ok(result!("{}", String::from_utf8_lossy(&table.into_inner()?))?)
     }
 }

@@ -105,6 +105,17 @@ pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError>
     Ok(entries)
 }
 
+/// A folder that could not be [listed](list), among the files that cannot be used.
+pub(super) fn bad_folder(path: &Path, error: DataError) -> BadPicture {
+    let reason = match error {
+        DataError::Unreadable { source, .. } => PictureError::Unreadable(source),
+        _ => PictureError::Folder(
+            "holds no images: they are told by the endings png, jpg, jpeg, bmp, tif and tiff".into(),
+        ),
+    };
+    BadPicture { path: path.to_owned(), reason }
+}
+
 /// The names of the folders in a folder, sorted; hidden ones are left out.
 ///
 /// # Errors
@@ -142,6 +153,22 @@ pub(super) fn find(folder: &Path, stems: &[String]) -> Option<PathBuf> {
         ENDINGS.iter().flat_map(move |ending| [format!("{stem}.{ending}"), format!("{stem}.{}", ending.to_uppercase())])
     });
     candidates.map(|name| folder.join(name)).find(|path| path.is_file())
+}
+
+/// The side that files are brought to where no size is asked for, in pixels.
+pub(super) const SIDE: usize = 256;
+
+impl Conversion {
+    /// This conversion of files that are still to be read. Where `loading` names no size and all of them are smaller, it is
+    /// the longest side that one has: to enlarge them all would cost time and add nothing.
+    pub(super) fn for_files<const SETS: usize>(self, loading: &Loading, sets: [&Vec<Entry>; SETS]) -> Self {
+        if loading.size.is_some() {
+            return self;
+        }
+        let entries: Vec<&Entry> = sets.into_iter().flatten().collect();
+        let longest = entries.par_iter().filter_map(|entry| picture::longer_side(&entry.path)).max();
+        Conversion { side: longest.map_or(self.side, |longest| longest.min(self.side)), ..self }
+    }
 }
 
 /// How files are read.

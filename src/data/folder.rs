@@ -71,7 +71,7 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
 
 impl Folder {
     pub(super) fn load(&self, loading: &Loading, on_file: &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError> {
-        let conversion = loading.conversion(256, Channels::Rgb)?;
+        let conversion = loading.conversion(files::SIDE, Channels::Rgb)?;
         self.check()?;
         self.check_apart()?;
         let mut train = self.list(&self.normal_dir)?.into_iter().map(Entry::good).collect::<Vec<_>>();
@@ -101,6 +101,7 @@ impl Folder {
         let unlabelled = self.list(&self.unlabelled_dir)?;
 
         let category = component(&self.name.clone().unwrap_or_else(|| name(&self.root)));
+        let conversion = conversion.for_files(loading, [&train, &test, &unlabelled]);
         let read = Reading { conversion, loading, on_file }.read([train, test, unlabelled])?;
         let [train, test, unlabelled] = read.sets;
         let (tune, test) = match (test.is_empty(), unlabelled.is_empty()) {
@@ -108,7 +109,7 @@ impl Folder {
             (false, true) => (None, test),
             (false, false) => (Some(unlabelled), test),
         };
-        let task = Task { dataset: "folder".to_owned(), category, train, tune, test };
+        let task = Task { dataset: "folder".to_owned(), category, train, held_out: None, tune, test };
         Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals })
     }
 

@@ -43,15 +43,16 @@ impl Mvtec {
     }
 
     pub(super) fn load(&self, loading: &Loading, on_file: &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError> {
-        let conversion = loading.conversion(256, Channels::Rgb)?;
+        let conversion = loading.conversion(files::SIDE, Channels::Rgb)?;
         let (train, test) = self.list()?;
+        let conversion = conversion.for_files(loading, [&train, &test]);
         let read = Reading { conversion, loading, on_file }.read([train, test])?;
         let [train, test] = read.sets;
         let category = match &self.defect {
             Some(defect) => format!("{}-{}", component(&self.category), component(defect)),
             None => component(&self.category),
         };
-        let task = Task { dataset: "mvtec".to_owned(), category, train, tune: None, test };
+        let task = Task { dataset: "mvtec".to_owned(), category, train, held_out: None, tune: None, test };
         Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals })
     }
 
@@ -140,6 +141,7 @@ fn found(folder: &Path) -> String {
 
 /// Writes a transductive task as `root/<category>` in MVTec AD's layout: `train/good`, `test/good`, `test/<kind>`, and
 /// for pictures with a mask `ground_truth/<kind>/NNN_mask.png`. Pictures are 8 bit PNGs numbered from 000 in each folder.
+/// Held-out images follow those of training in `train/good`: whoever reads the folder holds out a share of its own.
 ///
 /// # Errors
 /// When the folder is there already, or cannot be written to.
@@ -156,7 +158,11 @@ pub fn write(root: &Path, task: &Task) -> Result<PathBuf, DataError> {
         }
         other => other.map_err(|error| unwritable(&folder, error))?,
     }
-    write_set(&folder, "train", &task.train)?;
+    let train = match &task.held_out {
+        Some(held_out) => &task.train.clone().join(held_out.clone()),
+        None => &task.train,
+    };
+    write_set(&folder, "train", train)?;
     write_set(&folder, "test", &task.test)?;
     Ok(folder)
 }

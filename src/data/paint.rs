@@ -277,6 +277,7 @@ impl Texture {
             dataset: "texture".to_owned(),
             category: format!("{}-{defect}", self.texture),
             train,
+            held_out: None,
             tune: None,
             test: normals.join(anomalies),
         };

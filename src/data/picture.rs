@@ -85,6 +85,9 @@ pub enum PictureError {
     MaskSize { mask: [u32; 2], picture: [u32; 2] },
     #[error("has no mask: {expected} is not there")]
     MaskMissing { expected: String },
+    /// A folder of which no image can be taken.
+    #[error("{0}")]
+    Folder(String),
     #[error("has the mask {name}, which {reason}")]
     Mask { name: String, reason: Box<PictureError> },
 }
@@ -120,6 +123,14 @@ pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, PictureError> 
     let mut bytes = Vec::with_capacity(about.len() as usize);
     file.take(max).read_to_end(&mut bytes).map_err(PictureError::Unreadable)?;
     decode(&bytes, max_pixels)
+}
+
+/// The longer side of a file's picture in pixels, by its header alone; `None` where that cannot be read.
+pub(super) fn longer_side(path: &Path) -> Option<usize> {
+    // A pipe is not opened: that would wait for whoever writes to it.
+    let file = path.is_file().then(|| ImageReader::open(path).ok()).flatten()?;
+    let (width, height) = file.with_guessed_format().ok()?.into_dimensions().ok()?;
+    Some(width.max(height) as usize).filter(|&side| side > 0)
 }
 
 /// [`read`] of a file's contents.

@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
-use super::files::{self, Reading};
+use super::files::{self, Read, Reading};
 use super::folder::Folder;
 use super::mvtec::Mvtec;
 use super::paint::Texture;
@@ -17,6 +17,7 @@ use super::sheet::{Digits, Sheet};
 use super::svhn::Svhn;
 use super::{BadPicture, DataError, SAMPLE_STREAM, Set, SplitTable, Task};
 use crate::philox::Stream;
+use crate::tensor::Tensor;
 
 /// Where a task's pictures come from. In TOML `kind` names the variant: `kind = "mvtec"`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -102,7 +103,7 @@ impl Source {
 #[serde(default, deny_unknown_fields)]
 pub struct Loading {
     /// Height and width that every picture gets, in pixels; by default the source's own: a tile's or crop's side, 32 for
-    /// SVHN, 256 for folders of pictures.
+    /// SVHN, and for files 256, or the longest side of all where that is less.
     pub size: Option<usize>,
     /// By default grey for digits, sheets and textures and RGB for all others.
     pub channels: Option<Channels>,
@@ -113,7 +114,8 @@ pub struct Loading {
     pub max_pixels: u64,
     /// Most memory that all converted pictures may take, in bytes.
     pub max_bytes: u64,
-    /// Most pictures to train on, drawn by `seed`; by default all. Painted textures are made in these numbers.
+    /// Most normal images to train on, those held out included, drawn by `seed`; by default all. Painted textures are made in
+    /// these numbers.
     pub max_train: Option<usize>,
     /// Most normal pictures to test on, drawn by `seed`, before an inductive split.
     pub max_normals: Option<usize>,
@@ -182,6 +184,7 @@ pub struct Pictures {
     pub set: Set,
     /// The file of each, as it was named or found.
     pub paths: Vec<PathBuf>,
+    /// The files, and folders, that cannot be used.
     pub skipped: Vec<BadPicture>,
 }
 
@@ -273,7 +276,7 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
             return Err(DataError::TooFew { kind, found: set.len(), wanted });
         }
     }
-    Ok(Loaded { task, ..loaded })
+    Ok(Loaded { task: task.held_out(loading.seed), ..loaded })
 }
 
 impl Loaded {
@@ -284,27 +287,40 @@ impl Loaded {
 }
 
 /// Reads pictures of which nothing is known: each path is a file, or a folder with all that lies below it. Of `loading`
-/// only `on_bad_image`, `max_pixels` and `max_bytes` are read.
+/// only `on_bad_image`, `max_pixels` and `max_bytes` are read; with [`OnBadImage::Skip`] the set may come out empty.
 ///
 /// # Errors
-/// When a path is not there, a folder holds no picture, or a picture cannot be used.
+/// When there is no path, all images together need too much memory, or, where bad ones are not skipped, a path is not there,
+/// a folder holds no picture, or a picture cannot be used.
 pub fn read_pictures(
     paths: &[PathBuf],
     conversion: Conversion,
     loading: &Loading,
     on_file: impl Fn(usize, usize) + Sync,
 ) -> Result<Pictures, DataError> {
-    let mut entries = Vec::new();
+    let skips = loading.on_bad_image == OnBadImage::Skip;
+    let (mut entries, mut skipped) = (Vec::new(), Vec::new());
     for path in paths {
         match path.is_dir() {
-            true => entries.extend(files::list(path, "")?),
+            true => match files::list(path, "") {
+                Ok(listed) => entries.extend(listed),
+                Err(error) if skips => skipped.push(files::bad_folder(path, error)),
+                Err(error) => return Err(error),
+            },
             false => entries.push(files::Entry::of_file(path)),
         }
     }
-    if entries.is_empty() {
+    if paths.is_empty() {
         return Err(DataError::Empty { set: "prediction" });
     }
-    let read = Reading { conversion, loading, on_file: &on_file }.read([entries])?;
-    let [set] = read.sets;
-    Ok(Pictures { set, paths: read.paths, skipped: read.skipped })
+    let (set, paths, bad) = match (Reading { conversion, loading, on_file: &on_file }).read([entries]) {
+        Ok(Read { sets: [set], paths, skipped, .. }) => (set, paths, skipped),
+        Err(DataError::BadPictures { bad, .. }) if skips => {
+            let none = Tensor::new([0, conversion.channels.count(), conversion.side, conversion.side], Vec::new());
+            (Set { pictures: none, names: Vec::new(), truths: Vec::new() }, Vec::new(), bad)
+        }
+        Err(error) => return Err(error),
+    };
+    skipped.extend(bad);
+    Ok(Pictures { set, paths, skipped })
 }

@@ -52,7 +52,7 @@ impl Svhn {
         let test = normals.join(anomalies);
         let originals = BTreeMap::from([(format!("{SIDE}×{SIDE} Rgb8"), train.len() + test.len())]);
         let category = format!("{}-{}", self.normal, self.anomaly);
-        let task = Task { dataset: "svhn".to_owned(), category, train, tune: None, test };
+        let task = Task { dataset: "svhn".to_owned(), category, train, held_out: None, tune: None, test };
         Ok(Loaded { task, conversion, skipped: Vec::new(), originals })
     }
 }

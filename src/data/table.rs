@@ -22,6 +22,9 @@ impl fmt::Display for SplitTable<'_> {
             "set", "pictures", "normal", "anomalous", "unknown", "masks"
         )?;
         row(f, "train", &task.train)?;
+        if let Some(held_out) = &task.held_out {
+            row(f, "held out, for threshold", held_out)?;
+        }
         match &task.tune {
             Some(tune) => {
                 row(f, "tune, labels unread", tune)?;

@@ -288,6 +288,12 @@ impl Device {
         self.adapter.max_binding_bytes.min(self.adapter.max_buffer_bytes - Number::BYTES)
     }
 
+    /// The same device, as if a value had `bytes` at most: for tests of what does not fit.
+    pub fn limited(&self, bytes: u64) -> Device {
+        let adapter = AdapterSummary { max_binding_bytes: bytes, ..(*self.adapter).clone() };
+        Device { adapter: adapter.into(), ..self.clone() }
+    }
+
     /// The best clock there is for the work of the device.
     pub fn clock(&self) -> Clock {
         if self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) { Clock::Gpu } else { Clock::Wall }

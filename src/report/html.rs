@@ -58,6 +58,9 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                 header {
                     h1 { (subject) }
                     p.verdict { (verdict(auroc, scored, outcome.threshold, cut)) }
+                    @if let (Some(threshold), Some(alarms)) = (outcome.threshold, &outcome.alarms) {
+                        p.note { "Threshold " (decimals(Some(threshold))) ": " (alarms) "." }
+                    }
                 }
                 (figures(outcome, auroc))
                 @if !scored.is_empty() {
@@ -237,6 +240,7 @@ fn split(counts: &Counts, scored: &[Scored]) -> Markup {
     let test = found.collect::<Vec<_>>().join(", ");
     let sets = [
         ("train", counts.train, "normal".to_owned()),
+        ("held out, for the threshold", counts.held_out, "normal".to_owned()),
         ("tune", counts.tune, "labels are not read".to_owned()),
         ("test", counts.test, test),
     ];
@@ -340,6 +344,7 @@ fn duration(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Alarms;
     use crate::report::scored::tests::example;
     use crate::report::tests::{folder, outcome};
 
@@ -364,7 +369,14 @@ mod tests {
             method: Some("st-ssad".into()),
             threshold: Some(2.5),
             metrics: Metrics::from([("image_AUROC".into(), Some(0.75)), ("pixel_AUROC".into(), None)]),
-            counts: Some(Counts { train: 7, tune: 5, test: 5 }),
+            alarms: Some(Alarms {
+                held_out: 2,
+                held_out_flagged: 0,
+                normal: 2,
+                normal_flagged: 1,
+                false_alarm_rate: Some(0.5),
+            }),
+            counts: Some(Counts { train: 7, held_out: 2, tune: 5, test: 5 }),
             skipped: vec!["broken.png".into()],
             ..outcome()
         };
@@ -373,6 +385,8 @@ mod tests {
         for part in [
             "<h1>mvtec / bottle</h1>",
             "AUROC 0.750 on 5 test pictures. The threshold flags 1 of 2 anomalies and 1 of 2 normal pictures.",
+            "Threshold 2.5000: exceeded by 0 of 2 held-out normal images; exceeded by 1 of 2 normal test images (50.0 %).",
+            "held out, for the threshold</td><td class=\"number\">2",
             "★ kept",
             "172°",
             "pixel_AUROC</td><td class=\"number\">n/a",

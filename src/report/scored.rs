@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 use super::Maps;
-use crate::score::{Ranking, auroc, is_flagged};
+use crate::score::{Ranking, Threshold, auroc, is_flagged};
 
 /// A scored picture.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,6 +22,54 @@ pub struct Scored {
     pub score: f64,
     /// The second score, the head's logit, of methods that have one.
     pub logit: Option<f64>,
+}
+
+/// What a threshold is worth: how many normal images it flags, of those that it was taken on and of those of the test.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alarms {
+    /// Normal images held out of training, on whose scores the threshold was taken; 0 for the models of earlier versions,
+    /// which took it on their training images.
+    pub held_out: usize,
+    /// How many of them are flagged.
+    pub held_out_flagged: usize,
+    /// Test images that are known to be normal.
+    pub normal: usize,
+    /// How many of them are flagged.
+    pub normal_flagged: usize,
+    /// The measured share of false alarms, `normal_flagged / normal`; `None`, in the file `null`, where that cannot be known.
+    pub false_alarm_rate: Option<f64>,
+}
+
+impl Alarms {
+    /// Counts the false alarms of a threshold on a test set.
+    pub fn of(threshold: Threshold, scored: &[Scored]) -> Self {
+        let normal: Vec<&Scored> = scored.iter().filter(|image| image.anomalous == Some(false)).collect();
+        let flagged = normal.iter().filter(|image| is_flagged(image.score, threshold.score)).count();
+        Alarms {
+            held_out: threshold.held_out,
+            held_out_flagged: threshold.exceeded,
+            normal: normal.len(),
+            normal_flagged: flagged,
+            false_alarm_rate: (!normal.is_empty()).then(|| flagged as f64 / normal.len() as f64),
+        }
+    }
+}
+
+/// Follows the threshold in a sentence.
+impl fmt::Display for Alarms {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.held_out {
+            0 => write!(f, "taken on the training images, as earlier versions did")?,
+            held_out => write!(f, "exceeded by {} of {held_out} held-out normal images", self.held_out_flagged)?,
+        }
+        match self.false_alarm_rate {
+            Some(rate) => {
+                let Alarms { normal, normal_flagged, .. } = self;
+                write!(f, "; exceeded by {normal_flagged} of {normal} normal test images ({:.1} %)", 100.0 * rate)
+            }
+            None => write!(f, "; no test image is known to be normal"),
+        }
+    }
 }
 
 /// Figures by the names that anomalib gives them, `None` (in files `null`) where there is nothing to compare.
@@ -62,7 +113,8 @@ pub(super) fn table(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>
     table.write_record(["path", "label", "score", "kind", "logit", "anomalous"])?;
     let bit = |bit: Option<bool>| bit.map(|bit| u8::from(bit).to_string()).unwrap_or_default();
     for Scored { name, kind, anomalous, score, logit } in scored {
-        let flagged = threshold.map(|threshold| is_flagged(*score, threshold));
+        // Of a score that is no number nothing follows.
+        let flagged = threshold.filter(|_| score.is_finite()).map(|threshold| is_flagged(*score, threshold));
         let logit = logit.map(|logit| logit.to_string()).unwrap_or_default();
         table.write_record([name, &bit(*anomalous), &score.to_string(), kind, &logit, &bit(flagged)])?;
     }
@@ -100,7 +152,7 @@ pub(super) mod tests {
         pictures[2].score = f64::NAN;
         let text = String::from_utf8(table(&pictures, Some(2.0)).unwrap()).unwrap();
         let expected = "path,label,score,kind,logit,anomalous\n\"a, \"\"odd\"\"\nname.png\",0,1,good,,0\n\
-                        b,1,2,crack,-0.5,1\nc,0,NaN,good,,0\nd,1,4,crack,,1\ne,,5,,,1\n";
+                        b,1,2,crack,-0.5,1\nc,0,NaN,good,,\nd,1,4,crack,,1\ne,,5,,,1\n";
         assert_eq!(text, expected);
         assert!(table(&pictures, None).unwrap().ends_with(b"e,,5,,,\n"));
     }
@@ -120,6 +172,22 @@ pub(super) mod tests {
         assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)).into());
         assert!(metrics(&example()[4..], Some(1.0), None).values().all(Option::is_none), "one class, or none");
         assert_eq!(metrics(&example(), None, None)["image_F1Score"], None);
+    }
+
+    #[test]
+    fn false_alarms_are_counted_on_normal_test_images_alone() {
+        let threshold = Threshold { score: 3.0, held_out: 12, exceeded: 0 };
+        let alarms = Alarms::of(threshold, &example());
+        let expected =
+            Alarms { held_out: 12, held_out_flagged: 0, normal: 2, normal_flagged: 1, false_alarm_rate: Some(0.5) };
+        assert_eq!(alarms, expected);
+        let says = "exceeded by 0 of 12 held-out normal images; exceeded by 1 of 2 normal test images (50.0 %)";
+        assert_eq!(alarms.to_string(), says);
+        let unknown = Alarms::of(threshold, &example()[4..]);
+        assert_eq!((unknown.normal, unknown.false_alarm_rate), (0, None));
+        assert!(unknown.to_string().ends_with("; no test image is known to be normal"), "{unknown}");
+        let earlier = Alarms::of(Threshold { held_out: 0, ..threshold }, &example()).to_string();
+        assert!(earlier.starts_with("taken on the training images"), "{earlier}");
     }
 
     /// Pixels of pictures with a mask, and of normal ones without; not of the anomaly without a mask.

@@ -1,0 +1,400 @@
+//! What trains can be scored: batches that fit the device, defaults that run to the end, predictions in spite of bad files,
+//! and a threshold that says what it was taken on.
+
+mod process;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use process::{Said, folder, json, stssad, text};
+use serde_json::Value;
+use stssad::checkpoint::Checkpoint;
+use stssad::config::{EncoderChoice, RunConfig, Training};
+use stssad::data::sheet::Digits;
+use stssad::data::{Loaded, Loading, Source, load};
+use stssad::fit::{FitError, Fitted, fitted};
+use stssad::gpu::{Choice, Device, States};
+use stssad::method::{Method, Network};
+use stssad::model::{Judge, Model};
+use stssad::nn::{Detector, Encoder, Stem};
+use stssad::philox::Stream;
+use stssad::report::RunFolder;
+use stssad::run::{Ending, Extent, Run, RunError, Watch, test};
+use stssad::scorer::Scorer;
+use stssad::tensor::Tensor;
+use stssad::train::{Config, Progress};
+
+fn device() -> Device {
+    Device::open(&Choice::Best).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A few small digits, a step of which has values of some hundred KiB.
+fn digits() -> RunConfig {
+    RunConfig {
+        data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
+        augmentation: "rotation".into(),
+        pictures: Loading { max_train: Some(40), max_normals: Some(20), max_anomalies: Some(20), ..Loading::default() },
+        training: Training {
+            batch: 24,
+            batch_val: 40,
+            steps: 3,
+            warm_up: Some(1),
+            starts: Some(1),
+            checkpoint_every: 1,
+            ..Training::default()
+        },
+        ..RunConfig::default()
+    }
+}
+
+fn loaded(config: &RunConfig) -> Loaded {
+    load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap()
+}
+
+/// A device on which a step of these digits has to be cut, and the number of micro-batches that it is cut into.
+fn narrow(config: &RunConfig, loaded: &Loaded, share: u64) -> (Device, Fitted) {
+    let device = device();
+    let folder = RunFolder::create(folder("narrow")).unwrap();
+    let run = Run { device: &device, config, loaded, folder: &folder, extent: Extent::Figures };
+    let narrow = device.limited(run.plan().unwrap().largest().1 / share);
+    let fitted = fitted(&narrow, config, loaded).unwrap();
+    (narrow, fitted)
+}
+
+/// Stops after so many steps.
+struct Steps(usize);
+
+impl Watch for Steps {
+    fn compiling(&mut self, _: usize, _: usize) {}
+    fn fitted(&mut self, _: &Fitted) {}
+    fn step(&mut self, _: &[Progress], _: &Config) {
+        self.0 = self.0.saturating_sub(1);
+    }
+    fn reporting(&mut self, _: &str) {}
+    fn wants_stop(&self) -> bool {
+        self.0 == 0
+    }
+}
+
+#[test]
+fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
+    let device = device();
+    let resnet =
+        Detector { input_channels: 3, encoder: Encoder::ResNet18 { width: 2, stem: Stem::Large }, head: vec![5] };
+    for (method, detector, picture) in [
+        (Method::StSsad, Detector::small(1), [1, 28, 28]),
+        (Method::StSsad, resnet, [3, 40, 40]),
+        (Method::AutoEncoder, Detector::small(3), [3, 17, 17]),
+        (Method::DeepSvdd, Detector::small(3), [3, 17, 17]),
+    ] {
+        let (network, mut states, mut stream) =
+            (Network::new(method, &detector, picture), States::new(&device), Stream::new(3, 1));
+        let parameters = network.parameters(&mut stream).into_iter();
+        let all = parameters.chain(network.statistics().into_iter().flatten()).chain(network.fixed());
+        for (name, tensor) in all.collect::<Vec<_>>() {
+            // As after some training: no shift is 0 and no scale is 1.
+            let moved = tensor.data().iter().map(|value| value + 0.4 * stream.uniform() as f32).collect();
+            states.set(&name, &Tensor::new(tensor.shape().clone(), moved)).unwrap();
+        }
+        let [c, h, w] = picture;
+        let images = Tensor::new([7, c, h, w], (0..7 * c * h * w).map(|_| stream.uniform() as f32).collect());
+        let scorer = |device: &Device, most: usize| {
+            let mut scorer = Scorer::new(device, &network, picture, most, &states).unwrap();
+            (scorer.batch(), scorer.read(&images).unwrap())
+        };
+        let (fewest, alone) = scorer(&device, 1);
+        assert!(fewest == 2 && alone.z.iter().chain(&alone.direct).all(|value| value.is_finite()));
+        for most in [3, 5, 7, 64] {
+            assert_eq!(scorer(&device, most), (most, alone.clone()), "{method:?}, {most} at once");
+        }
+        let largest = Scorer::plan(device.class(), &network, picture, 64).0.largest().1;
+        let (fewer, read) = scorer(&device.limited(largest / 3), 64);
+        assert!((2..=22).contains(&fewer), "{fewer} of 64 fit a third of the memory");
+        assert_eq!(read, alone, "{method:?}, as many as fit");
+    }
+}
+
+#[test]
+fn one_image_is_scored_by_itself_and_gets_the_score_that_it_has_among_others() {
+    let run = colour().join("run");
+    let model = Model::load(&run.join("model.safetensors")).unwrap();
+    let device = device();
+    let mut judge = Judge::new(&device, &model).unwrap();
+    let images = Tensor::new([3, 3, 64, 64], (0..3 * 3 * 4096).map(|i| (i % 251) as f32 / 251.0).collect());
+    let together = judge.judge(&images).unwrap().scores;
+    assert_eq!(together.len(), 3);
+    for (row, score) in together.into_iter().enumerate() {
+        assert_eq!(judge.judge(&images.gather_rows(&[row])).unwrap().scores, [score]);
+    }
+}
+
+#[test]
+fn a_run_on_a_device_that_binds_little_is_cut_trains_is_scored_and_goes_on_with_the_same_bits() {
+    let config = digits();
+    let loaded = loaded(&config);
+    let (narrow, fitted) = narrow(&config, &loaded, 3);
+    assert_eq!(fitted.config.training.micro_batches, Some(4), "3 would do, but 4 leave out no image");
+    assert_eq!(fitted.config.pictures.size, Some(28));
+    let told = fitted.to_string();
+    assert!(told.contains("4 micro-batches of 6 + 10 images: this device binds at most"), "{told}");
+    assert!(told.contains("cost     images of 28×28 pixels, encoder small; a step of 24 + 40 images"), "{told}");
+
+    let train = |name: &str, device: &Device, checkpoint: Option<Checkpoint>, steps: usize| {
+        let folder = RunFolder::create(kept_folder(name)).unwrap();
+        let run = Run { device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Full };
+        (run.train(checkpoint, &mut Steps(steps)).unwrap(), folder.path().to_owned())
+    };
+    let (ending, whole) = train("cut-whole", &narrow, None, 99);
+    let Ending::Finished(outcome) = ending else { panic!("it was stopped") };
+    assert!(outcome.image_auroc.is_some());
+    assert!(fs::read_to_string(whole.join("config.toml")).unwrap().contains("micro_batches = 4"));
+
+    let (ending, stopped) = train("cut-stopped", &narrow, None, 1);
+    assert_eq!(ending, Ending::Stopped);
+    let (checkpoint, _) = Checkpoint::load(&stopped).unwrap().unwrap();
+    // The configuration leaves the number open, and this device would choose another.
+    assert!(matches!(train("cut-stopped", &device(), Some(checkpoint), 99).0, Ending::Finished(_)));
+    for name in ["model.safetensors", "scores.csv", "metrics.csv", "config.toml"] {
+        assert_eq!(fs::read(whole.join(name)).unwrap(), fs::read(stopped.join(name)).unwrap(), "{name}");
+    }
+}
+
+/// A folder that stays as an earlier call left it.
+fn kept_folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scoring-runs").join(name);
+    let _ = fs::remove_file(path.join("result.json"));
+    path
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_settings_that_run() {
+    let mut config = digits();
+    let loaded = loaded(&config);
+    let (narrow, _) = narrow(&config, &loaded, 3);
+    config.training.micro_batches = Some(2);
+    let refused = fitted(&narrow, &config, &loaded).unwrap_err();
+    let RunError::Fit(FitError::MicroBatches { fitting, .. }) = &refused else { panic!("{refused}") };
+    assert!(refused.to_string().contains(&format!("--micro-batches {fitting}")), "{refused}");
+    config.training.micro_batches = Some(*fitting);
+    assert_eq!(fitted(&narrow, &config, &loaded).unwrap().config.training.micro_batches, Some(*fitting));
+
+    // A device that does not bind one of these images' values: sizes that it names have to run.
+    let config = RunConfig { encoder: EncoderChoice::Resnet18, training: digits().training, ..digits() };
+    let loaded = load_at(&config, 28);
+    let tiny = device().limited(12 << 20);
+    let fitting = fitted(&tiny, &config, &loaded).unwrap();
+    assert!(fitting.config.training.micro_batches >= Some(1), "its weights fit");
+    let large = load_at(&config, 160);
+    let tiny = device().limited(10 << 20);
+    let refused = fitted(&tiny, &RunConfig { training: micro(Some(3)), ..config.clone() }, &large);
+    match refused {
+        Err(RunError::Fit(FitError::Size { side: 160, alternatives, .. })) => {
+            for alternative in &alternatives {
+                let mut other = config.clone();
+                let words: Vec<&str> = alternative.split(' ').collect();
+                assert!(alternative.ends_with(" without --micro-batches"), "{alternative}");
+                let images = match words[..2] {
+                    ["--size", side] => load_at(&config, side.parse().unwrap()),
+                    ["--encoder", "small"] => {
+                        other.encoder = EncoderChoice::Small;
+                        load_at(&config, 160)
+                    }
+                    _ => panic!("{alternative}"),
+                };
+                fitted(&tiny, &other, &images).unwrap_or_else(|error| panic!("{alternative}: {error}"));
+            }
+            assert!(!alternatives.is_empty());
+        }
+        other => panic!("{other:?}"),
+    }
+    let nothing = fitted(&device().limited(1000), &config, &large).unwrap_err().to_string();
+    assert!(nothing.contains("no smaller size does either"), "{nothing}");
+}
+
+fn micro(micro_batches: Option<usize>) -> Training {
+    Training { micro_batches, ..digits().training }
+}
+
+fn load_at(config: &RunConfig, side: usize) -> Loaded {
+    let loading = Loading { size: Some(side), ..config.loading() };
+    load(config.source().unwrap(), &loading, |_, _| {}).unwrap()
+}
+
+/// Writes colour noise of 64×64 pixels; an anomaly has a dark bar.
+fn put(path: &Path, stream: &mut Stream, anomalous: bool) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let pixel = |_, y| {
+        let level = |_: usize| if anomalous && (20..30).contains(&y) { 10 } else { 100 + stream.below(80) as u8 };
+        image::Rgb([0, 1, 2].map(level))
+    };
+    image::RgbImage::from_fn(64, 64, pixel).save(path).unwrap();
+}
+
+/// An MVTec-style folder of 64×64 colour images, `tree`, and a run on it at the defaults but for two steps, `run`.
+fn colour() -> &'static PathBuf {
+    static COLOUR: OnceLock<(PathBuf, Said)> = OnceLock::new();
+    &COLOUR
+        .get_or_init(|| {
+            let root = folder("colour");
+            let mut stream = Stream::new(1, 95);
+            let mut many = |below: &str, count: usize, anomalous: bool| {
+                for number in 0..count {
+                    let path = root.join("tree/part").join(below).join(format!("{number:03}.png"));
+                    put(&path, &mut stream, anomalous);
+                }
+            };
+            many("train/good", 24, false);
+            many("test/good", 5, false);
+            many("test/bar", 4, true);
+            let (tree, run) = (root.join("tree"), root.join("run"));
+            let data = ["--data", "mvtec", "--root", text(&tree), "--category", "part"];
+            let said = stssad(&[&["train"], &data, &["--steps", "2", "--out", text(&run)]]).with(0);
+            (root, said)
+        })
+        .0
+}
+
+#[test]
+fn a_folder_of_small_colour_images_runs_to_the_end_at_the_defaults() {
+    let run = colour().join("run");
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(config.contains("size = 64") && config.contains("micro_batches = 1"), "{config}");
+    let scores = fs::read_to_string(run.join("scores.csv")).unwrap();
+    assert_eq!(scores.lines().count(), 1 + 9);
+    let model = Model::load(&run.join("model.safetensors")).unwrap();
+    assert_eq!((model.picture, model.config.pictures.size), ([3, 64, 64], Some(64)));
+    assert!(model.states.iter().any(|(name, _)| name == "encoder.2.kernel"), "the small encoder");
+}
+
+#[test]
+fn the_threshold_says_what_it_was_taken_on_and_what_it_flags() {
+    let run = colour().join("run");
+    let result = json(&run.join("result.json"));
+    assert_eq!(result["counts"], serde_json::json!({ "train": 18, "held_out": 6, "tune": 9, "test": 9 }));
+    let alarms = &result["alarms"];
+    assert_eq!(
+        (&alarms["held_out"], &alarms["held_out_flagged"], &alarms["normal"]),
+        (&6.into(), &0.into(), &5.into())
+    );
+    let mut scores = csv::Reader::from_path(run.join("scores.csv")).unwrap();
+    let threshold = result["threshold"].as_f64().unwrap();
+    let flagged = scores.records().map(Result::unwrap).filter(|row| {
+        let score: f64 = row[2].parse().unwrap();
+        assert_eq!(&row[5] == "1", score >= threshold);
+        &row[1] == "0" && score >= threshold
+    });
+    let flagged = flagged.count();
+    assert_eq!(alarms["normal_flagged"], flagged);
+    assert_eq!(alarms["false_alarm_rate"], flagged as f64 / 5.0);
+
+    let tested = folder("tested");
+    let said = stssad(&[&["test", text(&run), "--out", text(&tested)]]).with(0);
+    said.notice(&["held out, for threshold         6", ": exceeded by 0 of 6 held-out normal images; exceeded by"]);
+    assert_eq!(json(&tested.join("test.json"))["alarms"], *alarms);
+    assert_eq!(json(&tested.join("test.json"))["metrics"], result["metrics"]);
+    assert!(!said.err.contains("note     these are not"), "{}", said.err);
+
+    // No image whose score the threshold was taken on was trained on.
+    let config = RunConfig::parse(&fs::read_to_string(run.join("config.toml")).unwrap()).unwrap();
+    let loaded = load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap();
+    let held_out = loaded.task.held_out.unwrap();
+    assert!(held_out.names.iter().all(|name| !loaded.task.train.names.contains(name)));
+    let model = Model::load(&run.join("model.safetensors")).unwrap();
+    let scores = Judge::new(&device(), &model).unwrap().judge(&held_out.pictures).unwrap().scores;
+    let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    assert_eq!(threshold, highest.next_up());
+}
+
+/// Three images, one of which is a text, and a path that is not there.
+fn mixed(name: &str) -> [PathBuf; 2] {
+    let root = folder(name);
+    let mut stream = Stream::new(2, 95);
+    put(&root.join("new/a.png"), &mut stream, false);
+    put(&root.join("new/c.png"), &mut stream, true);
+    fs::write(root.join("new/b.png"), "no image").unwrap();
+    [root.join("new"), root.join("missing.png")]
+}
+
+#[test]
+fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
+    let run = colour().join("run");
+    let [new, missing] = mixed("mixed");
+    let predict = |flags: &[&str]| stssad(&[&["predict", text(&run), text(&new), text(&missing)], flags]);
+    let said = predict(&[]).with(3);
+    for part in ["b.png: is no PNG, JPEG", "missing.png: cannot be read", "2 of 4 images could not be scored"] {
+        assert!(said.err.contains(part), "no `{part}` in {}", said.err);
+    }
+    let rows: Vec<csv::StringRecord> =
+        csv::Reader::from_reader(said.out.as_bytes()).records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 4, "{}", said.out);
+    let good = rows.iter().filter(|row| row[1].parse::<f64>().is_ok_and(f64::is_finite) && row[3].is_empty());
+    assert_eq!(good.filter(|row| ["0", "1"].contains(&&row[2])).count(), 2, "{}", said.out);
+    let bad = rows.iter().filter(|row| row[1].is_empty() && row[2].is_empty() && !row[3].is_empty());
+    assert_eq!(bad.count(), 2, "{}", said.out);
+
+    let lines: Vec<Value> =
+        predict(&["--json"]).with(3).out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let with = |key: &str| lines.iter().filter(|line| line[key] != Value::Null).count();
+    assert_eq!((with("path"), with("score"), with("error")), (4, 2, 2), "{lines:?}");
+
+    assert_eq!(predict(&["--on-bad-image", "skip"]).with(0).out, said.out);
+    let none = predict(&["--on-bad-image", "error"]).with(3);
+    none.error(&["2 of 4 pictures cannot be used", "--on-bad-image skip"]);
+    assert!(none.out.is_empty(), "{}", none.out);
+    let large = stssad(&[&["predict", text(&run), text(&new.join("a.png")), "--max-pixels", "100"]]).with(3);
+    assert!(large.err.contains("more than the 100 that `--max-pixels` allows"), "{}", large.err);
+    stssad(&[&["predict", text(&run), text(&new.join("a.png")), "--max-bytes", "100"]])
+        .with(3)
+        .error(&["more than the 100 that `--max-bytes` allows: raise it"]);
+    let empty = folder("mixed-empty");
+    let said = stssad(&[&["predict", text(&run), text(&empty), text(&new.join("a.png"))]]).with(3);
+    assert!(said.err.contains("holds no images") && said.out.lines().count() == 3, "{said:?}");
+}
+
+#[test]
+fn train_has_the_flag_that_a_set_too_large_names() {
+    let tree = colour().join("tree");
+    let data = ["--data", "mvtec", "--root", text(&tree), "--category", "part", "--max-bytes", "1000"];
+    stssad(&[&["train"], &data]).with(3).error(&["more than the 1000 that `--max-bytes` allows: raise it"]);
+}
+
+#[test]
+fn a_score_that_is_no_number_is_marked_and_ends_a_test() {
+    let run = colour().join("run");
+    let mut model = Model::load(&run.join("model.safetensors")).unwrap();
+    let broken = folder("broken");
+    for (name, tensor) in &mut model.states {
+        if name == "head.1.weight" {
+            *tensor = Tensor::full(tensor.shape().clone(), f32::MAX);
+        }
+    }
+    model.save(&broken.join("model.safetensors")).unwrap();
+    let [new, _] = mixed("broken-images");
+    let said = stssad(&[&["predict", text(&broken), text(&new.join("a.png"))]]).with(3);
+    assert!(said.err.contains("its score is not finite"), "{}", said.err);
+    let row = csv::Reader::from_reader(said.out.as_bytes()).records().next().unwrap().unwrap();
+    assert!(row[1].is_empty() && row[2].is_empty() && row[3].contains("not finite"), "{}", said.out);
+    stssad(&[&["test", text(&broken)]]).with(70).error(&["scores are not finite", "smaller --rate"]);
+
+    let config = RunConfig::parse(&fs::read_to_string(run.join("config.toml")).unwrap()).unwrap();
+    let loaded = load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap();
+    for (_, tensor) in &mut model.states {
+        *tensor = Tensor::full(tensor.shape().clone(), f32::NAN);
+    }
+    let refused = test(&device(), &model, &loaded.task.test);
+    assert!(matches!(refused, Err(RunError::Score(_))), "{refused:?}");
+}
+
+#[test]
+fn paths_in_the_wrong_order_or_of_no_run_are_told_apart() {
+    let root = colour();
+    let (run, tree) = (root.join("run"), root.join("tree"));
+    let said = stssad(&[&["predict", text(&tree), text(&run)]]).with(2);
+    said.error(&["is no run, but", "name the run first, as in stssad predict"]);
+    let image = tree.join("part/test/bar/000.png");
+    stssad(&[&["predict", text(&image), text(&run)]]).with(2).error(&["name the run first"]);
+    stssad(&[&["test", text(root)]]).with(2).error(&["holds runs, but is none", text(&run)]);
+    stssad(&[&["test", text(&root.join("nowhere"))]]).with(2).error(&["there is no", "nowhere"]);
+    stssad(&[&["predict", text(&tree), text(&tree)]]).with(2).error(&["holds no model.safetensors"]);
+}
