@@ -310,6 +310,12 @@ fn a_run_that_saved_nothing_begins_anew_as_it_is_told() {
 
 #[test]
 fn a_hang_up_saves_unless_nohup_says_that_it_is_nothing() {
+    // Under nohup, as in some batch systems, a signal that is ignored stays so in every process below.
+    let survives = Command::new("sh").args(["-c", "kill -HUP $$"]).status().is_ok_and(|status| status.success());
+    if survives {
+        println!("left out: these tests run under nohup");
+        return;
+    }
     let run = folder("hang-up").join("run");
     let mut running = Running::begin(&[&["train"], &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
     running.until(1);

@@ -3,21 +3,26 @@
 //!
 //! Five nouns carry the engine:
 //!
-//! * **Primitive** ([`tape::Primitive`]): an operation with a shape rule, a backward rule, an f64 definition with an error
-//!   bound, and one kernel. They live in [`ops`], one file a family.
+//! * **Primitive** ([`tape::Primitive`]): an operation with a shape rule, a backward rule (VJP), an f64 definition with an
+//!   error bound, and one kernel. They live in [`ops`], one file a family.
 //! * **Tape** ([`tape::Tape`]): an append-only list of primitives applied to earlier values. A backward rule records
 //!   primitives too, so a gradient is more tape, and a gradient of a gradient needs nothing new.
 //! * **Kernel** ([`kernel::Kernel`]): a WGSL file, the numbers it is specialised by, and a workgroup count. It overwrites its
 //!   one output.
-//! * **Plan** ([`plan::Plan`]): the live part of a tape as a list of dispatches over slots, which values share.
+//! * **Plan** ([`plan::Plan`]): the live part of a tape as a list of dispatches over slots, which values share. Before it is
+//!   scheduled, a pass fuses what one kernel computes in one pass over memory, and computes equal values once.
 //! * **Executor** ([`gpu::Executor`]): a plan bound to buffers on a device; it runs, profiles or traces the plan.
 //!
-//! Imports point one way, and only `gpu` knows wgpu:
+//! What needs what, and only `gpu` knows wgpu:
 //!
 //! ```text
 //! tensor ← tape ← ops ← {nn, augment, loss} ← {ssad, method} ← train ← run ← command line
 //!               ↖ reference, plan ← gpu ← {check, profile, bench, peak, train}
 //! ```
+//!
+//! Around it: [`config`] and [`settings`] say what a run is made of, [`fit`] chooses what fits the device, [`folder`] and
+//! [`claim`] keep one process at a time in a run's folder, [`fault`] says what kind of fault an error is, [`report`] writes
+//! what comes of a run, and [`sweep`] does many of them. [`sanitizer`] interprets the kernels and watches their accesses.
 //!
 //! [`mod@reference`] evaluates a tape in f64, and [`check`] holds every kernel and every backward rule against it.
 

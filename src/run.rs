@@ -155,9 +155,12 @@ impl Run<'_> {
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
             return Err(foreign("other pictures"));
         }
-        // A file that says the same stays as it is, with its comments.
+        // A file that says the same, or leaves open what was chosen, stays as it is, with its comments.
         let kept = fs::read_to_string(self.folder.path().join(CONFIG)).ok();
-        if !kept.and_then(|kept| RunConfig::parse(&kept).ok()).is_some_and(|kept| kept == *self.config) {
+        if !kept
+            .and_then(|kept| RunConfig::parse(&kept).ok())
+            .is_some_and(|kept| kept.completed_by(self.config) == *self.config)
+        {
             self.folder.write(CONFIG, text.as_bytes())?;
         }
 
