@@ -278,7 +278,7 @@ fn twenty_kills_at_random_moments_leave_a_whole_checkpoint_and_the_same_bits() {
     let expected = uninterrupted("40", "killed-whole");
     let run = folder("killed");
     // As a process leaves it that was killed in its first checkpoint.
-    fs::write(run.join("stssad.json"), r#"{ "command": "train", "host": "here", "pid": 1, "since": 0 }"#).unwrap();
+    fs::write(run.join("stssad.json"), r#"{ "command": "train", "host": "here", "pid": 1, "since": "" }"#).unwrap();
     fs::write(run.join("config.toml"), "").unwrap();
     fs::write(run.join(".checkpoint.safetensors.1.partial"), "half").unwrap();
     let mut stream = Stream::new(20, 97);

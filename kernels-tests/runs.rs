@@ -64,7 +64,7 @@ fn runs(root: &Path) -> PathBuf {
 
 fn marked(folder: &Path, command: &str) {
     fs::create_dir_all(folder).unwrap();
-    let marker = format!(r#"{{ "command": "{command}", "host": "here", "pid": 1, "since": 0 }}"#);
+    let marker = format!(r#"{{ "command": "{command}", "host": "here", "pid": 1, "since": "" }}"#);
     fs::write(folder.join("stssad.json"), marker).unwrap();
 }
 

@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +30,8 @@ pub struct Holder {
     pub command: String,
     pub host: String,
     pub pid: u32,
-    /// When the process claimed the folder, in seconds since 1970 (UTC).
-    pub since: u64,
+    /// When the process claimed the folder, in UTC as RFC 3339 has it.
+    pub since: String,
 }
 
 /// Why a folder cannot be written to.
@@ -51,7 +51,7 @@ pub enum ClaimError {
 
 fn who(holder: &Option<Holder>) -> String {
     match holder {
-        Some(Holder { host, pid, since, .. }) => format!("process {pid} on {host}, since {}", utc(*since)),
+        Some(Holder { host, pid, since, .. }) => format!("process {pid} on {host}, since {since}"),
         None => "another process".into(),
     }
 }
@@ -138,7 +138,7 @@ impl Claim {
     }
 
     fn mark(&self, command: &str) -> Result<(), ClaimError> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let since = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let holder = Holder { command: command.into(), host: host(), pid: std::process::id(), since };
         let mut bytes = serde_json::to_vec(&holder).expect("plain data with names for keys");
         bytes.push(b'\n');
@@ -186,28 +186,6 @@ fn host() -> String {
 #[cfg(not(unix))]
 fn host() -> String {
     std::env::var("COMPUTERNAME").unwrap_or_else(|_| "an unnamed host".into())
-}
-
-/// Seconds since 1970 as `2026-11-28 18:40:05 UTC`.
-fn utc(seconds: u64) -> String {
-    let (mut days, rest) = (seconds / 86_400, seconds % 86_400);
-    let is_leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    let mut year = 1970;
-    while days >= 365 + u64::from(is_leap(year)) {
-        days -= 365 + u64::from(is_leap(year));
-        year += 1;
-    }
-    let february = 28 + u64::from(is_leap(year));
-    let mut month = 1;
-    for length in [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    let [hour, minute, second] = [rest / 3600, rest / 60 % 60, rest % 60];
-    format!("{year}-{month:02}-{:02} {hour:02}:{minute:02}:{second:02} UTC", days + 1)
 }
 
 #[cfg(test)]
@@ -266,25 +244,12 @@ mod tests {
         let kept = [".notes.7.partial", "mine/.result.json.7.partial", ".result.json.partial", "images/good/a.png"];
         left.iter().chain(&kept).for_each(|name| fs::write(path.join(name), "").unwrap());
         fs::remove_dir_all(path.join("again")).unwrap();
-        fs::write(path.join(MARKER), r#"{ "command": "train", "host": "here", "pid": 1, "since": 0 }"#).unwrap();
+        fs::write(path.join(MARKER), r#"{ "command": "train", "host": "here", "pid": 1, "since": "" }"#).unwrap();
         let unlocked = Claim { path: path.into(), lock: Err(io::Error::other("no locks here")) };
         unlocked.remove_partial(TRAIN.files);
         assert!(left.iter().all(|name| path.join(name).exists()), "without a lock nothing is removed");
         Claim::take(path, TRAIN).unwrap();
         assert!(left.iter().all(|name| !path.join(name).exists()));
         assert!(kept.iter().all(|name| path.join(name).exists()));
-    }
-
-    #[test]
-    fn seconds_are_told_as_a_date() {
-        for (seconds, date) in [
-            (0, "1970-01-01 00:00:00 UTC"),
-            (951_782_399, "2000-02-28 23:59:59 UTC"),
-            (951_868_799, "2000-02-29 23:59:59 UTC"),
-            (1_796_083_199, "2026-11-30 23:59:59 UTC"),
-            (4_102_444_800, "2100-01-01 00:00:00 UTC"),
-        ] {
-            assert_eq!(utc(seconds), date);
-        }
     }
 }
