@@ -451,8 +451,7 @@ fn odd_names_do_no_harm() {
     }
     std::os::unix::fs::symlink(folder.path(), folder.path().join("good/loop")).unwrap();
     let pictures = |path: PathBuf| read_pictures(&[path], RGB, &Loading::default(), |_, _| {});
-    assert!(pictures(folder.path().join("good")).is_err(), "a loop of links has no end");
-    fs::remove_file(folder.path().join("good/loop")).unwrap();
+    // A link to a folder that it lies in is not followed again.
     let set = pictures(folder.path().join("good")).unwrap().set;
     assert_eq!(set.len(), 6);
     assert!(set.names.iter().all(|name| !name.contains(char::is_control)), "{:?}", set.names);

@@ -76,6 +76,11 @@ fn bare_resume_goes_on_with_the_unfinished_run_whose_checkpoint_is_the_newest() 
     stopped(&root, &[]);
     stopped(&root, &[]);
     finish(at(&root, &[&["train"], &SMALL, &FEW, &SILENT])).with(0);
+    // A run that diverged cannot be resumed, and does not stand in the way of those that can.
+    let elsewhere = ["--rate", "1e30", "--out", "results/stssad/a/b/v0"];
+    finish(at(&root, &[&["train"], &SMALL, &FEW, &SILENT, &elsewhere])).with(70);
+    assert!(!root.join("results/stssad/a/b/v0/checkpoint.safetensors").exists());
+    fs::remove_dir_all(root.join("results/stssad/a")).unwrap();
     // The finished run's folder is the newest, and the older run's is newer than the other's.
     finish(at(&root, &[&["test", "results/stssad/texture/gravel-blob/v2"]])).with(0);
     fs::write(runs(&root).join("v0/notes.txt"), "").unwrap();

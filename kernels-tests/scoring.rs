@@ -352,6 +352,21 @@ fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
     assert!(said.err.contains("holds no images") && said.out.lines().count() == 3, "{said:?}");
 }
 
+/// A link that leads nowhere, one to a folder that it lies in, and a pipe that nobody writes to.
+#[cfg(unix)]
+#[test]
+fn predict_goes_past_links_and_pipes() {
+    let run = colour().join("run");
+    let [new, _] = mixed("links");
+    std::os::unix::fs::symlink("/nonexistent", new.join("x.png")).unwrap();
+    std::os::unix::fs::symlink(&new, new.join("self")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(new.join("y.png")).status().unwrap().success());
+    let said = stssad(&[&["predict", text(&run), text(&new)]]).with(3);
+    for part in ["x.png: cannot be read", "y.png: ", "3 of 5 images could not be scored"] {
+        assert!(said.err.contains(part), "no `{part}` in {}", said.err);
+    }
+}
+
 #[test]
 fn train_has_the_flag_that_a_set_too_large_names() {
     let tree = colour().join("tree");

@@ -77,7 +77,7 @@ pub enum FitError {
     MicroBatches { batches: [usize; 2], micro_batches: usize, fitting: usize, limit: u64 },
     /// No batches of such images fit.
     #[error(
-        "images of {side}×{side} pixels do not fit this device, which binds at most {}, in micro-batches of any size: {}",
+        "images of {side}×{side} pixels do not fit this device, which binds at most {}, in batches of this size: {}",
         measure::bytes(*limit), advice(alternatives)
     )]
     Size { side: usize, limit: u64, alternatives: Vec<String> },
@@ -204,6 +204,18 @@ impl Planner<'_> {
         let also = if config.training.micro_batches.is_some() { " without --micro-batches" } else { "" };
         let open = RunConfig { training: uncut(config), ..config.clone() };
         let mut alternatives = Vec::new();
+        // Few unlabelled images allow few micro-batches, and then a smaller batch is what fits.
+        let Config { batch, .. } = self.training(&open)?;
+        let smaller = |batch: usize| {
+            let training = Training { batch, ..open.training.clone() };
+            RunConfig { training, ..open.clone() }
+        };
+        for batch in std::iter::successors(Some(batch / 2), |batch| Some(batch / 2)).take_while(|batch| *batch >= 2) {
+            if self.micro_batches(&smaller(batch))?.is_some() {
+                alternatives.push(format!("--batch {batch}{also}"));
+                break;
+            }
+        }
         if let Some(side) = self.largest_side(&open)? {
             alternatives.push(format!("--size {side}{also}"));
         }

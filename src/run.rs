@@ -221,7 +221,8 @@ impl Run<'_> {
             save(&trainer, &finished, &history)?;
         }
         let seconds = before + begun.elapsed().as_secs_f64();
-        let chosen = choose(&finished)?;
+        // A run of which no start can be used cannot be resumed, and is not to stand in the way of those that can.
+        let chosen = choose(&finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
         let Some(outcome) = self.report(&mut trainer, &config, &finished, chosen, &history, seconds, watch)? else {
             return Ok(Ending::Stopped);
         };

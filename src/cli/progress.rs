@@ -29,23 +29,26 @@ pub enum Mode {
     None,
 }
 
-/// Set by the first SIGINT, SIGTERM, SIGHUP or SIGUSR1; the second one ends the program at once.
+/// Set by the first SIGINT, SIGTERM, SIGHUP or SIGUSR1. A second SIGINT, SIGTERM or SIGUSR1 ends the program at once; SIGHUP
+/// does not, since a lost terminal may send it more than once.
 ///
 /// # Errors
 /// When the system takes no handler.
 pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::new(AtomicBool::new(false));
     let mut signals = vec![signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
     #[cfg(unix)]
     signals.push(signal_hook::consts::SIGUSR1);
-    #[cfg(unix)]
-    if !hang_up_is_ignored() {
-        signals.push(signal_hook::consts::SIGHUP);
-    }
     for signal in signals {
         // In this order: the second signal finds the flag set.
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop))?;
+        signal_hook::flag::register_conditional_default(signal, Arc::clone(&asked))?;
+        signal_hook::flag::register(signal, Arc::clone(&asked))?;
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    #[cfg(unix)]
+    if !hang_up_is_ignored() {
+        signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&stop))?;
     }
     Ok(stop)
 }

@@ -236,7 +236,9 @@ impl Execute {
         }
         let found: Vec<(&str, String)> = ARRAYS
             .iter()
-            .filter_map(|&(name, none)| Some((name, variable(name).filter(|value| Some(&**value) != none)?)))
+            .filter_map(|&(name, none)| {
+                Some((name, variable(name).filter(|value| !value.is_empty() && Some(&**value) != none)?))
+            })
             .collect();
         match (&found[..], self.tasks) {
             ([], None) => Ok(Share::All),
@@ -363,6 +365,7 @@ mod tests {
     fn every_scheduler_is_known_and_none_outside_of_an_array() {
         for (name, outside) in ARRAYS {
             assert_eq!(share(&[], 8, &[(name, "3")]).unwrap(), [3].into(), "{name}");
+            assert_eq!(share(&[], 8, &[(name, "")]).unwrap().len(), 8, "{name} without a value");
             if let Some(outside) = outside {
                 assert_eq!(share(&[], 8, &[(name, outside)]).unwrap().len(), 8, "{name}");
             }

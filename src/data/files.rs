@@ -86,16 +86,32 @@ pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError>
         return Err(DataError::NoFolder { path: folder.to_owned() });
     }
     let mut entries = Vec::new();
-    let shown = |entry: &walkdir::DirEntry| entry.depth() == 0 || !is_hidden(entry.path());
-    for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(shown) {
-        let entry = entry.map_err(|error| DataError::Unreadable {
-            path: error.path().unwrap_or(folder).to_owned(),
-            source: error.into(),
-        })?;
-        if !entry.file_type().is_dir() && is_picture(entry.path()) {
-            let below = entry.path().strip_prefix(folder).expect("a path below the folder");
+    // A folder that links lead to again is not read again.
+    let mut visited = std::collections::HashSet::new();
+    let wanted = |entry: &walkdir::DirEntry| {
+        let is_shown = entry.depth() == 0 || !is_hidden(entry.path());
+        let is_new =
+            !entry.file_type().is_dir() || entry.path().canonicalize().map_or(true, |path| visited.insert(path));
+        is_shown && is_new
+    };
+    for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(wanted) {
+        let path = match entry {
+            Ok(entry) if entry.file_type().is_dir() => continue,
+            Ok(entry) => entry.into_path(),
+            // A link that leads nowhere, or to a folder that it lies in: one bad file, if it is called an image.
+            Err(error) if error.depth() > 0 && leads_nowhere(&error) => match error.path() {
+                Some(path) => path.to_owned(),
+                None => continue,
+            },
+            Err(error) => {
+                let path = error.path().unwrap_or(folder).to_owned();
+                return Err(DataError::Unreadable { path, source: error.into() });
+            }
+        };
+        if is_picture(&path) {
+            let below = path.strip_prefix(folder).expect("a path below the folder");
             let name = format!("{prefix}{}", name_of(below));
-            entries.push(Entry { name, ..Entry::of_file(entry.path()) });
+            entries.push(Entry { name, ..Entry::of_file(&path) });
         }
     }
     if entries.is_empty() {
@@ -103,6 +119,11 @@ pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError>
     }
     entries.sort_by(|one, other| (&one.name, &one.path).cmp(&(&other.name, &other.path)));
     Ok(entries)
+}
+
+fn leads_nowhere(error: &walkdir::Error) -> bool {
+    let is_missing = error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    is_missing || error.loop_ancestor().is_some()
 }
 
 /// A folder that could not be [listed](list), among the files that cannot be used.

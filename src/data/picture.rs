@@ -110,11 +110,12 @@ fn undecodable(error: ImageError) -> PictureError {
 /// When the file cannot be read or decoded, or holds more than `max_pixels` pixels, which its header tells before
 /// anything is allocated.
 pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, PictureError> {
-    let file = File::open(path).map_err(PictureError::Unreadable)?;
-    let about = file.metadata().map_err(PictureError::Unreadable)?;
+    // Asked before it is opened: whoever opens a named pipe waits until somebody writes to it.
+    let about = std::fs::metadata(path).map_err(PictureError::Unreadable)?;
     if !about.is_file() {
         return Err(PictureError::NotAFile);
     }
+    let file = File::open(path).map_err(PictureError::Unreadable)?;
     // 16 bit RGBA, uncompressed, with room for a header and colour profile.
     let max = max_pixels.saturating_mul(8).saturating_add(16 << 20);
     if about.len() > max {
