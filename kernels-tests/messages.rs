@@ -6,38 +6,13 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use process::{Said, command, finish, folder, json, stssad, text};
+use process::{PACKAGED, Said, command, finish, folder, json, stssad, text};
 
-/// A run of seconds on packaged images, but for where it goes.
-const TINY: [&str; 24] = [
-    "--data",
-    "texture",
-    "--texture",
-    "gravel",
-    "--defect",
-    "blob",
-    "--size",
-    "16",
-    "--max-train",
-    "8",
-    "--max-normals",
-    "4",
-    "--max-anomalies",
-    "4",
-    "--batch",
-    "4",
-    "--batch-val",
-    "4",
-    "--steps",
-    "3",
-    "--starts",
-    "1",
-    "--no-report",
-    "--json",
-];
+/// With [`PACKAGED`] a run of seconds, but for where it goes.
+const TINY: [&str; 6] = ["--steps", "3", "--starts", "1", "--no-report", "--json"];
 
 fn train(run: &Path) -> Command {
-    command(&[&["train"], &TINY, &["--out", text(run)]])
+    command(&[&["train"], &PACKAGED, &TINY, &["--out", text(run)]])
 }
 
 /// Where nothing fits any more.
@@ -124,8 +99,8 @@ fn closed_streams_are_no_reason_to_panic() {
     for closed in ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"] {
         let run = folder("closed").join("run");
         let mut shell = Command::new("sh");
-        let line =
-            format!("exec {} train {} --out {} {closed}", env!("CARGO_BIN_EXE_stssad"), TINY.join(" "), text(&run));
+        let flags = [&PACKAGED[..], &TINY].concat().join(" ");
+        let line = format!("exec {} train {flags} --out {} {closed}", env!("CARGO_BIN_EXE_stssad"), text(&run));
         shell.args(["-c", &line]);
         finish(shell).with(0);
         is_finished(&run);
@@ -311,7 +286,7 @@ fn a_cpu_driver_in_place_of_a_gpu_is_told_in_one_line() {
 fn a_run_that_cannot_save_any_more_says_what_is_saved() {
     let run = folder("unsaved").join("run");
     let long = ["--steps", "80", "--checkpoint-every", "2", "--progress", "none"];
-    let mut child = command(&[&["train"], &TINY[..18], &["--starts", "1", "--out", text(&run)], &long])
+    let mut child = command(&[&["train"], &PACKAGED, &["--starts", "1", "--out", text(&run)], &long])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
@@ -383,7 +358,7 @@ fn no_error_is_said_twice() {
             3,
             &["there is no folder"],
         ),
-        (&[&["train"], &TINY, &["--out", text(&inside)]], 74, &["cannot write", "Not a directory"]),
+        (&[&["train"], &PACKAGED, &TINY, &["--out", text(&inside)]], 74, &["cannot write", "Not a directory"]),
         (&[&["check", "--shaders", text(&folder)]], 2, &["holds none of stssad's shaders"]),
     ];
     for (arguments, code, parts) in cases {

@@ -9,6 +9,28 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 
+/// A few packaged images of 16 pixels, and batches as small.
+pub const PACKAGED: [&str; 18] = [
+    "--data",
+    "texture",
+    "--texture",
+    "gravel",
+    "--defect",
+    "blob",
+    "--size",
+    "16",
+    "--max-train",
+    "8",
+    "--max-normals",
+    "4",
+    "--max-anomalies",
+    "4",
+    "--batch",
+    "4",
+    "--batch-val",
+    "4",
+];
+
 /// A folder of the test's own, empty.
 pub fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME")).join(name);

@@ -8,34 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use process::{Running, Said, command, finish, folder, json, stssad, text};
+use process::{PACKAGED, Running, Said, command, finish, folder, json, stssad, text};
 use stssad::checkpoint::Checkpoint;
 
-/// A run whose kernels are few and whose steps are short.
-const SMALL: [&str; 22] = [
-    "--data",
-    "texture",
-    "--texture",
-    "gravel",
-    "--defect",
-    "blob",
-    "--size",
-    "16",
-    "--max-train",
-    "8",
-    "--max-normals",
-    "4",
-    "--max-anomalies",
-    "4",
-    "--batch",
-    "4",
-    "--batch-val",
-    "4",
-    "--method",
-    "auto-encoder",
-    "--starts",
-    "1",
-];
+/// With [`PACKAGED`] a run whose kernels are few and whose steps are short.
+const SMALL: [&str; 4] = ["--method", "auto-encoder", "--starts", "1"];
 /// Steps that end.
 const FEW: [&str; 4] = ["--steps", "2", "--warm-up", "1"];
 /// Steps that do not end before somebody ends them.
@@ -51,7 +28,7 @@ fn at(folder: &Path, parts: &[&[&str]]) -> Command {
 
 /// A run that was begun in a folder, with these flags, and stopped with a checkpoint.
 fn stopped(folder: &Path, flags: &[&str]) {
-    let mut running = Running::of(at(folder, &[&["train"], &SMALL, &MANY, &JSON, flags]));
+    let mut running = Running::of(at(folder, &[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, flags]));
     running.until(6);
     running.signal("-TERM");
     running.end().0.with(75);
@@ -75,10 +52,10 @@ fn bare_resume_goes_on_with_the_unfinished_run_whose_checkpoint_is_the_newest() 
     finish(resume()).with(2).error(&["there is no run below results/stssad"]);
     stopped(&root, &[]);
     stopped(&root, &[]);
-    finish(at(&root, &[&["train"], &SMALL, &FEW, &SILENT])).with(0);
+    finish(at(&root, &[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT])).with(0);
     // A run that diverged cannot be resumed, and does not stand in the way of those that can.
     let elsewhere = ["--rate", "1e30", "--out", "results/stssad/a/b/v0"];
-    finish(at(&root, &[&["train"], &SMALL, &FEW, &SILENT, &elsewhere])).with(70);
+    finish(at(&root, &[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &elsewhere])).with(70);
     assert!(!root.join("results/stssad/a/b/v0/checkpoint.safetensors").exists());
     fs::remove_dir_all(root.join("results/stssad/a")).unwrap();
     // The finished run's folder is the newest, and the older run's is newer than the other's.
@@ -109,11 +86,11 @@ fn bare_resume_goes_on_with_the_unfinished_run_whose_checkpoint_is_the_newest() 
 #[test]
 fn latest_moves_with_the_first_step_and_is_followed_as_a_text_file() {
     let root = folder("latest");
-    finish(at(&root, &[&["train"], &SMALL, &FEW, &SILENT])).with(0);
+    finish(at(&root, &[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT])).with(0);
     let latest = runs(&root).join("latest");
     assert_eq!(fs::read_link(&latest).unwrap(), Path::new("v0"));
     // A deep network takes some seconds to compile.
-    let mut slow = at(&root, &[&["train"], &SMALL, &MANY, &JSON, &["--encoder", "resnet18"]]);
+    let mut slow = at(&root, &[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--encoder", "resnet18"]]);
     slow.env("MESA_SHADER_CACHE_DISABLE", "1");
     let mut running = Running::of(slow);
     running.until_said("device   ");
@@ -143,15 +120,21 @@ fn latest_moves_with_the_first_step_and_is_followed_as_a_text_file() {
     running.end().0.with(75);
 }
 
-#[test]
-fn a_result_that_cannot_be_read_is_an_error_and_stays() {
-    let root = folder("torn");
+/// A grid's file in a folder, the folder of its sweep, and that of its first job.
+fn planned(root: &Path) -> [PathBuf; 3] {
     let grid = root.join("grid.toml");
     fs::write(&grid, GRID).unwrap();
     let sweep = root.join("sweep");
     let plan = stssad(&[&["sweep", "plan", text(&grid)]]).with(0).out;
     let first: serde_json::Value = serde_json::from_str(plan.lines().next().unwrap()).unwrap();
     let job = sweep.join(first["name"].as_str().unwrap());
+    [grid, sweep, job]
+}
+
+#[test]
+fn a_result_that_cannot_be_read_is_an_error_and_stays() {
+    let root = folder("torn");
+    let [grid, sweep, job] = planned(&root);
     let [run, demo] = ["run", "demo"].map(|name| root.join(name));
     marked(&run, "train");
     marked(&job, "train");
@@ -161,7 +144,7 @@ fn a_result_that_cannot_be_read_is_an_error_and_stays() {
             fs::write(folder.join("result.json"), torn).unwrap();
         }
         let parts = ["result.json is not a whole result", "remove it to do the run again"];
-        stssad(&[&["train"], &SMALL, &FEW, &["--out", text(&run)]]).with(74).error(&parts);
+        stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &["--out", text(&run)]]).with(74).error(&parts);
         stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&parts);
         stssad(&[&["demo", "--out", text(&demo)]]).with(74).error(&parts);
         stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(74).error(&parts);
@@ -189,7 +172,10 @@ fn what_stssad_did_not_write_is_never_overwritten() {
     let files = files.map(write);
     let [train, scored, demo, profile, sweep] = files.each_ref().map(|file| text(file.parent().unwrap()));
     let refused = |said: Said, file: &str| said.with(2).error(&[file, "stssad did not write and would overwrite"]);
-    refused(stssad(&[&["train", "-c", text(&files[0]), "--out", train], &SMALL, &FEW, &SILENT]), "config.toml");
+    refused(
+        stssad(&[&["train", "-c", text(&files[0]), "--out", train], &PACKAGED, &SMALL, &FEW, &SILENT]),
+        "config.toml",
+    );
     refused(stssad(&[&["demo", "--out", demo]]), "report.html");
     refused(stssad(&[&["profile", "--out", profile]]), "trace.json");
     let grid = root.join("grid.toml");
@@ -197,7 +183,7 @@ fn what_stssad_did_not_write_is_never_overwritten() {
     refused(stssad(&[&["sweep", "merge", text(&grid), "--out", sweep]]), "comparison.csv");
 
     let run = root.join("run");
-    stssad(&[&["train"], &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
+    stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
     refused(stssad(&[&["test", text(&run), "--out", scored]]), "scores.csv");
     stssad(&[&["profile", "--out", text(&run)]]).with(2).error(&["a folder of `stssad train`"]);
     // A folder of its own is written to again.
@@ -215,7 +201,7 @@ fn a_configuration_that_is_used_in_place_keeps_its_comments() {
     let run = folder("in-place");
     marked(&run, "train");
     let config = run.join("config.toml");
-    let printed = stssad(&[&["train", "--print-config"], &SMALL, &FEW]).with(0).out;
+    let printed = stssad(&[&["train", "--print-config"], &PACKAGED, &SMALL, &FEW]).with(0).out;
     fs::write(&config, format!("# mine\n{printed}")).unwrap();
     stssad(&[&["train", "-c", text(&config), "--out", text(&run)], &SILENT]).with(0);
     assert_eq!(fs::read_to_string(&config).unwrap(), format!("# mine\n{printed}"));
@@ -226,7 +212,7 @@ fn a_configuration_that_is_used_in_place_keeps_its_comments() {
 fn a_result_is_on_the_disk_before_the_checkpoints_go() {
     let root = folder("flushed");
     let (run, trace) = (root.join("run"), root.join("trace"));
-    let inner = command(&[&["train"], &SMALL, &FEW, &SILENT, &["--out", text(&run)]]);
+    let inner = command(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]);
     let mut strace = Command::new("strace");
     strace.args(["-f", "-y", "-e", "trace=fsync,rename,unlink", "-o", text(&trace)]);
     strace.arg(inner.get_program()).args(inner.get_args()).stdin(Stdio::null()).stderr(Stdio::null());
@@ -250,7 +236,7 @@ fn a_result_is_on_the_disk_before_the_checkpoints_go() {
 fn the_demo_begins_anew_in_its_own_folder() {
     let root = folder("demo");
     let run = root.join("run");
-    stssad(&[&["train"], &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
+    stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
     let demo = root.join("demo");
     marked(&demo, "demo");
     fs::copy(run.join("result.json"), demo.join("result.json")).unwrap();
@@ -270,7 +256,7 @@ fn the_demo_begins_anew_in_its_own_folder() {
 fn a_second_process_is_refused_until_the_first_is_gone() {
     let root = folder("held");
     let run = root.join("run");
-    let mut first = Running::begin(&[&["train"], &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
+    let mut first = Running::begin(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
     first.until(6);
     let holder = json(&run.join("stssad.json"));
     assert_eq!(holder["pid"], first.child.id());
@@ -278,7 +264,7 @@ fn a_second_process_is_refused_until_the_first_is_gone() {
     let process = format!("process {} on {host}, since 20", first.child.id());
     for second in [
         &[&["train", "--resume", text(&run)][..], &JSON[..]],
-        &[&["train", "--out", text(&run)][..], &[&SMALL[..], &FEW, &SILENT].concat()],
+        &[&["train", "--out", text(&run)][..], &[&PACKAGED, &SMALL[..], &FEW, &SILENT].concat()],
     ] {
         stssad(second).with(75).error(&["is in use by", &process]);
     }
@@ -298,6 +284,7 @@ fn a_run_that_saved_nothing_begins_anew_as_it_is_told() {
     let run = folder("nothing").join("run");
     let mut running = Running::begin(&[
         &["train"],
+        &PACKAGED,
         &SMALL,
         &["--steps", "1000000", "--checkpoint-every", "1000000"],
         &JSON,
@@ -308,7 +295,7 @@ fn a_run_that_saved_nothing_begins_anew_as_it_is_told() {
     running.end();
     let said = stssad(&[&["train", "--resume", text(&run)]]).with(2);
     said.error(&[&format!("has no checkpoint: nothing was saved, begin anew with --out {}", run.display())]);
-    stssad(&[&["train"], &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
+    stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
     assert!(run.join("result.json").exists());
     stssad(&[&["train", "--resume", text(&run.join("typo"))]]).with(2).error(&["there is no folder"]);
 }
@@ -322,7 +309,7 @@ fn a_hang_up_saves_unless_nohup_says_that_it_is_nothing() {
         return;
     }
     let run = folder("hang-up").join("run");
-    let mut running = Running::begin(&[&["train"], &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
+    let mut running = Running::begin(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
     running.until(1);
     running.signal("-HUP");
     running.end().0.with(75).notice(&["stopped; go on with"]);
@@ -351,7 +338,8 @@ fn shell(script: &str, parts: &[&[&str]]) -> Command {
 #[test]
 fn a_stop_while_the_report_is_made_keeps_the_checkpoint() {
     let run = folder("reporting").join("run");
-    let mut running = Running::begin(&[&["train"], &SMALL, &FEW, &["--progress", "plain", "--out", text(&run)]]);
+    let mut running =
+        Running::begin(&[&["train"], &PACKAGED, &SMALL, &FEW, &["--progress", "plain", "--out", text(&run)]]);
     running.until_said("report   curves");
     running.signal("-TERM");
     running.end().0.with(75).notice(&["stopped; go on with"]);
@@ -466,12 +454,7 @@ fn sweeps_that_run_at_once_do_each_job_once() {
 #[test]
 fn a_job_that_another_process_is_at_is_left_to_it() {
     let root = folder("elsewhere");
-    let grid = root.join("grid.toml");
-    fs::write(&grid, GRID).unwrap();
-    let sweep = root.join("sweep");
-    let plan = stssad(&[&["sweep", "plan", text(&grid)]]).with(0).out;
-    let first: serde_json::Value = serde_json::from_str(plan.lines().next().unwrap()).unwrap();
-    let job = sweep.join(first["name"].as_str().unwrap());
+    let [grid, sweep, job] = planned(&root);
     let holder = stssad::folder::RunFolder::create(&job).unwrap();
     let run = || stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]]).with(0);
     run().notice(&["1 of 8 jobs are still being done by other processes", "7 of the grid's 8 jobs are finished"]);
