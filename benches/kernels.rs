@@ -10,13 +10,13 @@ mod record;
 use std::str::FromStr;
 
 use clap::Parser;
-use stssad::bench::{self, Options, Row};
-use stssad::gpu::{Choice, Device};
-use stssad::kernel::{DeviceClass, Precision};
-use stssad::ops::conv2d::{Conv2d, Geometry, Role};
-use stssad::plan::{Plan, Reuse};
-use stssad::tape::Tape;
-use stssad::workload::{NoSuchWorkload, Workload};
+use stssad::engine::gpu::{Choice, Device};
+use stssad::engine::kernel::{DeviceClass, Precision};
+use stssad::engine::ops::conv2d::{Conv2d, Geometry, Role};
+use stssad::engine::plan::{Plan, Reuse};
+use stssad::engine::tape::Tape;
+use stssad::measure::bench::{self, Options, Row};
+use stssad::measure::workload::{NoSuchWorkload, Workload};
 
 #[derive(Debug, Parser)]
 struct Arguments {

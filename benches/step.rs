@@ -12,11 +12,12 @@ use anyhow::Context;
 use clap::Parser;
 use serde::Serialize;
 use serde_json::Value;
-use stssad::gpu::{Choice, Device};
-use stssad::kernel::Precision;
-use stssad::measure::{Measure, Origin};
-use stssad::train::{Config, Trainer};
-use stssad::workload::Workload;
+use stssad::engine::gpu::{Choice, Device};
+use stssad::engine::kernel::Precision;
+use stssad::measure::figures::{Measure, Origin};
+use stssad::measure::workload::Workload;
+use stssad::ssad::config::Config;
+use stssad::training::trainer::Trainer;
 
 #[derive(Debug, Parser)]
 struct Arguments {
@@ -59,7 +60,7 @@ struct Row {
     /// The same of a step that tunes several starts side by side, taken in turn with the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     together: Option<Together>,
-    clock: stssad::gpu::Clock,
+    clock: stssad::engine::gpu::Clock,
     dispatches: usize,
     slot_bytes: u64,
     live_bytes: u64,

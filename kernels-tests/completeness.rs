@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use stssad::check::catalogue::{ShapeClass, cases};
-use stssad::check::variants;
-use stssad::shaders::{PROBES, SOURCES};
+use stssad::engine::shaders::{PROBES, SOURCES};
+use stssad::proof::check::catalogue::{ShapeClass, cases};
+use stssad::proof::check::variants;
 
 use crate::announce;
 
-fn root() -> &'static Path {
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn files(folder: PathBuf, extension: &str) -> Vec<PathBuf> {
+pub fn files(folder: PathBuf, extension: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
         let path = entry.unwrap().path();
@@ -41,13 +41,13 @@ fn every_shader_and_every_primitive_has_cases() {
         .map(|path| path.strip_prefix(root().join("shaders")).unwrap().with_extension("").display().to_string())
         .collect();
     let listed: BTreeSet<String> = SOURCES.iter().chain(PROBES).map(|(name, _)| (*name).to_string()).collect();
-    assert_eq!(in_folder, listed, "shaders/ and src/shaders.rs differ");
+    assert_eq!(in_folder, listed, "shaders/ and src/engine/shaders.rs differ");
 
     let sources: BTreeSet<&str> = SOURCES.iter().map(|(name, _)| *name).collect();
     let tested: BTreeSet<&str> = cases.iter().flat_map(|(_, case)| variants(case)).map(|kernel| kernel.name).collect();
     assert_eq!(tested, sources, "shaders without a case, or cases without a shader");
 
-    let types = files(root().join("src/ops"), "rs");
+    let types = files(root().join("src/engine/ops"), "rs");
     let implemented: BTreeSet<String> =
         types.iter().flat_map(|path| implementors(&fs::read_to_string(path).unwrap())).collect();
     let debug_name = |text: String| text.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned();
@@ -99,20 +99,4 @@ fn every_kernel_is_run_at_every_class_of_shape() {
         }
     }
     assert!(missing.is_empty(), "{missing:?}");
-}
-
-#[test]
-fn only_the_device_layer_names_wgpu() {
-    let gpu = root().join("src/gpu");
-    for path in files(root().join("src"), "rs") {
-        if path.starts_with(&gpu) {
-            continue;
-        }
-        let source = fs::read_to_string(&path).unwrap();
-        let naming = source.lines().position(|line| {
-            let code = line.split("//").next().unwrap();
-            code.contains("wgpu::") || code.contains("use wgpu")
-        });
-        assert_eq!(naming, None, "{} names wgpu", path.display());
-    }
 }

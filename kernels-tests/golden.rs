@@ -13,13 +13,13 @@ mod score;
 use std::collections::HashMap;
 
 use safetensors::SafeTensors;
-use stssad::check::ULP;
-use stssad::gpu::{Executor, States};
-use stssad::philox::Stream;
-use stssad::plan::{Plan, Reuse};
-use stssad::reference::Reference;
-use stssad::tape::{Array, Origin, Tape, Value};
-use stssad::tensor::{Shape, Tensor};
+use stssad::engine::bounds::ULP;
+use stssad::engine::gpu::{Executor, States};
+use stssad::engine::philox::Stream;
+use stssad::engine::plan::{Plan, Reuse};
+use stssad::engine::reference::Reference;
+use stssad::engine::tape::{Array, Origin, Tape, Value};
+use stssad::engine::tensor::{Shape, Tensor};
 
 use crate::device;
 

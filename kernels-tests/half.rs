@@ -2,19 +2,20 @@
 
 use std::collections::HashMap;
 
-use stssad::augment;
-use stssad::gpu::{Device, Executor, States};
-use stssad::kernel::Precision;
-use stssad::loss::Alignment;
-use stssad::method::{Method, Network};
-use stssad::nn::{Detector, Encoder, Stage};
-use stssad::ops::random;
-use stssad::philox::Stream;
-use stssad::plan::{Plan, Reuse};
-use stssad::reference::Reference;
-use stssad::tape::Value;
-use stssad::tensor::{Shape, Tensor};
-use stssad::train::{Config, TrainingStep, initial_states};
+use stssad::engine::gpu::{Device, Executor, States};
+use stssad::engine::kernel::Precision;
+use stssad::engine::ops::random;
+use stssad::engine::philox::Stream;
+use stssad::engine::plan::{Plan, Reuse};
+use stssad::engine::reference::Reference;
+use stssad::engine::tape::Value;
+use stssad::engine::tensor::{Shape, Tensor};
+use stssad::ssad::augment;
+use stssad::ssad::config::Config;
+use stssad::ssad::loss::Alignment;
+use stssad::ssad::method::{Method, Network};
+use stssad::ssad::nn::{Detector, Encoder, Stage};
+use stssad::ssad::step::{TrainingStep, initial_states};
 
 use crate::{announce, device};
 

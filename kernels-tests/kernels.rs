@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use stssad::check::catalogue::{FAMILIES, ShapeClass, cases};
-use stssad::check::{Case, check_adjoint, check_kernel, has_adjoint, variants};
-use stssad::kernel::{DeviceClass, Kernel, Lanes, Tile};
+use stssad::engine::kernel::{DeviceClass, Kernel, Lanes, Tile};
+use stssad::proof::check::catalogue::{FAMILIES, ShapeClass, cases};
+use stssad::proof::check::{Case, check_adjoint, check_kernel, has_adjoint, variants};
 
 use crate::{SEED, announce, device, family};
 

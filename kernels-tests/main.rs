@@ -6,6 +6,7 @@ mod completeness;
 mod golden;
 mod half;
 mod kernels;
+mod layers;
 mod planted;
 mod properties;
 mod rules;
@@ -16,9 +17,9 @@ mod step;
 use std::io::Write;
 use std::sync::OnceLock;
 
-use stssad::check::Case;
-use stssad::check::catalogue::{ShapeClass, cases};
-use stssad::gpu::{Choice, Device};
+use stssad::engine::gpu::{Choice, Device};
+use stssad::proof::check::Case;
+use stssad::proof::check::catalogue::{ShapeClass, cases};
 
 /// Seed of the data in all tests that do not draw their own.
 const SEED: u64 = 1;

@@ -1,7 +1,7 @@
 //! Wrong kernels are caught: a check that never fails shows nothing.
 
-use stssad::check::{Case, Fault, check_kernel, variants};
-use stssad::kernel::{Kernel, Scalar};
+use stssad::engine::kernel::{Kernel, Scalar};
+use stssad::proof::check::{Case, Fault, check_kernel, variants};
 
 use crate::{SEED, device};
 

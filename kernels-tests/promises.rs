@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use process::{Running, Said, command, finish, folder, json, steps_of, stssad, text};
 use serde_json::Value;
-use stssad::checkpoint::Checkpoint;
 use stssad::data::paint::{Defect, Photograph, Texture};
 use stssad::data::{Loading, Source, Task, load, mvtec};
-use stssad::philox::Stream;
-use stssad::{augment, loss};
+use stssad::engine::philox::Stream;
+use stssad::run::checkpoint::Checkpoint;
+use stssad::ssad::{augment, loss};
 
 /// A run of seconds.
 const TINY: [&str; 14] = [

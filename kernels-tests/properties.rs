@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use stssad::check::{Case, check_kernel, check_rule, variants};
+use stssad::proof::check::{Case, check_kernel, check_rule, variants};
 
 use crate::device;
 use crate::kernels::runs;

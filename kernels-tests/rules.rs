@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use stssad::check::catalogue::cases;
-use stssad::check::check_rule;
+use stssad::proof::check::catalogue::cases;
+use stssad::proof::check::check_rule;
 
 use crate::SEED;
 

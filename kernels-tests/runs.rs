@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use process::{PACKAGED, Running, Said, command, finish, folder, json, stssad, text};
-use stssad::checkpoint::Checkpoint;
+use stssad::run::checkpoint::Checkpoint;
 
 /// With [`PACKAGED`] a run whose kernels are few and whose steps are short.
 const SMALL: [&str; 4] = ["--method", "auto-encoder", "--starts", "1"];
@@ -455,7 +455,7 @@ fn sweeps_that_run_at_once_do_each_job_once() {
 fn a_job_that_another_process_is_at_is_left_to_it() {
     let root = folder("elsewhere");
     let [grid, sweep, job] = planned(&root);
-    let holder = stssad::folder::RunFolder::create(&job).unwrap();
+    let holder = stssad::run::folder::RunFolder::create(&job).unwrap();
     let run = || stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]]).with(0);
     run().notice(&["1 of 8 jobs are still being done by other processes", "7 of the grid's 8 jobs are finished"]);
     drop(holder);

@@ -9,21 +9,22 @@ use std::sync::OnceLock;
 
 use process::{Said, folder, json, stssad, text};
 use serde_json::Value;
-use stssad::checkpoint::Checkpoint;
-use stssad::config::{EncoderChoice, RunConfig, Training};
 use stssad::data::sheet::Digits;
 use stssad::data::{Loaded, Loading, Source, load};
-use stssad::fit::{FitError, Fitted, fitted};
-use stssad::gpu::{Choice, Device, States};
-use stssad::method::{Method, Network};
-use stssad::model::{Judge, Model};
-use stssad::nn::{Detector, Encoder, Stem};
-use stssad::philox::Stream;
-use stssad::report::RunFolder;
-use stssad::run::{Ending, Extent, Run, RunError, Watch, test};
-use stssad::scorer::Scorer;
-use stssad::tensor::Tensor;
-use stssad::train::{Config, Progress};
+use stssad::engine::gpu::{Choice, Device, States};
+use stssad::engine::philox::Stream;
+use stssad::engine::tensor::Tensor;
+use stssad::run::checkpoint::Checkpoint;
+use stssad::run::config::{EncoderChoice, RunConfig, Training};
+use stssad::run::execute::{Ending, Extent, Run, RunError, Watch, test};
+use stssad::run::fit::{FitError, Fitted, fitted};
+use stssad::run::folder::RunFolder;
+use stssad::run::model::{Judge, Model};
+use stssad::ssad::config::Config;
+use stssad::ssad::method::{Method, Network};
+use stssad::ssad::nn::{Detector, Encoder, Stem};
+use stssad::training::scorer::Scorer;
+use stssad::training::trainer::Progress;
 
 fn device() -> Device {
     Device::open(&Choice::Best).unwrap_or_else(|error| panic!("{error}"))
@@ -174,7 +175,7 @@ fn what_does_not_fit_is_refused_with_settings_that_run() {
     let (narrow, _) = narrow(&config, &loaded, 3);
     config.training.micro_batches = Some(2);
     let refused = fitted(&narrow, &config, &loaded).unwrap_err();
-    let RunError::Fit(FitError::MicroBatches { fitting, .. }) = &refused else { panic!("{refused}") };
+    let FitError::MicroBatches { fitting, .. } = &refused else { panic!("{refused}") };
     assert!(refused.to_string().contains(&format!("--micro-batches {fitting}")), "{refused}");
     config.training.micro_batches = Some(*fitting);
     assert_eq!(fitted(&narrow, &config, &loaded).unwrap().config.training.micro_batches, Some(*fitting));
@@ -189,7 +190,7 @@ fn what_does_not_fit_is_refused_with_settings_that_run() {
     let tiny = device().limited(10 << 20);
     let refused = fitted(&tiny, &RunConfig { training: micro(Some(3)), ..config.clone() }, &large);
     match refused {
-        Err(RunError::Fit(FitError::Size { side: 160, alternatives, .. })) => {
+        Err(FitError::Size { side: 160, alternatives, .. }) => {
             for alternative in &alternatives {
                 let mut other = config.clone();
                 let words: Vec<&str> = alternative.split(' ').collect();

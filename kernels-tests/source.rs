@@ -2,10 +2,10 @@
 
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
-use stssad::check::catalogue::cases;
-use stssad::check::variants;
-use stssad::kernel::{Kernel, Scalar};
-use stssad::shaders::{PROBES, SOURCES, element_bytes, specialise};
+use stssad::engine::kernel::{Kernel, Scalar};
+use stssad::engine::shaders::{PROBES, SOURCES, element_bytes, specialise};
+use stssad::proof::check::catalogue::cases;
+use stssad::proof::check::variants;
 
 fn validated(name: &str, source: &str) -> Module {
     let module = naga::front::wgsl::parse_str(source)

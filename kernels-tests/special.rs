@@ -1,17 +1,17 @@
 //! Numbers that random draws never hold: NaN, infinities, zeros of either sign, equal ones. A NaN that a kernel swallows is
 //! a diverged network that looks sound.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use stssad::kernel::DeviceClass;
-use stssad::ops::conv2d::Geometry;
-use stssad::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
-use stssad::ops::pool::Argmax;
-use stssad::ops::reduce::Magnitude;
-use stssad::ops::sort::{Gather, Order, Scatter};
-use stssad::ops::warp::{Affine, Outside};
-use stssad::tape::{Array, Primitive};
-use stssad::tensor::{Shape, Tensor};
+use stssad::engine::kernel::DeviceClass;
+use stssad::engine::ops::conv2d::Geometry;
+use stssad::engine::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
+use stssad::engine::ops::pool::Argmax;
+use stssad::engine::ops::reduce::Magnitude;
+use stssad::engine::ops::sort::{Gather, Order, Scatter};
+use stssad::engine::ops::warp::{Affine, Outside};
+use stssad::engine::tape::{Array, Primitive};
+use stssad::engine::tensor::{Shape, Tensor};
 
 use crate::device;
 use crate::kernels::runs;
@@ -35,7 +35,7 @@ fn evaluated(primitive: &dyn Primitive, inputs: &[Tensor], output: &Shape) -> Ve
 
 /// The kernels of every class on the device: each element is the definition's, NaN where that is NaN.
 fn agrees(primitive: impl Primitive + 'static, inputs: &[Tensor]) {
-    let primitive: Rc<dyn Primitive> = Rc::new(primitive);
+    let primitive: Arc<dyn Primitive> = Arc::new(primitive);
     let shapes: Vec<&Shape> = inputs.iter().map(Tensor::shape).collect();
     let output = primitive.shape(&shapes).unwrap();
     let want = evaluated(&*primitive, inputs, &output);

@@ -1,18 +1,19 @@
 //! The training step node by node, and what `stssad check` makes of it all.
 
 use clap::ValueEnum;
-use stssad::augment;
-use stssad::check::{Options, run};
-use stssad::kernel::DeviceClass;
-use stssad::loss::{self, Alignment};
-use stssad::method::Method;
-use stssad::nn::Detector;
-use stssad::plan::{Plan, Reuse};
-use stssad::train::{Config, TrainingStep};
+use stssad::engine::kernel::DeviceClass;
+use stssad::engine::plan::{Plan, Reuse};
+use stssad::proof::check::{Options, run};
+use stssad::ssad::augment;
+use stssad::ssad::config::Config;
+use stssad::ssad::loss::{self, Alignment};
+use stssad::ssad::method::Method;
+use stssad::ssad::nn::Detector;
+use stssad::ssad::step::TrainingStep;
 
 use crate::{SEED, device};
 
-fn report(options: Options) -> stssad::check::Report {
+fn report(options: Options) -> stssad::proof::check::Report {
     run(device(), &Options { seed: SEED, ..options }, |_, _, _| {}).unwrap_or_else(|error| panic!("{error}"))
 }
 

@@ -5,18 +5,20 @@ mod process;
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
 
-use stssad::augment::{Augmentation, CutDiff, Rotation};
 use stssad::data::{Set, Task};
-use stssad::gpu::{Choice, Device, Executor, GpuError, States, Tally};
-use stssad::method::Method;
-use stssad::nn::{Detector, Encoder, Stage};
-use stssad::philox::Stream;
-use stssad::plan::{Plan, Reuse};
-use stssad::scorer::Rule;
-use stssad::ssad::Order;
-use stssad::tape::Tape;
-use stssad::tensor::Tensor;
-use stssad::train::{Config, Progress, Snapshot, TrainError, Trained, Trainer, TrainingStep, choose};
+use stssad::engine::gpu::{Choice, Device, Executor, GpuError, States, Tally};
+use stssad::engine::philox::Stream;
+use stssad::engine::plan::{Plan, Reuse};
+use stssad::engine::tape::Tape;
+use stssad::engine::tensor::Tensor;
+use stssad::ssad::augment::{Augmentation, CutDiff, Rotation};
+use stssad::ssad::bilevel::Order;
+use stssad::ssad::config::Config;
+use stssad::ssad::method::Method;
+use stssad::ssad::method::Rule;
+use stssad::ssad::nn::{Detector, Encoder, Stage};
+use stssad::ssad::step::TrainingStep;
+use stssad::training::trainer::{Progress, Snapshot, TrainError, Trained, Trainer, choose};
 
 /// The device under test. A machine without one fails: a test that is skipped proves nothing.
 fn device() -> Device {

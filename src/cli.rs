@@ -7,6 +7,7 @@ mod arguments;
 mod check;
 mod demo;
 mod devices;
+mod fault;
 mod measure;
 mod paint;
 mod progress;
@@ -17,15 +18,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::cli::fault::{Fault, fault_of};
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use stssad::data::Visible;
-use stssad::fault::{Fault, fault_of};
-use stssad::gpu::{Choice, Device};
-use stssad::kernel::Precision;
-use stssad::shaders::{PROBES, SOURCES};
-use stssad::train::{Config, Trainer};
+use stssad::engine::gpu::{Choice, Device};
+use stssad::engine::kernel::Precision;
+use stssad::engine::shaders::{PROBES, SOURCES};
+use stssad::ssad::config::Config;
+use stssad::training::trainer::Trainer;
 
 use terminal::{UNWRITTEN, Unprinted};
 
@@ -221,8 +223,8 @@ fn code_of(fault: Fault) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stssad::gpu::GpuError;
-    use stssad::run::RunError;
+    use stssad::engine::gpu::GpuError;
+    use stssad::run::execute::RunError;
 
     #[test]
     fn each_kind_of_fault_has_the_code_that_the_help_lists() {

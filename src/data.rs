@@ -27,8 +27,8 @@ pub use picture::{Channels, Conversion, PictureError, Resize};
 pub use source::{Loaded, Loading, OnBadImage, Pictures, Source, Split, load, read_pictures};
 pub use table::SplitTable;
 
-use crate::philox::Stream;
-use crate::tensor::Tensor;
+use crate::engine::philox::Stream;
+use crate::engine::tensor::Tensor;
 
 /// The streams that tasks are drawn from; streams of other purposes have other numbers.
 const SPLIT_STREAM: u32 = 0x5711;

@@ -3,68 +3,39 @@
 //!
 //! Five nouns carry the engine:
 //!
-//! * **Primitive** ([`tape::Primitive`]): an operation with a shape rule, a backward rule (VJP), an f64 definition with an
-//!   error bound, and one kernel. They live in [`ops`], one file a family.
-//! * **Tape** ([`tape::Tape`]): an append-only list of primitives applied to earlier values. A backward rule records
+//! * **Primitive** ([`Primitive`](engine::tape::Primitive)): an operation with a shape rule, a backward rule (VJP), an f64 definition with an
+//!   error bound, and one kernel. They live in [`engine::ops`], one file a family.
+//! * **Tape** ([`Tape`](engine::tape::Tape)): an append-only list of primitives applied to earlier values. A backward rule records
 //!   primitives too, so a gradient is more tape, and a gradient of a gradient needs nothing new.
-//! * **Kernel** ([`kernel::Kernel`]): a WGSL file, the numbers it is specialised by, and a workgroup count. It overwrites its
+//! * **Kernel** ([`Kernel`](engine::kernel::Kernel)): a WGSL file, the numbers it is specialised by, and a workgroup count. It overwrites its
 //!   one output.
-//! * **Plan** ([`plan::Plan`]): the live part of a tape as a list of dispatches over slots, which values share. Before it is
+//! * **Plan** ([`Plan`](engine::plan::Plan)): the live part of a tape as a list of dispatches over slots, which values share. Before it is
 //!   scheduled, a pass fuses what one kernel computes in one pass over memory, and computes equal values once.
-//! * **Executor** ([`gpu::Executor`]): a plan bound to buffers on a device; it runs, profiles or traces the plan.
+//! * **Executor** ([`Executor`](engine::gpu::Executor)): a plan bound to buffers on a device; it runs, profiles or traces the plan.
 //!
-//! What needs what, and only `gpu` knows wgpu:
+//! The layers, each of which imports from those above it alone; so do the modules of a layer, which stand in the order of their
+//! dependencies. Only [`engine::gpu`] knows wgpu. A test reads both from the source.
 //!
-//! ```text
-//! tensor ← tape ← ops ← {nn, augment, loss} ← {ssad, method} ← train ← run ← command line
-//!               ↖ reference, plan ← gpu ← {check, profile, bench, peak, train}
-//! ```
+//! | layer | what it holds |
+//! | --- | --- |
+//! | [`engine`] | tensors, the tape, primitives, kernels, plans, devices |
+//! | [`ssad`] | networks, augmentations, losses, the bilevel training step: tapes alone |
+//! | [`proof`] | `check` and the sanitizer |
+//! | [`data`] | images from folders, archives and generators; batches |
+//! | [`training`] | the training loop, scoring, the choice between starts |
+//! | [`run`] | configurations, folders, checkpoints, reports, sweeps |
+//! | [`measure`] | ceilings, benchmarks, profiles |
+//! | command line | arguments, progress, exit codes: the binary |
 //!
-//! Around it: [`config`] and [`settings`] say what a run is made of, [`fit`] chooses what fits the device, [`folder`] and
-//! [`claim`] keep one process at a time in a run's folder, [`fault`] says what kind of fault an error is, [`report`] writes
-//! what comes of a run, and [`sweep`] does many of them. [`sanitizer`] interprets the kernels and watches their accesses.
-//!
-//! [`mod@reference`] evaluates a tape in f64, and [`check`] holds every kernel and every backward rule against it.
+//! [`engine::reference`] evaluates a tape in f64, and [`proof::check`] holds every kernel and every backward rule against it.
 
-pub mod archive;
-pub mod augment;
-pub mod bench;
-pub mod check;
-pub mod checkpoint;
-pub mod claim;
-pub mod config;
-pub mod data;
-mod disk;
-pub mod fault;
-pub mod fit;
-pub mod folder;
-pub mod gpu;
-pub mod kernel;
-pub mod loss;
-pub mod measure;
-pub mod method;
-pub mod model;
-pub mod nn;
-pub mod ops;
-pub mod peak;
-pub mod philox;
-pub mod plan;
-pub mod profile;
-pub mod reference;
-pub mod report;
-pub mod run;
-pub mod sanitizer;
-pub mod score;
-pub mod scorer;
-pub mod settings;
-pub mod shaders;
+pub mod engine;
 pub mod ssad;
-pub mod statistics;
-pub mod sweep;
-pub mod tape;
-pub mod tensor;
-pub mod train;
-pub mod workload;
+pub mod proof;
+pub mod data;
+pub mod training;
+pub mod run;
+pub mod measure;
 
 /// The README's example is a test.
 #[cfg(doctest)]

@@ -1,9 +1,9 @@
 //! Alignment losses of raw rows, normalised on the way, with gradients to every row.
 
-use stssad::loss::{Alignment, nuclear_norm, sliced_w2, total_distance_normalise};
-use stssad::ops::random;
-use stssad::reference::Reference;
-use stssad::tape::{Tape, Value};
+use stssad::engine::ops::random;
+use stssad::engine::reference::Reference;
+use stssad::engine::tape::{Tape, Value};
+use stssad::ssad::loss::{Alignment, nuclear_norm, sliced_w2, total_distance_normalise};
 
 use super::{Golden, golden};
 

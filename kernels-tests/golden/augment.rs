@@ -1,7 +1,7 @@
 //! Augmentations: values, and pull-backs of a random cotangent.
 
-use stssad::augment::{cutavg, cutdiff, cutout, cutpaste, patch_matrix};
-use stssad::tape::{Tape, Value};
+use stssad::engine::tape::{Tape, Value};
+use stssad::ssad::augment::{cutavg, cutdiff, cutout, cutpaste, patch_matrix};
 
 use super::{Golden, golden};
 

@@ -1,13 +1,13 @@
 //! The bilevel step on a tiny network, its hyper-gradient above all.
 
-use stssad::augment::{cutdiff, patch_matrix};
-use stssad::loss::{Alignment, bce_with_logits, total_distance_normalise};
-use stssad::ops::elementwise::Unary;
-use stssad::ops::random;
-use stssad::reference::Reference;
-use stssad::ssad::{Bilevel, Inner, Order, Problem, bilevel};
-use stssad::tape::{Tape, Value};
-use stssad::tensor::Tensor;
+use stssad::engine::ops::elementwise::Unary;
+use stssad::engine::ops::random;
+use stssad::engine::reference::Reference;
+use stssad::engine::tape::{Tape, Value};
+use stssad::engine::tensor::Tensor;
+use stssad::ssad::augment::{cutdiff, patch_matrix};
+use stssad::ssad::bilevel::{Bilevel, Inner, Order, Problem, bilevel};
+use stssad::ssad::loss::{Alignment, bce_with_logits, total_distance_normalise};
 
 use super::{Golden, golden};
 

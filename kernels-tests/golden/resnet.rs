@@ -1,8 +1,8 @@
 //! A narrow ResNet-18, forward and back, with either stem.
 
-use stssad::nn::{Detector, Encoder, Statistics, Stem};
-use stssad::philox::Stream;
-use stssad::tape::Value;
+use stssad::engine::philox::Stream;
+use stssad::engine::tape::Value;
+use stssad::ssad::nn::{Detector, Encoder, Statistics, Stem};
 
 use super::{Golden, golden};
 

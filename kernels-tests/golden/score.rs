@@ -1,6 +1,6 @@
 //! The anomaly score, computed on the host.
 
-use stssad::score::LedoitWolf;
+use stssad::training::score::LedoitWolf;
 
 use super::{F64_ERROR, golden};
 

@@ -19,9 +19,9 @@ use std::time::Instant;
 use case::{Case, Failure, Reference};
 use mutants::{Mutant, mutants};
 use serde::{Deserialize, Serialize};
-use stssad::kernel::{DeviceClass, Kernel, Lanes, Tile};
-use stssad::sanitizer::Program;
-use stssad::shaders::{SOURCES, source, specialise_text};
+use stssad::engine::kernel::{DeviceClass, Kernel, Lanes, Tile};
+use stssad::engine::shaders::{SOURCES, source, specialise_text};
+use stssad::proof::sanitizer::Program;
 
 /// Share of the mutants, without the equivalent ones, that have to be killed.
 const SCORE: f64 = 0.95;

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeSet;
 
-use stssad::check::catalogue::{FAMILIES, ShapeClass, cases};
-use stssad::check::{Case, compare, variants};
-use stssad::kernel::Kernel;
-use stssad::sanitizer::rounding::with_errors;
-use stssad::sanitizer::{Buffer, Dispatch, Program, lower};
-use stssad::shaders::{SOURCES, specialise};
-use stssad::tensor::Tensor;
+use stssad::engine::kernel::Kernel;
+use stssad::engine::shaders::{SOURCES, specialise};
+use stssad::engine::tensor::Tensor;
+use stssad::proof::check::catalogue::{FAMILIES, ShapeClass, cases};
+use stssad::proof::check::{Case, compare, variants};
+use stssad::proof::sanitizer::rounding::with_errors;
+use stssad::proof::sanitizer::{Buffer, Dispatch, Program, lower};
 
 use crate::case::SUBGROUPS;
 

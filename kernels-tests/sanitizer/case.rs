@@ -1,14 +1,14 @@
 //! A primitive on given inputs, and whether a kernel's text computes it without a fault.
 
 use std::fmt;
-use std::rc::Rc;
+use std::sync::Arc;
 
-use stssad::check::{stored_f16_bound, to_f16};
-use stssad::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, WORKGROUP_BYTES};
-use stssad::sanitizer::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
-use stssad::shaders::{source, specialise_text};
-use stssad::tape::{Array, Primitive};
-use stssad::tensor::{Shape, Tensor};
+use stssad::engine::bounds::{stored_f16_bound, to_f16};
+use stssad::engine::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, WORKGROUP_BYTES};
+use stssad::engine::shaders::{source, specialise_text};
+use stssad::engine::tape::{Array, Primitive};
+use stssad::engine::tensor::{Shape, Tensor};
+use stssad::proof::sanitizer::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
 
 /// What a workgroup may use at most; `Device::open` refuses devices that offer less.
 const WORKGROUP_INVOCATIONS: u32 = 256;
@@ -19,7 +19,7 @@ const REGISTERS: usize = 1 << 14;
 
 #[derive(Debug)]
 pub struct Case {
-    pub primitive: Rc<dyn Primitive>,
+    pub primitive: Arc<dyn Primitive>,
     pub inputs: Vec<Tensor>,
 }
 

@@ -1,23 +1,23 @@
 //! The cases that every kernel runs under the interpreter: the smaller ones of `stssad check`, and those that some mutant
 //! of a kernel would get away without.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
-use stssad::check::catalogue::{self, ShapeClass};
-use stssad::ops::conv2d::{Conv2d, Geometry, Role};
-use stssad::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
-use stssad::ops::layout::{Broadcast, Concat, Pad, Slice};
-use stssad::ops::matmul::Matmul;
-use stssad::ops::optimiser::AdamUpdate;
-use stssad::ops::patch::{Mask, MaskVjp, Profile};
-use stssad::ops::pool::{Argmax, Select, Unpool};
-use stssad::ops::random::{Uniform, key};
-use stssad::ops::reduce::{LogSumExp, Magnitude, SquaredDeviation, Sum, SumProduct};
-use stssad::ops::sort::{Gather, Order, Scatter};
-use stssad::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
-use stssad::philox::Stream;
-use stssad::tape::Primitive;
-use stssad::tensor::{Shape, Tensor};
+use stssad::engine::ops::conv2d::{Conv2d, Geometry, Role};
+use stssad::engine::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
+use stssad::engine::ops::layout::{Broadcast, Concat, Pad, Slice};
+use stssad::engine::ops::matmul::Matmul;
+use stssad::engine::ops::optimiser::AdamUpdate;
+use stssad::engine::ops::patch::{Mask, MaskVjp, Profile};
+use stssad::engine::ops::pool::{Argmax, Select, Unpool};
+use stssad::engine::ops::random::{Uniform, key};
+use stssad::engine::ops::reduce::{LogSumExp, Magnitude, SquaredDeviation, Sum, SumProduct};
+use stssad::engine::ops::sort::{Gather, Order, Scatter};
+use stssad::engine::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
+use stssad::engine::philox::Stream;
+use stssad::engine::tape::Primitive;
+use stssad::engine::tensor::{Shape, Tensor};
+use stssad::proof::check::catalogue::{self, ShapeClass};
 
 use crate::case::Case;
 
@@ -41,7 +41,7 @@ fn random(shape: impl Into<Shape>, seed: u64, map: fn(f64) -> f64) -> Tensor {
 }
 
 fn case(primitive: impl Primitive + 'static, inputs: impl Into<Vec<Tensor>>) -> Case {
-    Case { primitive: Rc::new(primitive), inputs: inputs.into() }
+    Case { primitive: Arc::new(primitive), inputs: inputs.into() }
 }
 
 /// All cases.

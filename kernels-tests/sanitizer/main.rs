@@ -9,8 +9,8 @@ mod portability;
 use std::collections::BTreeSet;
 
 use case::Case;
-use stssad::kernel::DeviceClass;
-use stssad::shaders::{SOURCES, source};
+use stssad::engine::kernel::DeviceClass;
+use stssad::engine::shaders::{SOURCES, source};
 
 /// Operations that one dispatch may take; the longest here takes a hundredth.
 const LIMIT: u64 = 1 << 30;

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::case::SUBGROUPS;
-use stssad::sanitizer::{Buffer, Dispatch, Report, lower};
+use stssad::proof::sanitizer::{Buffer, Dispatch, Report, lower};
 
 const LIMIT: u64 = 200_000;
 

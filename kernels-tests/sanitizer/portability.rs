@@ -8,12 +8,13 @@ use naga::back::{hlsl, msl, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{Binding, BuiltIn, Module, ResourceBinding, ShaderStage};
-use stssad::augment::Rotation;
-use stssad::kernel::{DeviceClass, Kernel, Tile};
-use stssad::nn::Detector;
-use stssad::shaders::specialise;
-use stssad::tensor::Shape;
-use stssad::train::{Config, TrainingStep};
+use stssad::engine::kernel::{DeviceClass, Kernel, Tile};
+use stssad::engine::shaders::specialise;
+use stssad::engine::tensor::Shape;
+use stssad::ssad::augment::Rotation;
+use stssad::ssad::config::Config;
+use stssad::ssad::nn::Detector;
+use stssad::ssad::step::TrainingStep;
 
 use crate::catalogue;
 

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use stssad::config::{EncoderChoice, RunConfig, overlay};
 use stssad::data::paint::{Defect, Photograph};
 use stssad::data::{Channels, OnBadImage, Resize, Split};
-use stssad::kernel::Precision;
-use stssad::method::Method;
-use stssad::scorer::Rule;
-use stssad::settings::{Written, flag};
+use stssad::engine::kernel::Precision;
+use stssad::run::config::{EncoderChoice, RunConfig, overlay};
+use stssad::run::settings::{Written, flag};
+use stssad::ssad::method::Method;
+use stssad::ssad::method::Rule;
 use toml::{Table, Value};
 
 use super::Unfit;

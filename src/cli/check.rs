@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use stssad::check::{self, Options};
+use stssad::proof::check::{self, Options};
 
 use super::{DeviceArguments, progress_bar};
 

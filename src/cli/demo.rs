@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use stssad::config::{RunConfig, Training};
 use stssad::data::sheet::Digits;
 use stssad::data::{Loaded, Loading, Source, load};
-use stssad::folder::RunFolder;
-use stssad::train::Config;
+use stssad::run::config::{RunConfig, Training};
+use stssad::run::folder::RunFolder;
+use stssad::ssad::config::Config;
 
 use super::progress::Mode;
 use super::train::{OutputArguments, execute};

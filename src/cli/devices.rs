@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use stssad::gpu::{AdapterSummary, GpuError, adapters};
+use stssad::engine::gpu::{AdapterSummary, GpuError, adapters};
 
 /// Arguments of `stssad devices`.
 #[derive(Debug, clap::Args)]

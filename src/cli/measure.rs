@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
-use stssad::claim::Claim;
-use stssad::kernel::{DeviceClass, Lanes};
-use stssad::plan::Reuse;
-use stssad::train::Config;
-use stssad::workload::Workload;
-use stssad::{bench, peak, profile};
+use stssad::engine::kernel::{DeviceClass, Lanes};
+use stssad::engine::plan::Reuse;
+use stssad::measure::workload::Workload;
+use stssad::measure::{bench, peak, profile};
+use stssad::run::claim::Claim;
+use stssad::ssad::config::Config;
 
 use super::{DeviceArguments, PrecisionArguments, trainer};
 

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use indicatif::{HumanDuration, ProgressBar};
 use serde_json::json;
-use stssad::fit::Fitted;
-use stssad::report::plain;
-use stssad::run::Watch;
-use stssad::train::{Config, Progress};
+use stssad::run::execute::Watch;
+use stssad::run::fit::Fitted;
+use stssad::run::report::plain;
+use stssad::ssad::config::Config;
+use stssad::training::trainer::Progress;
 
 use super::{STOPPED, progress_bar};
 

@@ -14,14 +14,14 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use stssad::claim::ClaimError;
 use stssad::data::load;
-use stssad::folder::RunFolder;
-use stssad::gpu::{Device, GpuError};
-use stssad::run::{Ending, Extent, Run, RunError};
-use stssad::settings::Written;
-use stssad::sweep::{Grid, Job, Share, merge};
-use stssad::train::TrainError;
+use stssad::engine::gpu::{Device, GpuError};
+use stssad::run::claim::ClaimError;
+use stssad::run::execute::{Ending, Extent, Run, RunError};
+use stssad::run::folder::RunFolder;
+use stssad::run::settings::Written;
+use stssad::run::sweep::{Grid, Job, Share, merge};
+use stssad::training::trainer::TrainError;
 
 use super::progress::{Mode, Shown, stop_flag};
 use super::train::last_checkpoint;
@@ -380,7 +380,7 @@ mod tests {
     fn a_missing_device_and_a_full_disk_end_a_sweep_and_nothing_else_does() {
         let written = |kind: ErrorKind| {
             let source = kind.into();
-            anyhow::Error::from(RunError::from(stssad::report::ReportError::Write {
+            anyhow::Error::from(RunError::from(stssad::run::outcome::ReportError::Write {
                 path: "result.json".into(),
                 source,
             }))

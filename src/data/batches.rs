@@ -1,7 +1,7 @@
 //! The order in which batches are drawn from a set.
 
 use super::DataError;
-use crate::philox::Stream;
+use crate::engine::philox::Stream;
 
 /// An endless sequence of batches of row indices. An epoch is a random order of all rows, cut into whole batches: no
 /// row comes twice in it, and the few rows that do not fill a batch wait for the next. The sequence depends on `seed`

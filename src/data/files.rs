@@ -11,7 +11,7 @@ use walkdir::WalkDir;
 
 use super::picture::{self, Conversion, PictureError};
 use super::{DataError, Loading, OnBadImage, Set, Truth};
-use crate::tensor::Tensor;
+use crate::engine::tensor::Tensor;
 
 const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff"];
 

@@ -10,7 +10,7 @@ use super::files::{self, Entry, Mask, Reading};
 use super::mvtec::mask_of;
 use super::picture::Channels;
 use super::{DataError, KEPT_STREAM, Loaded, Loading, Split, Task, component};
-use crate::philox::Stream;
+use crate::engine::philox::Stream;
 
 /// Folders with normal pictures and, as there are, anomalies and unlabelled ones. In TOML each list may be one text.
 ///

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::picture::{self, Channels, Conversion};
 use super::{BadPicture, DataError, Loaded, Loading, Set, Task, Truth};
-use crate::philox::Stream;
-use crate::tensor::Tensor;
+use crate::engine::philox::Stream;
+use crate::engine::tensor::Tensor;
 
 /// Crops of a packaged photograph, some with a painted defect. A defect looks the same in every picture of a task, but
 /// for its random place.

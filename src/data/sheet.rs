@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::picture::{self, Channels, Conversion, PictureError};
 use super::{BadPicture, DataError, Loaded, Loading, Set, Task};
-use crate::tensor::Tensor;
+use crate::engine::tensor::Tensor;
 
 /// Two sheets of tiles. A fifth of the normal tiles is kept for the test, and as many anomalies are drawn; limits of the
 /// loading come first.

@@ -16,8 +16,8 @@ use super::picture::{Channels, Conversion, MAX_PIXELS, Resize};
 use super::sheet::{Digits, Sheet};
 use super::svhn::Svhn;
 use super::{BadPicture, DataError, SAMPLE_STREAM, Set, SplitTable, Task};
-use crate::philox::Stream;
-use crate::tensor::Tensor;
+use crate::engine::philox::Stream;
+use crate::engine::tensor::Tensor;
 
 /// Where a task's pictures come from. In TOML `kind` names the variant: `kind = "mvtec"`.
 #[derive(Clone, Debug, PartialEq, Serialize)]

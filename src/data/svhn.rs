@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::mat::{self, MatError, Values};
 use super::picture::{Channels, Conversion};
 use super::{DataError, Loaded, Loading, Set, Task};
-use crate::tensor::Tensor;
+use crate::engine::tensor::Tensor;
 
 /// One digit is normal and another the anomaly. All of the normal digit's training pictures are trained on, and all test
 /// pictures of both are tested, unless the loading limits them.

@@ -1,0 +1,271 @@
+//! What kind of fault an error is, for whoever has to act on it without reading it: the command line's exit codes follow
+//! from this, and whether a sweep goes on, and whether it is worth resuming a run.
+
+use std::error::Error;
+use std::io;
+
+use stssad::data::DataError;
+use stssad::engine::gpu::GpuError;
+use stssad::engine::tape::GradError;
+use stssad::measure::figures::MeasureError;
+use stssad::proof::check::CaseError;
+use stssad::run::archive::ArchiveError;
+use stssad::run::claim::ClaimError;
+use stssad::run::config::ConfigError;
+use stssad::run::execute::RunError;
+use stssad::run::fit::FitError;
+use stssad::run::folder::FolderError;
+use stssad::run::outcome::ReportError;
+use stssad::run::report::ComparisonError;
+use stssad::run::settings::SettingsError;
+use stssad::run::sweep::SweepError;
+use stssad::training::trainer::TrainError;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The command line or a configuration asks for what cannot be done.
+    Usage,
+    /// The images, or what was made of them, cannot be used.
+    Data,
+    /// There is no device for this work, or the work does not fit it.
+    Device,
+    /// The device has no memory left, which others may free.
+    Memory,
+    /// The device stopped working under way; it works again after a reset.
+    Lost,
+    /// Training did not converge to finite numbers.
+    Diverged,
+    /// A file or a stream cannot be read or written.
+    Storage,
+    /// Another process works in the folder.
+    Busy,
+    /// A fault of stssad, or of the driver.
+    Internal,
+}
+
+impl Fault {
+    /// Whether the same run, resumed later, may get past it.
+    pub fn may_pass(self) -> bool {
+        matches!(self, Fault::Memory | Fault::Lost | Fault::Storage)
+    }
+}
+
+/// An error that knows what kind of fault it is.
+pub trait Faulty: Error {
+    /// The kind of fault.
+    fn fault(&self) -> Fault;
+}
+
+/// The kind of fault of an error: of the first of its causes, from the outermost on, that knows its own.
+pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) -> Fault {
+    fn of<E: Faulty + 'static>(link: &(dyn Error + 'static)) -> Option<Fault> {
+        link.downcast_ref::<E>().map(Faulty::fault)
+    }
+    let kinds = [
+        of::<ArchiveError>,
+        of::<CaseError>,
+        of::<ClaimError>,
+        of::<ComparisonError>,
+        of::<ConfigError>,
+        of::<DataError>,
+        of::<FolderError>,
+        of::<GpuError>,
+        of::<GradError>,
+        of::<MeasureError>,
+        of::<ReportError>,
+        of::<RunError>,
+        of::<SettingsError>,
+        of::<SweepError>,
+        of::<TrainError>,
+        of::<io::Error>,
+    ];
+    chain.into_iter().find_map(|link| kinds.iter().find_map(|of| of(link))).unwrap_or(Fault::Internal)
+}
+
+impl Faulty for io::Error {
+    fn fault(&self) -> Fault {
+        Fault::Storage
+    }
+}
+
+impl Faulty for ArchiveError {
+    fn fault(&self) -> Fault {
+        Fault::Storage
+    }
+}
+
+impl Faulty for CaseError {
+    fn fault(&self) -> Fault {
+        Fault::Usage
+    }
+}
+
+impl Faulty for ClaimError {
+    fn fault(&self) -> Fault {
+        match self {
+            ClaimError::Held { .. } => Fault::Busy,
+            ClaimError::Foreign { .. } | ClaimError::Kept { .. } => Fault::Usage,
+            ClaimError::Write { .. } => Fault::Storage,
+        }
+    }
+}
+
+impl Faulty for FolderError {
+    fn fault(&self) -> Fault {
+        match self {
+            FolderError::Claim(error) => error.fault(),
+            FolderError::Make { .. } => Fault::Storage,
+            FolderError::NoRun { .. } | FolderError::NoneUnfinished { .. } => Fault::Usage,
+        }
+    }
+}
+
+impl Faulty for ComparisonError {
+    fn fault(&self) -> Fault {
+        Fault::Data
+    }
+}
+
+impl Faulty for ConfigError {
+    fn fault(&self) -> Fault {
+        match self {
+            ConfigError::Data(error) => error.fault(),
+            _ => Fault::Usage,
+        }
+    }
+}
+
+impl Faulty for SettingsError {
+    fn fault(&self) -> Fault {
+        Fault::Usage
+    }
+}
+
+impl Faulty for SweepError {
+    fn fault(&self) -> Fault {
+        match self {
+            SweepError::Config { source, .. } => source.fault(),
+            _ => Fault::Usage,
+        }
+    }
+}
+
+impl Faulty for GradError {
+    fn fault(&self) -> Fault {
+        Fault::Internal
+    }
+}
+
+impl Faulty for DataError {
+    fn fault(&self) -> Fault {
+        match self {
+            DataError::Setting(_) => Fault::Usage,
+            DataError::Unwritable { .. } => Fault::Storage,
+            _ => Fault::Data,
+        }
+    }
+}
+
+impl Faulty for GpuError {
+    fn fault(&self) -> Fault {
+        match self {
+            GpuError::NoSuchAdapter { .. } => Fault::Usage,
+            GpuError::NoAdapter(_) | GpuError::Unusable { .. } | GpuError::TooLarge { .. } => Fault::Device,
+            GpuError::OutOfMemory { .. } => Fault::Memory,
+            GpuError::Lost { .. } => Fault::Lost,
+            _ => Fault::Internal,
+        }
+    }
+}
+
+impl Faulty for MeasureError {
+    fn fault(&self) -> Fault {
+        match self {
+            MeasureError::Gpu(error) => error.fault(),
+            MeasureError::NoSuchKernel(..) => Fault::Usage,
+            MeasureError::Write { .. } | MeasureError::Read { .. } => Fault::Storage,
+            MeasureError::NoTime(_) | MeasureError::Draw { .. } => Fault::Internal,
+        }
+    }
+}
+
+impl Faulty for ReportError {
+    fn fault(&self) -> Fault {
+        Fault::Storage
+    }
+}
+
+impl Faulty for TrainError {
+    fn fault(&self) -> Fault {
+        match self {
+            TrainError::Gpu(error) => error.fault(),
+            TrainError::Grad(error) => error.fault(),
+            TrainError::Data(error) => error.fault(),
+            TrainError::Foreign { .. } => Fault::Data,
+            TrainError::Diverged { .. } | TrainError::NoStart(_) => Fault::Diverged,
+        }
+    }
+}
+
+impl Faulty for FitError {
+    fn fault(&self) -> Fault {
+        match self {
+            FitError::Config(error) => error.fault(),
+            FitError::Train(error) => error.fault(),
+            FitError::Gpu(error) => error.fault(),
+            FitError::MicroBatches { .. } | FitError::Size { .. } => Fault::Device,
+        }
+    }
+}
+
+impl Faulty for RunError {
+    fn fault(&self) -> Fault {
+        match self {
+            RunError::Config(error) => error.fault(),
+            RunError::Train(error) => error.fault(),
+            RunError::Fit(error) => error.fault(),
+            RunError::Score(_) => Fault::Diverged,
+            RunError::Archive(error) => error.fault(),
+            RunError::Report(error) => error.fault(),
+            RunError::Foreign { .. } => Fault::Data,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(error: &(dyn Error + 'static)) -> Fault {
+        fault_of([error])
+    }
+
+    #[test]
+    fn a_fault_is_found_through_what_wraps_it() {
+        let lost = || GpuError::Lost { at: "step 3".into(), reason: "Unknown reset".into() };
+        assert_eq!(of(&lost()), Fault::Lost);
+        assert_eq!(of(&RunError::Train(TrainError::Gpu(lost()))), Fault::Lost);
+        assert_eq!(of(&MeasureError::Gpu(lost())), Fault::Lost);
+        let size = FitError::Size { side: 512, limit: 1, alternatives: Vec::new() };
+        assert_eq!(of(&RunError::Fit(size)), Fault::Device);
+        let diverged = TrainError::Diverged { start: 0, step: 1, what: "loss" };
+        assert_eq!(of(&RunError::from(diverged)), Fault::Diverged);
+        let full = ReportError::Write { path: "a".into(), source: io::Error::other("full") };
+        assert_eq!(of(&RunError::from(full)), Fault::Storage);
+        // The outermost decides: a folder that cannot be read is bad data, though an I/O error is below it.
+        let unreadable = DataError::Unreadable { path: "a".into(), source: io::Error::other("gone") };
+        let context = anyhow::Error::from(unreadable).context("the job a");
+        assert_eq!(fault_of(context.chain()), Fault::Data);
+        assert_eq!(of(&std::fmt::Error), Fault::Internal);
+    }
+
+    #[test]
+    fn only_what_passes_is_worth_resuming() {
+        let passing = [Fault::Memory, Fault::Lost, Fault::Storage];
+        for fault in [Fault::Usage, Fault::Data, Fault::Device, Fault::Diverged, Fault::Internal] {
+            assert!(!fault.may_pass(), "{fault:?}");
+        }
+        assert!(passing.iter().all(|fault| fault.may_pass()));
+    }
+}

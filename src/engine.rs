@@ -1,0 +1,13 @@
+//! The engine: tensors, a tape of primitives, kernels, and plans that run on a device. It knows nothing of anomalies.
+
+pub mod units;
+pub mod tensor;
+pub mod philox;
+pub mod kernel;
+pub mod tape;
+pub mod bounds;
+pub mod reference;
+pub mod ops;
+pub mod shaders;
+pub mod plan;
+pub mod gpu;

@@ -1,0 +1,100 @@
+//! Sums of products in one pass: batch norm and its derivatives are such, with a factor and an addend for each channel.
+
+use std::ops::{Add, Mul};
+
+use super::{Binary, Collapsed, Operand, broadcast_shape, positive_part, scaled, vector_result, zip_broadcast};
+use crate::engine::bounds::Approx;
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tensor::Shape;
+
+/// y = p · a · b + q · c, or with two products p · a · b + q · c · d + r · e, or its positive part with `relu`; the operands
+/// are broadcast to a shape in common, the factors p, q and r rounded to f32 on the device. Neither the products nor, with
+/// `relu`, the sum is written to memory.
+#[derive(Clone, Debug)]
+pub struct MultiplyAdd {
+    /// Of each product, one or two, and of the addend.
+    pub factors: Vec<f64>,
+    pub relu: bool,
+}
+
+impl MultiplyAdd {
+    /// The sum, of `scaled(factor, x)` for factor · x.
+    fn sum<T>(&self, operands: &[T], scaled: impl Fn(f64, T) -> T) -> T
+    where
+        T: Copy + Mul<Output = T> + Add<Output = T>,
+    {
+        let terms = operands.chunks(2).zip(&self.factors).map(|(operands, &factor)| match *operands {
+            [a, b] => scaled(factor, a) * b,
+            _ => scaled(factor, operands[0]),
+        });
+        terms.reduce(Add::add).expect("at least one product")
+    }
+}
+
+impl Primitive for MultiplyAdd {
+    fn name(&self) -> &'static str {
+        if self.factors.len() == 2 { "elementwise/multiply_add" } else { "elementwise/multiply_add_2" }
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let first = Ok(inputs[0].clone());
+        let shape = inputs[1..].iter().fold(first, |shape, operand| broadcast_shape(&shape?, operand))?;
+        Collapsed::new(&shape, inputs)?;
+        Ok(shape)
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let ct = match self.relu {
+            true => tape.binary(Binary::WherePositive, at.cotangent, at.output),
+            false => at.cotangent,
+        };
+        let mut cotangents = Vec::with_capacity(at.inputs.len());
+        for (operands, &factor) in at.inputs.chunks(2).zip(&self.factors) {
+            let fitted = |tape: &mut Tape, ct: Value, input: Value| tape.sum_to(ct, &tape.shape(input).clone());
+            match *operands {
+                [a, b] => {
+                    let [ct_a, ct_b] = [b, a].map(|other| tape.product(factor, ct, other));
+                    cotangents.extend([fitted(tape, ct_a, a), fitted(tape, ct_b, b)]);
+                }
+                _ => {
+                    let sum = fitted(tape, ct, operands[0]);
+                    cotangents.push(tape.scale(sum, factor));
+                }
+            }
+        }
+        cotangents.into_iter().map(Cotangent::Of).collect()
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let finish = if self.relu { positive_part } else { |sum| sum };
+        zip_broadcast(inputs, output, |operands| finish(self.sum(operands, Mul::mul)))
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        zip_broadcast(inputs, output, |operands| {
+            let operands: Vec<Approx> = operands.iter().map(|&operand| Approx::exact(operand)).collect();
+            let sum = self.sum(&operands, scaled);
+            // The positive part of what is surely negative is 0 exactly.
+            if self.relu { (sum.value.min(0.0) + sum.error).max(0.0) } else { sum.error }
+        })
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
+        let axes = Collapsed::new(output, inputs).expect("checked when recorded");
+        let kernel = Kernel::new(self.name()).constant("RELU", u32::from(self.relu));
+        let mut kernel = axes.dispatch(kernel, &Operand::ALL[..inputs.len()], class);
+        for (name, &factor) in ["p", "q", "r"].into_iter().zip(&self.factors) {
+            kernel = kernel.immediate(name, factor as f32);
+        }
+        vector_result(kernel).storable(inputs.len(), "StoredY", output.count())
+    }
+
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        2 * ((self.factors.len() - 1) * output.count()) as u64
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,348 @@
+//! Values rearranged: reshape, broadcast, slice, pad, concatenation.
+
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::elementwise::{Collapsed, X, spread};
+use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tensor::{Shape, Tensor};
+
+/// The same elements under another shape; nothing runs.
+#[derive(Clone, Debug)]
+pub struct Reshape {
+    pub to: Shape,
+}
+
+impl Primitive for Reshape {
+    fn name(&self) -> &'static str {
+        "layout/reshape"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        match inputs[0].count() == self.to.count() {
+            true => Ok(self.to.clone()),
+            false => Err(format!("{:?} does not hold as many elements as {:?}", inputs[0], self.to)),
+        }
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let shape = tape.shape(at.inputs[0]).clone();
+        vec![Cotangent::Of(tape.reshape(at.cotangent, shape))]
+    }
+
+    fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        inputs[0].data.to_vec()
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, _: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
+        unreachable!("an alias has no kernel")
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+
+    fn is_alias(&self) -> bool {
+        true
+    }
+}
+
+/// y = x repeated along the axes where it has extent 1, or none.
+#[derive(Clone, Debug)]
+pub struct Broadcast {
+    pub to: Shape,
+}
+
+impl Primitive for Broadcast {
+    fn name(&self) -> &'static str {
+        "layout/broadcast"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let fits = super::elementwise::broadcast_shape(inputs[0], &self.to)? == self.to;
+        if !fits {
+            return Err(format!("{:?} does not broadcast to {:?}", inputs[0], self.to));
+        }
+        Collapsed::new(&self.to, inputs)?;
+        Ok(self.to.clone())
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let shape = tape.shape(at.inputs[0]).clone();
+        vec![Cotangent::Of(tape.sum_to(at.cotangent, &shape))]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        spread(inputs[0], output)
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
+        let axes = Collapsed::new(output, inputs).expect("checked when recorded");
+        axes.dispatch(Kernel::new("layout/broadcast"), &[X], class)
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+/// Extents outside an axis, and of one row along it with all that lies inside.
+fn rows(shape: &Shape, axis: usize) -> [usize; 2] {
+    [shape[..axis].iter().product(), shape[axis..].iter().product()]
+}
+
+/// Elements inside `axis`.
+fn inside(shape: &Shape, axis: usize) -> usize {
+    shape[axis + 1..].iter().product()
+}
+
+fn with_extent(shape: &Shape, axis: usize, extent: usize) -> Shape {
+    let mut shape = shape.to_vec();
+    shape[axis] = extent;
+    shape.into()
+}
+
+fn row_grid(kernel: Kernel, outer: usize, row: usize) -> Kernel {
+    kernel.grid([row.div_ceil(64).min(65_535), outer.min(65_535), 1])
+}
+
+/// y[.., j, ..] = x[.., start + j, ..] for j < extent along `axis`.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    pub axis: usize,
+    pub start: usize,
+    pub extent: usize,
+}
+
+impl Primitive for Slice {
+    fn name(&self) -> &'static str {
+        "layout/slice"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        match inputs[0].get(self.axis) {
+            Some(&extent) if self.start + self.extent <= extent => Ok(with_extent(inputs[0], self.axis, self.extent)),
+            _ => Err(format!("{self:?} lies outside {:?}", inputs[0])),
+        }
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let extent = tape.shape(at.inputs[0])[self.axis];
+        vec![Cotangent::Of(tape.pad(at.cotangent, self.axis, self.start, extent))]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let ([_, row], [outer, width]) = (rows(inputs[0].shape, self.axis), rows(output, self.axis));
+        let first = self.start * inside(output, self.axis);
+        (0..outer).flat_map(|o| inputs[0].data[o * row + first..][..width].to_vec()).collect()
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let ([_, x_row], [outer, y_row]) = (rows(inputs[0], self.axis), rows(output, self.axis));
+        let kernel = Kernel::new("layout/slice")
+            .immediate("outer", outer)
+            .immediate("x_row", x_row)
+            .immediate("y_row", y_row)
+            .immediate("first", self.start * inside(output, self.axis));
+        row_grid(kernel, outer, y_row)
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+/// y[.., start + j, ..] = x[.., j, ..] along `axis`, 0 elsewhere.
+#[derive(Clone, Debug)]
+pub struct Pad {
+    pub axis: usize,
+    pub start: usize,
+    pub extent: usize,
+}
+
+impl Primitive for Pad {
+    fn name(&self) -> &'static str {
+        "layout/pad"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        match inputs[0].get(self.axis) {
+            Some(&extent) if self.start + extent <= self.extent => Ok(with_extent(inputs[0], self.axis, self.extent)),
+            _ => Err(format!("{:?} does not fit {self:?}", inputs[0])),
+        }
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let extent = tape.shape(at.inputs[0])[self.axis];
+        vec![Cotangent::Of(tape.slice(at.cotangent, self.axis, self.start, extent))]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let ([_, width], [outer, row]) = (rows(inputs[0].shape, self.axis), rows(output, self.axis));
+        let first = self.start * inside(output, self.axis);
+        let mut padded = vec![0.0; outer * row];
+        for o in 0..outer {
+            padded[o * row + first..][..width].copy_from_slice(&inputs[0].data[o * width..][..width]);
+        }
+        padded
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let ([_, x_row], [outer, y_row]) = (rows(inputs[0], self.axis), rows(output, self.axis));
+        let kernel = Kernel::new("layout/pad")
+            .immediate("outer", outer)
+            .immediate("x_row", x_row)
+            .immediate("y_row", y_row)
+            .immediate("first", self.start * inside(output, self.axis));
+        row_grid(kernel, outer, y_row)
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+/// y = a, then b, along `axis`.
+#[derive(Clone, Debug)]
+pub struct Concat {
+    pub axis: usize,
+}
+
+impl Primitive for Concat {
+    fn name(&self) -> &'static str {
+        "layout/concat"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [a, b] = [inputs[0], inputs[1]];
+        let agree = a.len() == b.len() && self.axis < a.len() && *a == with_extent(b, self.axis, a[self.axis]);
+        if !agree {
+            return Err(format!("{a:?} and {b:?} differ in more than axis {}", self.axis));
+        }
+        Ok(with_extent(a, self.axis, a[self.axis] + b[self.axis]))
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let [a, b] = [0, 1].map(|input| tape.shape(at.inputs[input])[self.axis]);
+        let ct_a = tape.slice(at.cotangent, self.axis, 0, a);
+        let ct_b = tape.slice(at.cotangent, self.axis, a, b);
+        vec![Cotangent::Of(ct_a), Cotangent::Of(ct_b)]
+    }
+
+    fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        let ([outer, a], [_, b]) = (rows(inputs[0].shape, self.axis), rows(inputs[1].shape, self.axis));
+        (0..outer).flat_map(|o| [&inputs[0].data[o * a..][..a], &inputs[1].data[o * b..][..b]].concat()).collect()
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let ([outer, a_row], [_, b_row]) = (rows(inputs[0], self.axis), rows(inputs[1], self.axis));
+        let kernel =
+            Kernel::new("layout/concat").immediate("outer", outer).immediate("a_row", a_row).immediate("b_row", b_row);
+        row_grid(kernel, outer, rows(output, self.axis)[1])
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+impl Tape {
+    /// The elements of `x` under the shape `to`; no copy is made.
+    ///
+    /// # Panics
+    /// When the element counts differ.
+    pub fn reshape(&mut self, x: Value, to: impl Into<Shape>) -> Value {
+        let to = to.into();
+        if *self.shape(x) == to { x } else { self.push(Reshape { to }, &[x]) }
+    }
+
+    /// `x` under another name; no copy is made. A gradient with respect to one does not see what reads the other.
+    pub fn renamed(&mut self, x: Value) -> Value {
+        let to = self.shape(x).clone();
+        self.push(Reshape { to }, &[x])
+    }
+
+    /// `x` repeated to the shape `to`, aligned at the last axis.
+    ///
+    /// # Panics
+    /// When the shapes do not broadcast.
+    pub fn broadcast(&mut self, x: Value, to: &Shape) -> Value {
+        if self.shape(x) == to {
+            return x;
+        }
+        if self.shape(x).count() == to.count() {
+            return self.reshape(x, to.clone());
+        }
+        self.push(Broadcast { to: to.clone() }, &[x])
+    }
+
+    /// `extent` elements of `axis`, from `start`.
+    ///
+    /// # Panics
+    /// When they lie outside.
+    pub fn slice(&mut self, x: Value, axis: usize, start: usize, extent: usize) -> Value {
+        let whole = self.shape(x).get(axis) == Some(&extent);
+        if whole { x } else { self.push(Slice { axis, start, extent }, &[x]) }
+    }
+
+    /// Zeros round `x`, so that `axis` has `extent` elements and x's begin at `start`.
+    ///
+    /// # Panics
+    /// When x does not fit.
+    pub fn pad(&mut self, x: Value, axis: usize, start: usize, extent: usize) -> Value {
+        let whole = self.shape(x).get(axis) == Some(&extent);
+        if whole { x } else { self.push(Pad { axis, start, extent }, &[x]) }
+    }
+
+    /// Each of `values` `[N, 1]` times a row: `[N, M]`. Sums of such put values into the columns of a matrix in one pass.
+    ///
+    /// # Panics
+    /// When `values` is no column.
+    pub fn placed<const M: usize>(&mut self, values: Value, row: [f32; M]) -> Value {
+        let row = self.constant(Tensor::new([1, M], row.to_vec()));
+        self.mul(values, row)
+    }
+
+    /// All of `parts` one after another along `axis`.
+    ///
+    /// # Panics
+    /// When there are none, or they differ in another axis.
+    pub fn concat(&mut self, axis: usize, parts: &[Value]) -> Value {
+        let (&first, rest) = parts.split_first().expect("at least one part");
+        rest.iter().fold(first, |joined, &part| self.push(Concat { axis }, &[joined, part]))
+    }
+}

@@ -1,0 +1,223 @@
+//! Soft masks of a turned patch, and their pull-backs: CutDiff's ellipse and the box of CutOut, CutAvg and CutPaste.
+//!
+//! In patch coordinates u = m₀·dx + m₁·dy, v = m₂·dx + m₃·dy, where (dx, dy) is a pixel's offset from the patch's centre
+//! and m = matrix[n, :], the ellipse is exp(−(u² + v²) / (2 · SOFTNESS)), and the box is edge(u) · edge(v) with
+//! edge(t) = σ((1 − 2·|t|) / SOFTNESS).
+
+use crate::engine::bounds::{Approx, sum_bound};
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tensor::Shape;
+
+/// Variance of the ellipse's Gaussian and width of the box' edge, in units of the patch's sides.
+pub const SOFTNESS: f64 = 0.1;
+
+/// What a mask looks like in patch coordinates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Profile {
+    Ellipse,
+    Box,
+}
+
+impl Profile {
+    /// The mask at (u, v) and p, q with ∂mask/∂u = −mask · p / SOFTNESS, ∂mask/∂v = −mask · q / SOFTNESS.
+    fn at(self, [u, v]: [Approx; 2]) -> (Approx, [Approx; 2]) {
+        let (one, two) = (Approx::exact(1.0), Approx::exact(2.0));
+        match self {
+            Profile::Ellipse => ((-(u * u + v * v) / Approx::rounded(2.0 * SOFTNESS)).exp(), [u, v]),
+            Profile::Box => {
+                let depth = |t: Approx| (one - two * t.abs()) / Approx::rounded(SOFTNESS);
+                let [x, y] = [depth(u), depth(v)];
+                (sigmoid(x) * sigmoid(y), [two * sign(u) * sigmoid(-x), two * sign(v) * sigmoid(-y)])
+            }
+        }
+    }
+}
+
+/// In the kernels' form, which cannot overflow.
+fn sigmoid(x: Approx) -> Approx {
+    let one = Approx::exact(1.0);
+    let e = (-x.abs()).exp();
+    if x.value >= 0.0 { one / (one + e) } else { e / (one + e) }
+}
+
+/// The derivative of |x|, 0 at 0. Either sign may come of an x near 0.
+fn sign(x: Approx) -> Approx {
+    let value = if x.value == 0.0 { 0.0 } else { x.value.signum() };
+    Approx { value, error: if x.value.abs() <= x.error { 1.0 + value.abs() } else { 0.0 } }
+}
+
+/// Masks `[N, 1, H, W]`. Inputs: matrix `[N, 4]`, centre `[N, 2]` as (x, y) in pixels.
+#[derive(Clone, Debug)]
+pub struct Mask {
+    pub profile: Profile,
+    pub size: [usize; 2],
+}
+
+/// The cotangent of the matrix, as sums over picture rows: `[N, 4, H]`. Inputs: matrix, centre, cotangent of the mask.
+#[derive(Clone, Debug)]
+pub struct MaskVjp {
+    pub profile: Profile,
+}
+
+/// One pixel's offset from the centre, its mask, and the slopes along u and v as [`Profile::at`] has them.
+struct Pixel {
+    offset: [Approx; 2],
+    mask: Approx,
+    slopes: [Approx; 2],
+}
+
+impl Pixel {
+    fn new(profile: Profile, matrix: &[f64], centre: &[f64], i: usize, j: usize) -> Self {
+        let offset = [(j, centre[0]), (i, centre[1])];
+        let [dx, dy] = offset.map(|(place, centre)| Approx::exact(place as f64) - Approx::exact(centre));
+        let coordinate = |m: &[f64]| Approx::exact(m[0]) * dx + Approx::exact(m[1]) * dy;
+        let (mask, slopes) = profile.at([coordinate(&matrix[..2]), coordinate(&matrix[2..])]);
+        Pixel { offset: [dx, dy], mask, slopes }
+    }
+}
+
+impl Primitive for Mask {
+    fn name(&self) -> &'static str {
+        match self.profile {
+            Profile::Ellipse => "cutdiff/mask",
+            Profile::Box => "softbox/mask",
+        }
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [n, four] = inputs[0].matrix()?;
+        match four == 4 && inputs[1].matrix()? == [n, 2] {
+            true => Ok([n, 1, self.size[0], self.size[1]].into()),
+            false => Err(format!("matrices [N, 4] and centres [N, 2] expected, got {:?}, {:?}", inputs[0], inputs[1])),
+        }
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let (matrix, centre) = (at.inputs[0], at.inputs[1]);
+        let rows = tape.push(MaskVjp { profile: self.profile }, &[matrix, centre, at.cotangent]);
+        let sum = tape.sum(rows, &[2]);
+        vec![Cotangent::Of(tape.reshape(sum, tape.shape(matrix).clone())), Cotangent::Missing]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        self.pixels(inputs, output).map(|pixel| pixel.mask.value).collect()
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        self.pixels(inputs, output).map(|pixel| pixel.mask.error).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
+        let [h, w] = self.size;
+        let n = inputs[0][0];
+        Kernel::new(self.name()).immediate("n", n).immediate("h", h).immediate("w", w).grid([
+            (h * w).div_ceil(64).min(65_535),
+            n.min(65_535),
+            1,
+        ])
+    }
+
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        12 * output.count() as u64
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+impl Mask {
+    fn pixels<'a>(&self, inputs: &'a [Array], output: &Shape) -> impl Iterator<Item = Pixel> + 'a {
+        let (profile, [h, w]) = (self.profile, self.size);
+        (0..output.count()).map(move |index| {
+            let n = index / (h * w);
+            let (matrix, centre) = (&inputs[0].data[4 * n..][..4], &inputs[1].data[2 * n..][..2]);
+            Pixel::new(profile, matrix, centre, index / w % h, index % w)
+        })
+    }
+}
+
+impl MaskVjp {
+    /// Calls `visit(output index, term of its sum)` for every pixel and component.
+    fn for_each_term(&self, inputs: &[Array], mut visit: impl FnMut(usize, Approx)) {
+        let [_, _, h, w] = inputs[2].shape.images().expect("checked when recorded");
+        let softness = Approx::rounded(SOFTNESS);
+        for (index, &ct) in inputs[2].data.iter().enumerate() {
+            let (n, i) = (index / (h * w), index / w % h);
+            let (matrix, centre) = (&inputs[0].data[4 * n..][..4], &inputs[1].data[2 * n..][..2]);
+            let Pixel { offset: [dx, dy], mask, slopes: [p, q] } =
+                Pixel::new(self.profile, matrix, centre, i, index % w);
+            let weight = -(Approx::exact(ct) * mask / softness);
+            for (component, factor) in [p * dx, p * dy, q * dx, q * dy].into_iter().enumerate() {
+                visit((4 * n + component) * h + i, weight * factor);
+            }
+        }
+    }
+}
+
+impl Primitive for MaskVjp {
+    fn name(&self) -> &'static str {
+        match self.profile {
+            Profile::Ellipse => "cutdiff/mask_vjp",
+            Profile::Box => "softbox/mask_vjp",
+        }
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [n, _, h, w] = inputs[2].images()?;
+        let mask = Mask { profile: self.profile, size: [h, w] }.shape(&inputs[..2])?;
+        match mask == *inputs[2] {
+            true => Ok([n, 4, h].into()),
+            false => Err(format!("the cotangent {:?} has not the masks' shape {mask:?}", inputs[2])),
+        }
+    }
+
+    fn vjp(&self, _: &mut Tape, _: Application) -> Vec<Cotangent> {
+        vec![Cotangent::Missing; 3]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let mut rows = vec![0.0; output.count()];
+        self.for_each_term(inputs, |at, term| rows[at] += term.value);
+        rows
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [_, _, _, w] = inputs[2].shape.images().expect("checked when recorded");
+        let (mut magnitude, mut error) = (vec![0.0; output.count()], vec![0.0; output.count()]);
+        self.for_each_term(inputs, |at, term| {
+            magnitude[at] += term.value.abs() + term.error;
+            error[at] += term.error;
+        });
+        magnitude.iter().zip(error).map(|(&magnitude, error)| error + sum_bound(w, magnitude)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
+        let [n, _, h, w] = inputs[2].images().expect("checked when recorded");
+        Kernel::new(self.name()).immediate("n", n).immediate("h", h).immediate("w", w).over(n * h, 64)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        20 * inputs[2].count() as u64
+    }
+}
+
+impl Tape {
+    /// CutDiff's masks `[N, 1, H, W]`, 1 at `centre` `[N, 2]` and falling off along the axes of `matrix` `[N, 4]`.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn cutdiff_mask(&mut self, matrix: Value, centre: Value, size: [usize; 2]) -> Value {
+        self.push(Mask { profile: Profile::Ellipse, size }, &[matrix, centre])
+    }
+
+    /// Soft boxes `[N, 1, H, W]`, about 1 inside the rectangle at `centre` `[N, 2]` whose sides `matrix` `[N, 4]` maps to
+    /// 1, about 0 outside.
+    ///
+    /// # Panics
+    /// When the shapes do not fit.
+    pub fn box_mask(&mut self, matrix: Value, centre: Value, size: [usize; 2]) -> Value {
+        self.push(Mask { profile: Profile::Box, size }, &[matrix, centre])
+    }
+}

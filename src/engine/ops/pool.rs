@@ -1,0 +1,202 @@
+//! Pooling by maxima over windows that may overlap. The mean over a whole picture is a reduction.
+//!
+//! A maximum is the pixel that [`Argmax`] points at, taken by [`Select`]. Which one it is stays the same round almost
+//! every picture, so gradients flow through the selected pixels alone: [`Select`] and [`Unpool`] are each other's adjoints.
+
+use crate::engine::bounds::sum_bound;
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::conv2d::Geometry;
+use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tensor::Shape;
+
+/// y[n, c, p, q] = h · W + w of the largest x[n, c, h, w] in the window at (p, q), the first of equals; any NaN counts as the
+/// largest, so that a maximum does not hide it. Pixels are whole numbers, exact in f32; padding takes no part.
+#[derive(Clone, Debug)]
+pub struct Argmax {
+    pub geometry: Geometry,
+}
+
+/// y[n, c, p, q] = x[n, c, index[n, c, p, q]]. Inputs: x `[N, C, H, W]`, index `[N, C, P, Q]` of pixels h · W + w, each in
+/// its own window.
+#[derive(Clone, Debug)]
+pub struct Select {
+    pub geometry: Geometry,
+}
+
+/// x̄[n, c, h, w] = Σ_{p, q} ȳ[n, c, p, q] where index[n, c, p, q] = h · W + w: the adjoint of [`Select`]. Inputs: ȳ and index.
+#[derive(Clone, Debug)]
+pub struct Unpool {
+    pub geometry: Geometry,
+}
+
+/// Shape of the windows of pictures `x`.
+fn windows(geometry: &Geometry, x: &Shape) -> Result<Shape, String> {
+    let [n, c, h, w] = x.images()?;
+    let [p, q] = geometry.output()?;
+    if geometry.image != [h, w] {
+        return Err(format!("pictures {x:?} under {geometry:?}"));
+    }
+    if h * w > 1 << 24 {
+        return Err(format!("{h} × {w} pixels are more than f32 tells apart"));
+    }
+    if geometry.window.iter().any(|&extent| extent <= geometry.padding) {
+        return Err(format!("windows of {:?} that lie in a padding of {}", geometry.window, geometry.padding));
+    }
+    Ok([n, c, p, q].into())
+}
+
+/// The kernel `name`, one invocation for each of `count` elements, with all extents of `geometry`.
+fn over_windows(name: &'static str, geometry: &Geometry, count: usize) -> Kernel {
+    let ([h, w], [r, s]) = (geometry.image, geometry.window);
+    let [p, q] = geometry.output().expect("checked when recorded");
+    Kernel::new(name)
+        .immediate("h", h)
+        .immediate("w", w)
+        .immediate("p", p)
+        .immediate("q", q)
+        .immediate("r", r)
+        .immediate("s", s)
+        .immediate("stride", geometry.stride)
+        .immediate("padding", geometry.padding)
+        .over(count, 64)
+}
+
+impl Primitive for Argmax {
+    fn name(&self) -> &'static str {
+        "pool/argmax"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        windows(&self.geometry, inputs[0])
+    }
+
+    fn vjp(&self, _: &mut Tape, _: Application) -> Vec<Cotangent> {
+        vec![Cotangent::None]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [_, _, p, q] = output.images().expect("checked when recorded");
+        let pixels: usize = self.geometry.image.iter().product();
+        let window = |index: usize| {
+            let plane = &inputs[0].data[index / (p * q) * pixels..][..pixels];
+            let inside = self.geometry.pixels_of(index / q % p, index % q);
+            let is_larger = |one: f64, other: f64| one > other || (one.is_nan() && !other.is_nan());
+            inside.reduce(|largest, pixel| if is_larger(plane[pixel], plane[largest]) { pixel } else { largest })
+        };
+        (0..output.count()).map(|index| window(index).expect("a window meets its picture") as f64).collect()
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        over_windows("pool/argmax", &self.geometry, output.count())
+    }
+
+    /// Comparisons.
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        (output.count() * self.geometry.window.iter().product::<usize>()) as u64
+    }
+}
+
+impl Primitive for Select {
+    fn name(&self) -> &'static str {
+        "pool/select"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let shape = windows(&self.geometry, inputs[0])?;
+        match shape == *inputs[1] {
+            true => Ok(shape),
+            false => Err(format!("an index {:?} for windows {shape:?}", inputs[1])),
+        }
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let unpool = Unpool { geometry: self.geometry };
+        vec![Cotangent::Of(tape.push(unpool, &[at.cotangent, at.inputs[1]])), Cotangent::None]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let (pixels, windows) = (self.geometry.image.iter().product::<usize>(), output[2] * output[3]);
+        let select = |(at, &index): (usize, &f64)| inputs[0].data[at / windows * pixels + index.round() as usize];
+        inputs[1].data.iter().enumerate().map(select).collect()
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        Kernel::new("pool/select")
+            .immediate("pixels", self.geometry.image.iter().product::<usize>())
+            .immediate("windows", output[2] * output[3])
+            .over(output.count(), 64)
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+}
+
+impl Primitive for Unpool {
+    fn name(&self) -> &'static str {
+        "pool/unpool"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [n, c, ..] = inputs[0].images()?;
+        let [h, w] = self.geometry.image;
+        let x: Shape = [n, c, h, w].into();
+        let shape = windows(&self.geometry, &x)?;
+        match shape == *inputs[0] && shape == *inputs[1] {
+            true => Ok(x),
+            false => Err(format!("{:?} and the index {:?} for windows {shape:?}", inputs[0], inputs[1])),
+        }
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let select = Select { geometry: self.geometry };
+        vec![Cotangent::Of(tape.push(select, &[at.cotangent, at.inputs[1]])), Cotangent::None]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let (pixels, windows) = (output[2] * output[3], inputs[0].shape[2] * inputs[0].shape[3]);
+        let mut ct_x = vec![0.0; output.count()];
+        for (at, (&ct, &index)) in inputs[0].data.iter().zip(inputs[1].data).enumerate() {
+            ct_x[at / windows * pixels + index.round() as usize] += ct;
+        }
+        ct_x
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let magnitudes: Vec<f64> = inputs[0].data.iter().map(|ct| ct.abs()).collect();
+        let sums = self.eval(&[Array { data: &magnitudes, ..inputs[0] }, inputs[1]], output);
+        let windows = self.geometry.window.iter().map(|extent| extent.div_ceil(self.geometry.stride));
+        let terms = windows.product();
+        sums.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
+    }
+
+    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        over_windows("pool/unpool", &self.geometry, output.count())
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        inputs[0].count() as u64
+    }
+}
+
+impl Tape {
+    /// Maxima over windows of `window` × `window` pixels, `stride` apart, of pictures `x` `[N, C, H, W]` with `padding` pixels
+    /// round them that take no part.
+    ///
+    /// # Panics
+    /// When a window does not fit, or could lie in the padding alone.
+    pub fn max_pool(&mut self, x: Value, window: usize, stride: usize, padding: usize) -> Value {
+        let [_, _, h, w] = self.shape(x).images().unwrap_or_else(|reason| panic!("max_pool: {reason}"));
+        let geometry = Geometry { image: [h, w], window: [window; 2], stride, padding };
+        let index = self.push(Argmax { geometry }, &[x]);
+        self.push(Select { geometry }, &[x, index])
+    }
+}

@@ -1,0 +1,119 @@
+//! Counter-based random numbers: the device draws the same bits as the f64 replay.
+
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::philox::{philox4x32, unit};
+use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tensor::{Shape, Tensor};
+
+/// Uniform numbers in [0, 1) from Philox4x32-10 under a [`key`]; `stream` tells draws within one step apart.
+///
+/// Under K keys `[K, 6]` the rows along the last axis take turns: row r is drawn under key r mod K, and has the numbers of
+/// row r / K of what this key draws alone.
+#[derive(Clone, Debug)]
+pub struct Uniform {
+    pub stream: u32,
+    pub shape: Shape,
+}
+
+/// Words that f32 holds exactly: a seed of 64 bits and a step of 32, in halves of 16 bits, lowest first.
+pub fn key(seed: u64, step: u32) -> Tensor {
+    let half = |word: u64, index: u32| ((word >> (16 * index)) & 0xffff) as f32;
+    let seed = (0..4).map(|index| half(seed, index));
+    Tensor::new([6], seed.chain((0..2).map(|index| half(u64::from(step), index))).collect())
+}
+
+impl Primitive for Uniform {
+    fn name(&self) -> &'static str {
+        "random/uniform"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let words = inputs[0].count();
+        if words == 0 || !words.is_multiple_of(6) {
+            return Err(format!("a key has 6 words, not {words}"));
+        }
+        match (self.shape.count() / self.row()).is_multiple_of(words / 6) {
+            true => Ok(self.shape.clone()),
+            false => Err(format!("{} keys for the rows of {:?}", words / 6, self.shape)),
+        }
+    }
+
+    fn vjp(&self, _: &mut Tape, _: Application) -> Vec<Cotangent> {
+        vec![Cotangent::None]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let (row, keys) = (self.row(), inputs[0].data.len() / 6);
+        let draw = |index: usize| {
+            let (key, element) = (index / row % keys, index / row / keys * row + index % row);
+            let half = |at: usize| inputs[0].data[6 * key + at] as u32;
+            let [low, high, step] = [0, 2, 4].map(|at| half(at) | half(at + 1) << 16);
+            unit(philox4x32([(element / 4) as u32, step, self.stream, 0], [low, high])[element % 4])
+        };
+        (0..output.count()).map(draw).collect()
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let keys = inputs[0].count() / 6;
+        Kernel::new("random/uniform")
+            .immediate("stream", self.stream)
+            .immediate("keys", keys)
+            .immediate("row", self.row())
+            .over(keys * (output.count() / keys).div_ceil(4), 64)
+    }
+
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        output.count() as u64
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+impl Uniform {
+    /// Length of a row.
+    fn row(&self) -> usize {
+        self.shape.last().map_or(1, |&extent| extent.max(1))
+    }
+}
+
+impl Tape {
+    /// Uniform numbers in [0, 1) under one key, or several that take turns; see [`Uniform`].
+    pub fn uniform(&mut self, key: Value, stream: u32, shape: impl Into<Shape>) -> Value {
+        self.push(Uniform { stream, shape: shape.into() }, &[key])
+    }
+
+    /// A key, for each in `key`, for draws that are independent of those under it itself and under others derived from it:
+    /// six numbers of `stream`, as words of 16 bits. Their fractions mean nothing; a key's words are cut off at the point.
+    pub fn derived_key(&mut self, key: Value, stream: u32) -> Value {
+        let words = self.uniform(key, stream, self.shape(key).clone());
+        self.scale(words, 65_536.0)
+    }
+
+    /// Standard normal numbers, by Box and Muller's transform of two uniform draws.
+    pub fn normal(&mut self, key: Value, stream: u32, shape: impl Into<Shape>) -> Value {
+        use crate::engine::ops::elementwise::Unary;
+        let shape = shape.into();
+        let pairs: Shape = [&[2], &shape[..]].concat().into();
+        let draws = self.uniform(key, stream, pairs);
+        let [first, second] = [0, 1].map(|row| {
+            let draw = self.slice(draws, 0, row, 1);
+            self.reshape(draw, shape.clone())
+        });
+        // 1 − u lies in (0, 1], where the logarithm is finite.
+        let open = self.affine(first, -1.0, 1.0);
+        let log = self.unary(Unary::Log, open);
+        let square = self.scale(log, -2.0);
+        // WGSL's log may err to either side of 0 at 1; the root must not see a negative number.
+        let square = self.relu(square);
+        let radius = self.unary(Unary::Sqrt, square);
+        let angle = self.scale(second, std::f32::consts::TAU);
+        let cosine = self.unary(Unary::Cos, angle);
+        self.mul(radius, cosine)
+    }
+}

@@ -1,0 +1,462 @@
+//! Sums over axes, of values and of products, and of exponentials over rows.
+
+use std::ops::Range;
+
+use crate::engine::bounds::{Approx, sum_bound};
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::elementwise::{Unary, scaled, vector_width};
+use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tensor::Shape;
+
+/// y[o, k] = Σ_j x[o, j, k]: the sum over a run of neighbouring axes, which stay with extent 1.
+#[derive(Clone, Debug)]
+pub struct Sum {
+    pub axes: Range<usize>,
+}
+
+/// Extents outside, along and inside the summed axes.
+fn extents(axes: &Range<usize>, input: &Shape) -> [usize; 3] {
+    [0..axes.start, axes.start..axes.end, axes.end..input.len()].map(|axes| input[axes].iter().product())
+}
+
+/// The input's shape with 1 in place of the summed extents.
+fn summed_shape(axes: &Range<usize>, input: &Shape) -> Result<Shape, String> {
+    let mut shape = input.to_vec();
+    shape.get_mut(axes.clone()).ok_or_else(|| format!("{input:?} has no axes {axes:?}"))?.fill(1);
+    Ok(shape.into())
+}
+
+/// Sums `term(index)` of an input of this shape over `axes`.
+fn fold(axes: &Range<usize>, input: &Shape, term: impl Fn(usize) -> f64) -> Vec<f64> {
+    let [outer, terms, inner] = extents(axes, input);
+    let mut sums = vec![0.0; outer * inner];
+    for o in 0..outer {
+        for j in 0..terms {
+            for k in 0..inner {
+                sums[o * inner + k] += term((o * terms + j) * inner + k);
+            }
+        }
+    }
+    sums
+}
+
+/// One kernel for each way of summing: `by_invocation`, or for long rows on a GPU `by_workgroup`.
+fn kernel(
+    [by_invocation, by_workgroup]: [&'static str; 2],
+    axes: &Range<usize>,
+    input: &Shape,
+    class: DeviceClass,
+) -> Kernel {
+    let [outer, terms, inner] = extents(axes, input);
+    // A GPU has lanes to spare for a long row; a CPU driver, and short or strided sums, do best with one invocation each.
+    if !matches!(class, DeviceClass::Cpu(_)) && inner == 1 && terms >= 128 {
+        return Kernel::new(by_workgroup).immediate("terms", terms).over(outer, 1);
+    }
+    let width = vector_width(inner, class);
+    let kernel = Kernel::new(by_invocation).immediate("terms", terms).immediate("inner", inner / width);
+    let kernel = if width > 1 { kernel.vector("X") } else { kernel };
+    kernel.over(outer * inner / width, 64)
+}
+
+impl Primitive for Sum {
+    fn name(&self) -> &'static str {
+        "reduce/sum"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        summed_shape(&self.axes, inputs[0])
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let shape = tape.shape(at.inputs[0]).clone();
+        vec![Cotangent::Of(tape.broadcast(at.cotangent, &shape))]
+    }
+
+    fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        let [x] = inputs else { unreachable!("one input") };
+        fold(&self.axes, x.shape, |index| x.data[index])
+    }
+
+    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        let [x] = inputs else { unreachable!("one input") };
+        let terms = extents(&self.axes, x.shape)[1];
+        let magnitudes = fold(&self.axes, x.shape, |index| x.data[index].abs());
+        magnitudes.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], _: &Shape, class: DeviceClass) -> Kernel {
+        kernel(["reduce/sum", "reduce/sum_row"], &self.axes, inputs[0], class)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        inputs[0].count() as u64
+    }
+}
+
+/// y[o, k] = Σ_j a[o, j, k] · b[o, j, k], of two inputs of one shape: the product is never written to memory.
+#[derive(Clone, Debug)]
+pub struct SumProduct {
+    pub axes: Range<usize>,
+}
+
+impl Primitive for SumProduct {
+    fn name(&self) -> &'static str {
+        "reduce/sum_product"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        if inputs[0] != inputs[1] {
+            return Err(format!("{:?} and {:?} differ", inputs[0], inputs[1]));
+        }
+        summed_shape(&self.axes, inputs[0])
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let [a, b] = [0, 1].map(|index| at.inputs[index]);
+        if a == b {
+            return tape.cotangents_of_square(1.0, a, at.cotangent);
+        }
+        vec![Cotangent::Of(tape.mul(at.cotangent, b)), Cotangent::Of(tape.mul(at.cotangent, a))]
+    }
+
+    fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        let [a, b] = inputs else { unreachable!("two inputs") };
+        fold(&self.axes, a.shape, |index| a.data[index] * b.data[index])
+    }
+
+    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        let [a, b] = inputs else { unreachable!("two inputs") };
+        let terms = extents(&self.axes, a.shape)[1];
+        let magnitudes = fold(&self.axes, a.shape, |index| (a.data[index] * b.data[index]).abs());
+        magnitudes.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], _: &Shape, class: DeviceClass) -> Kernel {
+        kernel(["reduce/sum_product", "reduce/sum_product_row"], &self.axes, inputs[0], class)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        2 * inputs[0].count() as u64
+    }
+}
+
+/// y[o, k] = Σ_j (x[o, j, k] − scale · m[o, k])², scale · m being the mean of x over `axes` and those inside: m has the shape
+/// of y, or extent 1 along the last axes of it. The scale is rounded to f32 on the device.
+///
+/// There the sum over all that m is the mean of is stationary in m, which therefore has no cotangent: by the chain rule it
+/// would add 0, however often it is applied. With any other m the gradient would be wrong, so record it by
+/// [`moments`](Tape::moments).
+#[derive(Clone, Debug)]
+pub struct SquaredDeviation {
+    pub axes: Range<usize>,
+    pub scale: f64,
+}
+
+impl SquaredDeviation {
+    /// How often each element of m is taken.
+    fn repeat(output: &Shape, mean: &Shape) -> Option<usize> {
+        let spanned = (0..output.len()).rev().find(|&axis| mean.get(axis) != Some(&1)).map_or(0, |axis| axis + 1);
+        let fits = mean.len() == output.len() && mean[..spanned] == output[..spanned];
+        fits.then(|| output[spanned..].iter().product())
+    }
+
+    /// `term(x, m)` for each element of x.
+    fn each<T>(&self, inputs: &[Array], output: &Shape, term: impl Fn(f64, f64) -> T) -> Vec<T> {
+        let [x, mean] = inputs else { unreachable!("two inputs") };
+        let [_, terms, inner] = extents(&self.axes, x.shape);
+        let repeat = Self::repeat(output, mean.shape).expect("checked when recorded");
+        let mean_of = |index: usize| mean.data[(index / (terms * inner) * inner + index % inner) / repeat];
+        x.data.iter().enumerate().map(|(index, &x)| term(x, mean_of(index))).collect()
+    }
+}
+
+impl Primitive for SquaredDeviation {
+    fn name(&self) -> &'static str {
+        "reduce/squared_deviation"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let output = summed_shape(&self.axes, inputs[0])?;
+        match Self::repeat(&output, inputs[1]) {
+            Some(_) => Ok(output),
+            None => Err(format!("{:?} are not the means of {:?} over the axes {:?}", inputs[1], inputs[0], self.axes)),
+        }
+    }
+
+    /// x̄ = 2 · ȳ · x − 2 · scale · ȳ · m
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let [x, mean] = [at.inputs[0], at.inputs[1]];
+        let offset = tape.product(2.0 * self.scale, at.cotangent, mean);
+        let slope = tape.product(2.0, at.cotangent, x);
+        vec![Cotangent::Of(tape.sub(slope, offset)), Cotangent::Stationary]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let squares = self.each(inputs, output, |x, m| (x - self.scale * m).powi(2));
+        fold(&self.axes, inputs[0].shape, |index| squares[index])
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let squares = self.each(inputs, output, |x, m| {
+            let deviation = Approx::exact(x) - scaled(self.scale, Approx::exact(m));
+            deviation * deviation
+        });
+        let terms = extents(&self.axes, inputs[0].shape)[1];
+        let errors = fold(&self.axes, inputs[0].shape, |index| squares[index].error);
+        let magnitudes = fold(&self.axes, inputs[0].shape, |index| squares[index].value + squares[index].error);
+        errors.into_iter().zip(magnitudes).map(|(error, sum)| error + sum_bound(terms, sum)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
+        let [outer, terms, inner] = extents(&self.axes, inputs[0]);
+        let repeat = Self::repeat(output, inputs[1]).expect("checked when recorded");
+        let width = if repeat == 1 || repeat.is_multiple_of(4) { vector_width(inner, class) } else { 1 };
+        let kernel = Kernel::new("reduce/squared_deviation")
+            .immediate("terms", terms)
+            .immediate("inner", inner / width)
+            .immediate("repeat", repeat.div_ceil(width))
+            .immediate("scale", self.scale as f32);
+        let kernel = if width > 1 { kernel.vector("X") } else { kernel };
+        let kernel = if width > 1 && repeat == 1 { kernel.vector("M") } else { kernel };
+        kernel.over(outer * inner / width, 64)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        3 * inputs[0].count() as u64
+    }
+}
+
+/// y[o, 0] = log Σ_j exp(x[o, j]), without overflow.
+#[derive(Clone, Debug)]
+pub struct LogSumExp;
+
+impl Primitive for LogSumExp {
+    fn name(&self) -> &'static str {
+        "reduce/log_sum_exp"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [rows, _] = inputs[0].matrix()?;
+        Ok([rows, 1].into())
+    }
+
+    /// x̄ = ȳ · exp(x − y): each term's share of the sum.
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let relative = tape.sub(at.inputs[0], at.output);
+        let shares = tape.unary(Unary::Exp, relative);
+        vec![Cotangent::Of(tape.mul(shares, at.cotangent))]
+    }
+
+    fn eval(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        Self::rows(inputs[0])
+            .map(|(row, largest)| largest + row.iter().map(|x| (x - largest).exp()).sum::<f64>().ln())
+            .collect()
+    }
+
+    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+        Self::rows(inputs[0])
+            .map(|(row, largest)| {
+                let largest = Approx::exact(largest);
+                let terms = row.iter().map(|&x| (Approx::exact(x) - largest).exp());
+                let sum = terms.fold(Approx { value: 0.0, error: 0.0 }, |sum, term| Approx {
+                    value: sum.value + term.value,
+                    error: sum.error + term.error,
+                });
+                let sum = Approx { error: sum.error + sum_bound(row.len(), sum.value + sum.error), ..sum };
+                (largest + sum.ln()).error
+            })
+            .collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        Kernel::new("reduce/log_sum_exp").immediate("terms", inputs[0][1]).over(output.count(), 64)
+    }
+
+    /// A comparison, a difference, an exponential and a sum for each element.
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        4 * inputs[0].count() as u64
+    }
+}
+
+impl LogSumExp {
+    /// Rows with the largest element of each.
+    fn rows(input: Array<'_>) -> impl Iterator<Item = (&[f64], f64)> {
+        let rows = input.data.chunks_exact(input.shape[1]);
+        rows.map(|row| (row, row.iter().copied().fold(f64::NEG_INFINITY, f64::max)))
+    }
+}
+
+/// Arrays that [`Magnitude`] reads at most: with its output as many as every device binds.
+const ARRAYS: usize = 7;
+
+/// y[g, l] = Σ_k Σ_j |x_k[g, j]| over the first `arrays` inputs and over all j with j mod `lanes` = l: sums of magnitudes that are
+/// still to be added up. Inputs: seven arrays `[G, …]`; those behind the first `arrays` are not read.
+///
+/// A sum of magnitudes is finite only where everything summed is: nothing cancels, and NaN stays NaN.
+#[derive(Clone, Debug)]
+pub struct Magnitude {
+    pub arrays: usize,
+    pub lanes: usize,
+}
+
+impl Magnitude {
+    /// For each input the elements of a row that are summed.
+    fn terms<'a>(&'a self, inputs: &'a [&Shape]) -> impl Iterator<Item = usize> + 'a {
+        let terms = |(index, shape): (usize, &&Shape)| if index < self.arrays { shape.count() / shape[0] } else { 0 };
+        inputs.iter().enumerate().map(terms)
+    }
+}
+
+impl Primitive for Magnitude {
+    fn name(&self) -> &'static str {
+        "reduce/magnitude"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let rows = inputs[0].first().copied().unwrap_or_default();
+        let fits = (1..=ARRAYS).contains(&self.arrays) && self.lanes > 0;
+        match fits && inputs.len() == ARRAYS && inputs.iter().all(|input| input.first() == Some(&rows)) {
+            true => Ok([rows, self.lanes].into()),
+            false => {
+                Err(format!("{ARRAYS} arrays of as many rows expected, of which {} are read: {inputs:?}", self.arrays))
+            }
+        }
+    }
+
+    fn vjp(&self, _: &mut Tape, _: Application) -> Vec<Cotangent> {
+        vec![Cotangent::Missing; ARRAYS]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let mut sums = vec![0.0; output.count()];
+        for input in &inputs[..self.arrays] {
+            let terms = input.data.len() / output[0];
+            for (index, x) in input.data.iter().enumerate() {
+                sums[index / terms * self.lanes + index % terms % self.lanes] += x.abs();
+            }
+        }
+        sums
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let shapes: Vec<&Shape> = inputs.iter().map(|input| input.shape).collect();
+        let terms = self.terms(&shapes).map(|terms| terms.div_ceil(self.lanes)).sum();
+        self.eval(inputs, output).into_iter().map(|sum| sum_bound(terms, sum)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let names = ["terms_a", "terms_b", "terms_c", "terms_d", "terms_e", "terms_f", "terms_g"];
+        let kernel = Kernel::new("reduce/magnitude").immediate("lanes", self.lanes);
+        let kernel = names
+            .into_iter()
+            .zip(self.terms(inputs))
+            .fold(kernel, |kernel, (name, terms)| kernel.immediate(name, terms));
+        kernel.over(output.count(), 64)
+    }
+
+    /// A magnitude and a sum for each element.
+    fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
+        2 * (output[0] * self.terms(inputs).sum::<usize>()) as u64
+    }
+}
+
+impl Tape {
+    /// Σ |x| over all elements of `arrays` for each of `rows` equal parts of each, one behind the other: `[rows]`. Infinite or
+    /// NaN if any element is. A few passes do for many arrays.
+    ///
+    /// # Panics
+    /// When there is no array, or one is not made of so many parts.
+    pub fn magnitude(&mut self, arrays: &[Value], rows: usize) -> Value {
+        let reshape = |t: &mut Tape, array: Value| t.reshape(array, [rows, t.shape(array).count() / rows]);
+        let arrays: Vec<Value> = arrays.iter().map(|&array| reshape(self, array)).collect();
+        let longest = arrays.iter().map(|&array| self.shape(array)[1]).max().expect("at least one array");
+        // Enough lanes to occupy a GPU with a large array, and not many more than it takes to sum a small one.
+        let lanes = (longest / 16).clamp(64, 8192);
+        let mut sums = None;
+        let mut rest = &arrays[..];
+        while !rest.is_empty() {
+            // What was summed before is not negative, so it is its own magnitude.
+            let (next, later) = rest.split_at(rest.len().min(ARRAYS - usize::from(sums.is_some())));
+            let mut inputs: Vec<Value> = sums.into_iter().chain(next.iter().copied()).collect();
+            let count = inputs.len();
+            inputs.resize(ARRAYS, inputs[0]);
+            sums = Some(self.push(Magnitude { arrays: count, lanes }, &inputs));
+            rest = later;
+        }
+        let sum = self.sum(sums.expect("at least one array"), &[1]);
+        self.reshape(sum, [rows])
+    }
+
+    /// log Σ exp over each row of `x` `[rows, terms]`, as `[rows, 1]`.
+    ///
+    /// # Panics
+    /// When x is not a matrix.
+    pub fn log_sum_exp(&mut self, x: Value) -> Value {
+        self.push(LogSumExp, &[x])
+    }
+
+    /// Sum over `axes`, in ascending order, which stay with extent 1. Outer axes are summed first: a long sum is a tree of
+    /// shorter ones, and neighbouring invocations read neighbours.
+    ///
+    /// # Panics
+    /// When an axis lies outside x's rank.
+    pub fn sum(&mut self, x: Value, axes: &[usize]) -> Value {
+        let mut sum = x;
+        for run in axes.chunk_by(|a, b| a + 1 == *b) {
+            let axes = run[0]..run[0] + run.len();
+            let is_one = self.shape(sum)[axes.clone()].iter().all(|&extent| extent == 1);
+            if !is_one {
+                sum = self.push(Sum { axes }, &[sum]);
+            }
+        }
+        sum
+    }
+
+    /// Mean over `axes`, which stay with extent 1.
+    pub fn mean(&mut self, x: Value, axes: &[usize]) -> Value {
+        let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
+        let sum = self.sum(x, axes);
+        self.scale(sum, 1.0 / terms as f64)
+    }
+
+    /// Mean and variance of `x` over `axes`, in ascending order, which stay with extent 1. The variance is biased: the mean
+    /// squared deviation from the mean.
+    ///
+    /// # Panics
+    /// When there are no axes, one lies outside x's rank, or they are several runs of which the last ends before x's last axis.
+    pub fn moments(&mut self, x: Value, axes: &[usize]) -> [Value; 2] {
+        let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
+        let run = axes.chunk_by(|a, b| a + 1 == *b).next().expect("at least one axis");
+        let mean = self.mean(x, axes);
+        let deviation = SquaredDeviation { axes: run[0]..run[0] + run.len(), scale: 1.0 };
+        let squares = self.push(deviation, &[x, mean]);
+        let sum = self.sum(squares, &axes[run.len()..]);
+        [mean, self.scale(sum, 1.0 / terms as f64)]
+    }
+
+    /// Sum of all elements, a scalar of shape `[]`.
+    pub fn total(&mut self, x: Value) -> Value {
+        let axes: Vec<usize> = (0..self.shape(x).len()).collect();
+        // The first axis apart from the others: rows in parallel, then their sums.
+        let rows = if axes.len() > 1 { self.sum(x, &axes[1..]) } else { x };
+        let sum = self.sum(rows, &axes[..axes.len().min(1)]);
+        self.reshape(sum, Shape::scalar())
+    }
+
+    /// Mean of all elements, a scalar of shape `[]`.
+    pub fn average(&mut self, x: Value) -> Value {
+        let terms = self.shape(x).count();
+        let sum = self.total(x);
+        self.scale(sum, 1.0 / terms as f64)
+    }
+
+    /// Sums `x` over the axes along which `shape` was broadcast to x's: the adjoint of that broadcast.
+    pub fn sum_to(&mut self, x: Value, shape: &Shape) -> Value {
+        let from = self.shape(x).clone();
+        let missing = from.len() - shape.len();
+        let is_summed = |axis: usize| axis < missing || (shape[axis - missing] == 1 && from[axis] > 1);
+        let axes: Vec<usize> = (0..from.len()).filter(|&axis| is_summed(axis)).collect();
+        let sum = self.sum(x, &axes);
+        self.reshape(sum, shape.clone())
+    }
+}

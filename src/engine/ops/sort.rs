@@ -1,0 +1,184 @@
+//! Columns put into order: the order itself, which is discrete, and rows taken by index.
+//!
+//! A sorted column is its elements gathered in its order. The order stays the same round almost every point, so gradients
+//! flow through the gathered elements alone, to any order of derivative.
+
+use crate::engine::bounds::sum_bound;
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tensor::Shape;
+
+/// y[k, l] = the row at which x's column l has its k-th smallest element; of equal ones the earlier row comes first, and every
+/// NaN comes behind all numbers. So each row has a place whatever the column holds. Rows are whole numbers, exact in f32.
+#[derive(Clone, Debug)]
+pub struct Order;
+
+/// y[k, l] = x[index[k, l], l]. Inputs: x `[rows, columns]`, index `[K, columns]` of whole numbers. A larger index than the last
+/// row's stands for the last row.
+#[derive(Clone, Debug)]
+pub struct Gather;
+
+/// x̄[r, l] = Σ_k ȳ[k, l] where index[k, l] = r: the adjoint of [`Gather`], and with its limit. Inputs: ȳ and index, both
+/// `[K, columns]`.
+#[derive(Clone, Debug)]
+pub struct Scatter {
+    pub rows: usize,
+}
+
+/// The row that an index stands for, of so many.
+fn row(index: f64, rows: usize) -> usize {
+    (index.round() as usize).min(rows - 1)
+}
+
+/// Whether `a` comes before `b` in its column: the smaller number, then any NaN, and of equals the earlier row.
+fn is_before((a, row_a): (f64, usize), (b, row_b): (f64, usize)) -> bool {
+    let is_equal = a == b || (a.is_nan() && b.is_nan());
+    a < b || (b.is_nan() && !a.is_nan()) || (is_equal && row_a < row_b)
+}
+
+impl Primitive for Order {
+    fn name(&self) -> &'static str {
+        "sort/order"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        inputs[0].matrix().map(Shape::from)
+    }
+
+    fn vjp(&self, _: &mut Tape, _: Application) -> Vec<Cotangent> {
+        vec![Cotangent::None]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [rows, columns] = [output[0], output[1]];
+        let x = inputs[0].data;
+        let mut order = vec![0.0; output.count()];
+        for (index, &value) in x.iter().enumerate() {
+            let (r, l) = (index / columns, index % columns);
+            let rank = (0..rows).filter(|&j| is_before((x[j * columns + l], j), (value, r))).count();
+            order[rank * columns + l] = r as f64;
+        }
+        order
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        Kernel::new("sort/order").immediate("rows", output[0]).immediate("columns", output[1]).over(output.count(), 64)
+    }
+
+    /// Comparisons.
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        (output[0] * output.count()) as u64
+    }
+}
+
+impl Primitive for Gather {
+    fn name(&self) -> &'static str {
+        "sort/gather"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let ([_, columns], [places, index_columns]) = (inputs[0].matrix()?, inputs[1].matrix()?);
+        match columns == index_columns {
+            true => Ok([places, columns].into()),
+            false => Err(format!("{:?} and the index {:?} differ in their columns", inputs[0], inputs[1])),
+        }
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let rows = tape.shape(at.inputs[0])[0];
+        vec![Cotangent::Of(tape.push(Scatter { rows }, &[at.cotangent, at.inputs[1]])), Cotangent::None]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let (rows, columns) = (inputs[0].shape[0], output[1]);
+        let places = inputs[1].data.iter().enumerate();
+        places.map(|(place, &index)| inputs[0].data[row(index, rows) * columns + place % columns]).collect()
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        Kernel::new("sort/gather")
+            .immediate("rows", inputs[0][0])
+            .immediate("columns", output[1])
+            .over(output.count(), 64)
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+}
+
+impl Primitive for Scatter {
+    fn name(&self) -> &'static str {
+        "sort/scatter"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [_, columns] = inputs[0].matrix()?;
+        match inputs[0] == inputs[1] {
+            true => Ok([self.rows, columns].into()),
+            false => Err(format!("{:?} and the index {:?} differ", inputs[0], inputs[1])),
+        }
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        vec![Cotangent::Of(tape.gather(at.cotangent, at.inputs[1])), Cotangent::None]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [rows, columns] = [output[0], output[1]];
+        let mut ct_x = vec![0.0; output.count()];
+        for (place, (&ct, &index)) in inputs[0].data.iter().zip(inputs[1].data).enumerate() {
+            ct_x[row(index, rows) * columns + place % columns] += ct;
+        }
+        ct_x
+    }
+
+    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let sums = |terms: &dyn Fn(f64) -> f64| {
+            let terms: Vec<f64> = inputs[0].data.iter().map(|&ct| terms(ct)).collect();
+            self.eval(&[Array { data: &terms, ..inputs[0] }, inputs[1]], output)
+        };
+        let (counts, magnitudes) = (sums(&|_| 1.0), sums(&f64::abs));
+        // The first term is added to 0, exactly.
+        let additions = counts.iter().map(|&count| (count as usize).max(2) - 1);
+        additions.zip(magnitudes).map(|(additions, magnitude)| sum_bound(additions, magnitude)).collect()
+    }
+
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        Kernel::new("sort/scatter")
+            .immediate("terms", inputs[0][0])
+            .immediate("rows", output[0])
+            .immediate("columns", output[1])
+            .over(output.count(), 64)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        inputs[0].count() as u64
+    }
+}
+
+impl Tape {
+    /// For each column of `x` `[rows, columns]`, its rows in ascending order of their elements; without a gradient.
+    ///
+    /// # Panics
+    /// When x is not a matrix.
+    pub fn order(&mut self, x: Value) -> Value {
+        self.push(Order, &[x])
+    }
+
+    /// y `[K, columns]` from x `[rows, columns]`: `y[k,l] = x[index[k,l], l]`; see [`Gather`].
+    ///
+    /// # Panics
+    /// When x and index are not matrices with as many columns.
+    pub fn gather(&mut self, x: Value, index: Value) -> Value {
+        self.push(Gather, &[x, index])
+    }
+}

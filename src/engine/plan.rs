@@ -1,0 +1,487 @@
+//! The live part of a tape as a list of dispatches over slots.
+//!
+//! A slot is a whole buffer that several values share, one after another: WebGPU tracks hazards by buffer, so parts of
+//! one arena cannot be read and written in the same dispatch.
+
+mod fuse;
+mod halves;
+pub mod memory;
+mod schedule;
+
+use std::fmt;
+
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::tape::{Origin, Tape, Value};
+use crate::engine::tensor::{Shape, Tensor};
+use schedule::{Lifetime, Schedule};
+use std::sync::Arc;
+
+/// Whether values may share buffers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// Those that do not live at the same time.
+    #[default]
+    On,
+    /// Each has its own, which tells a planner's fault from a kernel's.
+    Off,
+    /// As `On`, and cheap values are computed again where that lowers the most that lives at once: the same results to the
+    /// last bit for less memory and more dispatches.
+    Recompute,
+}
+
+/// Where a value lives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    Slot(usize),
+    Feed(Arc<str>),
+    State(Arc<str>),
+    /// Index into [`Plan::constants`].
+    Constant(usize),
+}
+
+/// One dispatch.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// What it computes; with [`Reuse::Recompute`] another step may compute the same.
+    pub value: Value,
+    pub kernel: Kernel,
+    pub inputs: Vec<Operand>,
+    pub output: Operand,
+    pub scope: Arc<str>,
+    /// The node whose backward rule recorded this one.
+    pub primal: Option<Value>,
+    /// Backward sweeps between the forward computation and this: 1 for a gradient, 2 for a gradient of a gradient.
+    pub order: usize,
+    /// Floating-point operations.
+    pub flops: u64,
+}
+
+impl Step {
+    /// Bytes of the inputs and of the output: what memory moves at least when nothing of it is cached.
+    pub fn bytes(&self) -> u64 {
+        self.inputs.iter().chain([&self.output]).map(Operand::bytes).sum()
+    }
+}
+
+/// A value as a dispatch binds it.
+#[derive(Clone, Debug)]
+pub struct Operand {
+    pub value: Value,
+    pub place: Place,
+    pub shape: Shape,
+    /// Whether it is stored in f16.
+    pub is_half: bool,
+}
+
+impl Operand {
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> u64 {
+        if self.is_half { self.shape.bytes() / 2 } else { self.shape.bytes() }
+    }
+}
+
+/// A state and the value that it takes after the last dispatch.
+#[derive(Clone, Debug)]
+pub struct Carry {
+    pub state: Operand,
+    pub from: Operand,
+}
+
+/// The live part of a tape as a list of dispatches over slots.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// What is computed: the tape after fusion, to whose nodes the values of steps and operands refer.
+    pub graph: Arc<Tape>,
+    pub steps: Vec<Step>,
+    /// Size of each slot in bytes.
+    pub slots: Vec<u64>,
+    pub feeds: Vec<(Arc<str>, Shape)>,
+    pub states: Vec<(Arc<str>, Shape)>,
+    pub constants: Vec<Arc<Tensor>>,
+    pub carries: Vec<Carry>,
+    pub fetches: Vec<Operand>,
+    /// The fetched values, in the order of `fetches`, as the caller's tape has them.
+    pub fetched: Vec<Value>,
+    /// Bytes of all computed values together, as `Reuse::Off` would need.
+    pub bytes_without_reuse: u64,
+    /// The largest sum of bytes of values that are live at one step: no assignment of slots can need less.
+    pub live_bytes: u64,
+}
+
+impl Plan {
+    /// Plans the computation of `fetches` and of the new value of each state in `carries` (state, value): fuses what one
+    /// kernel computes in one pass, then schedules the dispatches. A state that is carried from itself stays as it is,
+    /// without a copy.
+    ///
+    /// # Panics
+    /// When the first of a carry's pair is no state, their shapes differ, the second is another state, two sources share a
+    /// name, or a value is of another tape: faults of the code that records.
+    pub fn new(tape: &Tape, fetches: &[Value], carries: &[(Value, Value)], class: DeviceClass, reuse: Reuse) -> Plan {
+        let live = live_nodes(tape, fetches, carries);
+        let fused = fuse::fuse(tape, &live);
+        let mapped = |value: Value| fused.values[value.index()].expect("what is kept is live");
+        let wanted: Vec<Value> = fetches.iter().map(|&value| mapped(value)).collect();
+        let carries: Vec<(Value, Value)> =
+            carries.iter().map(|&(state, value)| (mapped(state), mapped(value))).collect();
+        let plan = Plan::scheduled(Arc::new(fused.graph), &wanted, &carries, class, reuse);
+        Plan { fetched: fetches.to_vec(), ..plan }
+    }
+
+    /// The same computation with more values fetched: of the [graph](Plan::graph), by its own names.
+    pub(crate) fn fetching(&self, more: &[Value], class: DeviceClass, reuse: Reuse) -> Plan {
+        let fetches: Vec<Value> = self.fetches.iter().map(|fetch| fetch.value).chain(more.iter().copied()).collect();
+        let carries: Vec<_> = self.carries.iter().map(|carry| (carry.state.value, carry.from.value)).collect();
+        let plan = Plan::scheduled(self.graph.clone(), &fetches, &carries, class, reuse);
+        Plan { fetched: [&self.fetched, more].concat(), ..plan }
+    }
+
+    fn scheduled(
+        graph: Arc<Tape>,
+        fetches: &[Value],
+        carries: &[(Value, Value)],
+        class: DeviceClass,
+        reuse: Reuse,
+    ) -> Plan {
+        let tape = graph.as_ref();
+        let kept: Vec<Value> = fetches.iter().copied().chain(carries.iter().map(|&(_, value)| value)).collect();
+        let live = live_nodes(tape, fetches, carries);
+        let mut plan = Plan { graph: graph.clone(), ..Plan::default() };
+
+        let mut places: Vec<Option<Place>> = vec![None; tape.len()];
+        for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
+            places[value.index()] = match &node.origin {
+                Origin::Feed(name) => {
+                    assert!(plan.feeds.iter().all(|(other, _)| other != name), "two feeds named `{name}`");
+                    plan.feeds.push((name.clone(), node.shape.clone()));
+                    Some(Place::Feed(name.clone()))
+                }
+                Origin::State(name) => {
+                    assert!(plan.states.iter().all(|(other, _)| other != name), "two states named `{name}`");
+                    plan.states.push((name.clone(), node.shape.clone()));
+                    Some(Place::State(name.clone()))
+                }
+                Origin::Constant(tensor) => {
+                    plan.constants.push(tensor.clone());
+                    Some(Place::Constant(plan.constants.len() - 1))
+                }
+                Origin::Applied { .. } => None,
+            };
+        }
+
+        let mut schedule = Schedule::new(tape, &live, &kept);
+        let kernels = halves::kernels(tape, &mut schedule, class);
+        if reuse == Reuse::Recompute {
+            schedule.recompute();
+        }
+        let lifetimes = schedule.lifetimes();
+        plan.bytes_without_reuse = lifetimes.iter().map(|life| life.bytes).sum();
+        plan.live_bytes = schedule.live(&lifetimes).into_iter().max().unwrap_or(0);
+        let slots = plan.assign_slots(lifetimes, reuse);
+
+        let operand = |value: Value, computed: Option<usize>| Operand {
+            value,
+            place: match computed {
+                Some(number) => Place::Slot(slots[number]),
+                None => places[root(tape, value).index()].clone().expect("a source has a place"),
+            },
+            shape: tape.shape(value).clone(),
+            is_half: computed.is_some_and(|number| schedule.entries[number].is_half),
+        };
+        for &number in &schedule.order {
+            let (value, reads) = (schedule.entries[number].value, &schedule.entries[number].reads);
+            let node = tape.node(value);
+            let primitive = node.primitive().expect("what is scheduled is computed");
+            let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
+            plan.steps.push(Step {
+                value,
+                kernel: kernels[&value].clone(),
+                inputs: node.inputs().iter().zip(reads).map(|(&input, &read)| operand(input, read)).collect(),
+                output: operand(value, Some(number)),
+                scope: node.scope.clone(),
+                primal: node.primal,
+                order: node.order,
+                flops: primitive.flops(&shapes, &node.shape),
+            });
+        }
+        let (fetched, carried) = schedule.kept.split_at(fetches.len());
+        plan.fetches = fetches.iter().zip(fetched).map(|(&value, &number)| operand(value, number)).collect();
+        plan.carries = carries
+            .iter()
+            .zip(carried)
+            .map(|(&(state, value), &number)| {
+                let carry = Carry { state: operand(state, None), from: operand(value, number) };
+                assert!(matches!(carry.state.place, Place::State(_)), "{state:?} is carried, but no state");
+                assert_eq!(carry.state.shape, carry.from.shape, "a state keeps its shape");
+                carry
+            })
+            .filter(|carry| carry.from.place != carry.state.place)
+            .inspect(|Carry { state, from }| {
+                // Carries are copied one after another, so none may read what an earlier one has written.
+                let reads_state = matches!(from.place, Place::State(_));
+                let state = state.value;
+                assert!(!reads_state, "{state:?} is carried from another state; copy that one on the tape first");
+            })
+            .collect();
+        plan
+    }
+
+    /// Greedy by size: the largest value first, each into the smallest slot that is free for all of its life. Returns the
+    /// slot of each entry of the schedule.
+    fn assign_slots(&mut self, mut lifetimes: Vec<Lifetime>, reuse: Reuse) -> Vec<usize> {
+        lifetimes.sort_by_key(|life| (std::cmp::Reverse(life.bytes), life.first));
+        let mut slots = vec![0; lifetimes.len()];
+        let mut tenants: Vec<Vec<Lifetime>> = Vec::new();
+        for life in lifetimes {
+            let free = |slot: &usize| !tenants[*slot].iter().any(|tenant| tenant.overlaps(&life));
+            let slot = match reuse {
+                Reuse::On | Reuse::Recompute => (0..tenants.len()).filter(free).min_by_key(|&slot| self.slots[slot]),
+                Reuse::Off => None,
+            };
+            let slot = slot.unwrap_or_else(|| {
+                tenants.push(Vec::new());
+                self.slots.push(life.bytes);
+                tenants.len() - 1
+            });
+            slots[life.entry] = slot;
+            tenants[slot].push(life);
+        }
+        slots
+    }
+
+    /// The largest of all buffers: what it is, and its bytes. 0 for an empty plan.
+    pub fn largest(&self) -> (String, u64) {
+        let slots = self.slots.iter().enumerate().map(|(slot, &bytes)| (format!("slot {slot}"), bytes));
+        let feeds = self.feeds.iter().map(|(name, shape)| (format!("feed {name}"), shape.bytes()));
+        let states = self.states.iter().map(|(name, shape)| (format!("state {name}"), shape.bytes()));
+        let constants = self.constants.iter().map(|tensor| ("a constant".into(), tensor.shape().bytes()));
+        slots.chain(feeds).chain(states).chain(constants).max_by_key(|&(_, bytes)| bytes).unwrap_or_default()
+    }
+
+    /// Bytes of all slots together.
+    pub fn slot_bytes(&self) -> u64 {
+        self.slots.iter().sum()
+    }
+}
+
+/// The value whose buffer `value` stands for: itself, or what an alias was made of.
+fn root(tape: &Tape, mut value: Value) -> Value {
+    while tape.node(value).primitive().is_some_and(|primitive| primitive.is_alias()) {
+        value = tape.node(value).inputs()[0];
+    }
+    value
+}
+
+fn live_nodes(tape: &Tape, fetches: &[Value], carries: &[(Value, Value)]) -> Vec<bool> {
+    let mut live = vec![false; tape.len()];
+    for &value in fetches.iter().chain(carries.iter().flat_map(|(state, value)| [state, value])) {
+        tape.node(value);
+        live[value.index()] = true;
+    }
+    for (value, node) in tape.iter().rev() {
+        if live[value.index()] {
+            node.inputs().iter().for_each(|input| live[input.index()] = true);
+        }
+    }
+    live
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Place::Slot(slot) => write!(f, "slot {slot}"),
+            Place::Feed(name) => write!(f, "feed {name}"),
+            Place::State(name) => write!(f, "state {name}"),
+            Place::Constant(index) => write!(f, "constant {index}"),
+        }
+    }
+}
+
+/// Prints the schedule, a line a dispatch, and the bytes with and without reuse.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for step in &self.steps {
+            let inputs: Vec<String> =
+                step.inputs.iter().map(|input| format!("{:?} {:?}", input.value, input.shape)).collect();
+            writeln!(
+                f,
+                "{:>5}  {:<26} {:<20} {:<8} ← {:<44} {}",
+                format!("{:?}", step.value),
+                step.kernel.name,
+                format!("{:?}", step.output.shape),
+                step.output.place.to_string(),
+                inputs.join(", "),
+                step.scope,
+            )?;
+        }
+        for carry in &self.carries {
+            writeln!(f, "carry  {} ← {:?}", carry.state.place, carry.from.value)?;
+        }
+        writeln!(
+            f,
+            "{} dispatches, {} slots: {} bytes ({} without reuse, {} live at once)",
+            self.steps.len(),
+            self.slots.len(),
+            self.slot_bytes(),
+            self.bytes_without_reuse,
+            self.live_bytes,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ops::elementwise::Unary;
+    use crate::engine::philox::Stream;
+
+    /// Σ of a chain of `length` elementwise steps, and its gradient.
+    fn chain(length: usize) -> (Tape, Value, Value) {
+        let mut tape = Tape::new();
+        let x = tape.feed("x", [1000]);
+        let mut y = x;
+        for _ in 0..length {
+            y = tape.mul(y, y);
+        }
+        let sum = tape.total(y);
+        let gradient = tape.grad(sum, &[x]).unwrap()[0];
+        (tape, sum, gradient)
+    }
+
+    /// A random program of products, sums, broadcasts and cuts, and its gradient.
+    fn random(seed: u64) -> (Tape, Vec<Value>) {
+        let (mut tape, mut stream) = (Tape::new(), Stream::new(seed, 0));
+        let x = tape.feed("x", [8, 16]);
+        let w = tape.state("w", [16, 16]);
+        let mut values = vec![x];
+        for _ in 0..30 {
+            let mut pick = || (stream.uniform() * values.len() as f64) as usize;
+            let [a, b] = [pick(), pick()].map(|index| values[index]);
+            let made = match (stream.uniform() * 7.0) as usize {
+                0 => tape.add(a, b),
+                1 => tape.mul(a, b),
+                2 => tape.relu(a),
+                3 => tape.matmul(a, w),
+                4 => {
+                    let sum = tape.sum(a, &[1]);
+                    tape.mul(sum, b)
+                }
+                5 => {
+                    let halves = [tape.slice(a, 1, 0, 8), tape.slice(b, 1, 8, 8)];
+                    tape.concat(1, &halves)
+                }
+                _ => tape.unary(Unary::Exp, a),
+            };
+            values.push(made);
+        }
+        let all = values[1..].iter().fold(x, |sum, &value| tape.add(sum, value));
+        let sum = tape.total(all);
+        let gradient = tape.grad(sum, &[x, w]).unwrap();
+        (tape, [vec![sum, values[7]], gradient].concat())
+    }
+
+    #[test]
+    fn no_two_live_values_share_a_slot() {
+        let (tape, sum, gradient) = chain(12);
+        assert_sound(&tape, &[sum, gradient]);
+        let mut saved = 0;
+        for seed in 0..40 {
+            let (tape, fetches) = random(seed);
+            let [kept, again] = assert_sound(&tape, &fetches);
+            assert!(again.live_bytes <= kept.live_bytes, "{} of {} bytes live", again.live_bytes, kept.live_bytes);
+            assert!(again.steps.len() >= kept.steps.len());
+            saved += usize::from(again.live_bytes < kept.live_bytes);
+        }
+        assert!(saved > 20, "computing again lowers the peak of {saved} programs only");
+    }
+
+    /// Plans that keep and that compute again, of which each dispatch finds what it reads.
+    fn assert_sound(tape: &Tape, fetches: &[Value]) -> [Plan; 2] {
+        [Reuse::On, Reuse::Recompute].map(|reuse| {
+            let plan = Plan::new(tape, fetches, &[], DeviceClass::Gpu, reuse);
+            assert_finds_what_it_reads(&plan);
+            plan
+        })
+    }
+
+    /// Replays the schedule and looks at what each slot holds when it is read.
+    fn assert_finds_what_it_reads(plan: &Plan) {
+        let mut holds: Vec<Option<Value>> = vec![None; plan.slots.len()];
+        for step in &plan.steps {
+            for input in &step.inputs {
+                if let Place::Slot(slot) = input.place {
+                    assert_eq!(
+                        holds[slot],
+                        Some(root(&plan.graph, input.value)),
+                        "{:?} reads a slot that was reused",
+                        step.value
+                    );
+                }
+                assert_ne!(input.place, step.output.place, "{:?} overwrites its input", step.value);
+            }
+            let Place::Slot(slot) = step.output.place else { panic!("{:?} writes no slot", step.value) };
+            assert!(plan.slots[slot] >= step.output.shape.bytes());
+            holds[slot] = Some(step.value);
+        }
+        for fetch in &plan.fetches {
+            let Place::Slot(slot) = fetch.place else { continue };
+            assert_eq!(holds[slot], Some(root(&plan.graph, fetch.value)), "a fetched value was overwritten");
+        }
+    }
+
+    #[test]
+    fn reuse_saves_memory_and_is_no_better_than_the_bound() {
+        let (tape, sum, _) = chain(12);
+        let with = Plan::new(&tape, &[sum], &[], DeviceClass::Gpu, Reuse::On);
+        let without = Plan::new(&tape, &[sum], &[], DeviceClass::Gpu, Reuse::Off);
+        assert_eq!(without.slot_bytes(), with.bytes_without_reuse);
+        assert!(with.slot_bytes() < without.slot_bytes() / 4);
+        assert!(with.slot_bytes() >= with.live_bytes);
+    }
+
+    #[test]
+    fn a_state_carried_from_itself_is_not_copied() {
+        let mut t = Tape::new();
+        let (kept, moved) = (t.state("kept", [2, 3]), t.state("moved", [2, 3]));
+        let (sum, same) = (t.add(kept, moved), t.renamed(kept));
+        for carried in [kept, same] {
+            let plan = Plan::new(&t, &[sum], &[(kept, carried), (moved, sum)], DeviceClass::Gpu, Reuse::On);
+            let states: Vec<&Place> = plan.carries.iter().map(|carry| &carry.state.place).collect();
+            assert_eq!(states, [&Place::State("moved".into())]);
+            assert_eq!(plan.states.len(), 2, "the state is still there to be read");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "%0 is a value of another tape")]
+    fn a_value_of_another_tape_cannot_be_fetched() {
+        let (mut one, mut other) = (Tape::new(), Tape::new());
+        one.feed("x", [2]);
+        let stray = other.feed("y", [2]);
+        Plan::new(&one, &[stray], &[], DeviceClass::Gpu, Reuse::On);
+    }
+
+    #[test]
+    fn dead_nodes_are_not_planned() {
+        let (tape, sum, gradient) = chain(3);
+        let forward = Plan::new(&tape, &[sum], &[], DeviceClass::Gpu, Reuse::On);
+        let both = Plan::new(&tape, &[sum, gradient], &[], DeviceClass::Gpu, Reuse::On);
+        // Two squares, and the sum of the third's products.
+        assert_eq!(forward.steps.len(), 3);
+        assert!(both.steps.len() > forward.steps.len());
+    }
+
+    #[test]
+    fn a_product_is_computed_only_where_it_is_read() {
+        let mut tape = Tape::new();
+        let [a, b, c] = ["a", "b", "c"].map(|name| tape.feed(name, [2, 3]));
+        let product = tape.mul(a, b);
+        let sums = [tape.sum(product, &[1]), tape.add(c, product)];
+        let kernels = |fetches: &[Value]| -> Vec<&str> {
+            let plan = Plan::new(&tape, fetches, &[], DeviceClass::Gpu, Reuse::On);
+            plan.steps.iter().map(|step| step.kernel.name).collect()
+        };
+        let fused = ["reduce/sum_product", "elementwise/multiply_add"];
+        assert_eq!(kernels(&sums), fused);
+        assert_eq!(kernels(&[sums[0], sums[1], product]), ["elementwise/binary", fused[0], fused[1]]);
+    }
+}

@@ -1,0 +1,203 @@
+//! The WGSL files and their specialisation: the initialisers of constants are replaced. Types are not constants in WGSL:
+//! an alias of `f32` may be made one of `vec4<f32>`, `f16` or `vec4<f16>`, and the side of a cooperative matrix, which is a
+//! part of its type's name, follows the constant `TILE`.
+
+use crate::engine::kernel::{Kernel, Tile};
+
+macro_rules! sources {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")))),*]
+    };
+}
+
+/// Name and text of every primitive's kernels. A test holds the list against the folder.
+pub const SOURCES: &[(&str, &str)] = sources![
+    "conv2d/input",
+    "conv2d/input_broadcast",
+    "conv2d/input_matrix",
+    "conv2d/kernel",
+    "conv2d/kernel_broadcast",
+    "conv2d/kernel_matrix",
+    "conv2d/output",
+    "conv2d/output_broadcast",
+    "conv2d/output_matrix",
+    "cutdiff/mask",
+    "cutdiff/mask_vjp",
+    "elementwise/binary",
+    "elementwise/multiply_add",
+    "elementwise/multiply_add_2",
+    "elementwise/unary",
+    "layout/broadcast",
+    "layout/concat",
+    "layout/pad",
+    "layout/slice",
+    "matmul/product",
+    "matmul/product_broadcast",
+    "matmul/product_matrix",
+    "optimiser/adam",
+    "pool/argmax",
+    "pool/select",
+    "pool/unpool",
+    "random/uniform",
+    "reduce/log_sum_exp",
+    "reduce/magnitude",
+    "reduce/squared_deviation",
+    "reduce/sum",
+    "reduce/sum_product",
+    "reduce/sum_product_row",
+    "reduce/sum_row",
+    "softbox/mask",
+    "softbox/mask_vjp",
+    "sort/gather",
+    "sort/order",
+    "sort/scatter",
+    "warp/affine",
+    "warp/affine_image_vjp",
+    "warp/affine_matrix_vjp",
+];
+
+/// Kernels that measure the device: no primitive's, so neither differentiated nor compared with a definition.
+pub const PROBES: &[(&str, &str)] = sources![
+    "peak/copy",
+    "peak/empty",
+    "peak/fma",
+    "peak/fma_f16",
+    "peak/fma_vec4",
+    "peak/matrix",
+    "peak/read",
+    "peak/workgroup",
+    "peak/write",
+];
+
+/// Why a kernel has no WGSL.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SpecialiseError {
+    #[error("there is no shaders/{0}.wgsl")]
+    NoSuchShader(&'static str),
+    #[error("shaders/{shader}.wgsl declares no `const {constant}: {ty}`")]
+    NoSuchConstant { shader: &'static str, constant: &'static str, ty: &'static str },
+    #[error("shaders/{shader}.wgsl declares no `alias {alias} = f32`")]
+    NoSuchAlias { shader: &'static str, alias: &'static str },
+}
+
+/// The text of the kernel's file.
+///
+/// # Errors
+/// When there is no such file.
+pub fn source(kernel: &Kernel) -> Result<&'static str, SpecialiseError> {
+    let (_, source) = SOURCES
+        .iter()
+        .chain(PROBES)
+        .find(|(name, _)| *name == kernel.name)
+        .ok_or(SpecialiseError::NoSuchShader(kernel.name))?;
+    Ok(source)
+}
+
+/// Put before the first line, so that all keep their numbers.
+const ENABLE_F16: &str = "enable f16; ";
+
+/// The kernel's text with the initialisers of its constants, the aliases of its vectors and halves, and the matrices of its
+/// tile, replaced.
+///
+/// # Errors
+/// When the file, a constant in it of the value's type, or an alias of f32, does not exist.
+pub fn specialise(kernel: &Kernel) -> Result<String, SpecialiseError> {
+    specialise_text(source(kernel)?, kernel)
+}
+
+/// As [`specialise`], from another text than the kernel's own: a mutant of it, in tests.
+///
+/// # Errors
+/// When a constant of the value's type, or an alias of f32, is not in the text.
+pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, SpecialiseError> {
+    let mut source = text.to_owned();
+    for &(constant, value) in &kernel.constants {
+        let ty = value.type_name();
+        let declaration = format!("\nconst {constant}: {ty} = ");
+        let start = source.find(&declaration).map(|at| at + declaration.len());
+        let range = start.and_then(|start| source[start..].find(';').map(|length| start..start + length));
+        let range = range.ok_or(SpecialiseError::NoSuchConstant { shader: kernel.name, constant, ty })?;
+        source.replace_range(range, &value.to_string());
+    }
+    for &alias in kernel.vectors.iter().chain(&kernel.halves) {
+        let ty = match (kernel.vectors.contains(&alias), kernel.halves.contains(&alias)) {
+            (true, true) => "vec4<f16>",
+            (true, false) => "vec4<f32>",
+            (false, _) => "f16",
+        };
+        let [scalar, stored] = ["f32", ty].map(|ty| format!("\nalias {alias} = {ty};"));
+        if !text.contains(&scalar) {
+            return Err(SpecialiseError::NoSuchAlias { shader: kernel.name, alias });
+        }
+        source = source.replace(&scalar, &stored);
+        if kernel.vectors.contains(&alias) {
+            // The words of what is computed in vectors.
+            source =
+                source.replace(&format!("\nalias {alias}Bits = u32;"), &format!("\nalias {alias}Bits = vec4<u32>;"));
+        }
+    }
+    if let Some(tile) = kernel.tile() {
+        source = source.replace(&format!("coop_mat{}<", Tile::Sixteen), &format!("coop_mat{tile}<"));
+    }
+    if !kernel.halves.is_empty() && !source.contains("enable f16;") {
+        source.insert_str(0, ENABLE_F16);
+    }
+    Ok(source)
+}
+
+/// Bytes of an element of the array that `text` declares at `binding`; a binding is that large at least.
+pub fn element_bytes(text: &str, binding: usize) -> u64 {
+    let is_declared = |line: &&str| line.contains(&format!("@binding({binding}) "));
+    let declaration = text.lines().find(is_declared).unwrap_or_default();
+    let element = declaration.split_once(": array<").map_or("f32", |(_, element)| element);
+    let alias = text.lines().find_map(|line| {
+        let (alias, ty) = line.strip_prefix("alias ")?.split_once(" = ")?;
+        element.strip_prefix(alias)?.starts_with('>').then_some(ty)
+    });
+    let element = alias.unwrap_or(element);
+    match element.split_once([';', '>']).map_or(element, |(ty, _)| ty) {
+        "vec4<f32" => 16,
+        "vec2<f32" | "vec4<f16" => 8,
+        _ => 4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_replaced_and_unknown_ones_refused() {
+        let text = specialise(&Kernel::new("elementwise/unary").constant("FUNCTION", 7u32)).unwrap();
+        assert!(text.contains("\nconst FUNCTION: u32 = 7u;\n"));
+
+        let text = specialise(&Kernel::new("matmul/product_matrix").with_tile(Tile::Eight)).unwrap();
+        assert!(
+            text.contains("\nconst TILE: u32 = 8u;") && text.contains("coop_mat8x8<") && !text.contains("mat16x16")
+        );
+
+        let unknown = specialise(&Kernel::new("elementwise/unary").constant("FUNCTIN", 7u32));
+        assert!(matches!(unknown, Err(SpecialiseError::NoSuchConstant { constant: "FUNCTIN", .. })));
+        let of_other_type = specialise(&Kernel::new("elementwise/unary").constant("FUNCTION", 7.0f32));
+        assert!(matches!(of_other_type, Err(SpecialiseError::NoSuchConstant { ty: "f32", .. })));
+        assert_eq!(specialise(&Kernel::new("no/such")), Err(SpecialiseError::NoSuchShader("no/such")));
+
+        let kernel = Kernel::new("elementwise/binary").vector("Y").vector("StoredY").vector("B");
+        let text = specialise(&kernel).unwrap();
+        let bits = "\nalias YBits = vec4<u32>; // as many words as Y has";
+        assert!(
+            text.contains(&format!("\nalias Y = vec4<f32>;{bits}\nalias A = f32;\nalias B = vec4<f32>; // or f16\n"))
+        );
+        assert_eq!([0, 1, 2].map(|binding| element_bytes(&text, binding)), [4, 16, 16]);
+
+        let kernel = Kernel::new("elementwise/binary").vector("Y").vector("StoredY");
+        let kernel = kernel.storable(1, "B", 8).storable(2, "StoredY", 8).halved().unwrap();
+        let text = specialise(&kernel).unwrap();
+        assert!(text.starts_with("enable f16; // elementwise/binary"));
+        assert!(text.contains("\nalias B = f16; // or f16\nalias StoredY = vec4<f16>; // or f16\n"));
+        assert_eq!([0, 1, 2].map(|binding| element_bytes(&text, binding)), [4, 4, 8]);
+
+        let unknown = specialise(&Kernel::new("elementwise/binary").vector("Z"));
+        assert!(matches!(unknown, Err(SpecialiseError::NoSuchAlias { alias: "Z", .. })));
+    }
+}

@@ -1,0 +1,532 @@
+//! Each kernel by itself, at the shapes of a recorded step, so that the benchmark cannot drift from the product.
+//!
+//! A case is run as a plan: the step's dispatch over and over, each time on another set of buffers, so that together they
+//! exceed the caches. Between two of them stands a dispatch of one element that reads what the first has written and writes
+//! where the second will, so that the device cannot overlap them; only the case's own dispatches are counted.
+
+mod sweep;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::gpu::{Clock, Device, Executor, States};
+use crate::engine::kernel::{DeviceClass, Precision};
+use crate::engine::ops::elementwise::Unary;
+use crate::engine::philox::Stream;
+use crate::engine::plan::{Place, Plan, Reuse, Step};
+use crate::engine::tape::Tape;
+use crate::engine::tensor::{Shape, Tensor};
+use crate::engine::units::{figure, percent};
+use crate::measure::figures::{Measure, MeasureError, Origin, Table, repeat};
+use crate::measure::peak::{self, Peak};
+pub use sweep::{Sweep, Tiling, sweep};
+
+/// How `stssad bench` measures.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Kernels to run: parts of their names, `conv2d` or `matmul/product`; all of the step's when none is given
+    #[arg(value_name = "KERNEL")]
+    pub kernels: Vec<String>,
+    /// Seconds to run each case for
+    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    pub seconds: f64,
+    /// How to print the rows [default: a table for people]
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub output: Option<Format>,
+    /// Earlier rows (`-o jsonl`) to compare with, case by case
+    #[arg(long, value_name = "OLD.jsonl")]
+    pub compare: Option<PathBuf>,
+    /// Measure the roofs again, whatever an earlier run has found: a machine is not always as fast
+    #[arg(long)]
+    pub refresh: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { kernels: Vec::new(), seconds: 1.0, output: None, compare: None, refresh: false }
+    }
+}
+
+/// How rows are printed for machines and for issues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Markdown
+    Md,
+    /// Comma-separated values
+    Csv,
+    /// A JSON object a line
+    Jsonl,
+}
+
+/// What keeps a kernel from being faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bound {
+    /// The rate of arithmetic.
+    Compute,
+    /// The rate of memory.
+    Memory,
+    /// What a dispatch costs that does nothing.
+    Dispatch,
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Bound::Compute => "compute",
+            Bound::Memory => "memory",
+            Bound::Dispatch => "dispatch",
+        })
+    }
+}
+
+/// A case's figures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    pub device: String,
+    pub driver: String,
+    pub commit: String,
+    /// Of the step; kernels on matrix units have names of their own.
+    #[serde(default)]
+    pub precision: Precision,
+    /// `kernel [inputs] → [output]`; what rows are compared by.
+    pub case: String,
+    pub kernel: String,
+    /// How often the step has it.
+    pub calls: usize,
+    pub clock: Clock,
+    /// Median microseconds of a dispatch, and the quartiles.
+    pub microseconds: f64,
+    pub low: f64,
+    pub high: f64,
+    /// Dispatches timed.
+    pub count: usize,
+    pub flops: u64,
+    /// Of inputs and output.
+    pub bytes: u64,
+    /// 10⁹ operations a second.
+    pub gflops: f64,
+    /// 10⁹ bytes a second.
+    pub gbs: f64,
+    /// Operations a byte.
+    pub intensity: f64,
+    /// Shares of the device's roofs, up to 1.
+    pub of_compute: f64,
+    pub of_memory: f64,
+    pub bound: Bound,
+    /// Whether the buffers together exceed the caches; else `of_memory` may exceed 1.
+    pub beyond_cache: bool,
+}
+
+impl Row {
+    fn time(&self) -> Measure {
+        Measure { median: self.microseconds, low: self.low, high: self.high, count: self.count }
+    }
+}
+
+/// The figures of all cases.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub origin: Origin,
+    pub rows: Vec<Row>,
+    /// Empty without `--compare`.
+    pub comparisons: Vec<Comparison>,
+    #[serde(skip)]
+    output: Option<Format>,
+}
+
+/// A case now and before.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    pub case: String,
+    /// Microseconds.
+    pub old: f64,
+    pub new: f64,
+    /// new / old: below 1 is faster.
+    pub ratio: f64,
+    /// What the ratio may differ from 1 by through noise alone, as the spreads of both runs show it. What slowed one whole
+    /// run down is not in it: compare runs on a machine that does nothing else.
+    pub noise: f64,
+    pub verdict: Verdict,
+}
+
+/// What a comparison says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Faster,
+    Slower,
+    /// Within the noise.
+    Same,
+}
+
+/// A change that is smaller than this is noise, however steady the clock.
+const LEAST_NOISE: f64 = 0.02;
+
+impl Comparison {
+    fn of(old: &Row, new: &Row) -> Comparison {
+        let ratio = new.microseconds / old.microseconds;
+        let noise = LEAST_NOISE + 2.0 * old.time().spread().hypot(new.time().spread());
+        let verdict = match ratio.max(1.0 / ratio) > 1.0 + noise {
+            false => Verdict::Same,
+            true if ratio < 1.0 => Verdict::Faster,
+            true => Verdict::Slower,
+        };
+        Comparison { case: new.case.clone(), old: old.microseconds, new: new.microseconds, ratio, noise, verdict }
+    }
+}
+
+/// Runs the distinct dispatches of `plan`, one after another; `progress` hears of the name of each.
+///
+/// # Errors
+/// When no kernel fits, the device fails, or the rows to compare with cannot be read.
+pub fn run(
+    device: &Device,
+    options: &Options,
+    plan: &Plan,
+    mut progress: impl FnMut(&str),
+) -> Result<Report, MeasureError> {
+    // Before anything is measured, since measuring takes its time.
+    let old = options.compare.as_deref().map(read).transpose()?.unwrap_or_default();
+    let cases = wanted(plan, options, |_| true)?;
+    let peak = peak::run(device, &peak::Options { refresh: options.refresh, ..Default::default() }, &mut progress)?;
+    let origin = Origin::of(device);
+    let mut rows = Vec::new();
+    for case in cases {
+        progress(&case.name);
+        let (time, beyond_cache) = case.time(device, options.seconds)?;
+        rows.push(case.row(&origin, device.clock(), &time, &peak, beyond_cache));
+    }
+    let comparisons = compare(&old, &rows);
+    Ok(Report { origin, rows, comparisons, output: options.output })
+}
+
+/// The cases of a plan that `is_fit` holds of and the options ask for: an error if there are none.
+fn wanted(plan: &Plan, options: &Options, is_fit: impl Fn(&Case) -> bool) -> Result<Vec<Case>, MeasureError> {
+    let fit: Vec<Case> = cases(plan).into_iter().filter(is_fit).collect();
+    let mut names: Vec<&str> = fit.iter().map(|case| case.step.kernel.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    let no_such = MeasureError::NoSuchKernel(options.kernels.join(", "), names.join(", "));
+    let is_named =
+        |case: &Case| options.kernels.is_empty() || options.kernels.iter().any(|name| case.name.contains(name));
+    let cases: Vec<Case> = fit.into_iter().filter(is_named).collect();
+    if cases.is_empty() { Err(no_such) } else { Ok(cases) }
+}
+
+fn jsonl(rows: &[impl Serialize]) -> String {
+    let line = |row| serde_json::to_string(row).expect("a row is plain data") + "\n";
+    rows.iter().map(line).collect()
+}
+
+fn csv(rows: &[impl Serialize]) -> String {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    rows.iter().for_each(|row| table.serialize(row).expect("a row is flat"));
+    String::from_utf8(table.into_inner().expect("memory takes all that is written")).expect("text")
+}
+
+/// Pairs the rows by case, in the order of the new ones.
+fn compare(old: &[Row], new: &[Row]) -> Vec<Comparison> {
+    let key = |row: &Row| (row.case.clone(), row.device.clone(), row.precision);
+    let before = |row: &Row| old.iter().rev().find(|old| key(old) == key(row));
+    new.iter().filter_map(|row| Some(Comparison::of(before(row)?, row))).collect()
+}
+
+fn read(path: &Path) -> Result<Vec<Row>, MeasureError> {
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| MeasureError::Read { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
+    let rows = text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str);
+    rows.collect::<Result<_, _>>().map_err(|error| failed(error.into()))
+}
+
+/// A dispatch of the step, and how often it has one like it.
+#[derive(Clone, Debug)]
+struct Case {
+    name: String,
+    step: Step,
+    calls: usize,
+}
+
+/// The distinct dispatches of a plan: kernel, constants and shapes. Immediates beyond those follow from the shapes or are
+/// factors, which no time depends on.
+fn cases(plan: &Plan) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    let mut named: BTreeMap<String, usize> = BTreeMap::new();
+    for step in &plan.steps {
+        let shapes: Vec<String> = step.inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
+        let name = format!("{} {} → {:?}", step.kernel.name, shapes.join(" "), step.output.shape).replace(", ", ",");
+        let key = format!("{name} {} {:?}", step.kernel.specialisation(), step.kernel.workgroups());
+        if let Some(&case) = seen.get(&key) {
+            cases[case].calls += 1;
+            continue;
+        }
+        // The same shapes under other constants, such as another stride or function, are told apart by number.
+        let number = named.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1);
+        let name = if *number == 1 { name } else { format!("{name} #{number}") };
+        seen.insert(key, cases.len());
+        cases.push(Case { name, step: step.clone(), calls: 1 });
+    }
+    cases
+}
+
+/// Buffers of all sets together exceed this, as far as [`SETS`] allows.
+fn beyond_cache(device: &Device) -> u64 {
+    if device.is_cpu() { 128 << 20 } else { 512 << 20 }
+}
+
+/// Sets of buffers to rotate through, at least and at most.
+const SETS: std::ops::RangeInclusive<u64> = 2..=256;
+
+impl Case {
+    /// The time of a dispatch in seconds, and whether the buffers exceeded the caches.
+    fn time(&self, device: &Device, seconds: f64) -> Result<(Measure, bool), MeasureError> {
+        let wanted = beyond_cache(device).div_ceil(self.step.bytes().max(1));
+        let sets = wanted.clamp(*SETS.start(), *SETS.end());
+        let plan = self.rotated(sets as usize, device.class());
+        let feeds = plan.feeds.clone();
+        let mut executor = Executor::new(device, plan, &States::new(device), |_, _| ())?;
+        let mut stream = Stream::new(0, 0);
+        let mut values: HashMap<Shape, Tensor> = HashMap::new();
+        for (name, shape) in &feeds {
+            // Away from 0, so that nothing divides by it or becomes denormal.
+            let value = values.entry(shape.clone()).or_insert_with(|| {
+                let data = (0..shape.count()).map(|_| 0.5 + stream.uniform() as f32).collect();
+                Tensor::new(shape.clone(), data)
+            });
+            executor.feed(name, value)?;
+        }
+        executor.run()?;
+        executor.wait()?;
+        let mut times = Vec::new();
+        repeat(seconds, || {
+            let spans = executor.profile(device.clock())?;
+            times.extend(spans.into_iter().step_by(2).flatten().map(|span| span.seconds));
+            Ok::<(), MeasureError>(())
+        })?;
+        let positive = times.into_iter().filter(|&seconds| seconds > 0.0);
+        let time = Measure::of(positive).ok_or_else(|| MeasureError::NoTime(self.name.clone()))?;
+        Ok((time, sets >= wanted))
+    }
+
+    /// The dispatch on each of the sets of buffers, with a fence after each.
+    fn rotated(&self, sets: usize, class: DeviceClass) -> Plan {
+        let mut plan = Plan { slots: vec![self.step.output.shape.bytes(); sets], ..Plan::default() };
+        let fence = fence(class);
+        for set in 0..sets {
+            let mut step = self.step.clone();
+            for (index, input) in step.inputs.iter_mut().enumerate() {
+                let name: Arc<str> = format!("set {set}, input {index}").into();
+                plan.feeds.push((name.clone(), input.shape.clone()));
+                input.place = Place::Feed(name);
+            }
+            step.output.place = Place::Slot(set);
+            plan.steps.push(step);
+            let mut between = fence.clone();
+            between.inputs[0].place = Place::Slot(set);
+            between.output.place = Place::Slot((set + 1) % sets);
+            plan.steps.push(between);
+        }
+        plan
+    }
+
+    fn row(&self, origin: &Origin, clock: Clock, time: &Measure, peak: &Peak, beyond_cache: bool) -> Row {
+        let (flops, bytes) = (self.step.flops, self.step.bytes());
+        let (work, traffic) = (flops as f64 / peak.flops_of(&self.step.kernel), bytes as f64 / peak.bandwidth());
+        let bound = match work.max(traffic) {
+            least if least < peak.dispatch() => Bound::Dispatch,
+            least if least > traffic => Bound::Compute,
+            _ => Bound::Memory,
+        };
+        Row {
+            device: origin.device.clone(),
+            driver: origin.driver.clone(),
+            commit: origin.commit.clone(),
+            precision: origin.precision,
+            case: self.name.clone(),
+            kernel: self.step.kernel.name.into(),
+            calls: self.calls,
+            clock,
+            microseconds: 1e6 * time.median,
+            low: 1e6 * time.low,
+            high: 1e6 * time.high,
+            count: time.count,
+            flops,
+            bytes,
+            gflops: 1e-9 * flops as f64 / time.median,
+            gbs: 1e-9 * bytes as f64 / time.median,
+            intensity: flops as f64 / bytes as f64,
+            of_compute: work / time.median,
+            of_memory: traffic / time.median,
+            bound,
+            beyond_cache,
+        }
+    }
+}
+
+/// A dispatch of one element.
+fn fence(class: DeviceClass) -> Step {
+    let mut tape = Tape::new();
+    let x = tape.feed("x", [1]);
+    let y = tape.unary(Unary::Exp, x);
+    let plan = Plan::new(&tape, &[y], &[], class, Reuse::On);
+    plan.steps.into_iter().next().expect("one dispatch")
+}
+
+impl Report {
+    /// The rows as `format` has them.
+    pub fn rows(&self, format: Format) -> String {
+        match format {
+            Format::Md => self.table().markdown(),
+            Format::Csv => csv(&self.rows),
+            Format::Jsonl => jsonl(&self.rows),
+        }
+    }
+
+    fn table(&self) -> Table<10> {
+        let row = |row: &Row| {
+            [
+                row.case.clone(),
+                row.calls.to_string(),
+                figure(row.microseconds),
+                percent(row.time().spread()),
+                figure(row.gflops),
+                figure(row.gbs),
+                figure(row.intensity),
+                percent(row.of_compute),
+                format!("{}{}", percent(row.of_memory), if row.beyond_cache { "" } else { "*" }),
+                row.bound.to_string(),
+            ]
+        };
+        let header = ["case", "calls", "µs", "± %", "GFLOP/s", "GB/s", "FLOP/B", "% compute", "% memory", "bound"];
+        Table { header, rows: self.rows.iter().map(row).collect() }
+    }
+
+    fn comparison(&self) -> Table<6> {
+        let row = |row: &Comparison| {
+            [
+                row.case.clone(),
+                figure(row.old),
+                figure(row.new),
+                format!("{:.3}", row.ratio),
+                percent(row.noise),
+                format!("{:?}", row.verdict).to_lowercase(),
+            ]
+        };
+        let header = ["case", "old µs", "new µs", "new/old", "noise ± %", "verdict"];
+        Table { header, rows: self.comparisons.iter().map(row).collect() }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.output {
+            Some(Format::Md) => {
+                write!(f, "{}\n\n{}", self.origin, self.rows(Format::Md))?;
+                if !self.comparisons.is_empty() {
+                    write!(f, "\n{}", self.comparison().markdown())?;
+                }
+                Ok(())
+            }
+            Some(format) => f.write_str(&self.rows(format)),
+            None => {
+                write!(f, "{}\n\n{}", self.origin, self.table())?;
+                if self.rows.iter().any(|row| !row.beyond_cache) {
+                    writeln!(f, "* the buffers fit a cache")?;
+                }
+                if !self.comparisons.is_empty() {
+                    write!(f, "\n{}", self.comparison())?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::gpu::Choice;
+    use crate::engine::kernel::Lanes;
+    use crate::measure::peak::tests::roofs;
+
+    fn plan() -> Plan {
+        let mut tape = Tape::new();
+        let (x, w) = (tape.feed("x", [8, 16]), tape.feed("w", [16, 4]));
+        let y = tape.matmul(x, w);
+        let once = tape.relu(y);
+        let twice = tape.relu(once);
+        let z = tape.unary(Unary::Exp, twice);
+        let sum = tape.total(z);
+        Plan::new(&tape, &[sum], &[], DeviceClass::Cpu(Lanes::Eight), Reuse::On)
+    }
+
+    fn row(case: &str, microseconds: f64, spread: f64) -> Row {
+        let case = Case { name: case.into(), step: plan().steps[0].clone(), calls: 2 };
+        let seconds = 1e-6 * microseconds;
+        let time =
+            Measure { median: seconds, low: seconds * (1.0 - spread), high: seconds * (1.0 + spread), count: 10 };
+        let peak = roofs(1.0, 1.0);
+        case.row(&peak.origin, Clock::Gpu, &time, &peak, true)
+    }
+
+    #[test]
+    fn cases_are_the_distinct_dispatches() {
+        let cases = cases(&plan());
+        let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
+        assert_eq!(names[0], "matmul/product_broadcast [8,16] [16,4] → [8,4]");
+        let relu = cases.iter().find(|case| case.calls == 2).expect("two equal dispatches are one case");
+        assert!(relu.step.kernel.name.starts_with("elementwise"));
+        assert_eq!(names.len(), names.iter().collect::<std::collections::HashSet<_>>().len(), "{names:?}");
+    }
+
+    #[test]
+    fn roofs_are_shares_of_what_the_device_can_do() {
+        // 2·8·16·4 FLOP and 4·(128 + 64 + 32) bytes at 1 GFLOP/s and 1 GB/s.
+        let row = row("a", 2.048, 0.0);
+        assert_eq!((row.flops, row.bytes, row.bound), (1024, 896, Bound::Compute));
+        assert!((row.of_compute - 0.5).abs() < 1e-9 && (row.of_memory - 0.4375).abs() < 1e-9);
+        assert!((row.gflops - 0.5).abs() < 1e-9 && (row.intensity - 1024.0 / 896.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_change_within_the_noise_is_none() {
+        let verdict = |old: &Row, new: &Row| Comparison::of(old, new).verdict;
+        assert_eq!(verdict(&row("a", 100.0, 0.0), &row("a", 101.0, 0.0)), Verdict::Same);
+        assert_eq!(verdict(&row("a", 100.0, 0.0), &row("a", 110.0, 0.0)), Verdict::Slower);
+        assert_eq!(verdict(&row("a", 100.0, 0.0), &row("a", 90.0, 0.0)), Verdict::Faster);
+        assert_eq!(verdict(&row("a", 100.0, 0.1), &row("a", 110.0, 0.0)), Verdict::Same);
+        let (old, new) = ([row("a", 2.0, 0.0), row("b", 1.0, 0.0)], [row("c", 1.0, 0.0), row("a", 1.0, 0.0)]);
+        let comparisons = compare(&old, &new);
+        assert_eq!(comparisons.len(), 1);
+        assert_eq!((comparisons[0].case.as_str(), comparisons[0].ratio), ("a", 0.5));
+    }
+
+    #[test]
+    fn rows_survive_every_format_that_is_read_again() {
+        let rows = vec![row("a [1,2] → [3]", 2.0, 0.1)];
+        let report = Report { origin: roofs(1.0, 1.0).origin, rows, comparisons: Vec::new(), output: None };
+        let read: Row = serde_json::from_str(report.rows(Format::Jsonl).trim_end()).unwrap();
+        assert_eq!(read, report.rows[0]);
+        let csv = report.rows(Format::Csv);
+        let read: Row = csv::Reader::from_reader(csv.as_bytes()).deserialize().next().unwrap().unwrap();
+        assert_eq!(read, report.rows[0]);
+        assert!(report.rows(Format::Md).lines().nth(1).unwrap().starts_with("|:--"));
+    }
+
+    #[test]
+    fn a_case_runs_on_rotated_buffers() {
+        let device = Device::open(&Choice::Best).unwrap();
+        for case in cases(&plan()) {
+            let rotated = case.rotated(3, device.class());
+            assert_eq!((rotated.steps.len(), rotated.slots.len()), (6, 3));
+            let (time, _) = case.time(&device, 0.0).unwrap();
+            assert!(time.median > 0.0 && time.median.is_finite(), "{}", case.name);
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! The device's own ceilings, measured on the spot: what `profile` and `bench` hold kernels against.
+//!
+//! Each is the best that several forms of a probe reach through this driver, not a data sheet's figure. A probe is a kernel
+//! like any other and runs by the same executor; it is no primitive, since nobody differentiates it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::gpu::{Clock, Device, Executor, States};
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::plan::{Plan, Reuse};
+use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tensor::{Shape, Tensor};
+use crate::engine::units::{figure, percent};
+use crate::measure::figures::{Measure, MeasureError, Origin, Table, repeat, write};
+
+/// How `stssad peak` measures.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Measure again, whatever an earlier run has found
+    #[arg(long)]
+    pub refresh: bool,
+    /// Seconds to measure each figure for
+    #[arg(long, default_value_t = 0.5, value_name = "S")]
+    pub seconds: f64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { refresh: false, seconds: 0.5 }
+    }
+}
+
+/// One ceiling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// `fp32-scalar`, `fp32-vec4`, `fp16-vec4`, `fp16-matrix`, `read`, `write`, `copy`, `workgroup`, `dispatch`, `host-dispatch`,
+    /// `round-trip`, `upload` or `readback`.
+    pub name: String,
+    /// `GFLOP/s`, `GB/s` or `µs`; giga is 10⁹.
+    pub unit: String,
+    #[serde(flatten)]
+    pub measure: Measure,
+    /// The form of the probe that did best, or what was done.
+    pub form: String,
+}
+
+/// What a device can do at most, through its driver.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Peak {
+    /// Version of the measurement itself: figures of another one are measured again.
+    method: u32,
+    pub origin: Origin,
+    /// What the kernels were timed by.
+    pub clock: Clock,
+    pub ceilings: Vec<Ceiling>,
+}
+
+/// To be raised when a probe changes.
+const METHOD: u32 = 3;
+
+impl Peak {
+    /// The ceiling of that name, in its unit. f16 and matrix units are not everywhere.
+    pub fn get(&self, name: &str) -> Option<f64> {
+        self.ceilings.iter().find(|ceiling| ceiling.name == name).map(|ceiling| ceiling.measure.median)
+    }
+
+    /// Upper quartiles, not medians: what else the machine does only ever lowers a rate, and a roof is not to be exceeded.
+    fn roof(&self, names: &[&str]) -> f64 {
+        let ceilings = self.ceilings.iter().filter(|ceiling| names.contains(&ceiling.name.as_str()));
+        ceilings.map(|ceiling| ceiling.measure.high).fold(0.0, f64::max)
+    }
+
+    /// The compute roof: the best f32 rate in FLOP/s, a multiply-add counted as two.
+    pub fn flops(&self) -> f64 {
+        1e9 * self.roof(&["fp32-scalar", "fp32-vec4"])
+    }
+
+    /// The compute roof of a kernel: that of matrix units, if it multiplies on them.
+    pub fn flops_of(&self, kernel: &Kernel) -> f64 {
+        match kernel.tile() {
+            None => self.flops(),
+            Some(_) => 1e9 * self.roof(&["fp16-matrix"]),
+        }
+    }
+
+    /// The memory roof: the best rate of reading, writing or copying, in bytes/s.
+    pub fn bandwidth(&self) -> f64 {
+        1e9 * self.roof(&["read", "write", "copy"])
+    }
+
+    /// Seconds that a dispatch takes which does nothing, among others that wait for each other.
+    pub fn dispatch(&self) -> f64 {
+        1e-6 * self.get("dispatch").unwrap_or(0.0)
+    }
+
+    /// Seconds in which the kernel cannot do this work: max(flops / compute roof, bytes / memory roof).
+    pub fn lower_bound(&self, kernel: &Kernel, flops: u64, bytes: u64) -> f64 {
+        (flops as f64 / self.flops_of(kernel)).max(bytes as f64 / self.bandwidth())
+    }
+}
+
+impl fmt::Display for Peak {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        writeln!(f, "{}", self.origin)?;
+        let row = |ceiling: &Ceiling| {
+            let Ceiling { name, unit, measure, form } = ceiling;
+            [
+                name.clone(),
+                figure(measure.median),
+                unit.clone(),
+                format!("±{} %", percent(measure.spread())),
+                form.clone(),
+            ]
+        };
+        let rows = self.ceilings.iter().map(row).collect();
+        write!(f, "{}", Table { header: ["ceiling", "median", "unit", "spread", "by"], rows })
+    }
+}
+
+/// The ceilings of this device: those that an earlier run has kept, or measured now, which takes some ten seconds and calls
+/// `progress` with the name of each as its turn comes.
+///
+/// # Errors
+/// When the device reported an error or was lost. A cache that cannot be read or written is no error.
+pub fn run(device: &Device, options: &Options, progress: impl FnMut(&str)) -> Result<Peak, MeasureError> {
+    let origin = Origin::of(device);
+    let path = cache(&origin);
+    let kept = path.as_ref().filter(|_| !options.refresh).and_then(|path| std::fs::read(path).ok());
+    let kept: Option<Peak> = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let is_this_device = |peak: &Peak| {
+        let key =
+            |origin: &Origin| (origin.device.clone(), origin.driver.clone(), origin.backend.clone(), origin.threads);
+        peak.method == METHOD && key(&peak.origin) == key(&origin)
+    };
+    if let Some(peak) = kept.filter(is_this_device) {
+        return Ok(peak);
+    }
+    let peak = Probing { device, clock: device.clock(), seconds: options.seconds, ceilings: Vec::new(), progress }
+        .measure(origin)?;
+    if let (Some(path), Ok(text)) = (path, serde_json::to_vec_pretty(&peak)) {
+        // Without a folder to keep it in, the next run measures again.
+        let _ = write(&path, &text);
+    }
+    Ok(peak)
+}
+
+/// Where the figures of a device are kept.
+fn cache(origin: &Origin) -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let caches = match folder("XDG_CACHE_HOME") {
+        Some(given) => given,
+        None if cfg!(windows) => folder("LOCALAPPDATA")?,
+        None if cfg!(target_os = "macos") => folder("HOME")?.join("Library/Caches"),
+        None => folder("HOME")?.join(".cache"),
+    };
+    let Origin { device, driver, backend, threads, .. } = origin;
+    let name = format!("{device} {driver} {backend} {threads}").to_lowercase();
+    let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    Some(caches.join("stssad").join(format!("peak-{}.json", words.join("-"))))
+}
+
+/// A kernel that measures the device, as something that a tape can hold.
+#[derive(Clone, Debug)]
+struct Probe {
+    kernel: Kernel,
+    output: Shape,
+}
+
+impl Primitive for Probe {
+    fn name(&self) -> &'static str {
+        self.kernel.name
+    }
+
+    fn shape(&self, _: &[&Shape]) -> Result<Shape, String> {
+        Ok(self.output.clone())
+    }
+
+    fn vjp(&self, _: &mut Tape, at: Application) -> Vec<Cotangent> {
+        vec![Cotangent::Missing; at.inputs.len()]
+    }
+
+    fn eval(&self, _: &[Array], _: &Shape) -> Vec<f64> {
+        unreachable!("a probe is timed, not evaluated")
+    }
+
+    fn bound(&self, _: &[Array], _: &Shape) -> Vec<f64> {
+        unreachable!("a probe is timed, not compared")
+    }
+
+    fn kernel(&self, _: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
+        self.kernel.clone()
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+}
+
+/// Elements of a `vec4` in a workgroup of 64: what a memory probe moves a term.
+const WORKGROUP: usize = 4 * 64;
+
+/// Dispatches in the chain that tells what one costs.
+const CHAIN: usize = 256;
+
+struct Probing<'a, Progress> {
+    device: &'a Device,
+    clock: Clock,
+    seconds: f64,
+    ceilings: Vec<Ceiling>,
+    progress: Progress,
+}
+
+impl<Progress: FnMut(&str)> Probing<'_, Progress> {
+    fn measure(mut self, origin: Origin) -> Result<Peak, MeasureError> {
+        self.arithmetic("fp32-scalar", "peak/fma", 1)?;
+        self.arithmetic("fp32-vec4", "peak/fma_vec4", 4)?;
+        if self.device.has_f16() {
+            self.arithmetic("fp16-vec4", "peak/fma_f16", 4)?;
+        }
+        self.matrices()?;
+        self.memory("read", "peak/read", [1, 0])?;
+        self.memory("write", "peak/write", [0, 1])?;
+        self.memory("copy", "peak/copy", [1, 1])?;
+        self.workgroup_memory()?;
+        self.latency()?;
+        self.transfer()?;
+        Ok(Peak { method: METHOD, origin, clock: self.clock, ceilings: self.ceilings })
+    }
+
+    fn keep(&mut self, name: &str, unit: &str, measure: Option<Measure>, form: String) -> Result<(), MeasureError> {
+        let measure = measure.ok_or_else(|| MeasureError::NoTime(name.into()))?;
+        self.ceilings.push(Ceiling { name: name.into(), unit: unit.into(), measure, form });
+        Ok(())
+    }
+
+    fn is_cpu(&self) -> bool {
+        self.device.is_cpu()
+    }
+
+    /// A plan of `times` such kernels, each reading what the one before has written, and the value of the last.
+    fn executor(&self, probe: &Probe, input: &Tensor, times: usize) -> Result<(Executor, Value), MeasureError> {
+        let mut tape = Tape::new();
+        let x = tape.feed("x", input.shape().clone());
+        let y = (0..times).fold(x, |y, _| tape.push(probe.clone(), &[y]));
+        let plan = Plan::new(&tape, &[y], &[], self.device.class(), Reuse::On);
+        let mut executor = Executor::new(self.device, plan, &States::new(self.device), |_, _| ())?;
+        executor.feed("x", input)?;
+        // The first run of a pipeline compiles it on some drivers, and the first touch of memory maps it.
+        executor.run()?;
+        executor.wait()?;
+        Ok((executor, y))
+    }
+
+    /// Seconds that one such dispatch takes, measured for `seconds`.
+    fn time(&self, probe: &Probe, input: &Tensor, seconds: f64) -> Result<Option<Measure>, MeasureError> {
+        let (mut executor, _) = self.executor(probe, input, 1)?;
+        let mut times = Vec::new();
+        repeat(seconds, || {
+            let spans = executor.profile(self.clock)?;
+            times.extend(spans.into_iter().flatten().map(|span| span.seconds).filter(|&seconds| seconds > 0.0));
+            Ok::<(), MeasureError>(())
+        })?;
+        Ok(Measure::of(times))
+    }
+
+    /// The best of `probes` by `work / seconds`, each tried for a moment and the winner measured in full.
+    fn best(
+        &self,
+        probes: Vec<(Probe, String)>,
+        input: &Tensor,
+        work: impl Fn(&Probe) -> f64,
+    ) -> Result<(Option<Measure>, String), MeasureError> {
+        let mut best: Option<(f64, (Probe, String))> = None;
+        for candidate in probes {
+            let Some(time) = self.time(&candidate.0, input, self.seconds / 8.0)? else { continue };
+            let rate = work(&candidate.0) / time.low;
+            if best.as_ref().is_none_or(|(other, _)| rate > *other) {
+                best = Some((rate, candidate));
+            }
+        }
+        let Some((_, (probe, form))) = best else { return Ok((None, String::new())) };
+        let time = self.time(&probe, input, self.seconds)?;
+        Ok((time.map(|time| time.rate(work(&probe))), form))
+    }
+
+    /// Rounds that make `kernel` last some milliseconds: long against a clock's tick, short against a watchdog.
+    fn rounds(&self, kernel: &Kernel, input: &Tensor, output: &Shape) -> Result<usize, MeasureError> {
+        let mut rounds = 16;
+        loop {
+            let probe = Probe { kernel: kernel.clone().immediate("rounds", rounds), output: output.clone() };
+            let time = self.time(&probe, input, 0.0)?.map_or(0.0, |time| time.median);
+            if time > 4e-3 || rounds >= 1 << 20 {
+                return Ok(rounds);
+            }
+            rounds *= if time > 1e-3 { 2 } else { 8 };
+        }
+    }
+
+    fn invocations(&self) -> usize {
+        if self.is_cpu() { 1 << 12 } else { 1 << 20 }
+    }
+
+    fn arithmetic(&mut self, name: &str, shader: &'static str, width: usize) -> Result<(), MeasureError> {
+        (self.progress)(name);
+        const STEPS: usize = 16;
+        // m < 1: the chains settle at b / (1 − m), neither overflowing nor becoming denormal.
+        let factors = Tensor::new([2], vec![0.5, 1.5]);
+        let output = Shape::from([self.invocations()]);
+        let mut probes = Vec::new();
+        for chains in [2usize, 4, 8, 16] {
+            for (fused, written) in [(1u32, "fma(x, m, b)"), (0, "x · m + b")] {
+                let kernel = Kernel::new(shader)
+                    .constant("CHAINS", chains)
+                    .constant("STEPS", STEPS)
+                    .constant("FUSED", fused)
+                    .over(self.invocations(), 64);
+                let rounds = self.rounds(&kernel, &factors, &output)?;
+                let probe = Probe { kernel: kernel.immediate("rounds", rounds), output: output.clone() };
+                probes.push((probe, format!("{chains} chains of {written}")));
+            }
+        }
+        let number = |kernel: &Kernel, name: &str| {
+            let values = kernel.constants.iter().chain(&kernel.immediates);
+            values.clone().find(|(other, _)| *other == name).map_or(0.0, |(_, value)| f64::from(value.to_bits()))
+        };
+        let flops = |probe: &Probe| {
+            let steps = number(&probe.kernel, "CHAINS") * STEPS as f64 * number(&probe.kernel, "rounds");
+            2.0 * width as f64 * steps * probe.output.count() as f64
+        };
+        let (rate, form) = self.best(probes, &factors, flops)?;
+        self.keep(name, "GFLOP/s", rate.map(|rate| rate.scaled(1e-9)), form)
+    }
+
+    /// Left out where the device has no matrix units.
+    fn matrices(&mut self) -> Result<(), MeasureError> {
+        const STEPS: usize = 16;
+        let factors = Tensor::new([2], vec![0.5, 1.5]);
+        let output = Shape::from([self.invocations()]);
+        let mut probes = Vec::new();
+        for &tile in self.device.tiles() {
+            let kernel =
+                Kernel::new("peak/matrix").with_tile(tile).constant("STEPS", STEPS).over(self.invocations(), 64);
+            let rounds = self.rounds(&kernel, &factors, &output)?;
+            let probe = Probe { kernel: kernel.immediate("rounds", rounds), output: output.clone() };
+            // Four sums in each 32 invocations, and a multiply-add for every row, column and term.
+            let flops = 2.0 * 4.0 * tile.side().pow(3) as f64 * (STEPS * rounds * output.count() / 32) as f64;
+            probes.push((probe, format!("4 sums of products of {tile}"), flops));
+        }
+        if probes.is_empty() {
+            return Ok(());
+        }
+        (self.progress)("fp16-matrix");
+        let flops: Vec<(Kernel, f64)> = probes.iter().map(|(probe, _, flops)| (probe.kernel.clone(), *flops)).collect();
+        let work = |probe: &Probe| flops.iter().find(|(kernel, _)| *kernel == probe.kernel).map_or(0.0, |(_, f)| *f);
+        let probes = probes.into_iter().map(|(probe, form, _)| (probe, form)).collect();
+        let (rate, form) = self.best(probes, &factors, work)?;
+        self.keep("fp16-matrix", "GFLOP/s", rate.map(|rate| rate.scaled(1e-9)), form)
+    }
+
+    /// Elements of an array beyond any cache that a device holds in one binding.
+    fn beyond_cache(&self) -> usize {
+        let wanted = if self.is_cpu() { 64 << 20 } else { 256 << 20 };
+        let adapter = self.device.adapter();
+        let bytes = wanted.min(adapter.max_binding_bytes).min(adapter.max_buffer_bytes) as usize;
+        bytes / 4 / (16 * WORKGROUP) * (16 * WORKGROUP)
+    }
+
+    /// `reads` and `writes`: how often the array is.
+    fn memory(&mut self, name: &str, shader: &'static str, [reads, writes]: [usize; 2]) -> Result<(), MeasureError> {
+        (self.progress)(name);
+        let count = self.beyond_cache();
+        let extent = |times: usize| if times > 0 { count } else { 1 };
+        let input = Tensor::full([extent(reads)], 1.0);
+        let probe = |terms: usize| {
+            let kernel = Kernel::new(shader).constant("TERMS", terms).over(count, terms * WORKGROUP);
+            (Probe { kernel, output: [extent(writes)].into() }, format!("{terms} vec4 an invocation"))
+        };
+        let bytes = (4 * count * (reads + writes)) as f64;
+        let (rate, form) = self.best([1, 4, 16].map(probe).into(), &input, |_| bytes)?;
+        self.keep(name, "GB/s", rate.map(|rate| rate.scaled(1e-9)), form)
+    }
+
+    fn workgroup_memory(&mut self) -> Result<(), MeasureError> {
+        (self.progress)("workgroup");
+        const STEPS: usize = 8;
+        let (invocations, value) = (self.invocations(), Tensor::full([1], 1.0));
+        let kernel = Kernel::new("peak/workgroup").constant("STEPS", STEPS).over(invocations, 64);
+        let rounds = self.rounds(&kernel, &value, &[invocations].into())?;
+        let probe = Probe { kernel: kernel.immediate("rounds", rounds), output: [invocations].into() };
+        let time = self.time(&probe, &value, self.seconds)?;
+        let bytes = (16 * invocations * STEPS * rounds) as f64;
+        self.keep("workgroup", "GB/s", time.map(|time| time.rate(bytes).scaled(1e-9)), "vec4 reads".into())
+    }
+
+    fn latency(&mut self) -> Result<(), MeasureError> {
+        (self.progress)("dispatch");
+        let input = Tensor::full([64], 1.0);
+        let probe = Probe { kernel: Kernel::new("peak/empty"), output: [64].into() };
+        let (mut chain, _) = self.executor(&probe, &input, CHAIN)?;
+        let (mut on_device, mut on_host) = (Vec::new(), Vec::new());
+        repeat(self.seconds, || {
+            on_device.extend(chain.time_pass(self.clock)?);
+            let start = Instant::now();
+            chain.run()?;
+            on_host.push(start.elapsed().as_secs_f64());
+            Ok::<(), MeasureError>(chain.wait()?)
+        })?;
+        let each = |times: Vec<f64>| Measure::of(times).map(|time| time.scaled(1e6 / CHAIN as f64));
+        let form = format!("a pass of {CHAIN}, each waiting for the one before");
+        self.keep("dispatch", "µs", each(on_device), form)?;
+        self.keep("host-dispatch", "µs", each(on_host), format!("recording and submitting {CHAIN}"))?;
+
+        (self.progress)("round-trip");
+        let (mut single, _) = self.executor(&probe, &input, 1)?;
+        let mut times = Vec::new();
+        repeat(self.seconds, || {
+            let start = Instant::now();
+            single.run()?;
+            single.wait()?;
+            times.push(start.elapsed().as_secs_f64());
+            Ok::<(), MeasureError>(())
+        })?;
+        let time = Measure::of(times).map(|time| time.scaled(1e6));
+        self.keep("round-trip", "µs", time, "submit one dispatch and wait".into())
+    }
+
+    fn transfer(&mut self) -> Result<(), MeasureError> {
+        (self.progress)("upload");
+        const COUNT: usize = 4 << 20;
+        let array = Tensor::full([COUNT], 1.0);
+        // A write goes with the next submit, so that one dispatch with next to nothing to do is a part of the upload.
+        let (mut reader, _) =
+            self.executor(&Probe { kernel: Kernel::new("peak/empty"), output: [64].into() }, &array, 1)?;
+        let kernel = Kernel::new("peak/copy").over(COUNT, 4 * WORKGROUP);
+        let (copier, copied) = self.executor(&Probe { kernel, output: [COUNT].into() }, &array, 1)?;
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        repeat(self.seconds, || {
+            let start = Instant::now();
+            reader.feed("x", &array)?;
+            reader.run()?;
+            reader.wait()?;
+            up.push(start.elapsed().as_secs_f64());
+            let start = Instant::now();
+            copier.fetch(copied)?;
+            down.push(start.elapsed().as_secs_f64());
+            Ok::<(), MeasureError>(())
+        })?;
+        let bytes = 4.0 * COUNT as f64;
+        let rate = |times: Vec<f64>| Measure::of(times).map(|time| time.rate(bytes).scaled(1e-9));
+        self.keep("upload", "GB/s", rate(up), "16 MiB from host memory, a dispatch included".into())?;
+        self.keep("readback", "GB/s", rate(down), "16 MiB to host memory, staging included".into())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::engine::gpu::Choice;
+    use crate::engine::kernel::{Precision, Tile};
+
+    #[test]
+    fn every_ceiling_is_positive_and_survives_the_file() {
+        let device = Device::open(&Choice::Best).unwrap();
+        let probing = Probing {
+            device: &device,
+            clock: device.clock(),
+            seconds: 0.0,
+            ceilings: Vec::new(),
+            progress: |_: &str| (),
+        };
+        let peak = probing.measure(Origin::of(&device)).unwrap();
+        assert!(peak.ceilings.len() >= 11);
+        for Ceiling { name, measure, .. } in &peak.ceilings {
+            assert!(measure.median > 0.0 && measure.low <= measure.median && measure.median <= measure.high, "{name}");
+        }
+        assert!(peak.flops() > 0.0 && peak.bandwidth() > 0.0 && peak.dispatch() > 0.0);
+        let text = serde_json::to_vec(&peak).unwrap();
+        let read: Peak = serde_json::from_slice(&text).unwrap();
+        assert_eq!(read.get("copy").unwrap() as f32, peak.get("copy").unwrap() as f32);
+    }
+
+    #[test]
+    fn no_kernel_is_faster_than_both_roofs() {
+        let peak = roofs(100.0, 10.0);
+        let kernel = Kernel::new("any");
+        assert_eq!(peak.lower_bound(&kernel, 200_000_000_000, 1), 2.0);
+        assert_eq!(peak.lower_bound(&kernel, 1, 30_000_000_000), 3.0);
+        let on_matrices = kernel.with_tile(Tile::Eight);
+        assert_eq!(peak.lower_bound(&on_matrices, 200_000_000_000, 1), 0.5);
+        assert_eq!(peak.dispatch(), 0.0);
+    }
+
+    /// A device of these roofs in GFLOP/s and GB/s.
+    pub(crate) fn roofs(gflops: f64, gigabytes: f64) -> Peak {
+        let origin = Origin {
+            device: "a device".into(),
+            driver: "a driver".into(),
+            backend: "vulkan".into(),
+            class: "cpu".into(),
+            threads: 2,
+            version: "0".into(),
+            commit: String::new(),
+            precision: Precision::F32,
+        };
+        let ceiling = |name: &str, unit: &str, median| Ceiling {
+            name: name.into(),
+            unit: unit.into(),
+            measure: Measure { median, low: median, high: median, count: 1 },
+            form: String::new(),
+        };
+        let ceilings = vec![
+            ceiling("fp32-vec4", "GFLOP/s", gflops),
+            ceiling("fp16-matrix", "GFLOP/s", 4.0 * gflops),
+            ceiling("copy", "GB/s", gigabytes),
+        ];
+        Peak { method: METHOD, origin, clock: Clock::Gpu, ceilings }
+    }
+}

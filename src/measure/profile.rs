@@ -1,0 +1,477 @@
+//! Where the time of a step goes: by kernel, scope, family and order of differentiation, each against the least that the
+//! device could take; as tables, a trace for Perfetto, a roofline and a timeline of the slots.
+
+mod memory;
+mod roofline;
+mod trace;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use kuva::RasterBackend;
+use kuva::backend::svg::SvgBackend;
+use kuva::render::render::Scene;
+use serde::Serialize;
+
+use crate::engine::gpu::{Clock, Device, Executor, Span, Tally};
+use crate::engine::plan::memory::Memory;
+use crate::engine::plan::{Plan, Step};
+use crate::engine::units::{figure, percent};
+use crate::measure::figures::{Measure, MeasureError, Origin, Table, write};
+use crate::measure::peak::{self, Peak};
+use crate::run::claim::Keeper;
+
+/// How `stssad profile` measures.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Steps to take the medians of
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub repetitions: u32,
+    /// Folder for profile.json, trace.json (for ui.perfetto.dev), roofline.png, roofline.svg, memory.png and memory.svg
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Levels of the scopes to list
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub depth: usize,
+}
+
+/// What `stssad profile --out` writes.
+pub const KEEPER: Keeper = Keeper {
+    command: "profile",
+    files: &["profile.json", "trace.json", "roofline.svg", "roofline.png", "memory.svg", "memory.png"],
+};
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { repetitions: 10, out: None, depth: 3 }
+    }
+}
+
+/// What one dispatch took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Dispatch {
+    /// The value it computes, as the plan prints it.
+    pub value: String,
+    pub kernel: &'static str,
+    pub scope: String,
+    /// Backward sweeps on the way to it: 0 forward, 1 gradient, 2 gradient of a gradient.
+    pub order: usize,
+    pub inputs: Vec<Vec<usize>>,
+    pub output: Vec<usize>,
+    pub flops: u64,
+    /// Of inputs and output.
+    pub bytes: u64,
+    /// Median over the repetitions; `None` where the clock gave no sense in any.
+    pub microseconds: Option<f64>,
+    /// Microseconds in which no kernel could do it.
+    pub bound: f64,
+}
+
+/// Dispatches that have something in common, taken together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Group {
+    pub name: String,
+    pub calls: usize,
+    pub microseconds: f64,
+    /// Of the time of all kernels, up to 1.
+    pub share: f64,
+    pub flops: u64,
+    pub bytes: u64,
+    /// 10⁹ operations a second.
+    pub gflops: f64,
+    /// 10⁹ bytes a second, counting inputs and outputs.
+    pub gbs: f64,
+    /// Sum of the dispatches' lower bounds, in microseconds.
+    pub bound: f64,
+    /// Lower bound / time: 1 is as fast as the roofs allow, and more than that came out of a cache.
+    pub of_bound: f64,
+}
+
+/// How long a step takes, all of it, in microseconds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepTime {
+    /// All dispatches, in passes as long as those of a step, by the report's clock.
+    pub pass: Measure,
+    /// Sum of the kernels, each timed in a pass of its own.
+    pub kernels: f64,
+    /// Sum of the kernels' lower bounds.
+    pub bound: f64,
+    /// From the call until the device is done, carries included, by the host's clock.
+    pub wall: Measure,
+    /// Recording and submitting alone, which a training loop pays on the host.
+    pub host: Measure,
+    /// `host` for each dispatch.
+    pub host_per_dispatch: f64,
+    /// What is made on the device, and how often work is handed to it, in one call.
+    pub made: Tally,
+}
+
+/// Where the time of a step goes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    pub origin: Origin,
+    /// What the kernels were timed by: not the device's own clock where it has none.
+    pub clock: Clock,
+    /// Roofs: FLOP/s and bytes/s.
+    pub flops: f64,
+    pub bandwidth: f64,
+    pub repetitions: u32,
+    /// Times left out because the clock ran backwards or was not written.
+    pub dropped: usize,
+    pub step: StepTime,
+    pub kernels: Vec<Group>,
+    /// By dotted prefix, so a scope's row holds those below it.
+    pub scopes: Vec<Group>,
+    pub families: Vec<Group>,
+    /// `forward`, `gradient`, `second order`.
+    pub orders: Vec<Group>,
+    pub memory: Memory,
+    pub dispatches: Vec<Dispatch>,
+    #[serde(skip)]
+    depth: usize,
+}
+
+/// Profiles the plan of `executor`, which has to be fed. The states advance as by some training steps.
+///
+/// # Errors
+/// When the device fails, its clock gives no sense at all, or a file cannot be written.
+pub fn run(
+    device: &Device,
+    options: &Options,
+    executor: &mut Executor,
+    progress: impl FnMut(&str),
+) -> Result<Report, MeasureError> {
+    let peak = peak::run(device, &peak::Options::default(), progress)?;
+    let clock = device.clock();
+    let mut times = Times::default();
+    // The first run compiles pipelines on some drivers, and the first ones are timed submit by submit.
+    while !executor.is_settled() {
+        executor.run()?;
+    }
+    executor.wait()?;
+    for _ in 0..options.repetitions.max(1) {
+        // Taken in turn, so that what else the machine does falls on all of them.
+        times.spans.push(executor.profile(clock)?);
+        times.pass.extend(executor.time_pass(clock)?);
+        // Nothing under way, so that the host is not timed while the device takes its turn on the same cores.
+        executor.wait()?;
+        let (before, start) = (device.tally(), Instant::now());
+        executor.run()?;
+        times.host.push(start.elapsed().as_secs_f64());
+        times.made = device.tally() - before;
+        executor.wait()?;
+        times.wall.push(start.elapsed().as_secs_f64());
+    }
+    let mut report = report(executor.plan(), Origin::of(device), clock, &peak, &times)
+        .ok_or_else(|| MeasureError::NoTime("the step".into()))?;
+    report.depth = options.depth;
+    if let Some(folder) = &options.out {
+        let median = times.median_repetition();
+        let trace = trace::events(executor.plan(), &times.spans[median], &report);
+        write(&folder.join("profile.json"), &json(&report))?;
+        write(&folder.join("trace.json"), &json(&trace))?;
+        for (name, scene) in [("roofline", roofline::draw(&report)), ("memory", report.memory.draw())] {
+            write(&folder.join(name).with_extension("svg"), SvgBackend::new().render_scene(&scene).as_bytes())?;
+            write(&folder.join(name).with_extension("png"), &png(&scene, name)?)?;
+        }
+    }
+    Ok(report)
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut text = serde_json::to_vec(value).expect("plain data with names for keys");
+    text.push(b'\n');
+    text
+}
+
+fn png(scene: &Scene, picture: &'static str) -> Result<Vec<u8>, MeasureError> {
+    RasterBackend::new().with_scale(1.0).render_scene(scene).map_err(|reason| MeasureError::Draw { picture, reason })
+}
+
+/// What the repetitions gave, in seconds.
+#[derive(Clone, Debug, Default)]
+struct Times {
+    spans: Vec<Vec<Option<Span>>>,
+    pass: Vec<f64>,
+    host: Vec<f64>,
+    wall: Vec<f64>,
+    made: Tally,
+}
+
+impl Times {
+    /// The repetition whose kernels took the median of all: one that happened, for the trace.
+    fn median_repetition(&self) -> usize {
+        let total = |index: &usize| self.spans[*index].iter().flatten().map(|span| span.seconds).sum::<f64>();
+        let mut order: Vec<usize> = (0..self.spans.len()).collect();
+        order.sort_by(|a, b| total(a).total_cmp(&total(b)));
+        order[order.len() / 2]
+    }
+}
+
+/// None when the whole step was never timed.
+fn report(plan: &Plan, origin: Origin, clock: Clock, peak: &Peak, times: &Times) -> Option<Report> {
+    let micro = |seconds: &[f64]| Measure::of(seconds.iter().copied()).map(|measure| measure.scaled(1e6));
+    let dispatch = |(index, step): (usize, &Step)| {
+        let seconds = times.spans.iter().filter_map(|spans| spans[index]).map(|span| span.seconds);
+        Dispatch {
+            value: format!("{:?}", step.value),
+            kernel: step.kernel.name,
+            scope: step.scope.to_string(),
+            order: step.order,
+            inputs: step.inputs.iter().map(|input| input.shape.to_vec()).collect(),
+            output: step.output.shape.to_vec(),
+            flops: step.flops,
+            bytes: step.bytes(),
+            microseconds: Measure::of(seconds).map(|measure| 1e6 * measure.median),
+            bound: 1e6 * peak.lower_bound(&step.kernel, step.flops, step.bytes()),
+        }
+    };
+    let dispatches: Vec<Dispatch> = plan.steps.iter().enumerate().map(dispatch).collect();
+    let host = micro(&times.host)?;
+    Some(Report {
+        origin,
+        clock,
+        flops: plan.steps.iter().map(|step| peak.flops_of(&step.kernel)).fold(peak.flops(), f64::max),
+        bandwidth: peak.bandwidth(),
+        repetitions: times.spans.len() as u32,
+        dropped: times.spans.iter().flatten().filter(|span| span.is_none()).count(),
+        step: StepTime {
+            pass: micro(&times.pass)?,
+            kernels: dispatches.iter().filter_map(|dispatch| dispatch.microseconds).sum(),
+            bound: dispatches.iter().map(|dispatch| dispatch.bound).sum(),
+            wall: micro(&times.wall)?,
+            host,
+            host_per_dispatch: host.median / plan.steps.len().max(1) as f64,
+            made: times.made,
+        },
+        kernels: groups(&dispatches, |dispatch| vec![dispatch.kernel.to_owned()]),
+        scopes: groups(&dispatches, |dispatch| prefixes(&dispatch.scope)),
+        families: groups(&dispatches, |dispatch| vec![family(dispatch.kernel).to_owned()]),
+        orders: groups(&dispatches, |dispatch| vec![order(dispatch.order)]),
+        memory: Memory::of(plan),
+        dispatches,
+        depth: Options::default().depth,
+    })
+}
+
+fn family(kernel: &str) -> &str {
+    kernel.split('/').next().unwrap_or(kernel)
+}
+
+fn order(order: usize) -> String {
+    match order {
+        0 => "forward".into(),
+        1 => "gradient".into(),
+        2 => "second order".into(),
+        more => format!("order {more}"),
+    }
+}
+
+/// `a.b.c` lies in `a`, `a.b` and `a.b.c`.
+fn prefixes(scope: &str) -> Vec<String> {
+    let ends = scope.match_indices('.').map(|(at, _)| at).chain([scope.len()]);
+    ends.map(|end| scope[..end].to_owned()).map(|name| if name.is_empty() { "(none)".into() } else { name }).collect()
+}
+
+/// Adds up the dispatches under each of the names that `names` has for them; the slowest group first.
+fn groups(dispatches: &[Dispatch], names: impl Fn(&Dispatch) -> Vec<String>) -> Vec<Group> {
+    let total: f64 = dispatches.iter().filter_map(|dispatch| dispatch.microseconds).sum();
+    let mut sums: BTreeMap<String, Group> = BTreeMap::new();
+    for dispatch in dispatches {
+        for name in names(dispatch) {
+            let group = sums.entry(name).or_insert_with_key(|name| Group {
+                name: name.clone(),
+                calls: 0,
+                microseconds: 0.0,
+                share: 0.0,
+                flops: 0,
+                bytes: 0,
+                gflops: 0.0,
+                gbs: 0.0,
+                bound: 0.0,
+                of_bound: 0.0,
+            });
+            group.calls += 1;
+            // Work without a time would make the rest look fast.
+            if let Some(microseconds) = dispatch.microseconds {
+                group.microseconds += microseconds;
+                group.flops += dispatch.flops;
+                group.bytes += dispatch.bytes;
+                group.bound += dispatch.bound;
+            }
+        }
+    }
+    let mut groups: Vec<Group> = sums.into_values().collect();
+    for group in &mut groups {
+        let of = |amount: f64, whole: f64| if whole > 0.0 { amount / whole } else { 0.0 };
+        group.share = of(group.microseconds, total);
+        group.gflops = of(group.flops as f64, 1e3 * group.microseconds);
+        group.gbs = of(group.bytes as f64, 1e3 * group.microseconds);
+        group.of_bound = of(group.bound, group.microseconds);
+    }
+    groups.sort_by(|a, b| b.microseconds.total_cmp(&a.microseconds));
+    groups
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Report { clock, step, .. } = self;
+        writeln!(f, "{}", self.origin)?;
+        writeln!(
+            f,
+            "{} dispatches, median of {} steps by the {clock} clock; {} times dropped",
+            self.dispatches.len(),
+            self.repetitions,
+            self.dropped
+        )?;
+        writeln!(f, "roofs: {} GFLOP/s, {} GB/s", figure(self.flops / 1e9), figure(self.bandwidth / 1e9))?;
+        for (title, groups) in [("kernel", &self.kernels), ("family", &self.families), ("order", &self.orders)] {
+            writeln!(f, "\n{}", table(title, groups))?;
+        }
+        let mut scopes: Vec<Group> =
+            self.scopes.iter().filter(|group| prefixes(&group.name).len() <= self.depth).cloned().collect();
+        // A tree: each below the one that holds it.
+        scopes.sort_by(|a, b| a.name.split('.').cmp(b.name.split('.')));
+        for group in &mut scopes {
+            let (depth, last) = (group.name.matches('.').count(), group.name.rsplit('.').next().unwrap_or_default());
+            group.name = format!("{}{last}", "  ".repeat(depth));
+        }
+        writeln!(f, "{}", table("scope", &scopes))?;
+        writeln!(f, "{}", self.memory)?;
+        writeln!(
+            f,
+            "step     {} µs in its passes (±{} %), kernels {} µs ({:+.1} %), lower bound {} µs",
+            figure(step.pass.median),
+            percent(step.pass.spread()),
+            figure(step.kernels),
+            100.0 * (step.kernels / step.pass.median - 1.0),
+            figure(step.bound),
+        )?;
+        writeln!(
+            f,
+            "run()    {} µs until done, of which {} µs on the host: {} µs a dispatch; {} buffers and {} bind groups made, \
+             {} submits",
+            figure(step.wall.median),
+            figure(step.host.median),
+            figure(step.host_per_dispatch),
+            step.made.buffers,
+            step.made.bind_groups,
+            step.made.submits,
+        )
+    }
+}
+
+fn table(title: &'static str, groups: &[Group]) -> Table<8> {
+    let row = |group: &Group| {
+        [
+            group.name.clone(),
+            group.calls.to_string(),
+            figure(group.microseconds),
+            percent(group.share),
+            figure(group.gflops),
+            figure(group.gbs),
+            figure(group.bound),
+            percent(group.of_bound),
+        ]
+    };
+    let header = [title, "calls", "µs", "share %", "GFLOP/s", "GB/s", "bound µs", "of bound %"];
+    Table { header, rows: groups.iter().map(row).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::kernel::DeviceClass;
+    use crate::engine::ops::elementwise::Unary;
+    use crate::engine::plan::Reuse;
+    use crate::engine::tape::Tape;
+    use crate::measure::peak::tests::roofs;
+
+    /// y = Σ x · exp(x) in scope `a.b`, its gradient and the sum of that, with all spans of one microsecond.
+    pub fn example() -> (Plan, Vec<Option<Span>>, Report) {
+        let mut tape = Tape::new();
+        let x = tape.feed("x", [1000]);
+        let y = tape.scope("a", |t| {
+            t.scope("b", |t| {
+                let exponential = t.unary(Unary::Exp, x);
+                let product = t.mul(x, exponential);
+                t.total(product)
+            })
+        });
+        let gradient = tape.grad(y, &[x]).unwrap()[0];
+        let sum = tape.scope("c", |t| t.total(gradient));
+        let plan = Plan::new(&tape, &[sum], &[], DeviceClass::Gpu, Reuse::On);
+        let spans: Vec<Option<Span>> =
+            (0..plan.steps.len()).map(|index| Some(Span { start: 2e-6 * index as f64, seconds: 1e-6 })).collect();
+        let peak = roofs(1.0, 1.0);
+        let times = Times {
+            spans: vec![spans.clone()],
+            pass: vec![5e-6],
+            host: vec![2e-6],
+            wall: vec![9e-6],
+            made: Tally::default(),
+        };
+        let report = report(&plan, peak.origin.clone(), Clock::Gpu, &peak, &times).unwrap();
+        (plan, spans, report)
+    }
+
+    fn dispatch(kernel: &'static str, scope: &str, microseconds: Option<f64>) -> Dispatch {
+        Dispatch {
+            value: "%0".into(),
+            kernel,
+            scope: scope.into(),
+            order: 0,
+            inputs: Vec::new(),
+            output: Vec::new(),
+            flops: 2000,
+            bytes: 4000,
+            microseconds,
+            bound: 1.0,
+        }
+    }
+
+    #[test]
+    fn groups_add_up() {
+        let dispatches = [
+            dispatch("conv2d/output", "a.b", Some(3.0)),
+            dispatch("conv2d/output", "a", Some(1.0)),
+            dispatch("matmul/product", "", Some(4.0)),
+            dispatch("matmul/product", "", None),
+        ];
+        let kernels = groups(&dispatches, |dispatch| vec![dispatch.kernel.to_owned()]);
+        let conv = kernels.iter().find(|group| group.name == "conv2d/output").unwrap();
+        assert_eq!((conv.calls, conv.microseconds, conv.share), (2, 4.0, 0.5));
+        assert_eq!((conv.gflops, conv.gbs, conv.of_bound), (1.0, 2.0, 0.5));
+        let matmul = kernels.iter().find(|group| group.name == "matmul/product").unwrap();
+        assert_eq!((matmul.calls, matmul.flops, matmul.share), (2, 2000, 0.5));
+
+        let scopes = groups(&dispatches, |dispatch| prefixes(&dispatch.scope));
+        let time = |name: &str| scopes.iter().find(|group| group.name == name).unwrap().microseconds;
+        assert_eq!((time("a"), time("a.b"), time("(none)")), (4.0, 3.0, 4.0));
+    }
+
+    #[test]
+    fn a_report_counts_orders_and_sums() {
+        let (plan, _, report) = example();
+        assert_eq!(report.step.kernels.round() as usize, plan.steps.len());
+        assert_eq!(report.orders.iter().map(|group| group.calls).sum::<usize>(), plan.steps.len());
+        assert!(report.orders.iter().any(|group| group.name == "gradient"));
+        let text = report.to_string();
+        assert!(text.contains("elementwise") && text.contains("by the gpu clock"), "{text}");
+        let json: serde_json::Value = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["dispatches"].as_array().unwrap().len(), plan.steps.len());
+        assert_eq!(json["clock"], "gpu");
+    }
+
+    #[test]
+    fn pictures_are_drawn() {
+        let (_, _, report) = example();
+        for scene in [roofline::draw(&report), report.memory.draw()] {
+            let bytes = png(&scene, "a picture").unwrap();
+            assert!(image::load_from_memory(&bytes).unwrap().width() > 400);
+            assert!(SvgBackend::new().render_scene(&scene).contains("<svg"));
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Training steps of stated sizes, for `profile`, `bench` and the benches.
+
+use std::str::FromStr;
+
+use crate::data::{DataError, Set, Task};
+use crate::engine::kernel::DeviceClass;
+use crate::engine::philox::Stream;
+use crate::engine::plan::{Plan, Reuse};
+use crate::engine::tape::GradError;
+use crate::engine::tensor::Tensor;
+use crate::ssad::augment::{Augmentation, Rotation};
+use crate::ssad::config::Config;
+use crate::ssad::nn::{Detector, Encoder, Stage};
+use crate::ssad::step::TrainingStep;
+
+/// A training step of a stated size.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    pub name: &'static str,
+    /// `[C, H, W]` of a picture.
+    pub picture: [usize; 3],
+    /// Normal pictures in a batch, with as many augmented ones, and unlabelled ones.
+    pub batch: usize,
+    pub batch_val: usize,
+    pub detector: fn() -> Detector,
+}
+
+/// Four convolutions of stride 2: 32-64-128-256 channels.
+fn pyramid() -> Detector {
+    let stages = [32, 64, 128, 256].map(|channels| Stage { channels, stride: 2 }).to_vec();
+    Detector { input_channels: 3, encoder: Encoder::Plain(stages), head: vec![64] }
+}
+
+/// Batches hold as many augmented as normal pictures, and as many unlabelled ones as both together.
+pub const WORKLOADS: &[Workload] = &[
+    // The step of `stssad demo`.
+    Workload { name: "digits-small", picture: [1, 28, 28], batch: 48, batch_val: 96, detector: || Detector::small(1) },
+    // Its plain step, of 32 pictures, is the training step that `benches/peers` takes in other frameworks.
+    Workload { name: "pyramid-64", picture: [3, 64, 64], batch: 16, batch_val: 32, detector: pyramid },
+    Workload {
+        name: "resnet18-32",
+        picture: [3, 32, 32],
+        batch: 64,
+        batch_val: 128,
+        detector: || Detector::resnet18(3, [32, 32]),
+    },
+    Workload {
+        name: "resnet18-256",
+        picture: [3, 256, 256],
+        batch: 32,
+        batch_val: 64,
+        detector: || Detector::resnet18(3, [256, 256]),
+    },
+];
+
+/// There is no workload of this name.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("there is no workload `{0}`; there are digits-small, pyramid-64, resnet18-32 and resnet18-256")]
+pub struct NoSuchWorkload(String);
+
+impl FromStr for Workload {
+    type Err = NoSuchWorkload;
+
+    fn from_str(name: &str) -> Result<Self, NoSuchWorkload> {
+        let found = WORKLOADS.iter().find(|workload| workload.name == name);
+        found.copied().ok_or_else(|| NoSuchWorkload(name.into()))
+    }
+}
+
+impl Workload {
+    /// A run of `steps` steps, all of which tune.
+    pub fn config(&self, steps: usize) -> Config {
+        let augmentation = Box::new(Rotation::default());
+        let starts = vec![augmentation.starts()[0].clone()];
+        let (batch, batch_val) = (self.batch, self.batch_val);
+        Config { starts, steps, warm_up: 0, batch, batch_val, ..Config::new((self.detector)(), augmentation) }
+    }
+
+    /// The plan of a step that tunes, for devices of a class.
+    ///
+    /// # Errors
+    /// When a gradient cannot be taken.
+    pub fn plan(&self, class: DeviceClass, reuse: Reuse) -> Result<Plan, GradError> {
+        let step = TrainingStep::record(&self.config(1), self.picture)?;
+        let tuning = step.tuning.expect("ST-SSAD tunes");
+        let carries = [step.carries, tuning.carries].concat();
+        Ok(Plan::new(&step.tape, &[tuning.figures], &carries, class, reuse))
+    }
+
+    /// Pictures of noise: the time of a step does not depend on what they show.
+    ///
+    /// # Errors
+    /// When the sets cannot be split.
+    pub fn task(&self) -> Result<Task, DataError> {
+        let ([c, h, w], mut stream) = (self.picture, Stream::new(0, 0));
+        let mut draw = |count: usize| {
+            let data = (0..count * c * h * w).map(|_| stream.uniform() as f32).collect();
+            Tensor::new([count, c, h, w], data)
+        };
+        let normal = Set::of_class(draw(self.batch + self.batch_val), "normal", "normal", false);
+        let anomaly = Set::of_class(draw(self.batch_val), "anomaly", "anomaly", true);
+        Task::semantic(&normal, &anomaly, self.batch, self.batch_val, self.batch_val, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_found_by_its_name_and_its_error_lists_them_all() {
+        for workload in WORKLOADS {
+            assert_eq!(workload.name.parse::<Workload>().unwrap().name, workload.name);
+        }
+        let refused = "digits".parse::<Workload>().unwrap_err().to_string();
+        assert!(WORKLOADS.iter().all(|workload| refused.contains(workload.name)), "{refused}");
+    }
+
+    /// Dispatches of a whole step that tunes: more than these means that a rule no longer applies.
+    #[test]
+    fn a_step_takes_no_more_dispatches_than_it_did() {
+        for (name, most) in [("digits-small", 467), ("pyramid-64", 563), ("resnet18-32", 2169)] {
+            let workload: Workload = name.parse().unwrap();
+            let dispatches = workload.plan(DeviceClass::Gpu, Reuse::On).unwrap().steps.len();
+            println!("{name}: {dispatches} dispatches");
+            assert!(dispatches <= most, "{name} takes {dispatches} dispatches");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Device output against the reference. A comparison holds only if it is shown to: NaN never passes.
+
+use std::fmt;
+
+use crate::engine::bounds::{TINY, ULP};
+use crate::engine::tensor::{Shape, Tensor};
+
+/// The first element that is out of its bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mismatch {
+    pub coordinates: Vec<usize>,
+    pub got: f32,
+    pub want: f64,
+    pub tolerance: f64,
+    /// How many elements are out of their bounds, and of how many.
+    pub bad: [usize; 2],
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Mismatch { coordinates, got, want, tolerance, bad: [bad, all] } = self;
+        write!(f, "at {coordinates:?}: got {got:e}, want {want:e} ± {tolerance:e} ({bad} of {all} elements are wrong)")
+    }
+}
+
+fn is_within(got: f32, want: f64, tolerance: f64) -> bool {
+    (f64::from(got) - want).abs() <= tolerance
+}
+
+/// Holds each element of `got` against `want` within its tolerance.
+///
+/// # Errors
+/// The first element that is not shown to be within.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn compare(got: &Tensor, want: &[f64], tolerance: &[f64]) -> Result<(), Mismatch> {
+    let data = got.data();
+    assert!(data.len() == want.len() && want.len() == tolerance.len(), "one reference and one tolerance an element");
+    let is_bad = |&index: &usize| !is_within(data[index], want[index], tolerance[index]);
+    let Some(first) = (0..data.len()).find(is_bad) else { return Ok(()) };
+    Err(Mismatch {
+        coordinates: got.shape().coordinates(first),
+        got: data[first],
+        want: want[first],
+        tolerance: tolerance[first],
+        bad: [(first..data.len()).filter(is_bad).count(), data.len()],
+    })
+}
+
+/// Whether [`compare`] can fail here: with one element of the reference moved by ten tolerances, and with a NaN.
+///
+/// # Errors
+/// A sentence, when a wrong answer passes.
+pub fn control(got: &Tensor, want: &[f64], tolerance: &[f64], element: usize) -> Result<(), String> {
+    let mut moved = want.to_vec();
+    moved[element] += 10.0 * tolerance[element].max(ULP * want[element].abs()).max(TINY);
+    if compare(got, &moved, tolerance).is_ok() {
+        return Err(format!(
+            "the comparison passes a reference that was moved by ten tolerances {}",
+            place(got, element)
+        ));
+    }
+    let mut poisoned = got.clone().into_data();
+    poisoned[element] = f32::NAN;
+    if compare(&Tensor::new(got.shape().clone(), poisoned), want, tolerance).is_ok() {
+        return Err(format!("the comparison passes a NaN {}", place(got, element)));
+    }
+    Ok(())
+}
+
+fn place(tensor: &Tensor, element: usize) -> String {
+    let shape: &Shape = tensor.shape();
+    format!("at {:?}", shape.coordinates(element))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_a_number_within_its_tolerance_passes() {
+        let one = Tensor::new([2, 1], vec![0.0, 1.0]);
+        assert!(compare(&one, &[0.0, 1.1], &[0.0, 0.2]).is_ok());
+        let mismatch = compare(&one, &[0.0, 1.1], &[0.0, 0.05]).unwrap_err();
+        assert_eq!((mismatch.coordinates.as_slice(), mismatch.bad), ([1, 0].as_slice(), [1, 2]));
+        for (got, want, tolerance) in [
+            (f32::NAN, 1.0, 1.0),
+            (1.0, f64::NAN, 1.0),
+            (1.0, 1.0, f64::NAN),
+            (f32::NAN, 1.0, f64::INFINITY),
+            (f32::INFINITY, 1.0, 1.0),
+        ] {
+            assert!(compare(&Tensor::scalar(got), &[want], &[tolerance]).is_err(), "{got} {want} {tolerance}");
+        }
+    }
+
+    #[test]
+    fn the_control_sees_a_bound_that_hides_everything() {
+        let one = Tensor::scalar(1.0);
+        assert!(control(&one, &[1.0], &[0.0], 0).is_ok());
+        assert!(control(&one, &[1.0], &[1e-6], 0).is_ok());
+        assert!(control(&one, &[1.0], &[f64::INFINITY], 0).is_err());
+    }
+}

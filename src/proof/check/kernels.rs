@@ -1,0 +1,142 @@
+//! A case's kernel on a device, against the f64 definition.
+
+use std::fmt;
+
+use super::case::{Case, Draws};
+use super::compare::{Mismatch, compare, control};
+use crate::engine::bounds::stored_f16_bound;
+use crate::engine::gpu::{Device, GpuError};
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::tape::{Array, Primitive};
+use crate::engine::tensor::{Shape, Tensor};
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fault {
+    /// With these numbers, the output is not the definition's.
+    Wrong {
+        numbers: &'static str,
+        mismatch: Box<Mismatch>,
+    },
+    /// Words outside of the output changed, or elements of it did not.
+    Damage(String),
+    /// Two runs on the same inputs differ, first at these coordinates.
+    Undetermined {
+        coordinates: Vec<usize>,
+        values: [f32; 2],
+    },
+    /// A wrong answer passes: the check is at fault.
+    Blind(String),
+    Gpu(Box<GpuError>),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Fault::Wrong { numbers, mismatch } => write!(f, "with {numbers}, {mismatch}"),
+            Fault::Damage(damage) => f.write_str(damage),
+            Fault::Undetermined { coordinates, values: [first, second] } => {
+                write!(f, "two runs differ at {coordinates:?}: {first:e}, then {second:e}")
+            }
+            Fault::Blind(reason) => f.write_str(reason),
+            Fault::Gpu(error) => error.fmt(f),
+        }
+    }
+}
+
+/// A case that does not hold, with what is needed to see it again.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{variant} is wrong: {fault}\n    again: stssad check --seed {seed} '{case}'")]
+pub struct Failure {
+    pub case: String,
+    /// The kernel, by the name of its file.
+    pub variant: &'static str,
+    pub fault: Fault,
+    pub seed: u64,
+}
+
+/// The kernels of a case, for any class of device, each once; and each with all in f16 that may be stored so. An alias has
+/// none.
+pub fn variants(case: &Case) -> Vec<Kernel> {
+    let mut kernels: Vec<Kernel> = Vec::new();
+    if case.primitive.is_alias() {
+        return kernels;
+    }
+    let (shapes, output) = (case.shapes(), case.output());
+    for class in DeviceClass::ALL {
+        let kernel = case.primitive.kernel(&shapes, &output, class);
+        for kernel in [kernel.halved(), Some(kernel)].into_iter().rev().flatten() {
+            if !kernels.contains(&kernel) {
+                kernels.push(kernel);
+            }
+        }
+    }
+    kernels
+}
+
+/// How far `kernel` may lie from what the definition of `primitive` makes of the inputs, which is `want`, element by element.
+pub fn tolerance(
+    primitive: &dyn Primitive,
+    kernel: &Kernel,
+    inputs: &[Array],
+    output: &Shape,
+    want: &[f64],
+) -> Vec<f64> {
+    let bound = match kernel.tile() {
+        None => primitive.bound(inputs, output),
+        Some(_) => primitive.bound_matrix(inputs, output),
+    };
+    match kernel.is_half(inputs.len()) {
+        true => want.iter().zip(bound).map(|(&want, bound)| stored_f16_bound(want, bound)).collect(),
+        false => bound,
+    }
+}
+
+/// Runs one of the case's [`variants`], first on integers, then twice on floats, on isolated buffers. One that rounds its
+/// factors to f16 also has floats that lose nothing by it, so that the bound of its sums is put to the test alone.
+///
+/// # Errors
+/// The first fault found.
+pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) -> Result<(), Failure> {
+    let failure = |fault: Fault| Failure { case: case.to_string(), variant: kernel.name, fault, seed };
+    let run = |inputs: &[Tensor]| {
+        let isolated = device
+            .run_isolated(kernel, inputs, &case.output())
+            .map_err(|error| failure(Fault::Gpu(Box::new(error))))?;
+        match isolated.damage {
+            Some(damage) => Err(failure(Fault::Damage(damage))),
+            None => Ok(isolated.output),
+        }
+    };
+    let hold = |numbers: &'static str, got: &Tensor, want: &[f64], tolerance: &[f64]| {
+        compare(got, want, tolerance)
+            .map_err(|mismatch| failure(Fault::Wrong { numbers, mismatch: Box::new(mismatch) }))?;
+        let element = Draws::new(seed, u32::MAX).integer(0, want.len() as i64 - 1) as usize;
+        control(got, want, tolerance, element).map_err(|reason| failure(Fault::Blind(reason)))
+    };
+
+    let inputs = case.integers(seed);
+    let (want, bound) = case.reference_of(kernel, &inputs);
+    let is_exact = case.exact && !kernel.is_half(inputs.len());
+    let tolerance = if is_exact { vec![0.0; want.len()] } else { bound };
+    hold("integers", &run(&inputs)?, &want, &tolerance)?;
+
+    if kernel.tile().is_some() {
+        let inputs = case.halves(seed);
+        let (want, tolerance) = case.reference_of(kernel, &inputs);
+        hold("floats that f16 has", &run(&inputs)?, &want, &tolerance)?;
+    }
+
+    let inputs = case.floats(seed);
+    let (want, tolerance) = case.reference_of(kernel, &inputs);
+    let (got, again) = (run(&inputs)?, run(&inputs)?);
+    hold("floats", &got, &want, &tolerance)?;
+    let is_other = |index: &usize| got.data()[*index].to_bits() != again.data()[*index].to_bits();
+    match (0..want.len()).find(is_other) {
+        Some(index) => Err(failure(Fault::Undetermined {
+            coordinates: got.shape().coordinates(index),
+            values: [got.data()[index], again.data()[index]],
+        })),
+        None => Ok(()),
+    }
+}

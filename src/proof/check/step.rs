@@ -1,0 +1,182 @@
+//! A whole tape on a device, node by node: each kernel is held against the definition on the inputs that the device
+//! itself had, so that errors do not travel, and the first bad node is the bad kernel.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use super::case::widen;
+use super::compare::{Mismatch, compare};
+use super::kernels::tolerance;
+use crate::engine::gpu::{Device, Executor, GpuError, States};
+use crate::engine::kernel::DeviceClass;
+use crate::engine::plan::{Plan, Reuse};
+use crate::engine::tape::{Array, Tape, Value};
+use crate::engine::tensor::{Shape, Tensor};
+
+/// A node whose output is not the definition's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BadNode {
+    pub value: Value,
+    /// The kernel, by the name of its file.
+    pub kernel: &'static str,
+    pub scope: String,
+    /// The node whose backward rule recorded this one.
+    pub primal: Option<Value>,
+    /// The primitive and its inputs, as the tape prints them.
+    pub equation: String,
+    pub mismatch: Mismatch,
+}
+
+impl fmt::Display for BadNode {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:?} {} in scope `{}`", self.value, self.kernel, self.scope)?;
+        if let Some(primal) = self.primal {
+            write!(f, ", recorded by the backward rule of {primal:?}")?;
+        }
+        write!(f, "\n    {}\n    {}", self.equation, self.mismatch)
+    }
+}
+
+/// What a check of a tape has found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepReport {
+    /// Dispatches that were compared.
+    pub nodes: usize,
+    /// How many of them each kernel has, in the order of its first use.
+    pub kernels: Vec<(&'static str, usize)>,
+    pub first_bad: Option<BadNode>,
+    /// A fetched value that depends on whether buffers are shared: a fault of the planner.
+    pub planner: Option<String>,
+}
+
+impl StepReport {
+    pub fn passed(&self) -> bool {
+        self.first_bad.is_none() && self.planner.is_none()
+    }
+}
+
+/// Runs what `fetches` and `carries` need of `tape`, fed with `sources` (feeds and states by name), with the kernels for
+/// `class`.
+///
+/// # Errors
+/// When a source is missing, or the device refuses.
+pub fn check_step(
+    device: &Device,
+    tape: &Tape,
+    fetches: &[Value],
+    carries: &[(Value, Value)],
+    sources: &HashMap<String, Tensor>,
+    class: DeviceClass,
+) -> Result<StepReport, GpuError> {
+    let mut report = StepReport { nodes: 0, kernels: Vec::new(), first_bad: None, planner: None };
+    let [mut shared, mut separate] = [Reuse::On, Reuse::Off].map(|reuse| {
+        let plan = Plan::new(tape, fetches, carries, class, reuse);
+        prepare(device, plan, sources)
+    });
+    let (shared, separate) =
+        (shared.as_mut().map_err(|error| error.clone())?, separate.as_mut().map_err(|error| error.clone())?);
+
+    let graph = shared.plan().graph.clone();
+    shared.trace(|step, inputs, output| {
+        report.nodes += 1;
+        match report.kernels.iter_mut().find(|(name, _)| *name == step.kernel.name) {
+            Some((_, count)) => *count += 1,
+            None => report.kernels.push((step.kernel.name, 1)),
+        }
+        if report.first_bad.is_some() {
+            return;
+        }
+        let node = graph.node(step.value);
+        let primitive = node.primitive().expect("a step computes");
+        let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
+        let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| graph.shape(input)).collect();
+        let arrays: Vec<Array> = shapes.into_iter().zip(&data).map(|(shape, data)| Array { shape, data }).collect();
+        let want = primitive.eval(&arrays, &node.shape);
+        let tolerance = tolerance(primitive, &step.kernel, &arrays, &node.shape, &want);
+        if let Err(mismatch) = compare(output, &want, &tolerance) {
+            let inputs: Vec<String> =
+                step.inputs.iter().map(|input| format!("{:?} {:?}", input.value, input.shape)).collect();
+            report.first_bad = Some(BadNode {
+                value: step.value,
+                kernel: step.kernel.name,
+                scope: step.scope.to_string(),
+                primal: step.primal,
+                equation: format!("{:?} {:?} = {primitive:?}({})", step.value, node.shape, inputs.join(", ")),
+                mismatch,
+            });
+        }
+    })?;
+
+    // The same plan in one go, with and without shared buffers, and with and without values in f16: none is that is fetched.
+    shared.run()?;
+    separate.run()?;
+    report.planner = first_other(fetches, shared, separate)?
+        .map(|fetch| format!("{fetch:?} is another value when buffers are shared than when they are not"));
+    let halves: Vec<Value> =
+        shared.plan().steps.iter().filter(|step| step.output.is_half).map(|step| step.value).collect();
+    if report.planner.is_none() && !halves.is_empty() {
+        let plan = shared.plan().fetching(&halves, class, Reuse::On);
+        let mut whole = prepare(device, plan, sources)?;
+        whole.run()?;
+        report.planner = first_other(fetches, shared, &whole)?
+            .map(|fetch| format!("{fetch:?} is another value when factors are stored in f16 than when they are not"));
+    }
+    Ok(report)
+}
+
+/// The first of `fetches` of which the executors have different bits.
+fn first_other(fetches: &[Value], one: &Executor, other: &Executor) -> Result<Option<Value>, GpuError> {
+    for &fetch in fetches {
+        let [one, other] = [one.fetch(fetch)?, other.fetch(fetch)?];
+        let bits = |tensor: &Tensor| tensor.data().iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+        if bits(&one) != bits(&other) {
+            return Ok(Some(fetch));
+        }
+    }
+    Ok(None)
+}
+
+/// An executor with states of its own, fed and ready to run.
+fn prepare(device: &Device, plan: Plan, sources: &HashMap<String, Tensor>) -> Result<Executor, GpuError> {
+    let source = |kind: &'static str, name: &str| {
+        sources.get(name).ok_or_else(|| GpuError::Unknown { kind, name: name.to_owned() })
+    };
+    let mut states = States::new(device);
+    for (name, _) in &plan.states {
+        states.set(name, source("state", name)?)?;
+    }
+    let feeds: Vec<_> = plan.feeds.iter().map(|(name, _)| name.clone()).collect();
+    let mut executor = Executor::new(device, plan, &states, |_, _| {})?;
+    for name in feeds {
+        executor.feed(&name, source("feed", &name)?)?;
+    }
+    Ok(executor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::gpu::Choice;
+
+    #[test]
+    fn two_executors_differ_where_their_bits_do() {
+        let device = Device::open(&Choice::Best).unwrap();
+        let mut t = Tape::new();
+        let x = t.feed("x", [2]);
+        let (y, z) = (t.add(x, x), t.sum(x, &[0]));
+        let run = |x: [f32; 2]| {
+            let plan = Plan::new(&t, &[y, z], &[], DeviceClass::Gpu, Reuse::On);
+            let sources = HashMap::from([("x".to_owned(), Tensor::new([2], x.to_vec()))]);
+            let mut executor = prepare(&device, plan, &sources).unwrap();
+            executor.run().unwrap();
+            executor
+        };
+        let (one, same, turned) = (run([1.0, 2.0]), run([1.0, 2.0]), run([2.0, 1.0]));
+        assert_eq!(first_other(&[y, z], &one, &same).unwrap(), None);
+        assert_eq!(first_other(&[z, y], &one, &turned).unwrap(), Some(y));
+        // A NaN is itself, and 0 is not -0.
+        let (nan, same, zero, other) = (run([f32::NAN, 0.0]), run([f32::NAN, 0.0]), run([0.0, 0.0]), run([0.0, -0.0]));
+        assert_eq!(first_other(&[y], &nan, &same).unwrap(), None);
+        assert_eq!(first_other(&[y], &zero, &other).unwrap(), Some(y));
+    }
+}

@@ -1,0 +1,310 @@
+//! Checkpoints: a run under way, kept so that it can go on later with the same bits.
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::engine::tensor::Tensor;
+use crate::run::archive::{Archive, ArchiveError, Numbers};
+use crate::training::score::{LedoitWolf, spread};
+use crate::training::trainer::{Failure, Progress, Snapshot, Trained};
+
+/// A run between two steps.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checkpoint {
+    /// The run's configuration, as TOML.
+    pub config: String,
+    /// Tells whether the data are still the same.
+    pub fingerprint: String,
+    /// Seconds spent on training so far.
+    pub seconds: f64,
+    pub snapshot: Snapshot,
+    /// The starts that are done, in order.
+    pub finished: Vec<Trained>,
+    /// Every step so far.
+    pub history: Vec<Progress>,
+}
+
+const KIND: &str = "checkpoint";
+
+/// The files of both generations in a run's folder.
+fn files(folder: &Path) -> [PathBuf; 2] {
+    ["checkpoint.safetensors", "checkpoint.previous.safetensors"].map(|name| folder.join(name))
+}
+
+impl Checkpoint {
+    /// Writes the checkpoint into a run's folder; the one before stays beside it.
+    ///
+    /// # Errors
+    /// When the file cannot be written; the checkpoints that were there stay.
+    pub fn save(&self, folder: &Path) -> Result<(), ArchiveError> {
+        let [last, previous] = files(folder);
+        self.archive().write_keeping(&last, &previous)
+    }
+
+    /// The last whole checkpoint of a run's folder, and why an earlier one had to be taken; `None` where there is none.
+    ///
+    /// # Errors
+    /// When there are checkpoints, but none can be read.
+    pub fn load(folder: &Path) -> Result<Option<(Self, Option<ArchiveError>)>, ArchiveError> {
+        let [last, previous] = files(folder);
+        match Self::read(&last) {
+            Ok(checkpoint) => Ok(Some((checkpoint, None))),
+            Err(_) if !last.exists() && !previous.exists() => Ok(None),
+            Err(reason) => match Self::read(&previous) {
+                Ok(checkpoint) => Ok(Some((checkpoint, Some(reason)))),
+                Err(_) => Err(reason),
+            },
+        }
+    }
+
+    /// When the newest checkpoint of a run's folder was written, whole or not; `None` where there is none.
+    pub fn saved_at(folder: &Path) -> Option<SystemTime> {
+        let written = |file: PathBuf| file.symlink_metadata().ok()?.modified().ok();
+        files(folder).into_iter().filter_map(written).max()
+    }
+
+    /// Removes the checkpoints of a run that needs them no longer.
+    pub fn remove(folder: &Path) {
+        for file in files(folder) {
+            // A checkpoint too many does no harm.
+            let _ = std::fs::remove_file(file);
+        }
+    }
+
+    fn archive(&self) -> Archive {
+        let mut archive = Archive::new(KIND);
+        archive.texts.insert("config".into(), self.config.clone());
+        archive.texts.insert("fingerprint".into(), self.fingerprint.clone());
+        for (index, trained) in self.finished.iter().enumerate() {
+            if let Some(reason) = &trained.failed {
+                archive.texts.insert(format!("{index}/failed"), reason.clone());
+            }
+        }
+        for (start, Failure { reason, .. }) in &self.snapshot.failed {
+            archive.texts.insert(format!("failed/{start}"), reason.clone());
+        }
+        let mut single = |name: String, tensor: Tensor| archive.numbers.insert(name, Numbers::Single(tensor));
+        for (name, tensor) in &self.snapshot.states {
+            single(format!("state/{name}"), tensor.clone());
+        }
+        for (start, Failure { a, .. }) in &self.snapshot.failed {
+            single(format!("failed/{start}"), Tensor::new([a.len()], a.clone()));
+        }
+        for (index, trained) in self.finished.iter().enumerate() {
+            for (name, tensor) in &trained.states {
+                single(format!("{index}/state/{name}"), tensor.clone());
+            }
+            for (name, values) in [("start", &trained.start), ("end", &trained.end)] {
+                single(format!("{index}/{name}"), Tensor::new([values.len()], values.clone()));
+            }
+        }
+        let coordinates = self.history.first().map_or(0, |progress| progress.a.len());
+        let row = |progress: &Progress| {
+            let Progress { start, step, inner, outer, a } = progress;
+            let figures =
+                [*start as f32, *step as f32, *inner, f32::from(u8::from(outer.is_some())), outer.unwrap_or(0.0)];
+            figures.into_iter().chain(a.iter().copied()).collect::<Vec<f32>>()
+        };
+        let rows = self.history.iter().flat_map(row).collect();
+        single("history".into(), Tensor::new([self.history.len(), FIGURES + coordinates], rows));
+
+        let mut double = |name: String, values: Vec<f64>| archive.numbers.insert(name, Numbers::Double(values));
+        for (index, trained) in self.finished.iter().enumerate() {
+            let logits = trained.logits.iter().map(|logits| ("logits", logits));
+            for (name, sets) in [("scores", &trained.scores)].into_iter().chain(logits) {
+                for (set, values) in SETS.iter().zip(sets) {
+                    double(format!("{index}/{name}/{set}"), values.clone());
+                }
+            }
+            if let Some(fit) = &trained.fit {
+                for (name, values) in fit_numbers(fit) {
+                    double(format!("{index}/{name}"), values);
+                }
+            }
+        }
+        let Snapshot { start, step, .. } = &self.snapshot;
+        double("position".into(), vec![*start as f64, *step as f64, self.finished.len() as f64, self.seconds]);
+        archive
+    }
+
+    fn read(path: &Path) -> Result<Self, ArchiveError> {
+        let archive = Archive::read(path, KIND)?;
+        Self::from_archive(archive).map_err(|reason| ArchiveError::Damaged { path: path.into(), reason })
+    }
+
+    fn from_archive(mut archive: Archive) -> Result<Self, String> {
+        let position = archive.take_double("position")?;
+        let &[start, step, finished, seconds] = &position[..] else { return Err("its position is malformed".into()) };
+        let finished = (0..finished as usize).map(|index| {
+            let mut both = |name: &str| -> Result<[Vec<f64>; 2], String> {
+                let [trn, val] = SETS.map(|set| archive.take_double(&format!("{index}/{name}/{set}")));
+                Ok([trn?, val?])
+            };
+            let scores = both("scores")?;
+            let logits = both("logits").ok();
+            let fit = take_fit(&mut archive, &format!("{index}/"))?;
+            let failed = archive.texts.remove(&format!("{index}/failed"));
+            let mut coordinates = |name: &str| archive.take_single(&format!("{index}/{name}")).map(Tensor::into_data);
+            Ok(Trained {
+                start: coordinates("start")?,
+                end: coordinates("end")?,
+                fit,
+                spread: failed.is_none().then(|| spread(&scores[1])),
+                scores,
+                logits,
+                states: archive.take_group(&format!("{index}/state/")),
+                failed,
+            })
+        });
+        let finished = finished.collect::<Result<_, String>>()?;
+        let history = archive.take_single("history")?;
+        let [_, width] = history.shape().matrix()?;
+        if width < FIGURES {
+            return Err("its history is malformed".into());
+        }
+        let row = |row: &[f32]| Progress {
+            start: row[0] as usize,
+            step: row[1] as usize,
+            inner: row[2],
+            outer: (row[3] != 0.0).then_some(row[4]),
+            a: row[FIGURES..].to_vec(),
+        };
+        let failed = archive.take_group("failed/").into_iter().map(|(start, a)| {
+            let reason = archive.take_text(&format!("failed/{start}"))?;
+            let start = start.parse().map_err(|_| format!("`{start}` is no number of a start"))?;
+            Ok((start, Failure { reason, a: a.into_data() }))
+        });
+        let failed = failed.collect::<Result<_, String>>()?;
+        let states = archive.take_group("state/");
+        let checkpoint = Checkpoint {
+            config: archive.take_text("config")?,
+            fingerprint: archive.take_text("fingerprint")?,
+            seconds,
+            snapshot: Snapshot { start: start as usize, step: step as usize, states, failed },
+            finished,
+            history: history.data().chunks_exact(width).map(row).collect(),
+        };
+        archive.end().map(|()| checkpoint)
+    }
+}
+
+/// The training set and the unlabelled one.
+const SETS: [&str; 2] = ["trn", "val"];
+
+/// Columns of the history before the raw coordinates: start, step, inner, whether there is an outer, outer.
+const FIGURES: usize = 5;
+
+/// The numbers of a fitted score, by name.
+pub(crate) fn fit_numbers(fit: &LedoitWolf) -> [(&'static str, Vec<f64>); 3] {
+    let (mean, root) = fit.parts();
+    [("fit/mean", mean.to_vec()), ("fit/root", root.to_vec()), ("fit/shrinkage", vec![fit.shrinkage()])]
+}
+
+/// Takes what [`fit_numbers`] put under `prefix`, where it did.
+pub(crate) fn take_fit(archive: &mut Archive, prefix: &str) -> Result<Option<LedoitWolf>, String> {
+    if !archive.numbers.contains_key(&format!("{prefix}fit/mean")) {
+        return Ok(None);
+    }
+    let mut take = |name: &str| archive.take_double(&format!("{prefix}fit/{name}"));
+    let (mean, root, shrinkage) = (take("mean")?, take("root")?, take("shrinkage")?);
+    let &[shrinkage] = &shrinkage[..] else { return Err("its shrinkage is malformed".into()) };
+    LedoitWolf::from_parts(mean, root, shrinkage).map(Some).ok_or("its covariance has no inverse".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn checkpoint(step: usize) -> Checkpoint {
+        let state = |value: f32| vec![("a".to_owned(), Tensor::new([2], vec![value, 1.0]))];
+        let trained = Trained {
+            start: vec![0.5, 1.0],
+            end: vec![0.75, 1.0],
+            fit: LedoitWolf::fit(&[0.0, 1.0, 2.0, 4.0, 1.0, 3.0], 2).ok(),
+            scores: [vec![0.5, 0.25], vec![1.0, 3.0]],
+            logits: Some([vec![-0.5], vec![-0.5, 0.5]]),
+            spread: Some(0.25),
+            states: state(7.0),
+            failed: None,
+        };
+        let failure = |reason: &str| Failure { reason: reason.into(), a: vec![0.5, -1.0] };
+        let failed = Trained::failed(vec![1.0, 2.0], failure("diverged at step 3"));
+        // Without a distance the logits alone are scores, and nothing spreads.
+        let collapsed = Trained { fit: None, scores: [vec![], vec![]], spread: Some(0.0), ..trained.clone() };
+        let progress = |step, outer| Progress { start: 0, step, inner: 0.1, outer, a: vec![0.5, -1.0] };
+        Checkpoint {
+            config: "seed = 1\n".into(),
+            fingerprint: "f00d".into(),
+            seconds: 1.5,
+            snapshot: Snapshot {
+                start: 1,
+                step,
+                states: state(step as f32),
+                failed: [(2, failure("diverged at step 1"))].into(),
+            },
+            finished: vec![trained, failed, collapsed],
+            history: vec![progress(1, None), progress(2, Some(0.0))],
+        }
+    }
+
+    fn folder(name: &str) -> PathBuf {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/checkpoint-tests").join(name);
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded() {
+        let folder = folder("whole");
+        assert!(Checkpoint::load(&folder).unwrap().is_none());
+        checkpoint(3).save(&folder).unwrap();
+        assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, checkpoint(3));
+        let empty = Checkpoint { finished: Vec::new(), history: Vec::new(), ..checkpoint(0) };
+        empty.save(&folder).unwrap();
+        assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, empty);
+        Checkpoint::remove(&folder);
+        assert!(Checkpoint::load(&folder).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_damaged_one_gives_way_to_the_one_before() {
+        let folder = folder("damaged");
+        checkpoint(3).save(&folder).unwrap();
+        checkpoint(4).save(&folder).unwrap();
+        let [last, previous] = files(&folder);
+        fs::write(&last, b"torn").unwrap();
+        let (loaded, reason) = Checkpoint::load(&folder).unwrap().unwrap();
+        assert_eq!(loaded, checkpoint(3));
+        assert!(reason.unwrap().to_string().contains("checkpoint.safetensors is damaged"));
+        // A crash between the two renames leaves only the previous one.
+        fs::remove_file(&last).unwrap();
+        assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, checkpoint(3));
+        fs::write(&last, b"torn").unwrap();
+        fs::write(&previous, b"torn").unwrap();
+        assert!(Checkpoint::load(&folder).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_or_strange_is_named() {
+        let refused = |change: fn(&mut Archive)| {
+            let mut archive = checkpoint(3).archive();
+            change(&mut archive);
+            Checkpoint::from_archive(archive).unwrap_err()
+        };
+        assert_eq!(refused(|archive| drop(archive.texts.remove("config"))), "the text `config` is missing");
+        assert_eq!(
+            refused(|archive| drop(archive.numbers.remove("0/scores/val"))),
+            "the vector `0/scores/val` is missing"
+        );
+        assert_eq!(
+            refused(|archive| drop(archive.numbers.insert("junk".into(), Numbers::Double(vec![1.0])))),
+            "`junk` is not known"
+        );
+        assert!(
+            refused(|archive| drop(archive.numbers.insert("0/fit/root".into(), Numbers::Double(vec![0.0; 4]))))
+                .contains("no inverse")
+        );
+    }
+}

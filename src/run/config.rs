@@ -1,0 +1,578 @@
+//! Everything that a run follows from, as a TOML file holds it and the command line's flags override it.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::data::{DataError, Loading, Source};
+use crate::engine::kernel::Precision;
+use crate::engine::plan::Reuse;
+use crate::run::settings::{SettingsError, Written, flag};
+use crate::ssad::augment::{self, Augmentation};
+use crate::ssad::bilevel::Order;
+use crate::ssad::config::Config;
+use crate::ssad::loss::{self, Alignment};
+use crate::ssad::method::Rule;
+use crate::ssad::method::{Method, random_starts};
+use crate::ssad::nn::Detector;
+
+/// A run's configuration. Every key has a default; `stssad train --print-config` shows them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunConfig {
+    /// All random draws follow from it: splits, initial weights, batches, places.
+    pub seed: u64,
+    pub method: Method,
+    /// By name, several joined by `+`; see [`augment::NAMES`].
+    pub augmentation: String,
+    pub encoder: EncoderChoice,
+    /// What tells an anomaly, where the method leaves a choice.
+    pub score: Rule,
+    /// Where the pictures come from; the one key without a default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<Source>,
+    pub pictures: Loading,
+    pub training: Training,
+}
+
+/// Which encoder embeds the pictures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum EncoderChoice {
+    /// `small` up to 64 pixels, `resnet18` above.
+    #[default]
+    Auto,
+    /// Three convolutions.
+    Small,
+    /// ResNet-18 from scratch; up to 64 pixels without its first reductions.
+    Resnet18,
+}
+
+/// How a detector is trained and tuned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Training {
+    /// By name; see [`loss::NAMES`].
+    pub alignment: String,
+    /// The share of anomalies that the alignment loss supposes among the unlabelled pictures.
+    pub mass: f64,
+    /// Whether embeddings are brought to unit total distance before they are aligned; `false` is an ablation.
+    pub normalise: bool,
+    /// Of the hyper-gradient: 1 leaves out the second-order term, an ablation.
+    pub order: u8,
+    /// How many of the augmentation's starts are tried, or how many draws `random-static` makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub starts: Option<usize>,
+    /// How many starts are trained side by side at most [default: 1]. Results are the same up to rounding. A GPU that one
+    /// small network does not fill takes little longer for several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub together: Option<usize>,
+    /// Steps of each start.
+    pub steps: usize,
+    /// The first of them, which leave the augmentation as it is; two ninths of them by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<usize>,
+    /// Normal pictures in a batch; no more than there are.
+    pub batch: usize,
+    /// Unlabelled pictures in a batch; no more than there are.
+    pub batch_val: usize,
+    /// Parts that each batch is split into to save memory; the batches become multiples of it. By default as few as the
+    /// device needs: a run chooses them before it trains, and its own configuration holds the number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub micro_batches: Option<usize>,
+    /// Adam's rate for the detector.
+    pub rate: f64,
+    /// The look-ahead step.
+    pub look_ahead: f32,
+    /// What the factors of convolutions and matrix products are rounded to in training; scores are always taken in f32.
+    pub precision: Precision,
+    /// Whether cheap values are computed again rather than kept: the same results for less memory and more time.
+    pub recompute: bool,
+    /// Steps from one checkpoint to the next.
+    pub checkpoint_every: usize,
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        RunConfig {
+            seed: 0,
+            method: Method::StSsad,
+            augmentation: "cutdiff".into(),
+            encoder: EncoderChoice::Auto,
+            score: Rule::default(),
+            data: None,
+            pictures: Loading::default(),
+            training: Training::default(),
+        }
+    }
+}
+
+impl Default for Training {
+    fn default() -> Self {
+        Training {
+            alignment: "diagonal-w2".into(),
+            mass: 0.5,
+            normalise: true,
+            order: 2,
+            starts: None,
+            together: None,
+            steps: 180,
+            warm_up: None,
+            batch: 32,
+            batch_val: 64,
+            micro_batches: None,
+            rate: 1e-3,
+            look_ahead: 0.1,
+            precision: Precision::F32,
+            recompute: false,
+            checkpoint_every: 50,
+        }
+    }
+}
+
+impl Training {
+    /// Steps of each start that do not tune.
+    fn warm_up(&self) -> usize {
+        self.warm_up.unwrap_or(self.steps * 2 / 9)
+    }
+}
+
+/// What the number of micro-batches must be.
+const PARTS: &str = "from 1 to half of the images in each batch";
+
+/// A configuration that no run can follow.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The text is not TOML, or has keys or values that are not known.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// A setting of `key`, its path with dots, is unknown or out of range.
+    #[error("{place}{} is {found}: it must be {expected}", flag(&[key.rsplit('.').next().unwrap_or(key)]))]
+    Range { place: String, key: &'static str, found: String, expected: &'static str },
+    #[error(transparent)]
+    Augmentation(#[from] augment::NameError),
+    #[error(transparent)]
+    Alignment(#[from] loss::NameError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(
+        "nothing says which images to train on: give --data and its flags, such as `--data folder --normal-dir good \
+         --unlabelled-dir new`, or a [data] table in a --config file; `stssad demo` needs no images"
+    )]
+    NoData,
+}
+
+/// Lays `over` upon `base`, table by table; a `data` table of another kind replaces the whole of the one below.
+pub fn overlay(base: &mut toml::Table, over: toml::Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => {
+                let replaces = above.get("kind").is_some_and(|kind| below.get("kind") != Some(kind));
+                if replaces {
+                    below.clear();
+                }
+                overlay(below, above);
+            }
+            (_, value) => drop(base.insert(key, value)),
+        }
+    }
+}
+
+impl RunConfig {
+    /// The configuration that a table describes; keys that are left out have their defaults. Like all that are read, it has
+    /// passed [`check`](Self::check).
+    ///
+    /// # Errors
+    /// When a key or value is not known, or a value is out of range or contradicts another.
+    pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
+        Self::layered(&Written::default(), table)
+    }
+
+    /// Reads TOML; keys that are left out have their defaults.
+    ///
+    /// # Errors
+    /// When the text is not TOML, or as [`from_table`](Self::from_table).
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::layered(&Written { text, ..Written::default() }, toml::Table::new())
+    }
+
+    /// The configuration of a file with `flags` laid over it.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), with the file's name and line where it is the file's fault.
+    pub fn layered(written: &Written, flags: toml::Table) -> Result<Self, ConfigError> {
+        let mut table = written.table()?;
+        overlay(&mut table, flags.clone());
+        let config: RunConfig = written.read(table, &flags)?;
+        match config.check() {
+            Err(ConfigError::Range { key, found, expected, .. }) => {
+                let path: Vec<String> = key.split('.').map(str::to_owned).collect();
+                Err(ConfigError::Range { place: written.place(&path, &flags), key, found, expected })
+            }
+            Err(error) => Err(error),
+            Ok(()) => Ok(config),
+        }
+    }
+
+    /// Whether a run could follow it, as far as that can be told without looking at an image.
+    ///
+    /// # Errors
+    /// When a name is not known, a number is out of range, or settings contradict each other.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let Training { mass, steps, rate, look_ahead, batch, batch_val, .. } = &self.training;
+        let parts = self.training.micro_batches.unwrap_or(1);
+        let warm_up = self.training.warm_up();
+        let check = |key, found: &dyn ToString, expected, holds: bool| match holds {
+            true => Ok(()),
+            false => Err(ConfigError::Range { place: String::new(), key, found: found.to_string(), expected }),
+        };
+        check("training.mass", mass, "between 0 and 1, both excluded", *mass > 0.0 && *mass < 1.0)?;
+        check("training.order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
+        check("training.steps", steps, "at least 1", *steps > 0)?;
+        check("training.warm_up", &warm_up, "no more than --steps", warm_up <= *steps)?;
+        check("training.rate", rate, "a positive number", *rate > 0.0 && rate.is_finite())?;
+        check("training.look_ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
+        check("training.batch", batch, "at least 2", *batch >= 2)?;
+        check("training.batch_val", batch_val, "at least 2", *batch_val >= 2)?;
+        check("training.micro_batches", &parts, PARTS, self.divides(*batch, *batch_val))?;
+        check(
+            "training.checkpoint_every",
+            &self.training.checkpoint_every,
+            "at least 1",
+            self.training.checkpoint_every > 0,
+        )?;
+        check("training.starts", &0, "at least 1", self.training.starts != Some(0))?;
+        check("training.together", &0, "at least 1", self.training.together != Some(0))?;
+        self.alignment()?;
+        self.augmentation()?;
+        Ok(self.data.as_ref().map_or(Ok(()), |source| source.check(&self.pictures))?)
+    }
+
+    /// Whether each micro-batch of batches of these sizes has a pair of images.
+    fn divides(&self, batch: usize, batch_val: usize) -> bool {
+        let parts = self.training.micro_batches.unwrap_or(1);
+        let least = if self.method == Method::StSsad { batch.min(batch_val) } else { batch };
+        parts == 1 || (parts > 0 && least / 2 >= parts)
+    }
+
+    /// Flags, or keys by the names of their flags, that differ from their defaults and yet change nothing, each with the
+    /// reason: what a user who set them should know.
+    pub fn without_effect(&self) -> Vec<String> {
+        let (default, method) = (Training::default(), self.method);
+        let Training { alignment, mass, normalise, order, starts, together, warm_up, batch_val, look_ahead, .. } =
+            &self.training;
+        let (tunes, augments) = (method == Method::StSsad, method.augments());
+        let has_starts = tunes || method == Method::RandomStatic;
+        let tuning = [
+            ("--alignment", *alignment != default.alignment),
+            ("--mass", *mass != default.mass),
+            ("--no-normalise", *normalise != default.normalise),
+            ("--order", *order != default.order),
+            ("--warm-up", warm_up.is_some()),
+            ("--batch-val", *batch_val != default.batch_val),
+            ("--look-ahead", *look_ahead != default.look_ahead),
+        ];
+        let plain = RunConfig::default();
+        let idle = tuning
+            .into_iter()
+            .filter(|_| !tunes)
+            .chain([
+                ("--augmentation", !augments && self.augmentation != plain.augmentation),
+                ("--score", !augments && self.score != plain.score),
+                ("--starts", !has_starts && starts.is_some()),
+                ("--together", !has_starts && together.is_some()),
+                ("--encoder", method == Method::AutoEncoder && self.encoder != plain.encoder),
+            ])
+            .filter(|(_, is_set)| *is_set)
+            .map(|(flag, _)| format!("{flag}: --method {} does not use it", method.name()));
+        let mass = (tunes && alignment == "mean-distance" && *mass != default.mass)
+            .then(|| "--mass: --alignment mean-distance does not use it".to_owned());
+        let known = self.augmentation().map_or(usize::MAX, |augmentation| augmentation.starts().len());
+        let cut = starts.filter(|&starts| tunes && starts > known).map(|starts| {
+            format!("--starts {starts}: {} has {known} starts, so {known} are trained", self.augmentation)
+        });
+        let data = self.data.iter().flat_map(|source| source.without_effect(&self.pictures));
+        idle.chain(mass).chain(cut).chain(data).collect()
+    }
+
+    /// Where the pictures come from.
+    ///
+    /// # Errors
+    /// When nothing says.
+    pub fn source(&self) -> Result<&Source, ConfigError> {
+        self.data.as_ref().ok_or(ConfigError::NoData)
+    }
+
+    /// How the pictures are read, the draws by this run's seed.
+    pub fn loading(&self) -> Loading {
+        Loading { seed: self.seed, ..self.pictures.clone() }
+    }
+
+    /// This configuration with the size and the micro-batches of another where it leaves them open: those that a run chose.
+    pub fn completed_by(&self, chosen: &RunConfig) -> Self {
+        let mut config = self.clone();
+        config.pictures.size = config.pictures.size.or(chosen.pictures.size);
+        config.training.micro_batches = config.training.micro_batches.or(chosen.training.micro_batches);
+        config
+    }
+
+    /// As TOML, every key written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a configuration is plain text and numbers")
+    }
+
+    /// The augmentation, by its name.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn augmentation(&self) -> Result<Box<dyn Augmentation>, ConfigError> {
+        Ok(augment::by_name(&self.augmentation)?)
+    }
+
+    fn alignment(&self) -> Result<Alignment, ConfigError> {
+        Ok(Alignment::by_name(&self.training.alignment, self.training.mass)?)
+    }
+
+    /// The training of pictures `[C, H, W]`, of which there are `normals` to train on and `unlabelled` to tune on.
+    ///
+    /// # Errors
+    /// When a name is not known or a number out of range.
+    pub fn training(&self, [c, h, w]: [usize; 3], normals: usize, unlabelled: usize) -> Result<Config, ConfigError> {
+        self.check()?;
+        let parts = self.training.micro_batches.unwrap_or(1);
+        let [batch, batch_val] = [(self.training.batch, normals), (self.training.batch_val, unlabelled)]
+            .map(|(batch, set)| batch.min(set) / parts * parts);
+        if !self.divides(batch, batch_val) {
+            let (key, found) = ("training.micro_batches", parts.to_string());
+            return Err(ConfigError::Range { place: String::new(), key, found, expected: PARTS });
+        }
+        let augmentation = self.augmentation()?;
+        let starts = match self.method {
+            Method::StSsad => {
+                let starts = augmentation.starts();
+                let count = self.training.starts.unwrap_or(starts.len()).min(starts.len());
+                starts[..count].to_vec()
+            }
+            Method::RandomStatic => random_starts(augmentation.as_ref(), self.training.starts.unwrap_or(1), self.seed),
+            Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd => vec![Vec::new()],
+        };
+        let detector = match self.encoder {
+            EncoderChoice::Resnet18 => Detector::resnet18(c, [h, w]),
+            EncoderChoice::Auto if h.max(w) > 64 => Detector::resnet18(c, [h, w]),
+            EncoderChoice::Auto | EncoderChoice::Small => Detector::small(c),
+        };
+        Ok(Config {
+            method: self.method,
+            detector,
+            augmentation,
+            starts,
+            together: self.training.together.unwrap_or(1),
+            alignment: self.alignment()?,
+            normalise: self.training.normalise,
+            order: if self.training.order == 1 { Order::First } else { Order::Second },
+            steps: self.training.steps,
+            warm_up: self.training.warm_up(),
+            batch,
+            batch_val,
+            micro_batches: parts,
+            rate: self.training.rate,
+            look_ahead: self.training.look_ahead,
+            reuse: if self.training.recompute { Reuse::Recompute } else { Reuse::On },
+            score: self.score,
+            seed: self.seed,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_printed_configuration_is_the_configuration() {
+        let config = RunConfig { seed: 7, method: Method::DeepSvdd, ..RunConfig::default() };
+        assert_eq!(RunConfig::parse(&config.to_toml()).unwrap(), config);
+        assert_eq!(RunConfig::parse("").unwrap(), RunConfig::default());
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused_with_what_is() {
+        let message = |text: &str| RunConfig::parse(text).unwrap_err().to_string();
+        assert!(message("augmentation = 'blur'").contains("there is no augmentation `blur`; there are rotation"));
+        assert!(message("[training]\nalignment = 'kl'").contains("there is no alignment loss `kl`"));
+        assert!(message("[data]\nkind = 'digits'\nnormal = 6\nanomaly = 6").contains("are both 6"));
+    }
+
+    /// Each number that is out of range is refused before an image is looked at, NaN with the rest.
+    #[test]
+    fn numbers_out_of_range_are_refused_when_they_are_read() {
+        for (setting, expected) in [
+            ("mass = 1.0", "--mass is 1: it must be between 0 and 1"),
+            ("mass = nan", "--mass is NaN"),
+            ("rate = nan", "--rate is NaN: it must be a positive number"),
+            ("rate = -1.0", "--rate is -1"),
+            ("look_ahead = inf", "--look-ahead is inf"),
+            ("look_ahead = nan", "--look-ahead is NaN"),
+            ("warm_up = 181", "--warm-up is 181: it must be no more than --steps"),
+            ("order = 3", "--order is 3: it must be 1 or 2"),
+            ("steps = 0", "--steps is 0"),
+            ("batch = 1", "--batch is 1: it must be at least 2"),
+            ("batch_val = 0", "--batch-val is 0"),
+            ("micro_batches = 0", "--micro-batches is 0"),
+            ("micro_batches = 17", "--micro-batches is 17: it must be from 1 to half of the images in each batch"),
+            ("checkpoint_every = 0", "--checkpoint-every is 0"),
+            ("starts = 0", "--starts is 0: it must be at least 1"),
+            ("together = 0", "--together is 0"),
+        ] {
+            let message = RunConfig::parse(&format!("[training]\n{setting}")).unwrap_err().to_string();
+            assert!(message.starts_with("line 2: ") && message.contains(expected), "{setting}: {message}");
+        }
+    }
+
+    #[test]
+    fn settings_that_change_nothing_are_told() {
+        let told = |text: &str| RunConfig::parse(text).unwrap().without_effect().join("\n");
+        assert_eq!(told(""), "");
+        assert_eq!(told("[training]\nstarts = 99"), "--starts 99: cutdiff has 4 starts, so 4 are trained");
+        assert_eq!(told("[training]\nstarts = 4\norder = 1\nwarm_up = 3"), "");
+        let idle = told("method = 'deep-svdd'\n[training]\norder = 1\nwarm_up = 9\nstarts = 2\nmass = 0.1");
+        for flag in ["--order", "--warm-up", "--starts", "--mass"] {
+            assert!(idle.contains(&format!("{flag}: --method deep-svdd does not use it")), "{idle}");
+        }
+        assert_eq!(
+            told("method = 'auto-encoder'\nencoder = 'small'"),
+            "--encoder: --method auto-encoder does not use it"
+        );
+        assert_eq!(told("method = 'random-static'\n[training]\nstarts = 9"), "");
+        assert_eq!(
+            told("[training]\nalignment = 'mean-distance'\nmass = 0.1"),
+            "--mass: --alignment mean-distance does not use it"
+        );
+        let folder = "[data]\nkind = 'folder'\nnormal_dir = 'a'\nunlabelled_dir = 'b'\n";
+        assert_eq!(told(&format!("{folder}mask_dir = 'c'")), "--mask-dir: there is no --abnormal-dir");
+        assert!(told(&format!("{folder}normal_split_ratio = 0.5")).starts_with("--normal-split-ratio: "));
+        let both = format!("{folder}abnormal_dir = 'c'\n[pictures]\nsplit = 'inductive'");
+        assert!(told(&both).starts_with("--split: "), "{}", told(&both));
+    }
+
+    #[test]
+    fn tables_are_laid_over_each_other() {
+        let read = |text: &str| text.parse::<toml::Table>().unwrap();
+        let mut base = read("seed = 1\n[data]\nkind = 'mvtec'\nroot = 'a'\ncategory = 'b'\n[training]\nsteps = 5");
+        overlay(&mut base, read("[data]\ncategory = 'c'\n[training]\nrate = 0.1"));
+        let merged =
+            read("seed = 1\n[data]\nkind = 'mvtec'\nroot = 'a'\ncategory = 'c'\n[training]\nsteps = 5\nrate = 0.1");
+        assert_eq!(base, merged);
+        overlay(&mut base, read("[data]\nkind = 'svhn'\nroot = 'd'"));
+        assert_eq!(base["data"], read("kind = 'svhn'\nroot = 'd'").into());
+    }
+
+    #[test]
+    fn the_warm_up_is_a_part_of_the_steps() {
+        let warm_up = |text: &str| RunConfig::parse(text).unwrap().training([1, 32, 32], 20, 30).unwrap().warm_up;
+        assert_eq!(warm_up(""), 40);
+        assert_eq!(warm_up("[training]\nsteps = 30"), 6);
+        assert_eq!(warm_up("[training]\nsteps = 30\nwarm_up = 30"), 30);
+    }
+
+    #[test]
+    fn batches_are_no_larger_than_their_sets() {
+        let config = RunConfig::default().training([1, 32, 32], 20, 30).unwrap();
+        assert_eq!((config.batch, config.batch_val), (20, 30));
+        let parts = |text: &str| RunConfig::parse(text).unwrap().training([1, 32, 32], 20, 30);
+        let config = parts("[training]\nmicro_batches = 8").unwrap();
+        assert_eq!((config.batch, config.batch_val, config.micro_batches), (16, 24, 8));
+        // Ten pairs are in the 20 normal images that there are.
+        assert!(parts("[training]\nmicro_batches = 11").is_err());
+        assert!(parts("[training]\nmicro_batches = 10").is_ok());
+    }
+
+    #[test]
+    fn random_starts_follow_the_seed() {
+        let starts = |seed| {
+            let config = RunConfig { seed, method: Method::RandomStatic, ..RunConfig::default() };
+            config.training([1, 32, 32], 100, 100).unwrap().starts
+        };
+        assert_eq!(starts(1), starts(1));
+        assert_ne!(starts(1), starts(2));
+        assert_eq!(starts(1).len(), 1);
+    }
+
+    /// What is said of a configuration in `run.toml` with flags over it.
+    fn said(text: &str, flags: &str) -> String {
+        let written = Written { name: "run.toml", text };
+        RunConfig::layered(&written, flags.parse().unwrap()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_key_that_is_not_known_is_told_with_the_nearest_that_is() {
+        assert_eq!(said("sed = 1", ""), "run.toml, line 1: there is no key `sed`; did you mean `seed`?");
+        let text = "seed = 1\n\n[training]\nsteps = 9\nbatchval = 3\n";
+        assert_eq!(
+            said(text, ""),
+            "run.toml, line 5: there is no key `batchval` in [training]; did you mean `batch_val`?"
+        );
+        let text = said("[pictures]\nxyz = 1", "");
+        assert!(text.starts_with("run.toml, line 2: there is no key `xyz` in [pictures]; there are `size`,"), "{text}");
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_told_in_plain_words() {
+        for (text, expected) in [
+            ("seed = 'x'", "run.toml, line 1: `seed` is the text \"x\"; it has to be a whole number from 0 on"),
+            ("seed = -1", "run.toml, line 1: `seed` is -1; it has to be a whole number from 0 on"),
+            (
+                "[training]\nsteps = 0.5",
+                "run.toml, line 2: `steps` in [training] is 0.5; it has to be a whole number from 0 on",
+            ),
+            (
+                "[training]\nrate = 'high'",
+                "run.toml, line 2: `rate` in [training] is the text \"high\"; it has to be a number",
+            ),
+            ("training = 3", "run.toml, line 1: `training` is 3; it has to be a table"),
+            (
+                "[training]\nnormalise = 1",
+                "run.toml, line 2: `normalise` in [training] is 1; it has to be true or false",
+            ),
+            ("method = 'st-sad'", "run.toml, line 1: `method` cannot be `st-sad`; did you mean `st-ssad`?"),
+            (
+                "\n[data]\nkind = 'digits'\nnormal = 'six'\nanomaly = 9",
+                "run.toml, line 4: `normal` in [data] is the text \"six\"; it has to be a whole number from 0 to 255",
+            ),
+        ] {
+            assert_eq!(said(text, ""), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn flags_are_called_flags() {
+        assert_eq!(
+            said("", "data = { kind = 'digits', normal = 'six', anomaly = 9 }"),
+            "--normal is the text \"six\"; it has to be a whole number from 0 to 255"
+        );
+        assert_eq!(
+            said("", "data = { kind = 'mvtec', root = 'a' }"),
+            "`--data mvtec` needs --category (such as `bottle`)"
+        );
+        assert_eq!(
+            said("", "data = { kind = 'digits', normal = 6, anomaly = 9, tile = 3 }"),
+            "`--data digits` takes no --tile; it takes --normal and --anomaly"
+        );
+        assert!(said("", "data = { category = 'bottle' }").contains("give --data, or `kind` in [data]"));
+        assert_eq!(said("", "data = { kind = 'mvtek' }"), "--data cannot be `mvtek`; did you mean `mvtec`?");
+    }
+
+    #[test]
+    fn a_text_that_is_not_toml_is_told_with_its_line() {
+        let text = said("seed = 1\nsteps = ", "");
+        assert!(text.starts_with("run.toml, line 2: this is not TOML: "), "{text}");
+        assert!(!text.contains('\n'), "{text}");
+    }
+
+    #[test]
+    fn a_number_out_of_range_is_told_with_its_line_unless_a_flag_gave_it() {
+        let text = "[training]\nsteps = 0";
+        assert_eq!(said(text, ""), "run.toml, line 2: --steps is 0: it must be at least 1");
+        assert_eq!(said("", text), "--steps is 0: it must be at least 1");
+        assert_eq!(said(text, text), "--steps is 0: it must be at least 1");
+    }
+}

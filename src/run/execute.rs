@@ -1,0 +1,479 @@
+//! A run: a task and a configuration become a folder with a model, scores, pictures and a report.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::data::{Loaded, Set, Task, component};
+use crate::engine::gpu::{Device, GpuError};
+use crate::engine::plan::Plan;
+use crate::engine::tensor::Tensor;
+use crate::run::archive::ArchiveError;
+use crate::run::checkpoint::Checkpoint;
+use crate::run::config::{ConfigError, RunConfig};
+use crate::run::fit::{FitError, Fitted, fitted};
+use crate::run::folder::FolderError;
+use crate::run::folder::RunFolder;
+use crate::run::model::{Judge, Model};
+use crate::run::outcome::{Adapter, Augmentation as Found, Counts, Outcome, ReportError, Start};
+use crate::run::report::{Page, PictureRow, Step};
+use crate::run::scored::Maps;
+use crate::run::scored::{Alarms, Metrics, Scored, metrics};
+use crate::ssad::config::Config;
+use crate::ssad::step::TrainingStep;
+use crate::training::score::{ScoreError, Threshold, auroc, check_finite};
+use crate::training::trainer::{Progress, TrainError, Trained, Trainer, choose};
+
+/// Whom a run tells of its progress, and who may stop it.
+pub trait Watch {
+    /// So many of the kernels are compiled. Who is to end the process may do so here: nothing is lost.
+    fn compiling(&mut self, done: usize, of: usize);
+    /// The numbers of the run are chosen, and its first step is about to be compiled.
+    fn fitted(&mut self, fitted: &Fitted);
+    /// A step was done, by each start of a group that has not failed.
+    fn step(&mut self, progress: &[Progress], config: &Config);
+    /// A start, counted from 0, came to nothing; the others go on.
+    fn failed(&mut self, _start: usize, _reason: &str) {}
+    /// A file of the report was written, or so many of many.
+    fn reporting(&mut self, what: &str);
+    /// Whether to save a checkpoint and end. Asked between two steps, and between two parts of the report.
+    fn wants_stop(&self) -> bool;
+}
+
+/// How a run came to its end.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ending {
+    Finished(Box<Outcome>),
+    /// It can go on from its checkpoint.
+    Stopped,
+}
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Fit(#[from] FitError),
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error("the checkpoint in {} is of {what}: go on with what it began with, or start anew in another folder", folder.display())]
+    Foreign { folder: PathBuf, what: &'static str },
+}
+
+impl From<GpuError> for RunError {
+    fn from(error: GpuError) -> Self {
+        RunError::Train(error.into())
+    }
+}
+
+/// The file of the trained detector in a run's folder.
+pub const MODEL: &str = "model.safetensors";
+/// The file of the configuration in a run's folder.
+pub const CONFIG: &str = "config.toml";
+
+/// Makes and claims the next free `root/<dataset>/<category>/vN`; `latest` beside it leads there once the run's first step
+/// is done.
+///
+/// # Errors
+/// When a folder cannot be made.
+pub fn next_folder(root: &Path, task: &Task) -> Result<RunFolder, FolderError> {
+    RunFolder::next(&root.join(component(&task.dataset)).join(component(&task.category)))
+}
+
+/// What the report of a run holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// Every file.
+    Full,
+    /// The model, the scores and the figures: what a comparison of many runs needs.
+    Figures,
+}
+
+/// A run about to begin.
+#[derive(Debug)]
+pub struct Run<'a> {
+    pub device: &'a Device,
+    pub config: &'a RunConfig,
+    pub loaded: &'a Loaded,
+    pub folder: &'a RunFolder,
+    pub extent: Extent,
+}
+
+impl Run<'_> {
+    /// `config` for this run's pictures.
+    fn training(&self, config: &RunConfig) -> Result<Config, ConfigError> {
+        let visible = self.loaded.task.visible();
+        let [normals, c, h, w] = visible.train.shape().images().expect("a set holds pictures");
+        config.training([c, h, w], normals, visible.val.shape()[0])
+    }
+
+    /// The plan of a step, of one that tunes where the method does.
+    ///
+    /// # Errors
+    /// When the configuration cannot be followed, or does not fit the device.
+    pub fn plan(&self) -> Result<Plan, RunError> {
+        let config = self.training(&fitted(self.device, self.config, self.loaded)?.config)?;
+        let [_, c, h, w] = self.loaded.task.visible().train.shape().images().expect("a set holds pictures");
+        let step = TrainingStep::record(&config, [c, h, w]).map_err(TrainError::from)?;
+        let tuning = step.tuning_plan(self.device, config.reuse);
+        Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, config.reuse)))
+    }
+
+    /// Trains, from a checkpoint where one is given, tests, and writes the report.
+    ///
+    /// # Errors
+    /// When the configuration cannot be followed, training fails, or a file cannot be written. The checkpoints that were
+    /// written stay.
+    pub fn train(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
+        // A run that goes on keeps the numbers that it began with, also on another device.
+        let config = match &checkpoint {
+            Some(checkpoint) => self.config.completed_by(&RunConfig::parse(&checkpoint.config)?),
+            None => self.config.clone(),
+        };
+        let fitted = fitted(self.device, &config, self.loaded)?;
+        watch.fitted(&fitted);
+        Run { config: &fitted.config, ..*self }.train_fitted(checkpoint, watch)
+    }
+
+    /// Trains as [`train`](Run::train), with a configuration that leaves nothing open.
+    fn train_fitted(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
+        let task = &self.loaded.task;
+        let visible = task.visible();
+        let config = self.training(self.config)?;
+        let device = self.device.with_precision(self.config.training.precision)?;
+        let text = self.config.to_toml();
+        let fingerprint = task.fingerprint();
+        let foreign = |what| RunError::Foreign { folder: self.folder.path().to_owned(), what };
+        if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.config != text) {
+            return Err(foreign("another configuration"));
+        }
+        if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
+            return Err(foreign("other pictures"));
+        }
+        // A file that says the same, or leaves open what was chosen, stays as it is, with its comments.
+        let kept = fs::read_to_string(self.folder.path().join(CONFIG)).ok();
+        if !kept
+            .and_then(|kept| RunConfig::parse(&kept).ok())
+            .is_some_and(|kept| kept.completed_by(self.config) == *self.config)
+        {
+            self.folder.write(CONFIG, text.as_bytes())?;
+        }
+
+        let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))?;
+        let begun = Instant::now();
+        let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
+        if let Some(checkpoint) = checkpoint {
+            (finished, history, before) = (checkpoint.finished, checkpoint.history, checkpoint.seconds);
+            position = Some(checkpoint.snapshot);
+        }
+        let save = |trainer: &Trainer, finished: &[Trained], history: &[Progress]| -> Result<(), RunError> {
+            let checkpoint = Checkpoint {
+                config: text.clone(),
+                fingerprint: fingerprint.clone(),
+                seconds: before + begun.elapsed().as_secs_f64(),
+                snapshot: trainer.snapshot()?,
+                finished: finished.to_vec(),
+                history: history.to_vec(),
+            };
+            Ok(checkpoint.save(self.folder.path())?)
+        };
+        while finished.len() < config.starts.len() {
+            match position.take() {
+                Some(snapshot) if snapshot.start == finished.len() => trainer.restore(&snapshot)?,
+                _ => trainer.begin(finished.len())?,
+            }
+            // Whoever asked while kernels were compiled is heard before the first step.
+            if watch.wants_stop() {
+                save(&trainer, &finished, &history)?;
+                return Ok(Ending::Stopped);
+            }
+            loop {
+                let progress = match trainer.step() {
+                    Ok(Some(progress)) => progress,
+                    // Each start that diverged is marked below, with its reason.
+                    Ok(None) | Err(TrainError::Diverged { .. }) => break,
+                    Err(error) => return Err(error.into()),
+                };
+                if history.is_empty() {
+                    self.folder.begun();
+                }
+                watch.step(&progress, &config);
+                let due = progress.iter().any(|own| own.step % self.config.training.checkpoint_every == 0);
+                history.extend(progress);
+                if due || watch.wants_stop() {
+                    save(&trainer, &finished, &history)?;
+                }
+                if watch.wants_stop() {
+                    return Ok(Ending::Stopped);
+                }
+            }
+            for trained in trainer.assess()? {
+                if let Some(reason) = &trained.failed {
+                    watch.failed(finished.len(), reason);
+                }
+                finished.push(trained);
+            }
+            save(&trainer, &finished, &history)?;
+        }
+        let seconds = before + begun.elapsed().as_secs_f64();
+        // A run of which no start can be used cannot be resumed, and is not to stand in the way of those that can.
+        let chosen = choose(&finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
+        let Some(outcome) = self.report(&mut trainer, &config, &finished, chosen, &history, seconds, watch)? else {
+            return Ok(Ending::Stopped);
+        };
+        Checkpoint::remove(self.folder.path());
+        Ok(Ending::Finished(Box::new(outcome)))
+    }
+
+    /// Tests the chosen start and writes every file of the folder, `result.json` last; `None` where it was stopped before.
+    #[expect(clippy::too_many_arguments, reason = "all that training leaves, used once")]
+    fn report(
+        &self,
+        trainer: &mut Trainer,
+        config: &Config,
+        finished: &[Trained],
+        chosen: usize,
+        history: &[Progress],
+        seconds: f64,
+        watch: &mut dyn Watch,
+    ) -> Result<Option<Outcome>, RunError> {
+        if watch.wants_stop() {
+            return Ok(None);
+        }
+        let (task, folder) = (&self.loaded.task, self.folder);
+        let [_, c, h, w] = task.test.pictures.shape().images().expect("a set holds pictures");
+        let mut model = Model::new(self.config, [c, h, w], &task.fingerprint(), &finished[chosen]);
+        if let Some(held_out) = &task.held_out {
+            let scores = Judge::new(self.device, &model)?.judge(&held_out.pictures)?.scores;
+            check_finite(&scores)?;
+            model.threshold = Threshold::above(&scores);
+        }
+        model.save(&folder.path().join(MODEL))?;
+        let tested = test(self.device, &model, &task.test)?;
+        if watch.wants_stop() {
+            return Ok(None);
+        }
+
+        // The starts are compared on what they were tuned on.
+        let labels = task.tune.as_ref().unwrap_or(&task.test).labels();
+        let auroc_of = |scores: &[f64]| labels.as_ref().and_then(|labels| auroc(scores, labels));
+        let setting = |a: &[f32]| config.setting(a);
+        let start = |(index, trained): (usize, &Trained)| Start {
+            start: setting(&trained.start),
+            end: setting(&trained.end),
+            spread: trained.spread,
+            image_auroc: auroc_of(&trained.scores_by(self.config.score)[1]),
+            image_auroc_logit: trained.logits.as_ref().and_then(|[_, val]| auroc_of(val)),
+            chosen: index == chosen,
+            failed: trained.failed.clone(),
+        };
+        let adapter = self.device.adapter().clone();
+        let outcome = Outcome {
+            image_auroc: tested.metrics["image_AUROC"],
+            augmentation: Found {
+                name: if self.config.method.augments() { self.config.augmentation.clone() } else { "none".into() },
+                values: setting(&finished[chosen].end),
+            },
+            order: self.config.training.order,
+            precision: self.config.training.precision,
+            seed: self.config.seed,
+            steps: config.steps,
+            seconds,
+            adapter: Adapter { name: adapter.name, driver: adapter.driver, class: adapter.class },
+            starts: finished.iter().enumerate().map(start).collect(),
+            dataset: Some(task.dataset.clone()),
+            category: Some(task.category.clone()),
+            method: Some(self.config.method.name().into()),
+            metrics: tested.metrics.clone(),
+            threshold: model.threshold.map(|threshold| threshold.score),
+            alarms: tested.alarms,
+            counts: Some(Counts {
+                train: task.train.len(),
+                held_out: task.held_out.as_ref().map_or(0, Set::len),
+                tune: task.tune.as_ref().unwrap_or(&task.test).len(),
+                test: task.test.len(),
+            }),
+            skipped: self.loaded.skipped.iter().map(ToString::to_string).collect(),
+        };
+        let mut steps: Vec<Step> = history
+            .iter()
+            .map(|Progress { start, step, inner, outer, a }| Step {
+                start: *start,
+                step: *step,
+                inner: *inner,
+                outer: *outer,
+                setting: setting(a),
+            })
+            .collect();
+        steps.sort_by_key(|step| (step.start, step.step));
+        folder.write_metrics(&steps)?;
+        folder.write_scores(&tested.scored, outcome.threshold)?;
+        if self.extent == Extent::Full {
+            watch.reporting("curves, pictures, histogram, ROC");
+            folder.write_events(&steps)?;
+            folder.write_curves(&outcome, &steps)?;
+            let ends =
+                [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
+            let mut augmented = Vec::new();
+            for (title, a) in ends {
+                augmented.extend(trainer.augment(a)?.map(|pictures| (title, pictures)));
+            }
+            write_pictures(folder, task, &tested.scored, &augmented)?;
+            folder.write_distribution(&tested.scored, outcome.threshold)?;
+            watch.reporting(&format!("a strip for each of {} test pictures", task.test.len()));
+            let masks = masks(&task.test);
+            let maps = Maps { pictures: &task.test.pictures, heat: &tested.heat, masks: &masks };
+            let strips = folder.write_strips(&tested.scored, &maps, |_, _| match watch.wants_stop() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            })?;
+            let ControlFlow::Continue(strips) = strips else { return Ok(None) };
+            let toml = self.config.to_toml();
+            let page = Page { outcome: &outcome, scored: &tested.scored, strips: &strips, config: Some(&toml) };
+            folder.write_html(&page)?;
+        }
+        folder.write_result(&outcome)?;
+        Ok(Some(outcome))
+    }
+}
+
+/// A test set as a model sees it.
+#[derive(Clone, Debug)]
+pub struct Tested {
+    pub scored: Vec<Scored>,
+    pub metrics: Metrics,
+    /// What the threshold is worth; `None` where the model has none.
+    pub alarms: Option<Alarms>,
+    /// Where the scores come from, `[N, 1, H, W]`.
+    pub heat: Tensor,
+}
+
+/// The masks of a set, as reports take them.
+pub fn masks(set: &Set) -> Vec<Option<&[bool]>> {
+    set.truths.iter().map(|truth| truth.mask.as_deref()).collect()
+}
+
+/// Scores every picture of a set, and measures how well the scores fit what is known.
+///
+/// # Errors
+/// When the device fails, or a score is not finite.
+pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, RunError> {
+    let mut judge = Judge::new(device, model)?;
+    let judgement = judge.judge(&set.pictures)?;
+    check_finite(&judgement.scores)?;
+    let heat = judge.heat(&set.pictures, &judgement)?;
+    let logits = judgement.logits.as_ref();
+    let scored: Vec<Scored> = (0..set.len())
+        .map(|row| Scored {
+            name: set.names[row].clone(),
+            kind: set.truths[row].kind.clone(),
+            anomalous: set.truths[row].anomalous,
+            score: judgement.scores[row],
+            logit: logits.map(|logits| logits[row]),
+        })
+        .collect();
+    let masks = masks(set);
+    let maps = Maps { pictures: &set.pictures, heat: &heat, masks: &masks };
+    let metrics = metrics(&scored, model.threshold.map(|threshold| threshold.score), Some(&maps));
+    let alarms = model.threshold.map(|threshold| Alarms::of(threshold, &scored));
+    Ok(Tested { scored, metrics, alarms, heat })
+}
+
+/// Pictures in a row of `pictures.png`.
+const PICTURES: usize = 10;
+
+/// Normal pictures, what they became, and anomalies, or where nobody said the highest scores.
+fn write_pictures(
+    folder: &RunFolder,
+    task: &Task,
+    scored: &[Scored],
+    augmented: &[(&str, Tensor)],
+) -> Result<(), ReportError> {
+    let mut order: Vec<usize> = (0..scored.len()).collect();
+    order.sort_by(|&a, &b| scored[b].score.total_cmp(&scored[a].score));
+    let first = |rows: Vec<usize>| -> Vec<usize> { rows.into_iter().take(PICTURES).collect() };
+    let score = |rows: &[usize]| -> Vec<f64> { rows.iter().map(|&row| scored[row].score).collect() };
+    let few = |pictures: &Tensor| pictures.gather_rows(&first((0..pictures.shape()[0]).collect()));
+
+    let mut rows = vec![("normal, from the training set", few(&task.train.pictures), Vec::new())];
+    rows.extend(augmented.iter().map(|(title, pictures)| (*title, few(pictures), Vec::new())));
+    let [normals, anomalies] = [false, true].map(|class| first(task.test.rows(Some(class))));
+    let shown = [("normal, tested", normals), ("anomalies", anomalies), ("highest scores", first(order))];
+    for (title, shown) in shown.into_iter().filter(|(_, shown)| !shown.is_empty()) {
+        let scores = score(&shown);
+        rows.push((title, task.test.pictures.gather_rows(&shown), scores));
+    }
+    let rows: Vec<PictureRow> =
+        rows.iter().map(|(title, pictures, scores)| PictureRow { title, pictures, scores }).collect();
+    folder.write_pictures(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::sheet::Digits;
+    use crate::data::{Loading, Source, load};
+    use crate::engine::gpu::Choice;
+    use crate::run::config::Training;
+    use crate::ssad::method::Method;
+
+    /// Loses the device in the step after this one.
+    struct Losing<'a> {
+        device: &'a Device,
+        after: usize,
+    }
+
+    impl Watch for Losing<'_> {
+        fn compiling(&mut self, _: usize, _: usize) {}
+
+        fn fitted(&mut self, _: &Fitted) {}
+
+        fn step(&mut self, progress: &[Progress], _: &Config) {
+            if progress[0].step == self.after {
+                self.device.destroy();
+            }
+        }
+
+        fn reporting(&mut self, _: &str) {}
+
+        fn wants_stop(&self) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn the_checkpoint_survives_the_loss_of_the_device() {
+        let config = RunConfig {
+            data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
+            pictures: Loading {
+                max_train: Some(20),
+                max_normals: Some(10),
+                max_anomalies: Some(10),
+                ..Loading::default()
+            },
+            method: Method::DeepSvdd,
+            training: Training { batch: 4, batch_val: 4, steps: 9, checkpoint_every: 4, ..Training::default() },
+            ..RunConfig::default()
+        };
+        let loaded = load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap();
+        for (after, has_checkpoint) in [(2, false), (6, true)] {
+            let device = Device::open(&Choice::Best).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let folder = RunFolder::create(folder.path()).unwrap();
+            let run =
+                Run { device: &device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+            let error = run.train(None, &mut Losing { device: &device, after }).unwrap_err();
+            let is_lost = matches!(error, RunError::Train(TrainError::Gpu(GpuError::Lost { .. })));
+            assert!(is_lost, "after step {after}: {error:?}");
+            assert_eq!(Checkpoint::load(folder.path()).unwrap().is_some(), has_checkpoint);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What fits a device, found by planning, which takes none of its memory: how many images are scored at once, in how many
+//! micro-batches a step is computed, and where none fit, which other settings run to the end.
+
+use std::fmt;
+
+use crate::data::Loaded;
+use crate::engine::gpu::{Device, GpuError};
+use crate::engine::kernel::{DeviceClass, Precision};
+use crate::engine::plan::Plan;
+use crate::engine::plan::memory::Memory;
+use crate::engine::units;
+use crate::run::config::{ConfigError, EncoderChoice, RunConfig, Training};
+use crate::ssad::config::Config;
+use crate::ssad::method::{Method, Network, Rule};
+use crate::ssad::nn::Encoder;
+use crate::ssad::step::{TrainingStep, views};
+use crate::training::scorer::{self, Attributor, LEAST, Scorer};
+use crate::training::trainer::TrainError;
+
+/// A run whose numbers are chosen, and what it will cost.
+#[derive(Clone, Debug)]
+pub struct Fitted {
+    /// The configuration with the side of the images and the number of micro-batches written out.
+    pub config: RunConfig,
+    pub cost: Cost,
+    /// Bytes that a value may have at most, if that is why there are micro-batches.
+    cut: Option<u64>,
+}
+
+/// What a training step costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cost {
+    /// Height and width of the images in pixels.
+    pub side: usize,
+    /// What embeds them: `small`, `resnet18` or, of the method of this name, `auto-encoder`.
+    pub encoder: &'static str,
+    /// Normal and unlabelled images in a step.
+    pub batches: [usize; 2],
+    pub micro_batches: usize,
+    /// Bytes that a step keeps on the device.
+    pub bytes: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// Whether a CPU computes them.
+    pub on_cpu: bool,
+}
+
+/// Why a run cannot be computed on a device, and what can.
+#[derive(Debug, thiserror::Error)]
+pub enum FitError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+    /// The batches as they are fit in more parts.
+    #[error(
+        "a step of {} + {} images in {micro_batches} micro-batches does not fit this device, which binds at most {}: \
+         {fitting} micro-batches do; --micro-batches {fitting} asks for them, and without the setting they are chosen",
+        batches[0], batches[1], units::bytes(*limit)
+    )]
+    MicroBatches { batches: [usize; 2], micro_batches: usize, fitting: usize, limit: u64 },
+    /// No batches of such images fit.
+    #[error(
+        "images of {side}×{side} pixels do not fit this device, which binds at most {}, in batches of this size: {}",
+        units::bytes(*limit), advice(alternatives)
+    )]
+    Size { side: usize, limit: u64, alternatives: Vec<String> },
+}
+
+fn advice(alternatives: &[String]) -> String {
+    match alternatives {
+        [] => "no smaller size does either".into(),
+        all => format!("{} would run", all.join(", or ")),
+    }
+}
+
+/// What is planned for, and on which device.
+struct Planner<'a> {
+    device: &'a Device,
+    /// The same at full precision, which scores.
+    exact: Device,
+    channels: usize,
+    /// Images to train on and to tune on.
+    sets: [usize; 2],
+}
+
+/// Chooses what `config` leaves open, so that the whole run fits the device: its steps, the scores, and the heat maps.
+///
+/// # Errors
+/// When the configuration cannot be followed, or does not fit as it is.
+pub fn fitted(device: &Device, config: &RunConfig, loaded: &Loaded) -> Result<Fitted, FitError> {
+    let visible = loaded.task.visible();
+    let [normals, channels, side, _] = visible.train.shape().images().expect("a set holds pictures");
+    let mut config = config.clone();
+    config.pictures.size = Some(side);
+    let planner = Planner {
+        device: &device.with_precision(config.training.precision)?,
+        exact: device.with_precision(Precision::F32)?,
+        channels,
+        sets: [normals, visible.val.shape()[0]],
+    };
+    let chosen = planner.micro_batches(&config)?;
+    let micro_batches = match (config.training.micro_batches, chosen) {
+        (_, None) => return Err(planner.refusal(&config)?),
+        (None, Some(chosen)) => chosen,
+        (Some(asked), Some(fitting)) => {
+            let training = planner.training(&config)?;
+            let batches = [training.batch, training.batch_val];
+            if planner.step(&config, batches.map(|batch| batch / asked))?.largest().1 > planner.limit() {
+                return Err(FitError::MicroBatches { batches, micro_batches: asked, fitting, limit: planner.limit() });
+            }
+            asked
+        }
+    };
+    let cut = (config.training.micro_batches.is_none() && micro_batches > 1).then(|| planner.limit());
+    config.training.micro_batches = Some(micro_batches);
+    let cost = planner.cost(&config)?;
+    Ok(Fitted { config, cost, cut })
+}
+
+impl Planner<'_> {
+    fn limit(&self) -> u64 {
+        self.device.largest_value()
+    }
+
+    fn picture(&self, config: &RunConfig) -> [usize; 3] {
+        let side = config.pictures.size.expect("the side is known");
+        [self.channels, side, side]
+    }
+
+    /// `config` for this run's images.
+    fn training(&self, config: &RunConfig) -> Result<Config, FitError> {
+        let [normals, unlabelled] = self.sets;
+        Ok(config.training(self.picture(config), normals, unlabelled)?)
+    }
+
+    /// The plan of a step of one part of the batches. No value of the whole step is larger.
+    fn step(&self, config: &RunConfig, [batch, batch_val]: [usize; 2]) -> Result<Plan, FitError> {
+        let mut part = config.clone();
+        (part.training.batch, part.training.batch_val) = (batch, batch_val);
+        part.training.micro_batches = Some(1);
+        let part = part.training(self.picture(config), batch, batch_val)?;
+        let step = TrainingStep::record(&part, self.picture(config)).map_err(TrainError::from)?;
+        let tuning = step.tuning_plan(self.device, part.reuse);
+        Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, part.reuse)))
+    }
+
+    /// The largest value of what a run computes beside its steps, in bytes, with `batch` images in a part, and as few as
+    /// can be that are scored at once.
+    fn largest_beside(&self, config: &RunConfig, batch: usize) -> Result<u64, FitError> {
+        let (training, picture) = (self.training(config)?, self.picture(config));
+        let network = Network::new(training.method, &training.detector, picture);
+        let by_distance = network.scores_by_distance() && config.score == Rule::Distance;
+        let class: DeviceClass = self.exact.class();
+        let scores = Scorer::plan(class, &network, picture, LEAST).0;
+        let heat = Attributor::plan(class, &network, picture, LEAST, by_distance).0;
+        let views = views(&training, &network, picture, batch).into_iter().flatten().map(|view| view.plan(self.device));
+        let plans = [scores, heat].into_iter().chain(views);
+        Ok(plans.map(|plan| plan.largest().1).max().unwrap_or(0))
+    }
+
+    /// The fewest micro-batches in which the run fits, of two images or more each; `None` if there are none. Where a few more
+    /// leave out no image of a batch, it is as many.
+    fn micro_batches(&self, config: &RunConfig) -> Result<Option<usize>, FitError> {
+        let whole = RunConfig { training: uncut(config), ..config.clone() };
+        let Config { batch, batch_val, .. } = self.training(&whole)?;
+        let of_part = |part: usize| [part, (batch_val * part / batch).max(2)];
+        let step = |part| self.step(config, of_part(part)).map(|plan| plan.largest().1);
+        let (part, largest) = scorer::batch(2..=batch, self.limit(), step, |bytes| *bytes.as_ref().unwrap_or(&0));
+        if largest? > self.limit() {
+            return Ok(None);
+        }
+        let [part, part_val] = of_part(part);
+        let most = (batch.min(batch_val) / 2).max(1);
+        let Some(fewest) = (1..=most).find(|parts| batch / parts <= part && batch_val / parts <= part_val) else {
+            return Ok(None);
+        };
+        let divides = |parts: &usize| batch.is_multiple_of(*parts) && batch_val.is_multiple_of(*parts);
+        let parts = (fewest..=most.min(2 * fewest)).find(divides).unwrap_or(fewest);
+        Ok((self.largest_beside(&whole, batch / parts)? <= self.limit()).then_some(parts))
+    }
+
+    /// Which other settings run to the end where these fit in no number of micro-batches.
+    fn refusal(&self, config: &RunConfig) -> Result<FitError, FitError> {
+        let side = config.pictures.size.expect("the side is known");
+        let also = if config.training.micro_batches.is_some() { " without --micro-batches" } else { "" };
+        let open = RunConfig { training: uncut(config), ..config.clone() };
+        let mut alternatives = Vec::new();
+        // Few unlabelled images allow few micro-batches, and then a smaller batch is what fits.
+        let Config { batch, .. } = self.training(&open)?;
+        let smaller = |batch: usize| {
+            let training = Training { batch, ..open.training.clone() };
+            RunConfig { training, ..open.clone() }
+        };
+        for batch in std::iter::successors(Some(batch / 2), |batch| Some(batch / 2)).take_while(|batch| *batch >= 2) {
+            if self.micro_batches(&smaller(batch))?.is_some() {
+                alternatives.push(format!("--batch {batch}{also}"));
+                break;
+            }
+        }
+        if let Some(side) = self.largest_side(&open)? {
+            alternatives.push(format!("--size {side}{also}"));
+        }
+        let small = RunConfig { encoder: EncoderChoice::Small, ..open };
+        if config.method != Method::AutoEncoder && self.micro_batches(&small)?.is_some() {
+            alternatives.push(format!("--encoder small{also}"));
+        }
+        Ok(FitError::Size { side, limit: self.limit(), alternatives })
+    }
+
+    /// The largest side below the configured one, a multiple of 16, at which the run fits.
+    fn largest_side(&self, config: &RunConfig) -> Result<Option<usize>, FitError> {
+        let at = |side: usize| {
+            let mut config = config.clone();
+            config.pictures.size = Some(side);
+            config
+        };
+        let mut side = config.pictures.size.expect("the side is known");
+        loop {
+            let config = at(side);
+            // Values grow with the square of the side.
+            let bytes = self.step(&config, [2, 2])?.largest().1.max(self.largest_beside(&config, 2)?);
+            let estimate = (side as f64 * (self.limit() as f64 / bytes as f64).sqrt()) as usize;
+            side = estimate.min(side - 1) / 16 * 16;
+            if side == 0 {
+                return Ok(None);
+            }
+            if self.micro_batches(&at(side))?.is_some() {
+                return Ok(Some(side));
+            }
+        }
+    }
+
+    fn cost(&self, config: &RunConfig) -> Result<Cost, FitError> {
+        let training = self.training(config)?;
+        let parts = training.micro_batches;
+        let batches = [training.batch, training.batch_val];
+        let step = self.step(config, batches.map(|batch| batch / parts))?;
+        let memory = Memory::of(&step);
+        Ok(Cost {
+            side: config.pictures.size.expect("the side is known"),
+            encoder: match (training.method, &training.detector.encoder) {
+                (Method::AutoEncoder, _) => "auto-encoder",
+                (_, Encoder::Plain(_)) => "small",
+                (_, Encoder::ResNet18 { .. }) => "resnet18",
+            },
+            batches,
+            micro_batches: parts,
+            bytes: memory.slot_bytes + memory.state_bytes + memory.constant_bytes + parts as u64 * memory.feed_bytes,
+            flops: parts as u64 * step.steps.iter().map(|step| step.flops).sum::<u64>(),
+            on_cpu: self.device.is_cpu(),
+        })
+    }
+}
+
+/// The training of a configuration, with the number of micro-batches left open.
+fn uncut(config: &RunConfig) -> Training {
+    Training { micro_batches: None, ..config.training.clone() }
+}
+
+/// From how many operations a step on is slow on any CPU, at some 100 billion in a second.
+const SLOW_ON_CPU: u64 = 100_000_000_000;
+
+/// What is to be told before training: a line each.
+impl fmt::Display for Fitted {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Cost { side, encoder, batches: [batch, batch_val], micro_batches, bytes, flops, on_cpu } = &self.cost;
+        let gflop = *flops as f64 / 1e9;
+        let digits = usize::from(gflop < 10.0);
+        write!(
+            f,
+            "cost     images of {side}×{side} pixels, encoder {encoder}; a step of {batch} + {batch_val} images takes \
+             {gflop:.digits$} GFLOP and {} on the device",
+            units::bytes(*bytes)
+        )?;
+        if let Some(limit) = self.cut {
+            let [part, part_val] = [batch, batch_val].map(|batch| batch / micro_batches);
+            write!(
+                f,
+                "\nnote     the step is cut into {micro_batches} micro-batches of {part} + {part_val} images: this device \
+                 binds at most {}",
+                units::bytes(limit)
+            )?;
+        }
+        if *on_cpu && *flops >= SLOW_ON_CPU {
+            let smaller =
+                if *encoder == "resnet18" { "a smaller --size or --encoder small" } else { "a smaller --size" };
+            write!(
+                f,
+                "\nnote     this is a CPU driver, on which a step of {gflop:.0} GFLOP is slow: {smaller} takes less"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_costs_much_on_a_cpu_is_told_before() {
+        let cost = Cost {
+            side: 256,
+            encoder: "resnet18",
+            batches: [32, 64],
+            micro_batches: 4,
+            bytes: 2 << 30,
+            flops: 3_918_000_000_000,
+            on_cpu: true,
+        };
+        let fitted = Fitted { config: RunConfig::default(), cost, cut: Some(128 << 20) };
+        let expected = "cost     images of 256×256 pixels, encoder resnet18; a step of 32 + 64 images takes 3918 GFLOP and \
+                        2.0 GiB on the device\n\
+                        note     the step is cut into 4 micro-batches of 8 + 16 images: this device binds at most 128.0 MiB\n\
+                        note     this is a CPU driver, on which a step of 3918 GFLOP is slow: a smaller --size or --encoder \
+                        small takes less";
+        assert_eq!(fitted.to_string(), expected);
+        let mut on_gpu = fitted;
+        (on_gpu.cost.on_cpu, on_gpu.cut) = (false, None);
+        assert_eq!(on_gpu.to_string().lines().count(), 1);
+    }
+}

@@ -1,0 +1,350 @@
+//! The folder of a run: who may write to it, how far the run is, and which run is the latest.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use crate::run::checkpoint::Checkpoint;
+use crate::run::claim::{Claim, ClaimError, Keeper};
+use crate::run::disk;
+use crate::run::outcome::{Outcome, ReportError, write_whole};
+
+/// Everything that a run leaves in its folder, by its name there.
+const RUN_FILES: &[&str] = &[
+    "config.toml",
+    "model.safetensors",
+    "checkpoint.safetensors",
+    "checkpoint.previous.safetensors",
+    "metrics.csv",
+    "events.out.tfevents.0.stssad",
+    "scores.csv",
+    "curves.png",
+    "pictures.png",
+    "histogram.png",
+    "roc.png",
+    "images",
+    "report.html",
+    "result.json",
+];
+const TRAIN: Keeper = Keeper { command: "train", files: RUN_FILES };
+const DEMO: Keeper = Keeper { command: "demo", files: RUN_FILES };
+const TEST: Keeper = Keeper { command: "test", files: &["scores.csv", "test.json"] };
+const SWEEP: Keeper = Keeper { command: "sweep", files: &["comparison.md", "comparison.csv", "comparison.json"] };
+
+/// The name, beside the numbered folders of runs, that leads to the latest of them: a link, or where there are no links a
+/// text file with its name.
+const LATEST: &str = "latest";
+
+/// The folder of one run, one test or one comparison, which nobody else writes to meanwhile.
+#[derive(Debug)]
+pub struct RunFolder {
+    claim: Claim,
+    /// Whether it is one of the numbered folders that `latest` leads to.
+    numbered: bool,
+}
+
+/// How far the run in a folder is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum State {
+    /// There is neither a result nor a checkpoint.
+    Nothing,
+    /// It has a checkpoint, and no result.
+    Unfinished,
+    Finished(Box<Outcome>),
+}
+
+/// No run can be gone on with.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    #[error("cannot make {}: check that the folder may be written to and the disk is not full", path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error("there is no run below {}: begin one, or name the folder of a run after --resume", root.display())]
+    NoRun { root: PathBuf },
+    /// With what each is instead.
+    #[error("no run below {} is unfinished:{}\nbegin a new run, or name the folder of a run after --resume", root.display(), lines(runs))]
+    NoneUnfinished { root: PathBuf, runs: Vec<(PathBuf, &'static str)> },
+}
+
+/// The newest few, a line each.
+fn lines(runs: &[(PathBuf, &'static str)]) -> String {
+    const SHOWN: usize = 10;
+    let shown = runs.iter().take(SHOWN).map(|(run, state)| format!("\n  {} {state}", run.display()));
+    let more = runs.len().saturating_sub(SHOWN);
+    shown.chain((more > 0).then(|| format!("\n  and {more} more"))).collect()
+}
+
+impl State {
+    /// How far the run in a folder is, by the folder's files.
+    ///
+    /// # Errors
+    /// When there is a result that cannot be read: the run is then neither finished nor to be done again.
+    pub fn of(folder: &Path) -> Result<Self, ReportError> {
+        Ok(match Outcome::load(folder)? {
+            Some(outcome) => State::Finished(Box::new(outcome)),
+            None if Checkpoint::saved_at(folder).is_some() => State::Unfinished,
+            None => State::Nothing,
+        })
+    }
+}
+
+impl RunFolder {
+    /// Claims a folder for a run, and makes it with its parents where there is none. A run that is there already stays as
+    /// it is.
+    ///
+    /// # Errors
+    /// When another process works in it, it holds other files that the run would overwrite, or it cannot be written to.
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
+        Ok(RunFolder { claim: Claim::take(&path.into(), TRAIN)?, numbered: false })
+    }
+
+    /// As [`create`](RunFolder::create), for the demo.
+    ///
+    /// # Errors
+    /// As [`create`](RunFolder::create).
+    pub fn for_demo(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
+        Ok(RunFolder { claim: Claim::take(&path.into(), DEMO)?, numbered: false })
+    }
+
+    /// Claims a folder for the scores of a test.
+    ///
+    /// # Errors
+    /// As [`create`](RunFolder::create).
+    pub fn for_test(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
+        Ok(RunFolder { claim: Claim::take(&path.into(), TEST)?, numbered: false })
+    }
+
+    /// Claims the folder of a sweep for a comparison of its jobs, which have folders of their own in it.
+    ///
+    /// # Errors
+    /// As [`create`](RunFolder::create).
+    pub fn for_comparison(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
+        Ok(RunFolder { claim: Claim::take(&path.into(), SWEEP)?, numbered: false })
+    }
+
+    /// Claims the folder of a run that has a checkpoint.
+    ///
+    /// # Errors
+    /// When another process works in it, it is of another command, or it cannot be written to.
+    pub fn resume(path: &Path) -> Result<Self, ClaimError> {
+        Ok(RunFolder { claim: Claim::go_on(path, [TRAIN, DEMO])?, numbered: false })
+    }
+
+    /// Claims the unfinished run below `root/<dataset>/<category>` whose checkpoint was written last, of those that no other
+    /// process is at.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be written to.
+    pub fn resume_newest(root: &Path) -> Result<Self, FolderError> {
+        let runs: Vec<PathBuf> =
+            folders(root).iter().flat_map(|set| folders(set)).flat_map(|it| folders(&it)).collect();
+        let (mut unfinished, mut others) = (Vec::new(), Vec::new());
+        for run in runs {
+            let is_finished = run.join("result.json").symlink_metadata().is_ok();
+            match Checkpoint::saved_at(&run) {
+                Some(saved) if !is_finished => unfinished.push((saved, run)),
+                _ => others.push((run, if is_finished { "is finished" } else { "has no checkpoint" })),
+            }
+        }
+        unfinished.sort();
+        let mut held = None;
+        for (_, run) in unfinished.iter().rev() {
+            match Self::resume(run) {
+                Err(error @ ClaimError::Held { .. }) => held = held.or(Some(error)),
+                other => return Ok(RunFolder { numbered: true, ..other? }),
+            }
+        }
+        others.sort_by_key(|(run, _)| (modified(run), run.clone()));
+        others.reverse();
+        Err(match held {
+            Some(held) => held.into(),
+            None if others.is_empty() => FolderError::NoRun { root: root.into() },
+            None => FolderError::NoneUnfinished { root: root.into(), runs: others },
+        })
+    }
+
+    /// Makes and claims the next free `parent/vN`. Two runs that begin at once get two folders.
+    ///
+    /// # Errors
+    /// When a folder cannot be made.
+    pub fn next(parent: &Path) -> Result<Self, FolderError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| FolderError::Make { path, source }
+        };
+        fs::create_dir_all(parent).map_err(failed(parent))?;
+        let mut version = 0;
+        loop {
+            let path = parent.join(format!("v{version}"));
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(RunFolder { claim: Claim::take(&path, TRAIN)?, numbered: true }),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => version += 1,
+                Err(error) => return Err(failed(&path)(error)),
+            }
+        }
+    }
+
+    /// Where the folder is.
+    pub fn path(&self) -> &Path {
+        self.claim.path()
+    }
+
+    /// Why another process might write to the folder as well: its file system has no locks.
+    pub fn unlocked(&self) -> Option<&io::Error> {
+        self.claim.unlocked()
+    }
+
+    /// Gives up the run that is there, so that another can begin.
+    ///
+    /// # Errors
+    /// When there is a result that cannot be read, or it cannot be removed.
+    pub fn begin_anew(&self) -> Result<(), ReportError> {
+        if let State::Finished(_) = State::of(self.path())? {
+            let result = self.path().join("result.json");
+            fs::remove_file(&result).map_err(|source| ReportError::Write { path: result, source })?;
+        }
+        Checkpoint::remove(self.path());
+        Ok(())
+    }
+
+    /// Makes `latest` lead to the run, once it has begun, if it is a numbered one. Another run may do the same at once:
+    /// either is the latest.
+    pub(crate) fn begun(&self) {
+        if !self.numbered {
+            return;
+        }
+        let (parent, name) = (disk::folder_of(self.path()), self.path().file_name().unwrap_or_default());
+        let latest = parent.join(LATEST);
+        // A run is worth more than a name that leads to it, so where neither way is open there is none.
+        let _ = link(&latest, name.as_ref()).or_else(|_| disk::write(&latest, name.to_string_lossy().as_bytes()));
+    }
+
+    /// Writes a file of the folder whole or not at all.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReportError> {
+        write_whole(&self.path().join(name), bytes)
+    }
+}
+
+/// The run's folder that a path names: where `latest` is a text file, as on systems without links, the one that it names.
+pub fn follow(path: &Path) -> PathBuf {
+    let is_text = path.file_name().is_some_and(|name| name == LATEST) && path.is_file();
+    let text = is_text.then(|| fs::read_to_string(path).ok()).flatten();
+    let name = text.as_deref().map(str::trim).filter(|name| !name.is_empty() && !name.contains(['/', '\\', '\n']));
+    name.map_or_else(|| path.to_owned(), |name| path.with_file_name(name))
+}
+
+/// Makes a link in one step, so that no reader finds none.
+#[cfg(unix)]
+fn link(at: &Path, target: &Path) -> io::Result<()> {
+    let partial = at.with_file_name(format!(".{LATEST}.{}.partial", std::process::id()));
+    disk::discard(&partial);
+    std::os::unix::fs::symlink(target, &partial)?;
+    fs::rename(&partial, at).inspect_err(|_| disk::discard(&partial))
+}
+
+/// Links need a privilege on Windows.
+#[cfg(not(unix))]
+fn link(_at: &Path, _target: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// The folders in a folder, links left out.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|found| found.modified()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A run with these files, the first of which was written so many seconds after the others' epoch.
+    fn run(root: &Path, name: &str, files: &[&str], second: u64) -> PathBuf {
+        let path = root.join(name);
+        fs::create_dir_all(&path).unwrap();
+        for file in files {
+            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + second);
+            fs::write(path.join(file), "").unwrap();
+            fs::File::options().append(true).open(path.join(file)).unwrap().set_modified(written).unwrap();
+        }
+        path
+    }
+
+    #[test]
+    fn the_newest_unfinished_run_is_told_by_its_checkpoint() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let said = |error: FolderError| error.to_string();
+        assert!(said(RunFolder::resume_newest(root).unwrap_err()).contains("there is no run below"));
+        run(root, "folder/parts/v0", &["result.json", "checkpoint.safetensors"], 9);
+        run(root, "folder/parts/v1", &["config.toml"], 9);
+        let none = said(RunFolder::resume_newest(root).unwrap_err());
+        assert!(none.contains("v0 is finished") && none.contains("v1 has no checkpoint"), "{none}");
+
+        let newer = run(root, "digits/6-9/v0", &["checkpoint.previous.safetensors"], 5);
+        let older = run(root, "folder/parts/v2", &["checkpoint.safetensors"], 4);
+        // Whatever else is written into a folder does not make its run newer.
+        fs::write(older.join("notes.txt"), "").unwrap();
+        let found = RunFolder::resume_newest(root).unwrap();
+        assert_eq!(found.path(), newer);
+        // A run that a process is at is not interrupted.
+        let next = RunFolder::resume_newest(root).unwrap();
+        assert_eq!(next.path(), older);
+        let held = RunFolder::resume_newest(root).unwrap_err();
+        assert!(matches!(held, FolderError::Claim(ClaimError::Held { path, .. }) if path == newer));
+    }
+
+    #[test]
+    fn latest_moves_when_a_run_has_begun_and_is_followed_as_text() {
+        let parent = tempfile::tempdir().unwrap();
+        let latest = parent.path().join(LATEST);
+        let [first, second] = [(); 2].map(|()| RunFolder::next(parent.path()).unwrap());
+        assert!(!latest.exists());
+        first.begun();
+        assert_eq!(fs::canonicalize(&latest).unwrap(), fs::canonicalize(first.path()).unwrap());
+        second.begun();
+        assert_eq!(fs::canonicalize(&latest).unwrap(), fs::canonicalize(second.path()).unwrap());
+        assert_eq!(follow(&latest), latest, "links need no following");
+        RunFolder::create(parent.path().join("named")).unwrap().begun();
+        assert_eq!(fs::canonicalize(&latest).unwrap(), fs::canonicalize(second.path()).unwrap());
+
+        fs::remove_file(&latest).unwrap();
+        for (text, leads) in [("v1", "v1"), ("v1\r\n", "v1"), ("../v1", "latest"), ("", "latest"), ("a\nb", "latest")] {
+            fs::write(&latest, text).unwrap();
+            assert_eq!(follow(&latest), parent.path().join(leads), "{text:?}");
+        }
+        let other = parent.path().join("other");
+        fs::write(&other, "v1").unwrap();
+        assert_eq!(follow(&other), other);
+    }
+
+    #[test]
+    fn a_result_that_cannot_be_read_is_neither_finished_nor_unfinished() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = RunFolder::for_demo(folder.path()).unwrap();
+        assert_eq!(State::of(folder.path()).unwrap(), State::Nothing);
+        fs::write(folder.path().join("checkpoint.safetensors"), "").unwrap();
+        assert_eq!(State::of(folder.path()).unwrap(), State::Unfinished);
+        for text in ["", "{}", "half of a res", "\u{fffd}"] {
+            folder.write("result.json", text.as_bytes()).unwrap();
+            let error = State::of(folder.path()).unwrap_err().to_string();
+            assert!(error.contains("result.json") && error.contains("remove"), "{error}");
+            assert!(folder.begin_anew().is_err());
+            assert_eq!(fs::read_to_string(folder.path().join("result.json")).unwrap(), text, "nothing was removed");
+        }
+        folder.write_result(&Outcome::default()).unwrap();
+        assert!(matches!(State::of(folder.path()).unwrap(), State::Finished(_)));
+        folder.begin_anew().unwrap();
+        assert_eq!(State::of(folder.path()).unwrap(), State::Nothing);
+    }
+}

@@ -1,0 +1,386 @@
+//! What a run leaves behind: a folder with `result.json` for machines and `report.html` for people.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `result.json` | the [`Outcome`] |
+//! | `report.html` | everything, on one page |
+//! | `metrics.csv`, `events.out.tfevents.…` | the training, a row a [`Step`]; the same for TensorBoard |
+//! | `curves.png`, `pictures.png` | the search, and what the augmentation makes |
+//! | `scores.csv`, `histogram.png`, `roc.png` | the test set, a row a [`Scored`] picture, and how the scores lie |
+//! | `images/<kind>/<name>.png` | a strip a picture, with mask and heat map |
+//!
+//! A [`Table`] is for the terminal; a [`Comparison`] is of many runs.
+//!
+//! Each file appears whole or not at all, and `result.json` comes last: a run that has one is finished.
+
+mod comparison;
+mod curves;
+mod distribution;
+mod events;
+mod html;
+mod pictures;
+mod strips;
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
+pub use html::Page;
+pub use pictures::PictureRow;
+
+use crate::run::folder::RunFolder;
+use crate::run::outcome::{Outcome, ReportError, Start, write_whole};
+use crate::run::scored::{self, Maps, Scored};
+use crate::ssad::augment::Setting;
+
+/// A training step: a row of `metrics.csv`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Index into [`Outcome::starts`].
+    pub start: usize,
+    /// Counted from 1 in each start.
+    pub step: usize,
+    /// Training loss, in nats.
+    pub inner: f32,
+    /// Alignment loss; `None`, in the file an empty field, for a step that does not tune.
+    pub outer: Option<f32>,
+    /// The augmentation's hyper-parameters that the step used.
+    pub setting: Setting,
+}
+
+impl RunFolder {
+    /// Writes `metrics.csv`: start, step, inner, outer, and a column for each hyper-parameter.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or the steps differ in their hyper-parameters.
+    pub fn write_metrics(&self, steps: &[Step]) -> Result<(), ReportError> {
+        let bytes = step_table(steps).map_err(|source| ReportError::Encode { file: "metrics.csv", source })?;
+        self.write("metrics.csv", &bytes)
+    }
+
+    /// Writes `curves.png`: hyper-parameters and losses over the steps, a line for each start, the kept one in front.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_curves(&self, outcome: &Outcome, steps: &[Step]) -> Result<(), ReportError> {
+        let bytes = curves::draw(outcome, steps)
+            .map_err(|reason| ReportError::Encode { file: "curves.png", source: reason.into() })?;
+        self.write("curves.png", &bytes)
+    }
+
+    /// Writes `pictures.png`: titled rows of pictures, with their scores where there are any.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    ///
+    /// # Panics
+    /// When there is no row, or a row does not hold grey or RGB pictures.
+    pub fn write_pictures(&self, rows: &[PictureRow]) -> Result<(), ReportError> {
+        let bytes = pictures::draw(rows).map_err(|source| ReportError::Encode { file: "pictures.png", source })?;
+        self.write("pictures.png", &bytes)
+    }
+
+    /// Writes `scores.csv`: `path,label,score,kind,logit,anomalous` with a row a picture. The label is 0 for normal, 1 for
+    /// an anomaly; `anomalous` is 1 from the threshold on; either is empty where it is not known, as that of a score that is
+    /// not finite.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_scores(&self, scored: &[Scored], threshold: Option<f64>) -> Result<(), ReportError> {
+        let bytes =
+            scored::table(scored, threshold).map_err(|source| ReportError::Encode { file: "scores.csv", source })?;
+        self.write("scores.csv", &bytes)
+    }
+
+    /// Writes `histogram.png`, how the scores of normal, anomalous and unlabelled pictures are distributed, and `roc.png`,
+    /// which says so where there are not two classes to tell apart. Scores that are not finite are left out.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write_distribution(&self, scored: &[Scored], threshold: Option<f64>) -> Result<(), ReportError> {
+        let encode = |file, drawn: Result<Vec<u8>, String>| {
+            drawn.map_err(|reason| ReportError::Encode { file, source: reason.into() })
+        };
+        self.write("histogram.png", &encode("histogram.png", distribution::histogram(scored, threshold))?)?;
+        self.write("roc.png", &encode("roc.png", distribution::roc(scored))?)
+    }
+
+    /// Writes a strip for each picture, `images/<kind>/<name>.png`: the picture, its mask, and the heat map over it, under
+    /// name and score. Returns where each is, below the folder, in the order of `scored`. `progress` is called now and
+    /// then with the strips done and their number; where it breaks, no more are written.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    ///
+    /// # Panics
+    /// When the maps do not fit each other or `scored`.
+    pub fn write_strips(
+        &self,
+        scored: &[Scored],
+        maps: &Maps,
+        progress: impl FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<(), Vec<PathBuf>>, ReportError> {
+        strips::write(self.path(), scored, maps, progress)
+    }
+
+    /// Writes the steps for TensorBoard, as scalars `start0/inner`, `start0/outer`, `start0/angle_degrees`, … All events
+    /// carry the present as their time.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_events(&self, steps: &[Step]) -> Result<(), ReportError> {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.write(events::FILE, &events::encode(steps, now.as_secs_f64()))
+    }
+
+    /// Writes `report.html`: a page that needs no other file, with the pictures that are in the folder by now, so call it
+    /// after they are written.
+    ///
+    /// # Errors
+    /// When a picture cannot be read, or the page not be written.
+    ///
+    /// # Panics
+    /// When there are strips, but not one for each picture.
+    pub fn write_html(&self, page: &Page) -> Result<(), ReportError> {
+        let text = html::render(page, self.path())
+            .map_err(|source| ReportError::Encode { file: "report.html", source: source.into() })?;
+        self.write("report.html", text.as_bytes())
+    }
+
+    /// Writes `result.json`, which marks the run as finished: call it last.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_result(&self, outcome: &Outcome) -> Result<(), ReportError> {
+        let mut bytes = serde_json::to_vec_pretty(outcome)
+            .map_err(|source| ReportError::Encode { file: "result.json", source: source.into() })?;
+        bytes.push(b'\n');
+        self.write("result.json", &bytes)
+    }
+}
+
+fn step_table(steps: &[Step]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let names = steps.iter().take(1).flat_map(|step| step.setting.keys().map(String::as_str));
+    table.write_record(["start", "step", "inner", "outer"].into_iter().chain(names))?;
+    for Step { start, step, inner, outer, setting } in steps {
+        let outer = outer.map(|loss| loss.to_string()).unwrap_or_default();
+        let fields = [start.to_string(), step.to_string(), inner.to_string(), outer];
+        table.write_record(fields.into_iter().chain(setting.values().map(f64::to_string)))?;
+    }
+    Ok(table.into_inner()?)
+}
+
+/// Prints the starts of a run as a table, the kept one marked.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a>(pub &'a [Start]);
+
+impl std::fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let header = ["", "start", "", "end", "spread", "AUROC"].map(String::from);
+        let rows = self.0.iter().map(|start| {
+            [
+                if start.chosen { "*" } else { "" }.into(),
+                plain(&start.start),
+                "→".into(),
+                plain(&start.end),
+                start.spread.map_or("failed".into(), |spread| format!("{spread:.3}")),
+                start.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}")),
+            ]
+        });
+        let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; 6] = std::array::from_fn(width);
+        for row in &rows {
+            let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            writeln!(f, "{}", cells.join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A setting for people: `120°`, or `46°, area 0.0142, aspect 5.20`.
+pub fn plain(setting: &Setting) -> String {
+    let values = setting.iter().map(|(name, &value)| match name.as_str() {
+        "angle_degrees" => format!("{value:.0}°"),
+        name => format!("{name} {}", three_digits(value)),
+    });
+    values.collect::<Vec<_>>().join(", ")
+}
+
+fn three_digits(value: f64) -> String {
+    let magnitude = if value == 0.0 { 0.0 } else { value.abs().log10().floor() };
+    format!("{value:.*}", (2.0 - magnitude).clamp(0.0, 6.0) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::run::outcome::{Adapter, Augmentation, Counts};
+    use crate::run::scored::{Alarms, Metrics};
+    use serde_json::json;
+
+    fn angle(degrees: f64) -> Setting {
+        Setting::from([("angle_degrees".into(), degrees)])
+    }
+
+    fn patch(degrees: f64, area: f64, aspect: f64) -> Setting {
+        Setting::from([("angle_degrees".into(), degrees), ("area".into(), area), ("aspect".into(), aspect)])
+    }
+
+    fn start(start: Setting, end: Setting, spread: f64, image_auroc: Option<f64>, chosen: bool) -> Start {
+        let (image_auroc_logit, spread) = (image_auroc.map(|_| 0.5), Some(spread));
+        Start { start, end, spread, image_auroc, image_auroc_logit, chosen, failed: None }
+    }
+
+    pub fn outcome() -> Outcome {
+        Outcome {
+            image_auroc: Some(0.988),
+            augmentation: Augmentation { name: "rotation".into(), values: angle(172.5) },
+            order: 2,
+            seed: 7,
+            steps: 180,
+            seconds: 12.5,
+            adapter: Adapter { name: "llvmpipe".into(), driver: "Mesa".into(), class: "cpu".into() },
+            starts: vec![
+                start(angle(120.0), angle(172.5), 0.284, Some(0.988), true),
+                start(angle(30.0), angle(f64::NAN), 0.0, None, false),
+            ],
+            ..Outcome::default()
+        }
+    }
+
+    /// A folder of the test's own under the build folder, empty.
+    pub fn folder(name: &str) -> RunFolder {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/report-tests").join(name);
+        let _ = fs::remove_dir_all(&path);
+        RunFolder::create(path).expect("a folder under target")
+    }
+
+    #[test]
+    fn the_keys_of_the_result_are_stable() {
+        let folder = folder("result");
+        folder.write_result(&outcome()).unwrap();
+        let text = fs::read_to_string(folder.path().join("result.json")).unwrap();
+        let expected = json!({
+            "image_AUROC": 0.988,
+            "augmentation": { "name": "rotation", "angle_degrees": 172.5 },
+            "order": 2, "precision": "f32", "seed": 7, "steps": 180, "seconds": 12.5,
+            "adapter": { "name": "llvmpipe", "driver": "Mesa", "class": "cpu" },
+            "starts": [
+                { "start": { "angle_degrees": 120.0 }, "end": { "angle_degrees": 172.5 },
+                  "spread": 0.284, "image_AUROC": 0.988, "image_AUROC_logit": 0.5, "chosen": true },
+                { "start": { "angle_degrees": 30.0 }, "end": { "angle_degrees": null },
+                  "spread": 0.0, "image_AUROC": null, "image_AUROC_logit": null, "chosen": false },
+            ],
+        });
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), expected);
+        let mut read: Outcome = serde_json::from_str(&text).unwrap();
+        assert!(read.starts[1].end["angle_degrees"].is_nan());
+        read.starts[1] = outcome().starts[0].clone();
+        assert_eq!(read.augmentation, outcome().augmentation);
+    }
+
+    #[test]
+    fn a_start_that_failed_has_a_reason_and_no_spread() {
+        let failed = Start {
+            spread: None,
+            failed: Some("diverged at step 3: the training loss is not finite".into()),
+            ..start(angle(30.0), angle(31.0), 0.0, None, false)
+        };
+        let value = serde_json::to_value(&failed).unwrap();
+        assert_eq!(value["failed"], "diverged at step 3: the training loss is not finite");
+        assert!(value.get("spread").is_none(), "{value}");
+        assert_eq!(serde_json::from_value::<Start>(value).unwrap(), failed);
+        let table = Table(&[failed, start(angle(1.0), angle(2.0), 0.5, None, true)]).to_string();
+        assert!(table.lines().nth(1).unwrap().contains("failed"), "{table}");
+    }
+
+    #[test]
+    fn what_nobody_said_is_absent_from_the_result_and_what_was_said_is_read_back() {
+        let told = Outcome {
+            dataset: Some("mvtec".into()),
+            category: Some("bottle".into()),
+            method: Some("st-ssad".into()),
+            metrics: Metrics::from([("image_AUROC".into(), Some(0.988)), ("pixel_AUROC".into(), None)]),
+            threshold: Some(1.5),
+            alarms: Some(Alarms {
+                held_out: 1,
+                held_out_flagged: 0,
+                normal: 0,
+                normal_flagged: 0,
+                false_alarm_rate: None,
+            }),
+            counts: Some(Counts { train: 3, held_out: 1, tune: 2, test: 2 }),
+            skipped: vec!["broken.png".into()],
+            starts: vec![],
+            ..outcome()
+        };
+        let value = serde_json::to_value(&told).unwrap();
+        assert!(value["metrics"]["pixel_AUROC"].is_null() && value["counts"]["train"] == 3);
+        assert_eq!(serde_json::from_value::<Outcome>(value).unwrap(), told);
+    }
+
+    #[test]
+    fn a_result_stays_when_its_folder_is_claimed_again() {
+        let folder = folder("again");
+        let outcome = Outcome { starts: vec![], ..outcome() };
+        folder.write_result(&outcome).unwrap();
+        let path = folder.path().to_owned();
+        drop(folder);
+        let again = RunFolder::create(path).unwrap();
+        assert_eq!(Outcome::load(again.path()).unwrap(), Some(outcome));
+    }
+
+    #[test]
+    fn a_failed_write_names_the_file() {
+        let folder = folder("gone");
+        fs::remove_dir_all(folder.path()).unwrap();
+        let message = folder.write_metrics(&[]).unwrap_err().to_string();
+        assert!(message.contains("metrics.csv: check that the folder"), "{message}");
+    }
+
+    #[test]
+    fn metrics_have_a_row_a_step() {
+        let step = |start, outer| Step { start, step: 3, inner: 0.7, outer, setting: patch(45.0, 0.1, 1.5) };
+        let text = String::from_utf8(step_table(&[step(0, None), step(1, Some(0.25))]).unwrap()).unwrap();
+        let expected =
+            "start,step,inner,outer,angle_degrees,area,aspect\n0,3,0.7,,45,0.1,1.5\n1,3,0.7,0.25,45,0.1,1.5\n";
+        assert_eq!(text, expected);
+        let other = Step { setting: angle(1.0), ..step(0, None) };
+        assert!(step_table(&[step(0, None), other]).is_err());
+    }
+
+    #[test]
+    fn curves_are_drawn_of_whatever_there_is() {
+        let folder = folder("curves");
+        let step = |step, inner| Step { start: 1, step, inner, outer: None, setting: angle(f64::from(inner)) };
+        for steps in [vec![], vec![step(0, 0.5)], vec![step(0, f32::NAN), step(1, f32::INFINITY)]] {
+            folder.write_curves(&outcome(), &steps).unwrap();
+        }
+        let plain = Outcome {
+            augmentation: Augmentation { name: "none".into(), values: Setting::new() },
+            starts: vec![start(Setting::new(), Setting::new(), 0.1, None, true)],
+            ..outcome()
+        };
+        folder.write_curves(&plain, &[Step { start: 0, setting: Setting::new(), ..step(1, 0.5) }]).unwrap();
+        let picture = image::open(folder.path().join("curves.png")).unwrap();
+        assert_eq!(picture.width(), 1200);
+    }
+
+    #[test]
+    fn the_table_marks_the_kept_start() {
+        let starts = [
+            start(angle(120.0), angle(171.6), 0.28412, Some(0.9876), true),
+            start(angle(30.0), angle(344.0), 0.07, None, false),
+        ];
+        let expected =
+            "   start     end   spread  AUROC\n*  120°   →  172°  0.284   0.988\n   30°    →  344°  0.070   n/a\n";
+        assert_eq!(Table(&starts).to_string(), expected);
+        assert_eq!(plain(&patch(46.2, 0.0142, 5.2)), "46°, area 0.0142, aspect 5.20");
+    }
+}

@@ -1,0 +1,303 @@
+//! The comparison of methods over tasks, from the results of many runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{ReportError, write_whole};
+use crate::run::statistics::{mean, ranks, standard_deviation, wilcoxon};
+
+/// The result of one run, as far as the comparison needs it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    pub task: String,
+    pub method: String,
+    pub seed: u64,
+    /// `None` for a run that failed, or whose task has but one class.
+    pub image_auroc: Option<f64>,
+}
+
+/// Methods over tasks and seeds. Whatever method, task or seed occurs at all is expected in every combination.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The method that the others are tested against.
+    pub reference: String,
+    /// In alphabetical order.
+    pub tasks: Vec<String>,
+    /// In order of their average rank, methods without one last.
+    pub methods: Vec<Method>,
+    /// The runs without a result.
+    pub missing: Vec<Missing>,
+}
+
+/// How one method did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Method {
+    pub name: String,
+    /// For each of [`Comparison::tasks`].
+    pub cells: Vec<Cell>,
+    /// Mean over the tasks that have a result.
+    pub mean: Option<f64>,
+    /// Mean over the tasks that every method has a result on, rank 1 the highest AUROC, ties averaged.
+    pub average_rank: Option<f64>,
+    /// Wilcoxon's signed-rank test against the reference, two-sided, over the tasks that both have a result on: pairs are
+    /// means over seeds. `None` for the reference, and where no pair differs.
+    pub p: Option<f64>,
+}
+
+/// A method on a task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cell {
+    /// Mean over the seeds that have a result.
+    pub mean: Option<f64>,
+    /// Sample standard deviation over the same.
+    pub sd: Option<f64>,
+    /// How many these are.
+    pub seeds: usize,
+}
+
+/// A run that was expected and has no result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Missing {
+    pub task: String,
+    pub method: String,
+    pub seed: u64,
+}
+
+/// Why runs cannot be compared.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ComparisonError {
+    /// Two results for the same run.
+    #[error("there are two results of {method} on {task} with seed {seed}: remove one of the run folders")]
+    Duplicate { task: String, method: String, seed: u64 },
+}
+
+impl Comparison {
+    /// Compares `runs`, in whatever order.
+    ///
+    /// # Errors
+    /// When a run is there twice.
+    pub fn new(runs: &[Run], reference: &str) -> Result<Self, ComparisonError> {
+        let mut results: BTreeMap<(&str, &str, u64), Option<f64>> = BTreeMap::new();
+        for Run { task, method, seed, image_auroc } in runs {
+            let auroc = image_auroc.filter(|auroc| auroc.is_finite());
+            if results.insert((task, method, *seed), auroc).is_some() {
+                return Err(ComparisonError::Duplicate { task: task.clone(), method: method.clone(), seed: *seed });
+            }
+        }
+        let tasks: BTreeSet<&str> = results.keys().map(|key| key.0).collect();
+        let names: BTreeSet<&str> = results.keys().map(|key| key.1).collect();
+        let seeds: BTreeSet<u64> = results.keys().map(|key| key.2).collect();
+        let result = |task, method, seed| results.get(&(task, method, seed)).copied().flatten();
+
+        let mut missing = Vec::new();
+        let mut methods: Vec<Method> = Vec::new();
+        for &name in &names {
+            let mut cells = Vec::new();
+            for &task in &tasks {
+                let found: Vec<f64> = seeds.iter().filter_map(|&seed| result(task, name, seed)).collect();
+                cells.push(Cell { mean: mean(&found), sd: standard_deviation(&found), seeds: found.len() });
+                let absent = seeds.iter().filter(|&&seed| result(task, name, seed).is_none());
+                missing.extend(absent.map(|&seed| Missing { task: task.into(), method: name.into(), seed }));
+            }
+            let means: Vec<f64> = cells.iter().filter_map(|cell| cell.mean).collect();
+            methods.push(Method { name: name.into(), mean: mean(&means), cells, average_rank: None, p: None });
+        }
+
+        let mut ranked: Vec<Vec<f64>> = vec![Vec::new(); methods.len()];
+        for task in 0..tasks.len() {
+            // The highest AUROC has rank 1.
+            let row: Option<Vec<f64>> = methods.iter().map(|method| Some(-method.cells[task].mean?)).collect();
+            let ranks = ranks(&row.unwrap_or_default());
+            ranked.iter_mut().zip(ranks).for_each(|(all, rank)| all.push(rank));
+        }
+        let against = methods.iter().find(|method| method.name == reference).map(|method| method.cells.clone());
+        for (method, ranks) in methods.iter_mut().zip(&ranked) {
+            method.average_rank = mean(ranks);
+            let pairs = method.cells.iter().zip(against.iter().flatten());
+            let differences: Vec<f64> = pairs.filter_map(|(own, other)| Some(own.mean? - other.mean?)).collect();
+            method.p = wilcoxon(&differences).map(|test| test.p);
+        }
+        let rank = |method: &Method| method.average_rank.unwrap_or(f64::INFINITY);
+        methods.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
+        let tasks = tasks.into_iter().map(String::from).collect();
+        Ok(Comparison { reference: reference.into(), tasks, methods, missing })
+    }
+
+    /// A table for people: a row a task, a column a method, and what is missing below it. AUROC in percent.
+    pub fn markdown(&self) -> String {
+        let mut text = String::new();
+        let mut line = |first: &str, cells: Vec<String>| {
+            let cells: Vec<String> = cells.iter().map(|cell| format!(" {cell} |")).collect();
+            writeln!(text, "| {first} |{}", cells.concat()).expect("a string takes all");
+        };
+        let of_each = |cell: &dyn Fn(&Method) -> String| -> Vec<String> { self.methods.iter().map(cell).collect() };
+        line("task", of_each(&|method| inert(&method.name)));
+        line("---", of_each(&|_| "---:".into()));
+        for (index, task) in self.tasks.iter().enumerate() {
+            line(&inert(task), of_each(&|method| method.cells[index].to_string()));
+        }
+        line("**mean**", of_each(&|method| percent(method.mean)));
+        line("**average rank**", of_each(&|method| number(method.average_rank, 2)));
+        line(&format!("**p against {}**", inert(&self.reference)), of_each(&|method| number(method.p, 4)));
+        text.push_str(
+            "\nImage AUROC in percent, mean ± standard deviation over seeds. Ranks: over the tasks that every ",
+        );
+        text.push_str("method has a result on, 1 is best. p: Wilcoxon signed-rank, two-sided, over tasks.\n");
+        if !self.missing.is_empty() {
+            writeln!(text, "\nMissing runs: {}\n", self.missing.len()).expect("a string takes all");
+            for Missing { task, method, seed } in &self.missing {
+                writeln!(text, "* {}, {}, seed {seed}", inert(task), inert(method)).expect("a string takes all");
+            }
+        }
+        text
+    }
+
+    /// A row for each task and method: `task,method,mean,sd,seeds`, fields without a value empty.
+    ///
+    /// # Errors
+    /// When the table cannot be encoded.
+    pub fn csv(&self) -> Result<Vec<u8>, ReportError> {
+        let encode = || -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+            let mut table = csv::Writer::from_writer(Vec::new());
+            table.write_record(["task", "method", "image_AUROC_mean", "image_AUROC_sd", "seeds"])?;
+            for method in &self.methods {
+                for (task, cell) in self.tasks.iter().zip(&method.cells) {
+                    let field = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+                    let (mean, sd, seeds) = (field(cell.mean), field(cell.sd), cell.seeds.to_string());
+                    table.write_record([task, &method.name, &mean, &sd, &seeds])?;
+                }
+            }
+            Ok(table.into_inner()?)
+        };
+        encode().map_err(|source| ReportError::Encode { file: "comparison.csv", source })
+    }
+
+    /// Writes `comparison.md`, `comparison.csv` and `comparison.json` into an existing folder.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), ReportError> {
+        write_whole(&folder.join("comparison.md"), self.markdown().as_bytes())?;
+        write_whole(&folder.join("comparison.csv"), &self.csv()?)?;
+        let json = serde_json::to_vec_pretty(self)
+            .map_err(|source| ReportError::Encode { file: "comparison.json", source: source.into() })?;
+        write_whole(&folder.join("comparison.json"), &json)
+    }
+}
+
+/// `98.8 ± 0.4`, without the deviation where one seed has none.
+impl std::fmt::Display for Cell {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&percent(self.mean))?;
+        self.sd.map_or(Ok(()), |sd| write!(f, " ± {:.1}", 100.0 * sd))
+    }
+}
+
+fn percent(share: Option<f64>) -> String {
+    number(share.map(|share| 100.0 * share), 1)
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or("n/a".into(), |value| format!("{value:.digits$}"))
+}
+
+/// A name that cannot break a table of Markdown, or be markup.
+fn inert(name: &str) -> String {
+    let mut text = String::new();
+    for character in name.chars() {
+        match character {
+            c if c.is_control() => text.push(' '),
+            '|' | '\\' | '*' | '_' | '`' | '<' | '&' | '[' | ']' => text.extend(['\\', character]),
+            c => text.push(c),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(task: &str, method: &str, seed: u64, image_auroc: Option<f64>) -> Run {
+        Run { task: task.into(), method: method.into(), seed, image_auroc }
+    }
+
+    fn runs() -> Vec<Run> {
+        vec![
+            run("b|x", "st-ssad", 0, Some(0.9)),
+            run("b|x", "st-ssad", 1, Some(0.8)),
+            run("b|x", "static", 0, Some(0.7)),
+            run("b|x", "static", 1, Some(0.7)),
+            run("a", "st-ssad", 0, Some(0.6)),
+            run("a", "st-ssad", 1, Some(0.6)),
+            run("a", "static", 0, Some(0.8)),
+            run("c", "st-ssad", 0, Some(0.9)),
+            run("c", "st-ssad", 1, Some(0.9)),
+            run("c", "static", 0, None),
+            run("c", "static", 1, Some(f64::NAN)),
+        ]
+    }
+
+    #[test]
+    fn cells_ranks_and_means_by_hand() {
+        let comparison = Comparison::new(&runs(), "st-ssad").unwrap();
+        assert_eq!(comparison.tasks, ["a", "b|x", "c"]);
+        // Ranks on a and b|x alone, where both have a result: a tie, which leaves the order of the names.
+        let [own, other] = &comparison.methods[..] else { panic!("two methods") };
+        assert_eq!((own.name.as_str(), own.average_rank, other.average_rank), ("st-ssad", Some(1.5), Some(1.5)));
+        let sd = own.cells[1].sd.unwrap();
+        assert!((sd - 0.1 / 2f64.sqrt()).abs() < 1e-12, "{sd}");
+        assert_eq!(other.cells[0], Cell { mean: Some(0.8), sd: None, seeds: 1 });
+        assert_eq!(other.cells[2], Cell { mean: None, sd: None, seeds: 0 });
+        let mean = own.mean.unwrap();
+        assert!((mean - (0.6 + 0.85 + 0.9) / 3.0).abs() < 1e-12, "{mean}");
+        // Differences 0.2 and −0.15: rank sums 2 and 1.
+        assert_eq!((own.p, other.p), (None, Some(1.0)));
+        let missing: Vec<(&str, u64)> = comparison.missing.iter().map(|run| (run.task.as_str(), run.seed)).collect();
+        assert_eq!(missing, [("a", 1), ("c", 0), ("c", 1)]);
+    }
+
+    #[test]
+    fn the_order_of_runs_does_not_matter_and_twice_is_an_error() {
+        let mut reversed = runs();
+        reversed.reverse();
+        assert_eq!(Comparison::new(&reversed, "st-ssad"), Comparison::new(&runs(), "st-ssad"));
+        reversed.push(runs()[0].clone());
+        let twice = Comparison::new(&reversed, "st-ssad").unwrap_err();
+        assert!(twice.to_string().contains("st-ssad on b|x with seed 0"), "{twice}");
+    }
+
+    #[test]
+    fn tables_for_people_and_programs() {
+        let comparison = Comparison::new(&runs(), "st-ssad").unwrap();
+        let text = comparison.markdown();
+        for line in [
+            "| task | st-ssad | static |",
+            "| a | 60.0 ± 0.0 | 80.0 |",
+            "| b\\|x | 85.0 ± 7.1 | 70.0 ± 0.0 |",
+            "| c | 90.0 ± 0.0 | n/a |",
+            "| **mean** | 78.3 | 75.0 |",
+            "| **average rank** | 1.50 | 1.50 |",
+            "| **p against st-ssad** | n/a | 1.0000 |",
+            "* c, static, seed 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
+        }
+        let csv = String::from_utf8(comparison.csv().unwrap()).unwrap();
+        assert!(csv.contains("\nc,static,,,0\n") && csv.contains("\na,static,0.8,,1\n"), "{csv}");
+        let json = serde_json::to_value(&comparison).unwrap();
+        assert!(json["methods"][1]["cells"][2]["mean"].is_null());
+        assert_eq!(json["missing"][0]["task"], "a");
+    }
+
+    #[test]
+    fn nothing_and_an_unknown_reference_compare_to_nothing() {
+        let empty = Comparison::new(&[], "st-ssad").unwrap();
+        assert!(empty.tasks.is_empty() && empty.markdown().starts_with("| task |\n"));
+        let unknown = Comparison::new(&runs(), "other").unwrap();
+        assert!(unknown.methods.iter().all(|method| method.p.is_none()));
+    }
+}

@@ -1,0 +1,160 @@
+//! `curves.png`: what the search did, step by step.
+
+use kuva::RasterBackend;
+use kuva::plot::{LegendEntry, LegendShape, LinePlot};
+use kuva::render::figure::{Figure, FigureLegendPosition};
+use kuva::render::layout::Layout;
+use kuva::render::plots::Plot;
+use kuva::render::theme::Theme;
+
+use super::{Step, plain};
+use crate::run::outcome::{Augmentation, Outcome};
+
+/// The kept start stands out from the others, which need only be told apart.
+const KEPT: &str = "#c8102e";
+const OTHERS: [&str; 8] = ["#6f9bd1", "#6dbf8b", "#e2a75e", "#a98bc9", "#8c8c8c", "#5fc0c0", "#c9b458", "#dd8fb9"];
+
+/// Width and height in pixels.
+const SIZE: (f64, f64) = (1200.0, 760.0);
+
+type Read<'a> = Box<dyn Fn(&Step) -> Option<f64> + 'a>;
+
+/// What a panel shows: its title with the unit, and how to read it off a step.
+struct Quantity<'a> {
+    title: String,
+    /// Length after which the quantity repeats itself.
+    period: Option<f64>,
+    read: Read<'a>,
+}
+
+/// A PNG with a panel for each hyper-parameter above one for each loss, a line for each start.
+pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String> {
+    let Augmentation { name, values } = &outcome.augmentation;
+    let quantities: Vec<Quantity> = values
+        .keys()
+        .map(|key| Quantity::tuned(key, name))
+        .chain([
+            Quantity::loss("Training loss, inner (nats)", |step| Some(step.inner)),
+            Quantity::loss("Alignment loss, outer (normalised distance)", |step| step.outer),
+        ])
+        .collect();
+
+    let starts = &outcome.starts;
+    let colour = |start: usize| if starts[start].chosen { KEPT } else { OTHERS[start % OTHERS.len()] };
+    // The kept start is drawn last, above the others.
+    let mut order: Vec<usize> = (0..starts.len()).collect();
+    order.sort_by_key(|&start| starts[start].chosen);
+    let lines = |quantity: &Quantity| -> Vec<Plot> {
+        let line = |&start: &usize| {
+            let width = if starts[start].chosen { 2.4 } else { 1.3 };
+            let points = steps.iter().filter(|step| step.start == start);
+            pieces(points.filter_map(|step| Some((step.step as f64, (quantity.read)(step)?))), quantity.period)
+                .into_iter()
+                .map(move |piece| LinePlot::new().with_data(piece).with_color(colour(start)).with_stroke_width(width))
+        };
+        order.iter().flat_map(line).map(Plot::Line).collect()
+    };
+    let plots: Vec<Vec<Plot>> = quantities.iter().map(lines).collect();
+    let last = steps.iter().map(|step| step.step).max().unwrap_or(0).max(1) as f64;
+    let layouts = quantities.iter().zip(&plots).map(|(quantity, plots)| quantity.layout(plots, last)).collect();
+
+    let legend = starts.iter().enumerate().map(|(index, start)| {
+        // Several values are read off the left ends of the lines; the number is that of `metrics.csv`.
+        let label = if values.len() == 1 { plain(&start.start) } else { format!("start {index}") };
+        LegendEntry {
+            label: label + if start.chosen { " (kept)" } else { "" },
+            color: colour(index).into(),
+            shape: LegendShape::Line,
+            dasharray: None,
+        }
+    });
+
+    // Two columns a hyper-parameter above, so that each of the two losses can span half of them; without any, the losses
+    // have the picture to themselves.
+    let width = values.len().max(1);
+    let above: Vec<usize> = (0..2 * values.len()).collect();
+    let below: Vec<usize> = (above.len()..above.len() + 2 * width).collect();
+    let structure = above.chunks(2).chain(below.chunks(width)).map(<[usize]>::to_vec).collect();
+    let figure = Figure::new(if above.is_empty() { 1 } else { 2 }, 2 * width)
+        .with_structure(structure)
+        .with_plots(plots)
+        .with_layouts(layouts)
+        .with_title(match starts.len() {
+            _ if values.is_empty() => "Training".into(),
+            1 => format!("Tuning {name} from one start"),
+            count => format!("Tuning {name} from {count} starts"),
+        })
+        .with_shared_legend_position(FigureLegendPosition::RightTop)
+        .with_shared_legend_entries(legend.collect())
+        .with_figure_size(SIZE.0, SIZE.1);
+    RasterBackend::new().with_scale(1.0).render_scene(&figure.render())
+}
+
+impl<'a> Quantity<'a> {
+    fn tuned(key: &'a str, augmentation: &str) -> Self {
+        let (part, name) = key.split_once('.').map_or((None, key), |(part, name)| (Some(part), name));
+        let (title, period) = match name {
+            // A turned picture is itself again after a whole turn, a patch after half of one.
+            "angle_degrees" if part.unwrap_or(augmentation).starts_with("rotation") => ("Angle (degrees)", Some(360.0)),
+            "angle_degrees" => ("Angle (degrees)", Some(180.0)),
+            "spread_degrees" => ("Spread of the angle (degrees)", None),
+            "area" => ("Area (share of the picture)", None),
+            "aspect" => ("Aspect (width / height)", None),
+            other => (other, None),
+        };
+        let title = part.map_or_else(|| title.to_owned(), |part| format!("{part}: {title}"));
+        Quantity { title, period, read: Box::new(move |step| step.setting.get(key).copied()) }
+    }
+
+    fn loss(title: &'a str, read: fn(&Step) -> Option<f32>) -> Self {
+        Quantity { title: title.to_owned(), period: None, read: Box::new(move |step| read(step).map(f64::from)) }
+    }
+
+    fn layout(&self, plots: &[Plot], last: f64) -> Layout {
+        let theme = Theme { grid_color: "#e6e6e6".into(), legend_border: "#cccccc".into(), ..Theme::light() };
+        // The title stands above the axis that it names: kuva's upright labels blur at this size.
+        let layout = Layout::auto_from_plots(plots)
+            .with_theme(theme)
+            .with_title(self.title.clone())
+            .with_title_size(15)
+            .with_x_label("step")
+            .with_x_axis_max(last);
+        match self.period {
+            Some(period) => layout.with_y_axis_min(0.0).with_y_axis_max(period).with_y_tick_step(period / 6.0),
+            None => layout,
+        }
+    }
+}
+
+/// Runs of finite points. A periodic quantity is brought into `0..period`, and its line broken where it passes the end.
+fn pieces(points: impl Iterator<Item = (f64, f64)>, period: Option<f64>) -> Vec<Vec<(f64, f64)>> {
+    let mut pieces: Vec<Vec<(f64, f64)>> = vec![Vec::new()];
+    for (x, y) in points {
+        let y = period.map_or(y, |period| y.rem_euclid(period));
+        let piece = pieces.last_mut().expect("one piece at least");
+        let jumps = |&(_, before): &(f64, f64)| period.is_some_and(|period| (y - before).abs() > period / 2.0);
+        if !y.is_finite() || piece.last().is_some_and(jumps) {
+            pieces.push(Vec::new());
+        }
+        if y.is_finite() {
+            pieces.last_mut().expect("one piece at least").push((x, y));
+        }
+    }
+    pieces.retain(|piece| !piece.is_empty());
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_break_where_an_angle_passes_the_end() {
+        let points = [(0.0, 350.0), (1.0, 358.0), (2.0, 365.0), (3.0, f64::NAN), (4.0, -10.0)];
+        let expected = vec![vec![(0.0, 350.0), (1.0, 358.0)], vec![(2.0, 5.0)], vec![(4.0, 350.0)]];
+        assert_eq!(pieces(points.into_iter(), Some(360.0)), expected);
+        let loss = [(0.0, 1.0), (1.0, 900.0)];
+        assert_eq!(pieces(loss.into_iter(), None), [loss.to_vec()]);
+        assert!(pieces([].into_iter(), None).is_empty());
+    }
+}

@@ -1,0 +1,468 @@
+//! `report.html`: all of a run on one page, in one file that needs nothing else.
+
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::plain;
+use crate::run::outcome::{Counts, Outcome, Start};
+use crate::run::scored::{self, Metrics, Scored};
+use crate::training::score::{Cut, Ranking, is_flagged};
+
+/// Strips shown of the highest scores, and of each kind of mistake.
+const STRIPS: usize = 6;
+
+const STYLE: &str = include_str!("style.css");
+
+/// What the page is made of, besides the pictures that the run's folder has.
+#[derive(Clone, Copy, Debug)]
+pub struct Page<'a> {
+    pub outcome: &'a Outcome,
+    /// The test set; may be empty.
+    pub scored: &'a [Scored],
+    /// Where each one's strip is below the run's folder, in the order of `scored`; empty where there are none.
+    pub strips: &'a [PathBuf],
+    /// The effective configuration, as TOML.
+    pub config: Option<&'a str>,
+}
+
+/// The page, with pictures from `folder`.
+pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
+    let Page { outcome, scored, strips, config } = *page;
+    assert!(strips.is_empty() || strips.len() == scored.len(), "a strip for each picture, or none");
+    let ranking = scored::ranking(scored);
+    let auroc = ranking.as_ref().map_or(outcome.image_auroc, |ranking| Some(ranking.auroc()));
+    // Without a threshold of its own, mistakes are those that the best threshold would have made.
+    let threshold = outcome.threshold.or_else(|| Some(ranking.as_ref()?.best_f1().threshold));
+    let cut = ranking.as_ref().zip(threshold).map(|(ranking, threshold)| ranking.at(threshold));
+    let place = [&outcome.dataset, &outcome.category].into_iter().flatten().cloned().collect::<Vec<_>>().join(" / ");
+    let subject = if place.is_empty() { outcome.augmentation.name.clone() } else { place };
+    let plot = |name: &str, says: &str| -> io::Result<Markup> {
+        Ok(html! { div.plot { (embedded(&folder.join(name), says)?) } })
+    };
+    let gallery = |rows: &[usize]| gallery(page, folder, rows);
+
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                // Nothing is fetched and nothing runs, whatever the names say.
+                meta http-equiv="Content-Security-Policy"
+                    content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+                title { (subject) " – anomaly detection report" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { (subject) }
+                    p.verdict { (verdict(auroc, scored, outcome.threshold, cut)) }
+                    @if let (Some(threshold), Some(alarms)) = (outcome.threshold, &outcome.alarms) {
+                        p.note { "Threshold " (decimals(Some(threshold))) ": " (alarms) "." }
+                    }
+                }
+                (figures(outcome, auroc))
+                @if !scored.is_empty() {
+                    section {
+                        h2 { "Scores" }
+                        div.pair {
+                            (plot("histogram.png", "Histogram of the anomaly scores by class")?)
+                            (embedded(&folder.join("roc.png"), "ROC curve")?)
+                        }
+                        @if scored.iter().any(|picture| !picture.kind.is_empty()) { (kinds(scored, threshold)) }
+                    }
+                    @if !strips.is_empty() {
+                        section {
+                            h2 { "Highest scores" }
+                            p.note { "Picture, mask, and the heat map over the picture; blue to red over the whole test set." }
+                            (gallery(&highest(scored, |_| true))?)
+                        }
+                        @if let (Some(threshold), true) = (threshold, ranking.is_some()) {
+                            section {
+                                h2 { "Worst mistakes" }
+                                p.note {
+                                    "At the threshold " (decimals(Some(threshold)))
+                                    @if outcome.threshold.is_none() {
+                                        ", which has the best F1: the run has set none"
+                                    }
+                                    "."
+                                }
+                                h3 { "Normal pictures with the highest scores" }
+                                (gallery(&false_alarms(scored, threshold))?)
+                                h3 { "Anomalies with the lowest scores" }
+                                (gallery(&misses(scored, threshold))?)
+                            }
+                        }
+                    }
+                }
+                section {
+                    h2 { "Search" }
+                    (starts(&outcome.starts))
+                    (plot("curves.png", "Hyper-parameters and losses over the training steps, a line for each start")?)
+                    (plot("pictures.png", "What the augmentation makes of normal pictures, and test pictures with scores")?)
+                }
+                @if let Some(counts) = &outcome.counts { (split(counts, scored)) }
+                @if !outcome.metrics.is_empty() { (metrics(&outcome.metrics)) }
+                @if let Some(config) = config {
+                    section { details { summary { "Configuration" } pre { (config) } } }
+                }
+                @if !outcome.skipped.is_empty() {
+                    section {
+                        details {
+                            summary { "Pictures that could not be used: " (outcome.skipped.len()) }
+                            ul { @for name in &outcome.skipped { li { (name) } } }
+                        }
+                    }
+                }
+            }
+        }
+    };
+    Ok(page.into_string())
+}
+
+/// The run in two sentences.
+fn verdict(auroc: Option<f64>, scored: &[Scored], threshold: Option<f64>, cut: Option<Cut>) -> String {
+    let first = match (auroc, scored.len()) {
+        (Some(auroc), 0) => format!("AUROC {auroc:.3}."),
+        (Some(auroc), count) => format!("AUROC {auroc:.3} on {count} test pictures."),
+        (None, count) => format!("{count} test pictures; without labels of both classes there is no AUROC."),
+    };
+    let second = match (threshold, cut) {
+        (Some(_), Some(Cut { hits, misses, false_alarms, passes, .. })) => format!(
+            " The threshold flags {hits} of {} anomalies and {false_alarms} of {} normal pictures.",
+            hits + misses,
+            false_alarms + passes
+        ),
+        (Some(threshold), None) if !scored.is_empty() => {
+            let flagged = scored.iter().filter(|picture| is_flagged(picture.score, threshold)).count();
+            format!(" {flagged} of them are anomalous by the threshold.")
+        }
+        _ => String::new(),
+    };
+    first + &second
+}
+
+/// The figures that a reader looks for first.
+fn figures(outcome: &Outcome, auroc: Option<f64>) -> Markup {
+    let order = if outcome.order == 1 { "first" } else { "second" };
+    let steps = format!("{} × {}", outcome.starts.len(), outcome.steps);
+    let figures = [
+        ("image AUROC", decimals(auroc)),
+        ("threshold", decimals(outcome.threshold)),
+        ("method", outcome.method.clone().unwrap_or_else(|| "n/a".into())),
+        ("augmentation", outcome.augmentation.name.clone()),
+        ("found", plain(&outcome.augmentation.values)),
+        ("hyper-gradient", format!("{order} order")),
+        ("starts × steps", steps),
+        ("training time", duration(outcome.seconds)),
+        ("seed", outcome.seed.to_string()),
+        ("device", outcome.adapter.name.clone()),
+        ("driver", outcome.adapter.driver.clone()),
+    ];
+    html! {
+        dl.figures {
+            @for (name, value) in figures.iter().filter(|(_, value)| !value.is_empty()) {
+                div { dt { (name) } dd { (value) } }
+            }
+        }
+    }
+}
+
+fn starts(starts: &[Start]) -> Markup {
+    html! {
+        div.scroll {
+            table {
+                thead {
+                    tr { th { "" } th { "start" } th { "end" } th { "spread" } th { "AUROC" } th { "AUROC of the logit" } }
+                }
+                tbody {
+                    @for (index, start) in starts.iter().enumerate() {
+                        tr.kept[start.chosen] {
+                            td { (index) @if start.chosen { " ★ kept" } }
+                            td { (plain(&start.start)) }
+                            td { (plain(&start.end)) }
+                            td.number title=[start.failed.as_ref()] {
+                                @if start.failed.is_some() { "failed" } @else { (decimals(start.spread)) }
+                            }
+                            td.number { (decimals(start.image_auroc)) }
+                            td.number { (decimals(start.image_auroc_logit)) }
+                        }
+                    }
+                }
+            }
+        }
+        p.note { "The start with the greatest spread of its scores is kept; the AUROC, which needs labels, has no say." }
+    }
+}
+
+/// For each kind of picture its number, how many are flagged, and how well it is told from the normal pictures.
+fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
+    let mut kinds: Vec<&str> = scored.iter().map(|picture| picture.kind.as_str()).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    html! {
+        div.scroll {
+            table {
+                thead { tr { th { "kind" } th { "pictures" } th { "flagged" } th { "AUROC against normal" } } }
+                tbody {
+                    @for kind in kinds {
+                        @let of_kind: Vec<&Scored> = scored.iter().filter(|picture| picture.kind == kind).collect();
+                        @let flagged = threshold.map(|threshold| {
+                            of_kind.iter().filter(|picture| is_flagged(picture.score, threshold)).count()
+                        });
+                        tr {
+                            td { @if kind.is_empty() { "unlabelled" } @else { (kind) } }
+                            td.number { (of_kind.len()) }
+                            td.number { (flagged.map_or("n/a".into(), |flagged| flagged.to_string())) }
+                            td.number { (decimals(against_normal(scored, kind))) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn against_normal(scored: &[Scored], kind: &str) -> Option<f64> {
+    let compared = scored.iter().filter_map(|picture| match picture.anomalous? {
+        true => (picture.kind == kind).then_some((picture.score, true)),
+        false => Some((picture.score, false)),
+    });
+    let (scores, labels): (Vec<f64>, Vec<bool>) = compared.unzip();
+    Some(Ranking::new(&scores, &labels)?.auroc())
+}
+
+fn split(counts: &Counts, scored: &[Scored]) -> Markup {
+    let of = |class: Option<bool>| scored.iter().filter(|picture| picture.anomalous == class).count();
+    let classes = [("normal", of(Some(false))), ("anomalous", of(Some(true))), ("unlabelled", of(None))];
+    let found = classes.iter().filter(|(_, count)| *count > 0).map(|(class, count)| format!("{count} {class}"));
+    let test = found.collect::<Vec<_>>().join(", ");
+    let sets = [
+        ("train", counts.train, "normal".to_owned()),
+        ("held out, for the threshold", counts.held_out, "normal".to_owned()),
+        ("tune", counts.tune, "labels are not read".to_owned()),
+        ("test", counts.test, test),
+    ];
+    html! {
+        section {
+            h2 { "Data" }
+            div.scroll {
+                table {
+                    thead { tr { th { "set" } th { "pictures" } th { "labels" } } }
+                    tbody {
+                        @for (name, count, labels) in &sets {
+                            tr { td { (name) } td.number { (count) } td { (labels) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn metrics(metrics: &Metrics) -> Markup {
+    html! {
+        section {
+            h2 { "Metrics" }
+            div.scroll {
+                table {
+                    tbody { @for (name, value) in metrics { tr { td { (name) } td.number { (decimals(*value)) } } } }
+                }
+            }
+        }
+    }
+}
+
+/// Strips with captions; a word where there are none.
+fn gallery(page: &Page, folder: &Path, rows: &[usize]) -> io::Result<Markup> {
+    let strip = |&row: &usize| -> io::Result<Markup> {
+        let Scored { name, kind, score, .. } = &page.scored[row];
+        let caption = format!("{score:.3}  {name}");
+        let says = format!("Strip of {name}");
+        Ok(html! {
+            figure {
+                (embedded(&folder.join(&page.strips[row]), &says)?)
+                figcaption { (caption) @if !kind.is_empty() { " (" (kind) ")" } }
+            }
+        })
+    };
+    let strips = rows.iter().map(strip).collect::<io::Result<Vec<_>>>()?;
+    Ok(html! {
+        @if strips.is_empty() { p.note { "None." } }
+        div.gallery { @for strip in strips { (strip) } }
+    })
+}
+
+/// A picture within the page; nothing where the folder has none.
+fn embedded(path: &Path, says: &str) -> io::Result<Markup> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            let data = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(bytes));
+            Ok(html! { img src=(data) alt=(says); })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(html! {}),
+        Err(error) => Err(error),
+    }
+}
+
+/// Rows with the highest scores among those wanted, the highest first.
+fn highest(scored: &[Scored], wanted: impl Fn(&Scored) -> bool) -> Vec<usize> {
+    let mut rows: Vec<usize> = (0..scored.len()).filter(|&row| wanted(&scored[row])).collect();
+    rows.sort_by(|&a, &b| scored[b].score.total_cmp(&scored[a].score));
+    rows.truncate(STRIPS);
+    rows
+}
+
+/// Normal pictures that are flagged, the worst first.
+fn false_alarms(scored: &[Scored], threshold: f64) -> Vec<usize> {
+    highest(scored, |picture| picture.anomalous == Some(false) && is_flagged(picture.score, threshold))
+}
+
+/// Anomalies that are not flagged, the worst first.
+fn misses(scored: &[Scored], threshold: f64) -> Vec<usize> {
+    let missed = |row: &usize| scored[*row].anomalous == Some(true) && !is_flagged(scored[*row].score, threshold);
+    let mut rows: Vec<usize> = (0..scored.len()).filter(missed).collect();
+    rows.sort_by(|&a, &b| scored[a].score.total_cmp(&scored[b].score));
+    rows.truncate(STRIPS);
+    rows
+}
+
+fn decimals(value: Option<f64>) -> String {
+    value.filter(|value| value.is_finite()).map_or("n/a".into(), |value| format!("{value:.4}"))
+}
+
+/// `12.5 s`, from two minutes on `3 min 20 s`.
+fn duration(seconds: f64) -> String {
+    if seconds < 120.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), (seconds % 60.0).floor())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::report::scored::tests::example;
+    use crate::run::report::tests::{folder, outcome};
+    use crate::run::scored::Alarms;
+
+    const PIXEL: &[u8] = b"\x89PNG of one pixel";
+
+    fn pictures(folder: &Path, names: &[&str]) {
+        for name in names {
+            fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
+            fs::write(folder.join(name), PIXEL).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_page_holds_all_there_is_and_fetches_nothing() {
+        let folder = folder("html");
+        let strips: Vec<PathBuf> = (0..5).map(|row| format!("images/k/{row}.png").into()).collect();
+        pictures(folder.path(), &["histogram.png", "roc.png", "curves.png", "pictures.png"]);
+        pictures(folder.path(), &strips.iter().map(|strip| strip.to_str().unwrap()).collect::<Vec<_>>());
+        let outcome = Outcome {
+            dataset: Some("mvtec".into()),
+            category: Some("bottle".into()),
+            method: Some("st-ssad".into()),
+            threshold: Some(2.5),
+            metrics: Metrics::from([("image_AUROC".into(), Some(0.75)), ("pixel_AUROC".into(), None)]),
+            alarms: Some(Alarms {
+                held_out: 2,
+                held_out_flagged: 0,
+                normal: 2,
+                normal_flagged: 1,
+                false_alarm_rate: Some(0.5),
+            }),
+            counts: Some(Counts { train: 7, held_out: 2, tune: 5, test: 5 }),
+            skipped: vec!["broken.png".into()],
+            ..outcome()
+        };
+        let page = Page { outcome: &outcome, scored: &example(), strips: &strips, config: Some("seed = 7\n") };
+        let text = render(&page, folder.path()).unwrap();
+        for part in [
+            "<h1>mvtec / bottle</h1>",
+            "AUROC 0.750 on 5 test pictures. The threshold flags 1 of 2 anomalies and 1 of 2 normal pictures.",
+            "Threshold 2.5000: exceeded by 0 of 2 held-out normal images; exceeded by 1 of 2 normal test images (50.0 %).",
+            "held out, for the threshold</td><td class=\"number\">2",
+            "★ kept",
+            "172°",
+            "pixel_AUROC</td><td class=\"number\">n/a",
+            "2 normal, 2 anomalous, 1 unlabelled",
+            "<pre>seed = 7\n</pre>",
+            "llvmpipe",
+            "broken.png",
+        ] {
+            assert!(text.contains(part), "no `{part}`");
+        }
+        // Four plots, five strips by score, and one of each mistake.
+        assert_eq!(text.matches("<img src=\"data:image/png;base64,").count(), 11);
+        assert_eq!(text.matches(&BASE64_STANDARD.encode(PIXEL)).count(), 11);
+        for outside in ["http:", "https:", "<script", "<link", "url("] {
+            assert!(!text.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn nothing_written_by_others_is_markup() {
+        let folder = folder("html-names");
+        let evil = "<script>alert(1)</script>\" onerror=\"x' & </title></pre></style>";
+        let strips = vec![PathBuf::from("s.png"); 5];
+        pictures(folder.path(), &["s.png"]);
+        let mut scored = example();
+        scored.iter_mut().for_each(|picture| (picture.name, picture.kind) = (evil.into(), evil.into()));
+        let mut outcome = Outcome {
+            dataset: Some(evil.into()),
+            category: Some(evil.into()),
+            method: Some(evil.into()),
+            metrics: Metrics::from([(evil.into(), None)]),
+            skipped: vec![evil.into()],
+            ..outcome()
+        };
+        outcome.adapter.name = evil.into();
+        outcome.adapter.driver = evil.into();
+        outcome.augmentation.name = evil.into();
+        let setting = crate::ssad::augment::Setting::from([(evil.to_owned(), 1.0)]);
+        outcome.augmentation.values = setting.clone();
+        outcome.starts[0].start = setting;
+        let page = Page { outcome: &outcome, scored: &scored, strips: &strips, config: Some(evil) };
+        let text = render(&page, folder.path()).unwrap();
+        assert!(!text.contains("<script") && !text.contains("\" onerror"));
+        let escaped = "&lt;script&gt;alert(1)&lt;/script&gt;&quot; onerror=&quot;x' &amp; &lt;/title&gt;";
+        assert!(text.matches(escaped).count() >= 20, "{}", text.matches(escaped).count());
+    }
+
+    #[test]
+    fn a_run_without_labels_scores_or_pictures_has_a_page_too() {
+        let folder = folder("html-bare");
+        let outcome = Outcome { image_auroc: None, ..outcome() };
+        let bare = Page { outcome: &outcome, scored: &[], strips: &[], config: None };
+        let text = render(&bare, folder.path()).unwrap();
+        assert!(text.contains("there is no AUROC") && !text.contains("<img") && !text.contains("Scores"));
+
+        let threshold = Outcome { threshold: Some(4.5), ..outcome.clone() };
+        let unlabelled = Page { outcome: &threshold, scored: &example()[4..], ..bare };
+        let text = render(&unlabelled, folder.path()).unwrap();
+        assert!(text.contains("1 of them are anomalous") && !text.contains("Worst mistakes"));
+    }
+
+    #[test]
+    fn mistakes_come_worst_first() {
+        let scored = example();
+        assert_eq!(highest(&scored, |_| true), [4, 3, 2, 1, 0]);
+        assert_eq!(false_alarms(&scored, 0.0), [2, 0]);
+        assert_eq!(misses(&scored, 9.0), [1, 3]);
+        assert!(false_alarms(&scored, 9.0).is_empty() && misses(&scored, 0.0).is_empty());
+        assert_eq!(against_normal(&scored, "crack"), Some(0.75));
+        assert_eq!(against_normal(&scored, "good"), None);
+    }
+
+    #[test]
+    fn durations_are_for_people() {
+        assert_eq!([duration(12.46), duration(200.9)], ["12.5 s", "3 min 20 s"]);
+    }
+}

@@ -1,0 +1,243 @@
+//! `scores.csv`, and the metrics of a scored test set.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::tensor::Tensor;
+use crate::training::score::{Ranking, Threshold, auroc, is_flagged};
+
+/// A scored picture.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scored {
+    /// Where it comes from, with `/` between the parts; no two pictures share one.
+    pub name: String,
+    /// `good`, the defect's or class's name, or empty where nobody said.
+    pub kind: String,
+    /// `None` where nobody said.
+    pub anomalous: Option<bool>,
+    /// The higher, the more anomalous.
+    pub score: f64,
+    /// The second score, the head's logit, of methods that have one.
+    pub logit: Option<f64>,
+}
+
+/// What there is to see of a test set, picture by picture.
+#[derive(Clone, Copy, Debug)]
+pub struct Maps<'a> {
+    /// Grey or RGB `[N, 1 or 3, H, W]`, black 0 and white 1; beyond is clamped.
+    pub pictures: &'a Tensor,
+    /// How anomalous each pixel is, `[N, 1, H, W]`, in any unit. Colours go from the least value of the whole set, blue, to
+    /// the greatest, red, so that strips can be compared; what is not finite stays uncoloured.
+    pub heat: &'a Tensor,
+    /// For each picture, row by row, which pixels a defect covers; `None` where there is no mask.
+    pub masks: &'a [Option<&'a [bool]>],
+}
+
+impl Maps<'_> {
+    /// Extents `[N, C, H, W]`, once everything is known to fit.
+    pub(crate) fn extents(&self, scored: &[Scored]) -> [usize; 4] {
+        let [n, c, h, w] = self.pictures.shape().images().expect("pictures have four axes");
+        assert_eq!(self.heat.shape()[..], [n, 1, h, w], "the heat fits pictures of shape {:?}", self.pictures.shape());
+        assert_eq!((self.masks.len(), scored.len()), (n, n), "a mask or none, and a score, for each of {n} pictures");
+        let fits = |mask: &&[bool]| mask.len() == h * w;
+        assert!(self.masks.iter().flatten().all(fits), "masks fit pictures of {h}×{w} pixels");
+        [n, c, h, w]
+    }
+
+    /// Heat and truth of all pixels of which the truth is known: those under a mask, and those of normal pictures.
+    fn pixels(&self, scored: &[Scored]) -> (Vec<f32>, Vec<bool>) {
+        let [_, _, h, w] = self.extents(scored);
+        let (mut heat, mut defects) = (Vec::new(), Vec::new());
+        for ((row, mask), picture) in self.heat.data().chunks_exact(h * w).zip(self.masks).zip(scored) {
+            match (mask, picture.anomalous) {
+                (Some(mask), _) => defects.extend_from_slice(mask),
+                (None, Some(false)) => defects.resize(defects.len() + h * w, false),
+                (None, _) => continue,
+            }
+            heat.extend_from_slice(row);
+        }
+        (heat, defects)
+    }
+}
+
+/// What a threshold is worth: how many normal images it flags, of those that it was taken on and of those of the test.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alarms {
+    /// Normal images held out of training, on whose scores the threshold was taken; 0 for the models of earlier versions,
+    /// which took it on their training images.
+    pub held_out: usize,
+    /// How many of them are flagged.
+    pub held_out_flagged: usize,
+    /// Test images that are known to be normal.
+    pub normal: usize,
+    /// How many of them are flagged.
+    pub normal_flagged: usize,
+    /// The measured share of false alarms, `normal_flagged / normal`; `None`, in the file `null`, where that cannot be known.
+    pub false_alarm_rate: Option<f64>,
+}
+
+impl Alarms {
+    /// Counts the false alarms of a threshold on a test set.
+    pub fn of(threshold: Threshold, scored: &[Scored]) -> Self {
+        let normal: Vec<&Scored> = scored.iter().filter(|image| image.anomalous == Some(false)).collect();
+        let flagged = normal.iter().filter(|image| is_flagged(image.score, threshold.score)).count();
+        Alarms {
+            held_out: threshold.held_out,
+            held_out_flagged: threshold.exceeded,
+            normal: normal.len(),
+            normal_flagged: flagged,
+            false_alarm_rate: (!normal.is_empty()).then(|| flagged as f64 / normal.len() as f64),
+        }
+    }
+}
+
+/// Follows the threshold in a sentence.
+impl fmt::Display for Alarms {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.held_out {
+            0 => write!(f, "taken on the training images, as earlier versions did")?,
+            held_out => write!(f, "exceeded by {} of {held_out} held-out normal images", self.held_out_flagged)?,
+        }
+        match self.false_alarm_rate {
+            Some(rate) => {
+                let Alarms { normal, normal_flagged, .. } = self;
+                write!(f, "; exceeded by {normal_flagged} of {normal} normal test images ({:.1} %)", 100.0 * rate)
+            }
+            None => write!(f, "; no test image is known to be normal"),
+        }
+    }
+}
+
+/// Figures by the names that anomalib gives them, `None` (in files `null`) where there is nothing to compare.
+pub type Metrics = BTreeMap<String, Option<f64>>;
+
+/// The metrics of labelled pictures, and of their pixels where there are maps: `image_AUROC`; `image_AUPR`, as average
+/// precision; `image_F1Max`, which chooses its threshold by the labels; `image_F1Score`, `image_Precision` and
+/// `image_Recall` at `threshold`; `pixel_AUROC` over all pixels at once, of pictures with a mask and of normal ones.
+///
+/// # Panics
+/// When the maps do not fit each other or `scored`.
+pub fn metrics(scored: &[Scored], threshold: Option<f64>, maps: Option<&Maps>) -> Metrics {
+    let ranking = ranking(scored);
+    let cut = ranking.as_ref().zip(threshold).map(|(ranking, threshold)| ranking.at(threshold));
+    let pixels = maps.and_then(|maps| {
+        let (heat, defects) = maps.pixels(scored);
+        auroc(&heat, &defects)
+    });
+    let figures = [
+        ("image_AUROC", ranking.as_ref().map(Ranking::auroc)),
+        ("image_AUPR", ranking.as_ref().map(Ranking::average_precision)),
+        ("image_F1Max", ranking.as_ref().map(|ranking| ranking.best_f1().f1())),
+        ("image_F1Score", cut.map(|cut| cut.f1())),
+        ("image_Precision", cut.and_then(|cut| cut.precision())),
+        ("image_Recall", cut.map(|cut| cut.recall())),
+        ("pixel_AUROC", pixels),
+    ];
+    figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The labelled pictures, ranked.
+pub(super) fn ranking(scored: &[Scored]) -> Option<Ranking> {
+    let (scores, labels): (Vec<f64>, Vec<bool>) =
+        scored.iter().filter_map(|picture| Some((picture.score, picture.anomalous?))).unzip();
+    Ranking::new(&scores, &labels)
+}
+
+/// The bytes of `scores.csv`.
+pub(super) fn table(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record(["path", "label", "score", "kind", "logit", "anomalous"])?;
+    let bit = |bit: Option<bool>| bit.map(|bit| u8::from(bit).to_string()).unwrap_or_default();
+    for Scored { name, kind, anomalous, score, logit } in scored {
+        // Of a score that is no number nothing follows.
+        let flagged = threshold.filter(|_| score.is_finite()).map(|threshold| is_flagged(*score, threshold));
+        let logit = logit.map(|logit| logit.to_string()).unwrap_or_default();
+        table.write_record([name, &bit(*anomalous), &score.to_string(), kind, &logit, &bit(flagged)])?;
+    }
+    Ok(table.into_inner()?)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::engine::tensor::Tensor;
+
+    pub fn scored(name: &str, anomalous: Option<bool>, score: f64) -> Scored {
+        let kind = anomalous.map_or("", |anomalous| if anomalous { "crack" } else { "good" });
+        Scored { name: name.into(), kind: kind.into(), anomalous, score, logit: None }
+    }
+
+    /// Scores 1…4, of which one anomaly lies below a normal, and an unlabelled picture above all.
+    pub fn example() -> Vec<Scored> {
+        [
+            ("a", Some(false), 1.0),
+            ("b", Some(true), 2.0),
+            ("c", Some(false), 3.0),
+            ("d", Some(true), 4.0),
+            ("e", None, 5.0),
+        ]
+        .map(|(name, anomalous, score)| scored(name, anomalous, score))
+        .into()
+    }
+
+    #[test]
+    fn a_row_a_picture() {
+        let mut pictures = example();
+        pictures[0].name = "a, \"odd\"\nname.png".into();
+        pictures[1].logit = Some(-0.5);
+        pictures[2].score = f64::NAN;
+        let text = String::from_utf8(table(&pictures, Some(2.0)).unwrap()).unwrap();
+        let expected = "path,label,score,kind,logit,anomalous\n\"a, \"\"odd\"\"\nname.png\",0,1,good,,0\n\
+                        b,1,2,crack,-0.5,1\nc,0,NaN,good,,\nd,1,4,crack,,1\ne,,5,,,1\n";
+        assert_eq!(text, expected);
+        assert!(table(&pictures, None).unwrap().ends_with(b"e,,5,,,\n"));
+    }
+
+    #[test]
+    fn metrics_by_hand() {
+        let found = metrics(&example(), Some(4.0), None);
+        let expected = [
+            ("image_AUPR", Some((1.0 + 2.0 / 3.0) / 2.0)),
+            ("image_AUROC", Some(0.75)),
+            ("image_F1Max", Some(0.8)),
+            ("image_F1Score", Some(2.0 / 3.0)),
+            ("image_Precision", Some(1.0)),
+            ("image_Recall", Some(0.5)),
+            ("pixel_AUROC", None),
+        ];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)).into());
+        assert!(metrics(&example()[4..], Some(1.0), None).values().all(Option::is_none), "one class, or none");
+        assert_eq!(metrics(&example(), None, None)["image_F1Score"], None);
+    }
+
+    #[test]
+    fn false_alarms_are_counted_on_normal_test_images_alone() {
+        let threshold = Threshold { score: 3.0, held_out: 12, exceeded: 0 };
+        let alarms = Alarms::of(threshold, &example());
+        let expected =
+            Alarms { held_out: 12, held_out_flagged: 0, normal: 2, normal_flagged: 1, false_alarm_rate: Some(0.5) };
+        assert_eq!(alarms, expected);
+        let says = "exceeded by 0 of 12 held-out normal images; exceeded by 1 of 2 normal test images (50.0 %)";
+        assert_eq!(alarms.to_string(), says);
+        let unknown = Alarms::of(threshold, &example()[4..]);
+        assert_eq!((unknown.normal, unknown.false_alarm_rate), (0, None));
+        assert!(unknown.to_string().ends_with("; no test image is known to be normal"), "{unknown}");
+        let earlier = Alarms::of(Threshold { held_out: 0, ..threshold }, &example()).to_string();
+        assert!(earlier.starts_with("taken on the training images"), "{earlier}");
+    }
+
+    /// Pixels of pictures with a mask, and of normal ones without; not of the anomaly without a mask.
+    #[test]
+    fn pixels_are_ranked_together() {
+        let (pictures, heat) =
+            (Tensor::full([4, 1, 1, 2], 0.5), Tensor::new([4, 1, 1, 2], (0..8).map(|x| x as f32).collect()));
+        let mask = [false, true];
+        let masks = [None, Some(&mask[..]), None, None];
+        let maps = Maps { pictures: &pictures, heat: &heat, masks: &masks };
+        // Normal 0 1 2 4 5, defect 3.
+        assert_eq!(metrics(&example()[..4], None, Some(&maps))["pixel_AUROC"], Some(0.6));
+    }
+}

@@ -1,0 +1,203 @@
+//! Sweeps: tasks × methods × seeds as independent jobs, each a run in a folder of its own.
+//!
+//! A job is named by a hash of all that it follows from, and a process locks its folder while it does the job. So any number
+//! of processes, on one machine or many, can work on one sweep: a finished job is skipped, one that another process is at is
+//! left to it, an unfinished one goes on from its checkpoint, and what comes out does not depend on who did what in which
+//! order.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::run::config::{ConfigError, RunConfig, overlay};
+use crate::run::outcome::{Outcome, ReportError};
+use crate::run::report::{Comparison, ComparisonError, Run};
+use crate::run::settings::{SettingsError, Written};
+
+/// A grid, as a TOML file holds it: what all jobs have in common, and what each task and method lays over it.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grid {
+    pub seeds: Vec<u64>,
+    /// The method that the others are compared with, by its entry's name.
+    pub reference: String,
+    #[serde(default)]
+    pub common: Table,
+    #[serde(rename = "task")]
+    pub tasks: Vec<Entry>,
+    #[serde(rename = "method")]
+    pub methods: Vec<Entry>,
+}
+
+/// A named part of a configuration.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Entry {
+    pub name: String,
+    #[serde(default)]
+    pub config: Table,
+}
+
+/// One run of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Job {
+    /// `<task>/<method>/seed<seed>-<hash>`, also its folder.
+    pub name: String,
+    pub task: String,
+    pub method: String,
+    pub seed: u64,
+    pub config: RunConfig,
+}
+
+/// A grid that no sweep can follow.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error("the job {job}")]
+    Config { job: String, source: Box<ConfigError> },
+    #[error("the grid has two {what}s called `{name}`: give each its own name")]
+    Twice { what: &'static str, name: String },
+    #[error("the grid has no {what}: it takes at least one")]
+    Nothing { what: &'static str },
+    #[error("the grid compares with `{0}`, but has no method of this name")]
+    Reference(String),
+    #[error("`{0}` cannot name a folder: use letters, digits, `-`, `_` and `.`")]
+    Name(String),
+}
+
+impl Grid {
+    /// Reads a grid.
+    ///
+    /// # Errors
+    /// When the text is not TOML, or a key is missing or not known.
+    pub fn parse(text: &str) -> Result<Self, SweepError> {
+        Self::read(&Written { text, ..Written::default() })
+    }
+
+    /// Reads a grid from a file.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse), with the file's name and line.
+    pub fn read(written: &Written) -> Result<Self, SweepError> {
+        Ok(written.read(written.table()?, &Table::new())?)
+    }
+
+    /// All jobs: task by task, in it seed by seed, in it method by method.
+    ///
+    /// # Errors
+    /// When a name occurs twice or cannot name a folder, nothing is left to do, or a job's configuration is not one.
+    pub fn jobs(&self) -> Result<Vec<Job>, SweepError> {
+        let names = |entries: &[Entry]| entries.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>();
+        for (what, names) in [("task", names(&self.tasks)), ("method", names(&self.methods))] {
+            check_names(what, names)?;
+        }
+        check_names("seed", self.seeds.iter().map(u64::to_string).collect())?;
+        if !self.methods.iter().any(|method| method.name == self.reference) {
+            return Err(SweepError::Reference(self.reference.clone()));
+        }
+        let mut jobs = Vec::new();
+        for task in &self.tasks {
+            for &seed in &self.seeds {
+                for method in &self.methods {
+                    jobs.push(self.job(task, method, seed)?);
+                }
+            }
+        }
+        Ok(jobs)
+    }
+
+    fn job(&self, task: &Entry, method: &Entry, seed: u64) -> Result<Job, SweepError> {
+        let mut table = self.common.clone();
+        overlay(&mut table, task.config.clone());
+        overlay(&mut table, method.config.clone());
+        let name = format!("{}/{}/seed{seed}", task.name, method.name);
+        let named = |source: ConfigError| SweepError::Config { job: name.clone(), source: source.into() };
+        let config = RunConfig { seed, ..RunConfig::from_table(table).map_err(named)? };
+        config.source().map_err(named)?;
+        let text = format!("{}\n{}", env!("CARGO_PKG_VERSION"), config.to_toml());
+        let hash = &blake3::hash(text.as_bytes()).to_hex()[..8];
+        Ok(Job { name: format!("{name}-{hash}"), task: task.name.clone(), method: method.name.clone(), seed, config })
+    }
+}
+
+fn check_names(what: &'static str, mut names: Vec<String>) -> Result<(), SweepError> {
+    let is_plain = |name: &String| {
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+        name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.chars().all(plain)
+    };
+    if let Some(name) = names.iter().find(|name| !is_plain(name)) {
+        return Err(SweepError::Name(name.clone()));
+    }
+    names.sort();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(SweepError::Twice { what, name: pair[0].clone() }),
+        None if names.is_empty() => Err(SweepError::Nothing { what }),
+        None => Ok(()),
+    }
+}
+
+/// Which of a plan's jobs one process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Share {
+    All,
+    /// Every `of`-th job from `index` on, which counts from 0.
+    Shard {
+        index: usize,
+        of: usize,
+    },
+    /// One job alone, which counts from 0.
+    Index(usize),
+}
+
+impl Share {
+    /// The jobs of this share.
+    pub fn of(self, jobs: &[Job]) -> Vec<&Job> {
+        match self {
+            Share::All => jobs.iter().collect(),
+            Share::Shard { index, of } => jobs.iter().skip(index).step_by(of).collect(),
+            Share::Index(index) => jobs.get(index).into_iter().collect(),
+        }
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Share::All => f.write_str("all"),
+            Share::Shard { index, of } => write!(f, "share {index} of {of}"),
+            Share::Index(index) => write!(f, "number {index} alone"),
+        }
+    }
+}
+
+impl Job {
+    /// The job's folder in the sweep's.
+    pub fn folder(&self, sweep: &Path) -> PathBuf {
+        sweep.join(&self.name)
+    }
+
+    /// What came of it; `None` while it is not finished.
+    ///
+    /// # Errors
+    /// When there is a result that cannot be read.
+    pub fn outcome(&self, sweep: &Path) -> Result<Option<Outcome>, ReportError> {
+        Outcome::load(&self.folder(sweep))
+    }
+}
+
+/// The comparison of all methods, from what came of each job; those without a result are listed as missing.
+///
+/// # Errors
+/// When the jobs cannot be compared; see [`Comparison::new`].
+pub fn merge(grid: &Grid, jobs: &[Job], outcomes: &[Option<Outcome>]) -> Result<Comparison, ComparisonError> {
+    let run = |(job, outcome): (&Job, &Option<Outcome>)| Run {
+        task: job.task.clone(),
+        method: job.method.clone(),
+        seed: job.seed,
+        image_auroc: outcome.as_ref().and_then(|outcome| outcome.image_auroc),
+    };
+    Comparison::new(&jobs.iter().zip(outcomes).map(run).collect::<Vec<_>>(), &grid.reference)
+}

@@ -1,0 +1,666 @@
+//! The differentiable augmentations, from tape methods only.
+//!
+//! Hyper-parameters are tuned in *raw* coordinates, in which a step has the same meaning everywhere (area, aspect and
+//! spread as logarithms, angles in radians), and shown in plain units. [`by_name`] has every augmentation below, and any
+//! of them one after another, tuned together: `cutpaste+rotation`.
+//!
+//! A new augmentation is a type with a name and a recording. One that changes a patch at a random place implements
+//! [`Patched`], and has its hyper-parameters, their bounds, prior and starts from there:
+//!
+//! ```
+//! use stssad::ssad::augment::{Augmentation, Composed, Patched, Rotation, cutdiff};
+//! use stssad::engine::tape::{Tape, Value};
+//!
+//! /// CutDiff on the upside-down scale: the patch becomes white.
+//! #[derive(Clone, Debug)]
+//! struct CutWhite;
+//!
+//! impl Patched for CutWhite {
+//!     fn name(&self) -> &'static str {
+//!         "cutwhite"
+//!     }
+//!
+//!     fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, _key: Value) -> Value {
+//!         let negative = t.scale(x, -1.0);
+//!         let negative = t.offset(negative, 1.0);
+//!         let changed = cutdiff(t, negative, matrix, centre);
+//!         let positive = t.scale(changed, -1.0);
+//!         t.offset(positive, 1.0)
+//!     }
+//! }
+//!
+//! // Tuned together with a rotation.
+//! let both = Composed::new(vec![Box::new(CutWhite), Box::new(Rotation::default())])?;
+//! assert_eq!(both.name(), "cutwhite+rotation");
+//! let mut t = Tape::new();
+//! let (x, a, key) = (t.feed("x", [8, 1, 28, 28]), t.feed("a", [4]), t.feed("key", [6]));
+//! let x_aug = both.apply(&mut t, x, a, key);
+//! assert_eq!(t.shape(x_aug), t.shape(x));
+//! # Ok::<(), stssad::ssad::augment::NameError>(())
+//! ```
+//!
+//! What the tape has no method for is a new primitive in [`ops`](crate::engine::ops), with its backward rule and its kernel.
+
+use std::collections::BTreeMap;
+use std::f64::consts::{PI, TAU};
+use std::fmt;
+
+use crate::engine::ops::elementwise::{Binary, Unary};
+use crate::engine::tape::{Tape, Value};
+use crate::engine::tensor::Tensor;
+
+/// Hyper-parameters in plain units, by name: `angle_degrees`, `area` (share of the picture), `aspect`. Those of a
+/// [composition](Composed) are told apart by their part: `rotation.angle_degrees`.
+pub type Setting = BTreeMap<String, f64>;
+
+/// An augmentation with P hyper-parameters `a` in raw coordinates.
+pub trait Augmentation: fmt::Debug + Send + Sync {
+    /// As it is called on the command line and in records.
+    fn name(&self) -> &str;
+
+    /// Augments pictures `x` `[N, C, H, W]` at random places drawn under `key`. `a` is in raw coordinates, `[P]` for all
+    /// pictures alike or `[N, P]` for each its own.
+    fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value;
+
+    /// Plain units of raw coordinates, angles brought into one period.
+    fn setting(&self, a: &[f32]) -> Setting;
+
+    /// Smallest and largest raw coordinates; infinite where there is no bound.
+    fn bounds(&self) -> [Vec<f32>; 2];
+
+    /// Ends of the raw coordinates that random baselines draw uniformly from; all finite.
+    fn prior(&self) -> [Vec<f32>; 2];
+
+    /// Adam's rate for each raw coordinate.
+    fn rates(&self) -> Vec<f64>;
+
+    /// Raw coordinates that runs start from.
+    fn starts(&self) -> Vec<Vec<f32>>;
+
+    /// Whether gradients reach the pictures through it. Where they do not, it can only be the first part of a
+    /// [composition](Composed).
+    fn passes_gradients(&self) -> bool {
+        true
+    }
+}
+
+/// Streams of random numbers within a step; each draw of an augmentation has its own.
+mod stream {
+    pub const ANGLE: u32 = 1;
+    pub const CENTRE: u32 = 2;
+    pub const SOURCE: u32 = 3;
+    pub const SPREAD: u32 = 4;
+    /// The keys of a composition's parts, from here on.
+    pub const PARTS: u32 = 5;
+}
+
+fn named<const N: usize>(values: [(&str, f64); N]) -> Setting {
+    values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Both ends of a range as logarithms.
+fn logarithms(range: [f32; 2]) -> [f32; 2] {
+    range.map(f32::ln)
+}
+
+/// The ends of each coordinate's range as the two vectors of [`Augmentation::bounds`].
+fn ends(ranges: &[[f32; 2]]) -> [Vec<f32>; 2] {
+    [0, 1].map(|end| ranges.iter().map(|range| range[end]).collect())
+}
+
+const UNBOUNDED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
+
+/// `count` raw coordinates from `first`, as rows `[1, count]` or `[N, count]`; `a` is `[P]` or `[N, P]`.
+fn coordinates(t: &mut Tape, a: Value, first: usize, count: usize) -> Value {
+    let rows = match t.shape(a)[..] {
+        [parameters] => t.reshape(a, [1, parameters]),
+        _ => a,
+    };
+    t.slice(rows, 1, first, count)
+}
+
+/// Rotation about the picture's middle, `a` = \[angle\], or \[angle, log spread\]. Each picture's angle is normal round
+/// `angle`, which smooths the landscape: without a spread the angle freezes as soon as the detector is sure of itself.
+#[derive(Clone, Debug)]
+pub struct Rotation {
+    /// Standard deviation of the pictures' angles, in radians; where it starts from, if it is tuned.
+    pub spread: f32,
+    /// Whether the spread is a hyper-parameter as well.
+    pub tunes_spread: bool,
+}
+
+impl Default for Rotation {
+    fn default() -> Self {
+        Rotation { spread: 12f32.to_radians(), tunes_spread: false }
+    }
+}
+
+impl Rotation {
+    /// Smallest and largest spread that is tuned to: 1° and 60°, in radians.
+    const SPREADS: [f32; 2] = [PI as f32 / 180.0, PI as f32 / 3.0];
+
+    /// What is said of the angle, and of the spread where it is tuned.
+    fn each<T>(&self, angle: T, spread: T) -> Vec<T> {
+        if self.tunes_spread { vec![angle, spread] } else { vec![angle] }
+    }
+}
+
+impl Augmentation for Rotation {
+    fn name(&self) -> &str {
+        if self.tunes_spread { "rotation-spread" } else { "rotation" }
+    }
+
+    fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value {
+        let pictures = t.shape(x)[0];
+        let noise = t.normal(key, stream::ANGLE, [pictures, 1]);
+        let noise = if self.tunes_spread {
+            let log_spread = coordinates(t, a, 1, 1);
+            let spread = t.unary(Unary::Exp, log_spread);
+            t.mul(noise, spread)
+        } else {
+            t.scale(noise, self.spread)
+        };
+        let angle = coordinates(t, a, 0, 1);
+        let angles = t.add(noise, angle);
+        t.rotate(x, angles)
+    }
+
+    fn setting(&self, a: &[f32]) -> Setting {
+        let mut setting = named([("angle_degrees", f64::from(a[0]).rem_euclid(TAU).to_degrees())]);
+        if self.tunes_spread {
+            setting.insert("spread_degrees".to_owned(), f64::from(a[1]).exp().to_degrees());
+        }
+        setting
+    }
+
+    fn bounds(&self) -> [Vec<f32>; 2] {
+        ends(&self.each(UNBOUNDED, logarithms(Self::SPREADS)))
+    }
+
+    fn prior(&self) -> [Vec<f32>; 2] {
+        ends(&self.each([0.0, TAU as f32], logarithms(Self::SPREADS)))
+    }
+
+    fn rates(&self) -> Vec<f64> {
+        self.each(4f64.to_radians(), 0.05)
+    }
+
+    fn starts(&self) -> Vec<Vec<f32>> {
+        [60f32, 130.0, 230.0, 300.0].map(|degrees| self.each(degrees.to_radians(), self.spread.ln())).to_vec()
+    }
+}
+
+/// Standard deviations of the pictures' log area, log aspect and angle round those of `a`. As with [`Rotation`], this
+/// smooths the landscape: starts of any slant then find that of the anomalies.
+const PATCH_SPREAD: [f32; 3] = [0.3, 0.2, 0.2];
+
+/// An augmentation that changes a patch at a random place, `a` = \[log area, log aspect, angle\]. Each picture's patch is a
+/// little different.
+pub trait Patched: fmt::Debug + Send + Sync {
+    /// As [`Augmentation::name`].
+    fn name(&self) -> &'static str;
+
+    /// Changes pictures `x` `[N, C, H, W]` in the patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`;
+    /// further random numbers are drawn under `key`.
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, key: Value) -> Value;
+
+    /// As [`Augmentation::passes_gradients`].
+    fn passes_gradients(&self) -> bool {
+        true
+    }
+}
+
+/// A soft elliptical patch subtracted.
+#[derive(Clone, Debug, Default)]
+pub struct CutDiff;
+
+/// A soft box painted black.
+#[derive(Clone, Debug, Default)]
+pub struct CutOut;
+
+/// A soft box painted with the mean colour under it.
+#[derive(Clone, Debug, Default)]
+pub struct CutAvg;
+
+/// A soft box filled with what lies round another random place of the same picture, not turned.
+#[derive(Clone, Debug, Default)]
+pub struct CutPaste;
+
+/// Map `[1, 4]` from pixel offsets to units of a patch's sides, from its `area` (share of the picture), `aspect` and
+/// `angle` (radians), each `[1, 1]`; or N maps from N of each.
+pub fn patch_matrix(t: &mut Tape, [area, aspect, angle]: [Value; 3], [height, width]: [usize; 2]) -> Value {
+    let inverse_side = |t: &mut Tape, squared: Value, extent: usize| {
+        let root = t.unary(Unary::Sqrt, squared);
+        let side = t.scale(root, extent as f32);
+        t.unary(Unary::Reciprocal, side)
+    };
+    let product = t.mul(area, aspect);
+    let quotient = t.div(area, aspect);
+    let per_x = inverse_side(t, product, width);
+    let per_y = inverse_side(t, quotient, height);
+    let [cos, sin] = [Unary::Cos, Unary::Sin].map(|function| t.unary(function, angle));
+    // [cos, sin] along x and [−sin, cos] along y, each by its side.
+    let rows =
+        [([1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], per_x), ([0.0, 0.0, 0.0, 1.0], [0.0, 0.0, -1.0, 0.0], per_y)];
+    let [along_x, along_y] = rows.map(|(of_cos, of_sin, per_pixel)| {
+        let (of_cos, of_sin) = (t.placed(cos, of_cos), t.placed(sin, of_sin));
+        let direction = t.add(of_cos, of_sin);
+        t.mul(direction, per_pixel)
+    });
+    t.add(along_x, along_y)
+}
+
+/// `x` less the mask of a patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`, clamped to \[0, 1\].
+pub fn cutdiff(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
+    let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
+    let matrices = t.broadcast(matrix, &[pictures, 4].into());
+    let mask = t.cutdiff_mask(matrices, centre, [height, width]);
+    let difference = t.sub(x, mask);
+    t.unary(Unary::Clamp { low: 0.0, high: 1.0 }, difference)
+}
+
+/// Soft boxes `[N, 1, H, W]` with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`, for pictures `x`.
+fn boxes(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
+    let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
+    let matrices = t.broadcast(matrix, &[pictures, 4].into());
+    t.box_mask(matrices, centre, [height, width])
+}
+
+/// `(1 − mask) · x + mask · filling`.
+fn blend(t: &mut Tape, x: Value, mask: Value, filling: Value) -> Value {
+    let change = t.sub(filling, x);
+    let masked = t.mul(change, mask);
+    t.add(x, masked)
+}
+
+/// `x` black inside a soft box with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`.
+pub fn cutout(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
+    let mask = boxes(t, x, matrix, centre);
+    let kept = t.affine(mask, -1.0, 1.0);
+    t.mul(x, kept)
+}
+
+/// `x` with its mean under a soft box with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]` painted there, channel by channel.
+pub fn cutavg(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
+    let mask = boxes(t, x, matrix, centre);
+    let masked = t.mul(x, mask);
+    let [total, weight] = [masked, mask].map(|value| {
+        let [pictures, channels, ..] = t.shape(value).images().expect("a batch of pictures");
+        let sum = t.sum(value, &[2, 3]);
+        t.reshape(sum, [pictures, channels, 1, 1])
+    });
+    // A box that has no pixel has no mean.
+    let weight = t.offset(weight, 1e-6);
+    let mean = t.div(total, weight);
+    blend(t, x, mask, mean)
+}
+
+/// `x` with what lies round `source` `[N, 2]` pasted into a soft box with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`.
+pub fn cutpaste(t: &mut Tape, x: Value, matrix: Value, centre: Value, source: Value) -> Value {
+    let mask = boxes(t, x, matrix, centre);
+    let offset = t.sub(source, centre);
+    let copy = t.translate(x, offset);
+    blend(t, x, mask, copy)
+}
+
+/// Places `[N, 2]` uniform over the picture, as (x, y) in pixels.
+fn random_places(t: &mut Tape, x: Value, key: Value, stream: u32) -> Value {
+    let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
+    let unit = t.uniform(key, stream, [pictures, 2]);
+    let extent = t.constant(Tensor::new([1, 2], vec![width as f32, height as f32]));
+    t.mul(unit, extent)
+}
+
+impl Patched for CutDiff {
+    fn name(&self) -> &'static str {
+        "cutdiff"
+    }
+
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, _: Value) -> Value {
+        cutdiff(t, x, matrix, centre)
+    }
+}
+
+impl Patched for CutOut {
+    fn name(&self) -> &'static str {
+        "cutout"
+    }
+
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, _: Value) -> Value {
+        cutout(t, x, matrix, centre)
+    }
+}
+
+impl Patched for CutAvg {
+    fn name(&self) -> &'static str {
+        "cutavg"
+    }
+
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, _: Value) -> Value {
+        cutavg(t, x, matrix, centre)
+    }
+}
+
+impl Patched for CutPaste {
+    fn name(&self) -> &'static str {
+        "cutpaste"
+    }
+
+    fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, key: Value) -> Value {
+        let source = random_places(t, x, key, stream::SOURCE);
+        cutpaste(t, x, matrix, centre, source)
+    }
+
+    /// Nothing is pulled back through the copy.
+    fn passes_gradients(&self) -> bool {
+        false
+    }
+}
+
+impl<P: Patched> Augmentation for P {
+    fn name(&self) -> &str {
+        Patched::name(self)
+    }
+
+    fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value {
+        let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
+        let spread = t.normal(key, stream::SPREAD, [pictures, PATCH_SPREAD.len()]);
+        let scale = t.constant(Tensor::new([1, PATCH_SPREAD.len()], PATCH_SPREAD.to_vec()));
+        let spread = t.mul(spread, scale);
+        let middle = coordinates(t, a, 0, PATCH_SPREAD.len());
+        let a = t.add(middle, spread);
+        let [log_area, log_aspect, angle] = [0, 1, 2].map(|index| coordinates(t, a, index, 1));
+        let [area, aspect] = [log_area, log_aspect].map(|log| t.unary(Unary::Exp, log));
+        let matrix = patch_matrix(t, [area, aspect, angle], [height, width]);
+        let centre = random_places(t, x, key, stream::CENTRE);
+        self.change(t, x, matrix, centre, key)
+    }
+
+    fn setting(&self, a: &[f32]) -> Setting {
+        let [log_area, log_aspect, angle] = [a[0], a[1], a[2]].map(f64::from);
+        // A tall patch is a wide one turned by a quarter: the angle shown is always that of the longer side.
+        let quarter = if log_aspect < 0.0 { PI / 2.0 } else { 0.0 };
+        named([
+            ("area", log_area.exp()),
+            ("aspect", log_aspect.abs().exp()),
+            ("angle_degrees", (angle + quarter).rem_euclid(PI).to_degrees()),
+        ])
+    }
+
+    fn bounds(&self) -> [Vec<f32>; 2] {
+        ends(&[logarithms([1e-4, 0.6]), logarithms([1.0 / 6.0, 6.0]), UNBOUNDED])
+    }
+
+    fn prior(&self) -> [Vec<f32>; 2] {
+        ends(&[logarithms([0.01, 0.3]), logarithms([1.0 / 3.0, 3.0]), [0.0, PI as f32]])
+    }
+
+    fn rates(&self) -> Vec<f64> {
+        vec![0.06; 3]
+    }
+
+    fn starts(&self) -> Vec<Vec<f32>> {
+        let quarter = std::f32::consts::FRAC_PI_4;
+        [(0.05f32, 0.5), (0.05, 0.5 + 2.0 * quarter), (0.2, 0.5 + quarter), (0.2, 0.5 + 3.0 * quarter)]
+            .map(|(area, angle)| vec![area.ln(), 3f32.ln(), angle])
+            .to_vec()
+    }
+
+    fn passes_gradients(&self) -> bool {
+        Patched::passes_gradients(self)
+    }
+}
+
+/// Several augmentations, each applied to what the one before it made, and all tuned together: `a` is theirs one after
+/// another. Each part draws its random numbers under a key of its own, so two patches lie in different places.
+#[derive(Debug)]
+pub struct Composed {
+    name: String,
+    parts: Vec<Box<dyn Augmentation>>,
+}
+
+impl Composed {
+    /// The composition of `parts`, in the order of their application.
+    ///
+    /// # Errors
+    /// When there is none, or one behind the first that passes no gradients: what lies before it could not be tuned.
+    pub fn new(parts: Vec<Box<dyn Augmentation>>) -> Result<Self, NameError> {
+        let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
+        let name = names.join("+");
+        if parts.is_empty() {
+            return Err(NameError::Unknown(name));
+        }
+        match parts.iter().skip(1).find(|part| !part.passes_gradients()) {
+            Some(part) => Err(NameError::NotFirst { part: part.name().to_owned(), name }),
+            None => Ok(Composed { name, parts }),
+        }
+    }
+
+    /// Each part with its share of something that has an entry for each coordinate.
+    fn shares<'a, T>(&'a self, mut whole: &'a [T]) -> impl Iterator<Item = (&'a dyn Augmentation, &'a [T])> {
+        self.parts.iter().map(move |part| {
+            let (share, rest) = whole.split_at(part.rates().len());
+            whole = rest;
+            (part.as_ref(), share)
+        })
+    }
+
+    fn joined(&self, ends: impl Fn(&dyn Augmentation) -> [Vec<f32>; 2]) -> [Vec<f32>; 2] {
+        let of_parts: Vec<[Vec<f32>; 2]> = self.parts.iter().map(|part| ends(part.as_ref())).collect();
+        [0, 1].map(|end| of_parts.iter().flat_map(|ends| ends[end].clone()).collect())
+    }
+}
+
+impl Augmentation for Composed {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value {
+        let (mut augmented, mut first) = (x, 0);
+        for (stream, part) in (stream::PARTS..).zip(&self.parts) {
+            let count = part.rates().len();
+            let a = coordinates(t, a, first, count);
+            let key = t.derived_key(key, stream);
+            augmented = part.apply(t, augmented, a, key);
+            first += count;
+        }
+        augmented
+    }
+
+    /// Names are preceded by their part's, and its number where it is not the first of its kind: `cutout.area`,
+    /// `cutout-2.area`.
+    fn setting(&self, a: &[f32]) -> Setting {
+        let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut setting = Setting::new();
+        for (part, a) in self.shares(a) {
+            let count = seen.entry(part.name()).or_default();
+            *count += 1;
+            let label = if *count == 1 { part.name().to_owned() } else { format!("{}-{count}", part.name()) };
+            setting.extend(part.setting(a).into_iter().map(|(name, value)| (format!("{label}.{name}"), value)));
+        }
+        setting
+    }
+
+    fn bounds(&self) -> [Vec<f32>; 2] {
+        self.joined(|part| part.bounds())
+    }
+
+    fn prior(&self) -> [Vec<f32>; 2] {
+        self.joined(|part| part.prior())
+    }
+
+    fn rates(&self) -> Vec<f64> {
+        self.parts.iter().flat_map(|part| part.rates()).collect()
+    }
+
+    /// As many as the part with the most has; the others begin again from their first.
+    fn starts(&self) -> Vec<Vec<f32>> {
+        let of_parts: Vec<Vec<Vec<f32>>> = self.parts.iter().map(|part| part.starts()).collect();
+        let most = of_parts.iter().map(Vec::len).max().unwrap_or_default();
+        (0..most).map(|run| of_parts.iter().flat_map(|starts| starts[run % starts.len()].clone()).collect()).collect()
+    }
+
+    fn passes_gradients(&self) -> bool {
+        self.parts.iter().all(|part| part.passes_gradients())
+    }
+}
+
+/// The augmentations that are no compositions, as [`by_name`] knows them.
+pub const NAMES: [&str; 6] = ["rotation", "rotation-spread", "cutdiff", "cutout", "cutavg", "cutpaste"];
+
+/// A name that stands for no augmentation.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NameError {
+    #[error("there is no augmentation `{0}`; there are {list}, and several of them joined by +", list = NAMES.join(", "))]
+    Unknown(String),
+    #[error(
+        "`{name}`: no gradient passes through {part}, so it has to be the first part, or what precedes it stays untuned"
+    )]
+    NotFirst { part: String, name: String },
+}
+
+/// One of [`NAMES`], or several joined by `+`, the first applied first.
+///
+/// # Errors
+/// When a name is unknown, or the parts cannot follow one another.
+pub fn by_name(name: &str) -> Result<Box<dyn Augmentation>, NameError> {
+    if name.contains('+') {
+        let parts = name.split('+').map(by_name).collect::<Result<_, _>>()?;
+        return Ok(Box::new(Composed::new(parts)?));
+    }
+    Ok(match name {
+        "rotation" => Box::new(Rotation::default()),
+        "rotation-spread" => Box::new(Rotation { tunes_spread: true, ..Rotation::default() }),
+        "cutdiff" => Box::new(CutDiff),
+        "cutout" => Box::new(CutOut),
+        "cutavg" => Box::new(CutAvg),
+        "cutpaste" => Box::new(CutPaste),
+        _ => return Err(NameError::Unknown(name.to_owned())),
+    })
+}
+
+/// `a` kept within the augmentation's bounds.
+pub fn project(t: &mut Tape, augmentation: &dyn Augmentation, a: Value) -> Value {
+    let [low, high] = augmentation.bounds().map(|bound| {
+        let finite = bound.iter().map(|bound| bound.clamp(f32::MIN, f32::MAX)).collect();
+        Tensor::new([bound.len()], finite)
+    });
+    let [low, high] = [t.constant(low), t.constant(high)];
+    let raised = t.binary(Binary::Maximum, a, low);
+    t.binary(Binary::Minimum, raised, high)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ops::random;
+    use crate::engine::reference::Reference;
+    use std::collections::HashMap;
+
+    const PICTURES: [usize; 4] = [3, 1, 8, 9];
+
+    fn noise() -> Vec<f64> {
+        let mut stream = crate::engine::philox::Stream::new(5, 0);
+        (0..PICTURES.iter().product()).map(|_| stream.uniform()).collect()
+    }
+
+    /// The augmented pictures, and ∂ (Σ x_aug²) / ∂a where gradients are asked for.
+    fn augmented(augmentation: &dyn Augmentation, a_shape: &[usize], a: &[f32]) -> (Vec<f64>, Vec<f64>) {
+        let mut t = Tape::new();
+        let (x, key) = (t.feed("x", PICTURES), t.feed("key", [6]));
+        let a_value = t.feed("a", a_shape);
+        let y = augmentation.apply(&mut t, x, a_value, key);
+        let squares = t.mul(y, y);
+        let sum = t.total(squares);
+        let gradient = t.grad(sum, &[a_value]).unwrap()[0];
+        let widened = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>();
+        let sources = HashMap::from([
+            ("x".to_owned(), noise()),
+            ("key".to_owned(), widened(random::key(1, 2).data())),
+            ("a".to_owned(), widened(a)),
+        ]);
+        let mut reference = Reference::new(&t, &sources);
+        (reference.eval(y).unwrap().to_vec(), reference.eval(gradient).unwrap().to_vec())
+    }
+
+    const COMPOSED: [&str; 4] = ["cutpaste+rotation-spread", "rotation+cutdiff", "cutout+cutout", "cutavg+cutdiff"];
+
+    fn all() -> Vec<Box<dyn Augmentation>> {
+        NAMES.iter().chain(&COMPOSED).map(|name| by_name(name).unwrap()).collect()
+    }
+
+    #[test]
+    fn names_lead_back_to_themselves_and_unknown_ones_are_refused() {
+        for (augmentation, name) in all().iter().zip(NAMES.iter().chain(&COMPOSED)) {
+            assert_eq!(augmentation.name(), *name);
+        }
+        for name in ["", "twist", "rotation+", "rotation+twist"] {
+            let message = by_name(name).unwrap_err().to_string();
+            assert!(message.contains("rotation-spread, cutdiff"), "{message}");
+        }
+        let late = by_name("rotation+cutpaste").unwrap_err();
+        assert!(matches!(&late, NameError::NotFirst { part, .. } if part == "cutpaste"), "{late}");
+        assert_eq!(Composed::new(Vec::new()).unwrap_err(), NameError::Unknown(String::new()));
+    }
+
+    #[test]
+    fn bounds_prior_rates_and_starts_agree() {
+        for augmentation in all() {
+            let [low, high] = augmentation.bounds();
+            let [from, to] = augmentation.prior();
+            let count = augmentation.rates().len();
+            let within = |a: &[f32]| a.iter().zip(low.iter().zip(&high)).all(|(a, (low, high))| low <= a && a <= high);
+            assert!([&low, &high, &from, &to].iter().all(|ends| ends.len() == count), "{augmentation:?}");
+            assert!(from.iter().zip(&to).all(|(from, to)| from < to && from.is_finite() && to.is_finite()));
+            assert!(within(&from) && within(&to), "{augmentation:?}");
+            assert!(augmentation.starts().iter().all(|start| start.len() == count && within(start)));
+            assert_eq!(augmentation.setting(&from).len(), count, "{augmentation:?}: a name is taken twice");
+        }
+    }
+
+    #[test]
+    fn pictures_with_hyper_parameters_of_their_own() {
+        for augmentation in all() {
+            let starts = augmentation.starts();
+            let rows: Vec<&Vec<f32>> = (0..PICTURES[0]).map(|n| &starts[n % starts.len()]).collect();
+            let count = rows[0].len();
+            let each: Vec<f32> = rows.iter().flat_map(|row| row.to_vec()).collect();
+            let (together, gradients) = augmented(augmentation.as_ref(), &[PICTURES[0], count], &each);
+            let picture = together.len() / PICTURES[0];
+            for (n, row) in rows.iter().enumerate() {
+                let (alone, _) = augmented(augmentation.as_ref(), &[count], row);
+                assert_eq!(alone[n * picture..][..picture], together[n * picture..][..picture], "{augmentation:?}");
+                assert!(gradients[n * count..][..count].iter().all(|g| g.abs() > 0.0), "{augmentation:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn gradients_of_every_coordinate_are_the_differences() {
+        for augmentation in all() {
+            let a = &augmentation.starts()[1];
+            let (_, gradient) = augmented(augmentation.as_ref(), &[a.len()], a);
+            for (index, g) in gradient.iter().enumerate() {
+                let sum_at = |step: f32| {
+                    let mut a = a.clone();
+                    a[index] += step;
+                    let (y, _) = augmented(augmentation.as_ref(), &[a.len()], &a);
+                    (y.iter().map(|y| y * y).sum::<f64>(), f64::from(a[index]))
+                };
+                let ((up, a_up), (down, a_down)) = (sum_at(1e-4), sum_at(-1e-4));
+                let difference = (up - down) / (a_up - a_down);
+                assert!((g - difference).abs() <= 1e-2 * difference.abs() + 1e-4, "{augmentation:?} {g} {difference}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_a_kind_lie_in_different_places() {
+        let start = &CutOut.starts()[0];
+        let (one, _) = augmented(&CutOut, &[3], start);
+        let (two, _) = augmented(by_name("cutout+cutout").unwrap().as_ref(), &[6], &[&start[..], start].concat());
+        let darkened = |y: &[f64]| y.iter().zip(noise()).filter(|(y, x)| **y < 0.5 * x).count();
+        assert!(darkened(&two) as f64 > 1.3 * darkened(&one) as f64, "{} {}", darkened(&two), darkened(&one));
+    }
+}

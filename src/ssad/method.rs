@@ -1,0 +1,272 @@
+//! What can be trained: ST-SSAD, its ablations without tuning, and two classic baselines, all on one trainer and budget.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::philox::Stream;
+use crate::engine::tape::{Tape, Value};
+use crate::engine::tensor::{Shape, Tensor};
+use crate::ssad::augment::Augmentation;
+use crate::ssad::bilevel::Inner;
+use crate::ssad::loss::{bce_with_logits, column_means};
+use crate::ssad::nn::{AutoEncoder, Detector, Statistics};
+
+/// How a detector comes about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// Normal against augmented pictures, the augmentation tuned by the alignment loss.
+    #[default]
+    StSsad,
+    /// The same with hyper-parameters drawn once and kept.
+    RandomStatic,
+    /// The same with hyper-parameters drawn anew for each picture of each step.
+    RandomDynamic,
+    /// A convolutional auto-encoder; the score is its squared error of reconstruction.
+    AutoEncoder,
+    /// Deep SVDD (Ruff et al., "Deep One-Class Classification", ICML 2018): the encoder draws all normal pictures to one
+    /// centre; the score is the squared distance from it.
+    DeepSvdd,
+}
+
+impl Method {
+    /// As it is called on the command line and in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::StSsad => "st-ssad",
+            Method::RandomStatic => "random-static",
+            Method::RandomDynamic => "random-dynamic",
+            Method::AutoEncoder => "auto-encoder",
+            Method::DeepSvdd => "deep-svdd",
+        }
+    }
+
+    /// Whether the detector learns to tell normal from augmented pictures.
+    pub fn augments(self) -> bool {
+        matches!(self, Method::StSsad | Method::RandomStatic | Method::RandomDynamic)
+    }
+}
+
+/// The streams that hyper-parameters of the random baselines are drawn from: on the device within a step, on the host
+/// for a run.
+const DYNAMIC_STREAM: u32 = 0x0d01;
+const STATIC_STREAM: u32 = 0x0d02;
+
+/// Raw coordinates drawn uniformly from the augmentation's prior, once for each of `count` starts.
+pub fn random_starts(augmentation: &dyn Augmentation, count: usize, seed: u64) -> Vec<Vec<f32>> {
+    let [low, high] = augmentation.prior();
+    let mut stream = Stream::new(seed, STATIC_STREAM);
+    let mut draw = || low.iter().zip(&high).map(|(low, high)| low + (high - low) * stream.uniform() as f32).collect();
+    (0..count).map(|_| draw()).collect()
+}
+
+/// Raw coordinates `[N, P]` drawn uniformly from the augmentation's prior, for each of `pictures` pictures anew.
+pub fn random_rows(t: &mut Tape, augmentation: &dyn Augmentation, pictures: usize, key: Value) -> Value {
+    let [low, high] = augmentation.prior();
+    let reach = low.iter().zip(&high).map(|(low, high)| high - low).collect();
+    let [low, reach] = [low, reach].map(|row: Vec<f32>| t.constant(Tensor::new([1, row.len()], row)));
+    let extent = t.shape(low)[1];
+    let unit = t.uniform(key, DYNAMIC_STREAM, [pictures, extent]);
+    let scaled = t.mul(unit, reach);
+    t.add(scaled, low)
+}
+
+/// A network, how it is trained on normal pictures, and what its scores are made of.
+#[derive(Clone, Debug)]
+pub enum Network {
+    /// Tells normal from augmented pictures.
+    Classifier(Detector),
+    /// Draws embeddings to a centre. Batch norm does not scale or shift, and the head is left out: either could map
+    /// everything to the centre.
+    OneClass(Detector),
+    Reconstruction(AutoEncoder),
+}
+
+/// The centre's state in [`Network::OneClass`].
+pub const CENTRE: &str = "centre";
+
+/// What scores are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Reading {
+    /// Embeddings `[N, features]`.
+    pub z: Value,
+    /// `[N, 1]`: the head's logit of a classifier, which is a second score; of the others the score itself.
+    pub direct: Value,
+}
+
+impl Network {
+    /// The network that `method` trains on pictures `[C, H, W]`.
+    pub fn new(method: Method, detector: &Detector, picture: [usize; 3]) -> Self {
+        match method {
+            Method::AutoEncoder => Network::Reconstruction(AutoEncoder::new(picture)),
+            Method::DeepSvdd => Network::OneClass(detector.clone()),
+            _ => Network::Classifier(detector.clone()),
+        }
+    }
+
+    /// Whether the score is the distance from the training embeddings, and not read off directly.
+    pub fn scores_by_distance(&self) -> bool {
+        matches!(self, Network::Classifier(_))
+    }
+
+    /// Names and initial values of the parameters, in the order of `theta` everywhere.
+    pub fn parameters(&self, stream: &mut Stream) -> Vec<(String, Tensor)> {
+        match self {
+            Network::Classifier(detector) | Network::OneClass(detector) => detector.parameters(stream),
+            Network::Reconstruction(auto_encoder) => auto_encoder.parameters(stream),
+        }
+    }
+
+    /// Whether the parameter `name` is trained or stays as it began.
+    pub fn trains(&self, name: &str) -> bool {
+        match self {
+            Network::OneClass(_) => {
+                name.starts_with("encoder.") && !name.ends_with(".gamma") && !name.ends_with(".beta")
+            }
+            _ => true,
+        }
+    }
+
+    /// Names and initial values of the running mean and variance of each batch norm.
+    pub fn statistics(&self) -> Vec<[(String, Tensor); 2]> {
+        match self {
+            Network::Classifier(detector) | Network::OneClass(detector) => detector.statistics(),
+            Network::Reconstruction(_) => Vec::new(),
+        }
+    }
+
+    /// Length of an embedding.
+    pub fn features(&self) -> usize {
+        match self {
+            Network::Classifier(detector) | Network::OneClass(detector) => detector.features(),
+            Network::Reconstruction(auto_encoder) => auto_encoder.latent(),
+        }
+    }
+
+    /// Further states, which neither a gradient nor a batch changes.
+    pub fn fixed(&self) -> Vec<(String, Tensor)> {
+        match self {
+            Network::OneClass(detector) => vec![(CENTRE.into(), Tensor::full([1, detector.features()], 0.0))],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Names and shapes of every state that scoring reads.
+    pub fn state_shapes(&self) -> Vec<(String, Shape)> {
+        let parameters = self.parameters(&mut Stream::new(0, 0)).into_iter();
+        let all = parameters.chain(self.statistics().into_iter().flatten()).chain(self.fixed());
+        all.map(|(name, tensor)| (name, tensor.shape().clone())).collect()
+    }
+
+    /// The parameters as states, by name and in order; of several `starts` side by side along a leading axis.
+    pub fn record_parameters(&self, t: &mut Tape, starts: usize) -> Vec<(String, Value)> {
+        // Only names and shapes are wanted here: any seed will do.
+        let parameters = self.parameters(&mut Stream::new(0, 0)).into_iter();
+        let state = |(name, initial): (String, Tensor)| {
+            let value = t.state(&name, side_by_side(starts, initial.shape()));
+            (name, value)
+        };
+        parameters.map(state).collect()
+    }
+
+    /// The running mean and variance of each batch norm as states, shaped as the parameters.
+    pub fn record_statistics(&self, t: &mut Tape, starts: usize) -> Vec<[Value; 2]> {
+        let layers = self.statistics().into_iter();
+        let state =
+            |t: &mut Tape, (name, initial): (String, Tensor)| t.state(&name, side_by_side(starts, initial.shape()));
+        layers.map(|layer| layer.map(|named| state(t, named))).collect()
+    }
+
+    /// The loss of each of G starts on its normal pictures, C channels of `x` `[N, G · C, H, W]`, and for a classifier as many
+    /// augmented ones.
+    ///
+    /// # Panics
+    /// When a classifier has no augmented pictures.
+    pub fn loss(&self, t: &mut Tape, theta: &[Value], x: Value, x_aug: Option<Value>) -> Inner {
+        match self {
+            Network::Classifier(detector) => {
+                let x_aug = x_aug.expect("a classifier is trained on augmented pictures as well");
+                let both = t.concat(0, &[x, x_aug]);
+                let pass = detector.forward(t, theta, both, Statistics::Batch);
+                let loss = t.scope("loss", |t| {
+                    let targets = [(x, 0.0), (x_aug, 1.0)]
+                        .map(|(set, class)| Tensor::full([t.shape(set)[0], 1], class).into_data())
+                        .concat();
+                    let targets = t.constant(Tensor::new([targets.len(), 1], targets));
+                    bce_with_logits(t, pass.logit, targets)
+                });
+                Inner { loss, moments: pass.moments }
+            }
+            Network::OneClass(detector) => {
+                let pass = detector.forward(t, theta, x, Statistics::Batch);
+                let starts = t.shape(pass.logit)[1];
+                let distance = t.scope("loss", |t| square_distance(t, pass.z, starts));
+                Inner { loss: column_means(t, distance), moments: pass.moments }
+            }
+            Network::Reconstruction(auto_encoder) => {
+                let error = reconstruction_error(t, auto_encoder, theta, x).direct;
+                Inner { loss: column_means(t, error), moments: Vec::new() }
+            }
+        }
+    }
+
+    /// What the scores of `x` `[N, C, H, W]` are made of, with the states that training leaves.
+    pub fn read(&self, t: &mut Tape, x: Value) -> Reading {
+        let theta: Vec<Value> = self.record_parameters(t, 1).into_iter().map(|(_, value)| value).collect();
+        let running = self.record_statistics(t, 1);
+        let (theta, running) = (&theta[..], &running[..]);
+        match self {
+            Network::Classifier(detector) => {
+                let pass = detector.forward(t, theta, x, Statistics::Running(running));
+                Reading { z: pass.z, direct: pass.logit }
+            }
+            Network::OneClass(detector) => {
+                let z = detector.forward(t, theta, x, Statistics::Running(running)).z;
+                Reading { z, direct: square_distance(t, z, 1) }
+            }
+            Network::Reconstruction(auto_encoder) => reconstruction_error(t, auto_encoder, theta, x),
+        }
+    }
+}
+
+/// The shape of as many values of one `shape` as there are `starts`: with a leading axis, where there are several.
+pub fn side_by_side(starts: usize, shape: &Shape) -> Shape {
+    if starts == 1 { shape.clone() } else { [&[starts], &shape[..]].concat().into() }
+}
+
+/// ‖z − centre‖² of each row `[N, starts · features]` for each start, `[N, starts]`.
+fn square_distance(t: &mut Tape, z: Value, starts: usize) -> Value {
+    let [rows, columns] = t.shape(z).matrix().expect("a row for each picture");
+    let features = columns / starts;
+    let centre = t.state(CENTRE, side_by_side(starts, &[1, features].into()));
+    let centre = t.reshape(centre, [1, columns]);
+    let offset = t.sub(z, centre);
+    let offset = t.reshape(offset, [rows, starts, features]);
+    let squares = t.mul(offset, offset);
+    let distance = t.sum(squares, &[2]);
+    t.reshape(distance, [rows, starts])
+}
+
+/// The mean squared error of each picture for each start, `[N, starts]`.
+fn reconstruction_error(t: &mut Tape, auto_encoder: &AutoEncoder, theta: &[Value], x: Value) -> Reading {
+    let (z, reconstruction) = auto_encoder.forward(t, theta, x);
+    let direct = t.scope("loss", |t| {
+        let (rows, starts) = (t.shape(x)[0], t.shape(z)[1] / auto_encoder.latent());
+        let error = t.sub(reconstruction, x);
+        let error = t.reshape(error, [rows, starts, t.shape(x).count() / (rows * starts)]);
+        let squares = t.mul(error, error);
+        let mean = t.mean(squares, &[2]);
+        t.reshape(mean, [rows, starts])
+    });
+    Reading { z, direct }
+}
+/// What the anomaly score of a classifier is. Networks that give a score themselves have only that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// The head's logit: how much like an augmented picture.
+    #[default]
+    Logit,
+    /// The distance of the embedding from those of the normal pictures.
+    Distance,
+}

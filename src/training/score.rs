@@ -1,0 +1,550 @@
+//! How anomalous an embedding is, how well scores tell anomalies apart, and how far they spread. All in f64.
+
+use rayon::slice::ParallelSliceMut;
+
+/// Why no score could be made of these embeddings.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ScoreError {
+    /// An embedding holds an infinity or a NaN.
+    #[error("row {row} of the training embeddings is not finite: the encoder diverged, lower its learning rate")]
+    NotFinite { row: usize },
+    /// The covariance has no inverse: up to `feature`, counted from 0, the features depend on each other or are constant.
+    #[error(
+        "the covariance of {rows} training embeddings is singular at feature {feature}: \
+         the encoder has collapsed, or there are too few different pictures"
+    )]
+    Singular { rows: usize, feature: usize },
+    /// The network gives no number for some images.
+    #[error("{count} of {of} scores are not finite: the network has diverged; train again with a smaller --rate")]
+    Scores { count: usize, of: usize },
+}
+
+/// Holds scores against what every use of them supposes.
+///
+/// # Errors
+/// When one is infinite or NaN.
+pub fn check_finite(scores: &[f64]) -> Result<(), ScoreError> {
+    match scores.iter().filter(|score| !score.is_finite()).count() {
+        0 => Ok(()),
+        count => Err(ScoreError::Scores { count, of: scores.len() }),
+    }
+}
+
+/// The Mahalanobis distance to a cloud of rows, under the covariance estimate of Ledoit and Wolf, "A well-conditioned
+/// estimator for large-dimensional covariance matrices" (2004): the sample covariance drawn towards a multiple of the
+/// identity, by the share that minimises the expected squared error.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LedoitWolf {
+    mean: Vec<f64>,
+    /// L of covariance = L·Lᵀ, `[features, features]` row-major; only the lower triangle means anything.
+    root: Vec<f64>,
+    shrinkage: f64,
+}
+
+impl LedoitWolf {
+    /// Fits mean and covariance to `rows`, `[N, features]` row-major. With S the biased sample covariance, p the number
+    /// of features, μ = tr S / p and x the centred rows:
+    ///
+    /// `d² = ‖S − μI‖² / p`, `b² = (Σₙ ‖xₙ‖⁴ / N − ‖S‖²) / (pN)`, `ρ = min(b², d²) / d²`, covariance `(1 − ρ)S + ρμI`.
+    ///
+    /// # Errors
+    /// When a row is not finite, or the rows are constant (or so nearly that the covariance has no inverse).
+    ///
+    /// # Panics
+    /// When `rows` is empty or no whole number of rows.
+    pub fn fit(rows: &[f64], features: usize) -> Result<Self, ScoreError> {
+        assert!(
+            features > 0 && !rows.is_empty() && rows.len().is_multiple_of(features),
+            "{} numbers are no rows of {features} features",
+            rows.len()
+        );
+        if let Some(index) = rows.iter().position(|value| !value.is_finite()) {
+            return Err(ScoreError::NotFinite { row: index / features });
+        }
+        let (count, p) = (rows.len() / features, features as f64);
+        let n = count as f64;
+
+        let mut mean = vec![0.0; features];
+        for row in rows.chunks_exact(features) {
+            mean.iter_mut().zip(row).for_each(|(mean, value)| *mean += value / n);
+        }
+
+        // Lower triangle of S, and Σₙ ‖xₙ‖⁴.
+        let mut covariance = vec![0.0; features * features];
+        let mut fourth = 0.0;
+        for row in rows.chunks_exact(features) {
+            let centred: Vec<f64> = row.iter().zip(&mean).map(|(value, mean)| value - mean).collect();
+            for (i, &left) in centred.iter().enumerate() {
+                let line = &mut covariance[i * features..=i * features + i];
+                line.iter_mut().zip(&centred).for_each(|(sum, right)| *sum += left * right / n);
+            }
+            fourth += centred.iter().map(|value| value * value).sum::<f64>().powi(2);
+        }
+
+        let diagonal = |i: usize| i * features + i;
+        let mu = (0..features).map(|i| covariance[diagonal(i)]).sum::<f64>() / p;
+        let (mut square, mut deviation) = (0.0, 0.0);
+        for i in 0..features {
+            let off: f64 = covariance[i * features..diagonal(i)].iter().map(|value| 2.0 * value * value).sum();
+            square += off + covariance[diagonal(i)].powi(2);
+            deviation += off + (covariance[diagonal(i)] - mu).powi(2);
+        }
+        let d2 = deviation / p;
+        let b2 = (fourth / n - square) / (p * n);
+        // A covariance that is a multiple of the identity already, as that of one feature is, is its own target.
+        let shrinkage = if d2 > 0.0 { b2.min(d2) / d2 } else { 0.0 };
+
+        covariance.iter_mut().for_each(|value| *value *= 1.0 - shrinkage);
+        (0..features).for_each(|i| covariance[diagonal(i)] += shrinkage * mu);
+
+        // Rows that are all alike still differ by rounding from their mean; that is no covariance to divide by.
+        let largest = rows.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+        let floor = (f64::EPSILON * largest).powi(2).max(f64::EPSILON * p * mu);
+        cholesky(&mut covariance, features, floor)
+            .map_err(|feature| ScoreError::Singular { rows: count, feature })
+            .map(|()| LedoitWolf { mean, root: covariance, shrinkage })
+    }
+
+    /// ρ, the share of the identity in the covariance: between 0 and 1.
+    pub fn shrinkage(&self) -> f64 {
+        self.shrinkage
+    }
+
+    /// Mean `[features]` and root `[features, features]`, row-major: what [`from_parts`](LedoitWolf::from_parts) takes.
+    pub fn parts(&self) -> (&[f64], &[f64]) {
+        (&self.mean, &self.root)
+    }
+
+    /// The estimate that [`parts`](LedoitWolf::parts) and [`shrinkage`](LedoitWolf::shrinkage) came from; `None` when the
+    /// sizes do not fit, or a number is not finite or cannot be divided by.
+    pub fn from_parts(mean: Vec<f64>, root: Vec<f64>, shrinkage: f64) -> Option<Self> {
+        let features = mean.len();
+        let fits = features > 0 && root.len() == features * features;
+        let finite = mean.iter().chain(&root).chain([&shrinkage]).all(|value| value.is_finite());
+        let invertible = fits && (0..features).all(|i| root[i * features + i] > 0.0);
+        (invertible && finite).then_some(LedoitWolf { mean, root, shrinkage })
+    }
+
+    /// The distance of each of `rows`, `[M, features]` row-major: M scores, in standard deviations. A row that is not
+    /// finite has a score that is not.
+    ///
+    /// # Panics
+    /// When `rows` is no whole number of rows.
+    pub fn score(&self, rows: &[f64]) -> Vec<f64> {
+        // vᵀ(L·Lᵀ)⁻¹v = ‖L⁻¹v‖².
+        self.whitened(rows).map(|row| row.iter().map(|value| value * value).sum::<f64>().sqrt()).collect()
+    }
+
+    /// ∂ score / ∂ row of each of `rows`, `[M, features]` row-major: (L·Lᵀ)⁻¹v / score, and 0 at the mean.
+    ///
+    /// # Panics
+    /// When `rows` is no whole number of rows.
+    pub fn gradient(&self, rows: &[f64]) -> Vec<f64> {
+        let features = self.mean.len();
+        let gradient = |mut solved: Vec<f64>| {
+            let score = solved.iter().map(|value| value * value).sum::<f64>().sqrt();
+            // Lᵀ by backward substitution.
+            for i in (0..features).rev() {
+                let known: f64 = (i + 1..features).map(|j| self.root[j * features + i] * solved[j]).sum();
+                solved[i] = (solved[i] - known) / self.root[i * features + i];
+            }
+            solved.into_iter().map(move |value| if score > 0.0 { value / score } else { 0.0 })
+        };
+        self.whitened(rows).flat_map(gradient).collect()
+    }
+
+    /// L⁻¹ · (row − mean) of each row, by forward substitution.
+    fn whitened<'a>(&'a self, rows: &'a [f64]) -> impl Iterator<Item = Vec<f64>> + 'a {
+        let features = self.mean.len();
+        assert!(rows.len().is_multiple_of(features), "{} numbers are no rows of {features} features", rows.len());
+        rows.chunks_exact(features).map(move |row| {
+            let mut solved = vec![0.0; features];
+            for i in 0..features {
+                let line = &self.root[i * features..=i * features + i];
+                let known: f64 = line.iter().zip(&solved[..i]).map(|(factor, value)| factor * value).sum();
+                solved[i] = (row[i] - self.mean[i] - known) / line[i];
+            }
+            solved
+        })
+    }
+}
+
+/// Replaces the lower triangle of a symmetric `[size, size]` matrix by L with L·Lᵀ = matrix, or says at which pivot,
+/// at or below `floor` or not finite, this failed.
+fn cholesky(matrix: &mut [f64], size: usize, floor: f64) -> Result<(), usize> {
+    for row in 0..size {
+        let (above, rest) = matrix.split_at_mut(row * size);
+        let line = &mut rest[..=row];
+        for column in 0..row {
+            let other = &above[column * size..=column * size + column];
+            let known: f64 = line.iter().zip(&other[..column]).map(|(left, right)| left * right).sum();
+            line[column] = (line[column] - known) / other[column];
+        }
+        let pivot = line[row] - line[..row].iter().map(|value| value * value).sum::<f64>();
+        if !(pivot.is_finite() && pivot > floor) {
+            return Err(row);
+        }
+        line[row] = pivot.sqrt();
+    }
+    Ok(())
+}
+
+/// Area under the ROC curve, as Mann and Whitney's statistic: the share of pairs of an anomaly (`true`) and a normal
+/// (`false`) in which the anomaly has the higher score, a tie counted half. `None` when there is but one class, or a
+/// score is not finite.
+///
+/// # Panics
+/// When there is not one label a score.
+pub fn auroc<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<f64> {
+    Some(Ranking::new(scores, labels)?.auroc())
+}
+
+/// The score from which on an image counts as an anomaly, and what it was taken on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    pub score: f64,
+    /// Normal images, none of which was trained on, whose scores it was taken on; 0 in the models of earlier versions, which
+    /// took it on their training images.
+    pub held_out: usize,
+    /// How many of these images are flagged.
+    pub exceeded: usize,
+}
+
+impl Threshold {
+    /// Just above the score that one in a hundred new normal images exceeds on average, if they are like the n images that
+    /// `scores` are of: the one of rank ⌈0.99 (n + 1)⌉. Fewer than 99 images have no such score: of those it is the highest,
+    /// which one new image in n + 1 exceeds on average. `None` of no images.
+    pub fn above(scores: &[f64]) -> Option<Self> {
+        let mut sorted = scores.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let held_out = sorted.len();
+        let rank = (held_out + 1 - (held_out + 1) / 100).min(held_out);
+        let score = sorted.get(rank.checked_sub(1)?)?.next_up();
+        let exceeded = scores.iter().filter(|&&own| is_flagged(own, score)).count();
+        Some(Threshold { score, held_out, exceeded })
+    }
+}
+
+/// Whether a score counts as an anomaly's: at the threshold or above it.
+pub fn is_flagged(score: f64, threshold: f64) -> bool {
+    score >= threshold
+}
+
+/// Labelled scores from the highest to the lowest: what every measure of a ranking is read off. Sorted once, in
+/// parallel, so that the pixels of a whole test set are no trouble.
+#[derive(Clone, Debug)]
+pub struct Ranking {
+    descending: Vec<(f64, bool)>,
+    anomalies: usize,
+}
+
+/// How a threshold divides labelled scores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cut {
+    /// What [`is_flagged`] compares with.
+    pub threshold: f64,
+    /// Anomalies that are flagged, and those that are not.
+    pub hits: usize,
+    pub misses: usize,
+    /// Normals that are flagged, and those that are not.
+    pub false_alarms: usize,
+    pub passes: usize,
+}
+
+impl Ranking {
+    /// Ranks `scores`, with `true` the label of an anomaly. `None` when there is but one class, or a score is not finite.
+    ///
+    /// # Panics
+    /// When there is not one label a score.
+    pub fn new<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<Self> {
+        assert_eq!(scores.len(), labels.len(), "one label a score");
+        let mut descending: Vec<(f64, bool)> =
+            scores.iter().map(|&score| score.into()).zip(labels.iter().copied()).collect();
+        let anomalies = labels.iter().filter(|&&label| label).count();
+        if anomalies == 0 || anomalies == labels.len() || descending.iter().any(|(score, _)| !score.is_finite()) {
+            return None;
+        }
+        descending.par_sort_unstable_by(|(a, _), (b, _)| b.total_cmp(a));
+        Some(Ranking { descending, anomalies })
+    }
+
+    /// As [`auroc`].
+    pub fn auroc(&self) -> f64 {
+        // Wins are counted in halves, so that the sum is exact.
+        let (mut halves, mut before) = (0, (0, 0));
+        for Cut { hits, false_alarms, .. } in self.cuts() {
+            halves += (false_alarms - before.1) * (before.0 + hits);
+            before = (hits, false_alarms);
+        }
+        halves as f64 / (2 * self.anomalies * self.normals()) as f64
+    }
+
+    /// Area under the precision-recall curve as the sum of its steps, Σ (Rₙ − Rₙ₋₁) Pₙ from the highest score down:
+    /// scikit-learn's `average_precision_score`.
+    pub fn average_precision(&self) -> f64 {
+        let (mut sum, mut before) = (0.0, 0);
+        for Cut { hits, false_alarms, .. } in self.cuts() {
+            sum += (hits - before) as f64 * hits as f64 / (hits + false_alarms) as f64;
+            before = hits;
+        }
+        sum / self.anomalies as f64
+    }
+
+    /// The cut of the highest F1, of several the one with the highest threshold. The labels choose it, so its F1 is what
+    /// the best threshold could reach, not what any threshold did.
+    pub fn best_f1(&self) -> Cut {
+        let best = self.cuts().reduce(|best, cut| if cut.f1() > best.f1() { cut } else { best });
+        best.expect("two classes have scores")
+    }
+
+    /// The cut of a given threshold.
+    pub fn at(&self, threshold: f64) -> Cut {
+        let flagged = self.descending.partition_point(|&(score, _)| is_flagged(score, threshold));
+        let hits = self.descending[..flagged].iter().filter(|(_, anomalous)| *anomalous).count();
+        self.cut(threshold, hits, flagged - hits)
+    }
+
+    /// The cut of every different score, from the highest score down.
+    pub fn cuts(&self) -> impl Iterator<Item = Cut> {
+        let (mut hits, mut false_alarms) = (0, 0);
+        self.descending.chunk_by(|(a, _), (b, _)| a == b).map(move |tied| {
+            let anomalies = tied.iter().filter(|(_, anomalous)| *anomalous).count();
+            hits += anomalies;
+            false_alarms += tied.len() - anomalies;
+            self.cut(tied[0].0, hits, false_alarms)
+        })
+    }
+
+    fn cut(&self, threshold: f64, hits: usize, false_alarms: usize) -> Cut {
+        Cut { threshold, hits, misses: self.anomalies - hits, false_alarms, passes: self.normals() - false_alarms }
+    }
+
+    fn normals(&self) -> usize {
+        self.descending.len() - self.anomalies
+    }
+}
+
+impl Cut {
+    /// Share of the flagged that are anomalies; `None` where nothing is flagged.
+    pub fn precision(&self) -> Option<f64> {
+        let flagged = self.hits + self.false_alarms;
+        (flagged > 0).then(|| self.hits as f64 / flagged as f64)
+    }
+
+    /// Share of the anomalies that are flagged, the true-positive rate.
+    pub fn recall(&self) -> f64 {
+        self.hits as f64 / (self.hits + self.misses) as f64
+    }
+
+    /// Share of the normals that are flagged, the false-positive rate.
+    pub fn false_alarm_rate(&self) -> f64 {
+        self.false_alarms as f64 / (self.false_alarms + self.passes) as f64
+    }
+
+    /// Harmonic mean of precision and recall; 0 where nothing is found.
+    pub fn f1(&self) -> f64 {
+        2.0 * self.hits as f64 / (2 * self.hits + self.misses + self.false_alarms) as f64
+    }
+}
+
+/// How far scores, none of them negative, lie apart whatever their scale: variance / mean². Of several runs the one
+/// whose validation scores spread most is kept; a run whose scores are all alike, or not finite, has spread 0 and is
+/// never preferred.
+pub fn spread(scores: &[f64]) -> f64 {
+    let n = scores.len() as f64;
+    let mean = scores.iter().sum::<f64>() / n;
+    let spread = scores.iter().map(|score| (score / mean - 1.0).powi(2)).sum::<f64>() / n;
+    if spread.is_finite() { spread } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::philox::Stream;
+    use safetensors::SafeTensors;
+
+    fn close(found: &[f64], golden: &[f64], tolerance: f64) {
+        assert_eq!(found.len(), golden.len());
+        for (index, (found, golden)) in found.iter().zip(golden).enumerate() {
+            assert!((found - golden).abs() <= tolerance * golden.abs(), "{index}: {found} is not {golden}");
+        }
+    }
+
+    #[test]
+    fn a_threshold_has_the_rank_that_new_images_exceed_rarely() {
+        let of = |count: usize| {
+            let scores: Vec<f64> = (1..=count).rev().map(|score| score as f64).collect();
+            Threshold::above(&scores)
+        };
+        assert_eq!(of(0), None);
+        for count in [1, 12, 98, 99] {
+            let expected = Threshold { score: (count as f64).next_up(), held_out: count, exceeded: 0 };
+            assert_eq!(of(count), Some(expected), "of fewer than 99 the highest, which is not flagged itself");
+        }
+        assert_eq!(of(199), Some(Threshold { score: 198f64.next_up(), held_out: 199, exceeded: 1 }));
+        let tied = Threshold::above(&[2.0; 300]).unwrap();
+        assert_eq!((tied.exceeded, is_flagged(2.0, tied.score)), (0, false));
+    }
+
+    #[test]
+    fn new_normal_images_exceed_the_threshold_as_rarely_as_it_says() {
+        let (mut stream, trials, held) = (Stream::new(1, 0), 4000, 24);
+        let mut flagged = 0;
+        for _ in 0..trials {
+            let scores: Vec<f64> = (0..held).map(|_| stream.normal()).collect();
+            let threshold = Threshold::above(&scores).unwrap();
+            flagged += usize::from(is_flagged(stream.normal(), threshold.score));
+        }
+        // One in 25, within four standard deviations of the count.
+        let expected = trials as f64 / (held + 1) as f64;
+        assert!((flagged as f64 - expected).abs() < 4.0 * expected.sqrt(), "{flagged} of {trials}");
+    }
+
+    #[test]
+    fn scores_that_are_not_finite_are_counted() {
+        assert_eq!(check_finite(&[1.0, -2.0]), Ok(()));
+        let refused = check_finite(&[1.0, f64::NAN, f64::INFINITY]);
+        assert_eq!(refused, Err(ScoreError::Scores { count: 2, of: 3 }));
+    }
+
+    #[test]
+    fn agrees_with_the_oracle() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/kernels-tests/golden/oracle.safetensors");
+        let bytes = std::fs::read(path).expect("the golden vectors");
+        let goldens = SafeTensors::deserialize(&bytes).expect("a safetensors file");
+        let read = |name: &str| -> Vec<f64> {
+            let tensor = goldens.tensor(name).expect("a golden vector");
+            tensor.data().chunks_exact(8).map(|word| f64::from_le_bytes(word.try_into().expect("8 bytes"))).collect()
+        };
+        let fitted = LedoitWolf::fit(&read("score/z_fit"), 6).unwrap();
+        close(&fitted.score(&read("score/z")), &read("score/score"), 1e-9);
+    }
+
+    /// x = ±1, ±3: S = 5 is its own target, so the distance is |x| / √5.
+    #[test]
+    fn one_feature_is_measured_in_standard_deviations() {
+        let fitted = LedoitWolf::fit(&[-3.0, -1.0, 1.0, 3.0], 1).unwrap();
+        assert_eq!(fitted.shrinkage(), 0.0);
+        close(&fitted.score(&[5.0, 0.0]), &[5f64.sqrt(), 0.0], 1e-14);
+    }
+
+    #[test]
+    fn the_gradient_is_the_slope_of_the_score() {
+        let fitted = LedoitWolf::fit(&[2., 0., 1., -2., 1., 3., 0., 1., 0.5, 0., -1., 2.], 3).unwrap();
+        let (row, step) = ([1.0, 0.3, -0.7], 1e-6);
+        let slopes: Vec<f64> = (0..3)
+            .map(|i| {
+                let at = |by: f64| std::array::from_fn(|j| row[j] + if i == j { by } else { 0.0 });
+                let [up, down]: [[f64; 3]; 2] = [at(step), at(-step)];
+                (fitted.score(&up)[0] - fitted.score(&down)[0]) / (2.0 * step)
+            })
+            .collect();
+        close(&fitted.gradient(&row), &slopes, 1e-7);
+        assert_eq!(fitted.gradient(fitted.parts().0), [0.0; 3]);
+    }
+
+    #[test]
+    fn parts_that_are_no_estimate_are_refused() {
+        let (mean, root) = (vec![0.0, 1.0], vec![1.0, 0.0, 0.5, 2.0]);
+        let whole = LedoitWolf::from_parts(mean.clone(), root.clone(), 0.1).unwrap();
+        close(&whole.score(&[0.0, 5.0]), &[2.0], 1e-14);
+        assert!(LedoitWolf::from_parts(mean.clone(), vec![1.0; 3], 0.1).is_none());
+        assert!(LedoitWolf::from_parts(mean.clone(), vec![1.0, 0.0, 0.5, f64::NAN], 0.1).is_none());
+        assert!(LedoitWolf::from_parts(mean, vec![1.0, 0.0, 0.5, 0.0], 0.1).is_none());
+        assert!(LedoitWolf::from_parts(Vec::new(), Vec::new(), 0.0).is_none());
+    }
+
+    /// Rows (±2, 0), (0, ±1) have S = diag(2, ½), μ = 5/4, d² = 9/16, b² = (34/4 − 17/4) / 8 = 17/32, ρ = 17/18.
+    #[test]
+    fn shrinkage_agrees_with_paper_and_pencil() {
+        let fitted = LedoitWolf::fit(&[2., 0., -2., 0., 0., 1., 0., -1.], 2).unwrap();
+        close(&[fitted.shrinkage()], &[17.0 / 18.0], 1e-14);
+        let variance = 2.0 / 18.0 + 17.0 / 18.0 * 1.25;
+        close(&fitted.score(&[3.0, 0.0]), &[(9.0f64 / variance).sqrt()], 1e-14);
+    }
+
+    #[test]
+    fn a_dead_feature_and_few_rows_do_no_harm() {
+        let fitted = LedoitWolf::fit(&[1., 0., 2., 0., 4., 0.], 2).unwrap();
+        assert!(fitted.score(&[2.0, 1.0])[0] > fitted.score(&[2.0, 0.0])[0]);
+    }
+
+    #[test]
+    fn useless_embeddings_are_refused() {
+        let constant = [0.1, 0.7, 0.3].repeat(7);
+        assert_eq!(LedoitWolf::fit(&constant, 3).unwrap_err(), ScoreError::Singular { rows: 7, feature: 0 });
+        assert_eq!(LedoitWolf::fit(&[1.0, 2.0], 2).unwrap_err(), ScoreError::Singular { rows: 1, feature: 0 });
+        let diverged = [1.0, 2.0, 3.0, f64::NAN];
+        assert_eq!(LedoitWolf::fit(&diverged, 2).unwrap_err(), ScoreError::NotFinite { row: 1 });
+        assert!(LedoitWolf::fit(&[1e200, 1e-200, -1e200, 0.0], 2).is_err(), "an overflow is no covariance");
+    }
+
+    #[test]
+    fn auroc_by_hand() {
+        let labels = [false, false, true, true];
+        assert_eq!(auroc(&[0.1, 0.4, 0.35, 0.8], &labels), Some(0.75));
+        assert_eq!(auroc(&[1.0, 2.0, 3.0, 4.0], &labels), Some(1.0));
+        assert_eq!(auroc(&[4.0, 3.0, 2.0, 1.0], &labels), Some(0.0));
+        assert_eq!(auroc(&[1.0, 2.0, 2.0, 3.0], &labels), Some(0.875));
+        assert_eq!(auroc(&[7.0; 4], &labels), Some(0.5));
+        assert_eq!(auroc(&[0.0, -0.0], &[false, true]), Some(0.5));
+    }
+
+    #[test]
+    fn auroc_of_nothing_to_compare_is_none() {
+        assert_eq!(auroc(&[1.0, 2.0], &[true, true]), None);
+        assert_eq!(auroc(&[1.0, 2.0], &[false, false]), None);
+        assert_eq!(auroc::<f64>(&[], &[]), None);
+        assert_eq!(auroc(&[1.0, f64::NAN], &[false, true]), None);
+        assert_eq!(auroc(&[1.0, f64::INFINITY], &[false, true]), None);
+    }
+
+    /// Scores with a tie across the classes, and scikit-learn's figures for them.
+    #[test]
+    fn rankings_agree_with_scikit_learn() {
+        let scores = [0.1, 0.4, 0.35, 0.8, 0.4, 0.9, 0.2];
+        let labels = [false, false, true, true, true, false, false];
+        let ranking = Ranking::new(&scores, &labels).unwrap();
+        close(
+            &[ranking.auroc(), ranking.average_precision(), ranking.best_f1().f1()],
+            &[0.625, 8.0 / 15.0, 0.75],
+            1e-15,
+        );
+        assert_eq!(ranking.best_f1().threshold, 0.35);
+        let cut = ranking.at(0.4);
+        assert_eq!(cut, Cut { threshold: 0.4, hits: 2, misses: 1, false_alarms: 2, passes: 2 });
+        close(&[cut.precision().unwrap(), cut.recall(), cut.f1()], &[0.5, 2.0 / 3.0, 4.0 / 7.0], 1e-15);
+        close(&[cut.false_alarm_rate()], &[0.5], 0.0);
+        let none = ranking.at(1.0);
+        assert_eq!((none.hits, none.precision(), none.recall(), none.f1()), (0, None, 0.0, 0.0));
+        assert!(Ranking::new(&scores, &[true; 7]).is_none());
+    }
+
+    #[test]
+    fn of_equal_f1_the_higher_threshold_is_kept() {
+        let ranking = Ranking::new(&[4.0, 3.0, 2.0, 1.0], &[true, false, false, true]).unwrap();
+        assert_eq!(ranking.best_f1().threshold, 4.0);
+        let tied = Ranking::new(&[1.0; 4], &[true, false, false, true]).unwrap();
+        assert_eq!(tied.cuts().count(), 1);
+        assert_eq!((tied.auroc(), tied.average_precision()), (0.5, 0.5));
+    }
+
+    /// Every pixel of a test set at once, in f32. Scores 0..n with every third an anomaly: of each pair of neighbours
+    /// in a cycle the anomaly 3k beats the normals below it, of which there are 2k.
+    #[test]
+    fn millions_of_pixels_are_ranked_exactly() {
+        let thirds = 400_000;
+        let scores: Vec<f32> = (0..3 * thirds).map(|index| index as f32).collect();
+        let labels: Vec<bool> = (0..3 * thirds).map(|index| index % 3 == 0).collect();
+        let expected = (thirds - 1) as f64 / (2 * thirds) as f64;
+        assert_eq!(auroc(&scores, &labels), Some(expected));
+    }
+
+    #[test]
+    fn spread_has_no_scale() {
+        close(&[spread(&[1.0, 3.0]), spread(&[10.0, 30.0])], &[0.25, 0.25], 1e-14);
+        for useless in [&[2.0, 2.0][..], &[0.0, 0.0], &[], &[1.0, f64::NAN], &[1.0, f64::INFINITY]] {
+            assert_eq!(spread(useless), 0.0);
+        }
+    }
+}
