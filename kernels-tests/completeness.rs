@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use stssad::engine::case::ShapeClass;
+use stssad::engine::ops::cases;
 use stssad::engine::shaders::{PROBES, SOURCES};
-use stssad::proof::check::catalogue::{ShapeClass, cases};
 use stssad::proof::check::variants;
 
 use crate::announce;

@@ -18,7 +18,7 @@ use stssad::engine::gpu::{Executor, States};
 use stssad::engine::philox::Stream;
 use stssad::engine::plan::{Plan, Reuse};
 use stssad::engine::reference::Reference;
-use stssad::engine::tape::{Array, Origin, Tape, Value};
+use stssad::engine::tape::{Arithmetic, Array, Origin, Tape, Value};
 use stssad::engine::tensor::{Shape, Tensor};
 
 use crate::device;
@@ -127,7 +127,7 @@ impl Golden {
                         .iter()
                         .map(|&input| Array { shape: self.tape.shape(input), data: &values[input.index()] })
                         .collect();
-                    let bound = primitive.bound(&arrays, &node.shape);
+                    let bound = primitive.bound(&arrays, &node.shape, Arithmetic::F32);
                     let exact = primitive.eval(&arrays, &node.shape);
                     exact.iter().zip(bound).map(|(x, bound)| x + sign() * bound).collect()
                 }

@@ -1,10 +1,13 @@
 //! Every case of the catalogue on the device, with the kernels of all device classes that it runs.
 
 use std::collections::BTreeSet;
+use std::thread;
 
+use stssad::engine::case::Case;
+use stssad::engine::case::ShapeClass;
 use stssad::engine::kernel::{DeviceClass, Kernel, Lanes, Tile};
-use stssad::proof::check::catalogue::{FAMILIES, ShapeClass, cases};
-use stssad::proof::check::{Case, check_adjoint, check_kernel, has_adjoint, variants};
+use stssad::engine::ops::{FAMILIES, cases, lowering};
+use stssad::proof::check::{check_adjoint, check_kernel, has_adjoint, reference_of, variants};
 
 use crate::{SEED, announce, device, family};
 
@@ -21,61 +24,46 @@ pub fn runs(kernel: &Kernel) -> bool {
     kernel.needs().as_ref().is_none_or(suits)
 }
 
-fn check(name: &str) {
+/// What is wrong with a family's kernels, and how many of them this device cannot run.
+fn check(name: &str) -> (Vec<String>, usize) {
     let cases = family(name);
     let kernels = || cases.iter().flat_map(|(_, case)| variants(case).into_iter().map(move |kernel| (case, kernel)));
-    let failures: Vec<String> = kernels()
+    let failures = kernels()
         .filter(|(_, kernel)| runs(kernel))
         .filter_map(|(case, kernel)| check_kernel(device(), case, &kernel, SEED).err())
-        .map(|failure| failure.to_string())
-        .collect();
-    let left_out = kernels().filter(|(_, kernel)| !runs(kernel)).count();
-    if left_out > 0 {
-        announce(&format!(
-            "{name}: {left_out} kernels left out, for matrices or SIMD vectors that this device has not"
-        ));
-    }
-    assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
-fn check_adjoints(name: &str) {
-    let training = family(name).into_iter().filter(|(class, case)| *class == ShapeClass::Training && has_adjoint(case));
-    let mut checked = 0;
-    for (_, case) in training {
-        for class in DeviceClass::ALL.into_iter().filter(suits) {
-            check_adjoint(device(), &case, class, SEED).unwrap_or_else(|failure| panic!("{case}: {failure}"));
-            checked += 1;
-        }
-    }
-    assert!(checked > 0, "no adjoint identity in {name}");
-}
-
-macro_rules! families {
-    ($($test:ident of $check:ident: $($family:ident)*;)*) => {
-        $(mod $test {
-            pub const RUN: &[&str] = &[$(stringify!($family)),*];
-
-            $(#[test]
-            fn $family() {
-                super::$check(stringify!($family));
-            })*
-        })*
-    };
-}
-
-families! {
-    kernels of check: conv2d cutdiff elementwise layout matmul optimiser pool random reduce softbox sort warp;
-    adjoints of check_adjoints: conv2d layout matmul pool reduce sort warp;
+        .map(|failure| failure.to_string());
+    (failures.collect(), kernels().filter(|(_, kernel)| !runs(kernel)).count())
 }
 
 #[test]
-fn every_family_is_run_on_the_device() {
-    let set = |families: &[&'static str]| -> BTreeSet<&'static str> { families.iter().copied().collect() };
-    assert_eq!(set(kernels::RUN), set(&FAMILIES));
-    let in_catalogue: BTreeSet<&str> = cases().iter().map(|(_, case)| case.family()).collect();
-    assert_eq!(set(kernels::RUN), in_catalogue);
-    let linear = cases().into_iter().filter(|(class, case)| *class == ShapeClass::Training && has_adjoint(case));
-    assert_eq!(set(adjoints::RUN), linear.map(|(_, case)| case.family()).collect());
+fn every_kernel_computes_its_definition() {
+    let checked = thread::scope(|scope| {
+        let threads: Vec<_> = FAMILIES.iter().map(|family| scope.spawn(|| check(family.name))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a check reports, it does not panic")).collect::<Vec<_>>()
+    });
+    for (family, (_, left_out)) in FAMILIES.iter().zip(&checked).filter(|(_, (_, left_out))| *left_out > 0) {
+        announce(&format!(
+            "{}: {left_out} kernels left out, for matrices or SIMD vectors that this device has not",
+            family.name
+        ));
+    }
+    let failures: Vec<&str> = checked.iter().flat_map(|(failures, _)| failures).map(String::as_str).collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_linear_primitive_has_its_adjoint() {
+    let linear = |(class, case): &(ShapeClass, Case)| *class == ShapeClass::Training && has_adjoint(case);
+    let cases: Vec<Case> = cases().into_iter().filter(linear).map(|(_, case)| case).collect();
+    for case in &cases {
+        for class in DeviceClass::ALL.into_iter().filter(suits) {
+            check_adjoint(device(), case, class, SEED).unwrap_or_else(|failure| panic!("{case}: {failure}"));
+        }
+    }
+    // All that a family says to be linear is among them.
+    let names = |cases: &[Case]| -> BTreeSet<&str> { cases.iter().map(|case| case.primitive.name()).collect() };
+    let all: Vec<Case> = stssad::engine::ops::cases().into_iter().map(|(_, case)| case).filter(has_adjoint).collect();
+    assert_eq!(names(&cases), names(&all));
 }
 
 /// A bound that everything meets shows nothing: in root mean square, each is below a thousandth of the values, and below a
@@ -84,7 +72,9 @@ fn every_family_is_run_on_the_device() {
 fn bounds_would_show_an_error_of_a_thousandth() {
     let root_mean_square = |x: &[f64]| (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64).sqrt();
     for (class, case) in cases().iter().filter(|(class, _)| *class != ShapeClass::Folded) {
-        let (want, bound) = case.reference(&case.floats(SEED));
+        let Some(lowered) = lowering(&*case.primitive) else { continue };
+        let kernel = lowered.kernel(&case.shapes(), &case.output(), DeviceClass::Gpu);
+        let (want, bound) = reference_of(case, &kernel, &case.floats(SEED));
         let (bound, want) = (root_mean_square(&bound), root_mean_square(&want));
         let limit = if *class == ShapeClass::Training { 1e-2 } else { 1e-3 };
         assert!(bound <= limit * want, "{case}: {bound:e} of {want:e}");
@@ -100,7 +90,7 @@ fn kernels_of_wide_windows_are_solved_for() {
         "conv2d/kernel(n=1,c=1,h=3,w=140,k=2,r=2,s=130,stride=3,padding=1)",
     ] {
         let case: Case = name.parse().unwrap();
-        let kernel = case.primitive.kernel(&case.shapes(), &case.output(), DeviceClass::Gpu);
+        let kernel = lowering(&*case.primitive).unwrap().kernel(&case.shapes(), &case.output(), DeviceClass::Gpu);
         check_kernel(device(), &case, &kernel, SEED).unwrap_or_else(|failure| panic!("{failure}"));
     }
 }
@@ -118,7 +108,7 @@ fn kernels_compute_the_same_under_other_tiles() {
     let classes = [DeviceClass::Gpu, DeviceClass::Cpu(Lanes::Eight), matrix[0], matrix[1]];
     for (name, class) in cases.iter().flat_map(|name| classes.map(|class| (name, class))) {
         let case: Case = name.parse().unwrap();
-        let kernels = case.primitive.tilings(&case.shapes(), &case.output(), class);
+        let kernels = lowering(&*case.primitive).unwrap().tilings(&case.shapes(), &case.output(), class);
         // Matrix units have few; of the others every so many are enough.
         let (least, step) = match class {
             DeviceClass::Gpu => (20, 19),

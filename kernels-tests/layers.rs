@@ -137,3 +137,15 @@ fn only_the_device_layer_names_wgpu() {
         assert_eq!(naming, None, "{} names wgpu", path.display());
     }
 }
+
+/// A primitive is mathematics: what it is apart from `lower.rs`, and what that is divided into, names no kernel.
+#[test]
+fn only_lowering_names_kernels() {
+    let ops = root().join("src/engine/ops");
+    for path in files(ops, "rs") {
+        let code = fs::read_to_string(&path).unwrap();
+        let lowers = code.contains("impl Lower for") || code.contains("//! Lowering");
+        let names = named(&code).iter().any(|module| module == "engine::kernel");
+        assert!(lowers || !names, "{} names kernels, and lowers nothing", path.display());
+    }
+}

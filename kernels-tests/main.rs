@@ -17,9 +17,10 @@ mod step;
 use std::io::Write;
 use std::sync::OnceLock;
 
+use stssad::engine::case::Case;
+use stssad::engine::case::ShapeClass;
 use stssad::engine::gpu::{Choice, Device};
-use stssad::proof::check::Case;
-use stssad::proof::check::catalogue::{ShapeClass, cases};
+use stssad::engine::ops::cases;
 
 /// Seed of the data in all tests that do not draw their own.
 const SEED: u64 = 1;

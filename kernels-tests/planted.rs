@@ -1,7 +1,8 @@
 //! Wrong kernels are caught: a check that never fails shows nothing.
 
+use stssad::engine::case::Case;
 use stssad::engine::kernel::{Kernel, Scalar};
-use stssad::proof::check::{Case, Fault, check_kernel, variants};
+use stssad::proof::check::{Fault, check_kernel, variants};
 
 use crate::{SEED, device};
 

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use stssad::proof::check::{Case, check_kernel, check_rule, variants};
+use stssad::engine::case::Case;
+use stssad::proof::check::{check_kernel, check_rule, variants};
 
 use crate::device;
 use crate::kernels::runs;

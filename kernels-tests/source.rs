@@ -3,8 +3,8 @@
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
 use stssad::engine::kernel::{Kernel, Scalar};
+use stssad::engine::ops::cases;
 use stssad::engine::shaders::{PROBES, SOURCES, element_bytes, specialise};
-use stssad::proof::check::catalogue::cases;
 use stssad::proof::check::variants;
 
 fn validated(name: &str, source: &str) -> Module {

@@ -3,10 +3,14 @@
 pub mod units;
 pub mod tensor;
 pub mod philox;
-pub mod kernel;
+
 pub mod tape;
 pub mod bounds;
 pub mod reference;
+pub mod kernel;
+pub mod lower;
+pub mod geometry;
+pub mod case;
 pub mod ops;
 pub mod shaders;
 pub mod plan;

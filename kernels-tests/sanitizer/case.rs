@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use stssad::engine::bounds::{stored_f16_bound, to_f16};
 use stssad::engine::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, WORKGROUP_BYTES};
+use stssad::engine::lower::Lower;
+use stssad::engine::ops::lowering;
 use stssad::engine::shaders::{source, specialise_text};
-use stssad::engine::tape::{Array, Primitive};
+use stssad::engine::tape::{Arithmetic, Array, Primitive};
 use stssad::engine::tensor::{Shape, Tensor};
 use stssad::proof::sanitizer::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
 
@@ -71,8 +73,12 @@ impl Case {
         self.primitive.shape(&self.shapes()).unwrap_or_else(|reason| panic!("{self}: {reason}"))
     }
 
+    fn lowered(&self) -> &dyn Lower {
+        lowering(&*self.primitive).expect("a case is computed by a kernel")
+    }
+
     pub fn kernel(&self, class: DeviceClass) -> Kernel {
-        self.primitive.kernel(&self.shapes(), &self.output(), class)
+        self.lowered().kernel(&self.shapes(), &self.output(), class)
     }
 
     /// The kernel; where it has a choice, the same with several tiles of a workgroup, or with tiles that hang over the
@@ -86,7 +92,7 @@ impl Case {
         };
         let has_tiles = |kernel: &Kernel| constant(kernel, "TILES") > 1;
         let hangs_over = |kernel: &Kernel| rows.iter().all(|rows| rows % constant(kernel, "TILE_ROWS") != 0);
-        let choices = self.primitive.tilings(&self.shapes(), &output, class);
+        let choices = self.lowered().tilings(&self.shapes(), &output, class);
         let mut kernels = vec![self.kernel(class)];
         kernels.extend(choices.iter().find(|kernel| has_tiles(kernel)).cloned());
         kernels.extend(choices.iter().find(|kernel| hangs_over(kernel)).cloned());
@@ -161,8 +167,8 @@ impl Case {
         Reference {
             output_binding: self.inputs.len(),
             expected: self.primitive.eval(&arrays, &output),
-            bound: self.primitive.bound(&arrays, &output),
-            bound_matrix: self.primitive.bound_matrix(&arrays, &output),
+            bound: self.primitive.bound(&arrays, &output, Arithmetic::F32),
+            bound_matrix: self.primitive.bound(&arrays, &output, Arithmetic::MatrixUnits),
         }
     }
 }

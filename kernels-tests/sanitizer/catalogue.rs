@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use stssad::engine::case::ShapeClass;
+use stssad::engine::ops;
 use stssad::engine::ops::conv2d::{Conv2d, Geometry, Role};
 use stssad::engine::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
 use stssad::engine::ops::layout::{Broadcast, Concat, Pad, Slice};
@@ -17,7 +19,6 @@ use stssad::engine::ops::warp::{Affine, AffineImageVjp, AffineMatrixVjp, Outside
 use stssad::engine::philox::Stream;
 use stssad::engine::tape::Primitive;
 use stssad::engine::tensor::{Shape, Tensor};
-use stssad::proof::check::catalogue::{self, ShapeClass};
 
 use crate::case::Case;
 
@@ -65,9 +66,11 @@ pub fn cases() -> Vec<Case> {
 /// What `stssad check` runs at shapes that an interpreter can bear.
 fn small() -> Vec<Case> {
     use ShapeClass::{Ones, Prime, Small, Uneven};
-    catalogue::cases()
+    ops::cases()
         .into_iter()
-        .filter(|(class, case)| matches!(class, Prime | Small | Ones | Uneven) && !case.primitive.is_alias())
+        .filter(|(class, case)| {
+            matches!(class, Prime | Small | Ones | Uneven) && ops::lowering(&*case.primitive).is_some()
+        })
         .map(|(_, case)| Case { inputs: case.floats(SEED), primitive: case.primitive })
         .collect()
 }

@@ -9,6 +9,7 @@ use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{Binding, BuiltIn, Module, ResourceBinding, ShaderStage};
 use stssad::engine::kernel::{DeviceClass, Kernel, Tile};
+use stssad::engine::ops::lowering;
 use stssad::engine::shaders::specialise;
 use stssad::engine::tensor::Shape;
 use stssad::ssad::augment::Rotation;
@@ -212,9 +213,9 @@ fn specialisations() -> BTreeMap<String, (Kernel, Capabilities)> {
             kernels.extend(both.map(|kernel| (kernel.specialisation(), (kernel, allowed))));
         };
         for (_, node) in step.tape.iter() {
-            if let Some(primitive) = node.primitive().filter(|primitive| !primitive.is_alias()) {
+            if let Some(lowered) = node.primitive().and_then(lowering) {
                 let inputs: Vec<&Shape> = node.inputs().iter().map(|&input| step.tape.shape(input)).collect();
-                insert(primitive.kernel(&inputs, &node.shape, class));
+                insert(lowered.kernel(&inputs, &node.shape, class));
             }
         }
         for case in catalogue::cases() {

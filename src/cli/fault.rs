@@ -5,10 +5,10 @@ use std::error::Error;
 use std::io;
 
 use stssad::data::DataError;
+use stssad::engine::case::CaseError;
 use stssad::engine::gpu::GpuError;
 use stssad::engine::tape::GradError;
 use stssad::measure::figures::MeasureError;
-use stssad::proof::check::CaseError;
 use stssad::run::archive::ArchiveError;
 use stssad::run::claim::ClaimError;
 use stssad::run::config::ConfigError;

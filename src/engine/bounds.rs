@@ -6,7 +6,7 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
-use crate::engine::tape::Array;
+use crate::engine::tape::{Arithmetic, Array};
 
 /// One unit in the last place, relative to the value: the error of one WGSL operation.
 pub const ULP: f64 = 1.0 / (1u32 << 23) as f64;
@@ -26,14 +26,18 @@ pub fn sum_bound(terms: usize, magnitude: f64) -> f64 {
     (1.0 + n.min(2.0 * n.sqrt())) * ULP * magnitude + 2.0 * n * TINY
 }
 
-/// Error of the sums of `terms` products that `eval` takes of its two inputs, where the factors are rounded to f16 and the
-/// sums are taken on matrix units.
+/// Error of the sums of `terms` products that `eval` takes of its two inputs.
 ///
-/// Products of two f16 are exact in f32. Matrix units align the products of a block and the sum so far to the largest of
-/// them and cut what lies below, always towards zero (Fasi et al., "Numerical Behavior of NVIDIA Tensor Cores", 2021): chance
-/// does not help here as it does in [`sum_bound`], so each term counts in full, one ULP when it is cut and one when the sum
-/// is.
-pub fn matrix_bound(terms: usize, inputs: &[Array], eval: impl Fn(&[Array]) -> Vec<f64>) -> Vec<f64> {
+/// Of f32 it is [`sum_bound`]. On matrix units the factors are rounded to f16, whose products are exact in f32. The units align
+/// the products of a block and the sum so far to the largest of them and cut what lies below, always towards zero (Fasi et al.,
+/// "Numerical Behavior of NVIDIA Tensor Cores", 2021): chance does not help there as it does in [`sum_bound`], so each term
+/// counts in full, one ULP when it is cut and one when the sum is.
+pub fn product_bound(
+    arithmetic: Arithmetic,
+    terms: usize,
+    inputs: &[Array],
+    eval: impl Fn(&[Array]) -> Vec<f64>,
+) -> Vec<f64> {
     let sums = |magnitude: fn(f64) -> f64| {
         let data: Vec<Vec<f64>> =
             inputs.iter().map(|input| input.data.iter().map(|&x| magnitude(x)).collect()).collect();
@@ -41,10 +45,15 @@ pub fn matrix_bound(terms: usize, inputs: &[Array], eval: impl Fn(&[Array]) -> V
             inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape, data }).collect();
         eval(&arrays)
     };
-    let (plain, largest) = (sums(f64::abs), sums(|x| x.abs() + f16_error(x)));
-    let n = terms as f64;
-    let bound = |(plain, largest): (f64, f64)| largest - plain + 2.0 * n * (ULP * largest + TINY);
-    plain.into_iter().zip(largest).map(bound).collect()
+    let plain = sums(f64::abs);
+    match arithmetic {
+        Arithmetic::F32 => plain.into_iter().map(|sum| sum_bound(terms, sum)).collect(),
+        Arithmetic::MatrixUnits => {
+            let n = terms as f64;
+            let bound = |(plain, largest): (f64, f64)| largest - plain + 2.0 * n * (ULP * largest + TINY);
+            plain.into_iter().zip(sums(|x| x.abs() + f16_error(x))).map(bound).collect()
+        }
+    }
 }
 
 /// The smallest f16 that is not subnormal.
@@ -263,7 +272,7 @@ mod tests {
             |inputs: &[Array]| vec![inputs[0].data[0] * inputs[1].data[0] + inputs[0].data[1] * inputs[1].data[1]];
         let bound = |data: [[f64; 2]; 2]| {
             let inputs = data.each_ref().map(|data| Array { shape: &shape, data });
-            matrix_bound(2, &inputs, product)[0]
+            product_bound(Arithmetic::MatrixUnits, 2, &inputs, product)[0]
         };
         assert_eq!(bound([[3.0, -4.0], [0.5, 2.0]]), 4.0 * (ULP * 9.5 + TINY));
         let rounded = bound([[3.0001, -4.0], [0.5, 2.0]]);

@@ -1,6 +1,22 @@
-//! The primitives, one file a family: shape rule, backward rule, f64 definition, error bound and kernel together.
+//! The primitives, one file a family: shape rule, backward rule, f64 definition, error bound; and beside it how it becomes kernels.
 //!
 //! The set is closed under differentiation: every backward rule is recorded with the tape methods found here.
+
+use std::any::Any;
+use std::str::FromStr;
+
+use crate::engine::case::{Case, CaseError, Parameters, Parts, ShapeClass};
+use crate::engine::lower::{Lower, Opaque};
+use crate::engine::tape::Primitive;
+
+/// Declares which primitives of a family are computed by kernels.
+macro_rules! lowers {
+    ($($primitive:ty),*) => {
+        pub(in crate::engine::ops) fn lowering(primitive: &dyn std::any::Any) -> Option<&dyn Lower> {
+            None$(.or_else(|| primitive.downcast_ref::<$primitive>().map(|known| known as &dyn Lower)))*
+        }
+    };
+}
 
 pub mod conv2d;
 pub mod elementwise;
@@ -13,3 +29,133 @@ pub mod random;
 pub mod reduce;
 pub mod sort;
 pub mod warp;
+
+/// A family of primitives: everything that the rest of the program knows of them.
+#[derive(Debug)]
+pub struct Family {
+    /// `conv2d` of `conv2d/input`.
+    pub name: &'static str,
+    /// The parts of a case from its role and parameters.
+    describe: fn(&str, &mut Parameters) -> Result<Parts, String>,
+    /// The cases that checks run, by name.
+    cases: fn() -> Vec<(ShapeClass, String)>,
+    lowering: fn(&dyn Any) -> Option<&dyn Lower>,
+}
+
+/// Every family.
+pub const FAMILIES: &[Family] = &[
+    conv2d::FAMILY,
+    patch::CUTDIFF,
+    elementwise::FAMILY,
+    layout::FAMILY,
+    matmul::FAMILY,
+    optimiser::FAMILY,
+    pool::FAMILY,
+    random::FAMILY,
+    reduce::FAMILY,
+    patch::SOFTBOX,
+    sort::FAMILY,
+    warp::FAMILY,
+];
+
+/// Cases as a family lists them.
+fn listed(cases: &[(ShapeClass, &str)]) -> Vec<(ShapeClass, String)> {
+    cases.iter().map(|&(class, name)| (class, name.to_owned())).collect()
+}
+
+fn no_role(family: &str, role: &str) -> String {
+    format!("there is no `{role}` in {family}")
+}
+
+impl Case {
+    /// Floating-point operations of one evaluation.
+    pub fn flops(&self) -> u64 {
+        lowering(&*self.primitive).map_or(0, |lowered| lowered.flops(&self.shapes(), &self.output()))
+    }
+}
+
+impl FromStr for Case {
+    type Err = CaseError;
+
+    fn from_str(name: &str) -> Result<Self, CaseError> {
+        let name: String = name.chars().filter(|c| !c.is_whitespace()).collect();
+        let parts = |family: &str, role: &str, p: &mut Parameters| {
+            let known = FAMILIES.iter().find(|known| known.name == family);
+            (known.ok_or_else(|| format!("there is no family `{family}`"))?.describe)(role, p)
+        };
+        Case::parse(&name, parts).map_err(|reason| CaseError { name, reason })
+    }
+}
+
+/// All cases of all families with their classes.
+///
+/// # Panics
+/// When a family lists a name that stands for no case; a test parses them all.
+pub fn cases() -> Vec<(ShapeClass, Case)> {
+    let parse = |(class, name): (ShapeClass, String)| match name.parse() {
+        Ok(case) => (class, case),
+        Err(error) => panic!("{error}"),
+    };
+    FAMILIES.iter().flat_map(|family| (family.cases)()).map(parse).collect()
+}
+
+/// How a primitive becomes a kernel; `None` where its output is its input's buffer under another shape.
+///
+/// # Panics
+/// When the primitive is of no family here.
+pub fn lowering(primitive: &dyn Primitive) -> Option<&dyn Lower> {
+    let any: &dyn Any = primitive;
+    if any.is::<layout::Reshape>() {
+        return None;
+    }
+    let opaque = any.downcast_ref::<Opaque>().map(|opaque| opaque as &dyn Lower);
+    let lowered = opaque.or_else(|| FAMILIES.iter().find_map(|family| (family.lowering)(any)));
+    Some(lowered.unwrap_or_else(|| panic!("{primitive:?} has no kernel: list it in `lowers!` of its family")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_is_found_again_by_its_name() {
+        let cases = cases();
+        for (_, case) in &cases {
+            let again: Case = case.to_string().parse().unwrap();
+            assert_eq!(again.to_string(), case.to_string());
+            assert_eq!(format!("{:?}", again.primitive), format!("{:?}", case.primitive));
+            assert_eq!(again.inputs, case.inputs);
+            assert!(case.to_string().starts_with(case.primitive.name()), "{case}");
+        }
+        let mut names: Vec<String> = cases.iter().map(|(_, case)| case.to_string()).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), cases.len(), "a case is listed twice");
+    }
+
+    #[test]
+    fn names_that_stand_for_no_case_are_refused() {
+        for (name, reason) in [
+            ("conv2d/input", "form"),
+            ("conv3d/input(n=1)", "family"),
+            ("layout/twist(x=1)", "twist"),
+            ("conv2d/output(n=1,c=6,h=1,w=1,k=4,r=1,s=1,stride=1,padding=0,groups=3)", "divide"),
+            ("reduce/sum(x=3x4,from=1)", "`to` is missing"),
+            ("reduce/sum(x=3x4,from=1,to=2,by=1)", "by"),
+            ("reduce/sum(x=3x4,from=1,to=9)", "axes"),
+            ("reduce/sum(x=3x0,from=1,to=2)", "zero"),
+            ("pool/mean(x=1x1x2x2,r=1,s=1,stride=1,padding=0)", "there is no `mean` in pool"),
+        ] {
+            let error = name.parse::<Case>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn data_is_a_function_of_the_seed() {
+        let case: Case = "elementwise/unary(f=exp,x=131)".parse().unwrap();
+        assert_eq!(case.floats(1), case.floats(1));
+        assert_ne!(case.floats(1), case.floats(2));
+        assert!(case.integers(1)[0].data().iter().all(|x| x.fract() == 0.0 && x.abs() <= 4.0));
+    }
+}

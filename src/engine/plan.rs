@@ -11,6 +11,7 @@ mod schedule;
 use std::fmt;
 
 use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::lowering;
 use crate::engine::tape::{Origin, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 use schedule::{Lifetime, Schedule};
@@ -200,7 +201,7 @@ impl Plan {
                 scope: node.scope.clone(),
                 primal: node.primal,
                 order: node.order,
-                flops: primitive.flops(&shapes, &node.shape),
+                flops: lowering(primitive).map_or(0, |lowered| lowered.flops(&shapes, &node.shape)),
             });
         }
         let (fetched, carried) = schedule.kept.split_at(fetches.len());
@@ -265,7 +266,7 @@ impl Plan {
 
 /// The value whose buffer `value` stands for: itself, or what an alias was made of.
 fn root(tape: &Tape, mut value: Value) -> Value {
-    while tape.node(value).primitive().is_some_and(|primitive| primitive.is_alias()) {
+    while tape.node(value).primitive().is_some_and(|primitive| lowering(primitive).is_none()) {
         value = tape.node(value).inputs()[0];
     }
     value

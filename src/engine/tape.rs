@@ -9,7 +9,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::tensor::{Shape, Tensor};
 
 /// A value on a tape: which tape, and the index of the node that defines it. Values of different tapes are never equal.
@@ -39,6 +38,15 @@ pub struct Array<'a> {
     pub data: &'a [f64],
 }
 
+/// What a kernel computes with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// f32 throughout.
+    F32,
+    /// Factors rounded to f16, and products added on matrix units. Primitives without such a kernel compute in f32.
+    MatrixUnits,
+}
+
 /// What the chain rule has for one input of a primitive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cotangent {
@@ -61,7 +69,7 @@ pub struct Application<'a> {
     pub cotangent: Value,
 }
 
-/// An operation with a shape rule, a backward rule, an f64 definition and one kernel.
+/// An operation as mathematics: a shape rule, a backward rule, an f64 definition, and the error that its formula allows.
 pub trait Primitive: fmt::Debug + Any + Send + Sync {
     /// `family/role`: the shader's path, and the label in plans, profiles and tests.
     fn name(&self) -> &'static str;
@@ -78,37 +86,9 @@ pub trait Primitive: fmt::Debug + Any + Send + Sync {
     /// The definition, in plain f64 loops. The kernel is right when it agrees with this.
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64>;
 
-    /// For each element of the output, how far an f32 evaluation of [`eval`](Primitive::eval) on these inputs may lie
-    /// from the exact value, derived from WGSL's accuracy rules; see [`check`](crate::proof::check).
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64>;
-
-    /// As [`bound`](Primitive::bound), of a kernel that rounds its factors to f16 and adds on matrix units: to be said by
-    /// those primitives that have one.
-    fn bound_matrix(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        self.bound(inputs, output)
-    }
-
-    /// The dispatch that computes the output.
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel;
-
-    /// The kernel under every admissible choice of its tiles, for [`bench`](crate::measure::bench) to compare; none where there is
-    /// no choice. What is chosen may be among them.
-    fn tilings(&self, _inputs: &[&Shape], _output: &Shape, _class: DeviceClass) -> Vec<Kernel> {
-        Vec::new()
-    }
-
-    /// Floating-point operations of one evaluation, a multiply-add counted as two.
-    fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64;
-
-    /// Whether the output is the input's buffer under another shape; then there is nothing to run.
-    fn is_alias(&self) -> bool {
-        false
-    }
-
-    /// Whether computing it takes hardly longer than writing it, so that it may be computed again instead of kept.
-    fn is_cheap(&self) -> bool {
-        false
-    }
+    /// For each element of the output, how far a kernel's evaluation of [`eval`](Primitive::eval) on these inputs may lie from
+    /// the exact value, derived from WGSL's accuracy rules; see [`bounds`](crate::engine::bounds).
+    fn bound(&self, inputs: &[Array], output: &Shape, arithmetic: Arithmetic) -> Vec<f64>;
 }
 
 /// Where a value comes from.

@@ -10,9 +10,10 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::gpu::{Clock, Device, Executor, States};
-use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::kernel::Kernel;
+use crate::engine::lower::Opaque;
 use crate::engine::plan::{Plan, Reuse};
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 use crate::engine::units::{figure, percent};
 use crate::measure::figures::{Measure, MeasureError, Origin, Table, repeat, write};
@@ -163,43 +164,6 @@ fn cache(origin: &Origin) -> Option<PathBuf> {
     Some(caches.join("stssad").join(format!("peak-{}.json", words.join("-"))))
 }
 
-/// A kernel that measures the device, as something that a tape can hold.
-#[derive(Clone, Debug)]
-struct Probe {
-    kernel: Kernel,
-    output: Shape,
-}
-
-impl Primitive for Probe {
-    fn name(&self) -> &'static str {
-        self.kernel.name
-    }
-
-    fn shape(&self, _: &[&Shape]) -> Result<Shape, String> {
-        Ok(self.output.clone())
-    }
-
-    fn vjp(&self, _: &mut Tape, at: Application) -> Vec<Cotangent> {
-        vec![Cotangent::Missing; at.inputs.len()]
-    }
-
-    fn eval(&self, _: &[Array], _: &Shape) -> Vec<f64> {
-        unreachable!("a probe is timed, not evaluated")
-    }
-
-    fn bound(&self, _: &[Array], _: &Shape) -> Vec<f64> {
-        unreachable!("a probe is timed, not compared")
-    }
-
-    fn kernel(&self, _: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
-        self.kernel.clone()
-    }
-
-    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        0
-    }
-}
-
 /// Elements of a `vec4` in a workgroup of 64: what a memory probe moves a term.
 const WORKGROUP: usize = 4 * 64;
 
@@ -242,7 +206,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
     }
 
     /// A plan of `times` such kernels, each reading what the one before has written, and the value of the last.
-    fn executor(&self, probe: &Probe, input: &Tensor, times: usize) -> Result<(Executor, Value), MeasureError> {
+    fn executor(&self, probe: &Opaque, input: &Tensor, times: usize) -> Result<(Executor, Value), MeasureError> {
         let mut tape = Tape::new();
         let x = tape.feed("x", input.shape().clone());
         let y = (0..times).fold(x, |y, _| tape.push(probe.clone(), &[y]));
@@ -256,7 +220,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
     }
 
     /// Seconds that one such dispatch takes, measured for `seconds`.
-    fn time(&self, probe: &Probe, input: &Tensor, seconds: f64) -> Result<Option<Measure>, MeasureError> {
+    fn time(&self, probe: &Opaque, input: &Tensor, seconds: f64) -> Result<Option<Measure>, MeasureError> {
         let (mut executor, _) = self.executor(probe, input, 1)?;
         let mut times = Vec::new();
         repeat(seconds, || {
@@ -270,11 +234,11 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
     /// The best of `probes` by `work / seconds`, each tried for a moment and the winner measured in full.
     fn best(
         &self,
-        probes: Vec<(Probe, String)>,
+        probes: Vec<(Opaque, String)>,
         input: &Tensor,
-        work: impl Fn(&Probe) -> f64,
+        work: impl Fn(&Opaque) -> f64,
     ) -> Result<(Option<Measure>, String), MeasureError> {
-        let mut best: Option<(f64, (Probe, String))> = None;
+        let mut best: Option<(f64, (Opaque, String))> = None;
         for candidate in probes {
             let Some(time) = self.time(&candidate.0, input, self.seconds / 8.0)? else { continue };
             let rate = work(&candidate.0) / time.low;
@@ -291,7 +255,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
     fn rounds(&self, kernel: &Kernel, input: &Tensor, output: &Shape) -> Result<usize, MeasureError> {
         let mut rounds = 16;
         loop {
-            let probe = Probe { kernel: kernel.clone().immediate("rounds", rounds), output: output.clone() };
+            let probe = Opaque { kernel: kernel.clone().immediate("rounds", rounds), output: output.clone() };
             let time = self.time(&probe, input, 0.0)?.map_or(0.0, |time| time.median);
             if time > 4e-3 || rounds >= 1 << 20 {
                 return Ok(rounds);
@@ -319,7 +283,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
                     .constant("FUSED", fused)
                     .over(self.invocations(), 64);
                 let rounds = self.rounds(&kernel, &factors, &output)?;
-                let probe = Probe { kernel: kernel.immediate("rounds", rounds), output: output.clone() };
+                let probe = Opaque { kernel: kernel.immediate("rounds", rounds), output: output.clone() };
                 probes.push((probe, format!("{chains} chains of {written}")));
             }
         }
@@ -327,7 +291,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
             let values = kernel.constants.iter().chain(&kernel.immediates);
             values.clone().find(|(other, _)| *other == name).map_or(0.0, |(_, value)| f64::from(value.to_bits()))
         };
-        let flops = |probe: &Probe| {
+        let flops = |probe: &Opaque| {
             let steps = number(&probe.kernel, "CHAINS") * STEPS as f64 * number(&probe.kernel, "rounds");
             2.0 * width as f64 * steps * probe.output.count() as f64
         };
@@ -345,7 +309,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
             let kernel =
                 Kernel::new("peak/matrix").with_tile(tile).constant("STEPS", STEPS).over(self.invocations(), 64);
             let rounds = self.rounds(&kernel, &factors, &output)?;
-            let probe = Probe { kernel: kernel.immediate("rounds", rounds), output: output.clone() };
+            let probe = Opaque { kernel: kernel.immediate("rounds", rounds), output: output.clone() };
             // Four sums in each 32 invocations, and a multiply-add for every row, column and term.
             let flops = 2.0 * 4.0 * tile.side().pow(3) as f64 * (STEPS * rounds * output.count() / 32) as f64;
             probes.push((probe, format!("4 sums of products of {tile}"), flops));
@@ -355,7 +319,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         }
         (self.progress)("fp16-matrix");
         let flops: Vec<(Kernel, f64)> = probes.iter().map(|(probe, _, flops)| (probe.kernel.clone(), *flops)).collect();
-        let work = |probe: &Probe| flops.iter().find(|(kernel, _)| *kernel == probe.kernel).map_or(0.0, |(_, f)| *f);
+        let work = |probe: &Opaque| flops.iter().find(|(kernel, _)| *kernel == probe.kernel).map_or(0.0, |(_, f)| *f);
         let probes = probes.into_iter().map(|(probe, form, _)| (probe, form)).collect();
         let (rate, form) = self.best(probes, &factors, work)?;
         self.keep("fp16-matrix", "GFLOP/s", rate.map(|rate| rate.scaled(1e-9)), form)
@@ -377,7 +341,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         let input = Tensor::full([extent(reads)], 1.0);
         let probe = |terms: usize| {
             let kernel = Kernel::new(shader).constant("TERMS", terms).over(count, terms * WORKGROUP);
-            (Probe { kernel, output: [extent(writes)].into() }, format!("{terms} vec4 an invocation"))
+            (Opaque { kernel, output: [extent(writes)].into() }, format!("{terms} vec4 an invocation"))
         };
         let bytes = (4 * count * (reads + writes)) as f64;
         let (rate, form) = self.best([1, 4, 16].map(probe).into(), &input, |_| bytes)?;
@@ -390,7 +354,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         let (invocations, value) = (self.invocations(), Tensor::full([1], 1.0));
         let kernel = Kernel::new("peak/workgroup").constant("STEPS", STEPS).over(invocations, 64);
         let rounds = self.rounds(&kernel, &value, &[invocations].into())?;
-        let probe = Probe { kernel: kernel.immediate("rounds", rounds), output: [invocations].into() };
+        let probe = Opaque { kernel: kernel.immediate("rounds", rounds), output: [invocations].into() };
         let time = self.time(&probe, &value, self.seconds)?;
         let bytes = (16 * invocations * STEPS * rounds) as f64;
         self.keep("workgroup", "GB/s", time.map(|time| time.rate(bytes).scaled(1e-9)), "vec4 reads".into())
@@ -399,7 +363,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
     fn latency(&mut self) -> Result<(), MeasureError> {
         (self.progress)("dispatch");
         let input = Tensor::full([64], 1.0);
-        let probe = Probe { kernel: Kernel::new("peak/empty"), output: [64].into() };
+        let probe = Opaque { kernel: Kernel::new("peak/empty"), output: [64].into() };
         let (mut chain, _) = self.executor(&probe, &input, CHAIN)?;
         let (mut on_device, mut on_host) = (Vec::new(), Vec::new());
         repeat(self.seconds, || {
@@ -434,9 +398,9 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         let array = Tensor::full([COUNT], 1.0);
         // A write goes with the next submit, so that one dispatch with next to nothing to do is a part of the upload.
         let (mut reader, _) =
-            self.executor(&Probe { kernel: Kernel::new("peak/empty"), output: [64].into() }, &array, 1)?;
+            self.executor(&Opaque { kernel: Kernel::new("peak/empty"), output: [64].into() }, &array, 1)?;
         let kernel = Kernel::new("peak/copy").over(COUNT, 4 * WORKGROUP);
-        let (copier, copied) = self.executor(&Probe { kernel, output: [COUNT].into() }, &array, 1)?;
+        let (copier, copied) = self.executor(&Opaque { kernel, output: [COUNT].into() }, &array, 1)?;
         let (mut up, mut down) = (Vec::new(), Vec::new());
         repeat(self.seconds, || {
             let start = Instant::now();

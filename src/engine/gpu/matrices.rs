@@ -9,18 +9,19 @@ use std::sync::Arc;
 use super::GpuError;
 use super::device::Device;
 use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::lower::Lower;
 use crate::engine::ops::conv2d::{Conv2d, Geometry, Role};
 use crate::engine::ops::matmul::Matmul;
 use crate::engine::philox::Stream;
-use crate::engine::tape::{Array, Primitive};
+use crate::engine::tape::Array;
 use crate::engine::tensor::{Shape, Tensor};
 
 /// The families that have kernels on matrix units, each with the shapes of a small problem. Its sums are several loops long:
 /// there a driver has been seen to double them. Its outputs fill several workgroups and hang over the last one's blocks.
-fn problems() -> [(Arc<dyn Primitive>, [Shape; 2]); 4] {
+fn problems() -> [(Arc<dyn Lower>, [Shape; 2]); 4] {
     let geometry = Geometry { image: [8, 12], window: [3, 3], stride: 1, padding: 1 };
     let (x, w, y) = ([2, 40, 8, 12], [70, 40, 3, 3], [2, 70, 8, 12]);
-    let conv2d = |solve_for| -> Arc<dyn Primitive> { Arc::new(Conv2d { solve_for, geometry, groups: 1 }) };
+    let conv2d = |solve_for| -> Arc<dyn Lower> { Arc::new(Conv2d { solve_for, geometry, groups: 1 }) };
     [
         (Arc::new(Matmul { transpose_a: false, transpose_b: false }), [[70, 96].into(), [96, 90].into()]),
         (conv2d(Role::Output), [x.into(), w.into()]),
@@ -61,10 +62,10 @@ impl Device {
 
 /// The kernel that a plan would choose, and of those that it chooses for other shapes one of each size of workgroups and of
 /// each way to share a sum: what a driver makes its choices by.
-fn distinct(primitive: &dyn Primitive, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Vec<Kernel> {
-    let chosen = primitive.kernel(inputs, output, class);
+fn distinct(lowered: &dyn Lower, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Vec<Kernel> {
+    let chosen = lowered.kernel(inputs, output, class);
     let others = match class {
-        DeviceClass::Matrix(_) => primitive.tilings(inputs, output, class),
+        DeviceClass::Matrix(_) => lowered.tilings(inputs, output, class),
         // Nothing is left open of these.
         DeviceClass::Gpu | DeviceClass::Cpu(_) => Vec::new(),
     };

@@ -1,8 +1,12 @@
 //! Values rearranged: reshape, broadcast, slice, pad, concatenation.
 
-use crate::engine::kernel::{DeviceClass, Kernel};
-use crate::engine::ops::elementwise::{Collapsed, X, spread};
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+mod lower;
+
+use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::ops::elementwise::{Collapsed, spread};
+use crate::engine::ops::{Family, listed, no_role};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 
 /// The same elements under another shape; nothing runs.
@@ -32,20 +36,8 @@ impl Primitive for Reshape {
         inputs[0].data.to_vec()
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, _: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
-        unreachable!("an alias has no kernel")
-    }
-
-    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        0
-    }
-
-    fn is_alias(&self) -> bool {
-        true
     }
 }
 
@@ -78,21 +70,8 @@ impl Primitive for Broadcast {
         spread(inputs[0], output)
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
-        let axes = Collapsed::new(output, inputs).expect("checked when recorded");
-        axes.dispatch(Kernel::new("layout/broadcast"), &[X], class)
-    }
-
-    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        0
-    }
-
-    fn is_cheap(&self) -> bool {
-        true
     }
 }
 
@@ -110,10 +89,6 @@ fn with_extent(shape: &Shape, axis: usize, extent: usize) -> Shape {
     let mut shape = shape.to_vec();
     shape[axis] = extent;
     shape.into()
-}
-
-fn row_grid(kernel: Kernel, outer: usize, row: usize) -> Kernel {
-    kernel.grid([row.div_ceil(64).min(65_535), outer.min(65_535), 1])
 }
 
 /// y[.., j, ..] = x[.., start + j, ..] for j < extent along `axis`.
@@ -147,26 +122,8 @@ impl Primitive for Slice {
         (0..outer).flat_map(|o| inputs[0].data[o * row + first..][..width].to_vec()).collect()
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        let ([_, x_row], [outer, y_row]) = (rows(inputs[0], self.axis), rows(output, self.axis));
-        let kernel = Kernel::new("layout/slice")
-            .immediate("outer", outer)
-            .immediate("x_row", x_row)
-            .immediate("y_row", y_row)
-            .immediate("first", self.start * inside(output, self.axis));
-        row_grid(kernel, outer, y_row)
-    }
-
-    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        0
-    }
-
-    fn is_cheap(&self) -> bool {
-        true
     }
 }
 
@@ -205,26 +162,8 @@ impl Primitive for Pad {
         padded
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        let ([_, x_row], [outer, y_row]) = (rows(inputs[0], self.axis), rows(output, self.axis));
-        let kernel = Kernel::new("layout/pad")
-            .immediate("outer", outer)
-            .immediate("x_row", x_row)
-            .immediate("y_row", y_row)
-            .immediate("first", self.start * inside(output, self.axis));
-        row_grid(kernel, outer, y_row)
-    }
-
-    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        0
-    }
-
-    fn is_cheap(&self) -> bool {
-        true
     }
 }
 
@@ -260,23 +199,8 @@ impl Primitive for Concat {
         (0..outer).flat_map(|o| [&inputs[0].data[o * a..][..a], &inputs[1].data[o * b..][..b]].concat()).collect()
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        let ([outer, a_row], [_, b_row]) = (rows(inputs[0], self.axis), rows(inputs[1], self.axis));
-        let kernel =
-            Kernel::new("layout/concat").immediate("outer", outer).immediate("a_row", a_row).immediate("b_row", b_row);
-        row_grid(kernel, outer, rows(output, self.axis)[1])
-    }
-
-    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        0
-    }
-
-    fn is_cheap(&self) -> bool {
-        true
     }
 }
 
@@ -346,3 +270,66 @@ impl Tape {
         rest.iter().fold(first, |joined, &part| self.push(Concat { axis }, &[joined, part]))
     }
 }
+
+/// The family, with the cases that it is checked at.
+pub(super) const FAMILY: Family =
+    Family { name: "layout", describe, cases: || listed(CASES), lowering: lower::lowering };
+
+fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    Ok(match role {
+        "reshape" => Parts::new(Reshape { to: p.shape("to")? }).exact(true).input(p.shape("x")?, Fill::ANY),
+        "broadcast" => {
+            Parts::new(Broadcast { to: p.shape("to")? }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+        }
+        "slice" => {
+            let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
+            Parts::new(Slice { axis, start, extent }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+        }
+        "pad" => {
+            let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
+            Parts::new(Pad { axis, start, extent }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+        }
+        "concat" => {
+            let axis = p.number("axis")?;
+            Parts::new(Concat { axis })
+                .exact(true)
+                .linear_in(&[&[0, 1]])
+                .input(p.shape("a")?, Fill::ANY)
+                .input(p.shape("b")?, Fill::ANY)
+        }
+        _ => return Err(no_role("layout", role)),
+    })
+}
+
+const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "layout/reshape(x=6x5,to=3x10)"),
+    (Prime, "layout/broadcast(x=5x1x7,to=5x13x7)"),
+    (Small, "layout/broadcast(x=2x1,to=2x3)"),
+    (Ones, "layout/broadcast(x=1,to=3x5)"),
+    (Uneven, "layout/broadcast(x=8x1x1,to=4x8x5x7)"),
+    (Uneven, "layout/broadcast(x=3x1x5,to=3x7x5)"),
+    (Tiled, "layout/broadcast(x=1x5x1,to=3x5x1111)"),
+    (Folded, "layout/broadcast(x=65600x1,to=65600x2)"),
+    (Training, "layout/broadcast(x=1x16x1x1,to=64x16x14x14)"),
+    (Prime, "layout/slice(x=5x13x7,axis=1,start=3,extent=7)"),
+    (Small, "layout/slice(x=3x4,axis=1,start=1,extent=2)"),
+    (Ones, "layout/slice(x=7,axis=0,start=6,extent=1)"),
+    (Uneven, "layout/slice(x=5x3x2,axis=0,start=2,extent=3)"),
+    (Tiled, "layout/slice(x=4x401x3,axis=1,start=1,extent=399)"),
+    (Folded, "layout/slice(x=65600x3,axis=1,start=1,extent=1)"),
+    (Training, "layout/slice(x=192x32,axis=0,start=48,extent=48)"),
+    (Prime, "layout/pad(x=5x7x3,axis=1,start=4,extent=13)"),
+    (Small, "layout/pad(x=3x2,axis=1,start=1,extent=4)"),
+    (Ones, "layout/pad(x=1,axis=0,start=4,extent=5)"),
+    (Uneven, "layout/pad(x=2x3,axis=0,start=0,extent=5)"),
+    (Tiled, "layout/pad(x=4x133x3,axis=1,start=100,extent=399)"),
+    (Folded, "layout/pad(x=65600x1,axis=1,start=1,extent=3)"),
+    (Training, "layout/pad(x=48x32,axis=0,start=48,extent=192)"),
+    (Prime, "layout/concat(a=3x5x7,b=3x11x7,axis=1)"),
+    (Small, "layout/concat(a=2x1,b=2x2,axis=1)"),
+    (Ones, "layout/concat(a=1,b=1,axis=0)"),
+    (Uneven, "layout/concat(a=5x3,b=2x3,axis=0)"),
+    (Tiled, "layout/concat(a=4x133x3,b=4x57x3,axis=1)"),
+    (Folded, "layout/concat(a=65600x1,b=65600x2,axis=1)"),
+    (Training, "layout/concat(a=48x1x28x28,b=48x1x28x28,axis=0)"),
+];

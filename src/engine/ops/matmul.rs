@@ -1,8 +1,14 @@
 //! Matrix products, with either factor transposed as it is read.
 
-use crate::engine::bounds::{matrix_bound, sum_bound};
-use crate::engine::kernel::{DeviceClass, Kernel, Tile};
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+mod lower;
+
+pub(super) use lower::Tiles;
+
+use crate::engine::bounds::product_bound;
+use crate::engine::case::ShapeClass::{Ones, Prime, Small, Tiled, Training};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::ops::{Family, listed, no_role};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
 /// `z[m,n] = Σ_k A(m,k) · B(k,n)`, shape `[M, N]`. A is stored `[M, K]`, or `[K, M]` if `transpose_a`; B is stored
@@ -32,84 +38,6 @@ impl Matmul {
     /// The extents of inputs that [`shape`](Primitive::shape) has accepted.
     fn accepted(&self, inputs: &[&Shape]) -> [usize; 3] {
         self.extents(inputs).expect("shapes are checked when recorded")
-    }
-}
-
-/// Tiles of a product that passes through workgroup memory: of the whole workgroup, and of an invocation.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tiles {
-    pub m: usize,
-    pub n: usize,
-    pub k: usize,
-    pub micro_m: usize,
-    pub micro_n: usize,
-}
-
-impl Tiles {
-    /// Those that every device has the invocations and the workgroup memory for, and that leave none of it idle.
-    pub fn admissible() -> impl Iterator<Item = Tiles> {
-        let tiles = [8, 16, 32, 64, 128].into_iter().flat_map(|m| [32, 64, 128].map(|n| (m, n)));
-        let tiles = tiles.flat_map(|(m, n)| [8, 16, 32].map(|k| (m, n, k)));
-        let micros = [1, 2, 4, 8].into_iter().flat_map(|micro_m| [2, 4, 8].map(|micro_n| (micro_m, micro_n)));
-        let all = tiles.flat_map(move |(m, n, k)| {
-            micros.clone().map(move |(micro_m, micro_n)| Tiles { m, n, k, micro_m, micro_n })
-        });
-        all.filter(|tiles| {
-            let invocations = (tiles.m / tiles.micro_m) * (tiles.n / tiles.micro_n);
-            // Both slabs, with an element more in each row.
-            let bytes = 4 * tiles.k * (tiles.m + 1 + tiles.n + 1);
-            (64..=256).contains(&invocations) && bytes <= 16_384
-        })
-    }
-
-    /// Sets the constants of a kernel.
-    pub fn constants(self, kernel: Kernel) -> Kernel {
-        kernel
-            .constant("TILE_M", self.m)
-            .constant("TILE_N", self.n)
-            .constant("TILE_K", self.k)
-            .constant("MICRO_M", self.micro_m)
-            .constant("MICRO_N", self.micro_n)
-    }
-}
-
-impl Matmul {
-    fn of_problem(&self, name: &'static str, [m, n, k]: [usize; 3]) -> Kernel {
-        Kernel::new(name)
-            .constant("TRANSPOSE_A", u32::from(self.transpose_a))
-            .constant("TRANSPOSE_B", u32::from(self.transpose_b))
-            .immediate("m", m)
-            .immediate("n", n)
-            .immediate("k", k)
-    }
-
-    /// Slabs of both factors pass through workgroup memory.
-    fn tiled(&self, extents: [usize; 3], tiles: Tiles) -> Kernel {
-        let [m, n, _] = extents;
-        let kernel = tiles.constants(self.of_problem("matmul/product", extents));
-        kernel.grid([n.div_ceil(tiles.n), m.div_ceil(tiles.m), 1])
-    }
-
-    /// On matrix units: a workgroup has so many blocks of 2 × 2 matrices side by side in rows and columns.
-    fn matrix(&self, extents: [usize; 3], tile: Tile, [blocks_m, blocks_n]: [usize; 2]) -> Kernel {
-        let ([m, n, k], block) = (extents, 2 * tile.side());
-        self.of_problem("matmul/product_matrix", extents)
-            .with_tile(tile)
-            .constant("BLOCKS_M", blocks_m)
-            .constant("BLOCKS_N", blocks_n)
-            .storable(0, "StoredA", m * k)
-            .storable(1, "StoredB", k * n)
-            .grid([n.div_ceil(block * blocks_n), m.div_ceil(block * blocks_m), 1])
-    }
-
-    /// The longer side along the lanes, so many times as the first number says, and the second number of the other.
-    fn broadcast(&self, extents: [usize; 3], [micro_along, micro_across]: [usize; 2]) -> Kernel {
-        let [m, n, _] = extents;
-        self.of_problem("matmul/product_broadcast", extents)
-            .constant("LANES_ALONG_M", u32::from(m > n))
-            .constant("MICRO_ALONG", micro_along)
-            .constant("MICRO_ACROSS", micro_across)
-            .grid([m.max(n).div_ceil(8 * micro_along), m.min(n).div_ceil(micro_across), 1])
     }
 }
 
@@ -154,64 +82,9 @@ impl Primitive for Matmul {
         z
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, arithmetic: Arithmetic) -> Vec<f64> {
         let [_, _, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
-        let magnitudes: Vec<Vec<f64>> =
-            inputs.iter().map(|input| input.data.iter().map(|v| v.abs()).collect()).collect();
-        let absolute = [0, 1].map(|index| Array { shape: inputs[index].shape, data: &magnitudes[index] });
-        self.eval(&absolute, output).into_iter().map(|sum| sum_bound(k, sum)).collect()
-    }
-
-    fn bound_matrix(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let [_, _, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
-        matrix_bound(k, inputs, |inputs| self.eval(inputs, output))
-    }
-
-    fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
-        let extents @ [m, n, _] = self.accepted(inputs);
-        match class {
-            DeviceClass::Gpu => {
-                // Small products need many small tiles to occupy the device.
-                let tile = if m.div_ceil(64) * n.div_ceil(64) >= 64 { 64 } else { 32 };
-                self.tiled(extents, Tiles { m: tile, n: tile, k: 16, micro_m: tile / 16, micro_n: tile / 16 })
-            }
-            DeviceClass::Matrix(tile) => {
-                // As above: a workgroup of 2 × 2 blocks of 2 × 2 matrices each, or of one.
-                let side = 4 * tile.side();
-                let blocks = if m.div_ceil(side) * n.div_ceil(side) >= 64 { 2 } else { 1 };
-                self.matrix(extents, tile, [blocks; 2])
-            }
-            DeviceClass::Cpu(_) => {
-                let (along, across) = (m.max(n), m.min(n));
-                // Small products are cut finer, so that each core has some.
-                let (micro_along, micro_across) = if along * across >= 64 * 64 {
-                    (8.min(along.div_ceil(8)), 8.min(across))
-                } else {
-                    (1, 8.min(across))
-                };
-                self.broadcast(extents, [micro_along, micro_across])
-            }
-        }
-    }
-
-    fn tilings(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Vec<Kernel> {
-        let extents = self.accepted(inputs);
-        match class {
-            DeviceClass::Gpu => Tiles::admissible().map(|tiles| self.tiled(extents, tiles)).collect(),
-            DeviceClass::Cpu(_) => {
-                let micros = [1, 2, 4, 8].into_iter().flat_map(|along| [1, 2, 4, 8].map(|across| [along, across]));
-                micros.map(|micros| self.broadcast(extents, micros)).collect()
-            }
-            DeviceClass::Matrix(tile) => {
-                let blocks = [1, 2].into_iter().flat_map(|m| [1, 2].map(|n| [m, n]));
-                blocks.map(|blocks| self.matrix(extents, tile, blocks)).collect()
-            }
-        }
-    }
-
-    fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
-        let [m, n, k] = self.accepted(inputs);
-        2 * (m * n) as u64 * k as u64
+        product_bound(arithmetic, k, inputs, |inputs| self.eval(inputs, output))
     }
 }
 
@@ -232,3 +105,41 @@ impl Tape {
         self.push(Matmul { transpose_a, transpose_b }, &[a, b])
     }
 }
+
+/// The family, with the cases that it is checked at.
+pub(super) const FAMILY: Family =
+    Family { name: "matmul", describe, cases: || listed(CASES), lowering: lower::lowering };
+
+fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let [m, n, k] = p.numbers(["m", "n", "k"])?;
+    let [transpose_a, transpose_b] = p.numbers(["ta", "tb"])?.map(|transposed| transposed == 1);
+    if role != "product" {
+        return Err(no_role("matmul", role));
+    }
+    let stored = |rows: usize, columns: usize, transposed: bool| match transposed {
+        true => [columns, rows],
+        false => [rows, columns],
+    };
+    Ok(Parts::new(Matmul { transpose_a, transpose_b })
+        .exact(true)
+        .linear_in(&[&[0], &[1]])
+        .input(stored(m, k, transpose_a), Fill::ANY)
+        .input(stored(k, n, transpose_b), Fill::ANY))
+}
+
+const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "matmul/product(m=7,n=5,k=11,ta=0,tb=0)"),
+    (Prime, "matmul/product(m=13,n=37,k=19,ta=1,tb=0)"),
+    (Prime, "matmul/product(m=37,n=13,k=17,ta=0,tb=1)"),
+    (Small, "matmul/product(m=2,n=3,k=2,ta=1,tb=1)"),
+    (Ones, "matmul/product(m=1,n=1,k=1,ta=0,tb=0)"),
+    (Ones, "matmul/product(m=1,n=33,k=1,ta=0,tb=1)"),
+    (Ones, "matmul/product(m=70,n=1,k=9,ta=1,tb=0)"),
+    (Tiled, "matmul/product(m=67,n=71,k=33,ta=0,tb=0)"),
+    (Tiled, "matmul/product(m=71,n=67,k=35,ta=1,tb=0)"),
+    (Tiled, "matmul/product(m=530,n=523,k=18,ta=0,tb=1)"),
+    (Tiled, "matmul/product(m=515,n=540,k=17,ta=1,tb=1)"),
+    (Training, "matmul/product(m=192,n=32,k=128,ta=0,tb=0)"),
+    (Training, "matmul/product(m=128,n=32,k=192,ta=1,tb=0)"),
+    (Training, "matmul/product(m=192,n=128,k=32,ta=0,tb=1)"),
+];

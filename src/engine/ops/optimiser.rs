@@ -1,8 +1,12 @@
 //! Adam's update (Kingma and Ba, arXiv 1412.6980, algorithm 1).
 
+mod lower;
+
 use crate::engine::bounds::Approx;
-use crate::engine::kernel::{DeviceClass, Kernel};
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::ops::{Family, listed, no_role};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
 /// θ' = θ − rate · (m / bias₁) / (√(v / bias₂) + EPSILON), with `[rate, bias₁, bias₂]` in the last input.
@@ -41,7 +45,7 @@ impl Primitive for AdamUpdate {
         (0..output.count()).map(|i| inputs[0].data[i] - Self::step(inputs, i)).collect()
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         // The kernel's formula on numbers known up to an error.
         let value = |input: usize, index: usize| Approx::exact(inputs[input].data[index]);
         let [rate, bias_1, bias_2] = [0, 1, 2].map(|k| value(3, k));
@@ -54,14 +58,6 @@ impl Primitive for AdamUpdate {
             })
             .collect()
     }
-
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        Kernel::new("optimiser/adam").over(output.count(), 64)
-    }
-
-    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-        7 * output.count() as u64
-    }
 }
 
 impl Tape {
@@ -73,3 +69,29 @@ impl Tape {
         self.push(AdamUpdate, &[theta, m, v, rates])
     }
 }
+
+/// The family, with the cases that it is checked at.
+pub(super) const FAMILY: Family =
+    Family { name: "optimiser", describe, cases: || listed(CASES), lowering: lower::lowering };
+
+fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    if role != "adam" {
+        return Err(no_role("optimiser", role));
+    }
+    let x = p.shape("theta")?;
+    Ok(Parts::new(AdamUpdate)
+        .without_rule(&[0, 1, 2, 3])
+        .input(x.clone(), Fill::ANY)
+        .input(x.clone(), Fill::ANY)
+        .input(x, Fill::Range(0.0, 2.0))
+        .input([3], Fill::Range(0.05, 1.0)))
+}
+
+const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "optimiser/adam(theta=7x13)"),
+    (Small, "optimiser/adam(theta=3)"),
+    (Ones, "optimiser/adam(theta=1)"),
+    (Tiled, "optimiser/adam(theta=1031)"),
+    (Folded, "optimiser/adam(theta=4194305)"),
+    (Training, "optimiser/adam(theta=32x16x3x3)"),
+];

@@ -4,9 +4,13 @@
 //! and m = matrix[n, :], the ellipse is exp(−(u² + v²) / (2 · SOFTNESS)), and the box is edge(u) · edge(v) with
 //! edge(t) = σ((1 − 2·|t|) / SOFTNESS).
 
+mod lower;
+
 use crate::engine::bounds::{Approx, sum_bound};
-use crate::engine::kernel::{DeviceClass, Kernel};
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::ops::{Family, no_role};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
 /// Variance of the ellipse's Gaussian and width of the box' edge, in units of the patch's sides.
@@ -104,26 +108,8 @@ impl Primitive for Mask {
         self.pixels(inputs, output).map(|pixel| pixel.mask.value).collect()
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         self.pixels(inputs, output).map(|pixel| pixel.mask.error).collect()
-    }
-
-    fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
-        let [h, w] = self.size;
-        let n = inputs[0][0];
-        Kernel::new(self.name()).immediate("n", n).immediate("h", h).immediate("w", w).grid([
-            (h * w).div_ceil(64).min(65_535),
-            n.min(65_535),
-            1,
-        ])
-    }
-
-    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-        12 * output.count() as u64
-    }
-
-    fn is_cheap(&self) -> bool {
-        true
     }
 }
 
@@ -183,7 +169,7 @@ impl Primitive for MaskVjp {
         rows
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let [_, _, _, w] = inputs[2].shape.images().expect("checked when recorded");
         let (mut magnitude, mut error) = (vec![0.0; output.count()], vec![0.0; output.count()]);
         self.for_each_term(inputs, |at, term| {
@@ -191,15 +177,6 @@ impl Primitive for MaskVjp {
             error[at] += term.error;
         });
         magnitude.iter().zip(error).map(|(&magnitude, error)| error + sum_bound(w, magnitude)).collect()
-    }
-
-    fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
-        let [n, _, h, w] = inputs[2].images().expect("checked when recorded");
-        Kernel::new(self.name()).immediate("n", n).immediate("h", h).immediate("w", w).over(n * h, 64)
-    }
-
-    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
-        20 * inputs[2].count() as u64
     }
 }
 
@@ -221,3 +198,51 @@ impl Tape {
         self.push(Mask { profile: Profile::Box, size }, &[matrix, centre])
     }
 }
+
+/// The family of the ellipse, with the cases that it is checked at.
+pub(super) const CUTDIFF: Family = Family {
+    name: "cutdiff",
+    describe: |role, p| describe(Profile::Ellipse, role, p),
+    cases: || cases("cutdiff"),
+    lowering: lower::lowering,
+};
+
+/// The family of the box.
+pub(super) const SOFTBOX: Family = Family {
+    name: "softbox",
+    describe: |role, p| describe(Profile::Box, role, p),
+    cases: || cases("softbox"),
+    lowering: lower::lowering,
+};
+
+fn cases(family: &str) -> Vec<(ShapeClass, String)> {
+    CASES.iter().map(|(class, name)| (*class, format!("{family}/{name}"))).collect()
+}
+
+fn describe(profile: Profile, role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let [n, h, w] = p.numbers(["n", "h", "w"])?;
+    let parts = match role {
+        "mask" => Parts::new(Mask { profile, size: [h, w] }).without_rule(&[1]),
+        "mask_vjp" => Parts::new(MaskVjp { profile }).without_rule(&[0, 1, 2]),
+        _ => return Err(no_role("a patch", role)),
+    };
+    let parts = parts.input([n, 4], Fill::PatchMatrix([h, w])).input([n, 2], Fill::Centre([h, w]));
+    Ok(if role == "mask_vjp" { parts.input([n, 1, h, w], Fill::ANY) } else { parts })
+}
+
+/// The cases of either profile, without the family's name.
+const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "mask(n=3,h=7,w=11)"),
+    (Small, "mask(n=1,h=3,w=2)"),
+    (Ones, "mask(n=1,h=1,w=1)"),
+    (Uneven, "mask(n=2,h=1,w=13)"),
+    (Tiled, "mask(n=5,h=19,w=23)"),
+    (Folded, "mask(n=65600,h=1,w=2)"),
+    (Training, "mask(n=48,h=28,w=28)"),
+    (Prime, "mask_vjp(n=3,h=7,w=11)"),
+    (Small, "mask_vjp(n=1,h=3,w=2)"),
+    (Ones, "mask_vjp(n=1,h=1,w=1)"),
+    (Uneven, "mask_vjp(n=2,h=1,w=13)"),
+    (Tiled, "mask_vjp(n=7,h=19,w=23)"),
+    (Training, "mask_vjp(n=48,h=28,w=28)"),
+];

@@ -3,10 +3,14 @@
 //! A maximum is the pixel that [`Argmax`] points at, taken by [`Select`]. Which one it is stays the same round almost
 //! every picture, so gradients flow through the selected pixels alone: [`Select`] and [`Unpool`] are each other's adjoints.
 
+mod lower;
+
 use crate::engine::bounds::sum_bound;
-use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
 use crate::engine::ops::conv2d::Geometry;
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::ops::{Family, listed, no_role};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
 /// y[n, c, p, q] = h · W + w of the largest x[n, c, h, w] in the window at (p, q), the first of equals; any NaN counts as the
@@ -45,22 +49,6 @@ fn windows(geometry: &Geometry, x: &Shape) -> Result<Shape, String> {
     Ok([n, c, p, q].into())
 }
 
-/// The kernel `name`, one invocation for each of `count` elements, with all extents of `geometry`.
-fn over_windows(name: &'static str, geometry: &Geometry, count: usize) -> Kernel {
-    let ([h, w], [r, s]) = (geometry.image, geometry.window);
-    let [p, q] = geometry.output().expect("checked when recorded");
-    Kernel::new(name)
-        .immediate("h", h)
-        .immediate("w", w)
-        .immediate("p", p)
-        .immediate("q", q)
-        .immediate("r", r)
-        .immediate("s", s)
-        .immediate("stride", geometry.stride)
-        .immediate("padding", geometry.padding)
-        .over(count, 64)
-}
-
 impl Primitive for Argmax {
     fn name(&self) -> &'static str {
         "pool/argmax"
@@ -86,17 +74,8 @@ impl Primitive for Argmax {
         (0..output.count()).map(|index| window(index).expect("a window meets its picture") as f64).collect()
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        over_windows("pool/argmax", &self.geometry, output.count())
-    }
-
-    /// Comparisons.
-    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-        (output.count() * self.geometry.window.iter().product::<usize>()) as u64
     }
 }
 
@@ -124,19 +103,8 @@ impl Primitive for Select {
         inputs[1].data.iter().enumerate().map(select).collect()
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        Kernel::new("pool/select")
-            .immediate("pixels", self.geometry.image.iter().product::<usize>())
-            .immediate("windows", output[2] * output[3])
-            .over(output.count(), 64)
-    }
-
-    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        0
     }
 }
 
@@ -170,20 +138,12 @@ impl Primitive for Unpool {
         ct_x
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let magnitudes: Vec<f64> = inputs[0].data.iter().map(|ct| ct.abs()).collect();
         let sums = self.eval(&[Array { data: &magnitudes, ..inputs[0] }, inputs[1]], output);
         let windows = self.geometry.window.iter().map(|extent| extent.div_ceil(self.geometry.stride));
         let terms = windows.product();
         sums.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
-    }
-
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        over_windows("pool/unpool", &self.geometry, output.count())
-    }
-
-    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
-        inputs[0].count() as u64
     }
 }
 
@@ -200,3 +160,59 @@ impl Tape {
         self.push(Select { geometry }, &[x, index])
     }
 }
+
+/// The family, with the cases that it is checked at.
+pub(super) const FAMILY: Family = Family { name: "pool", describe, cases: || listed(CASES), lowering: lower::lowering };
+
+fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let window = p.numbers(["r", "s"])?;
+    let (x, [stride, padding]) = (p.shape("x")?, p.numbers(["stride", "padding"])?);
+    let [_, _, h, w] = x.images()?;
+    let geometry = Geometry { image: [h, w], window, stride, padding };
+    let argmax = Argmax { geometry };
+    let windows = argmax.shape(&[&x])?;
+    let index = Fill::PixelOf(geometry);
+    Ok(match role {
+        "argmax" => Parts::new(argmax).exact(true).constant_in(&[0]).input(x, Fill::ANY),
+        "select" => Parts::new(Select { geometry })
+            .exact(true)
+            .linear_in(&[&[0]])
+            .constant_in(&[1])
+            .input(x, Fill::ANY)
+            .input(windows, index),
+        "unpool" => Parts::new(Unpool { geometry })
+            .exact(true)
+            .linear_in(&[&[0]])
+            .constant_in(&[1])
+            .input(windows.clone(), Fill::ANY)
+            .input(windows, index),
+        _ => return Err(no_role("pool", role)),
+    })
+}
+
+const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "pool/argmax(x=2x3x11x7,r=3,s=3,stride=2,padding=1)"),
+    (Small, "pool/argmax(x=1x2x4x4,r=2,s=2,stride=2,padding=0)"),
+    (Ones, "pool/argmax(x=1x1x1x1,r=1,s=1,stride=1,padding=0)"),
+    (Uneven, "pool/argmax(x=3x2x7x10,r=4,s=2,stride=3,padding=1)"),
+    (Uneven, "pool/argmax(x=2x2x9x8,r=2,s=3,stride=1,padding=0)"),
+    (Tiled, "pool/argmax(x=3x5x19x23,r=3,s=5,stride=2,padding=2)"),
+    (Folded, "pool/argmax(x=1x1x2051x2051,r=2,s=2,stride=1,padding=0)"),
+    (Training, "pool/argmax(x=8x16x32x32,r=3,s=3,stride=2,padding=1)"),
+    (Prime, "pool/select(x=2x3x11x7,r=3,s=3,stride=2,padding=1)"),
+    (Small, "pool/select(x=1x2x4x4,r=2,s=2,stride=2,padding=0)"),
+    (Ones, "pool/select(x=1x1x1x1,r=1,s=1,stride=1,padding=0)"),
+    (Uneven, "pool/select(x=3x2x7x10,r=4,s=2,stride=3,padding=1)"),
+    (Uneven, "pool/select(x=2x2x9x8,r=2,s=3,stride=1,padding=0)"),
+    (Tiled, "pool/select(x=3x5x19x23,r=3,s=5,stride=2,padding=2)"),
+    (Folded, "pool/select(x=1x1x2051x2051,r=2,s=2,stride=1,padding=0)"),
+    (Training, "pool/select(x=8x16x32x32,r=3,s=3,stride=2,padding=1)"),
+    (Prime, "pool/unpool(x=2x3x11x7,r=3,s=3,stride=2,padding=1)"),
+    (Small, "pool/unpool(x=1x2x4x4,r=2,s=2,stride=2,padding=0)"),
+    (Ones, "pool/unpool(x=1x1x1x1,r=1,s=1,stride=1,padding=0)"),
+    (Uneven, "pool/unpool(x=3x2x7x10,r=4,s=2,stride=3,padding=1)"),
+    (Uneven, "pool/unpool(x=2x2x9x8,r=2,s=3,stride=1,padding=0)"),
+    (Tiled, "pool/unpool(x=3x5x19x23,r=3,s=5,stride=2,padding=2)"),
+    (Folded, "pool/unpool(x=1x1x2051x2051,r=2,s=2,stride=1,padding=0)"),
+    (Training, "pool/unpool(x=8x16x32x32,r=3,s=3,stride=2,padding=1)"),
+];

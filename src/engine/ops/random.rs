@@ -1,8 +1,12 @@
 //! Counter-based random numbers: the device draws the same bits as the f64 replay.
 
-use crate::engine::kernel::{DeviceClass, Kernel};
+mod lower;
+
+use crate::engine::case::ShapeClass::{Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::philox::{philox4x32, unit};
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 
 /// Uniform numbers in [0, 1) from Philox4x32-10 under a [`key`]; `stream` tells draws within one step apart.
@@ -53,25 +57,8 @@ impl Primitive for Uniform {
         (0..output.count()).map(draw).collect()
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        let keys = inputs[0].count() / 6;
-        Kernel::new("random/uniform")
-            .immediate("stream", self.stream)
-            .immediate("keys", keys)
-            .immediate("row", self.row())
-            .over(keys * (output.count() / keys).div_ceil(4), 64)
-    }
-
-    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-        output.count() as u64
-    }
-
-    fn is_cheap(&self) -> bool {
-        true
     }
 }
 
@@ -117,3 +104,29 @@ impl Tape {
         self.mul(radius, cosine)
     }
 }
+
+/// The family, with the cases that it is checked at.
+pub(super) const FAMILY: Family =
+    Family { name: "random", describe, cases: || listed(CASES), lowering: lower::lowering };
+
+fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    if role != "uniform" {
+        return Err(no_role("random", role));
+    }
+    let (stream, shape) = (p.number("stream")?, p.shape("y")?);
+    let keys = p.number_or("keys", 1)?;
+    Ok(Parts::new(Uniform { stream, shape }).exact(true).constant_in(&[0]).input([keys, 6], Fill::Key))
+}
+
+const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "random/uniform(stream=3,y=7x13)"),
+    (Small, "random/uniform(stream=0,y=3)"),
+    (Ones, "random/uniform(stream=1,y=1)"),
+    (Ones, "random/uniform(stream=1,keys=3,y=3x1)"),
+    (Uneven, "random/uniform(stream=4294967295,y=257)"),
+    (Uneven, "random/uniform(stream=1,keys=3,y=15x7)"),
+    (Tiled, "random/uniform(stream=2,y=1031)"),
+    (Tiled, "random/uniform(stream=2,keys=5,y=2x35x11)"),
+    (Training, "random/uniform(stream=1,y=2x48x1)"),
+    (Training, "random/uniform(stream=1,keys=8,y=2x384x1)"),
+];

@@ -1,11 +1,15 @@
 //! Sums over axes, of values and of products, and of exponentials over rows.
 
+mod lower;
+
 use std::ops::Range;
 
 use crate::engine::bounds::{Approx, sum_bound};
-use crate::engine::kernel::{DeviceClass, Kernel};
-use crate::engine::ops::elementwise::{Unary, scaled, vector_width};
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::ops::elementwise::{Unary, scaled};
+use crate::engine::ops::{Family, listed, no_role};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
 /// y[o, k] = Σ_j x[o, j, k]: the sum over a run of neighbouring axes, which stay with extent 1.
@@ -40,24 +44,6 @@ fn fold(axes: &Range<usize>, input: &Shape, term: impl Fn(usize) -> f64) -> Vec<
     sums
 }
 
-/// One kernel for each way of summing: `by_invocation`, or for long rows on a GPU `by_workgroup`.
-fn kernel(
-    [by_invocation, by_workgroup]: [&'static str; 2],
-    axes: &Range<usize>,
-    input: &Shape,
-    class: DeviceClass,
-) -> Kernel {
-    let [outer, terms, inner] = extents(axes, input);
-    // A GPU has lanes to spare for a long row; a CPU driver, and short or strided sums, do best with one invocation each.
-    if !matches!(class, DeviceClass::Cpu(_)) && inner == 1 && terms >= 128 {
-        return Kernel::new(by_workgroup).immediate("terms", terms).over(outer, 1);
-    }
-    let width = vector_width(inner, class);
-    let kernel = Kernel::new(by_invocation).immediate("terms", terms).immediate("inner", inner / width);
-    let kernel = if width > 1 { kernel.vector("X") } else { kernel };
-    kernel.over(outer * inner / width, 64)
-}
-
 impl Primitive for Sum {
     fn name(&self) -> &'static str {
         "reduce/sum"
@@ -77,19 +63,11 @@ impl Primitive for Sum {
         fold(&self.axes, x.shape, |index| x.data[index])
     }
 
-    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], _: &Shape, _: Arithmetic) -> Vec<f64> {
         let [x] = inputs else { unreachable!("one input") };
         let terms = extents(&self.axes, x.shape)[1];
         let magnitudes = fold(&self.axes, x.shape, |index| x.data[index].abs());
         magnitudes.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
-    }
-
-    fn kernel(&self, inputs: &[&Shape], _: &Shape, class: DeviceClass) -> Kernel {
-        kernel(["reduce/sum", "reduce/sum_row"], &self.axes, inputs[0], class)
-    }
-
-    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
-        inputs[0].count() as u64
     }
 }
 
@@ -124,19 +102,11 @@ impl Primitive for SumProduct {
         fold(&self.axes, a.shape, |index| a.data[index] * b.data[index])
     }
 
-    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], _: &Shape, _: Arithmetic) -> Vec<f64> {
         let [a, b] = inputs else { unreachable!("two inputs") };
         let terms = extents(&self.axes, a.shape)[1];
         let magnitudes = fold(&self.axes, a.shape, |index| (a.data[index] * b.data[index]).abs());
         magnitudes.into_iter().map(|magnitude| sum_bound(terms, magnitude)).collect()
-    }
-
-    fn kernel(&self, inputs: &[&Shape], _: &Shape, class: DeviceClass) -> Kernel {
-        kernel(["reduce/sum_product", "reduce/sum_product_row"], &self.axes, inputs[0], class)
-    }
-
-    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
-        2 * inputs[0].count() as u64
     }
 }
 
@@ -196,7 +166,7 @@ impl Primitive for SquaredDeviation {
         fold(&self.axes, inputs[0].shape, |index| squares[index])
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let squares = self.each(inputs, output, |x, m| {
             let deviation = Approx::exact(x) - scaled(self.scale, Approx::exact(m));
             deviation * deviation
@@ -205,24 +175,6 @@ impl Primitive for SquaredDeviation {
         let errors = fold(&self.axes, inputs[0].shape, |index| squares[index].error);
         let magnitudes = fold(&self.axes, inputs[0].shape, |index| squares[index].value + squares[index].error);
         errors.into_iter().zip(magnitudes).map(|(error, sum)| error + sum_bound(terms, sum)).collect()
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
-        let [outer, terms, inner] = extents(&self.axes, inputs[0]);
-        let repeat = Self::repeat(output, inputs[1]).expect("checked when recorded");
-        let width = if repeat == 1 || repeat.is_multiple_of(4) { vector_width(inner, class) } else { 1 };
-        let kernel = Kernel::new("reduce/squared_deviation")
-            .immediate("terms", terms)
-            .immediate("inner", inner / width)
-            .immediate("repeat", repeat.div_ceil(width))
-            .immediate("scale", self.scale as f32);
-        let kernel = if width > 1 { kernel.vector("X") } else { kernel };
-        let kernel = if width > 1 && repeat == 1 { kernel.vector("M") } else { kernel };
-        kernel.over(outer * inner / width, 64)
-    }
-
-    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
-        3 * inputs[0].count() as u64
     }
 }
 
@@ -253,7 +205,7 @@ impl Primitive for LogSumExp {
             .collect()
     }
 
-    fn bound(&self, inputs: &[Array], _: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], _: &Shape, _: Arithmetic) -> Vec<f64> {
         Self::rows(inputs[0])
             .map(|(row, largest)| {
                 let largest = Approx::exact(largest);
@@ -266,15 +218,6 @@ impl Primitive for LogSumExp {
                 (largest + sum.ln()).error
             })
             .collect()
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        Kernel::new("reduce/log_sum_exp").immediate("terms", inputs[0][1]).over(output.count(), 64)
-    }
-
-    /// A comparison, a difference, an exponential and a sum for each element.
-    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
-        4 * inputs[0].count() as u64
     }
 }
 
@@ -338,25 +281,10 @@ impl Primitive for Magnitude {
         sums
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let shapes: Vec<&Shape> = inputs.iter().map(|input| input.shape).collect();
         let terms = self.terms(&shapes).map(|terms| terms.div_ceil(self.lanes)).sum();
         self.eval(inputs, output).into_iter().map(|sum| sum_bound(terms, sum)).collect()
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        let names = ["terms_a", "terms_b", "terms_c", "terms_d", "terms_e", "terms_f", "terms_g"];
-        let kernel = Kernel::new("reduce/magnitude").immediate("lanes", self.lanes);
-        let kernel = names
-            .into_iter()
-            .zip(self.terms(inputs))
-            .fold(kernel, |kernel, (name, terms)| kernel.immediate(name, terms));
-        kernel.over(output.count(), 64)
-    }
-
-    /// A magnitude and a sum for each element.
-    fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
-        2 * (output[0] * self.terms(inputs).sum::<usize>()) as u64
     }
 }
 
@@ -460,3 +388,100 @@ impl Tape {
         self.reshape(sum, shape.clone())
     }
 }
+
+/// The family, with the cases that it is checked at.
+pub(super) const FAMILY: Family =
+    Family { name: "reduce", describe, cases: || listed(CASES), lowering: lower::lowering };
+
+fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    Ok(match role {
+        "sum" => {
+            let [from, to] = p.numbers(["from", "to"])?;
+            Parts::new(Sum { axes: from..to }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+        }
+        "sum_product" => {
+            let [from, to] = p.numbers(["from", "to"])?;
+            let shape = p.shape("x")?;
+            Parts::new(SumProduct { axes: from..to })
+                .exact(true)
+                .linear_in(&[&[0], &[1]])
+                .input(shape.clone(), Fill::ANY)
+                .input(shape, Fill::ANY)
+        }
+        "squared_deviation" => {
+            let [from, to] = p.numbers(["from", "to"])?;
+            let scale: f64 = p.number_or("scale", 1.0)?;
+            let deviation = SquaredDeviation { axes: from..to, scale };
+            Parts::new(deviation)
+                .exact(scale.fract() == 0.0)
+                .stationary_in(&[1])
+                .input(p.shape("x")?, Fill::ANY)
+                .input(p.shape("m")?, Fill::ANY)
+        }
+        "magnitude" => {
+            let [rows, lanes, arrays] = p.numbers(["rows", "lanes", "arrays"])?;
+            let shape = p.shape("terms")?;
+            let parts = Parts::new(Magnitude { arrays, lanes }).exact(true).without_rule(&[0, 1, 2, 3, 4, 5, 6]);
+            shape.iter().fold(parts, |parts, &terms| parts.input([rows, terms], Fill::ANY))
+        }
+        "log_sum_exp" => Parts::new(LogSumExp).input(p.shape("x")?, Fill::Range(-20.0, 20.0)),
+        _ => return Err(no_role("reduce", role)),
+    })
+}
+
+const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "reduce/sum(x=5x13x7,from=1,to=2)"),
+    (Prime, "reduce/sum(x=5x13x131,from=2,to=3)"),
+    (Small, "reduce/sum(x=2x3,from=1,to=2)"),
+    (Ones, "reduce/sum(x=3x1x4,from=1,to=2)"),
+    (Ones, "reduce/sum(x=1x1x130,from=2,to=3)"),
+    (Uneven, "reduce/sum(x=4x5x6x7,from=0,to=2)"),
+    (Uneven, "reduce/sum(x=4x5x6x7,from=2,to=4)"),
+    (Uneven, "reduce/sum(x=3x129,from=1,to=2)"),
+    (Tiled, "reduce/sum(x=70x1031,from=1,to=2)"),
+    (Tiled, "reduce/sum(x=1031x70,from=0,to=1)"),
+    (Folded, "reduce/sum(x=2x4194305,from=0,to=1)"),
+    (Folded, "reduce/sum(x=65600x128,from=1,to=2)"),
+    (Training, "reduce/sum(x=96x16x14x14,from=2,to=4)"),
+    (Training, "reduce/sum(x=96x16,from=0,to=1)"),
+    (Prime, "reduce/sum_product(x=5x13x7,from=1,to=2)"),
+    (Prime, "reduce/sum_product(x=5x13x131,from=2,to=3)"),
+    (Small, "reduce/sum_product(x=2x3,from=1,to=2)"),
+    (Ones, "reduce/sum_product(x=3x1x4,from=1,to=2)"),
+    (Ones, "reduce/sum_product(x=1x1x130,from=2,to=3)"),
+    (Uneven, "reduce/sum_product(x=4x5x6x7,from=0,to=2)"),
+    (Uneven, "reduce/sum_product(x=3x129,from=1,to=2)"),
+    (Tiled, "reduce/sum_product(x=70x1031,from=1,to=2)"),
+    (Tiled, "reduce/sum_product(x=1031x70,from=0,to=1)"),
+    (Folded, "reduce/sum_product(x=2x4194305,from=0,to=1)"),
+    (Folded, "reduce/sum_product(x=65600x128,from=1,to=2)"),
+    (Training, "reduce/sum_product(x=96x16x14x14,from=2,to=4)"),
+    (Training, "reduce/sum_product(x=96x16,from=0,to=1)"),
+    (Prime, "reduce/squared_deviation(x=5x13x7,m=5x1x7,from=1,to=2)"),
+    (Prime, "reduce/squared_deviation(x=11x7x3x5,m=1x7x1x1,from=0,to=1)"),
+    (Small, "reduce/squared_deviation(x=2x3,m=2x1,from=1,to=2)"),
+    (Prime, "reduce/squared_deviation(x=5x13x7,m=5x1x7,from=1,to=2,scale=0.3)"),
+    (Ones, "reduce/squared_deviation(x=3x1x4,m=3x1x1,from=1,to=2)"),
+    (Ones, "reduce/squared_deviation(x=1x1x130,m=1x1x1,from=2,to=3)"),
+    (Uneven, "reduce/squared_deviation(x=4x5x6x7,m=1x1x6x1,from=0,to=2)"),
+    (Uneven, "reduce/squared_deviation(x=129x3,m=1x3,from=0,to=1)"),
+    (Tiled, "reduce/squared_deviation(x=131x70x8,m=1x70x1,from=0,to=1)"),
+    (Tiled, "reduce/squared_deviation(x=131x512,m=1x512,from=0,to=1)"),
+    (Folded, "reduce/squared_deviation(x=2x4194305,m=1x4194305,from=0,to=1)"),
+    (Training, "reduce/squared_deviation(x=96x16x14x14,m=1x16x1x1,from=0,to=1)"),
+    (Training, "reduce/squared_deviation(x=96x16,m=1x16,from=0,to=1)"),
+    (Prime, "reduce/magnitude(rows=3,lanes=5,arrays=7,terms=7x13x5x1x11x3x17)"),
+    (Small, "reduce/magnitude(rows=1,lanes=2,arrays=2,terms=2x3x1x1x1x1x1)"),
+    (Ones, "reduce/magnitude(rows=1,lanes=1,arrays=1,terms=1x1x1x1x1x1x1)"),
+    (Uneven, "reduce/magnitude(rows=2,lanes=7,arrays=5,terms=20x4x1x9x7x30x2)"),
+    (Tiled, "reduce/magnitude(rows=3,lanes=70,arrays=3,terms=1031x517x211x1x1x1x1)"),
+    (Folded, "reduce/magnitude(rows=2,lanes=2097153,arrays=1,terms=2097154x1x1x1x1x1x1)"),
+    (Training, "reduce/magnitude(rows=4,lanes=576,arrays=7,terms=144x16x16x4608x32x32x9216)"),
+    (Prime, "reduce/log_sum_exp(x=7x13)"),
+    (Small, "reduce/log_sum_exp(x=2x3)"),
+    (Ones, "reduce/log_sum_exp(x=1x1)"),
+    (Uneven, "reduce/log_sum_exp(x=5x1)"),
+    (Tiled, "reduce/log_sum_exp(x=131x67)"),
+    (Folded, "reduce/log_sum_exp(x=4194305x2)"),
+    (Training, "reduce/log_sum_exp(x=96x96)"),
+];

@@ -3,9 +3,13 @@
 //! A sorted column is its elements gathered in its order. The order stays the same round almost every point, so gradients
 //! flow through the gathered elements alone, to any order of derivative.
 
+mod lower;
+
 use crate::engine::bounds::sum_bound;
-use crate::engine::kernel::{DeviceClass, Kernel};
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::ops::{Family, listed, no_role};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
 /// y[k, l] = the row at which x's column l has its k-th smallest element; of equal ones the earlier row comes first, and every
@@ -61,17 +65,8 @@ impl Primitive for Order {
         order
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        Kernel::new("sort/order").immediate("rows", output[0]).immediate("columns", output[1]).over(output.count(), 64)
-    }
-
-    /// Comparisons.
-    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-        (output[0] * output.count()) as u64
     }
 }
 
@@ -99,19 +94,8 @@ impl Primitive for Gather {
         places.map(|(place, &index)| inputs[0].data[row(index, rows) * columns + place % columns]).collect()
     }
 
-    fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         vec![0.0; output.count()]
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        Kernel::new("sort/gather")
-            .immediate("rows", inputs[0][0])
-            .immediate("columns", output[1])
-            .over(output.count(), 64)
-    }
-
-    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
-        0
     }
 }
 
@@ -141,7 +125,7 @@ impl Primitive for Scatter {
         ct_x
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let sums = |terms: &dyn Fn(f64) -> f64| {
             let terms: Vec<f64> = inputs[0].data.iter().map(|&ct| terms(ct)).collect();
             self.eval(&[Array { data: &terms, ..inputs[0] }, inputs[1]], output)
@@ -150,18 +134,6 @@ impl Primitive for Scatter {
         // The first term is added to 0, exactly.
         let additions = counts.iter().map(|&count| (count as usize).max(2) - 1);
         additions.zip(magnitudes).map(|(additions, magnitude)| sum_bound(additions, magnitude)).collect()
-    }
-
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        Kernel::new("sort/scatter")
-            .immediate("terms", inputs[0][0])
-            .immediate("rows", output[0])
-            .immediate("columns", output[1])
-            .over(output.count(), 64)
-    }
-
-    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
-        inputs[0].count() as u64
     }
 }
 
@@ -182,3 +154,48 @@ impl Tape {
         self.push(Gather, &[x, index])
     }
 }
+
+/// The family, with the cases that it is checked at.
+pub(super) const FAMILY: Family = Family { name: "sort", describe, cases: || listed(CASES), lowering: lower::lowering };
+
+fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let [rows, columns] = p.numbers(["rows", "columns"])?;
+    if role == "order" {
+        return Ok(Parts::new(Order).exact(true).constant_in(&[0]).input([rows, columns], Fill::ANY));
+    }
+    let places = [p.number("k")?, columns];
+    Ok(match role {
+        "gather" => {
+            Parts::new(Gather).exact(true).linear_in(&[&[0]]).constant_in(&[1]).input([rows, columns], Fill::ANY)
+        }
+        "scatter" => {
+            Parts::new(Scatter { rows }).exact(true).linear_in(&[&[0]]).constant_in(&[1]).input(places, Fill::ANY)
+        }
+        _ => return Err(no_role("sort", role)),
+    }
+    .input(places, Fill::Index(rows)))
+}
+
+const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "sort/order(rows=13,columns=7)"),
+    (Small, "sort/order(rows=3,columns=2)"),
+    (Ones, "sort/order(rows=1,columns=1)"),
+    (Uneven, "sort/order(rows=31,columns=1)"),
+    (Tiled, "sort/order(rows=67,columns=71)"),
+    (Folded, "sort/order(rows=2,columns=2097153)"),
+    (Training, "sort/order(rows=96,columns=64)"),
+    (Prime, "sort/gather(rows=13,columns=7,k=11)"),
+    (Small, "sort/gather(rows=2,columns=3,k=2)"),
+    (Ones, "sort/gather(rows=1,columns=1,k=1)"),
+    (Uneven, "sort/gather(rows=2,columns=5,k=31)"),
+    (Tiled, "sort/gather(rows=67,columns=71,k=70)"),
+    (Folded, "sort/gather(rows=2,columns=2097153,k=2)"),
+    (Training, "sort/gather(rows=96,columns=64,k=64)"),
+    (Prime, "sort/scatter(rows=13,columns=7,k=11)"),
+    (Small, "sort/scatter(rows=2,columns=3,k=2)"),
+    (Ones, "sort/scatter(rows=1,columns=1,k=1)"),
+    (Uneven, "sort/scatter(rows=2,columns=5,k=31)"),
+    (Tiled, "sort/scatter(rows=67,columns=71,k=70)"),
+    (Folded, "sort/scatter(rows=2,columns=2097153,k=2)"),
+    (Training, "sort/scatter(rows=96,columns=64,k=64)"),
+];

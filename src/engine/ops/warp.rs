@@ -3,10 +3,14 @@
 //! With dx = j − (W−1)/2 and dy = i − (H−1)/2, output pixel (i, j) of picture n reads the input at
 //! xs = m₀·dx + m₁·dy + m₂ + (W−1)/2, ys = m₃·dx + m₄·dy + m₅ + (H−1)/2, where m = matrix[n, :].
 
+mod lower;
+
 use crate::engine::bounds::{chain_bound, sum_bound};
-use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
 use crate::engine::ops::elementwise::Unary;
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::ops::{Family, listed, no_role};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 
 /// What a sample outside the picture reads.
@@ -141,7 +145,7 @@ impl Primitive for Affine {
             .collect()
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let [_, c, h, w] = output.images().expect("checked when recorded");
         (0..output.count())
             .map(|index| {
@@ -154,26 +158,6 @@ impl Primitive for Affine {
             })
             .collect()
     }
-
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        let [n, c, h, w] = output.images().expect("checked when recorded");
-        pixel_grid(
-            Kernel::new("warp/affine").constant("NEAREST", u32::from(self.outside == Outside::Nearest)),
-            [n, c, h, w],
-        )
-    }
-
-    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-        16 * output.count() as u64
-    }
-}
-
-fn pixel_grid(kernel: Kernel, [n, c, h, w]: [usize; 4]) -> Kernel {
-    kernel.immediate("n", n).immediate("c", c).immediate("h", h).immediate("w", w).grid([
-        (h * w).div_ceil(64).min(65_535),
-        n.min(65_535),
-        1,
-    ])
 }
 
 impl AffineMatrixVjp {
@@ -224,7 +208,7 @@ impl Primitive for AffineMatrixVjp {
         rows
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let [_, c, h, w] = inputs[0].shape.images().expect("checked when recorded");
         let (mut magnitude, mut slack) = (vec![0.0; output.count()], vec![0.0; output.count()]);
         Self::for_each_pixel(inputs, |first, sample, picture, ct| {
@@ -239,20 +223,6 @@ impl Primitive for AffineMatrixVjp {
             }
         });
         magnitude.iter().zip(slack).map(|(&m, slack)| slack + sum_bound(c * w, m) + chain_bound(8, m)).collect()
-    }
-
-    fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
-        let [n, c, h, w] = inputs[0].images().expect("checked when recorded");
-        Kernel::new("warp/affine_matrix_vjp")
-            .immediate("n", n)
-            .immediate("c", c)
-            .immediate("h", h)
-            .immediate("w", w)
-            .over(n * h, 64)
-    }
-
-    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
-        24 * inputs[0].count() as u64
     }
 }
 
@@ -289,7 +259,7 @@ impl Primitive for AffineImageVjp {
         ct_x
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let [_, c, h, w] = output.images().expect("checked when recorded");
         let (mut magnitude, mut terms) = (vec![0.0; output.count()], vec![0; output.count()]);
         // How far the weights may be off: by as much as the place, along either axis.
@@ -312,15 +282,6 @@ impl Primitive for AffineImageVjp {
         // Each weight takes a difference and a complement along either axis, then two products: 6 roundings.
         let sums = magnitude.iter().zip(terms).map(|(&m, n)| sum_bound(n, m) + chain_bound(6, m));
         moved.iter().zip(sums).map(|(moved, sum)| moved + sum).collect()
-    }
-
-    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
-        let [n, c, h, w] = output.images().expect("checked when recorded");
-        pixel_grid(Kernel::new("warp/affine_image_vjp"), [n, c, h, w])
-    }
-
-    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-        64 * output.count() as u64
     }
 }
 
@@ -362,3 +323,64 @@ impl Tape {
         self.affine_warp(x, matrix)
     }
 }
+
+/// The family, with the cases that it is checked at.
+pub(super) const FAMILY: Family = Family { name: "warp", describe, cases: || listed(CASES), lowering: lower::lowering };
+
+fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
+    let [n, c, h, w] = p.numbers(["n", "c", "h", "w"])?;
+    let (pictures, matrices, map) = ([n, c, h, w], [n, 6], Fill::AffineMatrix([h, w]));
+    Ok(match role {
+        "affine" => {
+            let outside = match p.text("outside")? {
+                "zero" => Outside::Zero,
+                "nearest" => Outside::Nearest,
+                outside => return Err(format!("outside there is zero or nearest, not `{outside}`")),
+            };
+            let parts = Parts::new(Affine { outside }).exact(true).input(pictures, Fill::ANY).input(matrices, map);
+            match outside {
+                Outside::Zero => parts.linear_in(&[&[0]]),
+                // Linear as well, but nothing is tuned through a shift.
+                Outside::Nearest => parts.without_rule(&[0, 1]),
+            }
+        }
+        "affine_image_vjp" => {
+            Parts::new(AffineImageVjp).exact(true).linear_in(&[&[1]]).input(matrices, map).input(pictures, Fill::ANY)
+        }
+        "affine_matrix_vjp" => Parts::new(AffineMatrixVjp)
+            .exact(true)
+            .without_rule(&[0, 1, 2])
+            .input(pictures, Fill::ANY)
+            .input(matrices, map)
+            .input(pictures, Fill::ANY),
+        _ => return Err(no_role("warp", role)),
+    })
+}
+
+const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "warp/affine(n=3,c=2,h=7,w=11,outside=zero)"),
+    (Prime, "warp/affine(n=3,c=2,h=7,w=11,outside=nearest)"),
+    (Small, "warp/affine(n=1,c=1,h=3,w=3,outside=zero)"),
+    (Small, "warp/affine(n=1,c=1,h=3,w=3,outside=nearest)"),
+    (Ones, "warp/affine(n=2,c=1,h=1,w=1,outside=zero)"),
+    (Ones, "warp/affine(n=2,c=1,h=1,w=1,outside=nearest)"),
+    (Uneven, "warp/affine(n=2,c=3,h=2,w=9,outside=zero)"),
+    (Uneven, "warp/affine(n=2,c=3,h=2,w=9,outside=nearest)"),
+    (Tiled, "warp/affine(n=4,c=3,h=19,w=23,outside=zero)"),
+    (Folded, "warp/affine(n=65600,c=1,h=1,w=1,outside=zero)"),
+    (Training, "warp/affine(n=48,c=1,h=28,w=28,outside=zero)"),
+    (Training, "warp/affine(n=48,c=1,h=28,w=28,outside=nearest)"),
+    (Prime, "warp/affine_matrix_vjp(n=3,c=2,h=7,w=11)"),
+    (Small, "warp/affine_matrix_vjp(n=1,c=1,h=3,w=3)"),
+    (Ones, "warp/affine_matrix_vjp(n=2,c=1,h=1,w=1)"),
+    (Uneven, "warp/affine_matrix_vjp(n=2,c=3,h=2,w=9)"),
+    (Tiled, "warp/affine_matrix_vjp(n=5,c=3,h=19,w=23)"),
+    (Training, "warp/affine_matrix_vjp(n=48,c=1,h=28,w=28)"),
+    (Prime, "warp/affine_image_vjp(n=3,c=2,h=7,w=11)"),
+    (Small, "warp/affine_image_vjp(n=1,c=1,h=3,w=3)"),
+    (Ones, "warp/affine_image_vjp(n=2,c=1,h=1,w=1)"),
+    (Uneven, "warp/affine_image_vjp(n=2,c=3,h=2,w=9)"),
+    (Tiled, "warp/affine_image_vjp(n=4,c=3,h=19,w=23)"),
+    (Folded, "warp/affine_image_vjp(n=65600,c=1,h=1,w=1)"),
+    (Training, "warp/affine_image_vjp(n=48,c=1,h=28,w=28)"),
+];

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use super::schedule::Schedule;
 use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::lowering;
 use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::Shape;
 
@@ -32,7 +33,8 @@ pub(super) fn kernels(tape: &Tape, schedule: &mut Schedule, class: DeviceClass) 
 fn kernel(tape: &Tape, value: Value, class: DeviceClass) -> Kernel {
     let node = tape.node(value);
     let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
-    node.primitive().expect("what is scheduled is computed").kernel(&shapes, &node.shape, class)
+    let primitive = node.primitive().expect("what is scheduled is computed");
+    lowering(primitive).expect("what is scheduled is no alias").kernel(&shapes, &node.shape, class)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The order of computations, and which values are computed again so that fewer have to be kept.
 
+use crate::engine::ops::lowering;
 use crate::engine::tape::{Tape, Value};
 
 /// A computation. A value that is computed again has several.
@@ -68,7 +69,7 @@ impl<'a> Schedule<'a> {
         let mut numbers: Vec<Option<usize>> = vec![None; tape.len()];
         let number_of = |numbers: &[Option<usize>], value| numbers[super::root(tape, value).index()];
         for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
-            if node.primitive().is_some_and(|primitive| !primitive.is_alias()) {
+            if node.primitive().is_some_and(|primitive| lowering(primitive).is_some()) {
                 let reads = node.inputs().iter().map(|&input| number_of(&numbers, input)).collect();
                 numbers[value.index()] = Some(schedule.entries.len());
                 schedule.order.push(schedule.entries.len());
@@ -198,7 +199,11 @@ impl<'a> Schedule<'a> {
     }
 
     fn is_cheap(&self, number: usize) -> bool {
-        self.tape.node(self.entries[number].value).primitive().is_some_and(|primitive| primitive.is_cheap())
+        self.tape
+            .node(self.entries[number].value)
+            .primitive()
+            .and_then(lowering)
+            .is_some_and(|lowered| lowered.is_cheap())
     }
 
     /// Whether less lives at the peak by `detour`, and less than at the peak wherever more lives; sets its gain.

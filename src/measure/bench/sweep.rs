@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Case, Format, Options, wanted};
 use crate::engine::gpu::{Clock, Device};
 use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::lowering;
 use crate::engine::plan::Plan;
 use crate::engine::tensor::Shape;
 use crate::engine::units::{figure, percent};
@@ -59,7 +60,10 @@ pub fn sweep(
     let tilings = |case: &Case| {
         let node = plan.graph.node(case.step.value);
         let shapes: Vec<&Shape> = case.step.inputs.iter().map(|input| &input.shape).collect();
-        let mut kernels = node.primitive().map_or(Vec::new(), |op| op.tilings(&shapes, &node.shape, class));
+        let mut kernels = {
+            let lowered = node.primitive().and_then(lowering);
+            lowered.map_or(Vec::new(), |lowered| lowered.tilings(&shapes, &node.shape, class))
+        };
         kernels.retain(|kernel| *kernel != case.step.kernel);
         (!kernels.is_empty()).then_some(kernels)
     };

@@ -5,30 +5,16 @@
 
 use std::collections::HashMap;
 
-use super::case::{Case, Draws, widen};
+use crate::engine::case::{Case, Draws, widen};
 use crate::engine::gpu::{Device, Executor, GpuError, States};
 use crate::engine::kernel::DeviceClass;
 use crate::engine::plan::{Plan, Reuse};
-use crate::engine::tape::{Array, Origin, Tape, Value};
+use crate::engine::tape::{Arithmetic, Array, Origin, Tape, Value};
 use crate::engine::tensor::Tensor;
-
-/// Sets of inputs in which the case's primitive is linear, jointly within a set.
-fn linear_in(case: &Case) -> &'static [&'static [usize]] {
-    match case.primitive.name() {
-        // Linear as well, but without a pull-back.
-        "warp/affine" if case.name.ends_with("outside=nearest)") => &[],
-        "conv2d/output" | "conv2d/input" | "conv2d/kernel" | "matmul/product" | "reduce/sum_product" => &[&[0], &[1]],
-        "layout/broadcast" | "layout/slice" | "layout/pad" | "reduce/sum" | "warp/affine" => &[&[0]],
-        "layout/concat" => &[&[0, 1]],
-        "warp/affine_image_vjp" => &[&[1]],
-        "pool/select" | "pool/unpool" | "sort/gather" | "sort/scatter" => &[&[0]],
-        _ => &[],
-    }
-}
 
 /// Whether [`check_adjoint`] has an identity to check.
 pub fn has_adjoint(case: &Case) -> bool {
-    !linear_in(case).is_empty()
+    !case.says.linear.is_empty()
 }
 
 /// Records the primitive and its pull-back, runs both with the kernels for `class`, and compares the inner products.
@@ -46,7 +32,7 @@ pub fn check_adjoint(device: &Device, case: &Case, class: DeviceClass, seed: u64
         .collect();
     let ct = tape.feed("ct", case.output());
     let y = tape.apply(case.primitive.clone(), &inputs);
-    let sets = linear_in(case);
+    let sets = case.says.linear;
     let differentiated: Vec<Value> = sets.iter().copied().flatten().map(|&index| inputs[index]).collect();
     let gradients = tape.pull_back(y, ct, &differentiated).map_err(|error| error.to_string())?;
 
@@ -67,7 +53,7 @@ pub fn check_adjoint(device: &Device, case: &Case, class: DeviceClass, seed: u64
 
     let by_name: HashMap<&str, &Tensor> = names.iter().map(String::as_str).zip(&data).collect();
     // On integers most primitives are exact, and no bound has to be evaluated.
-    let forward_error = match case.exact {
+    let forward_error = match case.says.exact {
         true => 0.0,
         false => weighted(&bound_of(&tape, y, &by_name), &data[inputs.len()]),
     };
@@ -76,7 +62,7 @@ pub fn check_adjoint(device: &Device, case: &Case, class: DeviceClass, seed: u64
     for set in sets {
         let (mut backward, mut backward_error) = (0.0, 0.0);
         for (&index, &gradient) in set.iter().zip(gradients.by_ref()) {
-            if !case.exact {
+            if !case.says.exact {
                 backward_error += weighted(&bound_of(&tape, gradient, &by_name), &data[index]);
             }
             backward += dot(&data[index], &executor.fetch(gradient).map_err(gpu)?);
@@ -111,5 +97,5 @@ fn bound_of(tape: &Tape, value: Value, feeds: &HashMap<&str, &Tensor>) -> Vec<f6
     let data: Vec<Vec<f64>> = tensors.iter().map(|tensor| widen(tensor)).collect();
     let arrays: Vec<Array> =
         tensors.iter().zip(&data).map(|(tensor, data)| Array { shape: tensor.shape(), data }).collect();
-    node.primitive().map_or_else(Vec::new, |primitive| primitive.bound(&arrays, &node.shape))
+    node.primitive().map_or_else(Vec::new, |primitive| primitive.bound(&arrays, &node.shape, Arithmetic::F32))
 }

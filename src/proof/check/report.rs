@@ -6,13 +6,14 @@ use std::fmt;
 use serde::Serialize;
 
 use super::adjoint::{check_adjoint, has_adjoint};
-use super::case::{Case, CaseError, Draws};
-use super::catalogue::{ShapeClass, cases};
 use super::kernels::{check_kernel, variants};
 use super::rules::check_rule;
 use super::step::check_step;
+use crate::engine::case::ShapeClass;
+use crate::engine::case::{Case, CaseError, Draws};
 use crate::engine::gpu::{AdapterSummary, Device, GpuError};
 use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::cases;
 use crate::engine::ops::random;
 use crate::engine::tensor::{Shape, Tensor};
 use crate::ssad::augment;

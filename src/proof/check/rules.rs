@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::case::{Case, Draws, Fill, widen};
+use crate::engine::case::{Case, Description, Draws, Fill, widen};
 use crate::engine::reference::Reference;
 use crate::engine::tape::{Application, Cotangent, GradError, Tape, Value};
 use crate::engine::tensor::Shape;
@@ -53,6 +53,16 @@ pub fn check_rule(case: &Case, seed: u64) -> Result<RuleReport, String> {
 
     let mut report = RuleReport::default();
     for (index, declared) in declared.into_iter().enumerate() {
+        let Description { constant, stationary, without_rule, .. } = case.says;
+        let said = match declared {
+            Cotangent::Of(_) => ![constant, stationary, without_rule].concat().contains(&index),
+            Cotangent::None => constant.contains(&index),
+            Cotangent::Stationary => stationary.contains(&index),
+            Cotangent::Missing => without_rule.contains(&index),
+        };
+        if !said {
+            return Err(format!("{case}: the rule has {declared:?} for input {index}, and its family says otherwise"));
+        }
         let pulled = tape.pull_back(y, ct, &[inputs[index]]);
         match (declared, pulled) {
             (Cotangent::Of(_), Ok(gradient)) => {
@@ -217,10 +227,9 @@ fn norm(a: &[f64]) -> f64 {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::case::Input;
     use super::*;
-    use crate::engine::kernel::{DeviceClass, Kernel};
-    use crate::engine::tape::{Array, Primitive};
+    use crate::engine::case::Input;
+    use crate::engine::tape::{Arithmetic, Array, Primitive};
 
     /// a · b, with what its rule declares for b.
     #[derive(Debug)]
@@ -243,36 +252,34 @@ mod tests {
             inputs[0].data.iter().zip(inputs[1].data).map(|(a, b)| a * b).collect()
         }
 
-        fn bound(&self, _: &[Array], output: &Shape) -> Vec<f64> {
+        fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
             vec![0.0; output.count()]
-        }
-
-        fn kernel(&self, _: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
-            Kernel::new("planted/product")
-        }
-
-        fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-            output.count() as u64
         }
     }
 
-    fn checked(declared: Cotangent) -> Result<RuleReport, String> {
+    fn checked(declared: Cotangent, says: Description) -> Result<RuleReport, String> {
         let input = Input { shape: [2, 3].into(), fill: Fill::Range(-2.0, 2.0) };
         let primitive = Arc::new(Product(declared));
-        let case =
-            Case { name: "planted/product()".into(), primitive, inputs: vec![input.clone(), input], exact: true };
+        let case = Case { name: "planted/product()".into(), primitive, inputs: vec![input.clone(), input], says };
         check_rule(&case, 1)
     }
 
     #[test]
     fn a_forgotten_cotangent_is_a_failure() {
-        let failure = checked(Cotangent::None).unwrap_err();
+        let says = Description { constant: &[1], ..Description::default() };
+        let failure = checked(Cotangent::None, says).unwrap_err();
         assert!(
             failure.contains("by x1, the definition's derivative is") && failure.contains("the rule's 0e0"),
             "{failure}"
         );
-        // These two are exceptions that a report lists, and a test holds against those that may be.
-        assert_eq!(checked(Cotangent::Stationary).unwrap().stationary, [1]);
-        assert_eq!(checked(Cotangent::Missing).unwrap().missing, [1]);
+        // These two are not compared with anything, so the family has to say them.
+        let says = Description { stationary: &[1], ..Description::default() };
+        assert_eq!(checked(Cotangent::Stationary, says).unwrap().stationary, [1]);
+        let says = Description { without_rule: &[1], ..Description::default() };
+        assert_eq!(checked(Cotangent::Missing, says).unwrap().missing, [1]);
+        for declared in [Cotangent::None, Cotangent::Stationary, Cotangent::Missing] {
+            let failure = checked(declared, Description::default()).unwrap_err();
+            assert!(failure.contains("its family says otherwise"), "{failure}");
+        }
     }
 }

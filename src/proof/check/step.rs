@@ -4,9 +4,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::case::widen;
 use super::compare::{Mismatch, compare};
 use super::kernels::tolerance;
+use crate::engine::case::widen;
 use crate::engine::gpu::{Device, Executor, GpuError, States};
 use crate::engine::kernel::DeviceClass;
 use crate::engine::plan::{Plan, Reuse};

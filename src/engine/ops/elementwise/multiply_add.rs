@@ -2,10 +2,11 @@
 
 use std::ops::{Add, Mul};
 
-use super::{Binary, Collapsed, Operand, broadcast_shape, positive_part, scaled, vector_result, zip_broadcast};
+use super::unary::positive_part;
+use super::{Binary, Collapsed, broadcast_shape, scaled, zip_broadcast};
 use crate::engine::bounds::Approx;
-use crate::engine::kernel::{DeviceClass, Kernel};
-use crate::engine::tape::{Application, Array, Cotangent, Primitive, Tape, Value};
+use crate::engine::case::{Fill, Parameters, Parts};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
 /// y = p · a · b + q · c, or with two products p · a · b + q · c · d + r · e, or its positive part with `relu`; the operands
@@ -71,7 +72,7 @@ impl Primitive for MultiplyAdd {
         zip_broadcast(inputs, output, |operands| finish(self.sum(operands, Mul::mul)))
     }
 
-    fn bound(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+    fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         zip_broadcast(inputs, output, |operands| {
             let operands: Vec<Approx> = operands.iter().map(|&operand| Approx::exact(operand)).collect();
             let sum = self.sum(&operands, scaled);
@@ -79,22 +80,22 @@ impl Primitive for MultiplyAdd {
             if self.relu { (sum.value.min(0.0) + sum.error).max(0.0) } else { sum.error }
         })
     }
+}
 
-    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
-        let axes = Collapsed::new(output, inputs).expect("checked when recorded");
-        let kernel = Kernel::new(self.name()).constant("RELU", u32::from(self.relu));
-        let mut kernel = axes.dispatch(kernel, &Operand::ALL[..inputs.len()], class);
-        for (name, &factor) in ["p", "q", "r"].into_iter().zip(&self.factors) {
-            kernel = kernel.immediate(name, factor as f32);
-        }
-        vector_result(kernel).storable(inputs.len(), "StoredY", output.count())
+/// The sum whose operands and factors have these names.
+pub(super) fn describe<const N: usize, const M: usize>(
+    operands: [&str; N],
+    names: [&str; M],
+    p: &mut Parameters,
+) -> Result<Parts, String> {
+    let relu = p.number_or("relu", 0)? == 1;
+    let factors = names.iter().map(|name| p.number_or(name, 1.0)).collect::<Result<Vec<f64>, String>>()?;
+    // Products of quarters are sixteenths, so that no sum with an odd 32nd lies on the kink.
+    let [factor, addend] = if relu { [Fill::Lattice(0.0), Fill::Lattice(1.0 / 32.0)] } else { [Fill::ANY; 2] };
+    let exact = factors.iter().all(|factor| factor.fract() == 0.0);
+    let mut parts = Parts::new(MultiplyAdd { factors, relu }).exact(exact);
+    for (index, operand) in operands.into_iter().enumerate() {
+        parts = parts.input(p.shape(operand)?, if index + 1 < N { factor } else { addend });
     }
-
-    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
-        2 * ((self.factors.len() - 1) * output.count()) as u64
-    }
-
-    fn is_cheap(&self) -> bool {
-        true
-    }
+    Ok(parts)
 }

@@ -1,27 +1,40 @@
-//! One primitive at one shape, with data: what checks, tests, benches and profiles have in common.
+//! One primitive at one shape, with data: what checks, tests, benches and profiles have in common, and how a family describes
+//! its primitives to them.
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
-use super::families;
-use super::kernels::tolerance;
+use serde::Serialize;
+
 use crate::engine::bounds;
-use crate::engine::kernel::Kernel;
-use crate::engine::ops::conv2d::Geometry;
+use crate::engine::geometry::Geometry;
 use crate::engine::philox::{philox4x32, unit};
-use crate::engine::tape::{Array, Primitive};
+use crate::engine::tape::Primitive;
 use crate::engine::tensor::{Shape, Tensor};
 
 /// A primitive at a shape, with data for its inputs. Its name tells all of it:
 /// `conv2d/input(n=2,c=3,h=7,w=5,k=4,r=3,s=3,stride=2,padding=1)`; parse a name to have the case again.
 #[derive(Clone, Debug)]
 pub struct Case {
-    pub(super) name: String,
+    pub(crate) name: String,
     pub primitive: Arc<dyn Primitive>,
     pub inputs: Vec<Input>,
+    pub says: Description,
+}
+
+/// What a family says of a primitive, for whoever checks it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Description {
     /// Whether f32 computes integer inputs without a rounding, in any order of the terms.
     pub exact: bool,
+    /// Sets of inputs in which the primitive is linear, jointly within a set, with a rule for each.
+    pub linear: &'static [&'static [usize]],
+    /// Inputs in which the output is constant wherever it is continuous: they have no cotangent.
+    pub constant: &'static [usize],
+    /// Inputs in which the output is stationary at the only value that they may have: they have no cotangent.
+    pub stationary: &'static [usize],
+    /// Inputs that lack a rule: nothing here is tuned through them.
+    pub without_rule: &'static [usize],
 }
 
 /// Shape and contents of one input.
@@ -53,21 +66,181 @@ pub enum Fill {
     PixelOf(Geometry),
 }
 
+/// What a shape puts to the test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShapeClass {
+    /// Prime extents, which no tile divides.
+    Prime,
+    /// Smaller than a tile in every direction.
+    Small,
+    /// Extents of 1.
+    Ones,
+    /// Strides, uneven padding, windows larger and smaller than their step; for other families axes at odd places.
+    Uneven,
+    /// More than one tile in every direction.
+    Tiled,
+    /// More than 65535 workgroups in a row.
+    Folded,
+    /// As in training.
+    Training,
+}
+
+impl ShapeClass {
+    pub const ALL: [ShapeClass; 7] = [
+        ShapeClass::Prime,
+        ShapeClass::Small,
+        ShapeClass::Ones,
+        ShapeClass::Uneven,
+        ShapeClass::Tiled,
+        ShapeClass::Folded,
+        ShapeClass::Training,
+    ];
+}
+
+impl fmt::Display for ShapeClass {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            ShapeClass::Prime => "prime",
+            ShapeClass::Small => "small",
+            ShapeClass::Ones => "ones",
+            ShapeClass::Uneven => "uneven",
+            ShapeClass::Tiled => "tiled",
+            ShapeClass::Folded => "folded",
+            ShapeClass::Training => "training",
+        })
+    }
+}
+
+/// A primitive with its inputs and what its family says of it.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    pub primitive: Arc<dyn Primitive>,
+    pub inputs: Vec<Input>,
+    pub says: Description,
+}
+
+impl Parts {
+    /// A primitive without inputs as yet, of which f32 rounds even integers.
+    pub fn new(primitive: impl Primitive) -> Self {
+        Parts { primitive: Arc::new(primitive), inputs: Vec::new(), says: Description::default() }
+    }
+
+    /// Adds an input.
+    pub fn input(mut self, shape: impl Into<Shape>, fill: Fill) -> Self {
+        self.inputs.push(Input { shape: shape.into(), fill });
+        self
+    }
+
+    /// Says whether f32 computes integers exactly.
+    pub fn exact(mut self, exact: bool) -> Self {
+        self.says.exact = exact;
+        self
+    }
+
+    /// Says in which sets of inputs the primitive is linear.
+    pub fn linear_in(mut self, sets: &'static [&'static [usize]]) -> Self {
+        self.says.linear = sets;
+        self
+    }
+
+    /// Says in which inputs the output is constant wherever it is continuous.
+    pub fn constant_in(mut self, inputs: &'static [usize]) -> Self {
+        self.says.constant = inputs;
+        self
+    }
+
+    /// Says in which inputs the output is stationary at the only value that they may have.
+    pub fn stationary_in(mut self, inputs: &'static [usize]) -> Self {
+        self.says.stationary = inputs;
+        self
+    }
+
+    /// Says which inputs lack a rule.
+    pub fn without_rule(mut self, inputs: &'static [usize]) -> Self {
+        self.says.without_rule = inputs;
+        self
+    }
+}
+
+impl Case {
+    /// The case that `name`, `family/role(key=value,…)`, stands for, by what its `family` makes of the role and parameters.
+    pub(crate) fn parse(
+        name: &str,
+        family: impl Fn(&str, &str, &mut Parameters) -> Result<Parts, String>,
+    ) -> Result<Case, String> {
+        let (primitive_name, parameters) = name
+            .strip_suffix(')')
+            .and_then(|name| name.split_once('('))
+            .ok_or("a name has the form family/role(key=value,…)")?;
+        let mut p = Parameters::parse(parameters)?;
+        let (family_name, role) = primitive_name.split_once('/').ok_or("a primitive has the form family/role")?;
+        let Parts { primitive, inputs, says } = family(family_name, role, &mut p)?;
+        if let Some((key, _)) = p.pairs.first() {
+            return Err(format!("`{key}` means nothing to {primitive_name}"));
+        }
+        if inputs.iter().any(|input| input.shape.count() == 0) {
+            return Err("an extent is zero".into());
+        }
+        let shapes: Vec<&Shape> = inputs.iter().map(|input| &input.shape).collect();
+        let output = primitive.shape(&shapes)?;
+        if output.count() == 0 {
+            return Err("the output is empty".into());
+        }
+        Ok(Case { name: name.to_owned(), primitive, inputs, says })
+    }
+}
+
+/// The `key=value` pairs that nobody has asked for yet.
+#[derive(Debug)]
+pub struct Parameters<'a> {
+    pairs: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Parameters<'a> {
+    fn parse(text: &'a str) -> Result<Self, String> {
+        let pairs = text.split(',').map(|pair| pair.split_once('=').ok_or(format!("`{pair}` is not key=value")));
+        Ok(Parameters { pairs: pairs.collect::<Result<_, String>>()? })
+    }
+
+    pub fn text(&mut self, key: &str) -> Result<&'a str, String> {
+        let at = self.pairs.iter().position(|(k, _)| *k == key).ok_or(format!("`{key}` is missing"))?;
+        Ok(self.pairs.remove(at).1)
+    }
+
+    pub fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<T, String> {
+        let text = self.text(key)?;
+        text.parse().map_err(|_| format!("`{key}={text}` is not a number"))
+    }
+
+    /// The number, or `default` where nothing is said.
+    pub fn number_or<T: std::str::FromStr>(&mut self, key: &str, default: T) -> Result<T, String> {
+        let is_given = self.pairs.iter().any(|(k, _)| *k == key);
+        if is_given { self.number(key) } else { Ok(default) }
+    }
+
+    pub fn numbers<const N: usize>(&mut self, keys: [&str; N]) -> Result<[usize; N], String> {
+        let mut numbers = [0; N];
+        for (number, key) in numbers.iter_mut().zip(keys) {
+            *number = self.number(key)?;
+        }
+        Ok(numbers)
+    }
+
+    /// `2x3x5`
+    pub fn shape(&mut self, key: &str) -> Result<Shape, String> {
+        let text = self.text(key)?;
+        let extents = text.split('x').map(|extent| extent.parse().map_err(|_| format!("`{key}={text}` is no shape")));
+        extents.collect::<Result<Vec<usize>, String>>().map(Shape::from)
+    }
+}
+
 /// A name that stands for no case.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("`{name}` is no case: {reason}")]
 pub struct CaseError {
     pub name: String,
     pub reason: String,
-}
-
-impl FromStr for Case {
-    type Err = CaseError;
-
-    fn from_str(name: &str) -> Result<Self, CaseError> {
-        let name: String = name.chars().filter(|c| !c.is_whitespace()).collect();
-        families::build(&name).map_err(|reason| CaseError { name, reason })
-    }
 }
 
 impl fmt::Display for Case {
@@ -104,11 +277,6 @@ impl Case {
         self.inputs.iter().map(|input| input.shape.count()).sum::<usize>() + self.output().count()
     }
 
-    /// Floating-point operations of one evaluation.
-    pub fn flops(&self) -> u64 {
-        self.primitive.flops(&self.shapes(), &self.output())
-    }
-
     /// Small integers where the inputs may be any numbers, the simplest valid ones elsewhere.
     pub fn integers(&self, seed: u64) -> Vec<Tensor> {
         self.fill(Numbers::Integers, seed)
@@ -136,39 +304,15 @@ impl Case {
         };
         self.inputs.iter().enumerate().map(fill).collect()
     }
-
-    /// The definition's value and the f32 bound of it, element by element.
-    pub fn reference(&self, inputs: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
-        self.evaluated(inputs, |arrays, output, _| self.primitive.bound(arrays, output))
-    }
-
-    /// The definition's value and the bound that `kernel` has to keep, element by element.
-    pub fn reference_of(&self, kernel: &Kernel, inputs: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
-        self.evaluated(inputs, |arrays, output, want| tolerance(&*self.primitive, kernel, arrays, output, want))
-    }
-
-    fn evaluated(
-        &self,
-        inputs: &[Tensor],
-        bound: impl Fn(&[Array], &Shape, &[f64]) -> Vec<f64>,
-    ) -> (Vec<f64>, Vec<f64>) {
-        let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
-        let arrays: Vec<Array> =
-            inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
-        let output = self.output();
-        let want = self.primitive.eval(&arrays, &output);
-        let bound = bound(&arrays, &output, &want);
-        (want, bound)
-    }
 }
 
 /// A tensor's elements in f64.
-pub(super) fn widen(tensor: &Tensor) -> Vec<f64> {
+pub(crate) fn widen(tensor: &Tensor) -> Vec<f64> {
     tensor.data().iter().map(|&x| f64::from(x)).collect()
 }
 
 /// Random numbers of one input, four from each call of the generator.
-pub(super) struct Draws {
+pub(crate) struct Draws {
     key: [u32; 2],
     input: u32,
     drawn: u32,
@@ -176,7 +320,7 @@ pub(super) struct Draws {
 }
 
 impl Draws {
-    pub(super) fn new(seed: u64, input: u32) -> Self {
+    pub(crate) fn new(seed: u64, input: u32) -> Self {
         Draws { key: [seed as u32, (seed >> 32) as u32], input, drawn: 0, block: [0; 4] }
     }
 
@@ -191,17 +335,22 @@ impl Draws {
     }
 
     /// Uniform in [low, high).
-    pub(super) fn uniform(&mut self, low: f64, high: f64) -> f64 {
+    pub(crate) fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * unit(self.word())
     }
 
     /// Uniform in low..=high.
-    pub(super) fn integer(&mut self, low: i64, high: i64) -> i64 {
+    pub(crate) fn integer(&mut self, low: i64, high: i64) -> i64 {
         low + ((u64::from(self.word()) * (high - low + 1) as u64) >> 32) as i64
     }
 }
 
 impl Fill {
+    /// Numbers without a restriction.
+    pub const ANY: Fill = Fill::Range(-2.0, 2.0);
+    /// Numbers that may be divided by.
+    pub const POSITIVE: Fill = Fill::Range(0.25, 4.0);
+
     fn draw(self, shape: &Shape, numbers: Numbers, draws: &mut Draws) -> Vec<f32> {
         let integers = numbers == Numbers::Integers;
         let mut data = Vec::with_capacity(shape.count());

@@ -1,0 +1,68 @@
+//! Lowering: from a primitive, which is mathematics, to the kernel that computes it on a class of devices.
+
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape};
+use crate::engine::tensor::Shape;
+
+/// A primitive that a kernel computes. [`ops::lowering`](crate::engine::ops::lowering) finds it for any primitive.
+pub trait Lower: Primitive {
+    /// The dispatch that computes the output.
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel;
+
+    /// The kernel under every admissible choice of its tiles, for `bench` to compare; none where there is no choice. What is
+    /// chosen may be among them.
+    fn tilings(&self, _inputs: &[&Shape], _output: &Shape, _class: DeviceClass) -> Vec<Kernel> {
+        Vec::new()
+    }
+
+    /// Floating-point operations of one evaluation, a multiply-add counted as two.
+    fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64;
+
+    /// Whether computing it takes hardly longer than writing it, so that it may be computed again instead of kept.
+    fn is_cheap(&self) -> bool {
+        false
+    }
+}
+
+/// A kernel without a definition, as something that a tape can hold: for measurements.
+#[derive(Clone, Debug)]
+pub struct Opaque {
+    pub kernel: Kernel,
+    pub output: Shape,
+}
+
+impl Primitive for Opaque {
+    fn name(&self) -> &'static str {
+        self.kernel.name
+    }
+
+    fn shape(&self, _: &[&Shape]) -> Result<Shape, String> {
+        Ok(self.output.clone())
+    }
+
+    fn vjp(&self, _: &mut Tape, at: Application) -> Vec<Cotangent> {
+        vec![Cotangent::Missing; at.inputs.len()]
+    }
+
+    /// # Panics
+    /// Always: there is no definition.
+    fn eval(&self, _: &[Array], _: &Shape) -> Vec<f64> {
+        panic!("{} has no definition to evaluate", self.name())
+    }
+
+    /// # Panics
+    /// Always: there is no definition.
+    fn bound(&self, _: &[Array], _: &Shape, _: Arithmetic) -> Vec<f64> {
+        panic!("{} has no definition to be compared with", self.name())
+    }
+}
+
+impl Lower for Opaque {
+    fn kernel(&self, _: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
+        self.kernel.clone()
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+}

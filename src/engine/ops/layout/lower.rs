@@ -1,0 +1,83 @@
+use super::{Broadcast, Concat, Pad, Slice, inside, rows};
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::lower::Lower;
+use crate::engine::ops::elementwise::{Collapsed, X};
+use crate::engine::tensor::Shape;
+
+lowers!(Broadcast, Slice, Pad, Concat);
+
+impl Lower for Broadcast {
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
+        let axes = Collapsed::new(output, inputs).expect("checked when recorded");
+        axes.dispatch(Kernel::new("layout/broadcast"), &[X], class)
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+impl Lower for Slice {
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let ([_, x_row], [outer, y_row]) = (rows(inputs[0], self.axis), rows(output, self.axis));
+        let kernel = Kernel::new("layout/slice")
+            .immediate("outer", outer)
+            .immediate("x_row", x_row)
+            .immediate("y_row", y_row)
+            .immediate("first", self.start * inside(output, self.axis));
+        row_grid(kernel, outer, y_row)
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+impl Lower for Pad {
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let ([_, x_row], [outer, y_row]) = (rows(inputs[0], self.axis), rows(output, self.axis));
+        let kernel = Kernel::new("layout/pad")
+            .immediate("outer", outer)
+            .immediate("x_row", x_row)
+            .immediate("y_row", y_row)
+            .immediate("first", self.start * inside(output, self.axis));
+        row_grid(kernel, outer, y_row)
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+impl Lower for Concat {
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        let ([outer, a_row], [_, b_row]) = (rows(inputs[0], self.axis), rows(inputs[1], self.axis));
+        let kernel =
+            Kernel::new("layout/concat").immediate("outer", outer).immediate("a_row", a_row).immediate("b_row", b_row);
+        row_grid(kernel, outer, rows(output, self.axis)[1])
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+fn row_grid(kernel: Kernel, outer: usize, row: usize) -> Kernel {
+    kernel.grid([row.div_ceil(64).min(65_535), outer.min(65_535), 1])
+}

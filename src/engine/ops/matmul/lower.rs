@@ -1,0 +1,134 @@
+use super::Matmul;
+use crate::engine::kernel::Tile;
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::lower::Lower;
+use crate::engine::tensor::Shape;
+
+lowers!(Matmul);
+
+impl Lower for Matmul {
+    fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
+        let extents @ [m, n, _] = self.accepted(inputs);
+        match class {
+            DeviceClass::Gpu => {
+                // Small products need many small tiles to occupy the device.
+                let tile = if m.div_ceil(64) * n.div_ceil(64) >= 64 { 64 } else { 32 };
+                self.tiled(extents, Tiles { m: tile, n: tile, k: 16, micro_m: tile / 16, micro_n: tile / 16 })
+            }
+            DeviceClass::Matrix(tile) => {
+                // As above: a workgroup of 2 × 2 blocks of 2 × 2 matrices each, or of one.
+                let side = 4 * tile.side();
+                let blocks = if m.div_ceil(side) * n.div_ceil(side) >= 64 { 2 } else { 1 };
+                self.matrix(extents, tile, [blocks; 2])
+            }
+            DeviceClass::Cpu(_) => {
+                let (along, across) = (m.max(n), m.min(n));
+                // Small products are cut finer, so that each core has some.
+                let (micro_along, micro_across) = if along * across >= 64 * 64 {
+                    (8.min(along.div_ceil(8)), 8.min(across))
+                } else {
+                    (1, 8.min(across))
+                };
+                self.broadcast(extents, [micro_along, micro_across])
+            }
+        }
+    }
+
+    fn tilings(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Vec<Kernel> {
+        let extents = self.accepted(inputs);
+        match class {
+            DeviceClass::Gpu => Tiles::admissible().map(|tiles| self.tiled(extents, tiles)).collect(),
+            DeviceClass::Cpu(_) => {
+                let micros = [1, 2, 4, 8].into_iter().flat_map(|along| [1, 2, 4, 8].map(|across| [along, across]));
+                micros.map(|micros| self.broadcast(extents, micros)).collect()
+            }
+            DeviceClass::Matrix(tile) => {
+                let blocks = [1, 2].into_iter().flat_map(|m| [1, 2].map(|n| [m, n]));
+                blocks.map(|blocks| self.matrix(extents, tile, blocks)).collect()
+            }
+        }
+    }
+
+    fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
+        let [m, n, k] = self.accepted(inputs);
+        2 * (m * n) as u64 * k as u64
+    }
+}
+
+/// Tiles of a product that passes through workgroup memory: of the whole workgroup, and of an invocation.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine::ops) struct Tiles {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub micro_m: usize,
+    pub micro_n: usize,
+}
+
+impl Tiles {
+    /// Those that every device has the invocations and the workgroup memory for, and that leave none of it idle.
+    pub fn admissible() -> impl Iterator<Item = Tiles> {
+        let tiles = [8, 16, 32, 64, 128].into_iter().flat_map(|m| [32, 64, 128].map(|n| (m, n)));
+        let tiles = tiles.flat_map(|(m, n)| [8, 16, 32].map(|k| (m, n, k)));
+        let micros = [1, 2, 4, 8].into_iter().flat_map(|micro_m| [2, 4, 8].map(|micro_n| (micro_m, micro_n)));
+        let all = tiles.flat_map(move |(m, n, k)| {
+            micros.clone().map(move |(micro_m, micro_n)| Tiles { m, n, k, micro_m, micro_n })
+        });
+        all.filter(|tiles| {
+            let invocations = (tiles.m / tiles.micro_m) * (tiles.n / tiles.micro_n);
+            // Both slabs, with an element more in each row.
+            let bytes = 4 * tiles.k * (tiles.m + 1 + tiles.n + 1);
+            (64..=256).contains(&invocations) && bytes <= 16_384
+        })
+    }
+
+    /// Sets the constants of a kernel.
+    pub fn constants(self, kernel: Kernel) -> Kernel {
+        kernel
+            .constant("TILE_M", self.m)
+            .constant("TILE_N", self.n)
+            .constant("TILE_K", self.k)
+            .constant("MICRO_M", self.micro_m)
+            .constant("MICRO_N", self.micro_n)
+    }
+}
+
+impl Matmul {
+    fn of_problem(&self, name: &'static str, [m, n, k]: [usize; 3]) -> Kernel {
+        Kernel::new(name)
+            .constant("TRANSPOSE_A", u32::from(self.transpose_a))
+            .constant("TRANSPOSE_B", u32::from(self.transpose_b))
+            .immediate("m", m)
+            .immediate("n", n)
+            .immediate("k", k)
+    }
+
+    /// Slabs of both factors pass through workgroup memory.
+    fn tiled(&self, extents: [usize; 3], tiles: Tiles) -> Kernel {
+        let [m, n, _] = extents;
+        let kernel = tiles.constants(self.of_problem("matmul/product", extents));
+        kernel.grid([n.div_ceil(tiles.n), m.div_ceil(tiles.m), 1])
+    }
+
+    /// On matrix units: a workgroup has so many blocks of 2 × 2 matrices side by side in rows and columns.
+    fn matrix(&self, extents: [usize; 3], tile: Tile, [blocks_m, blocks_n]: [usize; 2]) -> Kernel {
+        let ([m, n, k], block) = (extents, 2 * tile.side());
+        self.of_problem("matmul/product_matrix", extents)
+            .with_tile(tile)
+            .constant("BLOCKS_M", blocks_m)
+            .constant("BLOCKS_N", blocks_n)
+            .storable(0, "StoredA", m * k)
+            .storable(1, "StoredB", k * n)
+            .grid([n.div_ceil(block * blocks_n), m.div_ceil(block * blocks_m), 1])
+    }
+
+    /// The longer side along the lanes, so many times as the first number says, and the second number of the other.
+    fn broadcast(&self, extents: [usize; 3], [micro_along, micro_across]: [usize; 2]) -> Kernel {
+        let [m, n, _] = extents;
+        self.of_problem("matmul/product_broadcast", extents)
+            .constant("LANES_ALONG_M", u32::from(m > n))
+            .constant("MICRO_ALONG", micro_along)
+            .constant("MICRO_ACROSS", micro_across)
+            .grid([m.max(n).div_ceil(8 * micro_along), m.min(n).div_ceil(micro_across), 1])
+    }
+}

@@ -1,0 +1,16 @@
+use super::AdamUpdate;
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::lower::Lower;
+use crate::engine::tensor::Shape;
+
+lowers!(AdamUpdate);
+
+impl Lower for AdamUpdate {
+    fn kernel(&self, _: &[&Shape], output: &Shape, _: DeviceClass) -> Kernel {
+        Kernel::new("optimiser/adam").over(output.count(), 64)
+    }
+
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        7 * output.count() as u64
+    }
+}

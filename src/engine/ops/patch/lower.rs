@@ -1,0 +1,38 @@
+use super::{Mask, MaskVjp};
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::lower::Lower;
+use crate::engine::tape::Primitive;
+use crate::engine::tensor::Shape;
+
+lowers!(Mask, MaskVjp);
+
+impl Lower for Mask {
+    fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
+        let [h, w] = self.size;
+        let n = inputs[0][0];
+        Kernel::new(self.name()).immediate("n", n).immediate("h", h).immediate("w", w).grid([
+            (h * w).div_ceil(64).min(65_535),
+            n.min(65_535),
+            1,
+        ])
+    }
+
+    fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
+        12 * output.count() as u64
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+impl Lower for MaskVjp {
+    fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
+        let [n, _, h, w] = inputs[2].images().expect("checked when recorded");
+        Kernel::new(self.name()).immediate("n", n).immediate("h", h).immediate("w", w).over(n * h, 64)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        20 * inputs[2].count() as u64
+    }
+}
