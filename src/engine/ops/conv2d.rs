@@ -8,7 +8,6 @@
 //! See Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, sections 2 and 4.
 
 mod lower;
-mod broadcast;
 
 use crate::engine::bounds::product_bound;
 use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};

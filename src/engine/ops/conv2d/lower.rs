@@ -1,4 +1,8 @@
-use super::{Conv2d, Problem, Role, broadcast};
+//! Lowering of convolutions: implicit GEMM on GPUs, matrix units where there are some, and SIMD vectors on CPU drivers.
+
+mod cpu;
+
+use super::{Conv2d, Problem, Role};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::kernel::{Tile, WORKGROUP_BYTES};
 use crate::engine::lower::Lower;
@@ -19,7 +23,7 @@ impl Lower for Conv2d {
         match (self.solve_for, class) {
             (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem, self.tiles(&problem)),
             (Role::Kernel, DeviceClass::Gpu) => Shared::fitting(&problem).kernel(&problem),
-            (role, DeviceClass::Cpu(lanes)) => broadcast::kernel(&problem, role, lanes),
+            (role, DeviceClass::Cpu(lanes)) => cpu::kernel(&problem, role, lanes),
             (_, DeviceClass::Matrix(tile)) => self.matrix(&problem, tile, self.blocks(&problem, tile)),
         }
     }
@@ -31,7 +35,7 @@ impl Lower for Conv2d {
                 Tiles::admissible().map(|tiles| self.tiled(&problem, tiles)).collect()
             }
             (Role::Kernel, DeviceClass::Gpu) => Shared::admissible(&problem).map(|cut| cut.kernel(&problem)).collect(),
-            (role, DeviceClass::Cpu(lanes)) => broadcast::tilings(&problem, role, lanes),
+            (role, DeviceClass::Cpu(lanes)) => cpu::tilings(&problem, role, lanes),
             (_, DeviceClass::Matrix(_)) if problem.groups > 1 => Vec::new(),
             (Role::Output | Role::Input, DeviceClass::Matrix(tile)) => {
                 let blocks = [1, 2].into_iter().flat_map(|m| [1, 2, 4].map(|n| [m, n, 1]));
@@ -52,7 +56,7 @@ impl Lower for Conv2d {
 }
 
 /// The constants and the immediate that all kernels of the family have in common.
-pub(super) fn kernel_of_problem(name: &'static str, problem: &Problem) -> Kernel {
+fn kernel_of_problem(name: &'static str, problem: &Problem) -> Kernel {
     let Problem { n, groups, c, k, geometry, .. } = *problem;
     let ([h, w], [r, s]) = (geometry.image, geometry.window);
     let kernel = Kernel::new(name)

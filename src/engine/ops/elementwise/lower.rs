@@ -1,3 +1,5 @@
+//! Lowering of elementwise functions: one invocation an element, or four of a long row.
+
 use super::{Binary, BinaryMap, Collapsed, MultiplyAdd, UnaryMap};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;

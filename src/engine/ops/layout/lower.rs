@@ -1,3 +1,5 @@
+//! Lowering of copies: one invocation an element.
+
 use super::{Broadcast, Concat, Pad, Slice, inside, rows};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;

@@ -1,3 +1,5 @@
+//! Lowering of matrix products: tiles in workgroup memory on GPUs, matrix units, and SIMD vectors on CPU drivers.
+
 use super::Matmul;
 use crate::engine::kernel::Tile;
 use crate::engine::kernel::{DeviceClass, Kernel};

@@ -1,3 +1,5 @@
+//! Lowering of Adam's update: one invocation a parameter.
+
 use super::AdamUpdate;
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;

@@ -1,3 +1,5 @@
+//! Lowering of masks and their pull-backs: one invocation a pixel, or a row of pixels.
+
 use super::{Mask, MaskVjp};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;

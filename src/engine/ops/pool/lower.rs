@@ -1,3 +1,5 @@
+//! Lowering of pooling: one invocation an output pixel, or an image pixel.
+
 use super::{Argmax, Select, Unpool};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;

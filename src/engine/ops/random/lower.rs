@@ -1,3 +1,5 @@
+//! Lowering of random draws: one invocation for four numbers.
+
 use super::Uniform;
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;

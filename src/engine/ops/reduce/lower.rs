@@ -1,3 +1,5 @@
+//! Lowering of sums: one invocation a sum, or one workgroup where rows are long.
+
 use std::ops::Range;
 
 use super::{LogSumExp, Magnitude, SquaredDeviation, Sum, SumProduct, extents};

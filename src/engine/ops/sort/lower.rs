@@ -1,3 +1,5 @@
+//! Lowering of sorting: one invocation an element.
+
 use super::{Gather, Order, Scatter};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;

@@ -1,3 +1,5 @@
+//! Lowering of warps and their pull-backs: one invocation a pixel, or a row of pixels.
+
 use super::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;

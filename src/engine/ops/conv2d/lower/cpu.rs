@@ -3,8 +3,8 @@
 //! Their compilers unroll little and hold few values in registers, so that a tile is chosen by what the body of its innermost
 //! loop costs: a search over some thousand cuts takes less than compiling one of them.
 
-use super::lower::kernel_of_problem;
-use super::{Problem, Role};
+use super::super::{Problem, Role};
+use super::kernel_of_problem;
 use crate::engine::kernel::{CLASS_WORKGROUP_BYTES, Kernel, Lanes};
 
 /// Cores that a cut is to keep at work, and the workgroups that it is to have for them.
