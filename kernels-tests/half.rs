@@ -1,6 +1,7 @@
 //! The step in f16 against f64: first-order gradients, and the hyper-gradient with its second-order part.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use stssad::engine::gpu::{Device, Executor, States};
 use stssad::engine::kernel::Precision;
@@ -14,7 +15,7 @@ use stssad::ssad::augment;
 use stssad::ssad::config::Config;
 use stssad::ssad::loss::Alignment;
 use stssad::ssad::method::{Method, Network};
-use stssad::ssad::nn::{Detector, Encoder, Stage};
+use stssad::ssad::nn::{Detector, Plain, Stage};
 use stssad::ssad::step::{TrainingStep, initial_states};
 
 use crate::{announce, device};
@@ -32,7 +33,7 @@ const LOUD: f32 = 256.0;
 /// of the hyper-gradient: 2 for kernels as they begin.
 fn config(alignment: &str) -> Config {
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
-    let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
+    let detector = Detector::new(1, Arc::new(Plain(stages)), vec![8]);
     let alignment = Alignment::by_name(alignment, 0.5).unwrap();
     let mut config = Config::new(detector, augment::by_name("cutdiff").unwrap());
     config.starts.truncate(1);

@@ -5,6 +5,7 @@ mod process;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::OnceLock;
 
 use process::{Said, folder, json, stssad, text};
@@ -22,7 +23,7 @@ use stssad::run::folder::RunFolder;
 use stssad::run::model::{Judge, Model};
 use stssad::ssad::config::Config;
 use stssad::ssad::method::{Method, Network};
-use stssad::ssad::nn::{Detector, Encoder, Stem};
+use stssad::ssad::nn::{Detector, ResNet18, Stem};
 use stssad::training::scorer::Scorer;
 use stssad::training::trainer::Progress;
 
@@ -81,8 +82,7 @@ impl Watch for Steps {
 #[test]
 fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
     let device = device();
-    let resnet =
-        Detector { input_channels: 3, encoder: Encoder::ResNet18 { width: 2, stem: Stem::Large }, head: vec![5] };
+    let resnet = Detector::new(3, Arc::new(ResNet18 { width: 2, stem: Stem::Large }), vec![5]);
     for (method, detector, picture) in [
         (Method::StSsad, Detector::small(1), [1, 28, 28]),
         (Method::StSsad, resnet, [3, 40, 40]),

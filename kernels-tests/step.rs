@@ -38,7 +38,7 @@ fn every_part_has_its_gradients() {
         let carries = [&step.carries[..], step.tuning.as_ref().map_or(&[], |tuning| &tuning.carries)].concat();
         Plan::new(&step.tape, &[fetched], &carries, DeviceClass::Gpu, Reuse::On).steps.len()
     };
-    for augmentation in augment::NAMES.iter().chain(&compositions) {
+    for augmentation in augment::names().chain(compositions) {
         for alignment in loss::NAMES {
             let dispatches = with(Method::StSsad, augmentation, alignment, Detector::small(1));
             assert!(dispatches < 4000, "{dispatches} dispatches with {augmentation} and {alignment}");

@@ -4,6 +4,7 @@ mod process;
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
 use stssad::data::{Set, Task};
 use stssad::engine::gpu::{Choice, Device, Executor, GpuError, States, Tally};
@@ -16,7 +17,7 @@ use stssad::ssad::bilevel::Order;
 use stssad::ssad::config::Config;
 use stssad::ssad::method::Method;
 use stssad::ssad::method::Rule;
-use stssad::ssad::nn::{Detector, Encoder, Stage};
+use stssad::ssad::nn::{Detector, Plain, Stage};
 use stssad::ssad::step::TrainingStep;
 use stssad::training::trainer::{Progress, Snapshot, TrainError, Trained, Trainer, choose};
 
@@ -27,7 +28,7 @@ fn device() -> Device {
 
 fn config(augmentation: impl Augmentation + 'static, seed: u64) -> Config {
     let stages = vec![Stage { channels: 4, stride: 2 }, Stage { channels: 8, stride: 2 }];
-    let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
+    let detector = Detector::new(1, Arc::new(Plain(stages)), vec![8]);
     let (batch, batch_val) = (6, 8);
     Config { steps: 6, warm_up: 2, batch, batch_val, seed, ..Config::new(detector, Box::new(augmentation)) }
 }

@@ -1,8 +1,8 @@
 //! A narrow ResNet-18, forward and back, with either stem.
 
-use stssad::engine::philox::Stream;
+use std::sync::Arc;
 use stssad::engine::tape::Value;
-use stssad::ssad::nn::{Detector, Encoder, Statistics, Stem};
+use stssad::ssad::nn::{Detector, Parameter, ResNet18, Statistics, Stem};
 
 use super::{Golden, golden};
 
@@ -13,7 +13,7 @@ fn wave(count: usize, phase: f64, scale: f64, offset: f64) -> Vec<f64> {
 
 fn check(name: &str, stem: Stem, [height, width]: [usize; 2]) {
     const PICTURES: usize = 6;
-    let detector = Detector { input_channels: 2, encoder: Encoder::ResNet18 { width: 4, stem }, head: vec![6, 5] };
+    let detector = Detector::new(2, Arc::new(ResNet18 { width: 4, stem }), vec![6, 5]);
     let mut g = Golden::new();
     let mut feed = |name: &str, shape: &[usize], data: Vec<f64>| {
         g.sources.insert(name.to_owned(), data);
@@ -25,26 +25,27 @@ fn check(name: &str, stem: Stem, [height, width]: [usize; 2]) {
     // Layers are numbered in the order of their use; their names come in the same order.
     let mut layers: Vec<String> = Vec::new();
     let theta: Vec<Value> = detector
-        .parameters(&mut Stream::new(0, 0))
+        .declared()
+        .parameters
         .iter()
-        .map(|(name, initial)| {
+        .map(|Parameter { name, shape, .. }| {
             let (layer, kind) = name.rsplit_once('.').unwrap();
             if layers.last().is_none_or(|last| last != layer) {
                 layers.push(layer.to_owned());
             }
-            let (phase, count) = ((layers.len() - 1) as f64, initial.shape().count());
+            let (phase, count) = ((layers.len() - 1) as f64, shape.count());
             let data = match kind {
                 "gamma" => wave(count, phase + 0.1, 0.3, 1.0),
                 "beta" => wave(count, phase + 0.2, 0.2, 0.0),
                 "bias" => wave(count, phase + 0.1, 0.5, 0.0),
                 "weight" if layer == "head.2" => wave(count, phase, 0.5, 0.0),
-                "weight" => wave(count, phase, (4.0 / initial.shape()[0] as f64).sqrt(), 0.0),
+                "weight" => wave(count, phase, (4.0 / shape[0] as f64).sqrt(), 0.0),
                 _ => {
-                    let fan_in: usize = initial.shape()[1..].iter().product();
+                    let fan_in: usize = shape[1..].iter().product();
                     wave(count, phase, (4.0 / fan_in as f64).sqrt(), 0.0)
                 }
             };
-            feed(name, initial.shape(), data)
+            feed(name, shape, data)
         })
         .collect();
 

@@ -1,6 +1,7 @@
 //! Training steps of stated sizes, for `profile`, `bench` and the benches.
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::data::{DataError, Set, Task};
 use crate::engine::kernel::DeviceClass;
@@ -10,7 +11,7 @@ use crate::engine::tape::GradError;
 use crate::engine::tensor::Tensor;
 use crate::ssad::augment::{Augmentation, Rotation};
 use crate::ssad::config::Config;
-use crate::ssad::nn::{Detector, Encoder, Stage};
+use crate::ssad::nn::{Detector, Plain, Stage};
 use crate::ssad::step::TrainingStep;
 
 /// A training step of a stated size.
@@ -28,7 +29,7 @@ pub struct Workload {
 /// Four convolutions of stride 2: 32-64-128-256 channels.
 fn pyramid() -> Detector {
     let stages = [32, 64, 128, 256].map(|channels| Stage { channels, stride: 2 }).to_vec();
-    Detector { input_channels: 3, encoder: Encoder::Plain(stages), head: vec![64] }
+    Detector::new(3, Arc::new(Plain(stages)), vec![64])
 }
 
 /// Batches hold as many augmented as normal pictures, and as many unlabelled ones as both together.

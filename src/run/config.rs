@@ -13,7 +13,7 @@ use crate::ssad::config::Config;
 use crate::ssad::loss::{self, Alignment};
 use crate::ssad::method::Rule;
 use crate::ssad::method::{Method, random_starts};
-use crate::ssad::nn::Detector;
+use crate::ssad::nn::Named;
 
 /// A run's configuration. Every key has a default; `stssad train --print-config` shows them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct RunConfig {
     /// All random draws follow from it: splits, initial weights, batches, places.
     pub seed: u64,
     pub method: Method,
-    /// By name, several joined by `+`; see [`augment::NAMES`].
+    /// By name, several joined by `+`; see [`augment::names`].
     pub augmentation: String,
     pub encoder: EncoderChoice,
     /// What tells an anomaly, where the method leaves a choice.
@@ -45,6 +45,18 @@ pub enum EncoderChoice {
     Small,
     /// ResNet-18 from scratch; up to 64 pixels without its first reductions.
     Resnet18,
+}
+
+impl EncoderChoice {
+    /// The encoder for images `[C, H, W]`.
+    pub fn named(self, [_, h, w]: [usize; 3]) -> &'static Named {
+        let name = match self {
+            EncoderChoice::Auto => None,
+            EncoderChoice::Small => Some("small"),
+            EncoderChoice::Resnet18 => Some("resnet18"),
+        };
+        Named::find(name, [h, w]).expect("every choice is an encoder")
+    }
 }
 
 /// How a detector is trained and tuned.
@@ -355,11 +367,7 @@ impl RunConfig {
             Method::RandomStatic => random_starts(augmentation.as_ref(), self.training.starts.unwrap_or(1), self.seed),
             Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd => vec![Vec::new()],
         };
-        let detector = match self.encoder {
-            EncoderChoice::Resnet18 => Detector::resnet18(c, [h, w]),
-            EncoderChoice::Auto if h.max(w) > 64 => Detector::resnet18(c, [h, w]),
-            EncoderChoice::Auto | EncoderChoice::Small => Detector::small(c),
-        };
+        let detector = (self.encoder.named([c, h, w]).detector)(c, [h, w]);
         Ok(Config {
             method: self.method,
             detector,

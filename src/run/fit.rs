@@ -12,7 +12,6 @@ use crate::engine::units;
 use crate::run::config::{ConfigError, EncoderChoice, RunConfig, Training};
 use crate::ssad::config::Config;
 use crate::ssad::method::{Method, Network, Rule};
-use crate::ssad::nn::Encoder;
 use crate::ssad::step::{TrainingStep, views};
 use crate::training::scorer::{self, Attributor, LEAST, Scorer};
 use crate::training::trainer::TrainError;
@@ -241,10 +240,9 @@ impl Planner<'_> {
         let memory = Memory::of(&step);
         Ok(Cost {
             side: config.pictures.size.expect("the side is known"),
-            encoder: match (training.method, &training.detector.encoder) {
-                (Method::AutoEncoder, _) => "auto-encoder",
-                (_, Encoder::Plain(_)) => "small",
-                (_, Encoder::ResNet18 { .. }) => "resnet18",
+            encoder: match training.method {
+                Method::AutoEncoder => "auto-encoder",
+                _ => config.encoder.named(self.picture(config)).name,
             },
             batches,
             micro_batches: parts,

@@ -506,13 +506,28 @@ impl Augmentation for Composed {
     }
 }
 
-/// The augmentations that are no compositions, as [`by_name`] knows them.
-pub const NAMES: [&str; 6] = ["rotation", "rotation-spread", "cutdiff", "cutout", "cutavg", "cutpaste"];
+/// An augmentation by its name.
+type Named = (&'static str, fn() -> Box<dyn Augmentation>);
+
+/// The augmentations that are no compositions, as [`by_name`] knows them: a new one is a row here.
+const KINDS: [Named; 6] = [
+    ("rotation", || Box::new(Rotation::default())),
+    ("rotation-spread", || Box::new(Rotation { tunes_spread: true, ..Rotation::default() })),
+    ("cutdiff", || Box::new(CutDiff)),
+    ("cutout", || Box::new(CutOut)),
+    ("cutavg", || Box::new(CutAvg)),
+    ("cutpaste", || Box::new(CutPaste)),
+];
+
+/// The names of the augmentations that are no compositions.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name)
+}
 
 /// A name that stands for no augmentation.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NameError {
-    #[error("there is no augmentation `{0}`; there are {list}, and several of them joined by +", list = NAMES.join(", "))]
+    #[error("there is no augmentation `{0}`; there are {list}, and several of them joined by +", list = names().collect::<Vec<_>>().join(", "))]
     Unknown(String),
     #[error(
         "`{name}`: no gradient passes through {part}, so it has to be the first part, or what precedes it stays untuned"
@@ -520,7 +535,7 @@ pub enum NameError {
     NotFirst { part: String, name: String },
 }
 
-/// One of [`NAMES`], or several joined by `+`, the first applied first.
+/// One of the [`names`], or several joined by `+`, the first applied first.
 ///
 /// # Errors
 /// When a name is unknown, or the parts cannot follow one another.
@@ -529,15 +544,8 @@ pub fn by_name(name: &str) -> Result<Box<dyn Augmentation>, NameError> {
         let parts = name.split('+').map(by_name).collect::<Result<_, _>>()?;
         return Ok(Box::new(Composed::new(parts)?));
     }
-    Ok(match name {
-        "rotation" => Box::new(Rotation::default()),
-        "rotation-spread" => Box::new(Rotation { tunes_spread: true, ..Rotation::default() }),
-        "cutdiff" => Box::new(CutDiff),
-        "cutout" => Box::new(CutOut),
-        "cutavg" => Box::new(CutAvg),
-        "cutpaste" => Box::new(CutPaste),
-        _ => return Err(NameError::Unknown(name.to_owned())),
-    })
+    let kind = KINDS.iter().find(|(known, _)| *known == name);
+    kind.map(|(_, make)| make()).ok_or_else(|| NameError::Unknown(name.to_owned()))
 }
 
 /// `a` kept within the augmentation's bounds.
@@ -587,13 +595,13 @@ mod tests {
     const COMPOSED: [&str; 4] = ["cutpaste+rotation-spread", "rotation+cutdiff", "cutout+cutout", "cutavg+cutdiff"];
 
     fn all() -> Vec<Box<dyn Augmentation>> {
-        NAMES.iter().chain(&COMPOSED).map(|name| by_name(name).unwrap()).collect()
+        names().chain(COMPOSED).map(|name| by_name(name).unwrap()).collect()
     }
 
     #[test]
     fn names_lead_back_to_themselves_and_unknown_ones_are_refused() {
-        for (augmentation, name) in all().iter().zip(NAMES.iter().chain(&COMPOSED)) {
-            assert_eq!(augmentation.name(), *name);
+        for (augmentation, name) in all().iter().zip(names().chain(COMPOSED)) {
+            assert_eq!(augmentation.name(), name);
         }
         for name in ["", "twist", "rotation+", "rotation+twist"] {
             let message = by_name(name).unwrap_err().to_string();

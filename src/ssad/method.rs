@@ -9,7 +9,7 @@ use crate::engine::tensor::{Shape, Tensor};
 use crate::ssad::augment::Augmentation;
 use crate::ssad::bilevel::Inner;
 use crate::ssad::loss::{bce_with_logits, column_means};
-use crate::ssad::nn::{AutoEncoder, Detector, Statistics};
+use crate::ssad::nn::{AutoEncoder, Declared, Detector, Parameter, Statistics};
 
 /// How a detector comes about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -109,12 +109,18 @@ impl Network {
         matches!(self, Network::Classifier(_))
     }
 
-    /// Names and initial values of the parameters, in the order of `theta` everywhere.
-    pub fn parameters(&self, stream: &mut Stream) -> Vec<(String, Tensor)> {
+    /// Its parameters, in the order of `theta` everywhere, and its batch norms.
+    pub fn declared(&self) -> Declared {
         match self {
-            Network::Classifier(detector) | Network::OneClass(detector) => detector.parameters(stream),
-            Network::Reconstruction(auto_encoder) => auto_encoder.parameters(stream),
+            Network::Classifier(detector) | Network::OneClass(detector) => detector.declared(),
+            Network::Reconstruction(auto_encoder) => auto_encoder.declared(),
         }
+    }
+
+    /// Names and initial values of the parameters.
+    pub fn parameters(&self, stream: &mut Stream) -> Vec<(String, Tensor)> {
+        let parameters = self.declared().parameters.into_iter();
+        parameters.map(|Parameter { name, shape, initial }| (name, initial.draw(&shape, stream))).collect()
     }
 
     /// Whether the parameter `name` is trained or stays as it began.
@@ -129,10 +135,11 @@ impl Network {
 
     /// Names and initial values of the running mean and variance of each batch norm.
     pub fn statistics(&self) -> Vec<[(String, Tensor); 2]> {
-        match self {
-            Network::Classifier(detector) | Network::OneClass(detector) => detector.statistics(),
-            Network::Reconstruction(_) => Vec::new(),
-        }
+        let statistics = |(layer, shape): (String, Shape)| {
+            let mean = (format!("{layer}.mean"), Tensor::full(shape.clone(), 0.0));
+            [mean, (format!("{layer}.variance"), Tensor::full(shape, 1.0))]
+        };
+        self.declared().norms.into_iter().map(statistics).collect()
     }
 
     /// Length of an embedding.
@@ -153,20 +160,18 @@ impl Network {
 
     /// Names and shapes of every state that scoring reads.
     pub fn state_shapes(&self) -> Vec<(String, Shape)> {
-        let parameters = self.parameters(&mut Stream::new(0, 0)).into_iter();
-        let all = parameters.chain(self.statistics().into_iter().flatten()).chain(self.fixed());
-        all.map(|(name, tensor)| (name, tensor.shape().clone())).collect()
+        let parameters = self.declared().parameters.into_iter().map(|parameter| (parameter.name, parameter.shape));
+        let others = self.statistics().into_iter().flatten().chain(self.fixed());
+        parameters.chain(others.map(|(name, tensor)| (name, tensor.shape().clone()))).collect()
     }
 
     /// The parameters as states, by name and in order; of several `starts` side by side along a leading axis.
     pub fn record_parameters(&self, t: &mut Tape, starts: usize) -> Vec<(String, Value)> {
-        // Only names and shapes are wanted here: any seed will do.
-        let parameters = self.parameters(&mut Stream::new(0, 0)).into_iter();
-        let state = |(name, initial): (String, Tensor)| {
-            let value = t.state(&name, side_by_side(starts, initial.shape()));
+        let state = |Parameter { name, shape, .. }: Parameter| {
+            let value = t.state(&name, side_by_side(starts, &shape));
             (name, value)
         };
-        parameters.map(state).collect()
+        self.declared().parameters.into_iter().map(state).collect()
     }
 
     /// The running mean and variance of each batch norm as states, shaped as the parameters.
@@ -249,7 +254,7 @@ fn square_distance(t: &mut Tape, z: Value, starts: usize) -> Value {
 
 /// The mean squared error of each picture for each start, `[N, starts]`.
 fn reconstruction_error(t: &mut Tape, auto_encoder: &AutoEncoder, theta: &[Value], x: Value) -> Reading {
-    let (z, reconstruction) = auto_encoder.forward(t, theta, x);
+    let [z, reconstruction] = auto_encoder.forward(t, theta, x);
     let direct = t.scope("loss", |t| {
         let (rows, starts) = (t.shape(x)[0], t.shape(z)[1] / auto_encoder.latent());
         let error = t.sub(reconstruction, x);

@@ -437,6 +437,7 @@ pub(crate) fn start_states(config: &Config, network: &Network, index: usize) -> 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::sync::Arc;
 
     use super::*;
     use crate::engine::ops::random;
@@ -444,12 +445,12 @@ mod tests {
     use crate::ssad::augment;
     use crate::ssad::bilevel::Order;
     use crate::ssad::loss::Alignment;
-    use crate::ssad::nn::{Encoder, Stage, Stem};
+    use crate::ssad::nn::{Encoder, Plain, ResNet18, Stage, Stem};
 
     const PICTURE: [usize; 3] = [2, 9, 10];
 
-    fn config(method: Method, augmentation: &str, alignment: &str, encoder: Encoder) -> Config {
-        let detector = Detector { input_channels: PICTURE[0], encoder, head: vec![3] };
+    fn config(method: Method, augmentation: &str, alignment: &str, encoder: Arc<dyn Encoder>) -> Config {
+        let detector = Detector::new(PICTURE[0], encoder, vec![3]);
         let mut config = Config::new(detector, augment::by_name(augmentation).unwrap());
         config.starts.truncate(3);
         if matches!(method, Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd) {
@@ -501,8 +502,10 @@ mod tests {
 
     #[test]
     fn starts_side_by_side_come_to_what_each_comes_to_alone() {
-        let plain = || Encoder::Plain([(2, 2), (3, 1)].map(|(channels, stride)| Stage { channels, stride }).to_vec());
-        let resnet = || Encoder::ResNet18 { width: 1, stem: Stem::Large };
+        let plain = || -> Arc<dyn Encoder> {
+            Arc::new(Plain([(2, 2), (3, 1)].map(|(channels, stride)| Stage { channels, stride }).to_vec()))
+        };
+        let resnet = || Arc::new(ResNet18 { width: 1, stem: Stem::Large });
         let tuned = |augmentation, alignment| config(Method::StSsad, augmentation, alignment, plain());
         let untuned = |method| config(method, "cutavg", "mmd", plain());
         for config in [
@@ -542,7 +545,7 @@ mod tests {
 
     #[test]
     fn gradients_of_micro_batches_are_the_mean_of_their_parts() {
-        let plain = Encoder::Plain(vec![Stage { channels: 3, stride: 2 }]);
+        let plain: Arc<dyn Encoder> = Arc::new(Plain(vec![Stage { channels: 3, stride: 2 }]));
         for method in [Method::StSsad, Method::RandomDynamic, Method::DeepSvdd] {
             let whole = Config { batch: 6, batch_val: 8, ..config(method, "cutdiff", "diagonal-w2", plain.clone()) };
             let mut noise = Stream::new(4, 0);
@@ -590,7 +593,7 @@ mod tests {
     #[test]
     fn micro_batches_take_the_memory_of_one() {
         let live = |micro_batches: usize| {
-            let encoder = Encoder::Plain(vec![Stage { channels: 8, stride: 1 }; 3]);
+            let encoder = Arc::new(Plain(vec![Stage { channels: 8, stride: 1 }; 3]));
             let config = config(Method::StSsad, "cutdiff", "diagonal-w2", encoder);
             let config = Config { batch: 16, batch_val: 32, micro_batches, ..config };
             let step = TrainingStep::record(&config, PICTURE).unwrap();
@@ -610,7 +613,7 @@ mod tests {
 
     #[test]
     fn groups_are_as_few_and_as_even_as_they_can_be() {
-        let encoder = Encoder::Plain(vec![Stage { channels: 2, stride: 2 }]);
+        let encoder = Arc::new(Plain(vec![Stage { channels: 2, stride: 2 }]));
         let mut config = config(Method::StSsad, "cutdiff", "mmd", encoder);
         for (starts, together, group) in [(4, 1, 1), (4, 3, 2), (10, 4, 4), (9, 4, 3), (4, 9, 4), (1, 8, 1), (3, 0, 1)]
         {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -20,7 +21,7 @@ use crate::ssad::augment;
 use crate::ssad::config::Config;
 use crate::ssad::loss::Alignment;
 use crate::ssad::method::{Network, side_by_side};
-use crate::ssad::nn::{Detector, Encoder, Stage};
+use crate::ssad::nn::{Detector, Plain, Stage};
 use crate::ssad::step::{TrainingStep, initial_states};
 
 /// Elements up to which a rule is checked: each check evaluates the definition some twenty times.
@@ -235,7 +236,7 @@ fn small_step(parts: &Parts, seed: u64) -> Result<(TrainingStep, HashMap<String,
     let augmentation = augment::by_name(parts.augmentation).map_err(|error| error.to_string())?;
     let alignment = Alignment::by_name(parts.alignment, 0.5).map_err(|error| error.to_string())?;
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
-    let detector = Detector { input_channels: 1, encoder: Encoder::Plain(stages), head: vec![8] };
+    let detector = Detector::new(1, Arc::new(Plain(stages)), vec![8]);
     let mut config =
         Config { alignment, batch: 3, batch_val: 4, look_ahead: 0.1, seed, ..Config::new(detector, augmentation) };
     config.starts.truncate(parts.starts);

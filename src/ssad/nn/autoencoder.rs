@@ -1,10 +1,9 @@
 //! A convolutional auto-encoder, the reconstruction baseline.
 
+use super::{Declared, Initial, Layers, Statistics};
 use crate::engine::ops::conv2d::{Conv2d, Geometry, Role};
 use crate::engine::ops::elementwise::Unary;
-use crate::engine::philox::Stream;
 use crate::engine::tape::{Tape, Value};
-use crate::engine::tensor::Tensor;
 
 /// Length of the code.
 const LATENT: usize = 32;
@@ -39,72 +38,59 @@ impl AutoEncoder {
         LATENT
     }
 
-    /// Names and initial values of the parameters, in the order that [`forward`](AutoEncoder::forward) takes them: kernels
-    /// and weights normal with variance 2 / fan-in, biases 0.
-    pub fn parameters(&self, stream: &mut Stream) -> Vec<(String, Tensor)> {
-        let mut parameters = Vec::new();
-        let mut layer = |name: String, shape: &[usize], fan_in: usize, bias: &[usize]| {
-            let deviation = (2.0 / fan_in as f64).sqrt();
-            let values = (0..shape.iter().product()).map(|_| (deviation * stream.normal()) as f32).collect();
-            parameters.push((format!("{name}.weight"), Tensor::new(shape, values)));
-            parameters.push((format!("{name}.bias"), Tensor::full(bias, 0.0)));
-        };
-        for (index, pair) in self.stages.windows(2).enumerate() {
-            let [from, to] = [pair[0][0], pair[1][0]];
-            layer(format!("encoder.{index}"), &[to, from, 3, 3], 9 * from, &[1, to, 1, 1]);
-        }
-        let flat: usize = self.stages.last().expect("the picture at least").iter().product();
-        layer("code".into(), &[flat, LATENT], flat, &[1, LATENT]);
-        layer("decode".into(), &[LATENT, flat], LATENT, &[1, flat]);
-        for (index, pair) in self.stages.windows(2).enumerate().rev() {
-            let [to, from] = [pair[0][0], pair[1][0]];
-            // At stride 2 a pixel gets 9 / 4 taps of each channel.
-            layer(format!("decoder.{index}"), &[from, to, 3, 3], 9 * from / 4, &[1, to, 1, 1]);
-        }
-        parameters
+    /// Its parameters, in the order that [`forward`](AutoEncoder::forward) takes them: kernels and weights normal with variance
+    /// 2 / fan-in, biases 0.
+    pub fn declared(&self) -> Declared {
+        let [c, h, w] = self.stages[0];
+        Layers::declare([1, c, h, w], |t, layers, x| self.record(t, layers, x)).0
     }
 
     /// Codes `[N, 32]` and reconstructions `[N, C, H, W]` of `x` `[N, C, H, W]`; or those of G auto-encoders side by side, as
     /// [`Detector::forward`](super::Detector::forward) has them.
-    pub fn forward(&self, t: &mut Tape, theta: &[Value], x: Value) -> (Value, Value) {
-        let mut parameters = theta.iter().copied();
-        let mut next = |t: &mut Tape, shape: &[usize]| {
-            let parameter = parameters.next().expect("as many parameters as layers");
-            t.reshape(parameter, shape)
-        };
-        let (rows, groups) = (t.shape(x)[0], t.shape(x)[1] / self.stages[0][0]);
+    pub fn forward(&self, t: &mut Tape, theta: &[Value], x: Value) -> [Value; 2] {
+        let groups = t.shape(x)[1] / self.stages[0][0];
+        self.record(t, &mut Layers::new(groups, theta, Statistics::Batch), x)
+    }
+
+    fn record(&self, t: &mut Tape, layers: &mut Layers, x: Value) -> [Value; 2] {
+        let (rows, groups) = (t.shape(x)[0], layers.groups());
         let mut h = x;
-        for pair in self.stages.windows(2) {
+        for (index, pair) in self.stages.windows(2).enumerate() {
             let [from, to] = [pair[0][0], pair[1][0]];
-            let kernel = next(t, &[groups * to, from, 3, 3]);
-            let conv = t.grouped_conv2d(h, kernel, 2, 1, groups);
-            let bias = next(t, &[1, groups * to, 1, 1]);
-            let biased = t.add(conv, bias);
-            h = t.relu(biased);
+            h = layers.scope(t, &format!("encoder.{index}"), |t, layers| {
+                let initial = Initial::He { fan_in: 9 * from };
+                let kernel = layers.parameter(t, ("weight", &[to, from, 3, 3], initial), [groups * to, from, 3, 3]);
+                let convolved = t.grouped_conv2d(h, kernel, 2, 1, groups);
+                let biased = layers.bias(t, convolved);
+                t.relu(biased)
+            });
         }
-        let [c, height, width] = *self.stages.last().expect("the picture at least");
+        let [c, height, width] = *self.stages.last().expect("the image at least");
         let flat = c * height * width;
-        let mut linear = |t: &mut Tape, x: Value, [inputs, outputs]: [usize; 2]| {
-            let weight = next(t, &[groups * inputs, outputs]);
-            let product = t.grouped_matmul(x, weight, groups);
-            let bias = next(t, &[1, groups * outputs]);
-            t.add(product, bias)
+        let mut linear = |t: &mut Tape, name: &str, x: Value, features: usize| {
+            layers.scope(t, name, |t, layers| {
+                let product = layers.linear(t, x, features, |fan_in| Initial::He { fan_in });
+                layers.bias(t, product)
+            })
         };
         let pixels = t.reshape(h, [rows, groups * flat]);
-        let code = linear(t, pixels, [flat, LATENT]);
-        let biased = linear(t, code, [LATENT, flat]);
+        let code = linear(t, "code", pixels, LATENT);
+        let biased = linear(t, "decode", code, flat);
         let active = t.relu(biased);
         h = t.reshape(active, [rows, groups * c, height, width]);
         for (index, pair) in self.stages.windows(2).enumerate().rev() {
             let [[to, height, width], [from, ..]] = [pair[0], pair[1]];
-            let geometry = Geometry { image: [height, width], window: [3, 3], stride: 2, padding: 1 };
-            let kernel = next(t, &[groups * from, to, 3, 3]);
-            let wide = t.push(Conv2d { solve_for: Role::Input, geometry, groups }, &[h, kernel]);
-            let bias = next(t, &[1, groups * to, 1, 1]);
-            let biased = t.add(wide, bias);
-            // The last stage gives pixels, which lie between 0 and 1.
-            h = if index == 0 { t.unary(Unary::Sigmoid, biased) } else { t.relu(biased) };
+            h = layers.scope(t, &format!("decoder.{index}"), |t, layers| {
+                let geometry = Geometry { image: [height, width], window: [3, 3], stride: 2, padding: 1 };
+                // At stride 2 a pixel gets 9 / 4 taps of each channel.
+                let initial = Initial::He { fan_in: 9 * from / 4 };
+                let kernel = layers.parameter(t, ("weight", &[from, to, 3, 3], initial), [groups * from, to, 3, 3]);
+                let wide = t.push(Conv2d { solve_for: Role::Input, geometry, groups }, &[h, kernel]);
+                let biased = layers.bias(t, wide);
+                // The last stage gives pixels, which lie between 0 and 1.
+                if index == 0 { t.unary(Unary::Sigmoid, biased) } else { t.relu(biased) }
+            });
         }
-        (code, h)
+        [code, h]
     }
 }

@@ -255,8 +255,8 @@ fn cut_kernel(problem: &Problem, role: Role, lanes: Lanes, cut: Cut) -> Kernel {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Geometry;
     use super::*;
+    use crate::engine::geometry::Geometry;
 
     fn excess(channels: [usize; 2], image: usize, window: usize, stride: usize, role: Role) -> usize {
         let geometry = Geometry { image: [image; 2], window: [window; 2], stride, padding: window / 2 };
