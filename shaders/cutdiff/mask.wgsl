@@ -1,7 +1,7 @@
 // cutdiff/mask: y[n, i, j] = exp(−(u² + v²) / (2 · SOFTNESS))
 // with u = m₀·dx + m₁·dy, v = m₂·dx + m₃·dy; dx = j − centre_x, dy = i − centre_y
 //
-// An invocation computes one pixel; x runs over pixels, y over pictures.
+// An invocation computes one pixel; x runs over pixels, y over images.
 const SOFTNESS: f32 = 0.1;
 
 struct Extents {

@@ -1,7 +1,7 @@
 // cutdiff/mask_vjp: row sums of the matrix' cotangent under cutdiff/mask,
 //   y[n, :, i] = Σ_j −ȳ[n, i, j] · mask[n, i, j] / SOFTNESS · (u·dx, u·dy, v·dx, v·dy)
 //
-// An invocation computes the four sums of one picture row.
+// An invocation computes the four sums of one image row.
 const SOFTNESS: f32 = 0.1;
 
 struct Extents {

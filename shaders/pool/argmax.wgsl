@@ -35,7 +35,7 @@ fn main(
     let plane = i / (extents.p * extents.q) * extents.h * extents.w;
     let top = i / extents.q % extents.p * extents.stride;
     let left = i % extents.q * extents.stride;
-    // The window's part inside of the picture.
+    // The window's part inside of the image.
     let h_0 = max(top, extents.padding) - extents.padding;
     let w_0 = max(left, extents.padding) - extents.padding;
     let h_end = min(top + extents.r - extents.padding, extents.h);

@@ -2,7 +2,7 @@
 //   y[n, :, i] = Σ_j −ȳ[n, i, j] · mask[n, i, j] / SOFTNESS · (p·dx, p·dy, q·dx, q·dy)
 // with p = 2·sign(u) · (1 − σ((1 − 2·|u|) / SOFTNESS)), and q the same of v
 //
-// An invocation computes the four sums of one picture row.
+// An invocation computes the four sums of one image row.
 const SOFTNESS: f32 = 0.1;
 
 struct Extents {

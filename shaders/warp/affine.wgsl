@@ -1,7 +1,7 @@
 // warp/affine: y[n, c, i, j] = Σ_{a, b} x[n, c, a, b] · tri(ys − a) · tri(xs − b),   tri(t) = max(0, 1 − |t|)
 // at xs = m₀·dx + m₁·dy + m₂ + (W−1)/2, ys = m₃·dx + m₄·dy + m₅ + (H−1)/2; dx = j − (W−1)/2, dy = i − (H−1)/2
 //
-// Bilinear; outside it is zero, or the nearest place is read if NEAREST is 1. An invocation computes one pixel in all channels; x runs over pixels, y over pictures.
+// Bilinear; outside it is zero, or the nearest place is read if NEAREST is 1. An invocation computes one pixel in all channels; x runs over pixels, y over images.
 const NEAREST: u32 = 0u;
 
 struct Extents {

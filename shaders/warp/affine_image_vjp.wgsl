@@ -33,7 +33,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         let inverse_y = vec2<f32>(-matrix[m + 3u], matrix[m]) / determinant;
         let reach_x = abs(inverse_x.x) + abs(inverse_x.y);
         let reach_y = abs(inverse_y.x) + abs(inverse_y.y);
-        // A map this close to singular squeezes pictures into a line: there every output pixel is visited.
+        // A map this close to singular squeezes images into a line: there every output pixel is visited.
         let regular = abs(determinant) > 1e-3;
         for (var p = id.x; p < plane_size; p += grid.x * 64u) {
             let own = vec2<f32>(f32(p % extents.w), f32(p / extents.w));

@@ -1,7 +1,7 @@
 // warp/affine_matrix_vjp: row sums of the matrix' cotangent under warp/affine,
 //   y[n, k, i] = Σ_{c, j} ȳ[n, c, i, j] · s_k · o_k,   s = ∂y/∂xs for k < 3, ∂y/∂ys else;   o = (dx, dy, 1, dx, dy, 1)
 //
-// An invocation computes the six sums of one picture row.
+// An invocation computes the six sums of one image row.
 struct Extents {
     n: u32,
     c: u32,

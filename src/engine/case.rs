@@ -51,12 +51,12 @@ pub enum Fill {
     Range(f64, f64),
     /// Multiples of ¼ in [−2, 2] plus this offset, which keeps them away from a kink at another multiple.
     Lattice(f64),
-    /// Affine maps `[N, 6]` for pictures of these extents, no sample of which lies on a pixel; as integers quarter turns
+    /// Affine maps `[N, 6]` for images of these extents, no sample of which lies on a pixel; as integers quarter turns
     /// and mirrorings, shifted by halves of a pixel.
     AffineMatrix([usize; 2]),
-    /// Maps `[N, 4]` of patches for pictures of these extents.
+    /// Maps `[N, 4]` of patches for images of these extents.
     PatchMatrix([usize; 2]),
-    /// Points (x, y) `[N, 2]` in a picture of these extents.
+    /// Points (x, y) `[N, 2]` in an image of these extents.
     Centre([usize; 2]),
     /// Halves of 16 bits.
     Key,
@@ -394,7 +394,7 @@ fn quarter_turn(draws: &mut Draws) -> [f32; 6] {
 }
 
 /// A turn by up to a radian with a zoom and a shift. Drawn again until no sample lies near a pixel, where the slope of a
-/// bilinear picture jumps.
+/// bilinear image jumps.
 fn affine_map([h, w]: [usize; 2], draws: &mut Draws) -> [f32; 6] {
     let margin = 0.1 / (h * w) as f64;
     loop {
@@ -416,7 +416,7 @@ fn affine_map([h, w]: [usize; 2], draws: &mut Draws) -> [f32; 6] {
     }
 }
 
-/// A turned patch of a twentieth to a third of the picture.
+/// A turned patch of a twentieth to a third of the image.
 fn patch_map([h, w]: [usize; 2], draws: &mut Draws) -> [f32; 4] {
     let (area, aspect, angle) = (draws.uniform(0.05, 0.35), draws.uniform(0.4, 2.5), draws.uniform(-3.0, 3.0));
     let (side_x, side_y) = (w as f64 * (area * aspect).sqrt(), h as f64 * (area / aspect).sqrt());

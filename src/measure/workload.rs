@@ -18,9 +18,9 @@ use crate::ssad::step::TrainingStep;
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     pub name: &'static str,
-    /// `[C, H, W]` of a picture.
-    pub picture: [usize; 3],
-    /// Normal pictures in a batch, with as many augmented ones, and unlabelled ones.
+    /// `[C, H, W]` of an image.
+    pub image: [usize; 3],
+    /// Normal images in a batch, with as many augmented ones, and unlabelled ones.
     pub batch: usize,
     pub batch_val: usize,
     pub detector: fn() -> Detector,
@@ -32,22 +32,22 @@ fn pyramid() -> Detector {
     Detector::new(3, Arc::new(Plain(stages)), vec![64])
 }
 
-/// Batches hold as many augmented as normal pictures, and as many unlabelled ones as both together.
+/// Batches hold as many augmented as normal images, and as many unlabelled ones as both together.
 pub const WORKLOADS: &[Workload] = &[
     // The step of `stssad demo`.
-    Workload { name: "digits-small", picture: [1, 28, 28], batch: 48, batch_val: 96, detector: || Detector::small(1) },
-    // Its plain step, of 32 pictures, is the training step that `benches/peers` takes in other frameworks.
-    Workload { name: "pyramid-64", picture: [3, 64, 64], batch: 16, batch_val: 32, detector: pyramid },
+    Workload { name: "digits-small", image: [1, 28, 28], batch: 48, batch_val: 96, detector: || Detector::small(1) },
+    // Its plain step, of 32 images, is the training step that `benches/peers` takes in other frameworks.
+    Workload { name: "pyramid-64", image: [3, 64, 64], batch: 16, batch_val: 32, detector: pyramid },
     Workload {
         name: "resnet18-32",
-        picture: [3, 32, 32],
+        image: [3, 32, 32],
         batch: 64,
         batch_val: 128,
         detector: || Detector::resnet18(3, [32, 32]),
     },
     Workload {
         name: "resnet18-256",
-        picture: [3, 256, 256],
+        image: [3, 256, 256],
         batch: 32,
         batch_val: 64,
         detector: || Detector::resnet18(3, [256, 256]),
@@ -82,18 +82,18 @@ impl Workload {
     /// # Errors
     /// When a gradient cannot be taken.
     pub fn plan(&self, class: DeviceClass, reuse: Reuse) -> Result<Plan, GradError> {
-        let step = TrainingStep::record(&self.config(1), self.picture)?;
+        let step = TrainingStep::record(&self.config(1), self.image)?;
         let tuning = step.tuning.expect("ST-SSAD tunes");
         let carries = [step.carries, tuning.carries].concat();
         Ok(Plan::new(&step.tape, &[tuning.figures], &carries, class, reuse))
     }
 
-    /// Pictures of noise: the time of a step does not depend on what they show.
+    /// Images of noise: the time of a step does not depend on what they show.
     ///
     /// # Errors
     /// When the sets cannot be split.
     pub fn task(&self) -> Result<Task, DataError> {
-        let ([c, h, w], mut stream) = (self.picture, Stream::new(0, 0));
+        let ([c, h, w], mut stream) = (self.image, Stream::new(0, 0));
         let mut draw = |count: usize| {
             let data = (0..count * c * h * w).map(|_| stream.uniform() as f32).collect();
             Tensor::new([count, c, h, w], data)

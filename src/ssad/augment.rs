@@ -49,7 +49,7 @@ use crate::engine::ops::elementwise::{Binary, Unary};
 use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::Tensor;
 
-/// Hyper-parameters in plain units, by name: `angle_degrees`, `area` (share of the picture), `aspect`. Those of a
+/// Hyper-parameters in plain units, by name: `angle_degrees`, `area` (share of the image), `aspect`. Those of a
 /// [composition](Composed) are told apart by their part: `rotation.angle_degrees`.
 pub type Setting = BTreeMap<String, f64>;
 
@@ -58,8 +58,8 @@ pub trait Augmentation: fmt::Debug + Send + Sync {
     /// As it is called on the command line and in records.
     fn name(&self) -> &str;
 
-    /// Augments pictures `x` `[N, C, H, W]` at random places drawn under `key`. `a` is in raw coordinates, `[P]` for all
-    /// pictures alike or `[N, P]` for each its own.
+    /// Augments images `x` `[N, C, H, W]` at random places drawn under `key`. `a` is in raw coordinates, `[P]` for all
+    /// images alike or `[N, P]` for each its own.
     fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value;
 
     /// Plain units of raw coordinates, angles brought into one period.
@@ -77,7 +77,7 @@ pub trait Augmentation: fmt::Debug + Send + Sync {
     /// Raw coordinates that runs start from.
     fn starts(&self) -> Vec<Vec<f32>>;
 
-    /// Whether gradients reach the pictures through it. Where they do not, it can only be the first part of a
+    /// Whether gradients reach the images through it. Where they do not, it can only be the first part of a
     /// [composition](Composed).
     fn passes_gradients(&self) -> bool {
         true
@@ -119,11 +119,11 @@ fn coordinates(t: &mut Tape, a: Value, first: usize, count: usize) -> Value {
     t.slice(rows, 1, first, count)
 }
 
-/// Rotation about the picture's middle, `a` = \[angle\], or \[angle, log spread\]. Each picture's angle is normal round
+/// Rotation about the image's middle, `a` = \[angle\], or \[angle, log spread\]. Each image's angle is normal round
 /// `angle`, which smooths the landscape: without a spread the angle freezes as soon as the detector is sure of itself.
 #[derive(Clone, Debug)]
 pub struct Rotation {
-    /// Standard deviation of the pictures' angles, in radians; where it starts from, if it is tuned.
+    /// Standard deviation of the images' angles, in radians; where it starts from, if it is tuned.
     pub spread: f32,
     /// Whether the spread is a hyper-parameter as well.
     pub tunes_spread: bool,
@@ -151,8 +151,8 @@ impl Augmentation for Rotation {
     }
 
     fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value {
-        let pictures = t.shape(x)[0];
-        let noise = t.normal(key, stream::ANGLE, [pictures, 1]);
+        let images = t.shape(x)[0];
+        let noise = t.normal(key, stream::ANGLE, [images, 1]);
         let noise = if self.tunes_spread {
             let log_spread = coordinates(t, a, 1, 1);
             let spread = t.unary(Unary::Exp, log_spread);
@@ -190,17 +190,17 @@ impl Augmentation for Rotation {
     }
 }
 
-/// Standard deviations of the pictures' log area, log aspect and angle round those of `a`. As with [`Rotation`], this
+/// Standard deviations of the images' log area, log aspect and angle round those of `a`. As with [`Rotation`], this
 /// smooths the landscape: starts of any slant then find that of the anomalies.
 const PATCH_SPREAD: [f32; 3] = [0.3, 0.2, 0.2];
 
-/// An augmentation that changes a patch at a random place, `a` = \[log area, log aspect, angle\]. Each picture's patch is a
+/// An augmentation that changes a patch at a random place, `a` = \[log area, log aspect, angle\]. Each image's patch is a
 /// little different.
 pub trait Patched: fmt::Debug + Send + Sync {
     /// As [`Augmentation::name`].
     fn name(&self) -> &'static str;
 
-    /// Changes pictures `x` `[N, C, H, W]` in the patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`;
+    /// Changes images `x` `[N, C, H, W]` in the patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`;
     /// further random numbers are drawn under `key`.
     fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, key: Value) -> Value;
 
@@ -222,11 +222,11 @@ pub struct CutOut;
 #[derive(Clone, Debug, Default)]
 pub struct CutAvg;
 
-/// A soft box filled with what lies round another random place of the same picture, not turned.
+/// A soft box filled with what lies round another random place of the same image, not turned.
 #[derive(Clone, Debug, Default)]
 pub struct CutPaste;
 
-/// Map `[1, 4]` from pixel offsets to units of a patch's sides, from its `area` (share of the picture), `aspect` and
+/// Map `[1, 4]` from pixel offsets to units of a patch's sides, from its `area` (share of the image), `aspect` and
 /// `angle` (radians), each `[1, 1]`; or N maps from N of each.
 pub fn patch_matrix(t: &mut Tape, [area, aspect, angle]: [Value; 3], [height, width]: [usize; 2]) -> Value {
     let inverse_side = |t: &mut Tape, squared: Value, extent: usize| {
@@ -252,17 +252,17 @@ pub fn patch_matrix(t: &mut Tape, [area, aspect, angle]: [Value; 3], [height, wi
 
 /// `x` less the mask of a patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`, clamped to \[0, 1\].
 pub fn cutdiff(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
-    let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
-    let matrices = t.broadcast(matrix, &[pictures, 4].into());
+    let [images, _, height, width] = t.shape(x).images().expect("a batch of images");
+    let matrices = t.broadcast(matrix, &[images, 4].into());
     let mask = t.cutdiff_mask(matrices, centre, [height, width]);
     let difference = t.sub(x, mask);
     t.unary(Unary::Clamp { low: 0.0, high: 1.0 }, difference)
 }
 
-/// Soft boxes `[N, 1, H, W]` with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`, for pictures `x`.
+/// Soft boxes `[N, 1, H, W]` with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`, for images `x`.
 fn boxes(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
-    let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
-    let matrices = t.broadcast(matrix, &[pictures, 4].into());
+    let [images, _, height, width] = t.shape(x).images().expect("a batch of images");
+    let matrices = t.broadcast(matrix, &[images, 4].into());
     t.box_mask(matrices, centre, [height, width])
 }
 
@@ -285,9 +285,9 @@ pub fn cutavg(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
     let mask = boxes(t, x, matrix, centre);
     let masked = t.mul(x, mask);
     let [total, weight] = [masked, mask].map(|value| {
-        let [pictures, channels, ..] = t.shape(value).images().expect("a batch of pictures");
+        let [images, channels, ..] = t.shape(value).images().expect("a batch of images");
         let sum = t.sum(value, &[2, 3]);
-        t.reshape(sum, [pictures, channels, 1, 1])
+        t.reshape(sum, [images, channels, 1, 1])
     });
     // A box that has no pixel has no mean.
     let weight = t.offset(weight, 1e-6);
@@ -303,10 +303,10 @@ pub fn cutpaste(t: &mut Tape, x: Value, matrix: Value, centre: Value, source: Va
     blend(t, x, mask, copy)
 }
 
-/// Places `[N, 2]` uniform over the picture, as (x, y) in pixels.
+/// Places `[N, 2]` uniform over the image, as (x, y) in pixels.
 fn random_places(t: &mut Tape, x: Value, key: Value, stream: u32) -> Value {
-    let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
-    let unit = t.uniform(key, stream, [pictures, 2]);
+    let [images, _, height, width] = t.shape(x).images().expect("a batch of images");
+    let unit = t.uniform(key, stream, [images, 2]);
     let extent = t.constant(Tensor::new([1, 2], vec![width as f32, height as f32]));
     t.mul(unit, extent)
 }
@@ -363,8 +363,8 @@ impl<P: Patched> Augmentation for P {
     }
 
     fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value {
-        let [pictures, _, height, width] = t.shape(x).images().expect("a batch of pictures");
-        let spread = t.normal(key, stream::SPREAD, [pictures, PATCH_SPREAD.len()]);
+        let [images, _, height, width] = t.shape(x).images().expect("a batch of images");
+        let spread = t.normal(key, stream::SPREAD, [images, PATCH_SPREAD.len()]);
         let scale = t.constant(Tensor::new([1, PATCH_SPREAD.len()], PATCH_SPREAD.to_vec()));
         let spread = t.mul(spread, scale);
         let middle = coordinates(t, a, 0, PATCH_SPREAD.len());
@@ -566,17 +566,17 @@ mod tests {
     use crate::engine::reference::Reference;
     use std::collections::HashMap;
 
-    const PICTURES: [usize; 4] = [3, 1, 8, 9];
+    const IMAGES: [usize; 4] = [3, 1, 8, 9];
 
     fn noise() -> Vec<f64> {
         let mut stream = crate::engine::philox::Stream::new(5, 0);
-        (0..PICTURES.iter().product()).map(|_| stream.uniform()).collect()
+        (0..IMAGES.iter().product()).map(|_| stream.uniform()).collect()
     }
 
-    /// The augmented pictures, and ∂ (Σ x_aug²) / ∂a where gradients are asked for.
+    /// The augmented images, and ∂ (Σ x_aug²) / ∂a where gradients are asked for.
     fn augmented(augmentation: &dyn Augmentation, a_shape: &[usize], a: &[f32]) -> (Vec<f64>, Vec<f64>) {
         let mut t = Tape::new();
-        let (x, key) = (t.feed("x", PICTURES), t.feed("key", [6]));
+        let (x, key) = (t.feed("x", IMAGES), t.feed("key", [6]));
         let a_value = t.feed("a", a_shape);
         let y = augmentation.apply(&mut t, x, a_value, key);
         let squares = t.mul(y, y);
@@ -631,14 +631,14 @@ mod tests {
     fn pictures_with_hyper_parameters_of_their_own() {
         for augmentation in all() {
             let starts = augmentation.starts();
-            let rows: Vec<&Vec<f32>> = (0..PICTURES[0]).map(|n| &starts[n % starts.len()]).collect();
+            let rows: Vec<&Vec<f32>> = (0..IMAGES[0]).map(|n| &starts[n % starts.len()]).collect();
             let count = rows[0].len();
             let each: Vec<f32> = rows.iter().flat_map(|row| row.to_vec()).collect();
-            let (together, gradients) = augmented(augmentation.as_ref(), &[PICTURES[0], count], &each);
-            let picture = together.len() / PICTURES[0];
+            let (together, gradients) = augmented(augmentation.as_ref(), &[IMAGES[0], count], &each);
+            let image = together.len() / IMAGES[0];
             for (n, row) in rows.iter().enumerate() {
                 let (alone, _) = augmented(augmentation.as_ref(), &[count], row);
-                assert_eq!(alone[n * picture..][..picture], together[n * picture..][..picture], "{augmentation:?}");
+                assert_eq!(alone[n * image..][..image], together[n * image..][..image], "{augmentation:?}");
                 assert!(gradients[n * count..][..count].iter().all(|g| g.abs() > 0.0), "{augmentation:?}");
             }
         }

@@ -1,7 +1,7 @@
 //! ST-SSAD's bilevel step.
 //!
 //! Yoo, Zhao, Akoglu, "Self-Tuning Self-Supervised Image Anomaly Detection", arXiv 2306.12033. A detector learns to tell
-//! normal from augmented pictures; the augmentation's hyper-parameters `a` follow the gradient of an alignment loss
+//! normal from augmented images; the augmentation's hyper-parameters `a` follow the gradient of an alignment loss
 //! through a look-ahead step of the detector.
 
 use crate::engine::tape::{GradError, Tape, Value};

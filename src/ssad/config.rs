@@ -26,9 +26,9 @@ pub struct Config {
     /// Steps in all, of which the first `warm_up` leave `a` as it is.
     pub steps: usize,
     pub warm_up: usize,
-    /// Normal pictures in a batch; as many augmented ones join them.
+    /// Normal images in a batch; as many augmented ones join them.
     pub batch: usize,
-    /// Unlabelled pictures in a batch.
+    /// Unlabelled images in a batch.
     pub batch_val: usize,
     /// Parts that both batches are cut into and worked off one after another, in the memory of one; a divisor of both.
     /// Gradients are the means of the parts', each of which has batch-norm moments, a look-ahead step and an alignment loss

@@ -15,16 +15,16 @@ use crate::ssad::nn::{AutoEncoder, Declared, Detector, Parameter, Statistics};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Normal against augmented pictures, the augmentation tuned by the alignment loss.
+    /// Normal against augmented images, the augmentation tuned by the alignment loss.
     #[default]
     StSsad,
     /// The same with hyper-parameters drawn once and kept.
     RandomStatic,
-    /// The same with hyper-parameters drawn anew for each picture of each step.
+    /// The same with hyper-parameters drawn anew for each image of each step.
     RandomDynamic,
     /// A convolutional auto-encoder; the score is its squared error of reconstruction.
     AutoEncoder,
-    /// Deep SVDD (Ruff et al., "Deep One-Class Classification", ICML 2018): the encoder draws all normal pictures to one
+    /// Deep SVDD (Ruff et al., "Deep One-Class Classification", ICML 2018): the encoder draws all normal images to one
     /// centre; the score is the squared distance from it.
     DeepSvdd,
 }
@@ -41,7 +41,7 @@ impl Method {
         }
     }
 
-    /// Whether the detector learns to tell normal from augmented pictures.
+    /// Whether the detector learns to tell normal from augmented images.
     pub fn augments(self) -> bool {
         matches!(self, Method::StSsad | Method::RandomStatic | Method::RandomDynamic)
     }
@@ -60,21 +60,21 @@ pub fn random_starts(augmentation: &dyn Augmentation, count: usize, seed: u64) -
     (0..count).map(|_| draw()).collect()
 }
 
-/// Raw coordinates `[N, P]` drawn uniformly from the augmentation's prior, for each of `pictures` pictures anew.
-pub fn random_rows(t: &mut Tape, augmentation: &dyn Augmentation, pictures: usize, key: Value) -> Value {
+/// Raw coordinates `[N, P]` drawn uniformly from the augmentation's prior, for each of `images` images anew.
+pub fn random_rows(t: &mut Tape, augmentation: &dyn Augmentation, images: usize, key: Value) -> Value {
     let [low, high] = augmentation.prior();
     let reach = low.iter().zip(&high).map(|(low, high)| high - low).collect();
     let [low, reach] = [low, reach].map(|row: Vec<f32>| t.constant(Tensor::new([1, row.len()], row)));
     let extent = t.shape(low)[1];
-    let unit = t.uniform(key, DYNAMIC_STREAM, [pictures, extent]);
+    let unit = t.uniform(key, DYNAMIC_STREAM, [images, extent]);
     let scaled = t.mul(unit, reach);
     t.add(scaled, low)
 }
 
-/// A network, how it is trained on normal pictures, and what its scores are made of.
+/// A network, how it is trained on normal images, and what its scores are made of.
 #[derive(Clone, Debug)]
 pub enum Network {
-    /// Tells normal from augmented pictures.
+    /// Tells normal from augmented images.
     Classifier(Detector),
     /// Draws embeddings to a centre. Batch norm does not scale or shift, and the head is left out: either could map
     /// everything to the centre.
@@ -95,10 +95,10 @@ pub struct Reading {
 }
 
 impl Network {
-    /// The network that `method` trains on pictures `[C, H, W]`.
-    pub fn new(method: Method, detector: &Detector, picture: [usize; 3]) -> Self {
+    /// The network that `method` trains on images `[C, H, W]`.
+    pub fn new(method: Method, detector: &Detector, image: [usize; 3]) -> Self {
         match method {
-            Method::AutoEncoder => Network::Reconstruction(AutoEncoder::new(picture)),
+            Method::AutoEncoder => Network::Reconstruction(AutoEncoder::new(image)),
             Method::DeepSvdd => Network::OneClass(detector.clone()),
             _ => Network::Classifier(detector.clone()),
         }
@@ -182,15 +182,15 @@ impl Network {
         layers.map(|layer| layer.map(|named| state(t, named))).collect()
     }
 
-    /// The loss of each of G starts on its normal pictures, C channels of `x` `[N, G · C, H, W]`, and for a classifier as many
+    /// The loss of each of G starts on its normal images, C channels of `x` `[N, G · C, H, W]`, and for a classifier as many
     /// augmented ones.
     ///
     /// # Panics
-    /// When a classifier has no augmented pictures.
+    /// When a classifier has no augmented images.
     pub fn loss(&self, t: &mut Tape, theta: &[Value], x: Value, x_aug: Option<Value>) -> Inner {
         match self {
             Network::Classifier(detector) => {
-                let x_aug = x_aug.expect("a classifier is trained on augmented pictures as well");
+                let x_aug = x_aug.expect("a classifier is trained on augmented images as well");
                 let both = t.concat(0, &[x, x_aug]);
                 let pass = detector.forward(t, theta, both, Statistics::Batch);
                 let loss = t.scope("loss", |t| {
@@ -241,7 +241,7 @@ pub fn side_by_side(starts: usize, shape: &Shape) -> Shape {
 
 /// ‖z − centre‖² of each row `[N, starts · features]` for each start, `[N, starts]`.
 fn square_distance(t: &mut Tape, z: Value, starts: usize) -> Value {
-    let [rows, columns] = t.shape(z).matrix().expect("a row for each picture");
+    let [rows, columns] = t.shape(z).matrix().expect("a row for each image");
     let features = columns / starts;
     let centre = t.state(CENTRE, side_by_side(starts, &[1, features].into()));
     let centre = t.reshape(centre, [1, columns]);
@@ -252,7 +252,7 @@ fn square_distance(t: &mut Tape, z: Value, starts: usize) -> Value {
     t.reshape(distance, [rows, starts])
 }
 
-/// The mean squared error of each picture for each start, `[N, starts]`.
+/// The mean squared error of each image for each start, `[N, starts]`.
 fn reconstruction_error(t: &mut Tape, auto_encoder: &AutoEncoder, theta: &[Value], x: Value) -> Reading {
     let [z, reconstruction] = auto_encoder.forward(t, theta, x);
     let direct = t.scope("loss", |t| {
@@ -269,9 +269,9 @@ fn reconstruction_error(t: &mut Tape, auto_encoder: &AutoEncoder, theta: &[Value
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// The head's logit: how much like an augmented picture.
+    /// The head's logit: how much like an augmented image.
     #[default]
     Logit,
-    /// The distance of the embedding from those of the normal pictures.
+    /// The distance of the embedding from those of the normal images.
     Distance,
 }

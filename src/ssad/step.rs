@@ -59,19 +59,19 @@ impl Problem for DetectorProblem<'_> {
     }
 }
 
-/// The hyper-parameters of each picture: of one start `a` `[P]` itself, which serves all; of G starts `[G, P]` the rows
-/// `[pictures · G, P]`.
-fn rows_of_starts(t: &mut Tape, a: Value, pictures: usize) -> Value {
+/// The hyper-parameters of each image: of one start `a` `[P]` itself, which serves all; of G starts `[G, P]` the rows
+/// `[images · G, P]`.
+fn rows_of_starts(t: &mut Tape, a: Value, images: usize) -> Value {
     let &[starts, parameters] = &t.shape(a)[..] else { return a };
-    let rows = t.broadcast(a, &[pictures, starts, parameters].into());
-    t.reshape(rows, [pictures * starts, parameters])
+    let rows = t.broadcast(a, &[images, starts, parameters].into());
+    t.reshape(rows, [images * starts, parameters])
 }
 
-/// Augments the pictures `x` `[N, G · C, H, W]` of G starts at `a` `[P]` or `[N · G, P]`.
+/// Augments the images `x` `[N, G · C, H, W]` of G starts at `a` `[P]` or `[N · G, P]`.
 fn augment(t: &mut Tape, config: &Config, x: Value, a: Value, key: Value) -> Value {
-    let ([n, channels, h, w], starts) = (t.shape(x).images().expect("a batch of pictures"), config.group());
-    let pictures = t.reshape(x, [n * starts, channels / starts, h, w]);
-    let augmented = config.augmentation.apply(t, pictures, a, key);
+    let ([n, channels, h, w], starts) = (t.shape(x).images().expect("a batch of images"), config.group());
+    let images = t.reshape(x, [n * starts, channels / starts, h, w]);
+    let augmented = config.augmentation.apply(t, images, a, key);
     t.reshape(augmented, [n, channels, h, w])
 }
 
@@ -154,15 +154,15 @@ pub struct Tuning {
 }
 
 impl TrainingStep {
-    /// Records a step of a group of starts on pictures of the shape `[C, H, W]`, for [`Precision::F32`].
+    /// Records a step of a group of starts on images of the shape `[C, H, W]`, for [`Precision::F32`].
     ///
     /// # Errors
     /// When a gradient cannot be taken.
     ///
     /// # Panics
     /// When [`micro_batches`](Config::micro_batches) does not divide the batches.
-    pub fn record(config: &Config, picture: [usize; 3]) -> Result<Self, GradError> {
-        Self::record_for(Precision::F32, config, picture)
+    pub fn record(config: &Config, image: [usize; 3]) -> Result<Self, GradError> {
+        Self::record_for(Precision::F32, config, image)
     }
 
     /// As [`record`](TrainingStep::record), with losses [scaled](LossScales) as the precision asks for.
@@ -172,18 +172,18 @@ impl TrainingStep {
     ///
     /// # Panics
     /// As [`record`](TrainingStep::record).
-    pub fn record_for(precision: Precision, config: &Config, picture: [usize; 3]) -> Result<Self, GradError> {
+    pub fn record_for(precision: Precision, config: &Config, image: [usize; 3]) -> Result<Self, GradError> {
         let scales = match precision {
             Precision::F32 => LossScales::NONE,
             Precision::F16 => LossScales::F16,
         };
         let parts = config.micro_batches;
         let divides = config.batch.is_multiple_of(parts) && config.batch_val.is_multiple_of(parts);
-        assert!(divides, "{parts} micro-batches do not divide {} and {} pictures", config.batch, config.batch_val);
+        assert!(divides, "{parts} micro-batches do not divide {} and {} images", config.batch, config.batch_val);
         let mut tape = Tape::new();
         let t = &mut tape;
-        let [c, h, w] = picture;
-        let network = Network::new(config.method, &config.detector, picture);
+        let [c, h, w] = image;
+        let network = Network::new(config.method, &config.detector, image);
         let starts = config.group();
         let x = feed_parts(t, "x", parts, [config.batch, starts * c, h, w]);
         let rates = t.feed("rates", [3]);
@@ -207,10 +207,10 @@ impl TrainingStep {
             }
             let x_aug = key.map(|key| {
                 t.scope("augment", |t| {
-                    let pictures = t.shape(x)[0];
+                    let images = t.shape(x)[0];
                     let rows = match a {
-                        Some(a) => rows_of_starts(t, a, pictures),
-                        None => random_rows(t, config.augmentation.as_ref(), pictures * starts, key),
+                        Some(a) => rows_of_starts(t, a, images),
+                        None => random_rows(t, config.augmentation.as_ref(), images * starts, key),
                     };
                     augment(t, config, x, rows, key)
                 })
@@ -345,7 +345,7 @@ impl View {
     }
 }
 
-/// What a trainer computes beside its steps, of `batch` pictures `[C, H, W]`: what the augmentation makes of them for the
+/// What a trainer computes beside its steps, of `batch` images `[C, H, W]`: what the augmentation makes of them for the
 /// methods that keep its hyper-parameters, and the centres of their embeddings for Deep SVDD.
 pub fn views(config: &Config, network: &Network, [c, h, w]: [usize; 3], batch: usize) -> [Option<View>; 2] {
     let augmented = match config.method {
@@ -375,7 +375,7 @@ pub fn views(config: &Config, network: &Network, [c, h, w]: [usize; 3], batch: u
 
 /// One batch for each of G starts, side by side: `[N, G · C, H, W]` from `set` `[…, C, H, W]` and the `rows` of each batch.
 pub(crate) fn interleaved(set: &Tensor, rows: &[Vec<usize>]) -> Tensor {
-    let [_, c, h, w] = set.shape().images().expect("a set of pictures");
+    let [_, c, h, w] = set.shape().images().expect("a set of images");
     let batch = rows[0].len();
     let order: Vec<usize> = (0..batch).flat_map(|row| rows.iter().map(move |own| own[row])).collect();
     Tensor::new([batch, rows.len() * c, h, w], set.gather_rows(&order).into_data())
@@ -447,10 +447,10 @@ mod tests {
     use crate::ssad::loss::Alignment;
     use crate::ssad::nn::{Encoder, Plain, ResNet18, Stage, Stem};
 
-    const PICTURE: [usize; 3] = [2, 9, 10];
+    const IMAGE: [usize; 3] = [2, 9, 10];
 
     fn config(method: Method, augmentation: &str, alignment: &str, encoder: Arc<dyn Encoder>) -> Config {
-        let detector = Detector::new(PICTURE[0], encoder, vec![3]);
+        let detector = Detector::new(IMAGE[0], encoder, vec![3]);
         let mut config = Config::new(detector, augment::by_name(augmentation).unwrap());
         config.starts.truncate(3);
         if matches!(method, Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd) {
@@ -470,11 +470,11 @@ mod tests {
 
     /// Everything that a step of the group that begins with `first` computes, for each place of it, in f64.
     fn computed(config: &Config, first: usize) -> Vec<Vec<Vec<f64>>> {
-        let step = TrainingStep::record(config, PICTURE).unwrap();
-        let network = Network::new(config.method, &config.detector, PICTURE);
+        let step = TrainingStep::record(config, IMAGE).unwrap();
+        let network = Network::new(config.method, &config.detector, IMAGE);
         let mut noise = Stream::new(3, 0);
-        let [c, h, w] = PICTURE;
-        let pictures = Tensor::new([40, c, h, w], (0..40 * c * h * w).map(|_| noise.uniform() as f32).collect());
+        let [c, h, w] = IMAGE;
+        let images = Tensor::new([40, c, h, w], (0..40 * c * h * w).map(|_| noise.uniform() as f32).collect());
         let places: Vec<usize> = config.places(first).collect();
         let rows = |from: usize, batch: usize| -> Vec<Vec<usize>> {
             places.iter().map(|start| (0..batch).map(|row| from + 5 * start + row).collect()).collect()
@@ -482,8 +482,8 @@ mod tests {
         let keys: Vec<Tensor> =
             places.iter().map(|&start| random::key(run_seed(config.seed, start), start as u32)).collect();
         let mut sources: HashMap<String, Tensor> = initial_states(config, &network, first).into_iter().collect();
-        sources.insert("x".into(), interleaved(&pictures, &rows(0, config.batch)));
-        sources.insert("x_val".into(), interleaved(&pictures, &rows(20, config.batch_val)));
+        sources.insert("x".into(), interleaved(&images, &rows(0, config.batch)));
+        sources.insert("x_val".into(), interleaved(&images, &rows(20, config.batch_val)));
         sources.insert("key".into(), stacked(&keys));
         sources.insert("rates".into(), ADAM_THETA.rates(1e-3, 4));
         sources.insert("rates_a".into(), ADAM_A.rates(1.0, 4));
@@ -549,9 +549,9 @@ mod tests {
         for method in [Method::StSsad, Method::RandomDynamic, Method::DeepSvdd] {
             let whole = Config { batch: 6, batch_val: 8, ..config(method, "cutdiff", "diagonal-w2", plain.clone()) };
             let mut noise = Stream::new(4, 0);
-            let [c, h, w] = PICTURE;
-            let pictures = Tensor::new([14, c, h, w], (0..14 * c * h * w).map(|_| noise.uniform() as f32).collect());
-            let network = Network::new(method, &whole.detector, PICTURE);
+            let [c, h, w] = IMAGE;
+            let images = Tensor::new([14, c, h, w], (0..14 * c * h * w).map(|_| noise.uniform() as f32).collect());
+            let network = Network::new(method, &whole.detector, IMAGE);
             let states: HashMap<String, Tensor> = initial_states(&whole, &network, 0).into_iter().collect();
             let key = random::key(7, 3);
             let gradients =
@@ -559,12 +559,12 @@ mod tests {
                     let (batch, batch_val) = (rows.len(), rows_val.len());
                     let config = config(method, "cutdiff", "diagonal-w2", plain.clone());
                     let config = Config { batch, batch_val, micro_batches, ..config };
-                    let step = TrainingStep::record(&config, PICTURE).unwrap();
+                    let step = TrainingStep::record(&config, IMAGE).unwrap();
                     let mut sources = states.clone();
                     let (rows, rows_val): (Vec<usize>, Vec<usize>) =
                         (rows.collect(), rows_val.map(|row| 6 + row).collect());
                     for (name, rows) in [("x", rows), ("x_val", rows_val)] {
-                        for (part, own) in cut(&pictures.gather_rows(&rows), micro_batches).into_iter().enumerate() {
+                        for (part, own) in cut(&images.gather_rows(&rows), micro_batches).into_iter().enumerate() {
                             sources.insert(feed_of(name, part, micro_batches), own);
                         }
                     }
@@ -596,7 +596,7 @@ mod tests {
             let encoder = Arc::new(Plain(vec![Stage { channels: 8, stride: 1 }; 3]));
             let config = config(Method::StSsad, "cutdiff", "diagonal-w2", encoder);
             let config = Config { batch: 16, batch_val: 32, micro_batches, ..config };
-            let step = TrainingStep::record(&config, PICTURE).unwrap();
+            let step = TrainingStep::record(&config, IMAGE).unwrap();
             let tuning = step.tuning.as_ref().unwrap();
             Plan::new(
                 &step.tape,

@@ -11,7 +11,7 @@ pub enum ScoreError {
     /// The covariance has no inverse: up to `feature`, counted from 0, the features depend on each other or are constant.
     #[error(
         "the covariance of {rows} training embeddings is singular at feature {feature}: \
-         the encoder has collapsed, or there are too few different pictures"
+         the encoder has collapsed, or there are too few different images"
     )]
     Singular { rows: usize, feature: usize },
     /// The network gives no number for some images.

@@ -1,4 +1,4 @@
-//! Scores of pictures by a trained network, and where in a picture they come from.
+//! Scores of images by a trained network, and where in an image they come from.
 
 use std::ops::RangeInclusive;
 
@@ -10,7 +10,7 @@ use crate::engine::tensor::Tensor;
 use crate::ssad::method::{Network, Reading};
 use crate::training::score::LedoitWolf;
 
-/// What a network reads off pictures, row by row, in f64.
+/// What a network reads off images, row by row, in f64.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Readings {
     /// Embeddings, `[N, features]` row-major.
@@ -26,11 +26,11 @@ impl Readings {
     }
 }
 
-/// The fewest pictures that are taken at once. In a batch of one, what is broadcast along the batch has the shape of the
-/// pictures' own values: it would be computed with them in one kernel, and rounded in another way.
+/// The fewest images that are taken at once. In a batch of one, what is broadcast along the batch has the shape of the
+/// images' own values: it would be computed with them in one kernel, and rounded in another way.
 pub const LEAST: usize = 2;
 
-/// Pictures that are scored at once at most.
+/// Images that are scored at once at most.
 pub const BATCH: usize = 64;
 
 /// The most images within `range` for which no value of what `plan` makes of them, whose largest has `bytes`, exceeds
@@ -53,8 +53,8 @@ pub fn batch<T>(
     }
 }
 
-/// A network under running statistics, on the states that it is bound to. What it reads off a picture depends neither on
-/// the pictures beside it nor on their number.
+/// A network under running statistics, on the states that it is bound to. What it reads off an image depends neither on
+/// the images beside it nor on their number.
 #[derive(Debug)]
 pub struct Scorer {
     executor: Executor,
@@ -63,7 +63,7 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// Binds `network` to `states`, which must hold its parameters and running statistics. It takes pictures `[C, H, W]` in
+    /// Binds `network` to `states`, which must hold its parameters and running statistics. It takes images `[C, H, W]` in
     /// batches of `most`, or of as many as the device binds, but at least of two.
     ///
     /// # Errors
@@ -71,17 +71,17 @@ impl Scorer {
     pub fn new(
         device: &Device,
         network: &Network,
-        picture: [usize; 3],
+        image: [usize; 3],
         most: usize,
         states: &States,
     ) -> Result<Self, GpuError> {
-        let plan = |batch| Self::plan(device.class(), network, picture, batch);
+        let plan = |batch| Self::plan(device.class(), network, image, batch);
         let (batch, (plan, values)) =
             batch(LEAST..=most.max(LEAST), device.largest_value(), plan, |(plan, _)| plan.largest().1);
         Ok(Scorer { executor: Executor::new(device, plan, states, |_, _| {})?, values, batch })
     }
 
-    /// The plan for batches of `batch` pictures `[C, H, W]`, and what it fetches.
+    /// The plan for batches of `batch` images `[C, H, W]`, and what it fetches.
     pub fn plan(class: DeviceClass, network: &Network, [c, h, w]: [usize; 3], batch: usize) -> (Plan, [Value; 2]) {
         let mut t = Tape::new();
         let x = t.feed("x", [batch, c, h, w]);
@@ -89,19 +89,19 @@ impl Scorer {
         (Plan::new(&t, &[z, direct], &[], class, Reuse::On), [z, direct])
     }
 
-    /// Pictures that it takes at once.
+    /// Images that it takes at once.
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// Reads all of `pictures` `[N, C, H, W]`.
+    /// Reads all of `images` `[N, C, H, W]`.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn read(&mut self, pictures: &Tensor) -> Result<Readings, GpuError> {
+    pub fn read(&mut self, images: &Tensor) -> Result<Readings, GpuError> {
         let mut readings = Readings::default();
-        for (rows, kept) in batches(pictures.shape()[0], self.batch) {
-            self.executor.feed("x", &pictures.gather_rows(&rows))?;
+        for (rows, kept) in batches(images.shape()[0], self.batch) {
+            self.executor.feed("x", &images.gather_rows(&rows))?;
             self.executor.run()?;
             for (all, &value) in [&mut readings.z, &mut readings.direct].into_iter().zip(&self.values) {
                 let fetched = self.executor.fetch(value)?;
@@ -129,18 +129,18 @@ impl Attributor {
     pub fn new(
         device: &Device,
         network: &Network,
-        picture: [usize; 3],
+        image: [usize; 3],
         most: usize,
         states: &States,
         by_distance: bool,
     ) -> Result<Self, GpuError> {
-        let plan = |batch| Self::plan(device.class(), network, picture, batch, by_distance);
+        let plan = |batch| Self::plan(device.class(), network, image, batch, by_distance);
         let (batch, (plan, gradient)) =
             batch(LEAST..=most.max(LEAST), device.largest_value(), plan, |(plan, _)| plan.largest().1);
         Ok(Attributor { executor: Executor::new(device, plan, states, |_, _| {})?, gradient, batch })
     }
 
-    /// The plan for batches of `batch` pictures `[C, H, W]`, and what it fetches.
+    /// The plan for batches of `batch` images `[C, H, W]`, and what it fetches.
     pub fn plan(
         class: DeviceClass,
         network: &Network,
@@ -158,30 +158,30 @@ impl Attributor {
         (Plan::new(&t, &[gradient], &[], class, Reuse::On), gradient)
     }
 
-    /// |∂ score / ∂ x| of `pictures` `[N, C, H, W]`, summed over the channels: `[N, 1, H, W]`. `slopes` holds for each
-    /// picture ∂ score / ∂ z, or 1 where the score is the network's own.
+    /// |∂ score / ∂ x| of `images` `[N, C, H, W]`, summed over the channels: `[N, 1, H, W]`. `slopes` holds for each
+    /// image ∂ score / ∂ z, or 1 where the score is the network's own.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn attribute(&mut self, pictures: &Tensor, slopes: &[f64]) -> Result<Tensor, GpuError> {
-        let [count, c, h, w] = pictures.shape().images().expect("a batch of pictures");
+    pub fn attribute(&mut self, images: &Tensor, slopes: &[f64]) -> Result<Tensor, GpuError> {
+        let [count, c, h, w] = images.shape().images().expect("a batch of images");
         let slopes: Vec<f32> = slopes.iter().map(|&slope| slope as f32).collect();
         let slopes = Tensor::new([count, slopes.len() / count.max(1)], slopes);
         let mut heat = Vec::with_capacity(count * h * w);
         for (rows, kept) in batches(count, self.batch) {
-            self.executor.feed("x", &pictures.gather_rows(&rows))?;
+            self.executor.feed("x", &images.gather_rows(&rows))?;
             self.executor.feed("cotangent", &slopes.gather_rows(&rows))?;
             self.executor.run()?;
             let gradient = self.executor.fetch(self.gradient)?;
-            for picture in gradient.data().chunks_exact(c * h * w).take(kept) {
-                heat.extend((0..h * w).map(|pixel| (0..c).map(|c| picture[c * h * w + pixel].abs()).sum::<f32>()));
+            for image in gradient.data().chunks_exact(c * h * w).take(kept) {
+                heat.extend((0..h * w).map(|pixel| (0..c).map(|c| image[c * h * w + pixel].abs()).sum::<f32>()));
             }
         }
         Ok(Tensor::new([count, 1, h, w], heat))
     }
 }
 
-/// Rows of each batch, and how many of them count: the last batch is filled up with its last picture.
+/// Rows of each batch, and how many of them count: the last batch is filled up with its last image.
 fn batches(count: usize, batch: usize) -> impl Iterator<Item = (Vec<usize>, usize)> {
     (0..count).step_by(batch).map(move |first| {
         let rows = (first..first + batch).map(|row| row.min(count - 1)).collect();

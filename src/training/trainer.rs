@@ -81,12 +81,12 @@ pub struct Trained {
     pub end: Vec<f32>,
     /// What embeddings are scored by; `None` where the network gives the score itself, or the embeddings give no distance.
     pub fit: Option<LedoitWolf>,
-    /// Distances, or the network's own scores, of the clean training pictures and of the unlabelled ones; none where the
+    /// Distances, or the network's own scores, of the clean training images and of the unlabelled ones; none where the
     /// embeddings give no distance.
     pub scores: [Vec<f64>; 2],
     /// The head's logits of the same; `None` where there is no head.
     pub logits: Option<[Vec<f64>; 2]>,
-    /// Selection statistic of the unlabelled pictures' `scores`, 0 where there are none; see [`spread`]. `None` of a start
+    /// Selection statistic of the unlabelled images' `scores`, 0 where there are none; see [`spread`]. `None` of a start
     /// that failed.
     pub spread: Option<f64>,
     /// Parameters, running statistics and `a`, by name; none of a start that failed.
@@ -110,7 +110,7 @@ impl Trained {
         }
     }
 
-    /// What pictures are told apart by under `rule`: of the clean training pictures and of the unlabelled ones.
+    /// What images are told apart by under `rule`: of the clean training images and of the unlabelled ones.
     pub fn scores_by(&self, rule: Rule) -> &[Vec<f64>; 2] {
         match (rule, &self.logits) {
             (Rule::Logit, Some(logits)) => logits,
@@ -146,17 +146,17 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Trainer<'a> {
     config: &'a Config,
-    pictures: Visible<'a>,
+    images: Visible<'a>,
     network: Network,
     states: States,
     step: TrainingStep,
     plain: Executor,
     tuning: Option<Executor>,
-    /// Reads pictures by the network that `scored` holds: one start's.
+    /// Reads images by the network that `scored` holds: one start's.
     scorer: Scorer,
     scored: States,
-    augmenting: Option<Viewer>,
-    centring: Option<Viewer>,
+    augmenting: Option<OneOutput>,
+    centring: Option<OneOutput>,
     /// Index of the first start of the group under way, and the steps that it has done.
     start: usize,
     done: usize,
@@ -170,15 +170,15 @@ pub struct Trainer<'a> {
 
 /// A view bound to a device.
 #[derive(Debug)]
-struct Viewer {
+struct OneOutput {
     executor: Executor,
     output: Value,
 }
 
-impl Viewer {
+impl OneOutput {
     fn new(device: &Device, states: &States, view: &View) -> Result<Self, GpuError> {
         let executor = Executor::new(device, view.plan(device), states, |_, _| {})?;
-        Ok(Viewer { executor, output: view.output })
+        Ok(OneOutput { executor, output: view.output })
     }
 
     fn run(&mut self) -> Result<Tensor, GpuError> {
@@ -196,12 +196,12 @@ impl<'a> Trainer<'a> {
     pub fn new(
         device: &Device,
         config: &'a Config,
-        pictures: Visible<'a>,
+        images: Visible<'a>,
         mut on_pipeline: impl FnMut(usize, usize),
     ) -> Result<Self, TrainError> {
-        let [_, c, h, w] = pictures.train.shape().images().expect("a batch of pictures");
+        let [_, c, h, w] = images.train.shape().images().expect("a batch of images");
         // A batch larger than its set is refused before anything is compiled.
-        let batches = batches(config, pictures, 0)?;
+        let batches = batches(config, images, 0)?;
         let network = Network::new(config.method, &config.detector, [c, h, w]);
         let step = TrainingStep::record_for(device.precision(), config, [c, h, w])?;
 
@@ -220,16 +220,16 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in start_states(config, &network, 0).iter().filter(|(name, _)| !is_moment(name)) {
             scored.set(name, tensor)?;
         }
-        // Whoever tests the trained detector has f32, and takes the same scores for the same pictures.
+        // Whoever tests the trained detector has f32, and takes the same scores for the same images.
         let exact = device.with_precision(Precision::F32)?;
-        let most = pictures.train.shape()[0].max(pictures.val.shape()[0]).min(BATCH);
+        let most = images.train.shape()[0].max(images.val.shape()[0]).min(BATCH);
         let scorer = Scorer::new(&exact, &network, [c, h, w], most, &scored)?;
         let views = views(config, &network, [c, h, w], config.batch / config.micro_batches);
-        let viewer = |view: &Option<View>| view.as_ref().map(|view| Viewer::new(device, &states, view)).transpose();
+        let viewer = |view: &Option<View>| view.as_ref().map(|view| OneOutput::new(device, &states, view)).transpose();
         let [augmenting, centring] = [viewer(&views[0])?, viewer(&views[1])?];
         let trainer = Trainer {
             config,
-            pictures,
+            images,
             network,
             states,
             step,
@@ -248,25 +248,25 @@ impl<'a> Trainer<'a> {
         Ok(trainer)
     }
 
-    /// The step that tunes, or of a method that does not its only step, fed with the sets' first pictures and ready to
+    /// The step that tunes, or of a method that does not its only step, fed with the sets' first images and ready to
     /// run: what `profile` and `bench` measure.
     ///
     /// # Errors
     /// When the device fails.
     pub fn full_step(&mut self) -> Result<&mut Executor, GpuError> {
-        let [x, x_val] = [(self.pictures.train, self.config.batch), (self.pictures.val, self.config.batch_val)]
+        let [x, x_val] = [(self.images.train, self.config.batch), (self.images.val, self.config.batch_val)]
             .map(|(set, batch)| interleaved(set, &vec![(0..batch).collect(); self.config.group()]));
         self.feed(true, &x, Some(&x_val), 1)?;
         Ok(self.tuning.as_mut().unwrap_or(&mut self.plain))
     }
 
     /// The step that does not tune, fed and ready to run as [`full_step`](Trainer::full_step): forward, backward and the
-    /// detector's update on normal and augmented pictures.
+    /// detector's update on normal and augmented images.
     ///
     /// # Errors
     /// When the device fails.
     pub fn plain_step(&mut self) -> Result<&mut Executor, GpuError> {
-        let x = interleaved(self.pictures.train, &vec![(0..self.config.batch).collect(); self.config.group()]);
+        let x = interleaved(self.images.train, &vec![(0..self.config.batch).collect(); self.config.group()]);
         self.feed(false, &x, None, 1)?;
         Ok(&mut self.plain)
     }
@@ -279,12 +279,12 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in initial_states(self.config, &self.network, index) {
             self.states.set(&name, &tensor)?;
         }
-        self.batches = batches(self.config, self.pictures, index)?;
+        self.batches = batches(self.config, self.images, index)?;
         (self.start, self.done) = (index, 0);
         self.a = self.config.starts[self.config.members(index)].to_vec();
         self.failed.clear();
         if let Some(centring) = &mut self.centring {
-            let x = interleaved(self.pictures.train, &drawn(&mut self.batches.clone(), 0));
+            let x = interleaved(self.images.train, &drawn(&mut self.batches.clone(), 0));
             let mut centres: Vec<Tensor> = Vec::new();
             for part in cut(&x, self.config.micro_batches) {
                 centring.executor.feed("x", &part)?;
@@ -351,8 +351,8 @@ impl<'a> Trainer<'a> {
         }
         let step = self.done + 1;
         let tunes = self.tuning.is_some() && step > self.config.warm_up;
-        let x = interleaved(self.pictures.train, &drawn(&mut self.batches, 0));
-        let x_val = tunes.then(|| interleaved(self.pictures.val, &drawn(&mut self.batches, 1)));
+        let x = interleaved(self.images.train, &drawn(&mut self.batches, 0));
+        let x_val = tunes.then(|| interleaved(self.images.val, &drawn(&mut self.batches, 1)));
         self.feed(tunes, &x, x_val.as_ref(), step)?;
         let figures = match (&mut self.tuning, &self.step.tuning) {
             (Some(executor), Some(tuning)) if tunes => {
@@ -401,7 +401,7 @@ impl<'a> Trainer<'a> {
         self.assess()
     }
 
-    /// For each start of this group, fits the score to the clean training pictures and scores the unlabelled ones, with the
+    /// For each start of this group, fits the score to the clean training images and scores the unlabelled ones, with the
     /// states as they are. Starts that diverged, or cannot be scored, are marked as failed.
     ///
     /// # Errors
@@ -445,8 +445,8 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in &states {
             self.scored.set(name, tensor)?;
         }
-        let trn = self.scorer.read(self.pictures.train)?;
-        let val = self.scorer.read(self.pictures.val)?;
+        let trn = self.scorer.read(self.images.train)?;
+        let val = self.scorer.read(self.images.val)?;
         if trn.direct.iter().chain(&val.direct).any(|score| !score.is_finite()) {
             return Ok(Err("its scores are not finite".into()));
         }
@@ -474,7 +474,7 @@ impl<'a> Trainer<'a> {
         }))
     }
 
-    /// Augments the first training pictures at raw coordinates `a`, as many as a micro-batch has: what the detector is shown.
+    /// Augments the first training images at raw coordinates `a`, as many as a micro-batch has: what the detector is shown.
     /// `None` for the methods that keep no hyper-parameters.
     ///
     /// # Errors
@@ -482,7 +482,7 @@ impl<'a> Trainer<'a> {
     pub fn augment(&mut self, a: &[f32]) -> Result<Option<Tensor>, GpuError> {
         let Some(viewer) = &mut self.augmenting else { return Ok(None) };
         let rows: Vec<usize> = (0..self.config.batch / self.config.micro_batches).collect();
-        viewer.executor.feed("x", &self.pictures.train.gather_rows(&rows))?;
+        viewer.executor.feed("x", &self.images.train.gather_rows(&rows))?;
         viewer.executor.feed("key", &random::key(self.config.seed, 0))?;
         viewer.executor.feed("a", &Tensor::new([a.len()], a.to_vec()))?;
         viewer.run().map(Some)
@@ -520,12 +520,12 @@ impl<'a> Trainer<'a> {
 
 /// The sequences of batches of each place of the group that begins with start number `first`: of the training set and of the
 /// unlabelled one.
-fn batches(config: &Config, pictures: Visible, first: usize) -> Result<Vec<[Batches; 2]>, DataError> {
+fn batches(config: &Config, images: Visible, first: usize) -> Result<Vec<[Batches; 2]>, DataError> {
     let of_start = |start: usize| {
         let seed = run_seed(config.seed, start);
         Ok([
-            Batches::new(pictures.train.shape()[0], config.batch, seed, stream::BATCHES)?,
-            Batches::new(pictures.val.shape()[0], config.batch_val, seed, stream::BATCHES_VAL)?,
+            Batches::new(images.train.shape()[0], config.batch, seed, stream::BATCHES)?,
+            Batches::new(images.val.shape()[0], config.batch_val, seed, stream::BATCHES_VAL)?,
         ])
     };
     config.places(first).map(of_start).collect()
@@ -559,7 +559,7 @@ fn cosine(update: usize, of: usize) -> f64 {
     0.5 + 0.5 * (std::f64::consts::PI * (update - 1) as f64 / of.max(1) as f64).cos()
 }
 
-/// The start whose scores of unlabelled pictures spread the most: never chosen by the alignment loss alone, which has a
+/// The start whose scores of unlabelled images spread the most: never chosen by the alignment loss alone, which has a
 /// trivial minimum at the identity. A start that failed is never chosen.
 ///
 /// # Errors

@@ -58,7 +58,7 @@ pub struct Mask {
     pub size: [usize; 2],
 }
 
-/// The cotangent of the matrix, as sums over picture rows: `[N, 4, H]`. Inputs: matrix, centre, cotangent of the mask.
+/// The cotangent of the matrix, as sums over image rows: `[N, 4, H]`. Inputs: matrix, centre, cotangent of the mask.
 #[derive(Clone, Debug)]
 pub struct MaskVjp {
     pub profile: Profile,

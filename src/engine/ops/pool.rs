@@ -1,7 +1,7 @@
-//! Pooling by maxima over windows that may overlap. The mean over a whole picture is a reduction.
+//! Pooling by maxima over windows that may overlap. The mean over a whole image is a reduction.
 //!
 //! A maximum is the pixel that [`Argmax`] points at, taken by [`Select`]. Which one it is stays the same round almost
-//! every picture, so gradients flow through the selected pixels alone: [`Select`] and [`Unpool`] are each other's adjoints.
+//! every image, so gradients flow through the selected pixels alone: [`Select`] and [`Unpool`] are each other's adjoints.
 
 mod lower;
 
@@ -33,12 +33,12 @@ pub struct Unpool {
     pub geometry: Geometry,
 }
 
-/// Shape of the windows of pictures `x`.
+/// Shape of the windows of images `x`.
 fn windows(geometry: &Geometry, x: &Shape) -> Result<Shape, String> {
     let [n, c, h, w] = x.images()?;
     let [p, q] = geometry.output()?;
     if geometry.image != [h, w] {
-        return Err(format!("pictures {x:?} under {geometry:?}"));
+        return Err(format!("images {x:?} under {geometry:?}"));
     }
     if h * w > 1 << 24 {
         return Err(format!("{h} × {w} pixels are more than f32 tells apart"));
@@ -71,7 +71,7 @@ impl Primitive for Argmax {
             let is_larger = |one: f64, other: f64| one > other || (one.is_nan() && !other.is_nan());
             inside.reduce(|largest, pixel| if is_larger(plane[pixel], plane[largest]) { pixel } else { largest })
         };
-        (0..output.count()).map(|index| window(index).expect("a window meets its picture") as f64).collect()
+        (0..output.count()).map(|index| window(index).expect("a window meets its image") as f64).collect()
     }
 
     fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
@@ -148,7 +148,7 @@ impl Primitive for Unpool {
 }
 
 impl Tape {
-    /// Maxima over windows of `window` × `window` pixels, `stride` apart, of pictures `x` `[N, C, H, W]` with `padding` pixels
+    /// Maxima over windows of `window` × `window` pixels, `stride` apart, of images `x` `[N, C, H, W]` with `padding` pixels
     /// round them that take no part.
     ///
     /// # Panics

@@ -1,6 +1,6 @@
-//! Pictures resampled through an affine map, bilinearly, zero outside; rotation is one such map.
+//! Images resampled through an affine map, bilinearly, zero outside; rotation is one such map.
 //!
-//! With dx = j − (W−1)/2 and dy = i − (H−1)/2, output pixel (i, j) of picture n reads the input at
+//! With dx = j − (W−1)/2 and dy = i − (H−1)/2, output pixel (i, j) of image n reads the input at
 //! xs = m₀·dx + m₁·dy + m₂ + (W−1)/2, ys = m₃·dx + m₄·dy + m₅ + (H−1)/2, where m = matrix[n, :].
 
 mod lower;
@@ -13,11 +13,11 @@ use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 
-/// What a sample outside the picture reads.
+/// What a sample outside the image reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outside {
     Zero,
-    /// The nearest place of the picture. Nothing is pulled back through it: it serves pictures that are data.
+    /// The nearest place of the image. Nothing is pulled back through it: it serves images that are data.
     Nearest,
 }
 
@@ -27,7 +27,7 @@ pub struct Affine {
     pub outside: Outside,
 }
 
-/// The cotangent of the matrix, as sums over the rows of the picture: `[N, 6, H]`. Inputs: x, matrix, cotangent of y.
+/// The cotangent of the matrix, as sums over the rows of the image: `[N, 6, H]`. Inputs: x, matrix, cotangent of y.
 #[derive(Clone, Debug)]
 pub struct AffineMatrixVjp;
 
@@ -58,7 +58,7 @@ impl Sample {
         }
     }
 
-    /// The place that is read in its stead when it lies outside a picture of `h` × `w`. Its slack remains an upper bound.
+    /// The place that is read in its stead when it lies outside an image of `h` × `w`. Its slack remains an upper bound.
     fn brought(self, outside: Outside, [h, w]: [usize; 2]) -> Self {
         match outside {
             Outside::Zero => self,
@@ -98,12 +98,12 @@ fn neighbourhood(plane: &[f64], size: [usize; 2], at: &Sample) -> f64 {
     (0..16).map(|k| pixel(plane, size, row + f64::from(k / 4), column + f64::from(k % 4)).abs()).fold(0.0, f64::max)
 }
 
-/// Shape of pictures resampled through the matrices.
-fn resampled(pictures: &Shape, matrices: &Shape) -> Result<Shape, String> {
-    let [n, ..] = pictures.images()?;
+/// Shape of images resampled through the matrices.
+fn resampled(images: &Shape, matrices: &Shape) -> Result<Shape, String> {
+    let [n, ..] = images.images()?;
     match matrices.matrix()? == [n, 6] {
-        true => Ok(pictures.clone()),
-        false => Err(format!("{n} pictures need matrices [{n}, 6], got {matrices:?}")),
+        true => Ok(images.clone()),
+        false => Err(format!("{n} images need matrices [{n}, 6], got {matrices:?}")),
     }
 }
 
@@ -135,11 +135,11 @@ impl Primitive for Affine {
                 let (plane, i, j) = (index / (h * w), index / w % h, index % w);
                 let sample =
                     Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j).brought(self.outside, [h, w]);
-                let picture = &inputs[0].data[plane * h * w..][..h * w];
+                let image = &inputs[0].data[plane * h * w..][..h * w];
                 sample
                     .corners()
                     .iter()
-                    .map(|&(row, column, weight, ..)| weight * pixel(picture, [h, w], row, column))
+                    .map(|&(row, column, weight, ..)| weight * pixel(image, [h, w], row, column))
                     .sum()
             })
             .collect()
@@ -153,7 +153,7 @@ impl Primitive for Affine {
                 let sample =
                     Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j).brought(self.outside, [h, w]);
                 let largest = neighbourhood(&inputs[0].data[plane * h * w..][..h * w], [h, w], &sample);
-                // A bilinear picture's slope is at most twice its largest value, along each axis.
+                // A bilinear image's slope is at most twice its largest value, along each axis.
                 4.0 * sample.slack * largest + chain_bound(8, largest)
             })
             .collect()
@@ -161,7 +161,7 @@ impl Primitive for Affine {
 }
 
 impl AffineMatrixVjp {
-    /// Calls `visit(output index of component 0, sample, picture, cotangent)` for every pixel.
+    /// Calls `visit(output index of component 0, sample, image, cotangent)` for every pixel.
     fn for_each_pixel(inputs: &[Array], mut visit: impl FnMut(usize, Sample, &[f64], f64)) {
         let [_, c, h, w] = inputs[0].shape.images().expect("checked when recorded");
         for (index, &ct) in inputs[2].data.iter().enumerate() {
@@ -181,7 +181,7 @@ impl Primitive for AffineMatrixVjp {
         let [n, _, h, _] = resampled(inputs[0], inputs[1])?.images()?;
         match inputs[2] == inputs[0] {
             true => Ok([n, 6, h].into()),
-            false => Err(format!("the cotangent {:?} has not the pictures' shape {:?}", inputs[2], inputs[0])),
+            false => Err(format!("the cotangent {:?} has not the images' shape {:?}", inputs[2], inputs[0])),
         }
     }
 
@@ -192,10 +192,10 @@ impl Primitive for AffineMatrixVjp {
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let [_, _, h, w] = inputs[0].shape.images().expect("checked when recorded");
         let mut rows = vec![0.0; output.count()];
-        Self::for_each_pixel(inputs, |first, sample, picture, ct| {
+        Self::for_each_pixel(inputs, |first, sample, image, ct| {
             let (mut slope_x, mut slope_y) = (0.0, 0.0);
             for (row, column, _, along_x, along_y) in sample.corners() {
-                let value = pixel(picture, [h, w], row, column);
+                let value = pixel(image, [h, w], row, column);
                 slope_x += along_x * value;
                 slope_y += along_y * value;
             }
@@ -211,9 +211,9 @@ impl Primitive for AffineMatrixVjp {
     fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let [_, c, h, w] = inputs[0].shape.images().expect("checked when recorded");
         let (mut magnitude, mut slack) = (vec![0.0; output.count()], vec![0.0; output.count()]);
-        Self::for_each_pixel(inputs, |first, sample, picture, ct| {
+        Self::for_each_pixel(inputs, |first, sample, image, ct| {
             // The slope is at most twice the largest value; it moves by as much where a cell may be missed.
-            let slope = 2.0 * neighbourhood(picture, [h, w], &sample) * ct.abs();
+            let slope = 2.0 * neighbourhood(image, [h, w], &sample) * ct.abs();
             let moved = if sample.near_kink() { 2.0 * slope } else { 2.0 * sample.slack * slope };
             for (component, offset) in [sample.dx, sample.dy, 1.0].into_iter().enumerate() {
                 for component in [component, 3 + component] {
@@ -294,7 +294,7 @@ impl Tape {
         self.push(Affine { outside: Outside::Zero }, &[x, matrix])
     }
 
-    /// Each picture of `x` `[N, C, H, W]` read at `offset` `[N, 2]` as (x, y) in pixels from its place; what lies outside is
+    /// Each image of `x` `[N, C, H, W]` read at `offset` `[N, 2]` as (x, y) in pixels from its place; what lies outside is
     /// continued by the nearest pixel. There is no gradient.
     ///
     /// # Panics
@@ -309,7 +309,7 @@ impl Tape {
         self.push(Affine { outside: Outside::Nearest }, &[x, matrix])
     }
 
-    /// Each picture of `x` `[N, C, H, W]` turned about its middle by `angle` `[N, 1]` in radians, counter-clockwise on the
+    /// Each image of `x` `[N, C, H, W]` turned about its middle by `angle` `[N, 1]` in radians, counter-clockwise on the
     /// screen.
     ///
     /// # Panics
@@ -329,7 +329,7 @@ pub(super) const FAMILY: Family = Family { name: "warp", describe, cases: || lis
 
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [n, c, h, w] = p.numbers(["n", "c", "h", "w"])?;
-    let (pictures, matrices, map) = ([n, c, h, w], [n, 6], Fill::AffineMatrix([h, w]));
+    let (images, matrices, map) = ([n, c, h, w], [n, 6], Fill::AffineMatrix([h, w]));
     Ok(match role {
         "affine" => {
             let outside = match p.text("outside")? {
@@ -337,7 +337,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
                 "nearest" => Outside::Nearest,
                 outside => return Err(format!("outside there is zero or nearest, not `{outside}`")),
             };
-            let parts = Parts::new(Affine { outside }).exact(true).input(pictures, Fill::ANY).input(matrices, map);
+            let parts = Parts::new(Affine { outside }).exact(true).input(images, Fill::ANY).input(matrices, map);
             match outside {
                 Outside::Zero => parts.linear_in(&[&[0]]),
                 // Linear as well, but nothing is tuned through a shift.
@@ -345,14 +345,14 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             }
         }
         "affine_image_vjp" => {
-            Parts::new(AffineImageVjp).exact(true).linear_in(&[&[1]]).input(matrices, map).input(pictures, Fill::ANY)
+            Parts::new(AffineImageVjp).exact(true).linear_in(&[&[1]]).input(matrices, map).input(images, Fill::ANY)
         }
         "affine_matrix_vjp" => Parts::new(AffineMatrixVjp)
             .exact(true)
             .without_rule(&[0, 1, 2])
-            .input(pictures, Fill::ANY)
+            .input(images, Fill::ANY)
             .input(matrices, map)
-            .input(pictures, Fill::ANY),
+            .input(images, Fill::ANY),
         _ => return Err(no_role("warp", role)),
     })
 }

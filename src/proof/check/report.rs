@@ -216,7 +216,7 @@ impl Task {
     }
 }
 
-/// The bilevel step of a small detector on a few noise pictures.
+/// The bilevel step of a small detector on a few noise images.
 fn training_step(device: &Device, parts: &Parts, class: DeviceClass, seed: u64) -> Result<(), String> {
     let (step, sources) = small_step(parts, seed)?;
     let tuning = step.tuning.as_ref().expect("ST-SSAD tunes");
@@ -246,14 +246,14 @@ fn small_step(parts: &Parts, seed: u64) -> Result<(TrainingStep, HashMap<String,
     let network = Network::new(config.method, &config.detector, [c, h, w]);
     let mut sources: HashMap<String, Tensor> = initial_states(&config, &network, 0).into_iter().collect();
     let mut draws = Draws::new(seed, u32::MAX);
-    let mut pictures = |n: usize| {
+    let mut images = |n: usize| {
         let shape = Shape::from([n, parts.starts * c, h, w]);
         let data = (0..shape.count()).map(|_| draws.uniform(0.0, 1.0) as f32).collect();
         Tensor::new(shape, data)
     };
     let keys = (0..parts.starts).flat_map(|start| random::key(seed ^ start as u64, 1).into_data()).collect();
-    sources.insert("x".into(), pictures(config.batch));
-    sources.insert("x_val".into(), pictures(config.batch_val));
+    sources.insert("x".into(), images(config.batch));
+    sources.insert("x_val".into(), images(config.batch_val));
     sources.insert("key".into(), Tensor::new(side_by_side(parts.starts, &[6].into()), keys));
     sources.insert("rates".into(), Tensor::new([3], vec![0.01, 0.1, 0.001]));
     sources.insert("rates_a".into(), Tensor::new([3], vec![1.0, 0.1, 0.01]));

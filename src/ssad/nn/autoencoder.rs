@@ -7,7 +7,7 @@ use crate::engine::tape::{Tape, Value};
 
 /// Length of the code.
 const LATENT: usize = 32;
-/// A stage halves the picture until neither side is longer.
+/// A stage halves the image until neither side is longer.
 const SMALLEST: usize = 8;
 const FIRST_CHANNELS: usize = 16;
 const MOST_CHANNELS: usize = 64;
@@ -16,15 +16,15 @@ const MOST_CHANNELS: usize = 64;
 /// convolutions. No batch norm: a reconstruction should not depend on the batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AutoEncoder {
-    /// Extents `[C, H, W]` from the picture to the last stage.
+    /// Extents `[C, H, W]` from the image to the last stage.
     stages: Vec<[usize; 3]>,
 }
 
 impl AutoEncoder {
-    /// For pictures `[C, H, W]`.
-    pub fn new(picture: [usize; 3]) -> Self {
-        let mut stages = vec![picture];
-        let (mut channels, mut last) = (FIRST_CHANNELS, picture);
+    /// For images `[C, H, W]`.
+    pub fn new(image: [usize; 3]) -> Self {
+        let mut stages = vec![image];
+        let (mut channels, mut last) = (FIRST_CHANNELS, image);
         while last[1].max(last[2]) > SMALLEST {
             last = [channels, last[1].div_ceil(2), last[2].div_ceil(2)];
             channels = (2 * channels).min(MOST_CHANNELS);
