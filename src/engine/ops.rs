@@ -99,13 +99,14 @@ pub fn cases() -> Vec<(ShapeClass, Case)> {
     FAMILIES.iter().flat_map(|family| (family.cases)()).map(parse).collect()
 }
 
-/// How a primitive becomes a kernel; `None` where its output is its input's buffer under another shape.
+/// How a primitive becomes a kernel; `None` where there is nothing to run: its output is its input under another shape, or its
+/// inputs in one buffer.
 ///
 /// # Panics
 /// When the primitive is of no family here.
 pub fn lowering(primitive: &dyn Primitive) -> Option<&dyn Lower> {
     let any: &dyn Any = primitive;
-    if any.is::<layout::Reshape>() {
+    if any.is::<layout::Reshape>() || any.is::<layout::Pack>() {
         return None;
     }
     let opaque = any.downcast_ref::<Opaque>().map(|opaque| opaque as &dyn Lower);

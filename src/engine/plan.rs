@@ -8,9 +8,11 @@ mod halves;
 pub mod memory;
 mod schedule;
 
+use std::any::Any;
 use std::fmt;
 
 use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::layout::{ALIGNMENT, Reshape, Slice};
 use crate::engine::ops::lowering;
 use crate::engine::tape::{Origin, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
@@ -69,6 +71,8 @@ impl Step {
 pub struct Operand {
     pub value: Value,
     pub place: Place,
+    /// Bytes from the beginning of the place to the value.
+    pub offset: u64,
     pub shape: Shape,
     /// Whether it is stored in f16.
     pub is_half: bool,
@@ -177,21 +181,27 @@ impl Plan {
         let lifetimes = schedule.lifetimes();
         plan.bytes_without_reuse = lifetimes.iter().map(|life| life.bytes).sum();
         plan.live_bytes = schedule.live(&lifetimes).into_iter().max().unwrap_or(0);
-        let slots = plan.assign_slots(lifetimes, reuse);
+        let mut slots = plan.assign_slots(lifetimes, reuse);
+        for (number, entry) in schedule.entries.iter().enumerate() {
+            if let Some((home, _)) = entry.home {
+                slots[number] = slots[home];
+            }
+        }
 
         let operand = |value: Value, computed: Option<usize>| Operand {
             value,
             place: match computed {
                 Some(number) => Place::Slot(slots[number]),
-                None => places[root(tape, value).index()].clone().expect("a source has a place"),
+                None => places[storage(tape, value).0.index()].clone().expect("a source has a place"),
             },
+            offset: storage(tape, value).1 + computed.map_or(0, |number| schedule.offset(number)),
             shape: tape.shape(value).clone(),
             is_half: computed.is_some_and(|number| schedule.entries[number].is_half),
         };
         for &number in &schedule.order {
             let (value, reads) = (schedule.entries[number].value, &schedule.entries[number].reads);
             let node = tape.node(value);
-            let primitive = node.primitive().expect("what is scheduled is computed");
+            let Some(lowered) = node.primitive().and_then(lowering) else { continue };
             let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
             plan.steps.push(Step {
                 value,
@@ -201,7 +211,7 @@ impl Plan {
                 scope: node.scope.clone(),
                 primal: node.primal,
                 order: node.order,
-                flops: lowering(primitive).map_or(0, |lowered| lowered.flops(&shapes, &node.shape)),
+                flops: lowered.flops(&shapes, &node.shape),
             });
         }
         let (fetched, carried) = schedule.kept.split_at(fetches.len());
@@ -215,7 +225,7 @@ impl Plan {
                 assert_eq!(carry.state.shape, carry.from.shape, "a state keeps its shape");
                 carry
             })
-            .filter(|carry| carry.from.place != carry.state.place)
+            .filter(|Carry { state, from }| (&from.place, from.offset) != (&state.place, state.offset))
             .inspect(|Carry { state, from }| {
                 // Carries are copied one after another, so none may read what an earlier one has written.
                 let reads_state = matches!(from.place, Place::State(_));
@@ -232,7 +242,7 @@ impl Plan {
         lifetimes.sort_by_key(|life| (std::cmp::Reverse(life.bytes), life.first));
         let mut slots = vec![0; lifetimes.len()];
         let mut tenants: Vec<Vec<Lifetime>> = Vec::new();
-        for life in lifetimes {
+        for life in lifetimes.into_iter().filter(|life| life.home.is_none()) {
             let free = |slot: &usize| !tenants[*slot].iter().any(|tenant| tenant.overlaps(&life));
             let slot = match reuse {
                 Reuse::On | Reuse::Recompute => (0..tenants.len()).filter(free).min_by_key(|&slot| self.slots[slot]),
@@ -264,12 +274,24 @@ impl Plan {
     }
 }
 
-/// The value whose buffer `value` stands for: itself, or what an alias was made of.
-fn root(tape: &Tape, mut value: Value) -> Value {
-    while tape.node(value).primitive().is_some_and(|primitive| lowering(primitive).is_none()) {
-        value = tape.node(value).inputs()[0];
+/// The value in whose buffer `value` lies, and the bytes before it there. An array under another shape lies where it is, and so
+/// does a run of its elements, if it begins where a buffer can be bound.
+fn storage(tape: &Tape, mut value: Value) -> (Value, u64) {
+    let mut offset = 0;
+    while let Some(primitive) = tape.node(value).primitive() {
+        let (known, inputs): (&dyn Any, _) = (primitive, tape.node(value).inputs());
+        if let Some(slice) = known.downcast_ref::<Slice>() {
+            let Some(start) = slice.run_of(tape.shape(inputs[0])).filter(|start| start.is_multiple_of(ALIGNMENT))
+            else {
+                break;
+            };
+            offset += (start * size_of::<f32>()) as u64;
+        } else if !known.is::<Reshape>() {
+            break;
+        }
+        value = inputs[0];
     }
-    value
+    (value, offset)
 }
 
 fn live_nodes(tape: &Tape, fetches: &[Value], carries: &[(Value, Value)]) -> Vec<bool> {
@@ -333,6 +355,7 @@ impl fmt::Display for Plan {
 mod tests {
     use super::*;
     use crate::engine::ops::elementwise::Unary;
+    use crate::engine::ops::layout::Pack;
     use crate::engine::philox::Stream;
 
     /// Σ of a chain of `length` elementwise steps, and its gradient.
@@ -375,6 +398,11 @@ mod tests {
             values.push(made);
         }
         let all = values[1..].iter().fold(x, |sum, &value| tape.add(sum, value));
+        // Some of them packed, and the rows of one of these again.
+        let packed = tape.pack(&[values[3], values[5], x, values[9], values[5]]);
+        let rows = tape.slice(packed, 0, 64, 128);
+        let rows = tape.reshape(rows, [8, 16]);
+        let all = tape.mul(all, rows);
         let sum = tape.total(all);
         let gradient = tape.grad(sum, &[x, w]).unwrap();
         (tape, [vec![sum, values[7]], gradient].concat())
@@ -404,29 +432,59 @@ mod tests {
         })
     }
 
-    /// Replays the schedule and looks at what each slot holds when it is read.
+    /// The computation, and the element of its result, that an element of a value is; `None` between packed values.
+    fn origin(graph: &Tape, value: Value, element: usize) -> Option<(Value, usize)> {
+        let (whole, offset) = storage(graph, value);
+        let (node, element) = (graph.node(whole), element + offset as usize / size_of::<f32>());
+        let Some(Pack { packing }) = node.primitive().and_then(|known| (known as &dyn Any).downcast_ref()) else {
+            return Some((whole, element));
+        };
+        let parts = node.inputs().iter().zip(&packing.starts);
+        let holds = |&(&part, &start): &(&Value, &usize)| (start..start + graph.shape(part).count()).contains(&element);
+        parts.into_iter().find(holds).and_then(|(&part, &start)| origin(graph, part, element - start))
+    }
+
+    /// Replays the schedule and looks at what each slot holds, element by element, when it is read.
     fn assert_finds_what_it_reads(plan: &Plan) {
-        let mut holds: Vec<Option<Value>> = vec![None; plan.slots.len()];
+        let words = |bytes: u64| bytes as usize / size_of::<f32>();
+        let mut holds: Vec<Vec<Option<(Value, usize)>>> =
+            plan.slots.iter().map(|&bytes| vec![None; words(bytes)]).collect();
+        let finds = |holds: &[Vec<Option<(Value, usize)>>], operand: &Operand| match operand.place {
+            Place::Slot(slot) => (0..operand.shape.count())
+                .all(|at| holds[slot][words(operand.offset) + at] == origin(&plan.graph, operand.value, at)),
+            _ => true,
+        };
         for step in &plan.steps {
             for input in &step.inputs {
-                if let Place::Slot(slot) = input.place {
-                    assert_eq!(
-                        holds[slot],
-                        Some(root(&plan.graph, input.value)),
-                        "{:?} reads a slot that was reused",
-                        step.value
-                    );
-                }
+                assert!(finds(&holds, input), "{:?} reads a slot that was reused", step.value);
                 assert_ne!(input.place, step.output.place, "{:?} overwrites its input", step.value);
             }
             let Place::Slot(slot) = step.output.place else { panic!("{:?} writes no slot", step.value) };
-            assert!(plan.slots[slot] >= step.output.shape.bytes());
-            holds[slot] = Some(step.value);
+            for at in 0..step.output.shape.count() {
+                holds[slot][words(step.output.offset) + at] = Some((step.value, at));
+            }
         }
-        for fetch in &plan.fetches {
-            let Place::Slot(slot) = fetch.place else { continue };
-            assert_eq!(holds[slot], Some(root(&plan.graph, fetch.value)), "a fetched value was overwritten");
-        }
+        assert!(plan.fetches.iter().all(|fetch| finds(&holds, fetch)), "a fetched value was overwritten");
+    }
+
+    #[test]
+    fn packed_values_are_computed_in_their_places() {
+        let mut tape = Tape::new();
+        let x = tape.feed("x", [5, 13]);
+        let [a, b] = [2.0, 3.0].map(|factor| tape.scale(x, factor));
+        let column = tape.sum(a, &[1]);
+        // A feed, and a value that has its place already, are copied.
+        let packed = tape.pack(&[a, x, column, a]);
+        let squares = tape.mul(packed, packed);
+        let part = tape.slice(squares, 0, 128, 65);
+        let part = tape.reshape(part, [5, 13]);
+        let sum = tape.add(part, b);
+        let [plan, _] = assert_sound(&tape, &[sum, packed, column]);
+        let kernels: Vec<&str> = plan.steps.iter().map(|step| step.kernel.name).collect();
+        let count = |name: &str| kernels.iter().filter(|kernel| **kernel == name).count();
+        // `a`, the sum's factor, and three copies: of `a` twice, and of x. Nothing is run for the pack itself and for the slice.
+        assert_eq!((count("elementwise/unary"), count("reduce/sum")), (5, 1), "{kernels:?}");
+        assert!(!kernels.contains(&"layout/slice"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use crate::engine::gpu::Device;
 use crate::engine::kernel::Precision;
+use crate::engine::ops::layout::Packing;
 use crate::engine::philox::Stream;
 use crate::engine::plan::{Plan, Reuse};
 use crate::engine::tape::{GradError, Tape, Value};
@@ -15,7 +16,7 @@ use crate::ssad::bilevel::{Inner, LossScales, Problem, bilevel, scaled_grad};
 use crate::ssad::config::Config;
 use crate::ssad::loss::total_distance_normalise;
 use crate::ssad::method::{Method, Network, random_rows, side_by_side};
-use crate::ssad::nn::{Adam, Detector, Statistics, update_statistics};
+use crate::ssad::nn::{Adam, Detector, Parameter, Statistics, update_statistics};
 
 pub(crate) const ADAM_THETA: Adam = Adam { beta_1: 0.9, beta_2: 0.999 };
 
@@ -139,6 +140,8 @@ pub struct TrainingStep {
     pub carries: Vec<(Value, Value)>,
     /// `None` for the methods that tune nothing.
     pub tuning: Option<Tuning>,
+    /// How the trained parameters lie in their state.
+    pub packed: Packed,
 }
 
 /// The tuning part of a step.
@@ -187,14 +190,13 @@ impl TrainingStep {
         let starts = config.group();
         let x = feed_parts(t, "x", parts, [config.batch, starts * c, h, w]);
         let rates = t.feed("rates", [3]);
-        let theta = network.record_parameters(t, starts);
+        let parameters = Parameters::record(t, &network, starts);
         let [key, a] = [6, config.starts[0].len()].map(|extent| side_by_side(starts, &[extent].into()));
         let key = config.method.augments().then(|| t.feed("key", key));
         let a = matches!(config.method, Method::StSsad | Method::RandomStatic).then(|| t.state("a", a));
         let x_val = (config.method == Method::StSsad)
             .then(|| feed_parts(t, "x_val", parts, [config.batch_val, starts * c, h, w]));
-        let values: Vec<Value> = theta.iter().map(|(_, value)| *value).collect();
-        let trained: Vec<usize> = (0..theta.len()).filter(|&index| network.trains(&theta[index].0)).collect();
+        let (values, trained) = (&parameters.values, &parameters.trained);
 
         let Gradients { inner, g, tuned } = Gradients::mean(t, parts, |t, part| {
             let x = x[part];
@@ -202,7 +204,7 @@ impl TrainingStep {
             if let (Some(x_val), Some(a), Some(key)) = (&x_val, a, key) {
                 let x_val = x_val[part];
                 let problem = DetectorProblem { config, network: &network, detector: &config.detector, key, scales };
-                let step = bilevel(t, &problem, &values, a, [x, x_val], config.look_ahead, config.order)?;
+                let step = bilevel(t, &problem, values, a, [x, x_val], config.look_ahead, config.order)?;
                 return Ok(Gradients { inner: step.inner, g: step.g, tuned: Some([step.outer, step.g_a]) });
             }
             let x_aug = key.map(|key| {
@@ -215,21 +217,18 @@ impl TrainingStep {
                     augment(t, config, x, rows, key)
                 })
             });
-            let inner = t.scope("inner", |t| network.loss(t, &values, x, x_aug));
+            let inner = t.scope("inner", |t| network.loss(t, values, x, x_aug));
             let wrt: Vec<Value> = trained.iter().map(|&index| values[index]).collect();
             let g = scaled_grad(t, inner.loss, &wrt, scales.inner)?;
             Ok(Gradients { inner, g, tuned: None })
         })?;
 
         let (carries, figures) = t.scope("update", |t| {
-            let (mut carries, mut updated) = (Vec::new(), Vec::new());
-            for (&index, &g) in trained.iter().zip(&g) {
-                let (name, value) = &theta[index];
-                let states = adam_states(t, name, *value);
-                let new = ADAM_THETA.update(t, states, g, rates);
-                updated.push(new[0]);
-                carries.extend(states.into_iter().zip(new));
-            }
+            let states = adam_states(t, THETA, parameters.packed);
+            let gradient = t.pack(&g);
+            let new = ADAM_THETA.update(t, states, gradient, rates);
+            let mut carries: Vec<(Value, Value)> = states.into_iter().zip(new).collect();
+            let updated = parameters.packed_as.record_parts(t, new[0]);
             let magnitudes = [&g, &updated].map(|arrays| t.magnitude(arrays, starts));
             let figures = t.concat(0, &[inner.loss, magnitudes[0], magnitudes[1]]);
             let running = network.record_statistics(t, starts);
@@ -257,7 +256,8 @@ impl TrainingStep {
                 Tuning { g_a, figures, carries: a.into_iter().zip([a_1, m, v]).collect() }
             })
         });
-        Ok(TrainingStep { tape, inner: inner.loss, g, figures, carries, tuning })
+        let packed = parameters.packed_as;
+        Ok(TrainingStep { tape, inner: inner.loss, g, figures, carries, tuning, packed })
     }
 
     /// The plan of a step that leaves `a` as it is.
@@ -270,6 +270,101 @@ impl TrainingStep {
         let tuning = self.tuning.as_ref()?;
         let carries = [&self.carries[..], &tuning.carries[..]].concat();
         Some(Plan::new(&self.tape, &[tuning.figures], &carries, device.class(), reuse))
+    }
+}
+
+/// The state that holds the trained parameters, and with suffixes those of their moments.
+const THETA: &str = "theta";
+
+/// The trained parameters of a group of starts in one array, so that one kernel updates all of them.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    /// Name and shape of each, with the group's leading axis.
+    parameters: Vec<(String, Shape)>,
+    packing: Packing,
+}
+
+impl Packed {
+    /// Those of so many starts side by side.
+    pub fn new(network: &Network, starts: usize) -> Self {
+        let trained = network.declared().parameters.into_iter().filter(|parameter| network.trains(&parameter.name));
+        let parameters: Vec<(String, Shape)> =
+            trained.map(|Parameter { name, shape, .. }| (name, side_by_side(starts, &shape))).collect();
+        let packing = Packing::new(parameters.iter().map(|(_, shape)| shape.count()));
+        Packed { parameters, packing }
+    }
+
+    /// The parameters in `packed`.
+    fn record_parts(&self, t: &mut Tape, packed: Value) -> Vec<Value> {
+        let parts = self.parameters.iter().zip(&self.packing.starts);
+        parts
+            .map(|((_, shape), &start)| {
+                let part = t.slice(packed, 0, start, shape.count());
+                t.reshape(part, shape.clone())
+            })
+            .collect()
+    }
+
+    /// States by name as the tape has them: the trained parameters, and their moments, each in one array.
+    pub fn pack(&self, mut states: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+        for suffix in ["", MOMENTS[0], MOMENTS[1]] {
+            let mut data = vec![0.0; self.packing.len];
+            for ((name, _), &start) in self.parameters.iter().zip(&self.packing.starts) {
+                let name = format!("{name}{suffix}");
+                let position = states.iter().position(|(other, _)| *other == name);
+                let (_, part) = states.swap_remove(position.expect("every trained parameter has a state"));
+                data[start..][..part.data().len()].copy_from_slice(part.data());
+            }
+            states.push((format!("{THETA}{suffix}"), Tensor::new([data.len()], data)));
+        }
+        states
+    }
+
+    /// States of the tape as those of each parameter, sorted by name.
+    pub fn unpack(&self, states: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+        let mut unpacked = Vec::new();
+        for (name, tensor) in states {
+            let Some(suffix) = name.strip_prefix(THETA).filter(|suffix| suffix.is_empty() || is_moment(suffix)) else {
+                unpacked.push((name, tensor));
+                continue;
+            };
+            for ((name, shape), &start) in self.parameters.iter().zip(&self.packing.starts) {
+                let part = tensor.data()[start..][..shape.count()].to_vec();
+                unpacked.push((format!("{name}{suffix}"), Tensor::new(shape.clone(), part)));
+            }
+        }
+        unpacked.sort_by(|(one, _), (other, _)| one.cmp(other));
+        unpacked
+    }
+}
+
+/// A network's parameters on a tape.
+struct Parameters {
+    /// All, in the order of their use.
+    values: Vec<Value>,
+    /// Which of them are trained.
+    trained: Vec<usize>,
+    /// The state that holds these.
+    packed: Value,
+    packed_as: Packed,
+}
+
+impl Parameters {
+    /// The parameters of so many starts side by side, as states.
+    fn record(t: &mut Tape, network: &Network, starts: usize) -> Self {
+        let packed_as = Packed::new(network, starts);
+        let packed = t.state(THETA, [packed_as.packing.len]);
+        let mut parts = packed_as.record_parts(t, packed).into_iter();
+        let (mut values, mut trained) = (Vec::new(), Vec::new());
+        for (index, Parameter { name, shape, .. }) in network.declared().parameters.into_iter().enumerate() {
+            if network.trains(&name) {
+                trained.push(index);
+                values.push(parts.next().expect("every trained parameter is packed"));
+            } else {
+                values.push(t.state(&name, side_by_side(starts, &shape)));
+            }
+        }
+        Parameters { values, trained, packed, packed_as }
     }
 }
 
@@ -362,8 +457,8 @@ pub fn views(config: &Config, network: &Network, [c, h, w]: [usize; 3], batch: u
         Network::OneClass(detector) => {
             let (mut t, starts) = (Tape::new(), config.group());
             let x = t.feed("x", [batch, starts * c, h, w]);
-            let theta = network.record_parameters(&mut t, starts).into_iter().map(|(_, value)| value);
-            let z = detector.forward(&mut t, &theta.collect::<Vec<Value>>(), x, Statistics::Batch).z;
+            let theta = Parameters::record(&mut t, network, starts).values;
+            let z = detector.forward(&mut t, &theta, x, Statistics::Batch).z;
             let mean = t.mean(z, &[0]);
             let centres = t.reshape(mean, side_by_side(starts, &[1, detector.features()].into()));
             Some(View { tape: t, output: centres })
@@ -399,7 +494,7 @@ pub(crate) fn run_seed(seed: u64, start: usize) -> u64 {
     seed ^ (start as u64) << 40
 }
 
-/// Every state by name, before the first step of the group that begins with start number `first`.
+/// Every state of the tape by name, before the first step of the group that begins with start number `first`.
 pub fn initial_states(config: &Config, network: &Network, first: usize) -> Vec<(String, Tensor)> {
     let mut states: Vec<(String, Vec<Tensor>)> = Vec::new();
     for (place, start) in config.places(first).enumerate() {
@@ -410,7 +505,8 @@ pub fn initial_states(config: &Config, network: &Network, first: usize) -> Vec<(
             }
         }
     }
-    states.into_iter().map(|(name, parts)| (name, stacked(&parts))).collect()
+    let states = states.into_iter().map(|(name, parts)| (name, stacked(&parts))).collect();
+    Packed::new(network, config.group()).pack(states)
 }
 
 /// Stream of host draws that the first parameters come from; splits and batches have their own.
@@ -492,7 +588,15 @@ mod tests {
         let mut wanted: Vec<Value> = carries.map(|&(_, new)| new).chain(step.g.clone()).collect();
         wanted.extend([step.inner].into_iter().chain(tuning.map(|tuning| tuning.g_a)));
         let mut of_places = vec![Vec::new(); places.len()];
-        for all in evaluated(&step.tape, &sources, &wanted) {
+        let values = evaluated(&step.tape, &sources, &wanted).into_iter();
+        let parts = |values: Vec<f64>| -> Vec<Vec<f64>> {
+            if values.len() != step.packed.packing.len {
+                return vec![values];
+            }
+            let parts = step.packed.parameters.iter().zip(&step.packed.packing.starts);
+            parts.map(|((_, shape), &start)| values[start..][..shape.count()].to_vec()).collect()
+        };
+        for all in values.flat_map(parts) {
             for (place, own) in of_places.iter_mut().zip(all.chunks(all.len() / places.len())) {
                 place.push(own.to_vec());
             }

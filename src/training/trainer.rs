@@ -36,7 +36,7 @@ pub enum TrainError {
     /// Of the last start of a group that was still going on; starts count from 0, steps from 1.
     #[error("training diverged at start {start}, {}", diverged(*step, what))]
     Diverged { start: usize, step: usize, what: &'static str },
-    #[error("the checkpoint is of another network: only one of both has the state `{state}`")]
+    #[error("the checkpoint is of another network: they differ in the state `{state}`")]
     Foreign { state: String },
     /// With the reason of each start.
     #[error("no start can be used: {}", each_start(.0))]
@@ -315,15 +315,18 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When its states are not this network's, or the device fails.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), TrainError> {
-        let known = self.states.names();
-        let given: Vec<&str> = snapshot.states.iter().map(|(name, _)| name.as_str()).collect();
-        let missing = known.iter().find(|name| !given.contains(name));
-        if let Some(state) = missing.or_else(|| given.iter().find(|name| !known.contains(name))) {
-            return Err(TrainError::Foreign { state: (*state).to_owned() });
+        let initial = initial_states(self.config, &self.network, snapshot.start);
+        let known: Vec<(String, Tensor)> = self.step.packed.unpack(initial);
+        let differs = |(name, tensor): &&(String, Tensor), others: &[(String, Tensor)]| {
+            !others.iter().any(|(other, same)| name == other && tensor.shape() == same.shape())
+        };
+        let missing = known.iter().find(|state| differs(state, &snapshot.states));
+        if let Some((state, _)) = missing.or_else(|| snapshot.states.iter().find(|state| differs(state, &known))) {
+            return Err(TrainError::Foreign { state: state.clone() });
         }
         self.begin(snapshot.start)?;
-        for (name, tensor) in &snapshot.states {
-            self.states.set(name, tensor)?;
+        for (name, tensor) in self.step.packed.pack(snapshot.states.clone()) {
+            self.states.set(&name, &tensor)?;
         }
         let tuned = snapshot.step.saturating_sub(self.config.warm_up);
         for [trn, val] in &mut self.batches {
@@ -512,9 +515,12 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// The states of the group, parameter by parameter.
     fn read_states(&self, keep: impl Fn(&str) -> bool) -> Result<Vec<(String, Tensor)>, GpuError> {
         let names = self.states.names().into_iter().filter(|name| keep(name));
-        names.map(|name| Ok((name.to_owned(), self.states.get(name)?))).collect()
+        let states =
+            names.map(|name| Ok((name.to_owned(), self.states.get(name)?))).collect::<Result<_, GpuError>>()?;
+        Ok(self.step.packed.unpack(states))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -48,7 +49,7 @@ impl States {
     /// When there is no such state, or the device was lost.
     pub fn get(&self, name: &str) -> Result<Tensor, GpuError> {
         let (buffer, shape) = self.find(name)?;
-        read(&self.device, buffer, shape, name)
+        read(&self.device, buffer, 0, shape, name)
     }
 
     /// All names, sorted.
@@ -70,22 +71,23 @@ fn fits(name: &str, expected: &Shape, given: &Shape) -> Result<(), GpuError> {
     Err(GpuError::Shape { name: name.to_owned(), expected: expected.clone(), given: given.clone() })
 }
 
-fn read(device: &Device, buffer: &wgpu::Buffer, shape: &Shape, name: &str) -> Result<Tensor, GpuError> {
-    Ok(Tensor::new(shape.clone(), read_back(device, buffer, shape.bytes(), name)?))
+fn read(device: &Device, buffer: &wgpu::Buffer, offset: u64, shape: &Shape, name: &str) -> Result<Tensor, GpuError> {
+    Ok(Tensor::new(shape.clone(), read_back(device, buffer, offset..offset + shape.bytes(), name)?))
 }
 
-/// The first `bytes` of a buffer that may be copied from.
+/// These bytes of a buffer that may be copied from.
 pub(super) fn read_back<T: bytemuck::Pod>(
     device: &Device,
     buffer: &wgpu::Buffer,
-    bytes: u64,
+    part: Range<u64>,
     name: &str,
 ) -> Result<Vec<T>, GpuError> {
     let at = || format!("the readback of {name}");
+    let bytes = part.end - part.start;
     let end = bytes + Number::BYTES;
     let staging = device.buffer_for("readback", end, READBACK)?;
     let mut encoder = device.device.create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
+    encoder.copy_buffer_to_buffer(buffer, part.start, &staging, 0, bytes);
     let mut number = device.readbacks.lock().unwrap();
     number.renew(&device.queue);
     number.follow(&mut encoder, &staging, bytes);
@@ -144,6 +146,8 @@ impl Dispatch {
 #[derive(Debug)]
 struct Transfer {
     from: wgpu::Buffer,
+    /// Where in `from`, in bytes.
+    start: u64,
     to: wgpu::Buffer,
     /// Where in `to`, in bytes.
     offset: u64,
@@ -152,7 +156,7 @@ struct Transfer {
 
 impl Transfer {
     fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        encoder.copy_buffer_to_buffer(&self.from, 0, &self.to, self.offset, self.bytes);
+        encoder.copy_buffer_to_buffer(&self.from, self.start, &self.to, self.offset, self.bytes);
     }
 }
 
@@ -247,7 +251,7 @@ impl Executor {
         executor.carries = executor.plan.carries.iter().map(|carry| executor.carry(carry)).collect();
         let fetch = |(fetch, offset): (&Operand, u64)| {
             let (from, to) = (executor.buffer(&fetch.place).clone(), executor.results.clone());
-            Transfer { from, to, offset, bytes: fetch.shape.bytes() }
+            Transfer { from, start: fetch.offset, to, offset, bytes: fetch.shape.bytes() }
         };
         executor.fetches = executor.plan.fetches.iter().zip(offsets).map(fetch).collect();
         Ok(executor)
@@ -265,7 +269,7 @@ impl Executor {
 
     fn carry(&self, carry: &Carry) -> Transfer {
         let [from, to] = [&carry.from, &carry.state].map(|operand| self.buffer(&operand.place).clone());
-        Transfer { from, to, offset: 0, bytes: carry.state.shape.bytes() }
+        Transfer { from, start: carry.from.offset, to, offset: carry.state.offset, bytes: carry.state.shape.bytes() }
     }
 
     fn bind(&self, step: &Step) -> Result<Dispatch, GpuError> {
@@ -273,7 +277,7 @@ impl Executor {
         let operands = step.inputs.iter().chain([&step.output]);
         let operands = operands.map(|operand| wgpu::BufferBinding {
             buffer: self.buffer(&operand.place),
-            offset: 0,
+            offset: operand.offset,
             // The exact size, so that a kernel's arrayLength is its value's and not its slot's.
             size: wgpu::BufferSize::new(operand.bytes()),
         });
@@ -442,10 +446,10 @@ impl Executor {
         let buffer = self.buffer(&operand.place);
         match operand.is_half {
             true => {
-                let words = read_back(&self.device, buffer, operand.bytes(), name)?;
+                let words = read_back(&self.device, buffer, operand.offset..operand.offset + operand.bytes(), name)?;
                 Ok(Tensor::new(operand.shape.clone(), halves::unpack(&words)))
             }
-            false => read(&self.device, buffer, &operand.shape, name),
+            false => read(&self.device, buffer, operand.offset, &operand.shape, name),
         }
     }
 

@@ -75,7 +75,7 @@ impl Device {
         let mut damage = None;
         let mut result = Vec::new();
         for (binding, (buffer, content)) in buffers.iter().zip(&contents).enumerate() {
-            let mut after: Vec<u32> = read_back(self, buffer, 2 * guard + 4 * content.len() as u64, &at())?;
+            let mut after: Vec<u32> = read_back(self, buffer, 0..2 * guard + 4 * content.len() as u64, &at())?;
             let operand = if binding < inputs.len() { format!("input {binding}") } else { "the output".to_owned() };
             let is_output = binding == inputs.len();
             let before = |index: usize| match index.checked_sub(guard_words) {

@@ -150,7 +150,7 @@ impl Executor {
             encoder.resolve_query_set(&queries, 0..2 * passes.len() as u32, &resolved, offset);
             self.submit(encoder);
         }
-        let ticks: Vec<u64> = read_back(&self.device, &resolved, bytes, "timestamps")?;
+        let ticks: Vec<u64> = read_back(&self.device, &resolved, 0..bytes, "timestamps")?;
         let written =
             ticks.chunks_exact(2 * PASSES).zip(&submits).flat_map(|(ticks, passes)| &ticks[..2 * passes.len()]);
         let period = f64::from(queue.get_timestamp_period()) * 1e-9;

@@ -99,6 +99,14 @@ pub struct Slice {
     pub extent: usize,
 }
 
+impl Slice {
+    /// The first element of the slice, if its elements are one run of those of an input of this shape.
+    pub(crate) fn run_of(&self, input: &Shape) -> Option<usize> {
+        let is_run = input[..self.axis].iter().all(|&extent| extent == 1);
+        is_run.then(|| self.start * inside(input, self.axis))
+    }
+}
+
 impl Primitive for Slice {
     fn name(&self) -> &'static str {
         "layout/slice"
@@ -204,6 +212,71 @@ impl Primitive for Concat {
     }
 }
 
+/// Places in one array for several, each at a multiple of [`ALIGNMENT`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Packing {
+    /// The first element of each.
+    pub starts: Vec<usize>,
+    /// Elements of all, with those between.
+    pub len: usize,
+}
+
+/// Elements from which on a part of a buffer can be bound on every device: 256 bytes.
+pub const ALIGNMENT: usize = 64;
+
+impl Packing {
+    /// For arrays of so many elements, one after another.
+    pub fn new(counts: impl IntoIterator<Item = usize>) -> Self {
+        let mut packing = Packing::default();
+        for count in counts {
+            packing.starts.push(packing.len);
+            packing.len += count.next_multiple_of(ALIGNMENT);
+        }
+        packing
+    }
+}
+
+/// y `[len]`: each input's elements from its start on, and zeros between. A plan computes the inputs in their places: there is
+/// nothing to run.
+#[derive(Clone, Debug)]
+pub struct Pack {
+    pub packing: Packing,
+}
+
+impl Primitive for Pack {
+    fn name(&self) -> &'static str {
+        "layout/pack"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        match Packing::new(inputs.iter().map(|input| input.count())) == self.packing {
+            true => Ok([self.packing.len].into()),
+            false => Err(format!("{inputs:?} are not the arrays of {:?}", self.packing)),
+        }
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        let part = |(&input, &start): (&Value, &usize)| {
+            let shape = tape.shape(input).clone();
+            let part = tape.slice(at.cotangent, 0, start, shape.count());
+            Cotangent::Of(tape.reshape(part, shape))
+        };
+        at.inputs.iter().zip(&self.packing.starts).map(part).collect()
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let mut packed = vec![0.0; output.count()];
+        for (input, &start) in inputs.iter().zip(&self.packing.starts) {
+            packed[start..][..input.data.len()].copy_from_slice(input.data);
+        }
+        packed
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+}
+
 impl Tape {
     /// The elements of `x` under the shape `to`; no copy is made.
     ///
@@ -241,6 +314,15 @@ impl Tape {
     pub fn slice(&mut self, x: Value, axis: usize, start: usize, extent: usize) -> Value {
         let whole = self.shape(x).get(axis) == Some(&extent);
         if whole { x } else { self.push(Slice { axis, start, extent }, &[x]) }
+    }
+
+    /// All of `parts` in one array, as [`Packing`] has them: `[len]`.
+    ///
+    /// # Panics
+    /// When there are none.
+    pub fn pack(&mut self, parts: &[Value]) -> Value {
+        let packing = Packing::new(parts.iter().map(|&part| self.shape(part).count()));
+        self.push(Pack { packing }, parts)
     }
 
     /// Zeros round `x`, so that `axis` has `extent` elements and x's begin at `start`.
@@ -303,6 +385,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 
 const CASES: &[(ShapeClass, &str)] = &[
     (Prime, "layout/reshape(x=6x5,to=3x10)"),
+    (Prime, "layout/pack(a=5x13,b=64,c=7)"),
     (Prime, "layout/broadcast(x=5x1x7,to=5x13x7)"),
     (Small, "layout/broadcast(x=2x1,to=2x3)"),
     (Ones, "layout/broadcast(x=1,to=3x5)"),

@@ -12,11 +12,13 @@
 //! Values agree with the tape's up to the order of rounding. What nothing reads any more is dropped by the plan.
 
 use std::any::Any;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::storage;
 use crate::engine::ops::elementwise::{Binary, BinaryMap, Collapsed, MultiplyAdd, Unary, UnaryMap, broadcast_shape};
-use crate::engine::ops::layout::{Broadcast, Reshape};
+use crate::engine::ops::layout::{Broadcast, Pack, Reshape};
+use crate::engine::ops::lowering;
 use crate::engine::ops::reduce::{SquaredDeviation, Sum, SumProduct};
 use crate::engine::tape::{Node, Origin, Primitive, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
@@ -53,6 +55,8 @@ struct Fusion {
     applied: HashMap<(String, Vec<Value>), Value>,
     /// Constants by shape and bits.
     constants: HashMap<(Shape, Vec<u32>), Value>,
+    /// What is computed in its place in a packed array.
+    packed: HashSet<Value>,
 }
 
 /// What a sum is made of, each with its factor.
@@ -105,7 +109,41 @@ impl Fusion {
         if let Some(Broadcast { to }) = as_a::<Broadcast>(known) {
             return self.broadcast(inputs[0], to);
         }
+        if as_a::<Pack>(known).is_some() {
+            return self.pack(primitive.clone(), inputs);
+        }
         self.apply(primitive.clone(), inputs)
+    }
+
+    /// The parts are computed in their places, so each has to be a computed value that has no other place, and none may read
+    /// another: a dispatch cannot read and write the same buffer. Of all others a copy is taken.
+    fn pack(&mut self, primitive: Arc<dyn Primitive>, parts: &[Value]) -> Value {
+        let wholes: Vec<Value> = parts.iter().map(|&part| storage(&self.graph, part).0).collect();
+        let mut placed: Vec<Value> = Vec::new();
+        for (&part, &whole) in parts.iter().zip(&wholes) {
+            let is_computed = self.graph.node(whole).primitive().is_some_and(|known| lowering(known).is_some());
+            let is_whole = self.shape(whole).count() == self.shape(part).count();
+            let is_once = wholes.iter().filter(|other| **other == whole).count() == 1 && !self.packed.contains(&whole);
+            let is_apart = !placed.iter().any(|&other| self.reads(whole, other) || self.reads(other, whole));
+            if is_computed && is_whole && is_once && is_apart {
+                placed.push(whole);
+            }
+        }
+        let parts: Vec<Value> = parts
+            .iter()
+            .zip(&wholes)
+            .map(|(&part, whole)| match placed.contains(whole) {
+                true => part,
+                false => self.graph.push(UnaryMap::from(Unary::Identity), &[part]),
+            })
+            .collect();
+        self.packed.extend(parts.iter().map(|&part| storage(&self.graph, part).0));
+        self.graph.apply(primitive, &parts)
+    }
+
+    /// Whether computing `one` reads the buffer of `other`.
+    fn reads(&self, one: Value, other: Value) -> bool {
+        self.graph.node(one).inputs().iter().any(|&input| storage(&self.graph, input).0 == other)
     }
 
     fn shape(&self, value: Value) -> &Shape {

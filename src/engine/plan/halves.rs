@@ -14,27 +14,44 @@ use crate::engine::tensor::Shape;
 
 /// The kernels of what is computed, and in the schedule the bytes of what they store in f16.
 pub(super) fn kernels(tape: &Tape, schedule: &mut Schedule, class: DeviceClass) -> HashMap<Value, Kernel> {
-    let mut kernels: Vec<Kernel> = schedule.entries.iter().map(|entry| kernel(tape, entry.value, class)).collect();
+    let mut kernels: Vec<Option<Kernel>> =
+        schedule.entries.iter().map(|entry| kernel(tape, entry.value, class)).collect();
     for number in 0..kernels.len() {
+        let entry = &schedule.entries[number];
+        if entry.home.is_some() || entry.is_divided || kernels[number].is_none() {
+            continue;
+        }
         let readers: Vec<(usize, usize)> = schedule.readers(number).collect();
         let output = schedule.entries[number].reads.len();
-        let is_factor = readers.iter().any(|&(reader, _)| kernels[reader].tile().is_some());
+        let is_factor =
+            readers.iter().any(|&(reader, _)| kernels[reader].as_ref().is_some_and(|kernel| kernel.tile().is_some()));
         let operands = readers.into_iter().chain([(number, output)]);
         let is_kept = schedule.kept.contains(&Some(number));
-        if is_factor && !is_kept && operands.clone().all(|(at, binding)| kernels[at].is_storable(binding)) {
-            operands.for_each(|(at, binding)| kernels[at].store_half(binding));
+        if is_factor
+            && !is_kept
+            && operands
+                .clone()
+                .all(|(at, binding)| kernels[at].as_ref().is_some_and(|kernel| kernel.is_storable(binding)))
+        {
+            operands.for_each(|(at, binding)| {
+                if let Some(kernel) = &mut kernels[at] {
+                    kernel.store_half(binding);
+                }
+            });
             let entry = &mut schedule.entries[number];
             (entry.is_half, entry.bytes) = (true, entry.bytes / 2);
         }
     }
-    schedule.entries.iter().map(|entry| entry.value).zip(kernels).collect()
+    let values = schedule.entries.iter().map(|entry| entry.value);
+    values.zip(kernels).filter_map(|(value, kernel)| Some((value, kernel?))).collect()
 }
 
-fn kernel(tape: &Tape, value: Value, class: DeviceClass) -> Kernel {
+/// `None` where there is nothing to run.
+fn kernel(tape: &Tape, value: Value, class: DeviceClass) -> Option<Kernel> {
     let node = tape.node(value);
     let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
-    let primitive = node.primitive().expect("what is scheduled is computed");
-    lowering(primitive).expect("what is scheduled is no alias").kernel(&shapes, &node.shape, class)
+    let lowered = node.primitive().and_then(lowering)?;
+    Some(lowered.kernel(&shapes, &node.shape, class))
 }
 
 #[cfg(test)]

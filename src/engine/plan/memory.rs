@@ -1,5 +1,7 @@
 //! What lies in the slots, dispatch by dispatch, and what a step keeps on the device.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 use super::{Operand, Place, Plan};
@@ -41,20 +43,24 @@ pub struct Memory {
 impl Memory {
     pub fn of(plan: &Plan) -> Memory {
         let mut tenancies: Vec<Tenancy> = Vec::new();
-        let mut current: Vec<Option<usize>> = vec![None; plan.slots.len()];
-        let read = |tenancies: &mut Vec<Tenancy>, current: &[Option<usize>], operand: &Operand, at: usize| {
-            if let Place::Slot(slot) = operand.place
-                && let Some(tenant) = current[slot]
-            {
-                tenancies[tenant].last = at;
-            }
-        };
+        // Of each slot the stays under way, with the bytes of the slot that they take.
+        let mut current: Vec<Vec<(Range<u64>, usize)>> = vec![Vec::new(); plan.slots.len()];
+        let part = |operand: &Operand| operand.offset..operand.offset + operand.bytes();
+        let meets = |one: &Range<u64>, other: &Range<u64>| one.start < other.end && other.start < one.end;
+        let read =
+            |tenancies: &mut Vec<Tenancy>, current: &[Vec<(Range<u64>, usize)>], operand: &Operand, at: usize| {
+                let Place::Slot(slot) = operand.place else { return };
+                for (_, tenant) in current[slot].iter().filter(|(taken, _)| meets(taken, &part(operand))) {
+                    tenancies[*tenant].last = at;
+                }
+            };
         for (index, step) in plan.steps.iter().enumerate() {
             for input in &step.inputs {
                 read(&mut tenancies, &current, input, index);
             }
             if let Place::Slot(slot) = step.output.place {
-                current[slot] = Some(tenancies.len());
+                current[slot].retain(|(taken, _)| !meets(taken, &part(&step.output)));
+                current[slot].push((part(&step.output), tenancies.len()));
                 tenancies.push(Tenancy {
                     slot,
                     value: format!("{:?}", step.value),

@@ -1,5 +1,8 @@
 //! The order of computations, and which values are computed again so that fewer have to be kept.
 
+use std::any::Any;
+
+use crate::engine::ops::layout::{Pack, Packing};
 use crate::engine::ops::lowering;
 use crate::engine::tape::{Tape, Value};
 
@@ -12,6 +15,10 @@ pub(super) struct Entry {
     pub is_half: bool,
     /// Where each input is computed; `None` for feeds, states and constants.
     pub reads: Vec<Option<usize>>,
+    /// The packed array in which the value has its place, and the bytes before it there: it takes none of its own.
+    pub home: Option<(usize, u64)>,
+    /// Whether parts of the value are read by themselves.
+    pub is_divided: bool,
 }
 
 /// The live part of a tape as computations in order.
@@ -33,11 +40,15 @@ pub(super) struct Lifetime {
     pub bytes: u64,
     pub first: usize,
     pub last: usize,
+    /// See [`Entry::home`].
+    pub home: Option<(usize, u64)>,
+    /// Whether what nobody writes of it has to stay zero, so that it can share its slot with no other.
+    has_gaps: bool,
 }
 
 impl Lifetime {
     pub fn overlaps(&self, other: &Lifetime) -> bool {
-        self.first <= other.last && other.first <= self.last
+        self.has_gaps || other.has_gaps || self.first <= other.last && other.first <= self.last
     }
 }
 
@@ -67,14 +78,27 @@ impl<'a> Schedule<'a> {
     pub fn new(tape: &'a Tape, live: &[bool], kept: &[Value]) -> Self {
         let mut schedule = Schedule { tape, entries: Vec::new(), order: Vec::new(), kept: Vec::new() };
         let mut numbers: Vec<Option<usize>> = vec![None; tape.len()];
-        let number_of = |numbers: &[Option<usize>], value| numbers[super::root(tape, value).index()];
+        let number_of = |numbers: &[Option<usize>], value| numbers[super::storage(tape, value).0.index()];
         for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
-            if node.primitive().is_some_and(|primitive| lowering(primitive).is_some()) {
-                let reads = node.inputs().iter().map(|&input| number_of(&numbers, input)).collect();
-                numbers[value.index()] = Some(schedule.entries.len());
-                schedule.order.push(schedule.entries.len());
-                schedule.entries.push(Entry { value, bytes: node.shape.bytes(), is_half: false, reads });
+            let (whole, _) = super::storage(tape, value);
+            let Some(primitive) = node.primitive().filter(|_| whole == value) else {
+                if let Some(number) = numbers[whole.index()] {
+                    schedule.entries[number].is_divided |= tape.shape(whole).count() > node.shape.count();
+                }
+                continue;
+            };
+            let number = schedule.entries.len();
+            let reads: Vec<Option<usize>> = node.inputs().iter().map(|&input| number_of(&numbers, input)).collect();
+            if let Some(Pack { packing }) = (primitive as &dyn Any).downcast_ref() {
+                for (part, start) in reads.iter().zip(&packing.starts) {
+                    let part = &mut schedule.entries[part.expect("a part is computed")];
+                    (part.home, part.bytes) = (Some((number, (start * size_of::<f32>()) as u64)), 0);
+                }
             }
+            numbers[value.index()] = Some(number);
+            schedule.order.push(number);
+            let bytes = node.shape.bytes();
+            schedule.entries.push(Entry { value, bytes, is_half: false, reads, home: None, is_divided: false });
         }
         schedule.kept = kept.iter().map(|&value| number_of(&numbers, value)).collect();
         schedule
@@ -98,13 +122,38 @@ impl<'a> Schedule<'a> {
         })
     }
 
+    /// Bytes before the value in its slot.
+    pub fn offset(&self, number: usize) -> u64 {
+        self.entries[number].home.map_or(0, |(_, offset)| offset)
+    }
+
     pub fn lifetimes(&self) -> Vec<Lifetime> {
         let uses = self.uses();
         let lifetime = |(first, &entry): (usize, &usize)| {
             let last = uses[entry].last().map_or(first, |&last| last);
-            Lifetime { entry, bytes: self.entries[entry].bytes, first, last }
+            let Entry { bytes, home, .. } = self.entries[entry];
+            Lifetime { entry, bytes, first, last, home, has_gaps: self.has_gaps(entry) }
         };
-        self.order.iter().enumerate().map(lifetime).collect()
+        let mut lifetimes: Vec<Lifetime> = self.order.iter().enumerate().map(lifetime).collect();
+        // A packed array lives from the first of its parts on, and as long as any of them.
+        for (home, first, last) in
+            lifetimes.iter().filter_map(|life| Some((life.home?.0, life.first, life.last))).collect::<Vec<_>>()
+        {
+            let packed = lifetimes.iter_mut().find(|life| life.entry == home).expect("what has parts is scheduled");
+            (packed.first, packed.last) = (packed.first.min(first), packed.last.max(last));
+        }
+        lifetimes
+    }
+
+    fn packing(&self, number: usize) -> Option<&Packing> {
+        let primitive: &dyn Any = self.tape.node(self.entries[number].value).primitive()?;
+        primitive.downcast_ref().map(|Pack { packing }| packing)
+    }
+
+    fn has_gaps(&self, number: usize) -> bool {
+        let parts = self.tape.node(self.entries[number].value).inputs();
+        let count: usize = parts.iter().map(|&part| self.tape.shape(part).count()).sum();
+        self.packing(number).is_some_and(|packing| packing.len > count)
     }
 
     /// Bytes that live at each position, and in the last element after all.
@@ -199,11 +248,13 @@ impl<'a> Schedule<'a> {
     }
 
     fn is_cheap(&self, number: usize) -> bool {
-        self.tape
-            .node(self.entries[number].value)
-            .primitive()
-            .and_then(lowering)
-            .is_some_and(|lowered| lowered.is_cheap())
+        self.entries[number].home.is_none()
+            && self
+                .tape
+                .node(self.entries[number].value)
+                .primitive()
+                .and_then(lowering)
+                .is_some_and(|lowered| lowered.is_cheap())
     }
 
     /// Whether less lives at the peak by `detour`, and less than at the peak wherever more lives; sets its gain.
