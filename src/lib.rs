@@ -28,13 +28,23 @@
 //! | command line | arguments, progress, exit codes: the binary |
 //!
 //! [`engine::reference`] evaluates a tape in f64, and [`proof::check`] holds every kernel and every backward rule against it.
+//!
+//! The first three layers are a library of their own: without the default feature `program` nothing else is compiled, and nothing
+//! is depended on that only the layers below them need. [`engine::gpu`] says how an application that uses wgpu shares its device
+//! and its buffers.
+
+#![cfg_attr(not(feature = "program"), allow(dead_code, reason = "some of it only the program's layers use"))]
 
 pub mod engine;
 pub mod ssad;
 pub mod proof;
+#[cfg(feature = "program")]
 pub mod data;
+#[cfg(feature = "program")]
 pub mod training;
+#[cfg(feature = "program")]
 pub mod run;
+#[cfg(feature = "program")]
 pub mod measure;
 
 /// The README's example is a test.

@@ -97,7 +97,8 @@ impl fmt::Display for Tile {
 
 /// What convolutions and matrix products round their factors to. Sums are f32, and so is every value that something else
 /// reads: what is read as a factor alone is stored as it is rounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "program", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Nothing is rounded

@@ -1,6 +1,5 @@
 //! What can be trained: ST-SSAD, its ablations without tuning, and two classic baselines, all on one trainer and budget.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::philox::Stream;
@@ -12,7 +11,8 @@ use crate::ssad::loss::{bce_with_logits, column_means};
 use crate::ssad::nn::{AutoEncoder, Declared, Detector, Parameter, Statistics};
 
 /// How a detector comes about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "program", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
     /// Normal against augmented images, the augmentation tuned by the alignment loss.
@@ -266,7 +266,8 @@ fn reconstruction_error(t: &mut Tape, auto_encoder: &AutoEncoder, theta: &[Value
     Reading { z, direct }
 }
 /// What the anomaly score of a classifier is. Networks that give a score themselves have only that.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "program", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
     /// The head's logit: how much like an augmented image.

@@ -1,12 +1,14 @@
 //! Adapters, the opened device, and its cache of pipelines.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 
 use serde::Serialize;
 
 use super::facts::{Facts, MATRIX_BLOCK};
 use super::number::Number;
+use super::watch::{Lost, Watch};
 use super::{Choice, Clock, GpuError};
 use crate::engine::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
 use crate::engine::shaders::{element_bytes, source, specialise_text};
@@ -51,7 +53,7 @@ fn instance() -> wgpu::Instance {
     wgpu::Instance::new(descriptor)
 }
 
-fn enumerate() -> Vec<wgpu::Adapter> {
+pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
     let mut adapters = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::all()));
     let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
         wgpu::DeviceType::DiscreteGpu => 0,
@@ -107,13 +109,6 @@ impl std::ops::Sub for Tally {
 /// immediates to zero, a command more for the driver.
 type Layouts = HashMap<Vec<u64>, (wgpu::BindGroupLayout, wgpu::PipelineLayout)>;
 
-/// What the device reported on its own, outside a call.
-#[derive(Debug, Default)]
-struct Reports {
-    lost: Option<String>,
-    error: Option<GpuError>,
-}
-
 /// An opened device. Clones share it and its pipelines.
 #[derive(Clone, Debug)]
 pub struct Device {
@@ -132,7 +127,7 @@ pub struct Device {
     pub(super) readbacks: Arc<Mutex<Number>>,
     /// Submits that tests have go lost, by their position among all.
     unexecuted: Arc<Mutex<Vec<u64>>>,
-    reports: Arc<Mutex<Reports>>,
+    pub(super) lost: Lost,
 }
 
 impl Device {
@@ -150,34 +145,28 @@ impl Device {
         if let Some(reason) = &summary.unusable {
             return Err(failed(reason.clone()));
         }
-        let descriptor = wgpu::DeviceDescriptor {
-            label: Some("stssad"),
-            required_features: facts.used(),
-            required_limits: facts.limits.clone(),
-            // SAFETY: the one experimental feature in use is that of cooperative matrices, whose kernels are run only where
-            // they are asked for; tests hold each against its definition and keep guard words round its buffers.
-            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
-            ..Default::default()
-        };
-        let (device, queue) =
-            pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| failed(error.to_string()))?;
-
-        let reports = Arc::new(Mutex::new(Reports::default()));
-        let sink = reports.clone();
+        let (device, queue) = pollster::block_on(adapter.request_device(&facts.descriptor()))
+            .map_err(|error| failed(error.to_string()))?;
+        let lost = Lost::default();
+        let sink = lost.clone();
         device.set_device_lost_callback(move |reason, message| {
-            sink.lock().unwrap().lost.get_or_insert(format!("{reason:?} {message}"));
+            sink.lock().unwrap().get_or_insert(format!("{reason:?} {message}"));
         });
-        let sink = reports.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let at = String::new();
-            let error = match &error {
-                wgpu::Error::OutOfMemory { .. } => GpuError::OutOfMemory { at, reason: error.to_string() },
-                _ => GpuError::Refused { at, reason: error.to_string() },
-            };
-            sink.lock().unwrap().error.get_or_insert(error);
-        }));
-        let lanes = facts.lanes();
+        Device::new(device, queue, &facts, lost, remark)
+    }
+
+    /// The adapter's `facts` are those of the device as it was opened.
+    pub(super) fn new(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        facts: &Facts,
+        lost: Lost,
+        remark: Option<String>,
+    ) -> Result<Device, GpuError> {
+        let watch = Watch::new(&device, &lost);
         let number = Number::new(&device);
+        let number = watch.end(|| "the opening of the device".to_owned(), Ok(number))?;
+        let (summary, lanes) = (facts.summarise(), facts.lanes());
         Ok(Device {
             device,
             queue,
@@ -191,7 +180,7 @@ impl Device {
             replaced: Default::default(),
             readbacks: Mutex::new(number).into(),
             unexecuted: Default::default(),
-            reports,
+            lost,
         })
     }
 
@@ -315,25 +304,27 @@ impl Device {
         self.unexecuted.lock().unwrap().push(next + after);
     }
 
-    /// What went wrong since the last call, if anything did; `at` says what was being done.
-    pub(super) fn check(&self, at: impl Fn() -> String) -> Result<(), GpuError> {
-        let mut reports = self.reports.lock().unwrap();
-        if let Some(reason) = &reports.lost {
-            return Err(GpuError::Lost { at: at(), reason: reason.clone() });
+    /// Has wgpu look what is done, or wait for it.
+    ///
+    /// # Errors
+    /// Why that cannot be known: most often, the device was lost.
+    pub(super) fn poll(&self, how: wgpu::PollType) -> Result<(), String> {
+        // Where the driver says that the device is lost, wgpu 30 panics here.
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.device.poll(how)));
+        if let Some(reason) = &*self.lost.lock().unwrap() {
+            return Err(reason.clone());
         }
-        match reports.error.take() {
-            Some(GpuError::OutOfMemory { reason, .. }) => Err(GpuError::OutOfMemory { at: at(), reason }),
-            Some(GpuError::Refused { reason, .. }) => Err(GpuError::Refused { at: at(), reason }),
-            Some(other) => Err(other),
-            None => Ok(()),
+        match polled {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("its driver told that it is".to_owned()),
         }
     }
 
-    /// Waits until all submitted work is done.
-    pub(super) fn wait(&self, at: impl Fn() -> String) -> Result<(), GpuError> {
-        let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
-        self.check(&at)?;
-        polled.map(drop).map_err(|error| GpuError::Lost { at: at(), reason: error.to_string() })
+    /// Waits until the submit, or else all submitted work, is done.
+    pub(super) fn wait(&self, submit: Option<wgpu::SubmissionIndex>, at: impl Fn() -> String) -> Result<(), GpuError> {
+        let polled = self.poll(wgpu::PollType::Wait { submission_index: submit, timeout: None });
+        polled.map_err(|reason| GpuError::Lost { at: at(), reason })
     }
 
     /// What was made so far, by all clones of this device.
@@ -356,9 +347,9 @@ impl Device {
     ) -> Result<wgpu::Buffer, GpuError> {
         self.tally.lock().unwrap().buffers += 1;
         let descriptor = wgpu::BufferDescriptor { label: Some(label), size: bytes, usage, mapped_at_creation: false };
+        let watch = self.watch();
         let buffer = self.device.create_buffer(&descriptor);
-        self.check(|| format!("the allocation of {bytes} bytes for {label}"))?;
-        Ok(buffer)
+        watch.end(|| format!("the allocation of {bytes} bytes for {label}"), Ok(buffer))
     }
 
     /// Binds parts of buffers to a pipeline: its inputs in order, then its output.
@@ -384,13 +375,13 @@ impl Device {
     }
 
     /// Hands recorded work to the device.
-    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) {
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         let mut tally = self.tally.lock().unwrap();
         let is_lost = self.unexecuted.lock().unwrap().contains(&tally.submits);
         tally.submits += 1;
         drop(tally);
         // What was uploaded before goes along in either case.
-        self.queue.submit(Some(encoder.finish()).filter(|_| !is_lost));
+        self.queue.submit(Some(encoder.finish()).filter(|_| !is_lost))
     }
 
     /// The kernel's pipeline for `inputs` inputs and an output, compiled at the first call.
@@ -409,6 +400,7 @@ impl Device {
             None => specialise_text(source(kernel)?, kernel)?,
         };
         self.tally.lock().unwrap().pipelines += 1;
+        let watch = self.watch();
         let (bindings, layout) = self.layout((0..=inputs).map(|binding| element_bytes(&source, binding)).collect());
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
@@ -427,8 +419,7 @@ impl Device {
             },
             cache: None,
         });
-        self.check(|| format!("the compilation of {key}"))?;
-        let pipeline = Pipeline { pipeline, bindings };
+        let pipeline = watch.end(|| format!("the compilation of {key}"), Ok(Pipeline { pipeline, bindings }))?;
         self.pipelines.lock().unwrap().insert(key, pipeline.clone());
         Ok(pipeline)
     }

@@ -1,8 +1,7 @@
 //! A plan bound to buffers on a device.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +10,7 @@ use super::device::{Device, IMMEDIATE_BYTES, Pipeline};
 use super::halves;
 use super::number::{Number, first_missing, unexecuted};
 use super::pace::{Pace, guess};
+use super::results::{Fetch, Results, Run, describe_run, describe_submit};
 use crate::engine::kernel::Kernel;
 use crate::engine::plan::{Carry, Operand, Place, Plan, Step};
 use crate::engine::tape::Value;
@@ -39,8 +39,9 @@ impl States {
         }
         let (buffer, shape) = &self.buffers[name];
         fits(name, shape, tensor.shape())?;
+        let watch = self.device.watch();
         self.device.queue.write_buffer(buffer, 0, bytemuck::cast_slice(tensor.data()));
-        Ok(())
+        watch.end(|| format!("the upload of state {name}"), Ok(()))
     }
 
     /// Reads a state back.
@@ -49,7 +50,7 @@ impl States {
     /// When there is no such state, or the device was lost.
     pub fn get(&self, name: &str) -> Result<Tensor, GpuError> {
         let (buffer, shape) = self.find(name)?;
-        read(&self.device, buffer, 0, shape, name)
+        Ok(Tensor::new(shape.clone(), read_back(&self.device, &Part::whole(buffer), shape.bytes(), name)?))
     }
 
     /// All names, sorted.
@@ -59,7 +60,7 @@ impl States {
         names
     }
 
-    fn find(&self, name: &str) -> Result<&(wgpu::Buffer, Shape), GpuError> {
+    pub(super) fn find(&self, name: &str) -> Result<&(wgpu::Buffer, Shape), GpuError> {
         self.buffers.get(name).ok_or_else(|| GpuError::Unknown { kind: "state", name: name.to_owned() })
     }
 }
@@ -71,54 +72,31 @@ fn fits(name: &str, expected: &Shape, given: &Shape) -> Result<(), GpuError> {
     Err(GpuError::Shape { name: name.to_owned(), expected: expected.clone(), given: given.clone() })
 }
 
-fn read(device: &Device, buffer: &wgpu::Buffer, offset: u64, shape: &Shape, name: &str) -> Result<Tensor, GpuError> {
-    Ok(Tensor::new(shape.clone(), read_back(device, buffer, offset..offset + shape.bytes(), name)?))
-}
-
-/// These bytes of a buffer that may be copied from.
+/// The first `bytes` of a part of a buffer that may be copied from.
 pub(super) fn read_back<T: bytemuck::Pod>(
     device: &Device,
-    buffer: &wgpu::Buffer,
-    part: Range<u64>,
+    part: &Part,
+    bytes: u64,
     name: &str,
 ) -> Result<Vec<T>, GpuError> {
     let at = || format!("the readback of {name}");
-    let bytes = part.end - part.start;
     let end = bytes + Number::BYTES;
-    let staging = device.buffer_for("readback", end, READBACK)?;
+    let staging = Results::new(device, "readback", end)?;
+    let watch = device.watch();
     let mut encoder = device.device.create_command_encoder(&Default::default());
-    encoder.copy_buffer_to_buffer(buffer, part.start, &staging, 0, bytes);
+    encoder.copy_buffer_to_buffer(&part.buffer, part.offset, staging.buffer(), 0, bytes);
     let mut number = device.readbacks.lock().unwrap();
     number.renew(&device.queue);
-    number.follow(&mut encoder, &staging, bytes);
-    device.submit(encoder);
+    number.follow(&mut encoder, staging.buffer(), bytes);
+    let submit = device.submit(encoder);
     let value = number.value();
     drop(number);
-    map(device, &staging, end, at, |content| {
+    watch.end(at, Ok(()))?;
+    staging.read(device, &submit, at, |content| {
         let (content, number) = content.split_at(bytes as usize);
         first_missing(number, value)
             .map_or_else(|| Ok(bytemuck::pod_collect_to_vec(content)), |_| Err(unexecuted(at())))
     })
-}
-
-const READBACK: wgpu::BufferUsages = wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
-
-/// Waits for the device, and has the first `bytes` of a buffer that can be mapped read.
-fn map<T>(
-    device: &Device,
-    staging: &wgpu::Buffer,
-    bytes: u64,
-    at: impl Fn() -> String,
-    read: impl FnOnce(&[u8]) -> Result<T, GpuError>,
-) -> Result<T, GpuError> {
-    staging.map_async(wgpu::MapMode::Read, 0..bytes, |_| {});
-    device.wait(&at)?;
-    let view =
-        staging.get_mapped_range(0..bytes).map_err(|error| GpuError::Lost { at: at(), reason: error.to_string() })?;
-    let content = read(&view);
-    drop(view);
-    staging.unmap();
-    content
 }
 
 /// One dispatch, ready to be encoded. What a run reads of it lies in one piece: the host's caches are cold between runs.
@@ -142,46 +120,70 @@ impl Dispatch {
     }
 }
 
-/// A copy after the dispatches.
+/// A buffer, from a position in bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Part {
+    pub buffer: wgpu::Buffer,
+    pub offset: u64,
+}
+
+impl Part {
+    pub fn whole(buffer: &wgpu::Buffer) -> Part {
+        Part { buffer: buffer.clone(), offset: 0 }
+    }
+}
+
+/// A copy before or after the dispatches.
 #[derive(Debug)]
-struct Transfer {
-    from: wgpu::Buffer,
-    /// Where in `from`, in bytes.
-    start: u64,
-    to: wgpu::Buffer,
-    /// Where in `to`, in bytes.
-    offset: u64,
-    bytes: u64,
+pub(super) struct Transfer {
+    pub from: Part,
+    pub to: Part,
+    pub bytes: u64,
 }
 
 impl Transfer {
     fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        encoder.copy_buffer_to_buffer(&self.from, self.start, &self.to, self.offset, self.bytes);
+        let Transfer { from, to, bytes } = self;
+        encoder.copy_buffer_to_buffer(&from.buffer, from.offset, &to.buffer, to.offset, *bytes);
     }
+}
+
+/// Where the host's data come in.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub part: Part,
+    pub shape: Shape,
+    /// Whether the buffer is not the executor's own.
+    pub is_bound: bool,
 }
 
 /// A plan bound to buffers on a device.
 #[derive(Debug)]
 pub struct Executor {
     pub(super) device: Device,
-    plan: Plan,
+    pub(super) plan: Plan,
     pub(super) dispatches: Vec<Dispatch>,
-    slots: Vec<wgpu::Buffer>,
-    feeds: HashMap<Arc<str>, (wgpu::Buffer, Shape)>,
+    pub(super) slots: Vec<wgpu::Buffer>,
+    pub(super) feeds: HashMap<Arc<str>, Feed>,
     /// Feeds that were never set.
-    unset: BTreeSet<Arc<str>>,
+    pub(super) unset: BTreeSet<Arc<str>>,
+    /// Into the feeds, before the next run.
+    pub(super) arrivals: RefCell<Vec<Transfer>>,
     constants: Vec<wgpu::Buffer>,
     states: HashMap<Arc<str>, wgpu::Buffer>,
-    /// Into the states.
-    carries: Vec<Transfer>,
-    /// Into `results`, in the order of the plan's fetches.
-    fetches: Vec<Transfer>,
-    /// What the host reads: the run's number once for each submit, then what is fetched.
-    results: wgpu::Buffer,
+    /// Into the states, in the order of the plan's carries.
+    pub(super) carries: Vec<Transfer>,
+    /// What is fetched, in the order of the plan's fetches, and where it goes in the results.
+    pub(super) fetches: Vec<(Part, u64)>,
+    /// What the host reads of the newest run: its number once for each submit, then what is fetched.
+    results: Arc<Results>,
+    /// Those of earlier runs, which fetches may still hold.
+    earlier: Vec<Arc<Results>>,
     /// Of the newest run.
     number: Number,
-    /// Submits of the newest run so far.
+    /// Submits of the newest run so far, and the last of them.
     submitted: Cell<u64>,
+    newest: RefCell<Option<wgpu::SubmissionIndex>>,
     pub(super) pace: Pace,
 }
 
@@ -201,7 +203,7 @@ impl Executor {
         if bytes > limit {
             return Err(GpuError::TooLarge { what, bytes, limit });
         }
-        // A run makes as many submits as it has dispatches at most, or one of none, and another for what is fetched.
+        // A run makes as many submits as it has dispatches at most, and one each for what comes and for what is fetched.
         let mut end = (plan.steps.len() as u64 + 2) * Number::BYTES;
         let mut offsets = Vec::new();
         for fetch in &plan.fetches {
@@ -209,19 +211,23 @@ impl Executor {
             end += fetch.shape.bytes();
         }
         let class = &device.adapter().class;
+        let watch = device.watch();
         let mut executor = Executor {
             device: device.clone(),
             dispatches: Vec::with_capacity(plan.steps.len()),
             slots: Vec::new(),
             feeds: HashMap::new(),
             unset: plan.feeds.iter().map(|(name, _)| name.clone()).collect(),
+            arrivals: RefCell::default(),
             constants: Vec::new(),
             states: HashMap::new(),
             carries: Vec::new(),
             fetches: Vec::new(),
-            results: device.buffer_for("results", end, READBACK)?,
+            results: Results::new(device, "results", end)?.into(),
+            earlier: Vec::new(),
             number: Number::new(&device.device),
             submitted: Cell::new(0),
+            newest: RefCell::default(),
             pace: Pace::new(plan.steps.iter().map(|step| guess(step, class)).collect()),
             plan,
         };
@@ -230,7 +236,8 @@ impl Executor {
         }
         for (name, shape) in &executor.plan.feeds {
             let buffer = device.buffer(&format!("feed {name}"), shape.bytes())?;
-            executor.feeds.insert(name.clone(), (buffer, shape.clone()));
+            let feed = Feed { part: Part::whole(&buffer), shape: shape.clone(), is_bound: false };
+            executor.feeds.insert(name.clone(), feed);
         }
         for (name, shape) in &executor.plan.states {
             let (buffer, given) = states.find(name)?;
@@ -249,50 +256,51 @@ impl Executor {
             executor.dispatches.push(dispatch);
         }
         executor.carries = executor.plan.carries.iter().map(|carry| executor.carry(carry)).collect();
-        let fetch = |(fetch, offset): (&Operand, u64)| {
-            let (from, to) = (executor.buffer(&fetch.place).clone(), executor.results.clone());
-            Transfer { from, start: fetch.offset, to, offset, bytes: fetch.shape.bytes() }
-        };
-        executor.fetches = executor.plan.fetches.iter().zip(offsets).map(fetch).collect();
-        Ok(executor)
+        let from = |fetch: &Operand| executor.part(fetch);
+        executor.fetches = executor.plan.fetches.iter().map(from).zip(offsets).collect();
+        watch.end(|| "the preparation of a plan".to_owned(), Ok(executor))
     }
 
     /// Writes zeros to slots and feeds. A group that binds a buffer never written before makes wgpu look, at each dispatch
     /// of every run, whether it is still to be cleared.
     fn clear(&self) {
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
-        for buffer in self.slots.iter().chain(self.feeds.values().map(|(buffer, _)| buffer)) {
+        for buffer in self.slots.iter().chain(self.feeds.values().map(|feed| &feed.part.buffer)) {
             encoder.clear_buffer(buffer, 0, None);
         }
         self.device.submit(encoder);
     }
 
     fn carry(&self, carry: &Carry) -> Transfer {
-        let [from, to] = [&carry.from, &carry.state].map(|operand| self.buffer(&operand.place).clone());
-        Transfer { from, start: carry.from.offset, to, offset: carry.state.offset, bytes: carry.state.shape.bytes() }
+        let [from, to] = [&carry.from, &carry.state].map(|operand| self.part(operand));
+        Transfer { from, to, bytes: carry.state.shape.bytes() }
     }
 
-    fn bind(&self, step: &Step) -> Result<Dispatch, GpuError> {
+    pub(super) fn bind(&self, step: &Step) -> Result<Dispatch, GpuError> {
         let pipeline = self.device.pipeline(&step.kernel, step.inputs.len())?;
-        let operands = step.inputs.iter().chain([&step.output]);
-        let operands = operands.map(|operand| wgpu::BufferBinding {
-            buffer: self.buffer(&operand.place),
-            offset: operand.offset,
+        let watch = self.device.watch();
+        let operands: Vec<&Operand> = step.inputs.iter().chain([&step.output]).collect();
+        let parts: Vec<Part> = operands.iter().map(|operand| self.part(operand)).collect();
+        let bindings = parts.iter().zip(operands).map(|(part, operand)| wgpu::BufferBinding {
+            buffer: &part.buffer,
+            offset: part.offset,
             // The exact size, so that a kernel's arrayLength is its value's and not its slot's.
             size: wgpu::BufferSize::new(operand.bytes()),
         });
-        let bindings = self.device.bind(step.kernel.name, &pipeline, operands);
-        self.device.check(|| format!("the binding of {}", describe(step)))?;
+        let bindings = self.device.bind(step.kernel.name, &pipeline, bindings);
+        watch.end(|| format!("the binding of {}", describe(step)), Ok(()))?;
         Ok(Dispatch::new(pipeline, bindings, &step.kernel))
     }
 
-    fn buffer(&self, place: &Place) -> &wgpu::Buffer {
-        match place {
-            Place::Slot(slot) => &self.slots[*slot],
-            Place::Feed(name) => &self.feeds[name].0,
-            Place::State(name) => &self.states[name],
-            Place::Constant(index) => &self.constants[*index],
-        }
+    /// Where a value lives.
+    pub(super) fn part(&self, operand: &Operand) -> Part {
+        let place = match &operand.place {
+            Place::Slot(slot) => Part::whole(&self.slots[*slot]),
+            Place::Feed(name) => self.feeds[name].part.clone(),
+            Place::State(name) => Part::whole(&self.states[name]),
+            Place::Constant(index) => Part::whole(&self.constants[*index]),
+        };
+        Part { offset: place.offset + operand.offset, ..place }
     }
 
     pub fn plan(&self) -> &Plan {
@@ -302,12 +310,14 @@ impl Executor {
     /// Uploads a feed for the runs from now on.
     ///
     /// # Errors
-    /// When the plan has no such feed, or another shape for it.
+    /// When the plan has no such feed, another shape for it, or a buffer that is [bound](Executor::bind_feed).
     pub fn feed(&mut self, name: &str, tensor: &Tensor) -> Result<(), GpuError> {
-        let (buffer, shape) =
-            self.feeds.get(name).ok_or_else(|| GpuError::Unknown { kind: "feed", name: name.to_owned() })?;
-        fits(name, shape, tensor.shape())?;
-        self.device.queue.write_buffer(buffer, 0, bytemuck::cast_slice(tensor.data()));
+        let feed = self.own_feed(name)?;
+        fits(name, &feed.shape, tensor.shape())?;
+        let watch = self.device.watch();
+        self.device.queue.write_buffer(&feed.part.buffer, 0, bytemuck::cast_slice(tensor.data()));
+        watch.end(|| format!("the upload of feed {name}"), Ok(()))?;
+        self.arrivals.borrow_mut().retain(|arrival| arrival.to != feed.part);
         self.unset.remove(name);
         Ok(())
     }
@@ -320,6 +330,12 @@ impl Executor {
     /// # Errors
     /// When a feed was never set, or the device reported an error or was lost.
     pub fn run(&mut self) -> Result<(), GpuError> {
+        let watch = self.device.watch();
+        let handed_over = self.hand_over();
+        watch.end(|| describe_run(self.number.value(), self.dispatches.len()), handed_over)
+    }
+
+    fn hand_over(&mut self) -> Result<(), GpuError> {
         self.begin()?;
         let (is_timing, submits) = (self.pace.is_timing(), self.pace.submits());
         let mut measured = Vec::new();
@@ -331,18 +347,20 @@ impl Executor {
             drop(pass);
             if submit + 1 == submits {
                 // What is fetched of a state is what the dispatches read.
-                self.fetches.iter().chain(&self.carries).for_each(|copy| copy.encode(&mut encoder));
+                self.encode_fetches(&mut encoder);
+                self.carries.iter().for_each(|copy| copy.encode(&mut encoder));
             }
-            self.submit(encoder);
+            let newest = self.submit(encoder);
             if is_timing {
-                self.device.wait(|| self.describe_submit(submit as u64))?;
+                let at = || describe_submit(submit as u64, self.number.value(), self.dispatches.len());
+                self.device.wait(Some(newest), at)?;
                 measured.push(start.elapsed().as_secs_f64());
             }
         }
         if is_timing {
             self.pace.learn(&measured);
         }
-        self.device.check(|| self.describe_run())
+        Ok(())
     }
 
     /// Submits of the next run: as many as keep each at some 50 ms, far below what makes a driver's watchdog end it. A dispatch
@@ -369,35 +387,67 @@ impl Executor {
         if let Some(feed) = self.unset.first() {
             return Err(GpuError::Unset { feed: feed.to_string() });
         }
+        self.free_results()?;
         self.number.renew(&self.device.queue);
         self.submitted.set(0);
+        self.newest.take();
         Ok(())
     }
 
+    /// Makes sure that the results can be written: those that a fetch holds are left to it.
+    fn free_results(&mut self) -> Result<(), GpuError> {
+        let is_free = |results: &mut Arc<Results>| Arc::get_mut(results).is_some_and(Results::reuse);
+        if is_free(&mut self.results) {
+            return Ok(());
+        }
+        let free = match self.earlier.iter_mut().position(is_free) {
+            Some(position) => self.earlier.swap_remove(position),
+            None => Results::new(&self.device, "results", self.results.bytes())?.into(),
+        };
+        self.earlier.push(std::mem::replace(&mut self.results, free));
+        Ok(())
+    }
+
+    /// For a part of the run that has begun. The first begins with what comes to the feeds on the device.
     pub(super) fn encoder(&self) -> wgpu::CommandEncoder {
-        self.device.device.create_command_encoder(&Default::default())
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        self.arrivals.take().iter().for_each(|copy| copy.encode(&mut encoder));
+        encoder
     }
 
     /// Hands over the next submit of the run that has begun, with the run's number after it.
-    pub(super) fn submit(&self, mut encoder: wgpu::CommandEncoder) {
+    pub(super) fn submit(&self, mut encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
         let submit = self.submitted.replace(self.submitted.get() + 1);
-        self.number.follow(&mut encoder, &self.results, submit * Number::BYTES);
-        self.device.submit(encoder);
+        self.number.follow(&mut encoder, self.results.buffer(), submit * Number::BYTES);
+        let newest = self.device.submit(encoder);
+        self.newest.replace(Some(newest.clone()));
+        newest
+    }
+
+    fn encode_fetches(&self, encoder: &mut wgpu::CommandEncoder) {
+        for ((from, to), fetch) in self.fetches.iter().zip(&self.plan.fetches) {
+            let bytes = fetch.shape.bytes();
+            encoder.copy_buffer_to_buffer(&from.buffer, from.offset, self.results.buffer(), *to, bytes);
+        }
     }
 
     /// Has what is fetched lie ready after dispatches that [`run`](Executor::run) did not submit.
     pub(super) fn copy_fetches(&self) {
         let mut encoder = self.encoder();
-        self.fetches.iter().for_each(|copy| copy.encode(&mut encoder));
+        self.encode_fetches(&mut encoder);
         self.submit(encoder);
     }
 
-    fn describe_run(&self) -> String {
-        format!("run {} of a plan of {} dispatches", self.number.value(), self.dispatches.len())
-    }
-
-    fn describe_submit(&self, submit: u64) -> String {
-        format!("submit {} of {}", submit + 1, self.describe_run())
+    /// The newest run, if there was one.
+    fn newest_run(&self) -> Option<Run> {
+        Some(Run {
+            newest: self.newest.borrow().clone()?,
+            device: self.device.clone(),
+            results: self.results.clone(),
+            number: self.number.value(),
+            submits: self.submitted.get(),
+            dispatches: self.dispatches.len(),
+        })
     }
 
     /// Waits until every run so far is done.
@@ -405,7 +455,10 @@ impl Executor {
     /// # Errors
     /// When the device reported an error, was lost, or has not executed all of the newest run.
     pub fn wait(&self) -> Result<(), GpuError> {
-        self.results(0, |_| ())
+        match self.newest_run() {
+            Some(run) => run.read(|_| ()),
+            None => self.device.wait(None, || describe_run(0, self.dispatches.len())),
+        }
     }
 
     /// Reads back a value that the plan fetches, as the last run left it.
@@ -413,44 +466,37 @@ impl Executor {
     /// # Errors
     /// When the plan does not fetch it, there was no run, the device was lost, or it has not executed all of the run.
     pub fn fetch(&self, value: Value) -> Result<Tensor, GpuError> {
-        let position = self.plan.fetched.iter().position(|&fetched| fetched == value);
-        let fetched = position.map(|position| (&self.plan.fetches[position], &self.fetches[position]));
-        let (operand, copy) = fetched.ok_or_else(|| GpuError::Unknown { kind: "fetch", name: format!("{value:?}") })?;
-        if self.submitted.get() == 0 {
-            return Err(GpuError::NotRun { value: format!("{value:?}") });
-        }
-        let end = copy.offset + copy.bytes;
-        let content =
-            self.results(end, |results| bytemuck::pod_collect_to_vec(&results[copy.offset as usize..end as usize]))?;
-        Ok(Tensor::new(operand.shape.clone(), content))
+        self.fetch_async(value)?.wait()
     }
 
-    /// Waits for the newest run, makes sure that all of it was executed, and has the first `bytes` of the results read.
-    fn results<T>(&self, bytes: u64, read: impl FnOnce(&[u8]) -> T) -> Result<T, GpuError> {
-        let numbers = self.submitted.get() * Number::BYTES;
-        // wgpu maps nothing of no length.
-        let bytes = bytes.max(numbers).max(Number::BYTES);
-        map(
-            &self.device,
-            &self.results,
-            bytes,
-            || self.describe_run(),
-            |results| match first_missing(&results[..numbers as usize], self.number.value()) {
-                Some(submit) => Err(unexecuted(self.describe_submit(submit as u64))),
-                None => Ok(read(results)),
-            },
-        )
+    /// Begins to read back a value that the plan fetches, as the last run leaves it, without waiting for that. Any number may
+    /// be on their way at once, of this run and of later ones: a run whose predecessor's results are still held by a
+    /// [`Fetch`] writes to a buffer of its own, which is used again when it is free.
+    ///
+    /// Until the submits are [settled](Executor::is_settled), [`run`](Executor::run) itself waits.
+    ///
+    /// # Errors
+    /// When the plan does not fetch the value, or there was no run. All else is told by the [`Fetch`].
+    pub fn fetch_async(&self, value: Value) -> Result<Fetch, GpuError> {
+        let position = self.position_of(value)?;
+        let run = self.newest_run().ok_or_else(|| GpuError::NotRun { value: format!("{value:?}") })?;
+        let (_, offset) = self.fetches[position];
+        Ok(Fetch::new(run, offset, self.plan.fetches[position].shape.clone()))
+    }
+
+    /// The position of a value among those that are fetched.
+    pub(super) fn position_of(&self, value: Value) -> Result<usize, GpuError> {
+        let position = self.plan.fetched.iter().position(|&fetched| fetched == value);
+        position.ok_or_else(|| GpuError::Unknown { kind: "fetch", name: format!("{value:?}") })
     }
 
     fn read(&self, operand: &Operand, name: &str) -> Result<Tensor, GpuError> {
-        let buffer = self.buffer(&operand.place);
-        match operand.is_half {
-            true => {
-                let words = read_back(&self.device, buffer, operand.offset..operand.offset + operand.bytes(), name)?;
-                Ok(Tensor::new(operand.shape.clone(), halves::unpack(&words)))
-            }
-            false => read(&self.device, buffer, operand.offset, &operand.shape, name),
-        }
+        let part = self.part(operand);
+        let data = match operand.is_half {
+            true => halves::unpack(&read_back(&self.device, &part, operand.bytes(), name)?),
+            false => read_back(&self.device, &part, operand.bytes(), name)?,
+        };
+        Ok(Tensor::new(operand.shape.clone(), data))
     }
 
     /// Runs the plan dispatch by dispatch and calls `visit` with each step, its inputs and its output as they are on the
@@ -458,8 +504,17 @@ impl Executor {
     ///
     /// # Errors
     /// When a feed was never set, or the device reported an error, which then names the step.
-    pub fn trace(&mut self, mut visit: impl FnMut(&Step, &[Tensor], &Tensor)) -> Result<(), GpuError> {
+    pub fn trace(&mut self, visit: impl FnMut(&Step, &[Tensor], &Tensor)) -> Result<(), GpuError> {
+        let watch = self.device.watch();
+        let traced = self.trace_steps(visit);
+        watch.end(|| describe_run(self.number.value(), self.dispatches.len()), traced)
+    }
+
+    fn trace_steps(&mut self, mut visit: impl FnMut(&Step, &[Tensor], &Tensor)) -> Result<(), GpuError> {
         self.begin()?;
+        if !self.arrivals.borrow().is_empty() {
+            self.submit(self.encoder());
+        }
         for (step, dispatch) in self.plan.steps.iter().zip(&self.dispatches) {
             let inputs = step
                 .inputs

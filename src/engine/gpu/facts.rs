@@ -62,6 +62,19 @@ impl Facts {
         self.features & self.wanted()
     }
 
+    /// What to open the adapter with: all its limits, since values may be as large as they allow.
+    pub fn descriptor(&self) -> wgpu::DeviceDescriptor<'static> {
+        wgpu::DeviceDescriptor {
+            label: Some("stssad"),
+            required_features: self.used(),
+            required_limits: self.limits.clone(),
+            // SAFETY: the one experimental feature in use is that of cooperative matrices, whose kernels are run only where
+            // they are asked for; tests hold each against its definition and keep guard words round its buffers.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+            ..Default::default()
+        }
+    }
+
     /// Bytes that a kernel may bind of one buffer.
     pub fn max_binding_bytes(&self) -> u64 {
         let offered = self.limits.max_storage_buffer_binding_size;

@@ -5,7 +5,7 @@
 
 use super::GpuError;
 use super::device::Device;
-use super::executor::{Dispatch, encode, read_back};
+use super::executor::{Dispatch, Part, encode, read_back};
 use super::halves;
 use crate::engine::kernel::Kernel;
 use crate::engine::shaders::specialise;
@@ -50,6 +50,7 @@ impl Device {
         };
         let contents: Vec<Vec<u32>> = inputs.iter().enumerate().map(input).chain([unwritten]).collect();
 
+        let watch = self.watch();
         let mut buffers = Vec::new();
         for content in &contents {
             let buffer = self.buffer(kernel.name, 2 * guard + 4 * content.len() as u64)?;
@@ -64,18 +65,19 @@ impl Device {
             wgpu::BufferBinding { buffer, offset: guard, size }
         });
         let bindings = self.bind(kernel.name, &pipeline, operands);
-        self.check(at)?;
         let dispatch = Dispatch::new(pipeline, bindings, kernel);
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         encode(&mut pass, &[dispatch]);
         drop(pass);
         self.submit(encoder);
+        watch.end(at, Ok(()))?;
 
         let mut damage = None;
         let mut result = Vec::new();
         for (binding, (buffer, content)) in buffers.iter().zip(&contents).enumerate() {
-            let mut after: Vec<u32> = read_back(self, buffer, 0..2 * guard + 4 * content.len() as u64, &at())?;
+            let mut after: Vec<u32> =
+                read_back(self, &Part::whole(buffer), 2 * guard + 4 * content.len() as u64, &at())?;
             let operand = if binding < inputs.len() { format!("input {binding}") } else { "the output".to_owned() };
             let is_output = binding == inputs.len();
             let before = |index: usize| match index.checked_sub(guard_words) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use super::GpuError;
-use super::executor::{Dispatch, Executor, encode, read_back};
+use super::executor::{Dispatch, Executor, Part, encode, read_back};
 
 /// What measured a time. The two are not to be mixed: a host's clock also sees the way to the device and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,14 +59,10 @@ impl Executor {
     /// # Panics
     /// When asked for [`Clock::Gpu`] on a device without it: see [`Device::clock`](super::Device::clock).
     pub fn profile(&mut self, clock: Clock) -> Result<Vec<Option<Span>>, GpuError> {
-        self.begin()?;
-        let spans = match clock {
-            Clock::Gpu => self.timestamps(1)?,
-            Clock::Wall => self.profile_by_waiting()?,
-        };
-        self.copy_fetches();
-        self.wait()?;
-        Ok(spans)
+        self.timed(|run| match clock {
+            Clock::Gpu => run.timestamps(1),
+            Clock::Wall => run.profile_by_waiting(),
+        })
     }
 
     /// Seconds that the plan takes in passes as long as those of [`run`](Executor::run); `None` where the clock gave no sense.
@@ -78,41 +74,49 @@ impl Executor {
     /// # Panics
     /// As [`profile`](Executor::profile).
     pub fn time_pass(&mut self, clock: Clock) -> Result<Option<f64>, GpuError> {
-        self.begin()?;
-        let seconds = match clock {
+        self.timed(|run| match clock {
             Clock::Gpu => {
-                let passes = self.timestamps(self.dispatches.len().max(1))?;
-                passes.into_iter().map(|pass| Some(pass?.seconds)).sum()
+                let passes = run.timestamps(run.dispatches.len().max(1))?;
+                Ok(passes.into_iter().map(|pass| Some(pass?.seconds)).sum())
             }
             Clock::Wall => {
                 let start = Instant::now();
-                (0..self.submits()).for_each(|submit| self.submit_dispatches(self.pace.dispatches(submit)));
-                self.wait()?;
-                Some(start.elapsed().as_secs_f64())
+                let submits = (0..run.submits()).map(|submit| run.submit_dispatches(run.pace.dispatches(submit)));
+                run.device.wait(submits.last(), || "a timed run".to_owned())?;
+                Ok(Some(start.elapsed().as_secs_f64()))
             }
-        };
-        self.copy_fetches();
-        self.wait()?;
-        Ok(seconds)
+        })
+    }
+
+    /// A run whose dispatches `submit` hands over and times, with what is fetched after it.
+    fn timed<T>(&mut self, submit: impl FnOnce(&Executor) -> Result<T, GpuError>) -> Result<T, GpuError> {
+        let watch = self.device.watch();
+        let begun = self.begin();
+        let timed = begun.and_then(|()| submit(self)).and_then(|times| {
+            self.copy_fetches();
+            self.wait()?;
+            Ok(times)
+        });
+        watch.end(|| "a timed run".to_owned(), timed)
     }
 
     fn profile_by_waiting(&self) -> Result<Vec<Option<Span>>, GpuError> {
         let origin = Instant::now();
         let time = |index: usize| {
             let start = origin.elapsed().as_secs_f64();
-            self.submit_dispatches(index..index + 1);
-            self.device.wait(|| format!("dispatch {index} of a profiled run"))?;
+            let submit = self.submit_dispatches(index..index + 1);
+            self.device.wait(Some(submit), || format!("dispatch {index} of a profiled run"))?;
             Ok(Some(Span { start, seconds: origin.elapsed().as_secs_f64() - start }))
         };
         (0..self.dispatches.len()).map(time).collect()
     }
 
-    fn submit_dispatches(&self, dispatches: std::ops::Range<usize>) {
+    fn submit_dispatches(&self, dispatches: std::ops::Range<usize>) -> wgpu::SubmissionIndex {
         let mut encoder = self.encoder();
         let mut pass = encoder.begin_compute_pass(&Default::default());
         encode(&mut pass, &self.dispatches[dispatches]);
         drop(pass);
-        self.submit(encoder);
+        self.submit(encoder)
     }
 
     /// Runs the plan with `dispatches` in each pass, or fewer where a run's submit ends, and times the passes.
@@ -150,7 +154,7 @@ impl Executor {
             encoder.resolve_query_set(&queries, 0..2 * passes.len() as u32, &resolved, offset);
             self.submit(encoder);
         }
-        let ticks: Vec<u64> = read_back(&self.device, &resolved, 0..bytes, "timestamps")?;
+        let ticks: Vec<u64> = read_back(&self.device, &Part::whole(&resolved), bytes, "timestamps")?;
         let written =
             ticks.chunks_exact(2 * PASSES).zip(&submits).flat_map(|(ticks, passes)| &ticks[..2 * passes.len()]);
         let period = f64::from(queue.get_timestamp_period()) * 1e-9;
