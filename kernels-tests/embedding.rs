@@ -371,23 +371,23 @@ fn fetches_of_several_runs_are_in_flight_and_each_has_its_own() {
     let expected = example.expected(6);
     let device = hosted();
     let (mut executor, _states) = example.fed(&device);
-    let fetches: Vec<Vec<Fetch>> = (0..expected.len())
-        .map(|_| {
+    let mut in_flight: Vec<(usize, Vec<Fetch>)> = (0..expected.len())
+        .map(|run| {
             executor.run().unwrap();
-            example.fetches.iter().map(|&value| executor.fetch_async(value).unwrap()).collect()
+            (run, example.fetches.iter().map(|&value| executor.fetch_async(value).unwrap()).collect())
         })
         .collect();
     // The newest first, and half of them on another thread.
-    let (even, odd): (Vec<_>, Vec<_>) =
-        fetches.into_iter().zip(expected).enumerate().rev().partition(|(run, _)| run.is_multiple_of(2));
-    let check = |runs: Vec<(usize, (Vec<Fetch>, Vec<Vec<u32>>))>| {
-        for (run, (fetches, expected)) in runs {
-            for (fetch, expected) in fetches.into_iter().zip(expected) {
+    in_flight.reverse();
+    let check = |runs: Vec<(usize, Vec<Fetch>)>| {
+        for (run, fetches) in runs {
+            for (fetch, expected) in fetches.into_iter().zip(&expected[run]) {
                 let value = if run < 3 { fetch.wait() } else { pollster::block_on(fetch) };
-                assert_eq!(bits(&value.unwrap()), expected, "run {run}");
+                assert_eq!(&bits(&value.unwrap()), expected, "run {run}");
             }
         }
     };
+    let (even, odd) = in_flight.into_iter().partition(|(run, _)| run.is_multiple_of(2));
     thread::scope(|scope| {
         scope.spawn(|| check(even));
         check(odd);
