@@ -19,6 +19,7 @@ mutate:
 lint:
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --no-default-features -- -D warnings # the engine alone
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 setup:

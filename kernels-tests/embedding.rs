@@ -31,9 +31,12 @@ fn opened(adapter: &wgpu::Adapter, change: impl FnOnce(&mut wgpu::DeviceDescript
 
 /// An application's device, taken into the engine.
 fn hosted() -> Device {
-    let adapter = adapter();
-    let (device, queue) = opened(&adapter, |_| ());
-    Device::from_wgpu(&adapter, device, queue).unwrap()
+    hosted_of(&adapter())
+}
+
+fn hosted_of(adapter: &wgpu::Adapter) -> Device {
+    let (device, queue) = opened(adapter, |_| ());
+    Device::from_wgpu(adapter, device, queue).unwrap()
 }
 
 fn bits(tensor: &Tensor) -> Vec<u32> {
@@ -184,7 +187,7 @@ fn a_device_without_what_kernels_need_is_refused_with_what_is_missing() {
 fn a_device_s_own_limits_count_not_those_of_its_adapter() {
     let adapter = adapter();
     let (device, queue) = opened(&adapter, |descriptor| {
-        descriptor.required_features -= wgpu::Features::TIMESTAMP_QUERY;
+        descriptor.required_features.remove(wgpu::Features::TIMESTAMP_QUERY);
         descriptor.required_limits.max_storage_buffer_binding_size = 1 << 20;
     });
     let device = Device::from_wgpu(&adapter, device, queue).unwrap();
@@ -211,7 +214,7 @@ fn the_application_s_callbacks_stay_and_hear_of_its_own_faults_alone() {
     // A fault in the engine's calls: a buffer of another device is fed.
     let example = Example::new();
     let (mut executor, _states) = example.fed(&device);
-    let foreign = buffer(&hosted(), &square(2), 0, BufferUsages::COPY_SRC | BufferUsages::STORAGE);
+    let foreign = buffer(&hosted_of(&adapter), &square(2), 0, BufferUsages::COPY_SRC | BufferUsages::STORAGE);
     let refused = executor.bind_feed("x", foreign.slice(..)).unwrap_err();
     assert!(matches!(refused, GpuError::Refused { .. }), "{refused}");
     // The feed is as before.
@@ -225,7 +228,7 @@ fn the_application_s_callbacks_stay_and_hear_of_its_own_faults_alone() {
     assert_eq!((errors.load(Ordering::Relaxed), losses.load(Ordering::Relaxed)), (0, 0));
 
     // A fault in the application's, and the loss of the device.
-    raw.create_buffer(&wgpu::BufferDescriptor {
+    _ = raw.create_buffer(&wgpu::BufferDescriptor {
         label: None,
         size: 16,
         usage: BufferUsages::MAP_READ | BufferUsages::MAP_WRITE | BufferUsages::STORAGE,
@@ -368,23 +371,23 @@ fn fetches_of_several_runs_are_in_flight_and_each_has_its_own() {
     let expected = example.expected(6);
     let device = hosted();
     let (mut executor, _states) = example.fed(&device);
-    let fetches: Vec<Vec<Fetch>> = (0..expected.len())
-        .map(|_| {
+    let mut in_flight: Vec<(usize, Vec<Fetch>)> = (0..expected.len())
+        .map(|run| {
             executor.run().unwrap();
-            example.fetches.iter().map(|&value| executor.fetch_async(value).unwrap()).collect()
+            (run, example.fetches.iter().map(|&value| executor.fetch_async(value).unwrap()).collect())
         })
         .collect();
     // The newest first, and half of them on another thread.
-    let (even, odd): (Vec<_>, Vec<_>) =
-        fetches.into_iter().zip(expected).enumerate().rev().partition(|(run, _)| run.is_multiple_of(2));
-    let check = |runs: Vec<(usize, (Vec<Fetch>, Vec<Vec<u32>>))>| {
-        for (run, (fetches, expected)) in runs {
-            for (fetch, expected) in fetches.into_iter().zip(expected) {
+    in_flight.reverse();
+    let check = |runs: Vec<(usize, Vec<Fetch>)>| {
+        for (run, fetches) in runs {
+            for (fetch, expected) in fetches.into_iter().zip(&expected[run]) {
                 let value = if run < 3 { fetch.wait() } else { pollster::block_on(fetch) };
-                assert_eq!(bits(&value.unwrap()), expected, "run {run}");
+                assert_eq!(&bits(&value.unwrap()), expected, "run {run}");
             }
         }
     };
+    let (even, odd) = in_flight.into_iter().partition(|(run, _)| run.is_multiple_of(2));
     thread::scope(|scope| {
         scope.spawn(|| check(even));
         check(odd);
@@ -515,8 +518,9 @@ fn executors_on_threads_compute_what_they_do_one_after_another() {
 #[test]
 fn a_fault_is_told_by_the_thread_that_made_it() {
     let example = Example::new();
-    let device = hosted();
-    let foreign = buffer(&hosted(), &square(2), 0, BufferUsages::STORAGE | BufferUsages::COPY_SRC);
+    let adapter = adapter();
+    let [device, other] = [0, 1].map(|_| hosted_of(&adapter));
+    let foreign = buffer(&other, &square(2), 0, BufferUsages::STORAGE | BufferUsages::COPY_SRC);
     let ((mut sound, _one), (mut faulty, _other)) = (example.fed(&device), example.fed(&device));
     thread::scope(|scope| {
         scope.spawn(|| {

@@ -1,10 +1,9 @@
 //! The alignment loss of ST-SSAD on embeddings from anywhere: `cargo run --example align -- [LOSS] [TRAIN AUGMENTED UNLABELLED]`,
-//! three CSV files with a row of numbers for each embedding; without them, three clouds that are drawn here.
+//! three CSV files with a row of numbers for each embedding; without them, three clouds that are drawn here. LOSS is one of
+//! `stssad::ssad::loss::NAMES`; sinkhorn and mmd suit rows of a mean squared norm of 1.
 //!
 //! The loss is low where normal and augmented embeddings together lie as the unlabelled ones do. Steps against its gradient
 //! move the augmented ones: onto the anomalies among the unlabelled, though nobody says which these are.
-
-use std::error::Error;
 
 use stssad::engine::gpu::{Choice, Device, Executor, States};
 use stssad::engine::ops::random;
@@ -14,14 +13,16 @@ use stssad::engine::tape::Tape;
 use stssad::engine::tensor::Tensor;
 use stssad::ssad::loss::Alignment;
 
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
 const STEPS: u32 = 100;
 /// The share of the augmented rows in the mixture that is compared with the unlabelled ones: what share may be anomalies.
 const MASS: f64 = 0.5;
 
 /// Rows `[rows, 1, features]`: losses take a start's embeddings along the middle axis, and here there is one.
-fn read(path: &str) -> Result<Tensor, Box<dyn Error>> {
+fn read(path: &str) -> Result<Tensor> {
     let rows = csv::ReaderBuilder::new().has_headers(false).trim(csv::Trim::All).from_path(path)?;
-    let rows = rows.into_deserialize().collect::<Result<Vec<Vec<f32>>, csv::Error>>()?;
+    let rows = rows.into_deserialize().collect::<std::result::Result<Vec<Vec<f32>>, csv::Error>>()?;
     let features = rows.first().ok_or_else(|| format!("{path} has no rows"))?.len();
     Ok(Tensor::new([rows.len(), 1, features], rows.concat()))
 }
@@ -35,15 +36,15 @@ fn drawn() -> ([Tensor; 3], Vec<f32>) {
         let row = |index: usize| centres[index % centres.len()].map(|centre| (centre + 0.5 * random.normal()) as f32);
         Tensor::new([256, 1, FEATURES], (0..256).map(row).collect::<Vec<_>>().concat())
     };
-    let clouds = [cloud(0, &[normal]), cloud(1, &[wrong]), cloud(2, &[normal, anomalous])];
-    (clouds, anomalous.map(|x| x as f32).to_vec())
+    ([cloud(0, &[normal]), cloud(1, &[wrong]), cloud(2, &[normal, anomalous])], anomalous.map(|x| x as f32).to_vec())
 }
 
 /// The loss and its gradient's norm before each step, and the mean of the augmented rows after all.
-fn align(
-    loss: Alignment,
-    [normal, augmented, unlabelled]: &[Tensor; 3],
-) -> Result<(Vec<[f32; 2]>, Vec<f32>), Box<dyn Error>> {
+fn align(loss: Alignment, [normal, augmented, unlabelled]: &[Tensor; 3]) -> Result<(Vec<[f32; 2]>, Vec<f32>)> {
+    let features = [normal, augmented, unlabelled].map(|rows| rows.shape()[2]);
+    if features != [features[0]; 3] {
+        return Err(format!("embeddings to compare have as many features as each other, not {features:?}").into());
+    }
     let mut t = Tape::new();
     let (z_trn, z_val) = (t.feed("normal", normal.shape().clone()), t.feed("unlabelled", unlabelled.shape().clone()));
     let z_aug = t.state("augmented", augmented.shape().clone());
@@ -58,7 +59,6 @@ fn align(
 
     let device = Device::open(&Choice::Best)?;
     let plan = Plan::new(&t, &[loss, norm, mean], &[(z_aug, moved)], device.class(), Reuse::On);
-    let draws = plan.feeds.iter().any(|(name, _)| **name == *"key");
     let mut states = States::new(&device);
     states.set("augmented", augmented)?;
     let mut executor = Executor::new(&device, plan, &states, |_, _| ())?;
@@ -67,7 +67,7 @@ fn align(
     let mut history = Vec::new();
     for step in 0..STEPS {
         // Only sliced-w2 draws random numbers: other directions in each step.
-        if draws {
+        if executor.plan().feeds.iter().any(|(name, _)| **name == *"key") {
             executor.feed("key", &random::key(0, step))?;
         }
         executor.run()?;
@@ -76,7 +76,7 @@ fn align(
     Ok((history, executor.fetch(mean)?.into_data()))
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let loss = Alignment::by_name(&arguments.next().unwrap_or("diagonal-w2".to_owned()), MASS)?;
     let clouds = match &arguments.collect::<Vec<String>>()[..] {

@@ -11,7 +11,7 @@ use stssad::engine::tensor::Tensor;
 
 /// Points on both spirals together.
 const POINTS: usize = 192;
-const STEPS: usize = 600;
+const STEPS: usize = 200;
 const RATE: f64 = 0.1;
 const MOMENTUM: f64 = 0.9;
 
@@ -29,19 +29,15 @@ fn spirals() -> [Tensor; 2] {
 
 /// Records a layer of the network, and keeps its weights in states: what stays on the device from step to step.
 fn layer(t: &mut Tape, parameters: &mut Vec<(String, Value)>, x: Value, outputs: usize) -> Value {
-    let layer = parameters.len() / 2;
-    let [weights, bias] = [("w", t.shape(x)[1]), ("b", 1)].map(|(kind, rows)| {
-        let name = format!("{kind}{layer}");
-        let value = t.state(&name, [rows, outputs]);
-        parameters.push((name, value));
-        value
-    });
-    let product = t.matmul(x, weights);
-    t.add(product, bias)
+    let [weights, bias] = ["weights", "bias"].map(|kind| format!("{kind}{}", parameters.len() / 2));
+    let (w, b) = (t.state(&weights, [t.shape(x)[1], outputs]), t.state(&bias, [1, outputs]));
+    parameters.extend([(weights, w), (bias, b)]);
+    let product = t.matmul(x, w);
+    t.add(product, b)
 }
 
-/// The loss before each step, and the share of points that the trained network puts on the right spiral.
-fn fit() -> Result<(Vec<f32>, f32), Box<dyn Error>> {
+/// The loss before each step but the last.
+fn fit() -> Result<Vec<f32>, Box<dyn Error>> {
     // The forward pass. Nothing is computed here: the tape lists what is to be.
     let mut t = Tape::new();
     let (x, y) = (t.feed("x", [POINTS, 2]), t.feed("y", [POINTS, 1]));
@@ -52,17 +48,15 @@ fn fit() -> Result<(Vec<f32>, f32), Box<dyn Error>> {
     }
     let logits = layer(&mut t, &mut parameters, h, 1);
     // Cross-entropy of logits: the mean of log(1 + exp(l)) − l · y.
-    let softplus = t.unary(Unary::Softplus, logits);
-    let chosen = t.mul(logits, y);
+    let (softplus, chosen) = (t.unary(Unary::Softplus, logits), t.mul(logits, y));
     let losses = t.sub(softplus, chosen);
     let loss = t.average(losses);
 
     // The backward pass is more tape, and so is the optimiser. A carry is a state and the value that it takes after a step.
-    let weights: Vec<Value> = parameters.iter().map(|&(_, value)| value).collect();
-    let gradients = t.grad(loss, &weights)?;
-    let mut carries = Vec::new();
+    let values: Vec<Value> = parameters.iter().map(|&(_, value)| value).collect();
+    let (gradients, mut carries) = (t.grad(loss, &values)?, Vec::new());
     for ((name, theta), g) in parameters.iter().zip(gradients) {
-        let velocity = t.state(&format!("{name}.velocity"), t.shape(*theta).clone());
+        let velocity = t.state(&format!("velocity of {name}"), t.shape(*theta).clone());
         let faster = t.linear([(MOMENTUM, velocity), (1.0, g)]);
         let moved = t.linear([(1.0, *theta), (-RATE, faster)]);
         carries.extend([(velocity, faster), (*theta, moved)]);
@@ -70,18 +64,18 @@ fn fit() -> Result<(Vec<f32>, f32), Box<dyn Error>> {
 
     // A plan makes dispatches of the tape, and an executor has the buffers and compiled kernels for it.
     let device = Device::open(&Choice::Best)?;
-    let plan = Plan::new(&t, &[loss, logits], &carries, device.class(), Reuse::On);
+    let plan = Plan::new(&t, &[loss], &carries, device.class(), Reuse::On);
     let (mut states, mut random) = (States::new(&device), Stream::new(0, 0));
     for (name, shape) in &plan.states {
         // Weights are normal with variance 2 / inputs (He et al.); biases and velocities start at 0.
-        let deviation = if name.starts_with('w') && !name.contains('.') { (2.0 / shape[0] as f64).sqrt() } else { 0.0 };
+        let deviation = if name.starts_with("weights") { (2.0 / shape[0] as f64).sqrt() } else { 0.0 };
         let data = (0..shape.count()).map(|_| (deviation * random.normal()) as f32).collect();
         states.set(name, &Tensor::new(shape.clone(), data))?;
     }
     let mut step = Executor::new(&device, plan, &states, |_, _| ())?;
-    let [points, labels] = spirals();
-    step.feed("x", &points)?;
-    step.feed("y", &labels)?;
+    for (name, data) in ["x", "y"].iter().zip(spirals()) {
+        step.feed(name, &data)?;
+    }
 
     // Nothing is uploaded from here on, and the device works on while the loss of an earlier step comes back.
     let (mut history, mut pending) = (Vec::new(), None);
@@ -91,20 +85,16 @@ fn fit() -> Result<(Vec<f32>, f32), Box<dyn Error>> {
             history.push(earlier.wait()?.item());
         }
     }
-    let logits = step.fetch(logits)?;
-    let right = logits.data().iter().zip(labels.data()).filter(|(logit, label)| (**logit > 0.0) == (**label > 0.5));
-    Ok((history, right.count() as f32 / POINTS as f32))
+    Ok(history)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let (history, right) = fit()?;
-    history.iter().enumerate().step_by(100).for_each(|(step, loss)| println!("step {step:>3}: loss {loss:.4}"));
-    println!("step {:>3}: loss {:.4}, {:.1} % right", history.len() - 1, history[history.len() - 1], 100.0 * right);
+    fit()?.iter().enumerate().step_by(50).for_each(|(step, loss)| println!("step {step:>3}: loss {loss:.4}"));
     Ok(())
 }
 
 #[test]
 fn the_network_learns_the_spirals() {
-    let (history, right) = fit().unwrap();
-    assert!(history[0] > 0.5 && history[history.len() - 1] < 0.05 && right > 0.98, "{history:?}, {right}");
+    let history = fit().unwrap();
+    assert!(history[0] > 0.5 && history[history.len() - 1] < 0.05, "{history:?}");
 }

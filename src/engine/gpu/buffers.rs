@@ -45,7 +45,8 @@ impl Executor {
     /// that was submitted before that run has left in the slice; after the run was handed over the buffer may be written.
     ///
     /// The slice has exactly the bytes of the feed's shape, f32 in row-major order, and begins at a multiple of 4. The buffer
-    /// is of the executor's device and has the usage `COPY_SRC`. When the next run fails, the feed has to be set again.
+    /// is of the executor's device, which wgpu cannot check for one of another `wgpu::Instance`, and has the usage `COPY_SRC`. When
+    /// the next run fails, the feed has to be set again.
     ///
     /// # Errors
     /// When the plan has no such feed, the slice is not as said, or the feed is [bound](Executor::bind_feed).
@@ -66,9 +67,9 @@ impl Executor {
     /// must be neither mapped nor destroyed when a run is handed over. Kernels only read it.
     ///
     /// The slice has exactly the bytes of the feed's shape, f32 in row-major order, and begins at a multiple of the device's
-    /// `min_storage_buffer_offset_alignment`. The buffer is of the executor's device and has the usage `STORAGE`; where the
-    /// plan fetches the feed itself or carries it into a state, `COPY_SRC` too. The dispatches that read the feed are bound
-    /// anew, so this is done once rather than before each run.
+    /// `min_storage_buffer_offset_alignment`. The buffer is of the executor's device, as in [`feed_from`](Executor::feed_from),
+    /// and has the usage `STORAGE`; where the plan fetches the feed itself or carries it into a state, `COPY_SRC` too. The
+    /// dispatches that read the feed are bound anew, so this is done once rather than before each run.
     ///
     /// # Errors
     /// When the plan has no such feed, the slice is not as said, or the buffer is one of the executor's slots.

@@ -309,8 +309,10 @@ impl Device {
     /// # Errors
     /// Why that cannot be known: most often, the device was lost.
     pub(super) fn poll(&self, how: wgpu::PollType) -> Result<(), String> {
-        // Where the driver says that the device is lost, wgpu 30 panics here.
-        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| self.device.poll(how)));
+        // Where the driver says that the device is lost, wgpu 30 panics here. Where it knows already, a wait fails before the
+        // loss is reported.
+        let poll = || self.device.poll(how).inspect_err(|_| _ = self.device.poll(wgpu::PollType::Poll));
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(poll));
         if let Some(reason) = &*self.lost.lock().unwrap() {
             return Err(reason.clone());
         }

@@ -324,8 +324,9 @@ impl Executor {
 
     /// Runs the plan in as many [`submits`](Executor::submits) as keep each short, the last of which ends with what is fetched
     /// and the carries. The results do not depend on the number of submits. Until the submits are
-    /// [settled](Executor::is_settled) it waits for each of them, then for none. Nothing is made here on the device, and in
-    /// this code nothing once they are settled; wgpu and the driver allocate as they record.
+    /// [settled](Executor::is_settled) it waits for each of them, then for none. Nothing is made here on the device, unless a
+    /// [`Fetch`] still holds the results of an earlier run, and in this code nothing once they are settled; wgpu and the driver
+    /// allocate as they record.
     ///
     /// # Errors
     /// When a feed was never set, or the device reported an error or was lost.
