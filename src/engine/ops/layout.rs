@@ -360,6 +360,13 @@ pub(super) const FAMILY: Family =
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     Ok(match role {
         "reshape" => Parts::new(Reshape { to: p.shape("to")? }).exact(true).input(p.shape("x")?, Fill::ANY),
+        "pack" => {
+            let shapes = ["a", "b", "c"].map(|name| p.shape(name));
+            let shapes = shapes.into_iter().collect::<Result<Vec<Shape>, String>>()?;
+            let packing = Packing::new(shapes.iter().map(|shape| shape.count()));
+            let parts = Parts::new(Pack { packing }).exact(true);
+            shapes.into_iter().fold(parts, |parts, shape| parts.input(shape, Fill::ANY))
+        }
         "broadcast" => {
             Parts::new(Broadcast { to: p.shape("to")? }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
         }
