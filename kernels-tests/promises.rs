@@ -521,7 +521,7 @@ fn every_augmentation_trains() {
 
 #[test]
 fn every_alignment_trains() {
-    for name in loss::NAMES {
+    for name in loss::names() {
         three_steps(&format!("alignment-{name}"), &["--alignment", name]);
     }
 }

@@ -39,7 +39,7 @@ fn every_part_has_its_gradients() {
         Plan::new(&step.tape, &[fetched], &carries, DeviceClass::Gpu, Reuse::On).steps.len()
     };
     for augmentation in augment::names().chain(compositions) {
-        for alignment in loss::NAMES {
+        for alignment in loss::names() {
             let dispatches = with(Method::StSsad, augmentation, alignment, Detector::small(1));
             assert!(dispatches < 4000, "{dispatches} dispatches with {augmentation} and {alignment}");
         }
@@ -63,7 +63,7 @@ fn starts_side_by_side_share_their_dispatches() {
         let carries = [&step.carries[..], &tuning.carries].concat();
         Plan::new(&step.tape, &[tuning.figures], &carries, DeviceClass::Gpu, Reuse::On).steps.len()
     };
-    for alignment in loss::NAMES {
+    for alignment in loss::names() {
         let [one, eight] = [1, 8].map(|together| dispatches(alignment, together));
         println!("{alignment}: {one} dispatches, {eight} of eight starts");
         let shares_all = matches!(alignment, "mean-distance" | "diagonal-w2");

@@ -1,6 +1,6 @@
 //! The alignment loss of ST-SSAD on embeddings from anywhere: `cargo run --example align -- [LOSS] [TRAIN AUGMENTED UNLABELLED]`,
 //! three CSV files with a row of numbers for each embedding; without them, three clouds that are drawn here. LOSS is one of
-//! `stssad::ssad::loss::NAMES`; sinkhorn and mmd suit rows of a mean squared norm of 1.
+//! `stssad::ssad::loss::names`; sinkhorn and mmd suit rows of a mean squared norm of 1.
 //!
 //! The loss is low where normal and augmented embeddings together lie as the unlabelled ones do. Steps against its gradient
 //! move the augmented ones: onto the anomalies among the unlabelled, though nobody says which these are.

@@ -63,7 +63,7 @@ impl EncoderChoice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
-    /// By name; see [`loss::NAMES`].
+    /// By name; see [`loss::names`].
     pub alignment: String,
     /// The share of anomalies that the alignment loss supposes among the unlabelled pictures.
     pub mass: f64,

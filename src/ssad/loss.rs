@@ -9,6 +9,7 @@
 //! Gretton et al., "A kernel two-sample test", 2012.
 
 use std::fmt;
+use std::mem::discriminant;
 
 use crate::engine::ops::elementwise::{Binary, Unary};
 use crate::engine::tape::{Tape, Value};
@@ -89,13 +90,25 @@ pub enum Alignment {
     Mmd { mass: f64 },
 }
 
-/// The alignment losses, as [`Alignment::by_name`] knows them.
-pub const NAMES: [&str; 6] = ["mean-distance", "diagonal-w2", "gaussian-w2", "sliced-w2", "sinkhorn", "mmd"];
+/// The alignment losses by name, each made for a mass.
+const KINDS: [(&str, fn(f64) -> Alignment); 6] = [
+    ("mean-distance", |_| Alignment::MeanDistance),
+    ("diagonal-w2", |mass| Alignment::DiagonalW2 { mass }),
+    ("gaussian-w2", |mass| Alignment::GaussianW2 { mass }),
+    ("sliced-w2", |mass| Alignment::SlicedW2 { mass }),
+    ("sinkhorn", |mass| Alignment::Sinkhorn { mass }),
+    ("mmd", |mass| Alignment::Mmd { mass }),
+];
+
+/// The names of the alignment losses, as [`Alignment::by_name`] knows them.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    KINDS.iter().map(|(name, _)| *name)
+}
 
 /// What stands for no alignment loss.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NameError {
-    #[error("there is no alignment loss `{0}`; there are {list}", list = NAMES.join(", "))]
+    #[error("there is no alignment loss `{0}`; there are {list}", list = names().collect::<Vec<_>>().join(", "))]
     Unknown(String),
     #[error("the mass of the anomalies is a share above 0 and below 1, not {0}")]
     Mass(f64),
@@ -103,34 +116,21 @@ pub enum NameError {
 
 impl fmt::Display for Alignment {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Alignment::MeanDistance => "mean-distance",
-            Alignment::DiagonalW2 { .. } => "diagonal-w2",
-            Alignment::GaussianW2 { .. } => "gaussian-w2",
-            Alignment::SlicedW2 { .. } => "sliced-w2",
-            Alignment::Sinkhorn { .. } => "sinkhorn",
-            Alignment::Mmd { .. } => "mmd",
-        })
+        let is_it = |(_, make): &&(&str, fn(f64) -> Alignment)| discriminant(&make(0.5)) == discriminant(self);
+        f.write_str(KINDS.iter().find(is_it).expect("every loss has a row").0)
     }
 }
 
 impl Alignment {
-    /// The loss of that name, one of [`NAMES`]; `mean-distance` has no use for the mass.
+    /// The loss of that name, one of [`names`]; `mean-distance` does not use the mass.
     ///
     /// # Errors
-    /// When there is none, or the mass is no share between 0 and 1.
+    /// When there is none, or the mass is not a share between 0 and 1.
     pub fn by_name(name: &str, mass: f64) -> Result<Self, NameError> {
-        let alignment = match name {
-            "mean-distance" => Alignment::MeanDistance,
-            "diagonal-w2" => Alignment::DiagonalW2 { mass },
-            "gaussian-w2" => Alignment::GaussianW2 { mass },
-            "sliced-w2" => Alignment::SlicedW2 { mass },
-            "sinkhorn" => Alignment::Sinkhorn { mass },
-            "mmd" => Alignment::Mmd { mass },
-            _ => return Err(NameError::Unknown(name.to_owned())),
-        };
+        let kind = KINDS.iter().find(|(known, _)| *known == name);
+        let (_, make) = kind.ok_or_else(|| NameError::Unknown(name.to_owned()))?;
         let is_share = mass > 0.0 && mass < 1.0;
-        if is_share { Ok(alignment) } else { Err(NameError::Mass(mass)) }
+        if is_share { Ok(make(mass)) } else { Err(NameError::Mass(mass)) }
     }
 
     /// The loss of already normalised rows, `[starts]`; what it needs of random numbers is drawn under `key` `[starts, 6]`.
@@ -462,7 +462,7 @@ mod tests {
     /// A collapsed encoder embeds all images alike.
     #[test]
     fn equal_points_have_finite_gradients_of_every_loss_twice_over() {
-        for (name, normalise) in NAMES.into_iter().flat_map(|name| [false, true].map(|normalise| (name, normalise))) {
+        for (name, normalise) in names().flat_map(|name| [false, true].map(|normalise| (name, normalise))) {
             let mut t = Tape::new();
             let z = t.feed("z", [6, 1, 3]);
             let points = if normalise { total_distance_normalise(&mut t, z) } else { z };
@@ -504,7 +504,7 @@ mod tests {
 
     #[test]
     fn names_lead_back_to_themselves_and_unknown_ones_are_refused() {
-        for name in NAMES {
+        for name in names() {
             assert_eq!(Alignment::by_name(name, 0.3).unwrap().to_string(), name);
         }
         let message = Alignment::by_name("w3", 0.3).unwrap_err().to_string();
