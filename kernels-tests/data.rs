@@ -1,4 +1,4 @@
-//! Pictures as users have them: every format, every way in which files and folders are wrong, every source.
+//! Images as users have them: every format, every way in which files and folders are wrong, every source.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{DynamicImage, GrayImage};
 use proptest::prelude::*;
+use stssad::data::decode::{self, MAX_PIXELS};
 use stssad::data::folder::Folder;
 use stssad::data::mat::{self, MatError, Values};
 use stssad::data::mvtec::{self, Mvtec};
 use stssad::data::paint::{Defect, Photograph, Texture};
-use stssad::data::picture::{self, MAX_PIXELS};
 use stssad::data::sheet::{Digits, Sheet};
 use stssad::data::svhn::Svhn;
 use stssad::data::*;
@@ -25,7 +25,7 @@ fn bytes(name: &str) -> Vec<u8> {
 }
 
 fn reason(bytes: &[u8]) -> String {
-    picture::decode(bytes, MAX_PIXELS).expect_err("no picture to work with").to_string()
+    decode::decode(bytes, MAX_PIXELS).expect_err("no image to work with").to_string()
 }
 
 /// Levels at the middle of the four quarters, `[quarter][channel]`.
@@ -46,7 +46,7 @@ fn assert_near(name: &str, found: [[f32; 3]; 4], expected: [[f32; 3]; 4], tolera
 }
 
 #[test]
-fn every_format_shows_the_same_picture_upright() {
+fn every_format_shows_the_same_image_upright() {
     let lossless =
         ["rgb.png", "palette.png", "rgba.png", "exif6.png", "rgb.bmp", "palette.bmp", "rgb.tif", "exif6.tif"];
     let jpegs = ["rgb.jpg", "progressive.jpg", "exif2.jpg", "exif3.jpg", "exif4.jpg", "exif5.jpg", "exif6.jpg"];
@@ -57,9 +57,9 @@ fn every_format_shows_the_same_picture_upright() {
         .chain(jpegs.map(|name| (name, 0.02)))
         .chain(more.map(|name| (name, 0.02)))
     {
-        let picture = picture::decode(&bytes(name), MAX_PIXELS).unwrap_or_else(|error| panic!("{name} {error}"));
-        assert_eq!((picture.width(), picture.height()), (32, 16), "{name}");
-        let levels = RGB.apply(&picture);
+        let image = decode::decode(&bytes(name), MAX_PIXELS).unwrap_or_else(|error| panic!("{name} {error}"));
+        assert_eq!((image.width(), image.height()), (32, 16), "{name}");
+        let levels = RGB.apply(&image);
         assert_near(name, quarters(&levels, [16, 16]), COLOURS, tolerance);
     }
 }
@@ -69,14 +69,14 @@ fn grey_in_all_its_forms_is_one_grey() {
     let grey = Conversion { channels: Channels::Grey, ..RGB };
     let luma = [0.299, 0.587, 0.114, 1.0];
     for name in ["grey.jpg", "grey.png", "grey16.png", "la.png", "rgb.png"] {
-        let picture = picture::decode(&bytes(name), MAX_PIXELS).unwrap();
-        let levels = grey.apply(&picture);
+        let image = decode::decode(&bytes(name), MAX_PIXELS).unwrap();
+        let levels = grey.apply(&image);
         assert_eq!(levels.len(), 256);
         for (quarter, (x, y)) in [(4, 4), (12, 4), (4, 12), (12, 12)].into_iter().enumerate() {
             let level = levels[16 * y + x];
             assert!((level - luma[quarter]).abs() < 0.005, "{name}: {level} is not {}", luma[quarter]);
         }
-        let copies = RGB.apply(&picture);
+        let copies = RGB.apply(&image);
         if name != "rgb.png" {
             assert_eq!((&copies[..256], &copies[256..512]), (&levels[..], &levels[..]), "{name}");
         }
@@ -88,7 +88,7 @@ fn the_bytes_tell_the_format_and_the_name_does_not() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("png-inside.jpg");
     fs::copy(corpus("rgb.png"), &path).unwrap();
-    assert_eq!(picture::read(&path, MAX_PIXELS).unwrap(), picture::read(&corpus("rgb.png"), MAX_PIXELS).unwrap());
+    assert_eq!(decode::read(&path, MAX_PIXELS).unwrap(), decode::read(&corpus("rgb.png"), MAX_PIXELS).unwrap());
 }
 
 #[test]
@@ -134,22 +134,22 @@ fn a_bomb_is_refused_by_its_header() {
     bmp[22..26].copy_from_slice(&60_000u32.to_le_bytes());
     assert!(reason(&bmp).contains("60000×60000"), "{}", reason(&bmp));
 
-    let refused = picture::decode(&bytes("rgb.png"), 511).unwrap_err().to_string();
+    let refused = decode::decode(&bytes("rgb.png"), 511).unwrap_err().to_string();
     assert!(refused.contains("has 32×16 pixels, more than the 511"), "{refused}");
-    assert!(picture::decode(&bytes("rgb.png"), 512).is_ok());
+    assert!(decode::decode(&bytes("rgb.png"), 512).is_ok());
     // Promised, within the limit, and not there.
     assert!(reason(&png_of(2_000)).starts_with("is damaged"));
-    // A file that is larger than any picture of so few pixels is not even read.
+    // A file that is larger than any image of so few pixels is not even read.
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("long.png");
     fs::File::create(&path).unwrap().set_len((16 << 20) + 8_001).unwrap();
-    assert!(picture::read(&path, 1_000).unwrap_err().to_string().contains("has 16785217 bytes"));
+    assert!(decode::read(&path, 1_000).unwrap_err().to_string().contains("has 16785217 bytes"));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens to a file, there is a picture or an error, and no panic.
+    /// Whatever happens to a file, there is an image or an error, and no panic.
     #[test]
     fn a_changed_file_never_panics(
         name in prop::sample::select(vec!["rgb.jpg", "progressive.jpg", "cmyk.jpg", "palette.png", "grey16.png", "rgb.bmp",
@@ -163,7 +163,7 @@ proptest! {
             bytes[at] = value;
         }
         bytes.truncate((keep * bytes.len() as f64) as usize);
-        let _ = picture::decode(&bytes, 1 << 20);
+        let _ = decode::decode(&bytes, 1 << 20);
     }
 
     #[test]
@@ -189,7 +189,7 @@ proptest! {
     }
 }
 
-/// Writes a grey picture of one level, 8×8.
+/// Writes a grey image of one level, 8×8.
 fn put(path: &Path, level: u8) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     GrayImage::from_pixel(8, 8, image::Luma([level])).save(path).unwrap();
@@ -204,12 +204,12 @@ fn message(source: &Source, loading: &Loading) -> String {
     format!("{:#}", anyhow::Error::from(load(source, loading, |_, _| {}).expect_err("no task")))
 }
 
-/// The level, out of 255, of each picture of a set of one-level pictures.
+/// The level, out of 255, of each image of a set of one-level images.
 fn levels(set: &Set) -> Vec<u32> {
-    set.pictures.data().chunks_exact(64).map(|picture| (picture[0] * 255.0).round() as u32).collect()
+    set.images.data().chunks_exact(64).map(|image| (image[0] * 255.0).round() as u32).collect()
 }
 
-/// A tree with four good pictures, two good test pictures and two defects of two pictures, the first masked.
+/// A tree with four good images, two good test images and two defects of two images, the first masked.
 fn tree() -> (TempDir, Mvtec) {
     let folder = TempDir::new().unwrap();
     let at = |path: &str| folder.path().join("bottle").join(path);
@@ -225,7 +225,7 @@ fn tree() -> (TempDir, Mvtec) {
     fs::create_dir_all(at("ground_truth/crack")).unwrap();
     half.save(at("ground_truth/crack/000_mask.png")).unwrap();
     half.save(at("ground_truth/crack/001.png")).unwrap();
-    fs::write(at("test/crack/notes.txt"), "no picture").unwrap();
+    fs::write(at("test/crack/notes.txt"), "no image").unwrap();
     fs::write(at("test/crack/._000.png"), "what another system left").unwrap();
     let mvtec = Mvtec { root: folder.path().to_owned(), category: "bottle".to_owned(), defect: None };
     (folder, mvtec)
@@ -314,11 +314,11 @@ fn a_wrong_tree_is_shown_beside_the_right_one() {
     assert!(message.contains("has no train/good"), "{message}");
     fs::remove_dir_all(folder.path().join("bottle/train/good")).unwrap();
     fs::create_dir(folder.path().join("bottle/train/good")).unwrap();
-    assert!(source(&|_| {}).contains("train/good holds no pictures: files count that end in png, jpg"));
+    assert!(source(&|_| {}).contains("train/good holds no images: files count that end in png, jpg"));
 }
 
 #[test]
-fn bad_pictures_are_all_named_or_skipped_and_counted() {
+fn bad_images_are_all_named_or_skipped_and_counted() {
     let (folder, mvtec) = tree();
     let at = |path: &str| folder.path().join("bottle").join(path);
     let cut = bytes("rgb.jpg");
@@ -330,11 +330,11 @@ fn bad_pictures_are_all_named_or_skipped_and_counted() {
     let message = message(&source, &small());
     assert_eq!(message.lines().count(), 5, "{message}");
     for part in [
-        "4 of 10 pictures cannot be used",
+        "4 of 10 images cannot be used",
         "train/good/001.png is damaged",
         "test/good/000.png is empty",
         "000.PNG has the mask",
-        "measures 4×4 pixels, but its picture 8×8",
+        "measures 4×4 pixels, but its image 8×8",
         "001.PNG has no mask",
         "001_mask.png or 001.png is not there",
     ] {
@@ -348,7 +348,7 @@ fn bad_pictures_are_all_named_or_skipped_and_counted() {
 }
 
 #[test]
-fn sets_without_enough_pictures_are_refused() {
+fn sets_without_enough_images_are_refused() {
     let (folder, mvtec) = tree();
     let source = Source::Mvtec(mvtec);
     for most in [2, 0] {
@@ -361,7 +361,7 @@ fn sets_without_enough_pictures_are_refused() {
     assert!(loaded.table().to_string().contains("what needs both will be n/a"));
     assert!(message(&source, &Loading { size: Some(0), ..small() }).contains("--size is 0: it must be from 1 to 4096"));
     let much = message(&source, &Loading { max_bytes: 2_559, ..small() });
-    assert!(much.contains("10 pictures of 1×8×8 need 2560 bytes") && much.contains("--max-bytes"), "{much}");
+    assert!(much.contains("10 images of 1×8×8 need 2560 bytes") && much.contains("--max-bytes"), "{much}");
     let all = load(&source, &Loading { max_bytes: 2_560, ..small() }, |_, _| {}).unwrap();
     let few = Loading { max_normals: Some(1), max_anomalies: Some(3), max_train: Some(3), ..small() };
     let task = load(&source, &few, |_, _| {}).unwrap().task;
@@ -436,10 +436,10 @@ fn own_folders_are_read_as_they_are_named() {
     let no_test = Folder { normal_split_ratio: 0.0, ..own.clone() };
     assert_eq!(read(&no_test).test.rows(Some(false)).len(), 0);
     fs::create_dir(at("empty")).unwrap();
-    assert!(refused(Folder { normal_dir: vec!["empty".into()], ..own.clone() }).contains("holds no pictures"));
+    assert!(refused(Folder { normal_dir: vec!["empty".into()], ..own.clone() }).contains("holds no images"));
     let one = Folder { normal_dir: vec!["one".into()], normal_test_dir: vec!["fine".into()], ..own };
     put(&at("one/1.png"), 1);
-    assert!(refused(one).starts_with("there are 1 training pictures, but 3 are needed"));
+    assert!(refused(one).starts_with("there are 1 training images, but 3 are needed"));
 }
 
 #[cfg(unix)]
@@ -450,31 +450,31 @@ fn odd_names_do_no_harm() {
         put(&folder.path().join("good").join(name), 1);
     }
     std::os::unix::fs::symlink(folder.path(), folder.path().join("good/loop")).unwrap();
-    let pictures = |path: PathBuf| read_pictures(&[path], RGB, &Loading::default(), |_, _| {});
+    let images = |path: PathBuf| read_images(&[path], RGB, &Loading::default(), |_, _| {});
     // A link to a folder that it lies in is not followed again.
-    let set = pictures(folder.path().join("good")).unwrap().set;
+    let set = images(folder.path().join("good")).unwrap().set;
     assert_eq!(set.len(), 6);
     assert!(set.names.iter().all(|name| !name.contains(char::is_control)), "{:?}", set.names);
     assert!(set.names.contains(&"new\\nline.png".to_owned()));
     fs::write(folder.path().join("good/bad\nname.png"), "").unwrap();
-    let message = pictures(folder.path().join("good")).unwrap_err().to_string();
+    let message = images(folder.path().join("good")).unwrap_err().to_string();
     assert_eq!(message.lines().count(), 2, "{message}");
 }
 
 #[test]
-fn pictures_to_predict_are_files_and_folders() {
+fn images_to_predict_are_files_and_folders() {
     let (folder, _) = tree();
     let at = |path: &str| folder.path().join("bottle").join(path);
     let paths = [at("test/hole"), at("train/good/002.png")];
     let conversion = Conversion { side: 8, channels: Channels::Grey, resize: Resize::Stretch };
     let loading = Loading::default();
-    let pictures = read_pictures(&paths, conversion, &loading, |_, _| {}).unwrap();
-    assert_eq!(levels(&pictures.set), [120, 121, 2]);
-    assert_eq!(pictures.set.names[..2], ["000.jpg", "001.jpg"]);
-    assert_eq!(pictures.paths, [at("test/hole/000.jpg"), at("test/hole/001.jpg"), paths[1].clone()]);
-    assert!(pictures.set.names[2].ends_with("bottle/train/good/002.png") && !pictures.set.names[2].starts_with('/'));
-    assert!(pictures.set.truths.iter().all(|truth| *truth == Truth::default()));
-    let refused = |paths: &[PathBuf]| read_pictures(paths, conversion, &loading, |_, _| {}).unwrap_err().to_string();
+    let images = read_images(&paths, conversion, &loading, |_, _| {}).unwrap();
+    assert_eq!(levels(&images.set), [120, 121, 2]);
+    assert_eq!(images.set.names[..2], ["000.jpg", "001.jpg"]);
+    assert_eq!(images.paths, [at("test/hole/000.jpg"), at("test/hole/001.jpg"), paths[1].clone()]);
+    assert!(images.set.names[2].ends_with("bottle/train/good/002.png") && !images.set.names[2].starts_with('/'));
+    assert!(images.set.truths.iter().all(|truth| *truth == Truth::default()));
+    let refused = |paths: &[PathBuf]| read_images(paths, conversion, &loading, |_, _| {}).unwrap_err().to_string();
     assert!(refused(&[at("test/none.png")]).contains("none.png cannot be read"));
     assert!(refused(&[]).contains("prediction set empty"));
 }
@@ -489,10 +489,10 @@ fn svhn_is_read_from_its_own_files() {
     assert_eq!(test.names, ["test_32x32.mat#1", "test_32x32.mat#4", "test_32x32.mat#2", "test_32x32.mat#3"]);
     assert_eq!(test.labels().unwrap(), [false, false, true, true]);
     assert_eq!(test.truths[2].kind, "0");
-    assert_eq!(&train.pictures.shape()[..], [3, 3, 32, 32]);
-    let picture = &train.pictures.data()[3072..6144];
+    assert_eq!(&train.images.shape()[..], [3, 3, 32, 32]);
+    let image = &train.images.data()[3072..6144];
     for (pixel, level) in [(0, 48), (32 + 2, 255), (2 * 32 + 1, 48), (1024 + 32 + 2, 48)] {
-        assert_eq!((picture[pixel] * 255.0).round() as u32, level, "pixel {pixel}");
+        assert_eq!((image[pixel] * 255.0).round() as u32, level, "pixel {pixel}");
     }
     let refused = |svhn: Svhn| message(&Source::Svhn(svhn), &Loading::default());
     assert!(refused(Svhn { anomaly: 1, ..svhn.clone() }).contains("they must be two different digits"));
@@ -547,10 +547,10 @@ fn digits_and_sheets_are_drawn_alike() {
         (360, 100, 100)
     );
     assert_eq!(digits.held_out.as_ref().map(Set::len), Some(40));
-    assert_eq!((&digits.train.pictures.shape()[1..], digits.category.as_str()), (&[1, 28, 28][..], "6-9"));
+    assert_eq!((&digits.train.images.shape()[1..], digits.category.as_str()), (&[1, 28, 28][..], "6-9"));
     let large = Loading { size: Some(32), channels: Some(Channels::Rgb), ..Loading::default() };
     let task = load(&Source::Digits(Digits { normal: 0, anomaly: 1 }), &large, |_, _| {}).unwrap().task;
-    assert_eq!(task.test.pictures.shape()[1..], [3, 32, 32]);
+    assert_eq!(task.test.images.shape()[1..], [3, 32, 32]);
     let refused = |normal, anomaly| message(&Source::Digits(Digits { normal, anomaly }), &Loading::default());
     assert!(refused(4, 1).contains("--normal is 4: the digits that come with the program are 0, 1, 2, 3, 5, 6, 9"));
     assert!(refused(1, 1).contains("give two digits"));
@@ -577,14 +577,14 @@ fn a_painted_task_survives_its_folder_to_the_bit() {
     let read = load(&Source::Mvtec(mvtec), &loading, |_, _| {}).unwrap().task;
     // The folder has no place for what is held out: who reads it draws anew.
     let normal = |task: &Task| {
-        let all = task.train.clone().join(task.held_out.clone().unwrap()).pictures;
+        let all = task.train.clone().join(task.held_out.clone().unwrap()).images;
         let mut rows: Vec<Vec<u32>> =
             all.data().chunks_exact(1024).map(|row| row.iter().map(|level| level.to_bits()).collect()).collect();
         rows.sort_unstable();
         rows
     };
     assert_eq!((normal(&painted).len(), normal(&read)), (6, normal(&painted)));
-    assert_eq!(read.test.pictures, painted.test.pictures);
+    assert_eq!(read.test.images, painted.test.images);
     assert_eq!(read.test.truths, painted.test.truths);
     let again = mvtec::write(folder.path(), &painted).unwrap_err().to_string();
     assert!(again.contains("exists already"), "{again}");
@@ -624,9 +624,9 @@ fn a_source_is_plain_toml() {
     assert!(toml::from_str::<Source>("kind = 'cifar'").unwrap_err().to_string().contains("mvtec"));
 }
 
-/// Decoded pictures stay what they were when nothing is to be scaled.
+/// Decoded images stay what they were when nothing is to be scaled.
 #[test]
-fn a_picture_of_the_right_size_is_not_touched() {
+fn a_image_of_the_right_size_is_not_touched() {
     let grey = GrayImage::from_fn(16, 16, |x, y| image::Luma([(x * 16 + y) as u8]));
     for resize in [Resize::Stretch, Resize::Crop, Resize::Letterbox] {
         let conversion = Conversion { side: 16, channels: Channels::Grey, resize };

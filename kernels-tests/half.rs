@@ -23,7 +23,7 @@ use crate::{announce, device};
 /// The largest error, relative to the norm: twice what was measured.
 const WITH_SCALING: f64 = 0.15;
 
-const PICTURE: [usize; 3] = [1, 48, 48];
+const IMAGE: [usize; 3] = [1, 48, 48];
 
 /// How much larger the encoder's kernels are than they begin. Batch norm makes nothing of it, but the cotangents of what
 /// precedes it are as much smaller: below 1e-6, where f16 has but a few numbers.
@@ -49,19 +49,19 @@ fn config(alignment: &str) -> Config {
 }
 
 fn sources(config: &Config) -> HashMap<String, Tensor> {
-    let network = Network::new(config.method, &config.detector, PICTURE);
+    let network = Network::new(config.method, &config.detector, IMAGE);
     let mut sources: HashMap<String, Tensor> = initial_states(config, &network, 0).into_iter().collect();
     for (_, kernel) in sources.iter_mut().filter(|(name, _)| name.ends_with(".kernel")) {
         *kernel = Tensor::new(kernel.shape().clone(), kernel.data().iter().map(|weight| LOUD * weight).collect());
     }
     let mut noise = Stream::new(7, 0);
-    let mut pictures = |count: usize| {
-        let shape = Shape::from([count, PICTURE[0], PICTURE[1], PICTURE[2]]);
+    let mut images = |count: usize| {
+        let shape = Shape::from([count, IMAGE[0], IMAGE[1], IMAGE[2]]);
         let data = (0..shape.count()).map(|_| noise.uniform() as f32).collect();
         Tensor::new(shape, data)
     };
-    sources.insert("x".into(), pictures(config.batch));
-    sources.insert("x_val".into(), pictures(config.batch_val));
+    sources.insert("x".into(), images(config.batch));
+    sources.insert("x_val".into(), images(config.batch_val));
     sources.insert("key".into(), random::key(11, 1));
     sources.insert("rates".into(), Tensor::new([3], vec![0.01, 0.1, 0.001]));
     sources.insert("rates_a".into(), Tensor::new([3], vec![1.0, 0.1, 0.01]));
@@ -104,7 +104,7 @@ fn gradients_in_f16_are_those_of_f64_because_losses_are_scaled() {
         let config = config(alignment);
         let sources = sources(&config);
         let [plain, scaled] = [Precision::F32, Precision::F16]
-            .map(|precision| TrainingStep::record_for(precision, &config, PICTURE).unwrap());
+            .map(|precision| TrainingStep::record_for(precision, &config, IMAGE).unwrap());
         let wide =
             sources.iter().map(|(name, tensor)| (name.clone(), tensor.data().iter().map(|&x| f64::from(x)).collect()));
         let wide: HashMap<String, Vec<f64>> = wide.collect();

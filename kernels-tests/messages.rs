@@ -321,17 +321,17 @@ fn no_error_is_said_twice() {
     let svhn = folder.join("svhn");
     fs::create_dir_all(&svhn).unwrap();
     fs::write(svhn.join("train_32x32.mat"), "no MATLAB").unwrap();
-    fs::create_dir_all(folder.join("pictures/good")).unwrap();
+    fs::create_dir_all(folder.join("images/good")).unwrap();
     for number in 0..4 {
-        fs::write(folder.join(format!("pictures/good/{number}.png")), "no picture").unwrap();
+        fs::write(folder.join(format!("images/good/{number}.png")), "no image").unwrap();
     }
     let file = folder.join("file");
     fs::write(&file, "").unwrap();
     let inside = file.join("run");
-    let pictures = folder.join("pictures");
+    let images = folder.join("images");
     let cases: [Case; 8] = [
         (
-            &[&["predict", text(&svhn), text(&pictures)]],
+            &[&["predict", text(&svhn), text(&images)]],
             2,
             &["holds no model.safetensors", "name the folder of a finished run"],
         ),
@@ -349,7 +349,7 @@ fn no_error_is_said_twice() {
                 "--data",
                 "folder",
                 "--root",
-                text(&pictures),
+                text(&images),
                 "--normal-dir",
                 "good",
                 "--unlabelled-dir",

@@ -166,10 +166,10 @@ fn progress_is_a_json_line_a_step() {
 #[test]
 fn a_reader_that_stops_ends_the_program_without_a_word() {
     let Finished { category, run, .. } = finished();
-    let pictures = category.join("test");
+    let images = category.join("test");
     for flags in ["", "--json"] {
         // What `head` leaves must be more than a pipe holds, or nobody notices.
-        let many = vec![text(&pictures); 150].join(" ");
+        let many = vec![text(&images); 150].join(" ");
         let script = format!("{} predict {} {many} {flags} | head -1", env!("CARGO_BIN_EXE_stssad"), text(run));
         let mut shell = Command::new("sh");
         shell.args(["-c", &script]);
@@ -349,7 +349,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_it_and_two_are_an_error() {
 }
 
 #[test]
-fn other_pictures_are_no_way_to_go_on() {
+fn other_images_are_no_way_to_go_on() {
     let tree = folder("foreign-tree");
     let category = mvtec::write(&tree, &painted()).unwrap();
     let name = category.file_name().unwrap().to_str().unwrap();
@@ -357,7 +357,7 @@ fn other_pictures_are_no_way_to_go_on() {
     let before = files(&run);
     fs::copy(category.join("train/good/001.png"), category.join("train/good/000.png")).unwrap();
     let said = stssad(&[&["train", "--resume", text(&run)], &QUIET]).with(3);
-    said.error(&["is of other pictures", "start anew in another folder"]);
+    said.error(&["is of other images", "start anew in another folder"]);
     assert_eq!(files(&run), before);
     stssad(&[&["train", "--resume", text(&run), "--steps", "9"]]).with(2).error(&["leave out the other flags"]);
     let empty = folder("foreign-empty");
@@ -378,7 +378,7 @@ fn a_checkpoint_that_cannot_be_written_is_an_error_and_the_one_before_it_stays()
     Checkpoint::load(&run).unwrap().unwrap();
 }
 
-/// Folders `good` with `normals` pictures and `bad` with `anomalies`, below a new one.
+/// Folders `good` with `normals` images and `bad` with `anomalies`, below a new one.
 fn folders(name: &str, normals: usize, anomalies: usize) -> PathBuf {
     let root = folder(name);
     let mut stream = Stream::new(1, 96);
@@ -400,14 +400,14 @@ fn on_folders(root: &Path, flags: &[&str]) -> Said {
 }
 
 #[test]
-fn folders_without_enough_pictures_are_refused_in_one_message() {
+fn folders_without_enough_images_are_refused_in_one_message() {
     let bad = ["--abnormal-dir", "bad"];
     let missing = on_folders(&folder("missing").join("nowhere"), &bad).with(3);
     missing.error(&["there is no folder", "nowhere", "check the path"]);
-    on_folders(&folders("empty", 0, 4), &bad).with(3).error(&["good holds no pictures"]);
-    on_folders(&folders("empty-bad", 8, 0), &bad).with(3).error(&["bad holds no pictures"]);
-    on_folders(&folders("one", 1, 4), &bad).with(3).error(&["pictures"]);
-    on_folders(&folders("two", 3, 4), &bad).with(3).error(&["training", "pictures"]);
+    on_folders(&folders("empty", 0, 4), &bad).with(3).error(&["good holds no images"]);
+    on_folders(&folders("empty-bad", 8, 0), &bad).with(3).error(&["bad holds no images"]);
+    on_folders(&folders("one", 1, 4), &bad).with(3).error(&["images"]);
+    on_folders(&folders("two", 3, 4), &bad).with(3).error(&["training", "images"]);
     on_folders(&folders("nothing", 8, 0), &[]).with(2).error(&["there is nothing to tune on"]);
 }
 
@@ -439,13 +439,13 @@ fn what_is_not_known_has_no_figure() {
 }
 
 #[test]
-fn a_corrupt_picture_is_named_or_skipped_and_counted() {
+fn a_corrupt_image_is_named_or_skipped_and_counted() {
     let root = folders("corrupt", 12, 6);
-    fs::write(root.join("good/broken.png"), "no picture").unwrap();
+    fs::write(root.join("good/broken.png"), "no image").unwrap();
     fs::write(root.join("bad/cut.png"), &fs::read(root.join("bad/000.png")).unwrap()[..60]).unwrap();
     let bad = ["--abnormal-dir", "bad"];
     let said = on_folders(&root, &bad).with(3);
-    said.error(&["2 of 20 pictures cannot be used", "broken.png", "cut.png", "--on-bad-image skip"]);
+    said.error(&["2 of 20 images cannot be used", "broken.png", "cut.png", "--on-bad-image skip"]);
     on_folders(&root, &[&bad[..], &["--on-bad-image", "skip"]].concat()).with(0);
     let skipped = json(&root.join("run/result.json"))["skipped"].to_string();
     assert!(skipped.contains("broken.png") && skipped.contains("cut.png"), "{skipped}");
@@ -529,7 +529,7 @@ fn every_alignment_trains() {
 const GRID: &str = "
 seeds = [0]
 reference = 'st-ssad'
-[common.pictures]
+[common.images]
 size = 16
 max_train = 24
 max_normals = 8

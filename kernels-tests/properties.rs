@@ -95,7 +95,7 @@ fn layout() {
 }
 
 #[test]
-fn pictures() {
+fn images() {
     let roles = role(&["warp/affine", "warp/affine_image_vjp", "warp/affine_matrix_vjp"]);
     let names = (roles, 1..4usize, 1..4usize, 1..14usize, 1..14usize)
         .prop_map(|(role, n, c, h, w)| format!("{role}(n={n},c={c},h={h},w={w})"));

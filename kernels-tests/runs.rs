@@ -109,9 +109,9 @@ fn latest_moves_with_the_first_step_and_is_followed_as_a_text_file() {
     fs::write(&latest, "v0").unwrap();
     finish(at(&root, &[&["test", text(&latest)]])).with(0);
     assert!(runs(&root).join("v0/test/scores.csv").exists());
-    let picture = root.join("picture.png");
-    image::GrayImage::new(16, 16).save(&picture).unwrap();
-    assert_eq!(finish(at(&root, &[&["predict", text(&latest), text(&picture)]])).with(0).out.lines().count(), 2);
+    let image = root.join("image.png");
+    image::GrayImage::new(16, 16).save(&image).unwrap();
+    assert_eq!(finish(at(&root, &[&["predict", text(&latest), text(&image)]])).with(0).out.lines().count(), 2);
     finish(at(&root, &[&["train", "--resume", text(&latest)]])).with(2).error(&["v0 is finished"]);
     fs::write(&latest, "v2\n").unwrap();
     let mut running = Running::of(at(&root, &[&["train", "--resume", text(&latest)], &JSON]));
@@ -398,7 +398,7 @@ method = 'auto-encoder'
 kind = 'texture'
 texture = 'gravel'
 defect = 'blob'
-[common.pictures]
+[common.images]
 size = 16
 max_train = 8
 max_normals = 4

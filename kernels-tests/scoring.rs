@@ -36,7 +36,7 @@ fn digits() -> RunConfig {
     RunConfig {
         data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
         augmentation: "rotation".into(),
-        pictures: Loading { max_train: Some(40), max_normals: Some(20), max_anomalies: Some(20), ..Loading::default() },
+        images: Loading { max_train: Some(40), max_normals: Some(20), max_anomalies: Some(20), ..Loading::default() },
         training: Training {
             batch: 24,
             batch_val: 40,
@@ -83,14 +83,14 @@ impl Watch for Steps {
 fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
     let device = device();
     let resnet = Detector::new(3, Arc::new(ResNet18 { width: 2, stem: Stem::Large }), vec![5]);
-    for (method, detector, picture) in [
+    for (method, detector, image) in [
         (Method::StSsad, Detector::small(1), [1, 28, 28]),
         (Method::StSsad, resnet, [3, 40, 40]),
         (Method::AutoEncoder, Detector::small(3), [3, 17, 17]),
         (Method::DeepSvdd, Detector::small(3), [3, 17, 17]),
     ] {
         let (network, mut states, mut stream) =
-            (Network::new(method, &detector, picture), States::new(&device), Stream::new(3, 1));
+            (Network::new(method, &detector, image), States::new(&device), Stream::new(3, 1));
         let parameters = network.parameters(&mut stream).into_iter();
         let all = parameters.chain(network.statistics().into_iter().flatten()).chain(network.fixed());
         for (name, tensor) in all.collect::<Vec<_>>() {
@@ -98,10 +98,10 @@ fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
             let moved = tensor.data().iter().map(|value| value + 0.4 * stream.uniform() as f32).collect();
             states.set(&name, &Tensor::new(tensor.shape().clone(), moved)).unwrap();
         }
-        let [c, h, w] = picture;
+        let [c, h, w] = image;
         let images = Tensor::new([7, c, h, w], (0..7 * c * h * w).map(|_| stream.uniform() as f32).collect());
         let scorer = |device: &Device, most: usize| {
-            let mut scorer = Scorer::new(device, &network, picture, most, &states).unwrap();
+            let mut scorer = Scorer::new(device, &network, image, most, &states).unwrap();
             (scorer.batch(), scorer.read(&images).unwrap())
         };
         let (fewest, alone) = scorer(&device, 1);
@@ -109,7 +109,7 @@ fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
         for most in [3, 5, 7, 64] {
             assert_eq!(scorer(&device, most), (most, alone.clone()), "{method:?}, {most} at once");
         }
-        let largest = Scorer::plan(device.class(), &network, picture, 64).0.largest().1;
+        let largest = Scorer::plan(device.class(), &network, image, 64).0.largest().1;
         let (fewer, read) = scorer(&device.limited(largest / 3), 64);
         assert!((2..=22).contains(&fewer), "{fewer} of 64 fit a third of the memory");
         assert_eq!(read, alone, "{method:?}, as many as fit");
@@ -136,7 +136,7 @@ fn a_run_on_a_device_that_binds_little_is_cut_trains_is_scored_and_goes_on_with_
     let loaded = loaded(&config);
     let (narrow, fitted) = narrow(&config, &loaded, 3);
     assert_eq!(fitted.config.training.micro_batches, Some(4), "3 would do, but 4 leave out no image");
-    assert_eq!(fitted.config.pictures.size, Some(28));
+    assert_eq!(fitted.config.images.size, Some(28));
     let told = fitted.to_string();
     assert!(told.contains("4 micro-batches of 6 + 10 images: this device binds at most"), "{told}");
     assert!(told.contains("cost     images of 28×28 pixels, encoder small; a step of 24 + 40 images"), "{told}");
@@ -264,7 +264,7 @@ fn a_folder_of_small_colour_images_runs_to_the_end_at_the_defaults() {
     let scores = fs::read_to_string(run.join("scores.csv")).unwrap();
     assert_eq!(scores.lines().count(), 1 + 9);
     let model = Model::load(&run.join("model.safetensors")).unwrap();
-    assert_eq!((model.picture, model.config.pictures.size), ([3, 64, 64], Some(64)));
+    assert_eq!((model.image, model.config.images.size), ([3, 64, 64], Some(64)));
     assert!(model.states.iter().any(|(name, _)| name == "encoder.2.kernel"), "the small encoder");
 }
 
@@ -302,7 +302,7 @@ fn the_threshold_says_what_it_was_taken_on_and_what_it_flags() {
     let held_out = loaded.task.held_out.unwrap();
     assert!(held_out.names.iter().all(|name| !loaded.task.train.names.contains(name)));
     let model = Model::load(&run.join("model.safetensors")).unwrap();
-    let scores = Judge::new(&device(), &model).unwrap().judge(&held_out.pictures).unwrap().scores;
+    let scores = Judge::new(&device(), &model).unwrap().judge(&held_out.images).unwrap().scores;
     let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     assert_eq!(threshold, highest.next_up());
 }
@@ -341,7 +341,7 @@ fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
 
     assert_eq!(predict(&["--on-bad-image", "skip"]).with(0).out, said.out);
     let none = predict(&["--on-bad-image", "error"]).with(3);
-    none.error(&["2 of 4 pictures cannot be used", "--on-bad-image skip"]);
+    none.error(&["2 of 4 images cannot be used", "--on-bad-image skip"]);
     assert!(none.out.is_empty(), "{}", none.out);
     let large = stssad(&[&["predict", text(&run), text(&new.join("a.png")), "--max-pixels", "100"]]).with(3);
     assert!(large.err.contains("more than the 100 that `--max-pixels` allows"), "{}", large.err);

@@ -33,16 +33,16 @@ fn config(augmentation: impl Augmentation + 'static, seed: u64) -> Config {
     Config { steps: 6, warm_up: 2, batch, batch_val, seed, ..Config::new(detector, Box::new(augmentation)) }
 }
 
-/// Noise with a bright upper half for normal pictures and a bright lower half for anomalies.
+/// Noise with a bright upper half for normal images and a bright lower half for anomalies.
 fn task(seed: u64) -> Task {
     let mut stream = Stream::new(seed, 99);
-    let mut pictures = |anomalous: bool| {
+    let mut images = |anomalous: bool| {
         let pixel = |index: usize| (index / 12 % 12 < 6) != anomalous;
         let data = (0..20 * 144).map(|index| 0.5 * stream.uniform() as f32 + 0.5 * f32::from(u8::from(pixel(index))));
         Tensor::new([20, 1, 12, 12], data.collect())
     };
-    let normal = Set::of_class(pictures(false), "upper", "upper", false);
-    let anomaly = Set::of_class(pictures(true), "lower", "lower", true);
+    let normal = Set::of_class(images(false), "upper", "upper", false);
+    let anomaly = Set::of_class(images(true), "lower", "lower", true);
     Task::semantic(&normal, &anomaly, 12, 6, 6, seed).unwrap()
 }
 
@@ -294,7 +294,7 @@ fn states_that_are_not_finite_become_no_model() {
 #[test]
 fn embeddings_without_a_distance_leave_the_logits_for_scores() {
     let mut task = task(21);
-    task.train.pictures = Tensor::full(task.train.pictures.shape().clone(), 0.5);
+    task.train.images = Tensor::full(task.train.images.shape().clone(), 0.5);
     let of_rule = |score: Rule| {
         let config = Config { score, steps: 2, warm_up: 1, ..config(CutDiff, 21) };
         let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();

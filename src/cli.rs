@@ -127,9 +127,9 @@ fn progress_bar(length: u64, template: &str) -> ProgressBar {
 }
 
 /// Builds the pipelines of a training step under a progress bar; some drivers take seconds.
-fn trainer<'a>(device: &Device, config: &'a Config, pictures: Visible<'a>) -> anyhow::Result<Trainer<'a>> {
+fn trainer<'a>(device: &Device, config: &'a Config, images: Visible<'a>) -> anyhow::Result<Trainer<'a>> {
     let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
-    let trainer = Trainer::new(device, config, pictures, |done, of| {
+    let trainer = Trainer::new(device, config, images, |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
     })?;

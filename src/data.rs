@@ -1,6 +1,6 @@
-//! Pictures and what is known of them: the sets that a run works on, read from disk, painted, or handed over.
+//! Images and what is known of them: the sets that a run works on, read from disk, painted, or handed over.
 //!
-//! [`load`] makes a [`Task`] of a [`Source`], which names where pictures come from, and a [`Loading`], which says how they
+//! [`load`] makes a [`Task`] of a [`Source`], which names where images come from, and a [`Loading`], which says how they
 //! are read; both are plain data that a TOML file or a command line can fill. Training sees a task through [`Visible`]
 //! alone.
 
@@ -10,7 +10,7 @@ pub mod folder;
 pub mod mat;
 pub mod mvtec;
 pub mod paint;
-pub mod picture;
+pub mod decode;
 pub mod sheet;
 mod source;
 pub mod svhn;
@@ -22,9 +22,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub use batches::Batches;
-pub use files::BadPicture;
-pub use picture::{Channels, Conversion, PictureError, Resize};
-pub use source::{Loaded, Loading, OnBadImage, Pictures, Source, Split, load, read_pictures};
+pub use decode::{Channels, Conversion, DecodeError, Resize};
+pub use files::BadImage;
+pub use source::{Images, Loaded, Loading, OnBadImage, Source, Split, load, read_images};
 pub use table::SplitTable;
 
 use crate::engine::philox::Stream;
@@ -49,18 +49,18 @@ pub enum DataError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error("{} exists already: give another folder, so that nothing old is mixed in", path.display())]
     Occupied { path: PathBuf },
-    #[error("{} holds no pictures: files count that end in png, jpg, jpeg, bmp, tif or tiff", path.display())]
-    NoPictures { path: PathBuf },
+    #[error("{} holds no images: files count that end in png, jpg, jpeg, bmp, tif or tiff", path.display())]
+    NoImages { path: PathBuf },
     #[error("{} does not have the layout of `{dataset}`: {problem}\n  expected\n{expected}\n  found\n{found}", root.display())]
     Layout { dataset: &'static str, root: PathBuf, problem: String, expected: String, found: String },
     /// Every one of them, each with its reason.
     #[error(
-        "{} of {of} pictures cannot be used; repair or remove them, or use --on-bad-image skip to go on without them{}",
+        "{} of {of} images cannot be used; repair or remove them, or use --on-bad-image skip to go on without them{}",
         bad.len(), lines(bad)
     )]
-    BadPictures { bad: Vec<BadPicture>, of: usize },
+    BadImages { bad: Vec<BadImage>, of: usize },
     #[error(
-        "{count} pictures of {channels}×{side}×{side} need {bytes} bytes of memory, more than the {max} that `--max-bytes` \
+        "{count} images of {channels}×{side}×{side} need {bytes} bytes of memory, more than the {max} that `--max-bytes` \
          allows: raise it, or give fewer images at once"
     )]
     TooLarge { count: usize, channels: usize, side: usize, bytes: u64, max: u64 },
@@ -76,28 +76,28 @@ pub enum DataError {
         path.display()
     )]
     Ragged { path: PathBuf, width: u32, height: u32, tile: usize },
-    /// A class or set has fewer pictures than are needed.
-    #[error("there are {found} {kind} pictures, but {wanted} are needed: supply more or ask for fewer")]
+    /// A class or set has fewer images than are needed.
+    #[error("there are {found} {kind} images, but {wanted} are needed: supply more or ask for fewer")]
     TooFew { kind: &'static str, found: usize, wanted: usize },
-    /// A set without pictures: nothing can be computed from it.
-    #[error("the split leaves the {set} set empty: ask for at least one picture")]
+    /// A set without images: nothing can be computed from it.
+    #[error("the split leaves the {set} set empty: ask for at least one image")]
     Empty { set: &'static str },
     /// The classes differ in channels, height or width.
     #[error(
-        "normal pictures have shape {normal:?} and anomalies {anomaly:?} (channels, height, width): \
+        "normal images have shape {normal:?} and anomalies {anomaly:?} (channels, height, width): \
          convert both to one size and one number of channels"
     )]
     Mismatch { normal: Vec<usize>, anomaly: Vec<usize> },
     /// A batch that is empty, or larger than the set it is drawn from.
-    #[error("a batch of {batch} cannot be drawn from {count} pictures: use a batch between 1 and {count}")]
+    #[error("a batch of {batch} cannot be drawn from {count} images: use a batch between 1 and {count}")]
     Batch { batch: usize, count: usize },
 }
 
-fn lines(bad: &[BadPicture]) -> String {
-    bad.iter().map(|picture| format!("\n  {picture}")).collect()
+fn lines(bad: &[BadImage]) -> String {
+    bad.iter().map(|image| format!("\n  {image}")).collect()
 }
 
-/// What is known of a picture. Only metrics and reports may look: training and tuning get [`Visible`] sets.
+/// What is known of an image. Only metrics and reports may look: training and tuning get [`Visible`] sets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Truth {
     /// Whether it is an anomaly; `None` where nobody said.
@@ -108,28 +108,28 @@ pub struct Truth {
     pub mask: Option<Vec<bool>>,
 }
 
-/// Pictures with what is known of each.
+/// Images with what is known of each.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Set {
     /// `[N, C, H, W]`, black 0 and white 1.
-    pub pictures: Tensor,
+    pub images: Tensor,
     /// Where each comes from: its path below the dataset's root with `/` between the parts, or `6.png#17` for a tile.
     pub names: Vec<String>,
     pub truths: Vec<Truth>,
 }
 
 impl Set {
-    /// Pictures `[N, C, H, W]` of one class: `name#0`, `name#1`, …
+    /// Images `[N, C, H, W]` of one class: `name#0`, `name#1`, …
     ///
     /// # Panics
-    /// When the pictures have not four axes.
-    pub fn of_class(pictures: Tensor, name: &str, kind: &str, anomalous: bool) -> Self {
-        let [count, ..] = pictures.shape().images().unwrap_or_else(|error| panic!("{error}"));
+    /// When the images have not four axes.
+    pub fn of_class(images: Tensor, name: &str, kind: &str, anomalous: bool) -> Self {
+        let [count, ..] = images.shape().images().unwrap_or_else(|error| panic!("{error}"));
         let truth = Truth { anomalous: Some(anomalous), kind: kind.to_owned(), mask: None };
-        Set { pictures, names: (0..count).map(|row| format!("{name}#{row}")).collect(), truths: vec![truth; count] }
+        Set { images, names: (0..count).map(|row| format!("{name}#{row}")).collect(), truths: vec![truth; count] }
     }
 
-    /// How many pictures there are.
+    /// How many images there are.
     pub fn len(&self) -> usize {
         self.names.len()
     }
@@ -138,29 +138,29 @@ impl Set {
         self.names.is_empty()
     }
 
-    /// The pictures `rows`, in that order.
+    /// The images `rows`, in that order.
     ///
     /// # Panics
     /// When a row lies outside.
     pub fn select(&self, rows: &[usize]) -> Set {
         Set {
-            pictures: self.pictures.gather_rows(rows),
+            images: self.images.gather_rows(rows),
             names: rows.iter().map(|&row| self.names[row].clone()).collect(),
             truths: rows.iter().map(|&row| self.truths[row].clone()).collect(),
         }
     }
 
-    /// The pictures of `self`, then those of `other`.
+    /// The images of `self`, then those of `other`.
     ///
     /// # Panics
     /// When they differ in shape.
     pub fn join(self, other: Set) -> Set {
-        let shape = self.pictures.shape().to_vec();
-        assert_eq!(shape[1..], other.pictures.shape()[1..], "sets of one shape");
-        let mut pictures = self.pictures.into_data();
-        pictures.extend(other.pictures.into_data());
+        let shape = self.images.shape().to_vec();
+        assert_eq!(shape[1..], other.images.shape()[1..], "sets of one shape");
+        let mut images = self.images.into_data();
+        images.extend(other.images.into_data());
         let (names, truths) = ([self.names, other.names].concat(), [self.truths, other.truths].concat());
-        Set { pictures: Tensor::new([&[names.len()], &shape[1..]].concat(), pictures), names, truths }
+        Set { images: Tensor::new([&[names.len()], &shape[1..]].concat(), images), names, truths }
     }
 
     /// Whether each is an anomaly; `None` unless that is known of every one.
@@ -181,7 +181,7 @@ pub struct Task {
     pub dataset: String,
     /// Such as `bottle-crack` or `6-9`; fit to name a folder.
     pub category: String,
-    /// `D_trn`: normal pictures.
+    /// `D_trn`: normal images.
     pub train: Set,
     /// Normal images that neither training nor tuning sees: the threshold is taken on their scores. `None` where there are
     /// too few normal images to set any aside.
@@ -204,15 +204,15 @@ pub struct Visible<'a> {
 impl Task {
     /// The sets without their labels.
     pub fn visible(&self) -> Visible<'_> {
-        Visible { train: &self.train.pictures, val: &self.tune.as_ref().unwrap_or(&self.test).pictures }
+        Visible { train: &self.train.images, val: &self.tune.as_ref().unwrap_or(&self.test).images }
     }
 
-    /// Draws a task of semantic classes, transductive, from all pictures of a normal class and of an anomalous one:
+    /// Draws a task of semantic classes, transductive, from all images of a normal class and of an anomalous one:
     /// `train` and `test_normals` different normals, and `test_anomalies` anomalies, which lie in random order. The draw
     /// depends on `seed` alone. Dataset and category are called `semantic` and after the kinds, such as `6-9`.
     ///
     /// # Errors
-    /// When a class has too few pictures, the classes differ in shape, or a set would be empty.
+    /// When a class has too few images, the classes differ in shape, or a set would be empty.
     pub fn semantic(
         normal: &Set,
         anomaly: &Set,
@@ -221,9 +221,9 @@ impl Task {
         test_anomalies: usize,
         seed: u64,
     ) -> Result<Self, DataError> {
-        let (picture, other) = (&normal.pictures.shape()[1..], &anomaly.pictures.shape()[1..]);
-        if picture != other {
-            return Err(DataError::Mismatch { normal: picture.to_vec(), anomaly: other.to_vec() });
+        let (image, other) = (&normal.images.shape()[1..], &anomaly.images.shape()[1..]);
+        if image != other {
+            return Err(DataError::Mismatch { normal: image.to_vec(), anomaly: other.to_vec() });
         }
         let checks = [("normal", normal.len(), train + test_normals), ("anomalous", anomaly.len(), test_anomalies)];
         if let Some((kind, found, wanted)) = checks.into_iter().find(|(_, found, wanted)| found < wanted) {
@@ -256,7 +256,7 @@ impl Task {
     }
 
     /// The inductive form of a transductive task: half of `test` to tune on and half to score, by `seed`. Each kind is
-    /// halved by itself, to within one picture.
+    /// halved by itself, to within one image.
     pub fn halved(self, seed: u64) -> Self {
         let mut strata = BTreeMap::<_, Vec<usize>>::new();
         for (row, truth) in self.test.truths.iter().enumerate() {
@@ -294,7 +294,7 @@ impl Task {
         Task { train: trained, held_out: Some(held), ..self }
     }
 
-    /// What tells this task's data from other data: the same pictures, names and labels in the same sets have the same
+    /// What tells this task's data from other data: the same images, names and labels in the same sets have the same
     /// fingerprint, 32 hexadecimal digits of BLAKE3.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
@@ -311,7 +311,7 @@ impl Task {
         ];
         for (name, set) in sets {
             let Some(set) = set else { continue };
-            text(&format_args!("{name} {:?}", set.pictures.shape()));
+            text(&format_args!("{name} {:?}", set.images.shape()));
             for (name, truth) in set.names.iter().zip(&set.truths) {
                 text(name);
                 text(&truth.kind);
@@ -320,7 +320,7 @@ impl Task {
         }
         for (_, set) in sets {
             let Some(set) = set else { continue };
-            hasher.update(bytemuck::cast_slice(set.pictures.data()));
+            hasher.update(bytemuck::cast_slice(set.images.data()));
             for mask in set.truths.iter().map(|truth| &truth.mask) {
                 let bytes: Vec<u8> = mask.iter().flatten().map(|&covered| u8::from(covered)).collect();
                 hasher.update(&bytes);
@@ -348,7 +348,7 @@ pub fn component(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// `count` pictures of one pixel, which tells them apart.
+    /// `count` images of one pixel, which tells them apart.
     fn pixels(count: usize, first: usize, kind: &str, anomalous: bool) -> Set {
         let levels = (first..first + count).map(|value| value as f32).collect();
         Set::of_class(Tensor::new([count, 1, 1, 1], levels), kind, kind, anomalous)
@@ -367,20 +367,20 @@ mod tests {
         let task = Task::semantic(&normals(50), &anomalies(20), 30, 15, 10, 3).unwrap();
         assert_eq!((task.dataset.as_str(), task.category.as_str()), ("semantic", "six-nine"));
         assert_eq!((task.train.len(), task.test.len()), (30, 25));
-        let mut seen = [task.train.pictures.data(), task.test.pictures.data()].concat();
+        let mut seen = [task.train.images.data(), task.test.images.data()].concat();
         seen.sort_by(f32::total_cmp);
         seen.dedup();
         assert_eq!(seen.len(), 55);
-        assert!(task.train.pictures.data().iter().all(|&value| value < 50.0));
-        let truth: Vec<bool> = task.test.pictures.data().iter().map(|&value| value >= 100.0).collect();
+        assert!(task.train.images.data().iter().all(|&value| value < 50.0));
+        let truth: Vec<bool> = task.test.images.data().iter().map(|&value| value >= 100.0).collect();
         assert_eq!(task.test.labels().unwrap(), truth);
         assert!(truth[..10].contains(&true) && truth[..10].contains(&false), "the order is random: {truth:?}");
-        let first = task.test.pictures.data()[0] as usize;
+        let first = task.test.images.data()[0] as usize;
         assert_eq!(
             task.test.names[0],
             if first < 100 { format!("six#{first}") } else { format!("nine#{}", first - 100) }
         );
-        assert_eq!(task.visible().val, &task.test.pictures);
+        assert_eq!(task.visible().val, &task.test.images);
     }
 
     #[test]
@@ -395,8 +395,8 @@ mod tests {
         let task = |anomaly: &Set, counts: [usize; 3]| {
             Task::semantic(&normals(5), anomaly, counts[0], counts[1], counts[2], 0).unwrap_err().to_string()
         };
-        assert!(task(&anomalies(5), [4, 2, 1]).starts_with("there are 5 normal pictures, but 6 are needed"));
-        assert!(task(&anomalies(5), [4, 1, 6]).starts_with("there are 5 anomalous pictures"));
+        assert!(task(&anomalies(5), [4, 2, 1]).starts_with("there are 5 normal images, but 6 are needed"));
+        assert!(task(&anomalies(5), [4, 1, 6]).starts_with("there are 5 anomalous images"));
         assert!(task(&anomalies(5), [0, 1, 1]).contains("training set empty"));
         assert!(task(&anomalies(5), [1, 0, 0]).contains("test set empty"));
         let large = Set::of_class(Tensor::full([5, 1, 2, 2], 0.0), "large", "large", true);
@@ -416,7 +416,7 @@ mod tests {
             assert!(count(&tune).abs_diff(count(&test)) <= 1, "{kind}");
         }
         assert!(tune.names.iter().all(|name| !test.names.contains(name)));
-        assert_eq!(halved.visible().val, &tune.pictures);
+        assert_eq!(halved.visible().val, &tune.images);
         assert_eq!(halved, task.clone().halved(1));
         assert_ne!(halved, task.halved(2));
     }
@@ -432,7 +432,7 @@ mod tests {
         let mut expected = whole.train.names.clone();
         expected.sort();
         assert_eq!(all, expected, "every normal image is in one of both");
-        assert_eq!(task.visible().train, &task.train.pictures);
+        assert_eq!(task.visible().train, &task.train.images);
         assert_eq!(task, whole.clone().held_out(1));
         assert_ne!(task, whole.held_out(2));
 
@@ -467,7 +467,7 @@ mod tests {
         assert_eq!((whole.len(), &whole), (32, &task.fingerprint()));
         let changes: [fn(&mut Task); 7] = [
             |task| task.held_out = Some(normals(2)),
-            |task| task.train.pictures = Tensor::full([4, 1, 1, 1], 0.5),
+            |task| task.train.images = Tensor::full([4, 1, 1, 1], 0.5),
             |task| task.test.names[1].push('x'),
             |task| task.test.truths[1].anomalous = None,
             |task| task.test.truths[1].kind.push('x'),

@@ -12,16 +12,16 @@ fn wave(count: usize, phase: f64, scale: f64, offset: f64) -> Vec<f64> {
 }
 
 fn check(name: &str, stem: Stem, [height, width]: [usize; 2]) {
-    const PICTURES: usize = 6;
+    const IMAGES: usize = 6;
     let detector = Detector::new(2, Arc::new(ResNet18 { width: 4, stem }), vec![6, 5]);
     let mut g = Golden::new();
     let mut feed = |name: &str, shape: &[usize], data: Vec<f64>| {
         g.sources.insert(name.to_owned(), data);
         g.tape.feed(name, shape)
     };
-    let x = feed("x", &[PICTURES, 2, height, width], wave(PICTURES * 2 * height * width, 0.5, 0.5, 0.5));
+    let x = feed("x", &[IMAGES, 2, height, width], wave(IMAGES * 2 * height * width, 0.5, 0.5, 0.5));
     let [of_logit, of_z] = [("of_logit", 1, 0.3), ("of_z", 32, 0.7)]
-        .map(|(name, columns, phase)| feed(name, &[PICTURES, columns], wave(PICTURES * columns, phase, 1.0, 0.0)));
+        .map(|(name, columns, phase)| feed(name, &[IMAGES, columns], wave(IMAGES * columns, phase, 1.0, 0.0)));
     // Layers are numbered in the order of their use; their names come in the same order.
     let mut layers: Vec<String> = Vec::new();
     let theta: Vec<Value> = detector
@@ -68,11 +68,11 @@ fn check(name: &str, stem: Stem, [height, width]: [usize; 2]) {
 }
 
 #[test]
-fn resnet18_with_the_stem_for_small_pictures() {
+fn resnet18_with_the_stem_for_small_images() {
     check("small_stem", Stem::Small, [13, 18]);
 }
 
 #[test]
-fn resnet18_with_the_stem_for_large_pictures() {
+fn resnet18_with_the_stem_for_large_images() {
     check("large_stem", Stem::Large, [43, 38]);
 }

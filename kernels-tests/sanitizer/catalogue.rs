@@ -317,7 +317,7 @@ fn matrices() -> Tensor {
 
 fn warp() -> Vec<Case> {
     let mut cases = Vec::new();
-    // The second is far from square, in pictures high enough that their rows fill several workgroups.
+    // The second is far from square, in images high enough that their rows fill several workgroups.
     for shape in [[8, 2, 9, 11], [8, 1, 25, 3]] {
         let [x, ct] = [30, 31].map(|seed| signed(shape, seed));
         for outside in [Outside::Zero, Outside::Nearest] {

@@ -130,7 +130,7 @@ enum Kind {
     Digits,
     /// The packaged photographs with painted defects: --texture, --defect, --slant.
     Texture,
-    /// Pictures that are sheets of tiles: --normal, --anomaly, --tile.
+    /// Images that are sheets of tiles: --normal, --anomaly, --tile.
     Sheet,
 }
 
@@ -221,9 +221,9 @@ fn number_or_text(flag: &Option<String>) -> Option<Value> {
 }
 
 impl DataArguments {
-    /// The tables `data` and `pictures` that the flags make.
+    /// The tables `data` and `images` that the flags make.
     pub fn tables(&self) -> anyhow::Result<Table> {
-        let (mut data, mut pictures) = (Table::new(), Table::new());
+        let (mut data, mut images) = (Table::new(), Table::new());
         let many = |paths: &Vec<PathBuf>| (!paths.is_empty()).then(|| paths.clone());
         put(&mut data, "kind", &self.data)?;
         put(&mut data, "root", &self.root)?;
@@ -245,17 +245,17 @@ impl DataArguments {
         put(&mut data, "tile", &self.tile)?;
         put(&mut data, "texture", &self.texture)?;
         put(&mut data, "slant", &self.slant)?;
-        put(&mut pictures, "size", &self.size)?;
-        put(&mut pictures, "channels", &self.channels)?;
-        put(&mut pictures, "resize", &self.resize)?;
-        put(&mut pictures, "split", &self.split)?;
-        put(&mut pictures, "on_bad_image", &self.on_bad_image)?;
-        put(&mut pictures, "max_pixels", &self.max_pixels)?;
-        put(&mut pictures, "max_bytes", &self.max_bytes)?;
-        put(&mut pictures, "max_train", &self.max_train)?;
-        put(&mut pictures, "max_normals", &self.max_normals)?;
-        put(&mut pictures, "max_anomalies", &self.max_anomalies)?;
-        let tables = [("data", data), ("pictures", pictures)].into_iter().filter(|(_, table)| !table.is_empty());
+        put(&mut images, "size", &self.size)?;
+        put(&mut images, "channels", &self.channels)?;
+        put(&mut images, "resize", &self.resize)?;
+        put(&mut images, "split", &self.split)?;
+        put(&mut images, "on_bad_image", &self.on_bad_image)?;
+        put(&mut images, "max_pixels", &self.max_pixels)?;
+        put(&mut images, "max_bytes", &self.max_bytes)?;
+        put(&mut images, "max_train", &self.max_train)?;
+        put(&mut images, "max_normals", &self.max_normals)?;
+        put(&mut images, "max_anomalies", &self.max_anomalies)?;
+        let tables = [("data", data), ("images", images)].into_iter().filter(|(_, table)| !table.is_empty());
         Ok(tables.map(|(key, table)| (key.to_owned(), Value::Table(table))).collect())
     }
 }

@@ -53,17 +53,17 @@ fn config(order: u8, seed: u64) -> RunConfig {
         seed,
         augmentation: "rotation".into(),
         data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
-        pictures: Loading { max_train: Some(300), max_normals: most, max_anomalies: most, ..Loading::default() },
+        images: Loading { max_train: Some(300), max_normals: most, max_anomalies: most, ..Loading::default() },
         training: Training { order, batch: 48, batch_val: 96, ..Training::default() },
         ..RunConfig::default()
     }
 }
 
-/// The demo's pictures, and what its training is made of.
+/// The demo's images, and what its training is made of.
 fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
     let loaded = load(config.source()?, &config.loading(), |_, _| {})?;
     let visible = loaded.task.visible();
-    let [normals, c, h, w] = visible.train.shape().images().expect("a set holds pictures");
+    let [normals, c, h, w] = visible.train.shape().images().expect("a set holds images");
     let training = config.training([c, h, w], normals, visible.val.shape()[0])?;
     Ok((loaded, training))
 }

@@ -10,22 +10,22 @@ use stssad::data::{Loading, Source, load, mvtec};
 /// Arguments of `stssad paint`.
 #[derive(Debug, Args)]
 pub struct Paint {
-    /// The photograph that pictures are cut from.
+    /// The photograph that images are cut from.
     #[arg(long)]
     texture: Photograph,
-    /// What is painted on half of the test pictures.
+    /// What is painted on half of the test images.
     #[arg(long)]
     defect: Defect,
     /// Direction of a scratch or slash in radians [default: drawn].
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,
-    /// Side of the pictures in pixels.
+    /// Side of the images in pixels.
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
     size: usize,
-    /// Normal pictures to train on.
+    /// Normal images to train on.
     #[arg(long, value_name = "N", default_value_t = 300)]
     train: usize,
-    /// Test pictures of each class.
+    /// Test images of each class.
     #[arg(long, value_name = "N", default_value_t = 100)]
     test: usize,
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -74,7 +74,7 @@ struct Execute {
     /// when divided by N. A task that is submitted again does the same jobs again [default: as many tasks as jobs].
     #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index"])]
     tasks: Option<NonZeroUsize>,
-    /// Write the pictures and the page of every run as well.
+    /// Write the images and the page of every run as well.
     #[arg(long)]
     reports: bool,
     #[arg(long, value_enum, default_value_t = Mode::None, value_name = "HOW")]

@@ -1,4 +1,4 @@
-//! `stssad train`, `test` and `predict`: from a folder of pictures to a detector, its figures, and scores of new pictures.
+//! `stssad train`, `test` and `predict`: from a folder of images to a detector, its figures, and scores of new images.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use crate::cli::fault::Faulty;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use stssad::data::{Loaded, Loading, OnBadImage, load, read_pictures};
+use stssad::data::{Loaded, Loading, OnBadImage, load, read_images};
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::Checkpoint;
@@ -46,7 +46,7 @@ pub struct OutputArguments {
     /// Folder of the run [default: the next free results/stssad/<dataset>/<category>/vN].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Leave out the pictures and the page: only model, scores and figures.
+    /// Leave out the images and the page: only model, scores and figures.
     #[arg(long)]
     pub no_report: bool,
     /// Say first what a step keeps on the device.
@@ -169,9 +169,9 @@ fn ready(arguments: &DeviceArguments, config: &RunConfig) -> anyhow::Result<Devi
     Ok(device)
 }
 
-/// Reads the pictures and says what went where.
+/// Reads the images and says what went where.
 fn read(config: &RunConfig) -> anyhow::Result<Loaded> {
-    let bar = progress_bar(0, "read     {bar:28} {pos}/{len} pictures");
+    let bar = progress_bar(0, "read     {bar:28} {pos}/{len} images");
     let loaded = load(config.source()?, &config.loading(), |done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
@@ -316,12 +316,12 @@ impl Test {
         let mut table: toml::Table = model.config.to_toml().parse()?;
         overlay(&mut table, self.data.tables()?);
         let loaded = read(&RunConfig::from_table(table)?)?;
-        let [_, c, h, w] = loaded.task.test.pictures.shape().images().expect("a set holds pictures");
-        if [c, h, w] != model.picture {
+        let [_, c, h, w] = loaded.task.test.images.shape().images().expect("a set holds images");
+        if [c, h, w] != model.image {
             return Err(unfit(format!(
-                "the model takes pictures of {:?} (channels, height, width), these are {:?}: leave --size and --channels as \
+                "the model takes images of {:?} (channels, height, width), these are {:?}: leave --size and --channels as \
                  they were",
-                model.picture,
+                model.image,
                 [c, h, w]
             )));
         }
@@ -338,7 +338,7 @@ impl Test {
             "metrics": tested.metrics,
             "threshold": threshold,
             "alarms": tested.alarms,
-            "pictures": tested.scored.len(),
+            "images": tested.scored.len(),
             "adapter": device.adapter(),
         }))?;
         folder.write("test.json", report.as_bytes())?;
@@ -359,7 +359,7 @@ pub struct Predict {
     run: PathBuf,
     /// Images, or folders of them.
     #[arg(required = true)]
-    pictures: Vec<PathBuf>,
+    images: Vec<PathBuf>,
     /// What an image that cannot be scored leads to.
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     on_bad_image: OnBad,
@@ -398,7 +398,7 @@ struct Predicted<'a> {
 
 impl Predict {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let model = model(&self.run, &self.pictures)?;
+        let model = model(&self.run, &self.images)?;
         let own = model.config.loading();
         let loading = Loading {
             on_bad_image: if self.on_bad_image == OnBad::Error { OnBadImage::Error } else { OnBadImage::Skip },
@@ -406,7 +406,7 @@ impl Predict {
             max_bytes: self.max_bytes.unwrap_or(own.max_bytes),
             ..own
         };
-        let read = read_pictures(&self.pictures, model.conversion(), &loading, |_, _| {})?;
+        let read = read_images(&self.images, model.conversion(), &loading, |_, _| {})?;
         match model.threshold {
             None => note!(
                 "note     the model has no threshold, because too few normal images could be held out: no image is called \
@@ -420,7 +420,7 @@ impl Predict {
         }
         let scores = match read.set.is_empty() {
             true => Vec::new(),
-            false => Judge::new(&open(&self.device)?, &model)?.judge(&read.set.pictures)?.scores,
+            false => Judge::new(&open(&self.device)?, &model)?.judge(&read.set.images)?.scores,
         };
         // Names are below the folder that was given, and two folders may have the same.
         let scored = read.paths.iter().zip(&scores).map(|(path, &score)| Predicted {

@@ -1,4 +1,4 @@
-//! Picture files of a folder: found in the order of their names, read and converted in parallel.
+//! Image files of a folder: found in the order of their names, read and converted in parallel.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use image::DynamicImage;
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
-use super::picture::{self, Conversion, PictureError};
+use super::decode::{self, Conversion, DecodeError};
 use super::{DataError, Loading, OnBadImage, Set, Truth};
 use crate::engine::tensor::Tensor;
 
@@ -17,12 +17,12 @@ const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff"];
 
 /// A file that cannot be used.
 #[derive(Debug)]
-pub struct BadPicture {
+pub struct BadImage {
     pub path: PathBuf,
-    pub reason: PictureError,
+    pub reason: DecodeError,
 }
 
-impl fmt::Display for BadPicture {
+impl fmt::Display for BadImage {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{} {}", printable(&self.path.to_string_lossy()), self.reason)
     }
@@ -38,18 +38,18 @@ pub(super) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// What is known of where a picture's defect lies.
+/// What is known of where an image's defect lies.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Mask {
     Unknown,
-    /// Nothing of the picture is a defect.
+    /// Nothing of the image is a defect.
     Blank,
     File(PathBuf),
     /// There should be one, by one of these names.
     Missing(String),
 }
 
-/// A picture that is still to be read.
+/// An image that is still to be read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     pub path: PathBuf,
@@ -76,11 +76,11 @@ impl Entry {
     }
 }
 
-/// All pictures below a folder, those of folders within it too, sorted by name; hidden files are none. Each is called
+/// All images below a folder, those of folders within it too, sorted by name; hidden files are none. Each is called
 /// `prefix` and its path below the folder, and nothing is known of it.
 ///
 /// # Errors
-/// When the folder is not there, cannot be read, or holds no picture.
+/// When the folder is not there, cannot be read, or holds no image.
 pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError> {
     if !folder.is_dir() {
         return Err(DataError::NoFolder { path: folder.to_owned() });
@@ -108,14 +108,14 @@ pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError>
                 return Err(DataError::Unreadable { path, source: error.into() });
             }
         };
-        if is_picture(&path) {
+        if is_image(&path) {
             let below = path.strip_prefix(folder).expect("a path below the folder");
             let name = format!("{prefix}{}", name_of(below));
             entries.push(Entry { name, ..Entry::of_file(&path) });
         }
     }
     if entries.is_empty() {
-        return Err(DataError::NoPictures { path: folder.to_owned() });
+        return Err(DataError::NoImages { path: folder.to_owned() });
     }
     entries.sort_by(|one, other| (&one.name, &one.path).cmp(&(&other.name, &other.path)));
     Ok(entries)
@@ -127,14 +127,14 @@ fn leads_nowhere(error: &walkdir::Error) -> bool {
 }
 
 /// A folder that could not be [listed](list), among the files that cannot be used.
-pub(super) fn bad_folder(path: &Path, error: DataError) -> BadPicture {
+pub(super) fn bad_folder(path: &Path, error: DataError) -> BadImage {
     let reason = match error {
-        DataError::Unreadable { source, .. } => PictureError::Unreadable(source),
-        _ => PictureError::Folder(
+        DataError::Unreadable { source, .. } => DecodeError::Unreadable(source),
+        _ => DecodeError::Folder(
             "holds no images: they are told by the endings png, jpg, jpeg, bmp, tif and tiff".into(),
         ),
     };
-    BadPicture { path: path.to_owned(), reason }
+    BadImage { path: path.to_owned(), reason }
 }
 
 /// The names of the folders in a folder, sorted; hidden ones are left out.
@@ -158,7 +158,7 @@ fn is_hidden(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
-fn is_picture(path: &Path) -> bool {
+fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
@@ -168,7 +168,7 @@ fn name_of(path: &Path) -> String {
     parts.join("/")
 }
 
-/// The file in `folder` whose name is one of `stems` with any picture's ending.
+/// The file in `folder` whose name is one of `stems` with any image's ending.
 pub(super) fn find(folder: &Path, stems: &[String]) -> Option<PathBuf> {
     let candidates = stems.iter().flat_map(|stem| {
         ENDINGS.iter().flat_map(move |ending| [format!("{stem}.{ending}"), format!("{stem}.{}", ending.to_uppercase())])
@@ -187,7 +187,7 @@ impl Conversion {
             return self;
         }
         let entries: Vec<&Entry> = sets.into_iter().flatten().collect();
-        let longest = entries.par_iter().filter_map(|entry| picture::longer_side(&entry.path)).max();
+        let longest = entries.par_iter().filter_map(|entry| decode::longer_side(&entry.path)).max();
         Conversion { side: longest.map_or(self.side, |longest| longest.min(self.side)), ..self }
     }
 }
@@ -205,21 +205,21 @@ pub(super) struct Read<const SETS: usize> {
     pub sets: [Set; SETS],
     /// The files of all sets, one after the other.
     pub paths: Vec<PathBuf>,
-    pub skipped: Vec<BadPicture>,
+    pub skipped: Vec<BadImage>,
     /// How many files there were of each size and kind of pixels.
     pub originals: BTreeMap<String, usize>,
 }
 
 /// `640×480 Rgb8`.
-pub(super) fn describe(picture: &DynamicImage) -> String {
-    format!("{}×{} {:?}", picture.width(), picture.height(), picture.color())
+pub(super) fn describe(image: &DynamicImage) -> String {
+    format!("{}×{} {:?}", image.width(), image.height(), image.color())
 }
 
 impl Reading<'_> {
-    /// Reads every picture, whatever becomes of others, so that one message can name all bad ones.
+    /// Reads every image, whatever becomes of others, so that one message can name all bad ones.
     ///
     /// # Errors
-    /// When a picture cannot be used and bad ones are not skipped, or all together are larger than allowed.
+    /// When an image cannot be used and bad ones are not skipped, or all together are larger than allowed.
     pub fn read<const SETS: usize>(&self, sets: [Vec<Entry>; SETS]) -> Result<Read<SETS>, DataError> {
         let Conversion { side, channels, .. } = self.conversion;
         let row = channels.count() * side * side;
@@ -233,7 +233,7 @@ impl Reading<'_> {
 
         let done = AtomicUsize::new(0);
         let mut pixels = vec![0.0; row * count];
-        let outcomes: Vec<Result<(String, Truth), PictureError>> = pixels
+        let outcomes: Vec<Result<(String, Truth), DecodeError>> = pixels
             .par_chunks_exact_mut(row)
             .zip(&entries)
             .map(|(pixels, entry)| {
@@ -244,7 +244,7 @@ impl Reading<'_> {
             .collect();
 
         let mut all = Set {
-            pictures: Tensor::new([count, channels.count(), side, side], pixels),
+            images: Tensor::new([count, channels.count(), side, side], pixels),
             names: entries.iter().map(|entry| entry.name.clone()).collect(),
             truths: vec![Truth::default(); count],
         };
@@ -257,11 +257,11 @@ impl Reading<'_> {
                     good.push(index);
                     paths.push(entry.path);
                 }
-                Err(reason) => skipped.push(BadPicture { path: entry.path, reason }),
+                Err(reason) => skipped.push(BadImage { path: entry.path, reason }),
             }
         }
         if !skipped.is_empty() && (self.loading.on_bad_image == OnBadImage::Error || good.is_empty()) {
-            return Err(DataError::BadPictures { bad: skipped, of: count });
+            return Err(DataError::BadImages { bad: skipped, of: count });
         }
         let mut end = 0;
         let sets = counts.map(|count| {
@@ -273,25 +273,25 @@ impl Reading<'_> {
         Ok(Read { sets, paths, skipped, originals })
     }
 
-    /// Converts a picture into `pixels`; what the file held, and what is known of it.
-    fn read_entry(&self, entry: &Entry, pixels: &mut [f32]) -> Result<(String, Truth), PictureError> {
+    /// Converts an image into `pixels`; what the file held, and what is known of it.
+    fn read_entry(&self, entry: &Entry, pixels: &mut [f32]) -> Result<(String, Truth), DecodeError> {
         let max_pixels = self.loading.max_pixels;
-        let picture = picture::read(&entry.path, max_pixels)?;
+        let image = decode::read(&entry.path, max_pixels)?;
         let mask = match &entry.mask {
             Mask::Unknown => None,
             Mask::Blank => Some(vec![false; self.conversion.side.pow(2)]),
-            Mask::Missing(expected) => return Err(PictureError::MaskMissing { expected: expected.clone() }),
+            Mask::Missing(expected) => return Err(DecodeError::MaskMissing { expected: expected.clone() }),
             Mask::File(path) => {
-                let size = |picture: &DynamicImage| [picture.width(), picture.height()];
-                let mask = picture::read(path, max_pixels).and_then(|mask| match size(&mask) == size(&picture) {
+                let size = |image: &DynamicImage| [image.width(), image.height()];
+                let mask = decode::read(path, max_pixels).and_then(|mask| match size(&mask) == size(&image) {
                     true => Ok(self.conversion.apply_mask(&mask)),
-                    false => Err(PictureError::MaskSize { mask: size(&mask), picture: size(&picture) }),
+                    false => Err(DecodeError::MaskSize { mask: size(&mask), image: size(&image) }),
                 });
                 let name = || printable(&path.to_string_lossy());
-                Some(mask.map_err(|reason| PictureError::Mask { name: name(), reason: reason.into() })?)
+                Some(mask.map_err(|reason| DecodeError::Mask { name: name(), reason: reason.into() })?)
             }
         };
-        pixels.copy_from_slice(&self.conversion.apply(&picture));
-        Ok((describe(&picture), Truth { anomalous: entry.anomalous, kind: entry.kind.clone(), mask }))
+        pixels.copy_from_slice(&self.conversion.apply(&image));
+        Ok((describe(&image), Truth { anomalous: entry.anomalous, kind: entry.kind.clone(), mask }))
     }
 }

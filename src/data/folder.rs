@@ -1,4 +1,4 @@
-//! Folders of one's own pictures, by the arguments that anomalib's `Folder` has.
+//! Folders of one's own images, by the arguments that anomalib's `Folder` has.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::decode::Channels;
 use super::files::{self, Entry, Mask, Reading};
 use super::mvtec::mask_of;
-use super::picture::Channels;
 use super::{DataError, KEPT_STREAM, Loaded, Loading, Split, Task, component};
 use crate::engine::philox::Stream;
 
-/// Folders with normal pictures and, as there are, anomalies and unlabelled ones. In TOML each list may be one text.
+/// Folders with normal images and, as there are, anomalies and unlabelled ones. In TOML each list may be one text.
 ///
-/// * Without `normal_test_dir`, and with `abnormal_dir`, a share of the normal pictures is kept for the test.
-/// * Unlabelled pictures are tuned on. Without labelled test pictures they are what is scored as well.
+/// * Without `normal_test_dir`, and with `abnormal_dir`, a share of the normal images is kept for the test.
+/// * Unlabelled images are tuned on. Without labelled test images they are what is scored as well.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Folder {
@@ -37,7 +37,7 @@ pub struct Folder {
     pub mask_dir: Vec<PathBuf>,
     #[serde(deserialize_with = "one_or_many")]
     pub unlabelled_dir: Vec<PathBuf>,
-    /// The share of the normal pictures that is kept for the test.
+    /// The share of the normal images that is kept for the test.
     pub normal_split_ratio: f64,
 }
 
@@ -150,8 +150,8 @@ impl Folder {
         cases.into_iter().filter_map(|(idle, reason)| idle.then_some(reason)).collect()
     }
 
-    /// Folders are read with all that lies below them, so none may lie within another: a picture would be in two sets, or
-    /// a mask be taken for a picture.
+    /// Folders are read with all that lies below them, so none may lie within another: an image would be in two sets, or
+    /// a mask be taken for an image.
     fn check_apart(&self) -> Result<(), DataError> {
         let lists = [&self.normal_dir, &self.abnormal_dir, &self.normal_test_dir, &self.unlabelled_dir, &self.mask_dir];
         let folders: Vec<(&PathBuf, PathBuf)> = lists
@@ -177,7 +177,7 @@ impl Folder {
         Ok(())
     }
 
-    /// All pictures of the folders, called by the folder as it was named, an absolute one by its own name, and the path
+    /// All images of the folders, called by the folder as it was named, an absolute one by its own name, and the path
     /// below it.
     fn list(&self, folders: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
         let mut entries = Vec::new();

@@ -5,8 +5,8 @@ use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
+use super::decode::Channels;
 use super::files::{self, Entry, Mask, Reading};
-use super::picture::Channels;
 use super::{DataError, Loaded, Loading, Set, Task, component};
 
 /// One category of a dataset in MVTec AD's layout.
@@ -17,7 +17,7 @@ pub struct Mvtec {
     pub root: PathBuf,
     /// Such as `bottle`.
     pub category: String,
-    /// The one defect that is tested beside the good pictures, such as `broken_large`; by default all are.
+    /// The one defect that is tested beside the good images, such as `broken_large`; by default all are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defect: Option<String>,
 }
@@ -56,7 +56,7 @@ impl Mvtec {
         Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals })
     }
 
-    /// The pictures to train and to test on.
+    /// The images to train and to test on.
     fn list(&self) -> Result<(Vec<Entry>, Vec<Entry>), DataError> {
         if !self.root.is_dir() {
             return Err(DataError::NoFolder { path: self.root.clone() });
@@ -101,12 +101,12 @@ impl Mvtec {
     }
 }
 
-/// The mask of a picture: `003_mask.png` or `003.png` of the folder for `003.png`; nothing is known without the folder.
-pub(super) fn mask_of(picture: &Path, masks: &Path) -> Mask {
+/// The mask of an image: `003_mask.png` or `003.png` of the folder for `003.png`; nothing is known without the folder.
+pub(super) fn mask_of(image: &Path, masks: &Path) -> Mask {
     if !masks.is_dir() {
         return Mask::Unknown;
     }
-    let stem = picture.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let stem = image.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let names = [format!("{stem}_mask"), stem];
     match files::find(masks, &names) {
         Some(path) => Mask::File(path),
@@ -140,14 +140,14 @@ fn found(folder: &Path) -> String {
 }
 
 /// Writes a transductive task as `root/<category>` in MVTec AD's layout: `train/good`, `test/good`, `test/<kind>`, and
-/// for pictures with a mask `ground_truth/<kind>/NNN_mask.png`. Pictures are 8 bit PNGs numbered from 000 in each folder.
+/// for images with a mask `ground_truth/<kind>/NNN_mask.png`. Images are 8 bit PNGs numbered from 000 in each folder.
 /// Held-out images follow those of training in `train/good`: whoever reads the folder holds out a share of its own.
 ///
 /// # Errors
 /// When the folder is there already, or cannot be written to.
 ///
 /// # Panics
-/// When the pictures are neither grey nor RGB.
+/// When the images are neither grey nor RGB.
 pub fn write(root: &Path, task: &Task) -> Result<PathBuf, DataError> {
     let folder = root.join(component(&task.category));
     let unwritable = |path: &Path, source: io::Error| DataError::Unwritable { path: path.to_owned(), source };
@@ -168,17 +168,17 @@ pub fn write(root: &Path, task: &Task) -> Result<PathBuf, DataError> {
 }
 
 fn write_set(folder: &Path, name: &str, set: &Set) -> Result<(), DataError> {
-    let [_, channels, height, width] = set.pictures.shape().images().expect("pictures have four axes");
+    let [_, channels, height, width] = set.images.shape().images().expect("images have four axes");
     assert!(channels == 1 || channels == 3, "{channels} channels are neither grey nor RGB");
     let mut numbers = std::collections::BTreeMap::new();
-    for (truth, picture) in set.truths.iter().zip(set.pictures.data().chunks_exact(channels * height * width)) {
+    for (truth, image) in set.truths.iter().zip(set.images.data().chunks_exact(channels * height * width)) {
         let kind = match truth.anomalous {
             Some(true) => component(&truth.kind),
             _ => "good".to_owned(),
         };
         let number = numbers.entry(kind.clone()).or_insert(0);
         let levels: Vec<u8> = (0..height * width)
-            .flat_map(|pixel| (0..channels).map(move |channel| picture[channel * height * width + pixel]))
+            .flat_map(|pixel| (0..channels).map(move |channel| image[channel * height * width + pixel]))
             .map(|level| (255.0 * level.clamp(0.0, 1.0)).round() as u8)
             .collect();
         let colour = if channels == 1 { image::ColorType::L8 } else { image::ColorType::Rgb8 };

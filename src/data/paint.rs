@@ -8,12 +8,12 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::picture::{self, Channels, Conversion};
-use super::{BadPicture, DataError, Loaded, Loading, Set, Task, Truth};
+use super::decode::{self, Channels, Conversion};
+use super::{BadImage, DataError, Loaded, Loading, Set, Task, Truth};
 use crate::engine::philox::Stream;
 use crate::engine::tensor::Tensor;
 
-/// Crops of a packaged photograph, some with a painted defect. A defect looks the same in every picture of a task, but
+/// Crops of a packaged photograph, some with a painted defect. A defect looks the same in every image of a task, but
 /// for its random place.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,7 +52,7 @@ pub enum Defect {
     Slash,
 }
 
-/// Pictures to train on, normal ones to test on, and anomalies, when the loading names no numbers.
+/// Images to train on, normal ones to test on, and anomalies, when the loading names no numbers.
 const COUNTS: [usize; 3] = [300, 100, 100];
 /// Side of a crop, in pixels, when the loading names none.
 const SIDE: usize = 32;
@@ -79,7 +79,7 @@ impl fmt::Display for Defect {
     }
 }
 
-/// A grey picture of levels from 0 to 1, row by row.
+/// A grey image of levels from 0 to 1, row by row.
 #[derive(Clone, Debug, PartialEq)]
 struct Canvas {
     side: usize,
@@ -92,8 +92,8 @@ impl Photograph {
             Photograph::Brick => include_bytes!("../../assets/textures/brick.png"),
             Photograph::Gravel => include_bytes!("../../assets/textures/gravel.png"),
         };
-        let photograph = picture::decode(bytes, picture::MAX_PIXELS).map_err(|reason| DataError::BadPictures {
-            bad: vec![BadPicture { path: format!("assets/textures/{self}.png").into(), reason }],
+        let photograph = decode::decode(bytes, decode::MAX_PIXELS).map_err(|reason| DataError::BadImages {
+            bad: vec![BadImage { path: format!("assets/textures/{self}.png").into(), reason }],
             of: 1,
         })?;
         let side = photograph.width() as usize;
@@ -261,10 +261,10 @@ impl Texture {
         let look = Look::draw(self, side, loading.seed);
         let mut stream = Stream::new(loading.seed, ANOMALY_STREAM);
         let painted = (0..counts[2]).map(|_| self.painted(&photograph, side, &look, &mut stream)).collect();
-        let set = |pictures: Vec<(Canvas, Vec<bool>)>, name: &str, kind: &str, anomalous: bool| {
-            let levels = pictures.iter().flat_map(|(canvas, _)| canvas.levels.iter().copied());
-            let grey = Tensor::new([pictures.len(), 1, side, side], levels.collect());
-            let masks = pictures.into_iter().map(|(_, mask)| Some(mask));
+        let set = |images: Vec<(Canvas, Vec<bool>)>, name: &str, kind: &str, anomalous: bool| {
+            let levels = images.iter().flat_map(|(canvas, _)| canvas.levels.iter().copied());
+            let grey = Tensor::new([images.len(), 1, side, side], levels.collect());
+            let masks = images.into_iter().map(|(_, mask)| Some(mask));
             let truths = masks.map(|mask| Truth { anomalous: Some(anomalous), kind: kind.to_owned(), mask });
             let set = Set::of_class(coloured(grey, conversion.channels), name, kind, anomalous);
             Set { truths: truths.collect(), ..set }
@@ -310,12 +310,12 @@ impl Texture {
     }
 }
 
-/// Grey pictures with their one channel copied as often as there are channels.
+/// Grey images with their one channel copied as often as there are channels.
 fn coloured(grey: Tensor, channels: Channels) -> Tensor {
     let mut shape = grey.shape().to_vec();
     let plane = shape[2] * shape[3];
     shape[1] = channels.count();
-    let data = grey.data().chunks_exact(plane).flat_map(|picture| std::iter::repeat_n(picture, shape[1])).flatten();
+    let data = grey.data().chunks_exact(plane).flat_map(|image| std::iter::repeat_n(image, shape[1])).flatten();
     Tensor::new(shape.clone(), data.copied().collect())
 }
 
@@ -357,7 +357,7 @@ mod tests {
             assert_ne!(task(texture, defect, 2).test, task(texture, defect, 3).test);
         }
         let clean = |defect| task(Photograph::Brick, defect, 2).train;
-        assert_eq!(clean(Defect::Blob).pictures, clean(Defect::Slash).pictures, "training shows nothing of the defect");
+        assert_eq!(clean(Defect::Blob).images, clean(Defect::Slash).images, "training shows nothing of the defect");
     }
 
     /// Each pixel of the photograph is told apart by its level, which is its place.
@@ -421,9 +421,9 @@ mod tests {
         let loading =
             Loading { size: Some(64), channels: Some(Channels::Rgb), max_train: Some(3), ..Loading::default() };
         let task = texture.load(&loading).unwrap().task;
-        assert_eq!(&task.train.pictures.shape()[..], [3, 3, 64, 64]);
-        let picture = task.train.pictures.data();
-        assert_eq!(picture[..4096], picture[4096..8192]);
+        assert_eq!(&task.train.images.shape()[..], [3, 3, 64, 64]);
+        let image = task.train.images.data();
+        assert_eq!(image[..4096], image[4096..8192]);
         assert!(task.test.truths[150].mask.as_ref().unwrap().len() == 4096);
     }
 }

@@ -1,4 +1,4 @@
-//! Sheets: pictures of square tiles without gaps, one class each; and the digits that come with the program.
+//! Sheets: images of square tiles without gaps, one class each; and the digits that come with the program.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
-use super::picture::{self, Channels, Conversion, PictureError};
-use super::{BadPicture, DataError, Loaded, Loading, Set, Task};
+use super::decode::{self, Channels, Conversion, DecodeError};
+use super::{BadImage, DataError, Loaded, Loading, Set, Task};
 use crate::engine::tensor::Tensor;
 
 /// Two sheets of tiles. A fifth of the normal tiles is kept for the test, and as many anomalies are drawn; limits of the
@@ -15,9 +15,9 @@ use crate::engine::tensor::Tensor;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sheet {
-    /// Picture of the normal tiles.
+    /// Image of the normal tiles.
     pub normal: PathBuf,
-    /// Picture of the anomalous ones.
+    /// Image of the anomalous ones.
     pub anomaly: PathBuf,
     /// Side of a tile, in pixels.
     pub tile: usize,
@@ -55,7 +55,7 @@ impl Sheet {
     pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
         let conversion = loading.conversion(self.tile, Channels::Grey)?;
         let read = |path: &PathBuf, anomalous: bool| -> Result<Set, DataError> {
-            let sheet = picture::read(path, loading.max_pixels).map_err(|reason| bad(path, reason))?;
+            let sheet = decode::read(path, loading.max_pixels).map_err(|reason| bad(path, reason))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let kind = path.file_stem().unwrap_or_default().to_string_lossy();
             Ok(Set::of_class(cut(&sheet, path, self.tile, &conversion)?, &name, &kind, anomalous))
@@ -89,7 +89,7 @@ impl Digits {
         let read = |digit: u8, anomalous: bool| -> Result<Set, DataError> {
             let (_, bytes) = DIGITS.iter().find(|(packaged, _)| *packaged == digit).expect("checked");
             let name = format!("{digit}.png");
-            let sheet = picture::decode(bytes, loading.max_pixels).map_err(|reason| bad(Path::new(&name), reason))?;
+            let sheet = decode::decode(bytes, loading.max_pixels).map_err(|reason| bad(Path::new(&name), reason))?;
             let tiles = cut(&sheet, Path::new(&name), DIGIT, &conversion)?;
             Ok(Set::of_class(tiles, &name, &digit.to_string(), anomalous))
         };
@@ -98,8 +98,8 @@ impl Digits {
     }
 }
 
-fn bad(path: &Path, reason: PictureError) -> DataError {
-    DataError::BadPictures { bad: vec![BadPicture { path: path.to_owned(), reason }], of: 1 }
+fn bad(path: &Path, reason: DecodeError) -> DataError {
+    DataError::BadImages { bad: vec![BadImage { path: path.to_owned(), reason }], of: 1 }
 }
 
 fn draw(

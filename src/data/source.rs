@@ -1,4 +1,4 @@
-//! Where pictures come from and how they are read, as plain data; and the task that becomes of it.
+//! Where images come from and how they are read, as plain data; and the task that becomes of it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,18 +8,18 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
+use super::decode::{Channels, Conversion, MAX_PIXELS, Resize};
 use super::files::{self, Read, Reading};
 use super::folder::Folder;
 use super::mvtec::Mvtec;
 use super::paint::Texture;
-use super::picture::{Channels, Conversion, MAX_PIXELS, Resize};
 use super::sheet::{Digits, Sheet};
 use super::svhn::Svhn;
-use super::{BadPicture, DataError, SAMPLE_STREAM, Set, SplitTable, Task};
+use super::{BadImage, DataError, SAMPLE_STREAM, Set, SplitTable, Task};
 use crate::engine::philox::Stream;
 use crate::engine::tensor::Tensor;
 
-/// Where a task's pictures come from. In TOML `kind` names the variant: `kind = "mvtec"`.
+/// Where a task's images come from. In TOML `kind` names the variant: `kind = "mvtec"`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Source {
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Source {
 }
 
 impl Source {
-    /// Whether pictures could be read, as far as that can be told without looking at a file.
+    /// Whether images could be read, as far as that can be told without looking at a file.
     ///
     /// # Errors
     /// When a setting is out of range or contradicts another.
@@ -78,7 +78,7 @@ impl Source {
         }
     }
 
-    /// Whether each picture is a file of its own, which may be bad.
+    /// Whether each image is a file of its own, which may be bad.
     fn has_files(&self) -> bool {
         matches!(self, Source::Mvtec(_) | Source::Folder(_))
     }
@@ -98,11 +98,11 @@ impl Source {
     }
 }
 
-/// How the pictures are read and the sets drawn.
+/// How the images are read and the sets drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Loading {
-    /// Height and width that every picture gets, in pixels; by default the source's own: a tile's or crop's side, 32 for
+    /// Height and width that every image gets, in pixels; by default the source's own: a tile's or crop's side, 32 for
     /// SVHN, and for files 256, or the longest side of all where that is less.
     pub size: Option<usize>,
     /// By default grey for digits, sheets and textures and RGB for all others.
@@ -110,14 +110,14 @@ pub struct Loading {
     pub resize: Resize,
     pub split: Split,
     pub on_bad_image: OnBadImage,
-    /// Pictures with more pixels are refused before they are decoded.
+    /// Images with more pixels are refused before they are decoded.
     pub max_pixels: u64,
-    /// Most memory that all converted pictures may take, in bytes.
+    /// Most memory that all converted images may take, in bytes.
     pub max_bytes: u64,
     /// Most normal images to train on, those held out included, drawn by `seed`; by default all. Painted textures are made in
     /// these numbers.
     pub max_train: Option<usize>,
-    /// Most normal pictures to test on, drawn by `seed`, before an inductive split.
+    /// Most normal images to test on, drawn by `seed`, before an inductive split.
     pub max_normals: Option<usize>,
     /// Most anomalies to test on, drawn by `seed`, before an inductive split.
     pub max_anomalies: Option<usize>,
@@ -148,15 +148,15 @@ impl Default for Loading {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
-    /// The test pictures themselves, without their labels.
+    /// The test images themselves, without their labels.
     #[default]
     Transductive,
-    /// Other pictures: half of the test candidates, each kind halved by itself. A source that has unlabelled pictures
+    /// Other images: half of the test candidates, each kind halved by itself. A source that has unlabelled images
     /// besides labelled ones is inductive as it is.
     Inductive,
 }
 
-/// What a picture that cannot be used leads to.
+/// What an image that cannot be used leads to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBadImage {
@@ -171,21 +171,21 @@ pub enum OnBadImage {
 #[derive(Debug)]
 pub struct Loaded {
     pub task: Task,
-    /// How every picture was converted; scores hold for pictures converted alike.
+    /// How every image was converted; scores hold for images converted alike.
     pub conversion: Conversion,
-    pub skipped: Vec<BadPicture>,
-    /// How many pictures there were of each size and kind of pixels before the conversion, such as `900×900 Rgb8`.
+    pub skipped: Vec<BadImage>,
+    /// How many images there were of each size and kind of pixels before the conversion, such as `900×900 Rgb8`.
     pub originals: BTreeMap<String, usize>,
 }
 
-/// Pictures of which nothing is known.
+/// Images of which nothing is known.
 #[derive(Debug)]
-pub struct Pictures {
+pub struct Images {
     pub set: Set,
     /// The file of each, as it was named or found.
     pub paths: Vec<PathBuf>,
     /// The files, and folders, that cannot be used.
-    pub skipped: Vec<BadPicture>,
+    pub skipped: Vec<BadImage>,
 }
 
 impl Loading {
@@ -249,13 +249,13 @@ fn check_side(side: usize) -> Result<(), DataError> {
     }
 }
 
-/// One picture has neither a spread nor a neighbour, and two do not tell how sure their covariance is.
+/// One image has neither a spread nor a neighbour, and two do not tell how sure their covariance is.
 const LEAST_TRAIN: usize = 3;
 
 /// Reads a task. `on_file` hears after each file how many of how many are done, from several threads.
 ///
 /// # Errors
-/// When pictures are missing, cannot be used, or are too few.
+/// When images are missing, cannot be used, or are too few.
 pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) + Sync) -> Result<Loaded, DataError> {
     source.check(loading)?;
     let loaded = match source {
@@ -286,18 +286,18 @@ impl Loaded {
     }
 }
 
-/// Reads pictures of which nothing is known: each path is a file, or a folder with all that lies below it. Of `loading`
+/// Reads images of which nothing is known: each path is a file, or a folder with all that lies below it. Of `loading`
 /// only `on_bad_image`, `max_pixels` and `max_bytes` are read; with [`OnBadImage::Skip`] the set may come out empty.
 ///
 /// # Errors
 /// When there is no path, all images together need too much memory, or, where bad ones are not skipped, a path is not there,
-/// a folder holds no picture, or a picture cannot be used.
-pub fn read_pictures(
+/// a folder holds no image, or an image cannot be used.
+pub fn read_images(
     paths: &[PathBuf],
     conversion: Conversion,
     loading: &Loading,
     on_file: impl Fn(usize, usize) + Sync,
-) -> Result<Pictures, DataError> {
+) -> Result<Images, DataError> {
     let skips = loading.on_bad_image == OnBadImage::Skip;
     let (mut entries, mut skipped) = (Vec::new(), Vec::new());
     for path in paths {
@@ -315,12 +315,12 @@ pub fn read_pictures(
     }
     let (set, paths, bad) = match (Reading { conversion, loading, on_file: &on_file }).read([entries]) {
         Ok(Read { sets: [set], paths, skipped, .. }) => (set, paths, skipped),
-        Err(DataError::BadPictures { bad, .. }) if skips => {
+        Err(DataError::BadImages { bad, .. }) if skips => {
             let none = Tensor::new([0, conversion.channels.count(), conversion.side, conversion.side], Vec::new());
-            (Set { pictures: none, names: Vec::new(), truths: Vec::new() }, Vec::new(), bad)
+            (Set { images: none, names: Vec::new(), truths: Vec::new() }, Vec::new(), bad)
         }
         Err(error) => return Err(error),
     };
     skipped.extend(bad);
-    Ok(Pictures { set, paths, skipped })
+    Ok(Images { set, paths, skipped })
 }

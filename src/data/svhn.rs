@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use super::decode::{Channels, Conversion};
 use super::mat::{self, MatError, Values};
-use super::picture::{Channels, Conversion};
 use super::{DataError, Loaded, Loading, Set, Task};
 use crate::engine::tensor::Tensor;
 
-/// One digit is normal and another the anomaly. All of the normal digit's training pictures are trained on, and all test
-/// pictures of both are tested, unless the loading limits them.
+/// One digit is normal and another the anomaly. All of the normal digit's training images are trained on, and all test
+/// images of both are tested, unless the loading limits them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Svhn {
@@ -23,7 +23,7 @@ pub struct Svhn {
     pub anomaly: u8,
 }
 
-/// Side of a picture, in pixels.
+/// Side of an image, in pixels.
 const SIDE: usize = 32;
 /// How the files call 0.
 const ZERO: u8 = 10;
@@ -57,7 +57,7 @@ impl Svhn {
     }
 }
 
-/// The pictures of each digit, which is an anomaly or not.
+/// The images of each digit, which is an anomaly or not.
 fn read<const DIGITS: usize>(
     path: &Path,
     digits: [(u8, bool); DIGITS],
@@ -66,22 +66,21 @@ fn read<const DIGITS: usize>(
 ) -> Result<[Set; DIGITS], DataError> {
     let bytes = fs::read(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
     let mat = |source| DataError::Mat { path: path.to_owned(), source };
-    let (pictures, labels) = arrays(&bytes, max_bytes).map_err(mat)?;
+    let (images, labels) = arrays(&bytes, max_bytes).map_err(mat)?;
     drop(bytes);
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(digits.map(|(digit, anomalous)| {
         let label = if digit == 0 { ZERO } else { digit };
         let rows: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] == label).collect();
-        let levels =
-            rows.iter().flat_map(|row| conversion.apply(&upright(&pictures[row * PICTURE..][..PICTURE]).into()));
+        let levels = rows.iter().flat_map(|row| conversion.apply(&upright(&images[row * IMAGE..][..IMAGE]).into()));
         let shape = [rows.len(), conversion.channels.count(), conversion.side, conversion.side];
         let set = Set::of_class(Tensor::new(shape, levels.collect()), "", &digit.to_string(), anomalous);
         Set { names: rows.iter().map(|row| format!("{file}#{row}")).collect(), ..set }
     }))
 }
 
-/// Levels of a picture: the row runs fastest, then the column, then the colour.
-const PICTURE: usize = SIDE * SIDE * 3;
+/// Levels of an image: the row runs fastest, then the column, then the colour.
+const IMAGE: usize = SIDE * SIDE * 3;
 
 fn upright(levels: &[u8]) -> RgbImage {
     RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| {
@@ -95,10 +94,10 @@ fn arrays(bytes: &[u8], max: u64) -> Result<(Vec<u8>, Vec<u8>), MatError> {
     let mut arrays = mat::read(bytes, max)?;
     let found = arrays.keys().cloned().collect::<Vec<_>>().join(", ");
     let mut take = |name| arrays.remove(name).ok_or_else(|| MatError::Missing { name, found: found.clone() });
-    let (pictures, labels) = (take("X")?, take("y")?);
+    let (images, labels) = (take("X")?, take("y")?);
 
-    let found = format!("{:?}", pictures.extents);
-    let (Values::Bytes(levels), [SIDE, SIDE, 3, ..]) = (pictures.values, &pictures.extents[..]) else {
+    let found = format!("{:?}", images.extents);
+    let (Values::Bytes(levels), [SIDE, SIDE, 3, ..]) = (images.values, &images.extents[..]) else {
         return Err(MatError::Shape { name: "X", found, expected: "bytes of [32, 32, 3, N]" });
     };
     let found = format!("{:?}", labels.extents);
@@ -106,8 +105,8 @@ fn arrays(bytes: &[u8], max: u64) -> Result<(Vec<u8>, Vec<u8>), MatError> {
         Values::Bytes(labels) => labels,
         Values::Numbers(labels) => labels.iter().map(|&label| label as u8).collect(),
     };
-    match labels.len() * PICTURE == levels.len() && labels.iter().all(|label| (1..=ZERO).contains(label)) {
+    match labels.len() * IMAGE == levels.len() && labels.iter().all(|label| (1..=ZERO).contains(label)) {
         true => Ok((levels, labels)),
-        false => Err(MatError::Shape { name: "y", found, expected: "a label from 1 to 10 for each picture" }),
+        false => Err(MatError::Shape { name: "y", found, expected: "a label from 1 to 10 for each image" }),
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use super::files::printable;
 use super::{Channels, Loaded, Resize, Set};
 
-/// The sets of a task by what is known of their pictures: to be read before training, not by it.
+/// The sets of a task by what is known of their images: to be read before training, not by it.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitTable<'a>(pub &'a Loaded);
 
@@ -19,7 +19,7 @@ impl fmt::Display for SplitTable<'_> {
         writeln!(
             f,
             "{:<24}{:>9}{:>9}{:>11}{:>9}{:>7}  kinds",
-            "set", "pictures", "normal", "anomalous", "unknown", "masks"
+            "set", "images", "normal", "anomalous", "unknown", "masks"
         )?;
         row(f, "train", &task.train)?;
         if let Some(held_out) = &task.held_out {
@@ -43,12 +43,12 @@ impl fmt::Display for SplitTable<'_> {
         };
         let side = conversion.side;
         let originals = listed(originals.iter().map(|(original, count)| format!("{original} ({count})")).collect());
-        write!(f, "every picture becomes {side}×{side} {channels}, {resize} from {originals}")?;
+        write!(f, "every image becomes {side}×{side} {channels}, {resize} from {originals}")?;
         if task.test.rows(Some(true)).is_empty() || task.test.rows(Some(false)).is_empty() {
-            write!(f, "\nnormal and anomalous test pictures are not both known: what needs both will be n/a")?;
+            write!(f, "\nnormal and anomalous test images are not both known: what needs both will be n/a")?;
         }
-        let pictures = &task.train.pictures;
-        let (first, others) = pictures.data().split_at(pictures.shape()[1..].iter().product());
+        let images = &task.train.images;
+        let (first, others) = images.data().split_at(images.shape()[1..].iter().product());
         if task.train.len() > 1 && others.chunks_exact(first.len()).all(|other| other == first) {
             write!(
                 f,
@@ -58,8 +58,8 @@ impl fmt::Display for SplitTable<'_> {
         }
         if !skipped.is_empty() {
             write!(f, "\nskipped {} that cannot be used", skipped.len())?;
-            for picture in skipped {
-                write!(f, "\n  {picture}")?;
+            for image in skipped {
+                write!(f, "\n  {image}")?;
             }
         }
         Ok(())

@@ -186,8 +186,8 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     text
 }
 
-fn png(scene: &Scene, picture: &'static str) -> Result<Vec<u8>, MeasureError> {
-    RasterBackend::new().with_scale(1.0).render_scene(scene).map_err(|reason| MeasureError::Draw { picture, reason })
+fn png(scene: &Scene, image: &'static str) -> Result<Vec<u8>, MeasureError> {
+    RasterBackend::new().with_scale(1.0).render_scene(scene).map_err(|reason| MeasureError::Draw { image, reason })
 }
 
 /// What the repetitions gave, in seconds.
@@ -466,10 +466,10 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_drawn() {
+    fn images_are_drawn() {
         let (_, _, report) = example();
         for scene in [roofline::draw(&report), report.memory.draw()] {
-            let bytes = png(&scene, "a picture").unwrap();
+            let bytes = png(&scene, "an image").unwrap();
             assert!(image::load_from_memory(&bytes).unwrap().width() > 400);
             assert!(SvgBackend::new().render_scene(&scene).contains("<svg"));
         }

@@ -27,14 +27,14 @@ pub struct RunConfig {
     pub encoder: EncoderChoice,
     /// What tells an anomaly, where the method leaves a choice.
     pub score: Rule,
-    /// Where the pictures come from; the one key without a default.
+    /// Where the images come from; the one key without a default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Source>,
-    pub pictures: Loading,
+    pub images: Loading,
     pub training: Training,
 }
 
-/// Which encoder embeds the pictures.
+/// Which encoder embeds the images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum EncoderChoice {
@@ -65,7 +65,7 @@ impl EncoderChoice {
 pub struct Training {
     /// By name; see [`loss::names`].
     pub alignment: String,
-    /// The share of anomalies that the alignment loss supposes among the unlabelled pictures.
+    /// The share of anomalies that the alignment loss supposes among the unlabelled images.
     pub mass: f64,
     /// Whether embeddings are brought to unit total distance before they are aligned; `false` is an ablation.
     pub normalise: bool,
@@ -83,9 +83,9 @@ pub struct Training {
     /// The first of them, which leave the augmentation as it is; two ninths of them by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<usize>,
-    /// Normal pictures in a batch; no more than there are.
+    /// Normal images in a batch; no more than there are.
     pub batch: usize,
-    /// Unlabelled pictures in a batch; no more than there are.
+    /// Unlabelled images in a batch; no more than there are.
     pub batch_val: usize,
     /// Parts that each batch is split into to save memory; the batches become multiples of it. By default as few as the
     /// device needs: a run chooses them before it trains, and its own configuration holds the number.
@@ -112,7 +112,7 @@ impl Default for RunConfig {
             encoder: EncoderChoice::Auto,
             score: Rule::default(),
             data: None,
-            pictures: Loading::default(),
+            images: Loading::default(),
             training: Training::default(),
         }
     }
@@ -256,7 +256,7 @@ impl RunConfig {
         check("training.together", &0, "at least 1", self.training.together != Some(0))?;
         self.alignment()?;
         self.augmentation()?;
-        Ok(self.data.as_ref().map_or(Ok(()), |source| source.check(&self.pictures))?)
+        Ok(self.data.as_ref().map_or(Ok(()), |source| source.check(&self.images))?)
     }
 
     /// Whether each micro-batch of batches of these sizes has a pair of images.
@@ -302,11 +302,11 @@ impl RunConfig {
         let cut = starts.filter(|&starts| tunes && starts > known).map(|starts| {
             format!("--starts {starts}: {} has {known} starts, so {known} are trained", self.augmentation)
         });
-        let data = self.data.iter().flat_map(|source| source.without_effect(&self.pictures));
+        let data = self.data.iter().flat_map(|source| source.without_effect(&self.images));
         idle.chain(mass).chain(cut).chain(data).collect()
     }
 
-    /// Where the pictures come from.
+    /// Where the images come from.
     ///
     /// # Errors
     /// When nothing says.
@@ -314,15 +314,15 @@ impl RunConfig {
         self.data.as_ref().ok_or(ConfigError::NoData)
     }
 
-    /// How the pictures are read, the draws by this run's seed.
+    /// How the images are read, the draws by this run's seed.
     pub fn loading(&self) -> Loading {
-        Loading { seed: self.seed, ..self.pictures.clone() }
+        Loading { seed: self.seed, ..self.images.clone() }
     }
 
     /// This configuration with the size and the micro-batches of another where it leaves them open: those that a run chose.
     pub fn completed_by(&self, chosen: &RunConfig) -> Self {
         let mut config = self.clone();
-        config.pictures.size = config.pictures.size.or(chosen.pictures.size);
+        config.images.size = config.images.size.or(chosen.images.size);
         config.training.micro_batches = config.training.micro_batches.or(chosen.training.micro_batches);
         config
     }
@@ -344,7 +344,7 @@ impl RunConfig {
         Ok(Alignment::by_name(&self.training.alignment, self.training.mass)?)
     }
 
-    /// The training of pictures `[C, H, W]`, of which there are `normals` to train on and `unlabelled` to tune on.
+    /// The training of images `[C, H, W]`, of which there are `normals` to train on and `unlabelled` to tune on.
     ///
     /// # Errors
     /// When a name is not known or a number out of range.
@@ -458,7 +458,7 @@ mod tests {
         let folder = "[data]\nkind = 'folder'\nnormal_dir = 'a'\nunlabelled_dir = 'b'\n";
         assert_eq!(told(&format!("{folder}mask_dir = 'c'")), "--mask-dir: there is no --abnormal-dir");
         assert!(told(&format!("{folder}normal_split_ratio = 0.5")).starts_with("--normal-split-ratio: "));
-        let both = format!("{folder}abnormal_dir = 'c'\n[pictures]\nsplit = 'inductive'");
+        let both = format!("{folder}abnormal_dir = 'c'\n[images]\nsplit = 'inductive'");
         assert!(told(&both).starts_with("--split: "), "{}", told(&both));
     }
 
@@ -519,8 +519,8 @@ mod tests {
             said(text, ""),
             "run.toml, line 5: there is no key `batchval` in [training]; did you mean `batch_val`?"
         );
-        let text = said("[pictures]\nxyz = 1", "");
-        assert!(text.starts_with("run.toml, line 2: there is no key `xyz` in [pictures]; there are `size`,"), "{text}");
+        let text = said("[images]\nxyz = 1", "");
+        assert!(text.starts_with("run.toml, line 2: there is no key `xyz` in [images]; there are `size`,"), "{text}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A run: a task and a configuration become a folder with a model, scores, pictures and a report.
+//! A run: a task and a configuration become a folder with a model, scores, images and a report.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -17,7 +17,7 @@ use crate::run::folder::FolderError;
 use crate::run::folder::RunFolder;
 use crate::run::model::{Judge, Model};
 use crate::run::outcome::{Adapter, Augmentation as Found, Counts, Outcome, ReportError, Start};
-use crate::run::report::{Page, PictureRow, Step};
+use crate::run::report::{ImageRow, Page, Step};
 use crate::run::scored::Maps;
 use crate::run::scored::{Alarms, Metrics, Scored, metrics};
 use crate::ssad::config::Config;
@@ -108,10 +108,10 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// `config` for this run's pictures.
+    /// `config` for this run's images.
     fn training(&self, config: &RunConfig) -> Result<Config, ConfigError> {
         let visible = self.loaded.task.visible();
-        let [normals, c, h, w] = visible.train.shape().images().expect("a set holds pictures");
+        let [normals, c, h, w] = visible.train.shape().images().expect("a set holds images");
         config.training([c, h, w], normals, visible.val.shape()[0])
     }
 
@@ -121,7 +121,7 @@ impl Run<'_> {
     /// When the configuration cannot be followed, or does not fit the device.
     pub fn plan(&self) -> Result<Plan, RunError> {
         let config = self.training(&fitted(self.device, self.config, self.loaded)?.config)?;
-        let [_, c, h, w] = self.loaded.task.visible().train.shape().images().expect("a set holds pictures");
+        let [_, c, h, w] = self.loaded.task.visible().train.shape().images().expect("a set holds images");
         let step = TrainingStep::record(&config, [c, h, w]).map_err(TrainError::from)?;
         let tuning = step.tuning_plan(self.device, config.reuse);
         Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, config.reuse)))
@@ -156,7 +156,7 @@ impl Run<'_> {
             return Err(foreign("another configuration"));
         }
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
-            return Err(foreign("other pictures"));
+            return Err(foreign("other images"));
         }
         // A file that says the same, or leaves open what was chosen, stays as it is, with its comments.
         let kept = fs::read_to_string(self.folder.path().join(CONFIG)).ok();
@@ -249,10 +249,10 @@ impl Run<'_> {
             return Ok(None);
         }
         let (task, folder) = (&self.loaded.task, self.folder);
-        let [_, c, h, w] = task.test.pictures.shape().images().expect("a set holds pictures");
+        let [_, c, h, w] = task.test.images.shape().images().expect("a set holds images");
         let mut model = Model::new(self.config, [c, h, w], &task.fingerprint(), &finished[chosen]);
         if let Some(held_out) = &task.held_out {
-            let scores = Judge::new(self.device, &model)?.judge(&held_out.pictures)?.scores;
+            let scores = Judge::new(self.device, &model)?.judge(&held_out.images)?.scores;
             check_finite(&scores)?;
             model.threshold = Threshold::above(&scores);
         }
@@ -317,20 +317,20 @@ impl Run<'_> {
         folder.write_metrics(&steps)?;
         folder.write_scores(&tested.scored, outcome.threshold)?;
         if self.extent == Extent::Full {
-            watch.reporting("curves, pictures, histogram, ROC");
+            watch.reporting("curves, images, histogram, ROC");
             folder.write_events(&steps)?;
             folder.write_curves(&outcome, &steps)?;
             let ends =
                 [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
             let mut augmented = Vec::new();
             for (title, a) in ends {
-                augmented.extend(trainer.augment(a)?.map(|pictures| (title, pictures)));
+                augmented.extend(trainer.augment(a)?.map(|images| (title, images)));
             }
-            write_pictures(folder, task, &tested.scored, &augmented)?;
+            write_images(folder, task, &tested.scored, &augmented)?;
             folder.write_distribution(&tested.scored, outcome.threshold)?;
-            watch.reporting(&format!("a strip for each of {} test pictures", task.test.len()));
+            watch.reporting(&format!("a strip for each of {} test images", task.test.len()));
             let masks = masks(&task.test);
-            let maps = Maps { pictures: &task.test.pictures, heat: &tested.heat, masks: &masks };
+            let maps = Maps { images: &task.test.images, heat: &tested.heat, masks: &masks };
             let strips = folder.write_strips(&tested.scored, &maps, |_, _| match watch.wants_stop() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
@@ -361,15 +361,15 @@ pub fn masks(set: &Set) -> Vec<Option<&[bool]>> {
     set.truths.iter().map(|truth| truth.mask.as_deref()).collect()
 }
 
-/// Scores every picture of a set, and measures how well the scores fit what is known.
+/// Scores every image of a set, and measures how well the scores fit what is known.
 ///
 /// # Errors
 /// When the device fails, or a score is not finite.
 pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, RunError> {
     let mut judge = Judge::new(device, model)?;
-    let judgement = judge.judge(&set.pictures)?;
+    let judgement = judge.judge(&set.images)?;
     check_finite(&judgement.scores)?;
-    let heat = judge.heat(&set.pictures, &judgement)?;
+    let heat = judge.heat(&set.images, &judgement)?;
     let logits = judgement.logits.as_ref();
     let scored: Vec<Scored> = (0..set.len())
         .map(|row| Scored {
@@ -381,17 +381,17 @@ pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, RunErro
         })
         .collect();
     let masks = masks(set);
-    let maps = Maps { pictures: &set.pictures, heat: &heat, masks: &masks };
+    let maps = Maps { images: &set.images, heat: &heat, masks: &masks };
     let metrics = metrics(&scored, model.threshold.map(|threshold| threshold.score), Some(&maps));
     let alarms = model.threshold.map(|threshold| Alarms::of(threshold, &scored));
     Ok(Tested { scored, metrics, alarms, heat })
 }
 
-/// Pictures in a row of `pictures.png`.
-const PICTURES: usize = 10;
+/// Images in a row of `pictures.png`.
+const IMAGES: usize = 10;
 
-/// Normal pictures, what they became, and anomalies, or where nobody said the highest scores.
-fn write_pictures(
+/// Normal images, what they became, and anomalies, or where nobody said the highest scores.
+fn write_images(
     folder: &RunFolder,
     task: &Task,
     scored: &[Scored],
@@ -399,21 +399,20 @@ fn write_pictures(
 ) -> Result<(), ReportError> {
     let mut order: Vec<usize> = (0..scored.len()).collect();
     order.sort_by(|&a, &b| scored[b].score.total_cmp(&scored[a].score));
-    let first = |rows: Vec<usize>| -> Vec<usize> { rows.into_iter().take(PICTURES).collect() };
+    let first = |rows: Vec<usize>| -> Vec<usize> { rows.into_iter().take(IMAGES).collect() };
     let score = |rows: &[usize]| -> Vec<f64> { rows.iter().map(|&row| scored[row].score).collect() };
-    let few = |pictures: &Tensor| pictures.gather_rows(&first((0..pictures.shape()[0]).collect()));
+    let few = |images: &Tensor| images.gather_rows(&first((0..images.shape()[0]).collect()));
 
-    let mut rows = vec![("normal, from the training set", few(&task.train.pictures), Vec::new())];
-    rows.extend(augmented.iter().map(|(title, pictures)| (*title, few(pictures), Vec::new())));
+    let mut rows = vec![("normal, from the training set", few(&task.train.images), Vec::new())];
+    rows.extend(augmented.iter().map(|(title, images)| (*title, few(images), Vec::new())));
     let [normals, anomalies] = [false, true].map(|class| first(task.test.rows(Some(class))));
     let shown = [("normal, tested", normals), ("anomalies", anomalies), ("highest scores", first(order))];
     for (title, shown) in shown.into_iter().filter(|(_, shown)| !shown.is_empty()) {
         let scores = score(&shown);
-        rows.push((title, task.test.pictures.gather_rows(&shown), scores));
+        rows.push((title, task.test.images.gather_rows(&shown), scores));
     }
-    let rows: Vec<PictureRow> =
-        rows.iter().map(|(title, pictures, scores)| PictureRow { title, pictures, scores }).collect();
-    folder.write_pictures(&rows)
+    let rows: Vec<ImageRow> = rows.iter().map(|(title, images, scores)| ImageRow { title, images, scores }).collect();
+    folder.write_images(&rows)
 }
 
 #[cfg(test)]
@@ -453,7 +452,7 @@ mod tests {
     fn the_checkpoint_survives_the_loss_of_the_device() {
         let config = RunConfig {
             data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
-            pictures: Loading {
+            images: Loading {
                 max_train: Some(20),
                 max_normals: Some(10),
                 max_anomalies: Some(10),

@@ -91,9 +91,9 @@ struct Planner<'a> {
 /// When the configuration cannot be followed, or does not fit as it is.
 pub fn fitted(device: &Device, config: &RunConfig, loaded: &Loaded) -> Result<Fitted, FitError> {
     let visible = loaded.task.visible();
-    let [normals, channels, side, _] = visible.train.shape().images().expect("a set holds pictures");
+    let [normals, channels, side, _] = visible.train.shape().images().expect("a set holds images");
     let mut config = config.clone();
-    config.pictures.size = Some(side);
+    config.images.size = Some(side);
     let planner = Planner {
         device: &device.with_precision(config.training.precision)?,
         exact: device.with_precision(Precision::F32)?,
@@ -124,15 +124,15 @@ impl Planner<'_> {
         self.device.largest_value()
     }
 
-    fn picture(&self, config: &RunConfig) -> [usize; 3] {
-        let side = config.pictures.size.expect("the side is known");
+    fn image(&self, config: &RunConfig) -> [usize; 3] {
+        let side = config.images.size.expect("the side is known");
         [self.channels, side, side]
     }
 
     /// `config` for this run's images.
     fn training(&self, config: &RunConfig) -> Result<Config, FitError> {
         let [normals, unlabelled] = self.sets;
-        Ok(config.training(self.picture(config), normals, unlabelled)?)
+        Ok(config.training(self.image(config), normals, unlabelled)?)
     }
 
     /// The plan of a step of one part of the batches. No value of the whole step is larger.
@@ -140,8 +140,8 @@ impl Planner<'_> {
         let mut part = config.clone();
         (part.training.batch, part.training.batch_val) = (batch, batch_val);
         part.training.micro_batches = Some(1);
-        let part = part.training(self.picture(config), batch, batch_val)?;
-        let step = TrainingStep::record(&part, self.picture(config)).map_err(TrainError::from)?;
+        let part = part.training(self.image(config), batch, batch_val)?;
+        let step = TrainingStep::record(&part, self.image(config)).map_err(TrainError::from)?;
         let tuning = step.tuning_plan(self.device, part.reuse);
         Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, part.reuse)))
     }
@@ -149,13 +149,13 @@ impl Planner<'_> {
     /// The largest value of what a run computes beside its steps, in bytes, with `batch` images in a part, and as few as
     /// can be that are scored at once.
     fn largest_beside(&self, config: &RunConfig, batch: usize) -> Result<u64, FitError> {
-        let (training, picture) = (self.training(config)?, self.picture(config));
-        let network = Network::new(training.method, &training.detector, picture);
+        let (training, image) = (self.training(config)?, self.image(config));
+        let network = Network::new(training.method, &training.detector, image);
         let by_distance = network.scores_by_distance() && config.score == Rule::Distance;
         let class: DeviceClass = self.exact.class();
-        let scores = Scorer::plan(class, &network, picture, LEAST).0;
-        let heat = Attributor::plan(class, &network, picture, LEAST, by_distance).0;
-        let views = views(&training, &network, picture, batch).into_iter().flatten().map(|view| view.plan(self.device));
+        let scores = Scorer::plan(class, &network, image, LEAST).0;
+        let heat = Attributor::plan(class, &network, image, LEAST, by_distance).0;
+        let views = views(&training, &network, image, batch).into_iter().flatten().map(|view| view.plan(self.device));
         let plans = [scores, heat].into_iter().chain(views);
         Ok(plans.map(|plan| plan.largest().1).max().unwrap_or(0))
     }
@@ -183,7 +183,7 @@ impl Planner<'_> {
 
     /// Which other settings run to the end where these fit in no number of micro-batches.
     fn refusal(&self, config: &RunConfig) -> Result<FitError, FitError> {
-        let side = config.pictures.size.expect("the side is known");
+        let side = config.images.size.expect("the side is known");
         let also = if config.training.micro_batches.is_some() { " without --micro-batches" } else { "" };
         let open = RunConfig { training: uncut(config), ..config.clone() };
         let mut alternatives = Vec::new();
@@ -213,10 +213,10 @@ impl Planner<'_> {
     fn largest_side(&self, config: &RunConfig) -> Result<Option<usize>, FitError> {
         let at = |side: usize| {
             let mut config = config.clone();
-            config.pictures.size = Some(side);
+            config.images.size = Some(side);
             config
         };
-        let mut side = config.pictures.size.expect("the side is known");
+        let mut side = config.images.size.expect("the side is known");
         loop {
             let config = at(side);
             // Values grow with the square of the side.
@@ -239,10 +239,10 @@ impl Planner<'_> {
         let step = self.step(config, batches.map(|batch| batch / parts))?;
         let memory = Memory::of(&step);
         Ok(Cost {
-            side: config.pictures.size.expect("the side is known"),
+            side: config.images.size.expect("the side is known"),
             encoder: match training.method {
                 Method::AutoEncoder => "auto-encoder",
-                _ => config.encoder.named(self.picture(config)).name,
+                _ => config.encoder.named(self.image(config)).name,
             },
             batches,
             micro_batches: parts,

@@ -1,4 +1,4 @@
-//! A trained detector as it is kept: everything that scoring pictures needs, in one file.
+//! A trained detector as it is kept: everything that scoring images needs, in one file.
 
 use std::path::Path;
 
@@ -19,10 +19,10 @@ const KIND: &str = "model";
 /// A trained detector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
-    /// What it was trained by; also the conversion of its pictures.
+    /// What it was trained by; also the conversion of its images.
     pub config: RunConfig,
-    /// `[C, H, W]` of the pictures that it takes.
-    pub picture: [usize; 3],
+    /// `[C, H, W]` of the images that it takes.
+    pub image: [usize; 3],
     /// Of the data that it was trained on.
     pub fingerprint: String,
     /// The augmentation's raw coordinates.
@@ -39,10 +39,10 @@ pub struct Model {
 
 impl Model {
     /// The model that a trained start is, without a threshold.
-    pub fn new(config: &RunConfig, picture: [usize; 3], fingerprint: &str, trained: &Trained) -> Self {
+    pub fn new(config: &RunConfig, image: [usize; 3], fingerprint: &str, trained: &Trained) -> Self {
         Model {
             config: config.clone(),
-            picture,
+            image,
             fingerprint: fingerprint.to_owned(),
             a: trained.end.clone(),
             fit: trained.fit.clone(),
@@ -51,10 +51,10 @@ impl Model {
         }
     }
 
-    /// How pictures become what the model takes.
+    /// How images become what the model takes.
     pub fn conversion(&self) -> Conversion {
-        let channels = if self.picture[0] == 1 { Channels::Grey } else { Channels::Rgb };
-        Conversion { side: self.picture[1], channels, resize: self.config.pictures.resize }
+        let channels = if self.image[0] == 1 { Channels::Grey } else { Channels::Rgb };
+        Conversion { side: self.image[1], channels, resize: self.config.images.resize }
     }
 
     /// Writes the model whole or not at all.
@@ -73,7 +73,7 @@ impl Model {
         if let Some(Threshold { score, held_out, exceeded }) = self.threshold {
             double("threshold", vec![score, held_out as f64, exceeded as f64]);
         }
-        double("picture", self.picture.iter().map(|&extent| extent as f64).collect());
+        double("image", self.image.iter().map(|&extent| extent as f64).collect());
         for (name, values) in self.fit.iter().flat_map(fit_numbers) {
             double(name, values);
         }
@@ -91,9 +91,9 @@ impl Model {
 
     fn from_archive(mut archive: Archive) -> Result<Self, String> {
         let config = RunConfig::parse(&archive.take_text("config")?).map_err(|error| error.to_string())?;
-        let picture = archive.take_double("picture")?;
-        let &[c, h, w] = &picture[..] else { return Err("its picture is malformed".into()) };
-        let picture = [c, h, w].map(|extent| extent as usize);
+        let image = archive.take_double("image")?;
+        let &[c, h, w] = &image[..] else { return Err("its image is malformed".into()) };
+        let image = [c, h, w].map(|extent| extent as usize);
         let threshold = match archive.numbers.contains_key("threshold") {
             true => Some(match archive.take_double("threshold")?[..] {
                 [score, held_out, exceeded] => {
@@ -107,7 +107,7 @@ impl Model {
         };
         let fit = take_fit(&mut archive, "")?;
         let model = Model {
-            picture,
+            image,
             fingerprint: archive.take_text("fingerprint")?,
             a: archive.take_single("a")?.into_data(),
             fit,
@@ -148,12 +148,12 @@ impl Model {
 
     fn network(&self) -> Result<Network, crate::run::config::ConfigError> {
         // The sizes of the sets change nothing in the network.
-        let config = self.config.training(self.picture, usize::MAX, usize::MAX)?;
-        Ok(Network::new(config.method, &config.detector, self.picture))
+        let config = self.config.training(self.image, usize::MAX, usize::MAX)?;
+        Ok(Network::new(config.method, &config.detector, self.image))
     }
 }
 
-/// What a model makes of pictures.
+/// What a model makes of images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
     pub scores: Vec<f64>,
@@ -169,11 +169,11 @@ pub struct Judge<'a> {
     device: Device,
     network: Network,
     states: States,
-    /// How many pictures were last to be scored at once, and what scores them.
+    /// How many images were last to be scored at once, and what scores them.
     scorer: Option<(usize, Scorer)>,
 }
 
-/// Pictures that are scored at once, where there are as many and the device binds them. Scores do not depend on it.
+/// Images that are scored at once, where there are as many and the device binds them. Scores do not depend on it.
 pub const BATCH: usize = 64;
 
 impl<'a> Judge<'a> {
@@ -193,48 +193,48 @@ impl<'a> Judge<'a> {
         Ok(Judge { model, device: device.clone(), network, states, scorer: None })
     }
 
-    /// Scores pictures `[N, C, H, W]`. A score that is not finite is one that the network cannot give.
+    /// Scores images `[N, C, H, W]`. A score that is not finite is one that the network cannot give.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn judge(&mut self, pictures: &Tensor) -> Result<Judgement, GpuError> {
-        let most = at_once(pictures);
+    pub fn judge(&mut self, images: &Tensor) -> Result<Judgement, GpuError> {
+        let most = at_once(images);
         let scorer = match self.scorer.take() {
             Some((same, scorer)) if same == most => scorer,
-            _ => Scorer::new(&self.device, &self.network, self.model.picture, most, &self.states)?,
+            _ => Scorer::new(&self.device, &self.network, self.model.image, most, &self.states)?,
         };
         let (_, scorer) = self.scorer.insert((most, scorer));
-        let readings = scorer.read(pictures)?;
+        let readings = scorer.read(images)?;
         let scores = readings.scores(self.model.distance());
         let logits = self.network.scores_by_distance().then(|| readings.direct.clone());
         Ok(Judgement { scores, logits, readings })
     }
 
-    /// Where the scores of the same pictures come from, `[N, 1, H, W]`: the slope of the score by each pixel, smoothed over
-    /// a sixteenth of the picture.
+    /// Where the scores of the same images come from, `[N, 1, H, W]`: the slope of the score by each pixel, smoothed over
+    /// a sixteenth of the image.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn heat(&mut self, pictures: &Tensor, judgement: &Judgement) -> Result<Tensor, GpuError> {
-        let [count, _, h, w] = pictures.shape().images().expect("a batch of pictures");
+    pub fn heat(&mut self, images: &Tensor, judgement: &Judgement) -> Result<Tensor, GpuError> {
+        let [count, _, h, w] = images.shape().images().expect("a batch of images");
         let distance = self.model.distance();
         let slopes = distance.map_or_else(|| vec![1.0; count], |fit| fit.gradient(&judgement.readings.z));
-        let (device, picture) = (&self.device, self.model.picture);
-        let (most, by_distance) = (at_once(pictures), distance.is_some());
-        let mut attributor = Attributor::new(device, &self.network, picture, most, &self.states, by_distance)?;
-        let heat = attributor.attribute(pictures, &slopes)?;
+        let (device, image) = (&self.device, self.model.image);
+        let (most, by_distance) = (at_once(images), distance.is_some());
+        let mut attributor = Attributor::new(device, &self.network, image, most, &self.states, by_distance)?;
+        let heat = attributor.attribute(images, &slopes)?;
         let sigma = h.max(w) as f32 / 16.0;
         let smooth = |heat: &[f32]| {
-            let picture = image::ImageBuffer::<image::Luma<f32>, _>::from_raw(w as u32, h as u32, heat.to_vec());
-            image::imageops::blur(&picture.expect("as many slopes as pixels"), sigma).into_raw()
+            let image = image::ImageBuffer::<image::Luma<f32>, _>::from_raw(w as u32, h as u32, heat.to_vec());
+            image::imageops::blur(&image.expect("as many slopes as pixels"), sigma).into_raw()
         };
         Ok(Tensor::new([count, 1, h, w], heat.data().chunks_exact(h * w).flat_map(smooth).collect()))
     }
 }
 
-/// How many of the pictures are taken at once, if the device binds them.
-fn at_once(pictures: &Tensor) -> usize {
-    pictures.shape()[0].clamp(1, BATCH)
+/// How many of the images are taken at once, if the device binds them.
+fn at_once(images: &Tensor) -> usize {
+    images.shape()[0].clamp(1, BATCH)
 }
 
 #[cfg(test)]
@@ -246,7 +246,7 @@ mod tests {
         let config = RunConfig::default();
         let mut model = Model {
             config,
-            picture: [1, 28, 28],
+            image: [1, 28, 28],
             fingerprint: "f00d".into(),
             a: vec![0.5],
             fit: LedoitWolf::from_parts(vec![0.0; 32], identity(32), 0.0),

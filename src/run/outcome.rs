@@ -46,28 +46,28 @@ pub struct Outcome {
     /// Of the kept start on the test set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: Metrics,
-    /// The score from which on a picture counts as an anomaly.
+    /// The score from which on an image counts as an anomaly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     /// How many normal images the threshold flags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<Alarms>,
-    /// How many pictures each set has.
+    /// How many images each set has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
-    /// Pictures that could not be used, by name.
+    /// Images that could not be used, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
 }
 
-/// Pictures in each set of a run.
+/// Images in each set of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub train: usize,
     /// Normal images that were held out of training, for the threshold.
     #[serde(default)]
     pub held_out: usize,
-    /// Unlabelled pictures to tune on; in a transductive run those of the test set.
+    /// Unlabelled images to tune on; in a transductive run those of the test set.
     pub tune: usize,
     pub test: usize,
 }

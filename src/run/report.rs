@@ -6,8 +6,8 @@
 //! | `report.html` | everything, on one page |
 //! | `metrics.csv`, `events.out.tfevents.…` | the training, a row a [`Step`]; the same for TensorBoard |
 //! | `curves.png`, `pictures.png` | the search, and what the augmentation makes |
-//! | `scores.csv`, `histogram.png`, `roc.png` | the test set, a row a [`Scored`] picture, and how the scores lie |
-//! | `images/<kind>/<name>.png` | a strip a picture, with mask and heat map |
+//! | `scores.csv`, `histogram.png`, `roc.png` | the test set, a row a [`Scored`] image, and how the scores lie |
+//! | `images/<kind>/<name>.png` | a strip an image, with mask and heat map |
 //!
 //! A [`Table`] is for the terminal; a [`Comparison`] is of many runs.
 //!
@@ -18,7 +18,7 @@ mod curves;
 mod distribution;
 mod events;
 mod html;
-mod pictures;
+mod samples;
 mod strips;
 
 use std::ops::ControlFlow;
@@ -27,7 +27,7 @@ use std::time::SystemTime;
 
 pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
 pub use html::Page;
-pub use pictures::PictureRow;
+pub use samples::ImageRow;
 
 use crate::run::folder::RunFolder;
 use crate::run::outcome::{Outcome, ReportError, Start, write_whole};
@@ -69,19 +69,19 @@ impl RunFolder {
         self.write("curves.png", &bytes)
     }
 
-    /// Writes `pictures.png`: titled rows of pictures, with their scores where there are any.
+    /// Writes `pictures.png`: titled rows of images, with their scores where there are any.
     ///
     /// # Errors
     /// When the file cannot be written.
     ///
     /// # Panics
-    /// When there is no row, or a row does not hold grey or RGB pictures.
-    pub fn write_pictures(&self, rows: &[PictureRow]) -> Result<(), ReportError> {
-        let bytes = pictures::draw(rows).map_err(|source| ReportError::Encode { file: "pictures.png", source })?;
+    /// When there is no row, or a row does not hold grey or RGB images.
+    pub fn write_images(&self, rows: &[ImageRow]) -> Result<(), ReportError> {
+        let bytes = samples::draw(rows).map_err(|source| ReportError::Encode { file: "pictures.png", source })?;
         self.write("pictures.png", &bytes)
     }
 
-    /// Writes `scores.csv`: `path,label,score,kind,logit,anomalous` with a row a picture. The label is 0 for normal, 1 for
+    /// Writes `scores.csv`: `path,label,score,kind,logit,anomalous` with a row an image. The label is 0 for normal, 1 for
     /// an anomaly; `anomalous` is 1 from the threshold on; either is empty where it is not known, as that of a score that is
     /// not finite.
     ///
@@ -93,7 +93,7 @@ impl RunFolder {
         self.write("scores.csv", &bytes)
     }
 
-    /// Writes `histogram.png`, how the scores of normal, anomalous and unlabelled pictures are distributed, and `roc.png`,
+    /// Writes `histogram.png`, how the scores of normal, anomalous and unlabelled images are distributed, and `roc.png`,
     /// which says so where there are not two classes to tell apart. Scores that are not finite are left out.
     ///
     /// # Errors
@@ -106,7 +106,7 @@ impl RunFolder {
         self.write("roc.png", &encode("roc.png", distribution::roc(scored))?)
     }
 
-    /// Writes a strip for each picture, `images/<kind>/<name>.png`: the picture, its mask, and the heat map over it, under
+    /// Writes a strip for each image, `images/<kind>/<name>.png`: the image, its mask, and the heat map over it, under
     /// name and score. Returns where each is, below the folder, in the order of `scored`. `progress` is called now and
     /// then with the strips done and their number; where it breaks, no more are written.
     ///
@@ -134,14 +134,14 @@ impl RunFolder {
         self.write(events::FILE, &events::encode(steps, now.as_secs_f64()))
     }
 
-    /// Writes `report.html`: a page that needs no other file, with the pictures that are in the folder by now, so call it
+    /// Writes `report.html`: a page that needs no other file, with the images that are in the folder by now, so call it
     /// after they are written.
     ///
     /// # Errors
-    /// When a picture cannot be read, or the page not be written.
+    /// When an image cannot be read, or the page not be written.
     ///
     /// # Panics
-    /// When there are strips, but not one for each picture.
+    /// When there are strips, but not one for each image.
     pub fn write_html(&self, page: &Page) -> Result<(), ReportError> {
         let text = html::render(page, self.path())
             .map_err(|source| ReportError::Encode { file: "report.html", source: source.into() })?;
@@ -368,8 +368,8 @@ mod tests {
             ..outcome()
         };
         folder.write_curves(&plain, &[Step { start: 0, setting: Setting::new(), ..step(1, 0.5) }]).unwrap();
-        let picture = image::open(folder.path().join("curves.png")).unwrap();
-        assert_eq!(picture.width(), 1200);
+        let image = image::open(folder.path().join("curves.png")).unwrap();
+        assert_eq!(image.width(), 1200);
     }
 
     #[test]

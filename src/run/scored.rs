@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::engine::tensor::Tensor;
 use crate::training::score::{Ranking, Threshold, auroc, is_flagged};
 
-/// A scored picture.
+/// A scored image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scored {
-    /// Where it comes from, with `/` between the parts; no two pictures share one.
+    /// Where it comes from, with `/` between the parts; no two images share one.
     pub name: String,
     /// `good`, the defect's or class's name, or empty where nobody said.
     pub kind: String,
@@ -24,35 +24,35 @@ pub struct Scored {
     pub logit: Option<f64>,
 }
 
-/// What there is to see of a test set, picture by picture.
+/// What there is to see of a test set, image by image.
 #[derive(Clone, Copy, Debug)]
 pub struct Maps<'a> {
     /// Grey or RGB `[N, 1 or 3, H, W]`, black 0 and white 1; beyond is clamped.
-    pub pictures: &'a Tensor,
+    pub images: &'a Tensor,
     /// How anomalous each pixel is, `[N, 1, H, W]`, in any unit. Colours go from the least value of the whole set, blue, to
     /// the greatest, red, so that strips can be compared; what is not finite stays uncoloured.
     pub heat: &'a Tensor,
-    /// For each picture, row by row, which pixels a defect covers; `None` where there is no mask.
+    /// For each image, row by row, which pixels a defect covers; `None` where there is no mask.
     pub masks: &'a [Option<&'a [bool]>],
 }
 
 impl Maps<'_> {
     /// Extents `[N, C, H, W]`, once everything is known to fit.
     pub(crate) fn extents(&self, scored: &[Scored]) -> [usize; 4] {
-        let [n, c, h, w] = self.pictures.shape().images().expect("pictures have four axes");
-        assert_eq!(self.heat.shape()[..], [n, 1, h, w], "the heat fits pictures of shape {:?}", self.pictures.shape());
-        assert_eq!((self.masks.len(), scored.len()), (n, n), "a mask or none, and a score, for each of {n} pictures");
+        let [n, c, h, w] = self.images.shape().images().expect("images have four axes");
+        assert_eq!(self.heat.shape()[..], [n, 1, h, w], "the heat fits images of shape {:?}", self.images.shape());
+        assert_eq!((self.masks.len(), scored.len()), (n, n), "a mask or none, and a score, for each of {n} images");
         let fits = |mask: &&[bool]| mask.len() == h * w;
-        assert!(self.masks.iter().flatten().all(fits), "masks fit pictures of {h}×{w} pixels");
+        assert!(self.masks.iter().flatten().all(fits), "masks fit images of {h}×{w} pixels");
         [n, c, h, w]
     }
 
-    /// Heat and truth of all pixels of which the truth is known: those under a mask, and those of normal pictures.
+    /// Heat and truth of all pixels of which the truth is known: those under a mask, and those of normal images.
     fn pixels(&self, scored: &[Scored]) -> (Vec<f32>, Vec<bool>) {
         let [_, _, h, w] = self.extents(scored);
         let (mut heat, mut defects) = (Vec::new(), Vec::new());
-        for ((row, mask), picture) in self.heat.data().chunks_exact(h * w).zip(self.masks).zip(scored) {
-            match (mask, picture.anomalous) {
+        for ((row, mask), image) in self.heat.data().chunks_exact(h * w).zip(self.masks).zip(scored) {
+            match (mask, image.anomalous) {
                 (Some(mask), _) => defects.extend_from_slice(mask),
                 (None, Some(false)) => defects.resize(defects.len() + h * w, false),
                 (None, _) => continue,
@@ -114,9 +114,9 @@ impl fmt::Display for Alarms {
 /// Figures by the names that anomalib gives them, `None` (in files `null`) where there is nothing to compare.
 pub type Metrics = BTreeMap<String, Option<f64>>;
 
-/// The metrics of labelled pictures, and of their pixels where there are maps: `image_AUROC`; `image_AUPR`, as average
+/// The metrics of labelled images, and of their pixels where there are maps: `image_AUROC`; `image_AUPR`, as average
 /// precision; `image_F1Max`, which chooses its threshold by the labels; `image_F1Score`, `image_Precision` and
-/// `image_Recall` at `threshold`; `pixel_AUROC` over all pixels at once, of pictures with a mask and of normal ones.
+/// `image_Recall` at `threshold`; `pixel_AUROC` over all pixels at once, of images with a mask and of normal ones.
 ///
 /// # Panics
 /// When the maps do not fit each other or `scored`.
@@ -139,10 +139,10 @@ pub fn metrics(scored: &[Scored], threshold: Option<f64>, maps: Option<&Maps>) -
     figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-/// The labelled pictures, ranked.
+/// The labelled images, ranked.
 pub(super) fn ranking(scored: &[Scored]) -> Option<Ranking> {
     let (scores, labels): (Vec<f64>, Vec<bool>) =
-        scored.iter().filter_map(|picture| Some((picture.score, picture.anomalous?))).unzip();
+        scored.iter().filter_map(|image| Some((image.score, image.anomalous?))).unzip();
     Ranking::new(&scores, &labels)
 }
 
@@ -170,7 +170,7 @@ pub(super) mod tests {
         Scored { name: name.into(), kind: kind.into(), anomalous, score, logit: None }
     }
 
-    /// Scores 1…4, of which one anomaly lies below a normal, and an unlabelled picture above all.
+    /// Scores 1…4, of which one anomaly lies below a normal, and an unlabelled image above all.
     pub fn example() -> Vec<Scored> {
         [
             ("a", Some(false), 1.0),
@@ -184,16 +184,16 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_row_a_picture() {
-        let mut pictures = example();
-        pictures[0].name = "a, \"odd\"\nname.png".into();
-        pictures[1].logit = Some(-0.5);
-        pictures[2].score = f64::NAN;
-        let text = String::from_utf8(table(&pictures, Some(2.0)).unwrap()).unwrap();
+    fn a_row_a_image() {
+        let mut images = example();
+        images[0].name = "a, \"odd\"\nname.png".into();
+        images[1].logit = Some(-0.5);
+        images[2].score = f64::NAN;
+        let text = String::from_utf8(table(&images, Some(2.0)).unwrap()).unwrap();
         let expected = "path,label,score,kind,logit,anomalous\n\"a, \"\"odd\"\"\nname.png\",0,1,good,,0\n\
                         b,1,2,crack,-0.5,1\nc,0,NaN,good,,\nd,1,4,crack,,1\ne,,5,,,1\n";
         assert_eq!(text, expected);
-        assert!(table(&pictures, None).unwrap().ends_with(b"e,,5,,,\n"));
+        assert!(table(&images, None).unwrap().ends_with(b"e,,5,,,\n"));
     }
 
     #[test]
@@ -229,14 +229,14 @@ pub(super) mod tests {
         assert!(earlier.starts_with("taken on the training images"), "{earlier}");
     }
 
-    /// Pixels of pictures with a mask, and of normal ones without; not of the anomaly without a mask.
+    /// Pixels of images with a mask, and of normal ones without; not of the anomaly without a mask.
     #[test]
     fn pixels_are_ranked_together() {
-        let (pictures, heat) =
+        let (images, heat) =
             (Tensor::full([4, 1, 1, 2], 0.5), Tensor::new([4, 1, 1, 2], (0..8).map(|x| x as f32).collect()));
         let mask = [false, true];
         let masks = [None, Some(&mask[..]), None, None];
-        let maps = Maps { pictures: &pictures, heat: &heat, masks: &masks };
+        let maps = Maps { images: &images, heat: &heat, masks: &masks };
         // Normal 0 1 2 4 5, defect 3.
         assert_eq!(metrics(&example()[..4], None, Some(&maps))["pixel_AUROC"], Some(0.6));
     }

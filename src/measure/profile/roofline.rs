@@ -10,7 +10,7 @@ use super::{Group, Report, family};
 
 const COLOURS: [&str; 8] = ["#c8102e", "#1f6fb4", "#2f9e62", "#d9822b", "#7d55a8", "#5f5f5f", "#2aa5a5", "#a8901f"];
 
-/// Operations a byte at which the picture begins and ends, if no kernel lies beyond.
+/// Operations a byte at which the image begins and ends, if no kernel lies beyond.
 const INTENSITIES: (f64, f64) = (0.05, 100.0);
 
 /// A dot for each kernel, larger the more of the step it takes. Kernels without arithmetic have no place in it.

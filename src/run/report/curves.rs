@@ -70,7 +70,7 @@ pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String>
     });
 
     // Two columns a hyper-parameter above, so that each of the two losses can span half of them; without any, the losses
-    // have the picture to themselves.
+    // have the image to themselves.
     let width = values.len().max(1);
     let above: Vec<usize> = (0..2 * values.len()).collect();
     let below: Vec<usize> = (above.len()..above.len() + 2 * width).collect();
@@ -94,11 +94,11 @@ impl<'a> Quantity<'a> {
     fn tuned(key: &'a str, augmentation: &str) -> Self {
         let (part, name) = key.split_once('.').map_or((None, key), |(part, name)| (Some(part), name));
         let (title, period) = match name {
-            // A turned picture is itself again after a whole turn, a patch after half of one.
+            // A turned image is itself again after a whole turn, a patch after half of one.
             "angle_degrees" if part.unwrap_or(augmentation).starts_with("rotation") => ("Angle (degrees)", Some(360.0)),
             "angle_degrees" => ("Angle (degrees)", Some(180.0)),
             "spread_degrees" => ("Spread of the angle (degrees)", None),
-            "area" => ("Area (share of the picture)", None),
+            "area" => ("Area (share of the image)", None),
             "aspect" => ("Aspect (width / height)", None),
             other => (other, None),
         };

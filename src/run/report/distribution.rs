@@ -21,7 +21,7 @@ const UNLABELLED: &str = "#8c8c8c";
 /// A PNG of the scores, bars of one class upon those of the other, with a line at the threshold.
 pub(super) fn histogram(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>, String> {
     let of = |class: Option<bool>| -> Vec<f64> {
-        let scores = scored.iter().filter(|picture| picture.anomalous == class).map(|picture| picture.score);
+        let scores = scored.iter().filter(|image| image.anomalous == class).map(|image| image.score);
         scores.filter(|score| score.is_finite()).collect()
     };
     let threshold = threshold.filter(|threshold| threshold.is_finite());
@@ -43,7 +43,7 @@ pub(super) fn histogram(scored: &[Scored], threshold: Option<f64>) -> Result<Vec
     });
     let plots = vec![Plot::Histogram(bars)];
     let mut layout = framed(Layout::auto_from_plots(&plots), (1000.0, 520.0))
-        .with_title("Pictures by anomaly score")
+        .with_title("Images by anomaly score")
         .with_x_label("anomaly score")
         .with_x_axis_min(range.0)
         .with_x_axis_max(range.1)
@@ -127,21 +127,20 @@ mod tests {
         image::load_from_memory(&png.unwrap()).unwrap().into_rgb8()
     }
 
-    fn count(picture: &image::RgbImage, colour: [u8; 3]) -> usize {
-        picture.pixels().filter(|pixel| pixel.0 == colour).count()
+    fn count(image: &image::RgbImage, colour: [u8; 3]) -> usize {
+        image.pixels().filter(|pixel| pixel.0 == colour).count()
     }
 
     #[test]
     fn a_bar_for_each_class() {
         let (normal, anomalous, unlabelled) = ([0x1f, 0x6f, 0xb4], [0xc8, 0x10, 0x2e], [0x8c; 3]);
-        let picture = drawn(histogram(&example(), Some(2.5)));
-        assert_eq!(picture.dimensions(), (1000, 520));
-        let (normals, anomalies, others) =
-            (count(&picture, normal), count(&picture, anomalous), count(&picture, unlabelled));
-        // Two pictures, two pictures and one, in bars of one width, and the legend's squares.
+        let image = drawn(histogram(&example(), Some(2.5)));
+        assert_eq!(image.dimensions(), (1000, 520));
+        let (normals, anomalies, others) = (count(&image, normal), count(&image, anomalous), count(&image, unlabelled));
+        // Two images, two images and one, in bars of one width, and the legend's squares.
         assert!(others > 1000 && normals > others && anomalies > others, "{normals} {anomalies} {others}");
         assert_eq!(count(&drawn(histogram(&example()[..1], None)), anomalous), 0);
-        assert_ne!(drawn(histogram(&example(), None)), picture, "the threshold is drawn");
+        assert_ne!(drawn(histogram(&example(), None)), image, "the threshold is drawn");
     }
 
     #[test]

@@ -16,7 +16,7 @@ const STRIPS: usize = 6;
 
 const STYLE: &str = include_str!("style.css");
 
-/// What the page is made of, besides the pictures that the run's folder has.
+/// What the page is made of, besides the images that the run's folder has.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     pub outcome: &'a Outcome,
@@ -28,10 +28,10 @@ pub struct Page<'a> {
     pub config: Option<&'a str>,
 }
 
-/// The page, with pictures from `folder`.
+/// The page, with images from `folder`.
 pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
     let Page { outcome, scored, strips, config } = *page;
-    assert!(strips.is_empty() || strips.len() == scored.len(), "a strip for each picture, or none");
+    assert!(strips.is_empty() || strips.len() == scored.len(), "a strip for each image, or none");
     let ranking = scored::ranking(scored);
     let auroc = ranking.as_ref().map_or(outcome.image_auroc, |ranking| Some(ranking.auroc()));
     // Without a threshold of its own, mistakes are those that the best threshold would have made.
@@ -72,12 +72,12 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                             (plot("histogram.png", "Histogram of the anomaly scores by class")?)
                             (embedded(&folder.join("roc.png"), "ROC curve")?)
                         }
-                        @if scored.iter().any(|picture| !picture.kind.is_empty()) { (kinds(scored, threshold)) }
+                        @if scored.iter().any(|image| !image.kind.is_empty()) { (kinds(scored, threshold)) }
                     }
                     @if !strips.is_empty() {
                         section {
                             h2 { "Highest scores" }
-                            p.note { "Picture, mask, and the heat map over the picture; blue to red over the whole test set." }
+                            p.note { "Image, mask, and the heat map over the image; blue to red over the whole test set." }
                             (gallery(&highest(scored, |_| true))?)
                         }
                         @if let (Some(threshold), true) = (threshold, ranking.is_some()) {
@@ -90,7 +90,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                                     }
                                     "."
                                 }
-                                h3 { "Normal pictures with the highest scores" }
+                                h3 { "Normal images with the highest scores" }
                                 (gallery(&false_alarms(scored, threshold))?)
                                 h3 { "Anomalies with the lowest scores" }
                                 (gallery(&misses(scored, threshold))?)
@@ -102,7 +102,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                     h2 { "Search" }
                     (starts(&outcome.starts))
                     (plot("curves.png", "Hyper-parameters and losses over the training steps, a line for each start")?)
-                    (plot("pictures.png", "What the augmentation makes of normal pictures, and test pictures with scores")?)
+                    (plot("pictures.png", "What the augmentation makes of normal images, and test images with scores")?)
                 }
                 @if let Some(counts) = &outcome.counts { (split(counts, scored)) }
                 @if !outcome.metrics.is_empty() { (metrics(&outcome.metrics)) }
@@ -112,7 +112,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                 @if !outcome.skipped.is_empty() {
                     section {
                         details {
-                            summary { "Pictures that could not be used: " (outcome.skipped.len()) }
+                            summary { "Images that could not be used: " (outcome.skipped.len()) }
                             ul { @for name in &outcome.skipped { li { (name) } } }
                         }
                     }
@@ -127,17 +127,17 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
 fn verdict(auroc: Option<f64>, scored: &[Scored], threshold: Option<f64>, cut: Option<Cut>) -> String {
     let first = match (auroc, scored.len()) {
         (Some(auroc), 0) => format!("AUROC {auroc:.3}."),
-        (Some(auroc), count) => format!("AUROC {auroc:.3} on {count} test pictures."),
-        (None, count) => format!("{count} test pictures; without labels of both classes there is no AUROC."),
+        (Some(auroc), count) => format!("AUROC {auroc:.3} on {count} test images."),
+        (None, count) => format!("{count} test images; without labels of both classes there is no AUROC."),
     };
     let second = match (threshold, cut) {
         (Some(_), Some(Cut { hits, misses, false_alarms, passes, .. })) => format!(
-            " The threshold flags {hits} of {} anomalies and {false_alarms} of {} normal pictures.",
+            " The threshold flags {hits} of {} anomalies and {false_alarms} of {} normal images.",
             hits + misses,
             false_alarms + passes
         ),
         (Some(threshold), None) if !scored.is_empty() => {
-            let flagged = scored.iter().filter(|picture| is_flagged(picture.score, threshold)).count();
+            let flagged = scored.iter().filter(|image| is_flagged(image.score, threshold)).count();
             format!(" {flagged} of them are anomalous by the threshold.")
         }
         _ => String::new(),
@@ -198,20 +198,20 @@ fn starts(starts: &[Start]) -> Markup {
     }
 }
 
-/// For each kind of picture its number, how many are flagged, and how well it is told from the normal pictures.
+/// For each kind of image its number, how many are flagged, and how well it is told from the normal images.
 fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
-    let mut kinds: Vec<&str> = scored.iter().map(|picture| picture.kind.as_str()).collect();
+    let mut kinds: Vec<&str> = scored.iter().map(|image| image.kind.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
     html! {
         div.scroll {
             table {
-                thead { tr { th { "kind" } th { "pictures" } th { "flagged" } th { "AUROC against normal" } } }
+                thead { tr { th { "kind" } th { "images" } th { "flagged" } th { "AUROC against normal" } } }
                 tbody {
                     @for kind in kinds {
-                        @let of_kind: Vec<&Scored> = scored.iter().filter(|picture| picture.kind == kind).collect();
+                        @let of_kind: Vec<&Scored> = scored.iter().filter(|image| image.kind == kind).collect();
                         @let flagged = threshold.map(|threshold| {
-                            of_kind.iter().filter(|picture| is_flagged(picture.score, threshold)).count()
+                            of_kind.iter().filter(|image| is_flagged(image.score, threshold)).count()
                         });
                         tr {
                             td { @if kind.is_empty() { "unlabelled" } @else { (kind) } }
@@ -227,16 +227,16 @@ fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
 }
 
 fn against_normal(scored: &[Scored], kind: &str) -> Option<f64> {
-    let compared = scored.iter().filter_map(|picture| match picture.anomalous? {
-        true => (picture.kind == kind).then_some((picture.score, true)),
-        false => Some((picture.score, false)),
+    let compared = scored.iter().filter_map(|image| match image.anomalous? {
+        true => (image.kind == kind).then_some((image.score, true)),
+        false => Some((image.score, false)),
     });
     let (scores, labels): (Vec<f64>, Vec<bool>) = compared.unzip();
     Some(Ranking::new(&scores, &labels)?.auroc())
 }
 
 fn split(counts: &Counts, scored: &[Scored]) -> Markup {
-    let of = |class: Option<bool>| scored.iter().filter(|picture| picture.anomalous == class).count();
+    let of = |class: Option<bool>| scored.iter().filter(|image| image.anomalous == class).count();
     let classes = [("normal", of(Some(false))), ("anomalous", of(Some(true))), ("unlabelled", of(None))];
     let found = classes.iter().filter(|(_, count)| *count > 0).map(|(class, count)| format!("{count} {class}"));
     let test = found.collect::<Vec<_>>().join(", ");
@@ -251,7 +251,7 @@ fn split(counts: &Counts, scored: &[Scored]) -> Markup {
             h2 { "Data" }
             div.scroll {
                 table {
-                    thead { tr { th { "set" } th { "pictures" } th { "labels" } } }
+                    thead { tr { th { "set" } th { "images" } th { "labels" } } }
                     tbody {
                         @for (name, count, labels) in &sets {
                             tr { td { (name) } td.number { (count) } td { (labels) } }
@@ -296,7 +296,7 @@ fn gallery(page: &Page, folder: &Path, rows: &[usize]) -> io::Result<Markup> {
     })
 }
 
-/// A picture within the page; nothing where the folder has none.
+/// An image within the page; nothing where the folder has none.
 fn embedded(path: &Path, says: &str) -> io::Result<Markup> {
     match fs::read(path) {
         Ok(bytes) => {
@@ -316,9 +316,9 @@ fn highest(scored: &[Scored], wanted: impl Fn(&Scored) -> bool) -> Vec<usize> {
     rows
 }
 
-/// Normal pictures that are flagged, the worst first.
+/// Normal images that are flagged, the worst first.
 fn false_alarms(scored: &[Scored], threshold: f64) -> Vec<usize> {
-    highest(scored, |picture| picture.anomalous == Some(false) && is_flagged(picture.score, threshold))
+    highest(scored, |image| image.anomalous == Some(false) && is_flagged(image.score, threshold))
 }
 
 /// Anomalies that are not flagged, the worst first.
@@ -352,7 +352,7 @@ mod tests {
 
     const PIXEL: &[u8] = b"\x89PNG of one pixel";
 
-    fn pictures(folder: &Path, names: &[&str]) {
+    fn images(folder: &Path, names: &[&str]) {
         for name in names {
             fs::create_dir_all(folder.join(name).parent().unwrap()).unwrap();
             fs::write(folder.join(name), PIXEL).unwrap();
@@ -363,8 +363,8 @@ mod tests {
     fn the_page_holds_all_there_is_and_fetches_nothing() {
         let folder = folder("html");
         let strips: Vec<PathBuf> = (0..5).map(|row| format!("images/k/{row}.png").into()).collect();
-        pictures(folder.path(), &["histogram.png", "roc.png", "curves.png", "pictures.png"]);
-        pictures(folder.path(), &strips.iter().map(|strip| strip.to_str().unwrap()).collect::<Vec<_>>());
+        images(folder.path(), &["histogram.png", "roc.png", "curves.png", "pictures.png"]);
+        images(folder.path(), &strips.iter().map(|strip| strip.to_str().unwrap()).collect::<Vec<_>>());
         let outcome = Outcome {
             dataset: Some("mvtec".into()),
             category: Some("bottle".into()),
@@ -386,7 +386,7 @@ mod tests {
         let text = render(&page, folder.path()).unwrap();
         for part in [
             "<h1>mvtec / bottle</h1>",
-            "AUROC 0.750 on 5 test pictures. The threshold flags 1 of 2 anomalies and 1 of 2 normal pictures.",
+            "AUROC 0.750 on 5 test images. The threshold flags 1 of 2 anomalies and 1 of 2 normal images.",
             "Threshold 2.5000: exceeded by 0 of 2 held-out normal images; exceeded by 1 of 2 normal test images (50.0 %).",
             "held out, for the threshold</td><td class=\"number\">2",
             "★ kept",
@@ -412,9 +412,9 @@ mod tests {
         let folder = folder("html-names");
         let evil = "<script>alert(1)</script>\" onerror=\"x' & </title></pre></style>";
         let strips = vec![PathBuf::from("s.png"); 5];
-        pictures(folder.path(), &["s.png"]);
+        images(folder.path(), &["s.png"]);
         let mut scored = example();
-        scored.iter_mut().for_each(|picture| (picture.name, picture.kind) = (evil.into(), evil.into()));
+        scored.iter_mut().for_each(|image| (image.name, image.kind) = (evil.into(), evil.into()));
         let mut outcome = Outcome {
             dataset: Some(evil.into()),
             category: Some(evil.into()),
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_labels_scores_or_pictures_has_a_page_too() {
+    fn a_run_without_labels_scores_or_images_has_a_page_too() {
         let folder = folder("html-bare");
         let outcome = Outcome { image_auroc: None, ..outcome() };
         let bare = Page { outcome: &outcome, scored: &[], strips: &[], config: None };

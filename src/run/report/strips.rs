@@ -1,4 +1,4 @@
-//! `images/`: for each picture a strip of what was seen, what was to be found, and where it was found.
+//! `images/`: for each image a strip of what was seen, what was to be found, and where it was found.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
@@ -10,7 +10,7 @@ use image::{Rgb, RgbImage};
 use kuva::render::render::{Scene, TextAnchor};
 use rayon::prelude::*;
 
-use super::pictures::{compose, paint, scaled, write as text};
+use super::samples::{compose, paint, scaled, write as text};
 use super::{ReportError, Scored};
 use crate::run::disk;
 use crate::run::scored::Maps;
@@ -23,7 +23,7 @@ const MARGIN: u32 = 8;
 const TITLE: u32 = 26;
 /// Size of the title's letters, and about how wide they are.
 const LETTER: (u32, u32) = (13, 8);
-/// Share of the heat's colour over the picture.
+/// Share of the heat's colour over the image.
 const OPACITY: f64 = 0.5;
 
 /// Longest part of a path, in bytes; file systems take 255.
@@ -51,8 +51,8 @@ pub(super) fn write(
         let end = (first + AT_ONCE).min(n);
         (first..end).into_par_iter().try_for_each(|row| {
             let heat = &maps.heat.data()[row * h * w..][..h * w];
-            let picture = &maps.pictures.data()[row * c * h * w..][..c * h * w];
-            let strip = Strip { picture, heat, mask: maps.masks[row], extents: [c, h, w], heat_range };
+            let image = &maps.images.data()[row * c * h * w..][..c * h * w];
+            let strip = Strip { image, heat, mask: maps.masks[row], extents: [c, h, w], heat_range };
             let bytes = strip.draw(&scored[row]).map_err(|source| ReportError::Encode { file: "a strip", source })?;
             let path = folder.join(&paths[row]);
             disk::write(&path, &bytes).map_err(|source| ReportError::Write { path, source })
@@ -67,21 +67,21 @@ pub(super) fn write(
     Ok(ControlFlow::Continue(paths))
 }
 
-/// One picture with all that belongs to it.
+/// One image with all that belongs to it.
 struct Strip<'a> {
-    picture: &'a [f32],
+    image: &'a [f32],
     heat: &'a [f32],
     mask: Option<&'a [bool]>,
-    /// `[C, H, W]` of the picture.
+    /// `[C, H, W]` of the image.
     extents: [usize; 3],
     /// Least and greatest heat of the whole set.
     heat_range: (f32, f32),
 }
 
 impl Strip<'_> {
-    /// A PNG of picture, mask, and heat over the picture, under a title.
+    /// A PNG of image, mask, and heat over the image, under a title.
     fn draw(&self, scored: &Scored) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
-        let picture = paint(self.picture, self.extents);
+        let image = paint(self.image, self.extents);
         let [_, h, w] = self.extents;
         let mask = self.mask.map(|mask| {
             RgbImage::from_fn(w as u32, h as u32, |x, y| {
@@ -89,11 +89,11 @@ impl Strip<'_> {
             })
         });
         let warm = RgbImage::from_fn(w as u32, h as u32, |x, y| {
-            let under = *picture.get_pixel(x, y);
+            let under = *image.get_pixel(x, y);
             self.colour(self.heat[y as usize * w + x as usize]).map_or(under, |colour| blend(under, colour))
         });
-        let fields = [Some(picture), mask, Some(warm)].map(|field| field.map(|field| scaled(&field, SIDE)));
-        let (wide, high) = fields[0].as_ref().expect("a picture").dimensions();
+        let fields = [Some(image), mask, Some(warm)].map(|field| field.map(|field| scaled(&field, SIDE)));
+        let (wide, high) = fields[0].as_ref().expect("an image").dimensions();
         let left = |field: u32| MARGIN + field * (wide + GAP);
 
         let (width, height) = (left(3) - GAP + MARGIN, TITLE + high + MARGIN);
@@ -142,12 +142,12 @@ fn title(scored: &Scored, letters: u32) -> String {
     (score + &name).replace('$', "\\$")
 }
 
-/// For each picture `images/<kind>/<stem>.png`, no two alike, also where upper and lower case are one.
+/// For each image `images/<kind>/<stem>.png`, no two alike, also where upper and lower case are one.
 fn paths(scored: &[Scored]) -> Vec<PathBuf> {
     let mut taken: HashMap<String, usize> = HashMap::new();
-    let unique = |picture: &Scored| {
-        let kind = if picture.kind.is_empty() { "unlabelled".to_owned() } else { safe(&picture.kind) };
-        let last = picture.name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let unique = |image: &Scored| {
+        let kind = if image.kind.is_empty() { "unlabelled".to_owned() } else { safe(&image.kind) };
+        let last = image.name.rsplit(['/', '\\']).next().unwrap_or_default();
         let stem = safe(without_extension(last));
         let mut number = 1;
         loop {
@@ -157,7 +157,7 @@ fn paths(scored: &[Scored]) -> Vec<PathBuf> {
             if *count == 1 {
                 return Path::new("images").join(&kind).join(name);
             }
-            // Of a thousand pictures with one stem, each looks only where none has looked.
+            // Of a thousand images with one stem, each looks only where none has looked.
             number = (*count).max(number + 1);
         }
     };
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn strips_are_called_after_their_pictures() {
+    fn strips_are_called_after_their_images() {
         let of = |name, kind| paths(&[named(name, kind)])[0].display().to_string();
         assert_eq!(of("bottle/test/crack/003.png", "crack"), "images/crack/003.png");
         assert_eq!(of("6.png#17", "6"), "images/6/6.png_17.png");
@@ -229,11 +229,11 @@ mod tests {
         fn no_name_leaves_the_folder_or_overwrites_another(
             names in prop::collection::vec(("\\PC{0,12}|[./\\\\ab]{0,6}|.{0,300}", "[a./\\\\]{0,4}|\\PC{0,40}"), 1..40)
         ) {
-            let pictures: Vec<Scored> = names.iter().map(|(name, kind)| named(name, kind)).collect();
-            let paths = paths(&pictures);
+            let images: Vec<Scored> = names.iter().map(|(name, kind)| named(name, kind)).collect();
+            let paths = paths(&images);
             let distinct: HashSet<String> =
                 paths.iter().map(|path| path.to_str().unwrap().to_lowercase()).collect();
-            prop_assert_eq!(distinct.len(), pictures.len());
+            prop_assert_eq!(distinct.len(), images.len());
             for path in &paths {
                 let parts: Vec<Component> = path.components().collect();
                 prop_assert_eq!(parts.len(), 3);
@@ -249,8 +249,8 @@ mod tests {
 
     #[test]
     fn titles_fit_and_are_no_mathematics() {
-        let picture = Scored { anomalous: Some(true), score: 1.25, ..named("a/$x$\n.png", "") };
-        assert_eq!(title(&picture, 99), "1.250  anomalous  a/\\$x\\$ .png");
+        let image = Scored { anomalous: Some(true), score: 1.25, ..named("a/$x$\n.png", "") };
+        assert_eq!(title(&image, 99), "1.250  anomalous  a/\\$x\\$ .png");
         assert_eq!(title(&named("folder/003.png", ""), 14), "0.000  …03.png");
         for letters in 0..40 {
             let length = title(&named("folder/003.png", ""), letters).chars().count();
@@ -258,15 +258,15 @@ mod tests {
         }
     }
 
-    /// Two pictures of 2×1 pixels; the second has a mask, and a heat that is not finite.
+    /// Two images of 2×1 pixels; the second has a mask, and a heat that is not finite.
     #[test]
-    fn a_strip_shows_picture_mask_and_heat() {
+    fn a_strip_shows_image_mask_and_heat() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/report-tests/strips");
         let _ = fs::remove_dir_all(&folder);
-        let pictures = Tensor::new([2, 1, 1, 2], vec![0.0, 1.0, 0.0, 0.0]);
+        let images = Tensor::new([2, 1, 1, 2], vec![0.0, 1.0, 0.0, 0.0]);
         let heat = Tensor::new([2, 1, 1, 2], vec![-1.0, 3.0, f32::NAN, 1.0]);
         let masks = [None, Some(&[false, true][..])];
-        let maps = Maps { pictures: &pictures, heat: &heat, masks: &masks };
+        let maps = Maps { images: &images, heat: &heat, masks: &masks };
         let mut calls = Vec::new();
         let found = write(&folder, &example()[..2], &maps, |done, of| {
             calls.push((done, of));
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!([at(1, 208), at(1, 399)], [[0; 3], [255; 3]]);
         let turbo = |share: f64, under: u8| blend(Rgb([under; 3]), colorous::TURBO.eval_continuous(share)).0;
         assert_eq!([at(0, 408), at(0, 599)], [turbo(0.0, 0), turbo(1.0, 255)]);
-        assert_eq!([at(1, 408), at(1, 599)], [[0; 3], turbo(0.5, 0)], "one range for both pictures");
+        assert_eq!([at(1, 408), at(1, 599)], [[0; 3], turbo(0.5, 0)], "one range for both images");
         let ink = |strip: usize| {
             strips[strip]
                 .enumerate_pixels()
@@ -298,10 +298,10 @@ mod tests {
     #[test]
     fn a_heat_without_any_range_is_drawn() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/report-tests/flat");
-        let pictures = Tensor::full([1, 3, 4, 4], f32::NAN);
+        let images = Tensor::full([1, 3, 4, 4], f32::NAN);
         for value in [0.0, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE] {
             let heat = Tensor::full([1, 1, 4, 4], value);
-            let maps = Maps { pictures: &pictures, heat: &heat, masks: &[None] };
+            let maps = Maps { images: &images, heat: &heat, masks: &[None] };
             let strange = [scored("$a$ <b> \u{7}", None, f64::NAN)];
             assert!(write(&folder, &strange, &maps, |_, _| ControlFlow::Continue(())).unwrap().is_continue());
         }
@@ -312,7 +312,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let many: Vec<Scored> = (0..3 * AT_ONCE).map(|index| scored(&format!("{index}"), None, 0.0)).collect();
         let tensor = Tensor::full([many.len(), 1, 1, 1], 0.5);
-        let maps = Maps { pictures: &tensor, heat: &tensor, masks: &vec![None; many.len()] };
+        let maps = Maps { images: &tensor, heat: &tensor, masks: &vec![None; many.len()] };
         let mut told = 0;
         let broken = write(folder.path(), &many, &maps, |done, of| {
             told = done;

@@ -1,4 +1,4 @@
-//! `pictures.png`: rows of pictures, as the detector sees them.
+//! `pictures.png`: rows of images, as the detector sees them.
 
 use std::error::Error;
 use std::io::Cursor;
@@ -10,7 +10,7 @@ use kuva::render::render::{Primitive, Scene, TextAnchor};
 
 use crate::engine::tensor::Tensor;
 
-/// About the side of a picture on the sheet, in pixels.
+/// About the side of an image on the sheet, in pixels.
 const SIDE: u32 = 104;
 const GAP: u32 = 10;
 const MARGIN: u32 = 24;
@@ -18,55 +18,52 @@ const MARGIN: u32 = 24;
 const TITLE: u32 = 34;
 const SCORES: u32 = 20;
 
-/// A row of pictures under a title.
+/// A row of images under a title.
 #[derive(Clone, Copy, Debug)]
-pub struct PictureRow<'a> {
+pub struct ImageRow<'a> {
     /// Stands above the row.
     pub title: &'a str,
     /// Grey or RGB `[N, 1 or 3, H, W]`, black 0 and white 1; beyond is clamped.
-    pub pictures: &'a Tensor,
-    /// Anomaly scores to write under the first pictures; none for none.
+    pub images: &'a Tensor,
+    /// Anomaly scores to write under the first images; none for none.
     pub scores: &'a [f64],
 }
 
 /// A PNG of the rows on white.
-pub(super) fn draw(rows: &[PictureRow]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
-    let rows: Vec<(&PictureRow, Vec<RgbImage>)> = rows.iter().map(|row| (row, enlarged(row.pictures))).collect();
-    let size = |of: fn(&RgbImage) -> u32| rows.iter().flat_map(|(_, pictures)| pictures).map(of).max().unwrap_or(SIDE);
+pub(super) fn draw(rows: &[ImageRow]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+    let rows: Vec<(&ImageRow, Vec<RgbImage>)> = rows.iter().map(|row| (row, enlarged(row.images))).collect();
+    let size = |of: fn(&RgbImage) -> u32| rows.iter().flat_map(|(_, images)| images).map(of).max().unwrap_or(SIDE);
     let (side, height) = (size(RgbImage::width), size(RgbImage::height));
-    let longest = rows.iter().map(|(_, pictures)| pictures.len() as u32).max().expect("a sheet has rows");
-    let pitch = |row: &PictureRow| TITLE + height + if row.scores.is_empty() { 0 } else { SCORES };
+    let longest = rows.iter().map(|(_, images)| images.len() as u32).max().expect("a sheet has rows");
+    let pitch = |row: &ImageRow| TITLE + height + if row.scores.is_empty() { 0 } else { SCORES };
 
-    // Text first, by the font that the plots use, then pictures into its pixels.
+    // Text first, by the font that the plots use, then images into its pixels.
     let width = 2 * MARGIN + longest * (side + GAP) - GAP;
     let tall = 2 * MARGIN - GAP + rows.iter().map(|(row, _)| pitch(row)).sum::<u32>();
     let mut text = Scene::new(f64::from(width), f64::from(tall)).with_background(Some("white"));
     let mut placed = Vec::new();
     let mut top = MARGIN - GAP;
-    for (row, pictures) in rows {
+    for (row, images) in rows {
         text.add(write(MARGIN, top + TITLE - 11, 16, TextAnchor::Start, row.title.into()));
-        for (column, picture) in pictures.into_iter().enumerate() {
+        for (column, image) in images.into_iter().enumerate() {
             let left = MARGIN + column as u32 * (side + GAP);
             if let Some(score) = row.scores.get(column) {
                 let (middle, baseline) = (left + side / 2, top + TITLE + height + 15);
                 text.add(write(middle, baseline, 13, TextAnchor::Middle, format!("{score:.2}")));
             }
-            placed.push((picture, left, top + TITLE));
+            placed.push((image, left, top + TITLE));
         }
         top += pitch(row);
     }
     compose(&text, &placed)
 }
 
-/// A PNG of the text with pictures put into its pixels, each at its left and top.
-pub(super) fn compose(
-    text: &Scene,
-    pictures: &[(RgbImage, u32, u32)],
-) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+/// A PNG of the text with images put into its pixels, each at its left and top.
+pub(super) fn compose(text: &Scene, images: &[(RgbImage, u32, u32)]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
     let drawn = RasterBackend::new().with_scale(1.0).render_scene(text)?;
     let mut sheet = image::load_from_memory_with_format(&drawn, ImageFormat::Png)?.into_rgb8();
-    for (picture, left, top) in pictures {
-        imageops::replace(&mut sheet, picture, (*left).into(), (*top).into());
+    for (image, left, top) in images {
+        imageops::replace(&mut sheet, image, (*left).into(), (*top).into());
     }
     let mut bytes = Cursor::new(Vec::new());
     sheet.write_to(&mut bytes, ImageFormat::Png)?;
@@ -79,14 +76,14 @@ pub(super) fn write(x: u32, y: u32, size: u32, anchor: TextAnchor, content: Stri
     Primitive::Text { x: x.into(), y: y.into(), content, size, anchor, rotate: None, bold: false, color: colour }
 }
 
-/// The pictures at about [`SIDE`].
-fn enlarged(pictures: &Tensor) -> Vec<RgbImage> {
-    let [_, channels, height, width] = pictures.shape().images().expect("pictures have four axes");
-    let pixels = pictures.data().chunks_exact(channels * height * width);
+/// The images at about [`SIDE`].
+fn enlarged(images: &Tensor) -> Vec<RgbImage> {
+    let [_, channels, height, width] = images.shape().images().expect("images have four axes");
+    let pixels = images.data().chunks_exact(channels * height * width);
     pixels.map(|pixels| scaled(&paint(pixels, [channels, height, width]), SIDE)).collect()
 }
 
-/// The pixels of one picture `[1 or 3, H, W]`, black 0 and white 1; beyond is clamped.
+/// The pixels of one image `[1 or 3, H, W]`, black 0 and white 1; beyond is clamped.
 ///
 /// # Panics
 /// When it is neither grey nor RGB.
@@ -101,7 +98,7 @@ pub(super) fn paint(pixels: &[f32], [channels, height, width]: [usize; 3]) -> Rg
     })
 }
 
-/// The picture with its longer side at about `side`: a small one grows by a whole factor, so that its pixels stay what
+/// The image with its longer side at about `side`: a small one grows by a whole factor, so that its pixels stay what
 /// they are; one of less than twice the side stays.
 pub(super) fn scaled(image: &RgbImage, side: u32) -> RgbImage {
     let (w, h) = image.dimensions();
@@ -118,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_grow_by_whole_factors() {
+    fn images_grow_by_whole_factors() {
         for (side, expected) in [(28, 112), (32, 96), (64, 128), (128, 128), (256, 104)] {
             assert_eq!(
                 enlarged(&Tensor::full([2, 1, side, side], 0.5))[1].dimensions(),
@@ -133,11 +130,11 @@ mod tests {
     }
 
     #[test]
-    fn a_sheet_holds_its_pictures_on_white() {
+    fn a_sheet_holds_its_images_on_white() {
         let (black, score) = (Tensor::full([3, 1, 28, 28], 0.0), [1.5, f64::NAN]);
         let rows = [
-            PictureRow { title: "normal", pictures: &black, scores: &score },
-            PictureRow { title: "augmented", pictures: &black, scores: &[] },
+            ImageRow { title: "normal", images: &black, scores: &score },
+            ImageRow { title: "augmented", images: &black, scores: &[] },
         ];
         let sheet = image::load_from_memory(&draw(&rows).unwrap()).unwrap().into_rgb8();
         assert_eq!(sheet.get_pixel(0, 0).0, [255; 3]);

@@ -1,4 +1,4 @@
-//! One picture file: from its bytes to what the detector sees, by one conversion.
+//! One image file: from its bytes to what the detector sees, by one conversion.
 //!
 //! A file's format is told by its first bytes, never by its name. Pixels are brought upright by the EXIF orientation,
 //! palettes and CMYK become RGB, transparent pixels are laid over white, and colour profiles are not applied. 8 bit
@@ -21,13 +21,13 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-/// Pixels of a picture that is decoded when nobody says otherwise; about 9,450 × 9,450.
+/// Pixels of an image that is decoded when nobody says otherwise; about 9,450 × 9,450.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// Rec. 601: the weights of red, green and blue in grey, as Pillow, OpenCV and torchvision have them.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
-/// How every picture of a run becomes `[C, H, W]`: a part of what was trained, since scores hold for no other.
+/// How every image of a run becomes `[C, H, W]`: a part of what was trained, since scores hold for no other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversion {
@@ -47,23 +47,23 @@ pub enum Channels {
     Rgb,
 }
 
-/// How a picture that is not square becomes so. Scaling takes the mean under a triangle filter, whose support grows with
-/// the reduction, so that nothing is aliased (Pillow's `BILINEAR`). A picture of the right size is left as it is.
+/// How an image that is not square becomes so. Scaling takes the mean under a triangle filter, whose support grows with
+/// the reduction, so that nothing is aliased (Pillow's `BILINEAR`). An image of the right size is left as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resize {
-    /// Height and width are scaled each by itself: the whole picture, out of proportion.
+    /// Height and width are scaled each by itself: the whole image, out of proportion.
     #[default]
     Stretch,
     /// The largest square in the middle is scaled: in proportion, without what lies at the longer side's ends.
     Crop,
-    /// The longer side is scaled to fit and the rest is black: the whole picture, in proportion.
+    /// The longer side is scaled to fit and the rest is black: the whole image, in proportion.
     Letterbox,
 }
 
-/// Why a file is no picture to work with.
+/// Why a file is no image to work with.
 #[derive(Debug, thiserror::Error)]
-pub enum PictureError {
+pub enum DecodeError {
     #[error("cannot be read: {0}")]
     Unreadable(io::Error),
     #[error("is a folder, a pipe or a device, not a file")]
@@ -74,59 +74,59 @@ pub enum PictureError {
     Unknown,
     #[error("has {width}×{height} pixels, more than the {max} that `--max-pixels` allows")]
     TooManyPixels { width: u64, height: u64, max: u64 },
-    #[error("has {bytes} bytes, more than {max}, which a picture within `--max-pixels` cannot need")]
+    #[error("has {bytes} bytes, more than {max}, which an image within `--max-pixels` cannot need")]
     TooManyBytes { bytes: u64, max: u64 },
     #[error("is of a kind that is not read ({0}): convert it to 8 or 16 bit grey or RGB")]
     Unsupported(String),
     #[error("is damaged: {0}")]
     Damaged(String),
     /// Sizes are `[width, height]` in pixels.
-    #[error("measures {}×{} pixels, but its picture {}×{}", mask[0], mask[1], picture[0], picture[1])]
-    MaskSize { mask: [u32; 2], picture: [u32; 2] },
+    #[error("measures {}×{} pixels, but its image {}×{}", mask[0], mask[1], image[0], image[1])]
+    MaskSize { mask: [u32; 2], image: [u32; 2] },
     #[error("has no mask: {expected} is not there")]
     MaskMissing { expected: String },
     /// A folder of which no image can be taken.
     #[error("{0}")]
     Folder(String),
     #[error("has the mask {name}, which {reason}")]
-    Mask { name: String, reason: Box<PictureError> },
+    Mask { name: String, reason: Box<DecodeError> },
 }
 
 /// What decoders say takes one line.
-fn damaged(error: impl std::fmt::Display) -> PictureError {
-    PictureError::Damaged(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+fn damaged(error: impl std::fmt::Display) -> DecodeError {
+    DecodeError::Damaged(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
-fn undecodable(error: ImageError) -> PictureError {
+fn undecodable(error: ImageError) -> DecodeError {
     match error {
-        ImageError::Unsupported(error) => PictureError::Unsupported(error.to_string()),
+        ImageError::Unsupported(error) => DecodeError::Unsupported(error.to_string()),
         error => damaged(error),
     }
 }
 
-/// The file's picture, upright and opaque: 8 or 16 bit, grey or RGB.
+/// The file's image, upright and opaque: 8 or 16 bit, grey or RGB.
 ///
 /// # Errors
 /// When the file cannot be read or decoded, or holds more than `max_pixels` pixels, which its header tells before
 /// anything is allocated.
-pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, PictureError> {
+pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, DecodeError> {
     // Asked before it is opened: whoever opens a named pipe waits until somebody writes to it.
-    let about = std::fs::metadata(path).map_err(PictureError::Unreadable)?;
+    let about = std::fs::metadata(path).map_err(DecodeError::Unreadable)?;
     if !about.is_file() {
-        return Err(PictureError::NotAFile);
+        return Err(DecodeError::NotAFile);
     }
-    let file = File::open(path).map_err(PictureError::Unreadable)?;
+    let file = File::open(path).map_err(DecodeError::Unreadable)?;
     // 16 bit RGBA, uncompressed, with room for a header and colour profile.
     let max = max_pixels.saturating_mul(8).saturating_add(16 << 20);
     if about.len() > max {
-        return Err(PictureError::TooManyBytes { bytes: about.len(), max });
+        return Err(DecodeError::TooManyBytes { bytes: about.len(), max });
     }
     let mut bytes = Vec::with_capacity(about.len() as usize);
-    file.take(max).read_to_end(&mut bytes).map_err(PictureError::Unreadable)?;
+    file.take(max).read_to_end(&mut bytes).map_err(DecodeError::Unreadable)?;
     decode(&bytes, max_pixels)
 }
 
-/// The longer side of a file's picture in pixels, by its header alone; `None` where that cannot be read.
+/// The longer side of a file's image in pixels, by its header alone; `None` where that cannot be read.
 pub(super) fn longer_side(path: &Path) -> Option<usize> {
     // A pipe is not opened: that would wait for whoever writes to it.
     let file = path.is_file().then(|| ImageReader::open(path).ok()).flatten()?;
@@ -138,29 +138,29 @@ pub(super) fn longer_side(path: &Path) -> Option<usize> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, PictureError> {
+pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, DecodeError> {
     if bytes.is_empty() {
-        return Err(PictureError::Empty);
+        return Err(DecodeError::Empty);
     }
-    let (picture, orientation) = match image::guess_format(bytes) {
+    let (image, orientation) = match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, max_pixels)?,
         Ok(format @ (ImageFormat::Png | ImageFormat::Bmp | ImageFormat::Tiff)) => decode_by(format, bytes, max_pixels)?,
-        _ => return Err(PictureError::Unknown),
+        _ => return Err(DecodeError::Unknown),
     };
-    let mut picture = opaque(picture)?;
-    picture.apply_orientation(orientation);
-    Ok(picture)
+    let mut image = opaque(image)?;
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
-fn check_size(width: u64, height: u64, max: u64) -> Result<(), PictureError> {
+fn check_size(width: u64, height: u64, max: u64) -> Result<(), DecodeError> {
     match width * height {
         0 => Err(damaged("it has no pixels")),
-        pixels if pixels > max => Err(PictureError::TooManyPixels { width, height, max }),
+        pixels if pixels > max => Err(DecodeError::TooManyPixels { width, height, max }),
         _ => Ok(()),
     }
 }
 
-fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), PictureError> {
+fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(64 << 20));
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -175,8 +175,8 @@ fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(Dyna
     Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, orientation))
 }
 
-/// JPEG by its decoder's strict mode, without which a file that was cut off decodes to a half-grey picture.
-fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), PictureError> {
+/// JPEG by its decoder's strict mode, without which a file that was cut off decodes to a half-grey image.
+fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
     let options = DecoderOptions::default().set_strict_mode(true).set_max_width(usize::MAX).set_max_height(usize::MAX);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(damaged)?;
@@ -188,39 +188,39 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientati
     decoder.set_options(options.jpeg_set_out_colorspace(colours));
     let pixels = decoder.decode().map_err(damaged)?;
     let (width, height) = (width as u32, height as u32);
-    let picture = match grey {
+    let image = match grey {
         true => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
         false => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
     };
-    let picture = picture.ok_or_else(|| damaged("its pixels do not fill it"))?;
-    Ok((picture, orientation.unwrap_or(Orientation::NoTransforms)))
+    let image = image.ok_or_else(|| damaged("its pixels do not fill it"))?;
+    Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
 /// Transparency over white; pixels of floats are refused.
-fn opaque(picture: DynamicImage) -> Result<DynamicImage, PictureError> {
-    let (width, height) = (picture.width(), picture.height());
-    let opaque = match picture {
-        DynamicImage::ImageLumaA8(picture) => {
-            ImageBuffer::from_raw(width, height, over_white(&picture, 2, |level| level as u8))
+fn opaque(image: DynamicImage) -> Result<DynamicImage, DecodeError> {
+    let (width, height) = (image.width(), image.height());
+    let opaque = match image {
+        DynamicImage::ImageLumaA8(image) => {
+            ImageBuffer::from_raw(width, height, over_white(&image, 2, |level| level as u8))
                 .map(DynamicImage::ImageLuma8)
         }
-        DynamicImage::ImageRgba8(picture) => {
-            ImageBuffer::from_raw(width, height, over_white(&picture, 4, |level| level as u8))
+        DynamicImage::ImageRgba8(image) => {
+            ImageBuffer::from_raw(width, height, over_white(&image, 4, |level| level as u8))
                 .map(DynamicImage::ImageRgb8)
         }
-        DynamicImage::ImageLumaA16(picture) => {
-            ImageBuffer::from_raw(width, height, over_white(&picture, 2, |level| level as u16))
+        DynamicImage::ImageLumaA16(image) => {
+            ImageBuffer::from_raw(width, height, over_white(&image, 2, |level| level as u16))
                 .map(DynamicImage::ImageLuma16)
         }
-        DynamicImage::ImageRgba16(picture) => {
-            ImageBuffer::from_raw(width, height, over_white(&picture, 4, |level| level as u16))
+        DynamicImage::ImageRgba16(image) => {
+            ImageBuffer::from_raw(width, height, over_white(&image, 4, |level| level as u16))
                 .map(DynamicImage::ImageRgb16)
         }
         DynamicImage::ImageLuma8(_)
         | DynamicImage::ImageRgb8(_)
         | DynamicImage::ImageLuma16(_)
-        | DynamicImage::ImageRgb16(_) => Some(picture),
-        _ => return Err(PictureError::Unsupported("floating-point pixels".to_owned())),
+        | DynamicImage::ImageRgb16(_) => Some(image),
+        _ => return Err(DecodeError::Unsupported("floating-point pixels".to_owned())),
     };
     opaque.ok_or_else(|| damaged("its pixels do not fill it"))
 }
@@ -237,9 +237,9 @@ fn over_white<T: Primitive + Into<f32>>(levels: &[T], channels: usize, level: fn
 }
 
 impl Conversion {
-    /// The picture as `[C, side, side]`, row-major.
-    pub fn apply(&self, picture: &DynamicImage) -> Vec<f32> {
-        let fitted = self.fit(picture, FilterType::Triangle);
+    /// The image as `[C, side, side]`, row-major.
+    pub fn apply(&self, image: &DynamicImage) -> Vec<f32> {
+        let fitted = self.fit(image, FilterType::Triangle);
         let pixels: Vec<[f32; 3]> = match &fitted {
             DynamicImage::ImageLuma8(grey) => grey.iter().map(|&level| [f32::from(level) / 255.0; 3]).collect(),
             DynamicImage::ImageLuma16(grey) => grey.iter().map(|&level| [f32::from(level) / 65_535.0; 3]).collect(),
@@ -259,7 +259,7 @@ impl Conversion {
         }
     }
 
-    /// The mask that lies over a picture, `side` × `side`, row by row: it takes the picture's way, by the nearest pixel.
+    /// The mask that lies over an image, `side` × `side`, row by row: it takes the image's way, by the nearest pixel.
     /// A defect is where the mask is brighter than half of its brightest pixel, so that masks of 0 and 1, of 0 and 255,
     /// and with soft edges all mean what they show.
     pub fn apply_mask(&self, mask: &DynamicImage) -> Vec<bool> {
@@ -274,8 +274,8 @@ impl Conversion {
     }
 
     /// Scaled, and cropped if need be: `side` × `side`, or less one way in a letterbox.
-    fn fit(&self, picture: &DynamicImage, filter: FilterType) -> DynamicImage {
-        let ([width, height], side) = ([picture.width(), picture.height()], self.side as u32);
+    fn fit(&self, image: &DynamicImage, filter: FilterType) -> DynamicImage {
+        let ([width, height], side) = ([image.width(), image.height()], self.side as u32);
         let (shorter, longer) = (width.min(height), width.max(height));
         let scaled = |extent: u32| {
             let exact = u64::from(extent) * u64::from(side);
@@ -286,14 +286,14 @@ impl Conversion {
             Resize::Crop if shorter == longer => ([side; 2], None),
             Resize::Crop => {
                 let (x, y) = ((width - shorter) / 2, (height - shorter) / 2);
-                ([side; 2], Some(picture.crop_imm(x, y, shorter, shorter)))
+                ([side; 2], Some(image.crop_imm(x, y, shorter, shorter)))
             }
             Resize::Letterbox => ([scaled(width), scaled(height)], None),
         };
-        let picture = cropped.as_ref().unwrap_or(picture);
-        match [picture.width(), picture.height()] == target {
-            true => picture.clone(),
-            false => picture.resize_exact(target[0], target[1], filter),
+        let image = cropped.as_ref().unwrap_or(image);
+        match [image.width(), image.height()] == target {
+            true => image.clone(),
+            false => image.resize_exact(target[0], target[1], filter),
         }
     }
 
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stretched_picture_is_whole_and_a_cropped_one_in_proportion() {
+    fn a_stretched_image_is_whole_and_a_cropped_one_in_proportion() {
         let stretched = GREY.apply(&wide());
         assert!(rows(&stretched).iter().all(|row| row[0] > 0.3 && row[3] > 0.3 && row[1] < 0.2), "{stretched:?}");
         let cropped = Conversion { resize: Resize::Crop, ..GREY }.apply(&wide());
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_takes_the_way_of_its_picture() {
+    fn a_mask_takes_the_way_of_its_image() {
         let mask = wide();
         for (resize, expected) in [(Resize::Crop, [[false; 4]; 4]), (Resize::Stretch, [[false; 4]; 4])] {
             // The nearest pixels of a stretched row are its second, fourth, sixth and eighth, or those before.
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_no_picture() {
+    fn a_folder_is_no_image() {
         let error = read(Path::new(env!("CARGO_MANIFEST_DIR")), MAX_PIXELS).unwrap_err().to_string();
         assert!(error.contains("is a folder") || error.contains("cannot be read"), "{error}");
     }
