@@ -20,7 +20,7 @@ use stssad::run::config::{EncoderChoice, RunConfig, Training};
 use stssad::run::execute::{Ending, Extent, Run, RunError, Watch, test};
 use stssad::run::fit::{FitError, Fitted, fitted};
 use stssad::run::folder::RunFolder;
-use stssad::run::model::{Judge, Model};
+use stssad::run::model::{Model, Predictor};
 use stssad::ssad::config::Config;
 use stssad::ssad::method::{Method, Network};
 use stssad::ssad::nn::{Detector, ResNet18, Stem};
@@ -121,7 +121,7 @@ fn one_image_is_scored_by_itself_and_gets_the_score_that_it_has_among_others() {
     let run = colour().join("run");
     let model = Model::load(&run.join("model.safetensors")).unwrap();
     let device = device();
-    let mut judge = Judge::new(&device, &model).unwrap();
+    let mut judge = Predictor::new(&device, &model).unwrap();
     let images = Tensor::new([3, 3, 64, 64], (0..3 * 3 * 4096).map(|i| (i % 251) as f32 / 251.0).collect());
     let together = judge.judge(&images).unwrap().scores;
     assert_eq!(together.len(), 3);
@@ -302,7 +302,7 @@ fn the_threshold_says_what_it_was_taken_on_and_what_it_flags() {
     let held_out = loaded.task.held_out.unwrap();
     assert!(held_out.names.iter().all(|name| !loaded.task.train.names.contains(name)));
     let model = Model::load(&run.join("model.safetensors")).unwrap();
-    let scores = Judge::new(&device(), &model).unwrap().judge(&held_out.images).unwrap().scores;
+    let scores = Predictor::new(&device(), &model).unwrap().judge(&held_out.images).unwrap().scores;
     let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     assert_eq!(threshold, highest.next_up());
 }

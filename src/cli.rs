@@ -20,7 +20,8 @@ use std::time::Duration;
 
 use crate::cli::fault::{Fault, fault_of};
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use indicatif::{ProgressBar, ProgressStyle};
 use stssad::data::Visible;
 use stssad::engine::gpu::{Choice, Device};
@@ -38,7 +39,7 @@ use terminal::{UNWRITTEN, Unprinted};
 /// standard output or standard error cannot be read or written; 75 try again later: the run was stopped or the device was
 /// lost, and the run can be resumed, or another process works in the folder.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, args_override_self = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -69,6 +70,16 @@ enum Command {
     Bench(measure::Bench),
     /// Show where the time of the demo's training step goes, kernel by kernel and scope by scope.
     Profile(measure::Profile),
+    /// Print a script that completes stssad's arguments in a shell, such as bash, zsh or fish.
+    ///
+    /// bash: `stssad completions bash > ~/.local/share/bash-completion/completions/stssad`. zsh: into a file `_stssad` in a folder
+    /// of `$fpath`. fish: into `~/.config/fish/completions/stssad.fish`. PowerShell: into a file that `$PROFILE` reads.
+    Completions { shell: Shell },
+    /// Write the manual pages `stssad.1`, `stssad-train.1`, … to a folder, such as `~/.local/share/man/man1`.
+    Man {
+        /// Folder of the pages.
+        folder: PathBuf,
+    },
 }
 
 /// Which device to use; part of every command that computes.
@@ -104,7 +115,7 @@ impl DeviceArguments {
         }
         if replaced == 0 {
             let problem = format!("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", folder.display());
-            return Err(Unfit(problem).into());
+            return Err(UsageError(problem).into());
         }
         note!("shaders  {replaced} taken from {}", folder.display());
         Ok(device)
@@ -140,7 +151,7 @@ fn trainer<'a>(device: &Device, config: &'a Config, images: Visible<'a>) -> anyh
 /// A command line that asks for what cannot be done.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Unfit(String);
+struct UsageError(String);
 
 /// A file that grows beyond the limit of the user's processes is an error of its write, as on a full disk; the system would
 /// end the program.
@@ -153,10 +164,16 @@ fn hear_of_file_limits() {
     }
 }
 
+/// The command line. A negative number is a value, so that what is wrong with it can be said.
+fn command() -> clap::Command {
+    Arguments::command().mut_subcommands(|command| command.allow_negative_numbers(true))
+}
+
 /// Parses the command line, runs the command, and tells of its error, if it ends in one.
 pub fn run() -> ExitCode {
     hear_of_file_limits();
-    let code = match Arguments::try_parse() {
+    let parsed = command().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
+    let code = match parsed {
         Ok(arguments) => arguments.command.run().unwrap_or_else(|error| fail(&error)),
         Err(error) => terminal::answer(&error).unwrap_or_else(|unprinted| fail(&unprinted.into())),
     };
@@ -180,6 +197,18 @@ impl Command {
             Command::Peak(peak) => peak.run(),
             Command::Bench(bench) => bench.run(),
             Command::Profile(profile) => profile.run(),
+            Command::Completions { shell } => {
+                let mut script = Vec::new();
+                clap_complete::generate(*shell, &mut command(), "stssad", &mut script);
+                result!("{}", String::from_utf8(script)?.trim_end())?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Command::Man { folder } => {
+                let failed = || format!("cannot write the manual pages to {}", folder.display());
+                std::fs::create_dir_all(folder).with_context(failed)?;
+                clap_mangen::generate_to(command(), folder).with_context(failed)?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }
@@ -204,7 +233,7 @@ const STOPPED: u8 = 75;
 const BAD_DATA: u8 = 3;
 
 fn fault(error: &anyhow::Error) -> Fault {
-    if error.is::<Unfit>() { Fault::Usage } else { fault_of(error.chain()) }
+    if error.is::<UsageError>() { Fault::Usage } else { fault_of(error.chain()) }
 }
 
 /// The documented exit code of a kind of fault.
@@ -228,8 +257,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_fault_has_the_code_that_the_help_lists() {
-        use clap::CommandFactory;
-        let help = Arguments::command().render_long_help().to_string();
+        let help = command().render_long_help().to_string();
         for fault in [
             Fault::Internal,
             Fault::Usage,
@@ -251,7 +279,7 @@ mod tests {
         let lost = GpuError::Lost { at: "step 3".into(), reason: "reset".into() };
         let error = anyhow::Error::from(RunError::from(lost)).context("the job a");
         assert_eq!(code_of(fault(&error)), STOPPED);
-        assert_eq!(code_of(fault(&Unfit("no".into()).into())), 2);
+        assert_eq!(code_of(fault(&UsageError("no".into()).into())), 2);
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         assert_eq!(code_of(fault(&anyhow::Error::from(full).context("cannot write"))), UNWRITTEN);
         assert_eq!(code_of(fault(&anyhow::anyhow!("2 of 3 jobs failed"))), 1);

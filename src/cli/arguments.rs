@@ -1,20 +1,19 @@
 //! Flags that make up a run's configuration: they are laid over the file's, which is laid over the defaults.
 
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use serde::Serialize;
+use stssad::data::Loading;
 use stssad::data::paint::{Defect, Photograph};
-use stssad::data::{Channels, OnBadImage, Resize, Split};
-use stssad::engine::kernel::Precision;
-use stssad::run::config::{EncoderChoice, RunConfig, overlay};
+use stssad::run::config::{RunConfig, Training, overlay};
 use stssad::run::settings::{Written, flag};
-use stssad::ssad::method::Method;
-use stssad::ssad::method::Rule;
 use toml::{Table, Value};
 
-use super::Unfit;
+use super::UsageError;
 
 /// What to train, and on what.
 #[derive(Debug, Args)]
@@ -22,13 +21,62 @@ pub struct RunArguments {
     /// Configuration file in TOML; flags override it.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the configuration that the file and the flags give, and stop.
+    /// Print every setting as the file and the flags give it, in TOML, and stop.
     #[arg(long)]
     pub print_config: bool,
     #[command(flatten)]
     data: DataArguments,
     #[command(flatten)]
-    method: MethodArguments,
+    settings: Given<RunConfig>,
+}
+
+/// Those settings of a kind that the command line gives, as a table to be laid over a file's.
+#[derive(Debug)]
+pub struct Given<T> {
+    pub table: Table,
+    of: PhantomData<T>,
+}
+
+impl<T: Args + Serialize> Args for Given<T> {
+    fn augment_args(command: Command) -> Command {
+        T::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        T::augment_args_for_update(command)
+    }
+}
+
+impl<T: FromArgMatches + Serialize> FromArgMatches for Given<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Self::from_arg_matches_mut(&mut matches.clone())
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        let said = matches.clone();
+        let is_given =
+            |id: &str| said.try_contains_id(id).is_ok() && said.value_source(id) == Some(ValueSource::CommandLine);
+        let all = Table::try_from(T::from_arg_matches_mut(matches)?);
+        let all = all.map_err(|error| clap::Error::raw(clap::error::ErrorKind::InvalidValue, error.to_string()))?;
+        Ok(Given { table: given(all, &is_given), of: PhantomData })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        overlay(&mut self.table, Self::from_arg_matches(matches)?.table);
+        Ok(())
+    }
+}
+
+/// What is left of a table when only the values stay whose keys `is_given` says yes to.
+fn given(table: Table, is_given: &impl Fn(&str) -> bool) -> Table {
+    let kept = table.into_iter().filter_map(|(key, value)| match value {
+        Value::Table(inner) => {
+            let inner = given(inner, is_given);
+            (!inner.is_empty()).then_some((key, Value::Table(inner)))
+        }
+        value => is_given(&key).then_some((key, value)),
+    });
+    kept.collect()
 }
 
 /// Where the images are.
@@ -63,7 +111,7 @@ pub struct DataArguments {
     #[arg(long, value_name = "DIR")]
     mask_dir: Vec<PathBuf>,
     /// folder: unlabelled images that may contain anomalies, to tune on.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, alias = "unlabeled-dir", value_name = "DIR")]
     unlabelled_dir: Vec<PathBuf>,
     /// folder: share of the normal images to keep for the test [default: 0.2].
     #[arg(long, value_name = "SHARE")]
@@ -83,38 +131,6 @@ pub struct DataArguments {
     /// texture: direction of a scratch or slash in radians.
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,
-
-    /// Resize every image to this height and width, in pixels [default: the source's own size; for image files 256, or the
-    /// longest side of all images where that is less].
-    #[arg(long, value_name = "PIXELS")]
-    size: Option<usize>,
-    /// Channels of each image.
-    #[arg(long)]
-    channels: Option<Channels>,
-    /// How to make an image square.
-    #[arg(long)]
-    resize: Option<Resize>,
-    /// Tune on the test images without their labels, or on other images.
-    #[arg(long)]
-    split: Option<Split>,
-    /// What to do with an image that cannot be read.
-    #[arg(long)]
-    on_bad_image: Option<OnBadImage>,
-    /// Refuse images with more pixels.
-    #[arg(long, value_name = "N")]
-    max_pixels: Option<u64>,
-    /// Refuse to decode images that take more memory than this together, in bytes.
-    #[arg(long, value_name = "BYTES")]
-    max_bytes: Option<u64>,
-    /// Train on at most N normal images, those held out for the threshold included.
-    #[arg(long, value_name = "N")]
-    max_train: Option<usize>,
-    /// Test on at most N normal images.
-    #[arg(long, value_name = "N")]
-    max_normals: Option<usize>,
-    /// Test on at most N anomalous images.
-    #[arg(long, value_name = "N")]
-    max_anomalies: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
@@ -134,81 +150,16 @@ enum Kind {
     Sheet,
 }
 
-/// How to train.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Method")]
-struct MethodArguments {
-    /// Seed of all random draws.
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
-    /// Method to train.
-    #[arg(long)]
-    method: Option<Method>,
-    /// rotation, rotation-spread, cutdiff, cutout, cutavg, cutpaste, or several joined by `+`.
-    #[arg(long, value_name = "NAME")]
-    augmentation: Option<String>,
-    /// Encoder of the images.
-    #[arg(long)]
-    encoder: Option<EncoderChoice>,
-    /// Anomaly score, for the methods that have more than one.
-    #[arg(long)]
-    score: Option<Rule>,
-    /// Alignment loss: mean-distance, diagonal-w2, gaussian-w2, sliced-w2, sinkhorn or mmd.
-    #[arg(long, value_name = "NAME")]
-    alignment: Option<String>,
-    /// Assumed share of anomalies among the unlabelled images, between 0 and 1.
-    #[arg(long, value_name = "SHARE")]
-    mass: Option<f64>,
-    /// Do not normalise embeddings before they are aligned (an ablation).
-    #[arg(long)]
-    no_normalise: bool,
-    /// Order of the hyper-gradient; 1 leaves out the second-order term (an ablation).
-    #[arg(long, value_name = "1|2", value_parser = clap::value_parser!(u8).range(1..=2))]
-    order: Option<u8>,
-    /// Number of starting points of the augmentation to try [default: all that it has].
-    #[arg(long, value_name = "N")]
-    starts: Option<usize>,
-    /// Train N starts at once, to use a GPU that one start does not fill [default: 1].
-    #[arg(long, value_name = "N")]
-    together: Option<usize>,
-    /// Training steps of each start.
-    #[arg(long, value_name = "N")]
-    steps: Option<usize>,
-    /// Steps before tuning begins [default: two ninths of --steps].
-    #[arg(long, value_name = "N")]
-    warm_up: Option<usize>,
-    /// Normal images in a batch.
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
-    /// Unlabelled images in a batch.
-    #[arg(long, value_name = "N")]
-    batch_val: Option<usize>,
-    /// Split each batch into N micro-batches to save memory [default: as few as the device needs].
-    #[arg(long, value_name = "N")]
-    micro_batches: Option<usize>,
-    /// Learning rate of the detector.
-    #[arg(long, value_name = "RATE")]
-    rate: Option<f64>,
-    /// Step size of the look-ahead that tuning differentiates through.
-    #[arg(long, value_name = "RATE")]
-    look_ahead: Option<f32>,
-    /// Round the factors of convolutions and matrix products to this precision in training.
-    #[arg(long, value_enum, value_name = "P")]
-    precision: Option<Precision>,
-    /// Compute cheap values again instead of keeping them: less memory, more time, the same results.
-    #[arg(long)]
-    recompute: bool,
-    /// Steps between two checkpoints.
-    #[arg(long, value_name = "N")]
-    checkpoint_every: Option<usize>,
-}
-
 /// Puts a flag that was given under a key.
-fn put(table: &mut Table, key: &str, given: &Option<impl Serialize>) -> Result<(), Unfit> {
+fn put(table: &mut Table, key: &str, given: &Option<impl Serialize>) -> Result<(), UsageError> {
     if let Some(given) = given {
         // TOML has signed integers and no other text than UTF-8.
         let value = Value::try_from(given).map_err(|_| {
-            Unfit(format!("{} is beyond what a configuration file can hold: {} or UTF-8 text", flag(&[key]), i64::MAX))
+            UsageError(format!(
+                "{} is beyond what a configuration file can hold: {} or UTF-8 text",
+                flag(&[key]),
+                i64::MAX
+            ))
         })?;
         table.insert(key.into(), value);
     }
@@ -221,9 +172,9 @@ fn number_or_text(flag: &Option<String>) -> Option<Value> {
 }
 
 impl DataArguments {
-    /// The tables `data` and `images` that the flags make.
-    pub fn tables(&self) -> anyhow::Result<Table> {
-        let (mut data, mut images) = (Table::new(), Table::new());
+    /// The table `data` that the flags make, if any was given.
+    pub fn table(&self) -> anyhow::Result<Table> {
+        let mut data = Table::new();
         let many = |paths: &Vec<PathBuf>| (!paths.is_empty()).then(|| paths.clone());
         put(&mut data, "kind", &self.data)?;
         put(&mut data, "root", &self.root)?;
@@ -245,56 +196,21 @@ impl DataArguments {
         put(&mut data, "tile", &self.tile)?;
         put(&mut data, "texture", &self.texture)?;
         put(&mut data, "slant", &self.slant)?;
-        put(&mut images, "size", &self.size)?;
-        put(&mut images, "channels", &self.channels)?;
-        put(&mut images, "resize", &self.resize)?;
-        put(&mut images, "split", &self.split)?;
-        put(&mut images, "on_bad_image", &self.on_bad_image)?;
-        put(&mut images, "max_pixels", &self.max_pixels)?;
-        put(&mut images, "max_bytes", &self.max_bytes)?;
-        put(&mut images, "max_train", &self.max_train)?;
-        put(&mut images, "max_normals", &self.max_normals)?;
-        put(&mut images, "max_anomalies", &self.max_anomalies)?;
-        let tables = [("data", data), ("images", images)].into_iter().filter(|(_, table)| !table.is_empty());
-        Ok(tables.map(|(key, table)| (key.to_owned(), Value::Table(table))).collect())
-    }
-}
-
-impl MethodArguments {
-    fn tables(&self) -> anyhow::Result<Table> {
-        let (mut top, mut training) = (Table::new(), Table::new());
-        put(&mut top, "seed", &self.seed)?;
-        put(&mut top, "method", &self.method)?;
-        put(&mut top, "augmentation", &self.augmentation)?;
-        put(&mut top, "encoder", &self.encoder)?;
-        put(&mut top, "score", &self.score)?;
-        put(&mut training, "alignment", &self.alignment)?;
-        put(&mut training, "mass", &self.mass)?;
-        put(&mut training, "normalise", &self.no_normalise.then_some(false))?;
-        put(&mut training, "order", &self.order)?;
-        put(&mut training, "starts", &self.starts)?;
-        put(&mut training, "together", &self.together)?;
-        put(&mut training, "steps", &self.steps)?;
-        put(&mut training, "warm_up", &self.warm_up)?;
-        put(&mut training, "batch", &self.batch)?;
-        put(&mut training, "batch_val", &self.batch_val)?;
-        put(&mut training, "micro_batches", &self.micro_batches)?;
-        put(&mut training, "rate", &self.rate)?;
-        put(&mut training, "look_ahead", &self.look_ahead)?;
-        put(&mut training, "precision", &self.precision)?;
-        put(&mut training, "recompute", &self.recompute.then_some(true))?;
-        put(&mut training, "checkpoint_every", &self.checkpoint_every)?;
-        if !training.is_empty() {
-            top.insert("training".into(), training.into());
-        }
-        Ok(top)
+        Ok(if data.is_empty() { data } else { [("data".to_owned(), Value::Table(data))].into_iter().collect() })
     }
 }
 
 impl RunArguments {
+    /// What the flags say of the configuration.
+    fn flags(&self) -> anyhow::Result<Table> {
+        let mut flags = self.data.table()?;
+        overlay(&mut flags, self.settings.table.clone());
+        Ok(flags)
+    }
+
     /// Whether any flag bears on the configuration.
     pub fn says_anything(&self) -> anyhow::Result<bool> {
-        Ok(!(self.data.tables()?.is_empty() && self.method.tables()?.is_empty()))
+        Ok(!self.flags()?.is_empty())
     }
 
     /// Flags over file over defaults; tells of those that change nothing.
@@ -304,12 +220,48 @@ impl RunArguments {
             name = path.display().to_string();
             text = std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
         }
-        let mut flags = self.data.tables()?;
-        overlay(&mut flags, self.method.tables()?);
-        let config = RunConfig::layered(&Written { name: &name, text: &text }, flags)?;
+        let config = RunConfig::layered(&Written { name: &name, text: &text }, self.flags()?)?;
         for setting in config.without_effect() {
             note!("note     no effect: {setting}");
         }
         Ok(config)
     }
+}
+
+/// Every setting of a configuration with its help, as TOML that reads as the same configuration: settings that a run chooses are
+/// comments.
+pub fn printed(config: &RunConfig) -> String {
+    let mut table: Table = config.to_toml().parse().expect("a configuration is TOML");
+    let ids =
+        |command: Command| -> Vec<String> { command.get_arguments().map(|arg| arg.get_id().to_string()).collect() };
+    let [all, images, training] = [RunConfig::augment_args, Loading::augment_args, Training::augment_args]
+        .map(|augment| augment(Command::new("")));
+    let (images, training) = (ids(images), ids(training));
+    let mut text = String::new();
+    let mut section = |name: &str, values: Table, is_own: &dyn Fn(&String) -> bool| {
+        if !name.is_empty() {
+            text += &format!("\n[{name}]\n");
+        }
+        for argument in all.get_arguments().filter(|argument| is_own(&argument.get_id().to_string())) {
+            let key = argument.get_id().as_str();
+            let help = argument.get_help().map(ToString::to_string).unwrap_or_default();
+            text += &match values.get(key) {
+                Some(value) => format!("# {help}\n{key} = {value}\n"),
+                None => format!("# {help}\n# {key} =\n"),
+            };
+        }
+    };
+    let mut inner = |key: &str| match table.remove(key) {
+        Some(Value::Table(inner)) => inner,
+        _ => Table::new(),
+    };
+    let (own_images, own_training, data) = (inner("images"), inner("training"), inner("data"));
+    section("", table, &|id| !images.contains(id) && !training.contains(id));
+    section("images", own_images, &|id| images.contains(id));
+    section("training", own_training, &|id| training.contains(id));
+    text += &match data.is_empty() {
+        true => "\n# Where the images come from: --data and its flags.\n# [data]\n".to_owned(),
+        false => format!("\n[data]\n{data}"),
+    };
+    text
 }

@@ -25,7 +25,7 @@ use stssad::training::trainer::TrainError;
 
 use super::progress::{Mode, Shown, stop_flag};
 use super::train::last_checkpoint;
-use super::{DeviceArguments, STOPPED, Unfit};
+use super::{DeviceArguments, STOPPED, UsageError};
 
 /// Arguments of `stssad sweep`.
 #[derive(Debug, Args)]
@@ -166,7 +166,9 @@ impl Execute {
         let share = self.share(jobs.len(), |name| std::env::var(name).ok())?;
         let mine = share.of(&jobs);
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
-            return Err(Unfit(format!("there is no job {index}: the grid has jobs 0 to {}", jobs.len() - 1)).into());
+            return Err(
+                UsageError(format!("there is no job {index}: the grid has jobs 0 to {}", jobs.len() - 1)).into()
+            );
         }
         note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = stop_flag()?;
@@ -228,7 +230,7 @@ impl Execute {
     }
 
     /// The share of `jobs` jobs that the flags name, or a scheduler by a variable.
-    fn share(&self, jobs: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Share, Unfit> {
+    fn share(&self, jobs: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Share, UsageError> {
         match (self.shard, self.index) {
             (Some(Shard { index, of }), _) => return Ok(Share::Shard { index, of }),
             (_, Some(index)) => return Ok(Share::Index(index)),
@@ -242,12 +244,12 @@ impl Execute {
             .collect();
         match (&found[..], self.tasks) {
             ([], None) => Ok(Share::All),
-            ([], Some(_)) => Err(Unfit(
+            ([], Some(_)) => Err(UsageError(
                 "--tasks is for a scheduler's array, and no variable says which task this is: use --shard I/N".into(),
             )),
             ([(name, value)], tasks) => {
                 let task: usize =
-                    value.parse().map_err(|_| Unfit(format!("{name} is `{value}`, not a number from 0 on")))?;
+                    value.parse().map_err(|_| UsageError(format!("{name} is `{value}`, not a number from 0 on")))?;
                 let of = tasks.map_or(jobs, NonZeroUsize::get);
                 match tasks {
                     Some(_) => note!("sweep    task {task} ({name}) of an array of {of}"),
@@ -259,7 +261,7 @@ impl Execute {
                 Ok(Share::Shard { index: task % of, of })
             }
             ([(one, _), (other, _), ..], _) => {
-                Err(Unfit(format!("both {one} and {other} are set: name the share by --shard or --index")))
+                Err(UsageError(format!("both {one} and {other} are set: name the share by --shard or --index")))
             }
         }
     }
@@ -294,7 +296,7 @@ impl Merge {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let (grid, jobs) = read(&self.grid)?;
         if !self.out.is_dir() {
-            return Err(Unfit(format!("there is no folder {}: check the path", self.out.display())).into());
+            return Err(UsageError(format!("there is no folder {}: check the path", self.out.display())).into());
         }
         let outcomes = jobs.iter().map(|job| job.outcome(&self.out)).collect::<Result<Vec<_>, _>>()?;
         let comparison = merge(&grid, &jobs, &outcomes)?;

@@ -14,15 +14,15 @@ use stssad::run::checkpoint::Checkpoint;
 use stssad::run::config::{RunConfig, overlay};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow};
-use stssad::run::model::{Judge, Model};
+use stssad::run::model::{Model, Predictor};
 use stssad::run::report::Table;
 use stssad::run::scored::{Alarms, Metrics};
 use stssad::training::score::is_flagged;
 use walkdir::WalkDir;
 
-use super::arguments::{DataArguments, RunArguments};
+use super::arguments::{DataArguments, Given, RunArguments, printed};
 use super::progress::{Mode, Shown, stop_flag};
-use super::{BAD_DATA, DeviceArguments, STOPPED, Unfit, progress_bar};
+use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, progress_bar};
 
 /// Arguments of `stssad train`.
 #[derive(Debug, Args)]
@@ -74,7 +74,7 @@ impl Train {
         }
         let config = self.run.resolve()?;
         if self.run.print_config {
-            result!("{}", config.to_toml())?;
+            result!("{}", printed(&config).trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
         // What is in the way is told before the images are read; a new folder is made once they are known to be good.
@@ -150,7 +150,7 @@ pub fn last_checkpoint(folder: &Path) -> anyhow::Result<Option<Checkpoint>> {
 }
 
 fn unfit(problem: String) -> anyhow::Error {
-    Unfit(problem).into()
+    UsageError(problem).into()
 }
 
 /// Opens the device and says which it is.
@@ -295,6 +295,8 @@ pub struct Test {
     run: PathBuf,
     #[command(flatten)]
     data: DataArguments,
+    #[command(flatten)]
+    images: Given<Loading>,
     /// Folder for scores.csv and test.json [default: `test` in the run's folder].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -314,7 +316,8 @@ impl Test {
         is_free(&out)?;
         let folder = RunFolder::for_test(out)?;
         let mut table: toml::Table = model.config.to_toml().parse()?;
-        overlay(&mut table, self.data.tables()?);
+        overlay(&mut table, self.data.table()?);
+        overlay(&mut table, [("images".to_owned(), self.images.table.clone().into())].into_iter().collect());
         let loaded = read(&RunConfig::from_table(table)?)?;
         let [_, c, h, w] = loaded.task.test.images.shape().images().expect("a set holds images");
         if [c, h, w] != model.image {
@@ -420,7 +423,7 @@ impl Predict {
         }
         let scores = match read.set.is_empty() {
             true => Vec::new(),
-            false => Judge::new(&open(&self.device)?, &model)?.judge(&read.set.images)?.scores,
+            false => Predictor::new(&open(&self.device)?, &model)?.judge(&read.set.images)?.scores,
         };
         // Names are below the folder that was given, and two folders may have the same.
         let scored = read.paths.iter().zip(&scores).map(|(path, &score)| Predicted {

@@ -42,6 +42,8 @@ pub struct Conversion {
 #[serde(rename_all = "kebab-case")]
 pub enum Channels {
     /// One channel; colours by Rec. 601's luma, 0.299 R + 0.587 G + 0.114 B.
+    #[value(alias = "gray")]
+    #[serde(alias = "gray")]
     Grey,
     /// Three channels; grey is copied to each.
     Rgb,

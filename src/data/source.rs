@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
@@ -99,32 +99,49 @@ impl Source {
 }
 
 /// How the images are read and the sets drawn.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
+#[command(next_help_heading = "Images")]
 #[serde(default, deny_unknown_fields)]
 pub struct Loading {
-    /// Height and width that every image gets, in pixels; by default the source's own: a tile's or crop's side, 32 for
-    /// SVHN, and for files 256, or the longest side of all where that is less.
+    /// Resize every image to this height and width, in pixels [default: the source's own size; for image files 256, or the longest
+    /// side of all images where that is less].
+    #[arg(long, value_name = "PIXELS")]
     pub size: Option<usize>,
-    /// By default grey for digits, sheets and textures and RGB for all others.
+    /// Channels of each image [default: grey for digits, sheets and textures, rgb for all others].
+    #[arg(long, value_enum)]
     pub channels: Option<Channels>,
+    /// How to make an image square.
+    #[arg(long, value_enum, default_value_t)]
     pub resize: Resize,
+    /// Tune on the test images without their labels, or on other images.
+    #[arg(long, value_enum, default_value_t)]
     pub split: Split,
+    /// What to do with an image that cannot be read.
+    #[arg(long, value_enum, default_value_t)]
     pub on_bad_image: OnBadImage,
-    /// Images with more pixels are refused before they are decoded.
+    /// Refuse images with more pixels, before they are decoded.
+    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS)]
     pub max_pixels: u64,
-    /// Most memory that all converted images may take, in bytes.
+    /// Refuse to decode images that take more memory than this together, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = MAX_BYTES)]
     pub max_bytes: u64,
-    /// Most normal images to train on, those held out included, drawn by `seed`; by default all. Painted textures are made in
-    /// these numbers.
+    /// Train on at most N normal images, those held out for the threshold included [default: all].
+    #[arg(long, value_name = "N")]
     pub max_train: Option<usize>,
-    /// Most normal images to test on, drawn by `seed`, before an inductive split.
+    /// Test on at most N normal images [default: all].
+    #[arg(long, value_name = "N")]
     pub max_normals: Option<usize>,
-    /// Most anomalies to test on, drawn by `seed`, before an inductive split.
+    /// Test on at most N anomalous images [default: all].
+    #[arg(long, value_name = "N")]
     pub max_anomalies: Option<usize>,
     /// Seed of every draw, and of what is painted: the run's, so no file says it.
+    #[arg(skip)]
     #[serde(skip)]
     pub seed: u64,
 }
+
+/// Memory that all converted images may take, in bytes, where nothing else is said.
+const MAX_BYTES: u64 = 8 << 30;
 
 impl Default for Loading {
     fn default() -> Self {
@@ -135,7 +152,7 @@ impl Default for Loading {
             split: Split::default(),
             on_bad_image: OnBadImage::default(),
             max_pixels: MAX_PIXELS,
-            max_bytes: 8 << 30,
+            max_bytes: MAX_BYTES,
             max_train: None,
             max_normals: None,
             max_anomalies: None,

@@ -1,6 +1,6 @@
 //! Everything that a run follows from, as a TOML file holds it and the command line's flags override it.
 
-use clap::ValueEnum;
+use clap::{ArgAction, Args, ValueEnum, value_parser};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, Loading, Source};
@@ -15,23 +15,44 @@ use crate::ssad::method::Rule;
 use crate::ssad::method::{Method, random_starts};
 use crate::ssad::nn::Named;
 
-/// A run's configuration. Every key has a default; `stssad train --print-config` shows them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A run's configuration. Each setting is described here, or in [`Loading`], once: its key in a TOML file is its name, its flag the
+/// same with dashes, and its help the first paragraph. `stssad train --print-config` shows all of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
+#[command(next_help_heading = "Method")]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// All random draws follow from it: splits, initial weights, batches, places.
+    /// Seed of all random draws: splits, initial weights, batches, places of patches.
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, default_value_t)]
     pub seed: u64,
+    /// Method to train.
+    #[arg(long, value_enum, default_value_t)]
     pub method: Method,
-    /// By name, several joined by `+`; see [`augment::names`].
+    /// Augmentation: rotation, rotation-spread, cutdiff, cutout, cutavg, cutpaste, or several joined by `+`.
+    #[arg(long, value_name = "NAME", default_value_t = RunConfig::default().augmentation)]
     pub augmentation: String,
+    /// Encoder of the images.
+    #[arg(long, value_enum, default_value_t)]
     pub encoder: EncoderChoice,
-    /// What tells an anomaly, where the method leaves a choice.
+    /// Anomaly score, for the methods that have more than one.
+    #[arg(long, value_enum, default_value_t)]
     pub score: Rule,
     /// Where the images come from; the one key without a default.
+    #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Source>,
+    #[command(flatten)]
     pub images: Loading,
+    #[command(flatten)]
     pub training: Training,
+}
+
+/// A whole number that TOML can hold.
+///
+/// # Errors
+/// When the text is something else.
+pub fn whole<T: TryFrom<i64>>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().and_then(|number: i64| T::try_from(number).ok());
+    number.ok_or_else(|| format!("it has to be a whole number from 0 to {}", i64::MAX))
 }
 
 /// Which encoder embeds the images.
@@ -60,46 +81,69 @@ impl EncoderChoice {
 }
 
 /// How a detector is trained and tuned.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
+#[command(next_help_heading = "Training")]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
-    /// By name; see [`loss::names`].
+    /// Alignment loss: mean-distance, diagonal-w2, gaussian-w2, sliced-w2, sinkhorn or mmd.
+    #[arg(long, value_name = "NAME", default_value_t = Training::default().alignment)]
     pub alignment: String,
-    /// The share of anomalies that the alignment loss supposes among the unlabelled images.
+    /// Assumed share of anomalies among the unlabelled images, between 0 and 1.
+    #[arg(long, value_name = "SHARE", default_value_t = Training::default().mass)]
     pub mass: f64,
-    /// Whether embeddings are brought to unit total distance before they are aligned; `false` is an ablation.
+    /// Whether embeddings are brought to unit total distance before they are aligned; --no-normalise turns it off (an ablation).
+    #[arg(long = "no-normalise", alias = "no-normalize", action = ArgAction::SetFalse)]
     pub normalise: bool,
-    /// Of the hyper-gradient: 1 leaves out the second-order term, an ablation.
+    /// Order of the hyper-gradient; 1 leaves out the second-order term (an ablation).
+    #[arg(long, value_name = "1|2", value_parser = value_parser!(u8).range(1..=2), default_value_t = Training::default().order)]
     pub order: u8,
-    /// How many of the augmentation's starts are tried, or how many draws `random-static` makes.
+    /// Number of starting points of the augmentation to try [default: all that it has].
+    ///
+    /// For `random-static` it is the number of draws.
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<usize>,
-    /// How many starts are trained side by side at most [default: 1]. Results are the same up to rounding. A GPU that one
-    /// small network does not fill takes little longer for several.
+    /// Train N starts at once, to use a GPU that one start does not fill [default: 1].
+    ///
+    /// Results are the same up to rounding.
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub together: Option<usize>,
-    /// Steps of each start.
+    /// Training steps of each start.
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, default_value_t = Training::default().steps)]
     pub steps: usize,
-    /// The first of them, which leave the augmentation as it is; two ninths of them by default.
+    /// Steps before tuning begins [default: two ninths of --steps].
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<usize>,
-    /// Normal images in a batch; no more than there are.
+    /// Normal images in a batch, or all where there are fewer.
+    #[arg(long, alias = "batch-size", value_name = "N", value_parser = whole::<usize>, default_value_t = Training::default().batch)]
     pub batch: usize,
-    /// Unlabelled images in a batch; no more than there are.
+    /// Unlabelled images in a batch, or all where there are fewer.
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, default_value_t = Training::default().batch_val)]
     pub batch_val: usize,
-    /// Parts that each batch is split into to save memory; the batches become multiples of it. By default as few as the
-    /// device needs: a run chooses them before it trains, and its own configuration holds the number.
+    /// Split each batch into N micro-batches and accumulate their gradients, to save memory [default: as few as the device needs].
+    ///
+    /// The batches become multiples of N. A run chooses the number before it trains and writes it to its own configuration.
+    #[arg(long, alias = "gradient-accumulation", value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batches: Option<usize>,
-    /// Adam's rate for the detector.
-    pub rate: f64,
-    /// The look-ahead step.
+    /// Learning rate of the detector, for Adam.
+    #[arg(long, alias = "rate", value_name = "RATE", default_value_t = Training::default().learning_rate)]
+    pub learning_rate: f64,
+    /// Step size of the look-ahead that tuning differentiates through.
+    #[arg(long, value_name = "RATE", default_value_t = Training::default().look_ahead)]
     pub look_ahead: f32,
-    /// What the factors of convolutions and matrix products are rounded to in training; scores are always taken in f32.
+    /// Round the factors of convolutions and matrix products to this precision in training.
+    ///
+    /// Scores are always computed in f32.
+    #[arg(long, value_enum, value_name = "P", default_value_t)]
     pub precision: Precision,
-    /// Whether cheap values are computed again rather than kept: the same results for less memory and more time.
+    /// Compute cheap values again instead of keeping them: less memory, more time, the same results.
+    #[arg(long)]
     pub recompute: bool,
-    /// Steps from one checkpoint to the next.
+    /// Steps between two checkpoints.
+    #[arg(long, value_name = "N", value_parser = whole::<usize>, default_value_t = Training::default().checkpoint_every)]
     pub checkpoint_every: usize,
 }
 
@@ -132,7 +176,7 @@ impl Default for Training {
             batch: 32,
             batch_val: 64,
             micro_batches: None,
-            rate: 1e-3,
+            learning_rate: 1e-3,
             look_ahead: 0.1,
             precision: Precision::F32,
             recompute: false,
@@ -189,6 +233,27 @@ pub fn overlay(base: &mut toml::Table, over: toml::Table) {
     }
 }
 
+/// Keys of earlier versions, or of another spelling, each by its path, and what they are called now.
+const FORMER_NAMES: [(&[&str], &str); 3] = [
+    (&["pictures"], "images"),
+    (&["training", "rate"], "learning_rate"),
+    (&["data", "unlabeled_dir"], "unlabelled_dir"),
+];
+
+/// The settings under the names that they have now.
+fn with_present_names(mut settings: toml::Table) -> toml::Table {
+    for (path, name) in FORMER_NAMES {
+        let (key, tables) = path.split_last().expect("a path is not empty");
+        let inner = tables.iter().try_fold(&mut settings, |table, key| table.get_mut(*key)?.as_table_mut());
+        if let Some(inner) = inner
+            && let Some(value) = inner.remove(*key)
+        {
+            overlay(inner, [((*name).to_owned(), value)].into_iter().collect());
+        }
+    }
+    settings
+}
+
 impl RunConfig {
     /// The configuration that a table describes; keys that are left out have their defaults. Like all that are read, it has
     /// passed [`check`](Self::check).
@@ -212,7 +277,7 @@ impl RunConfig {
     /// # Errors
     /// As [`parse`](Self::parse), with the file's name and line where it is the file's fault.
     pub fn layered(written: &Written, flags: toml::Table) -> Result<Self, ConfigError> {
-        let mut table = written.table()?;
+        let (mut table, flags) = (with_present_names(written.table()?), with_present_names(flags));
         overlay(&mut table, flags.clone());
         let config: RunConfig = written.read(table, &flags)?;
         match config.check() {
@@ -230,7 +295,7 @@ impl RunConfig {
     /// # Errors
     /// When a name is not known, a number is out of range, or settings contradict each other.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let Training { mass, steps, rate, look_ahead, batch, batch_val, .. } = &self.training;
+        let Training { mass, steps, learning_rate, look_ahead, batch, batch_val, .. } = &self.training;
         let parts = self.training.micro_batches.unwrap_or(1);
         let warm_up = self.training.warm_up();
         let check = |key, found: &dyn ToString, expected, holds: bool| match holds {
@@ -241,7 +306,12 @@ impl RunConfig {
         check("training.order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
         check("training.steps", steps, "at least 1", *steps > 0)?;
         check("training.warm_up", &warm_up, "no more than --steps", warm_up <= *steps)?;
-        check("training.rate", rate, "a positive number", *rate > 0.0 && rate.is_finite())?;
+        check(
+            "training.learning_rate",
+            learning_rate,
+            "a positive number",
+            *learning_rate > 0.0 && learning_rate.is_finite(),
+        )?;
         check("training.look_ahead", look_ahead, "a positive number", *look_ahead > 0.0 && look_ahead.is_finite())?;
         check("training.batch", batch, "at least 2", *batch >= 2)?;
         check("training.batch_val", batch_val, "at least 2", *batch_val >= 2)?;
@@ -382,7 +452,7 @@ impl RunConfig {
             batch,
             batch_val,
             micro_batches: parts,
-            rate: self.training.rate,
+            rate: self.training.learning_rate,
             look_ahead: self.training.look_ahead,
             reuse: if self.training.recompute { Reuse::Recompute } else { Reuse::On },
             score: self.score,
@@ -400,6 +470,23 @@ mod tests {
         let config = RunConfig { seed: 7, method: Method::DeepSvdd, ..RunConfig::default() };
         assert_eq!(RunConfig::parse(&config.to_toml()).unwrap(), config);
         assert_eq!(RunConfig::parse("").unwrap(), RunConfig::default());
+    }
+
+    #[test]
+    fn names_of_earlier_versions_are_read() {
+        let former = "[pictures]\nsize = 20\n[training]\nrate = 0.5\n[data]\nkind = 'folder'\nroot = '.'\nunlabeled_dir = 'u'\n\
+                      normal_dir = 'n'";
+        let config = RunConfig::parse(former).unwrap();
+        assert_eq!((config.images.size, config.training.learning_rate), (Some(20), 0.5));
+        let written = config.to_toml();
+        assert!(
+            written.contains("[images]") && written.contains("unlabelled_dir") && !written.contains("pictures"),
+            "{written}"
+        );
+        // A flag is laid over either name.
+        let flags = "[training]\nlearning_rate = 0.25".parse().unwrap();
+        let written = Written { name: "", text: former };
+        assert_eq!(RunConfig::layered(&written, flags).unwrap().training.learning_rate, 0.25);
     }
 
     #[test]

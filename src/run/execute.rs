@@ -15,7 +15,7 @@ use crate::run::config::{ConfigError, RunConfig};
 use crate::run::fit::{FitError, Fitted, fitted};
 use crate::run::folder::FolderError;
 use crate::run::folder::RunFolder;
-use crate::run::model::{Judge, Model};
+use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{Adapter, Augmentation as Found, Counts, Outcome, ReportError, Start};
 use crate::run::report::{ImageRow, Page, Step};
 use crate::run::scored::Maps;
@@ -252,7 +252,7 @@ impl Run<'_> {
         let [_, c, h, w] = task.test.images.shape().images().expect("a set holds images");
         let mut model = Model::new(self.config, [c, h, w], &task.fingerprint(), &finished[chosen]);
         if let Some(held_out) = &task.held_out {
-            let scores = Judge::new(self.device, &model)?.judge(&held_out.images)?.scores;
+            let scores = Predictor::new(self.device, &model)?.judge(&held_out.images)?.scores;
             check_finite(&scores)?;
             model.threshold = Threshold::above(&scores);
         }
@@ -366,7 +366,7 @@ pub fn masks(set: &Set) -> Vec<Option<&[bool]>> {
 /// # Errors
 /// When the device fails, or a score is not finite.
 pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, RunError> {
-    let mut judge = Judge::new(device, model)?;
+    let mut judge = Predictor::new(device, model)?;
     let judgement = judge.judge(&set.images)?;
     check_finite(&judgement.scores)?;
     let heat = judge.heat(&set.images, &judgement)?;

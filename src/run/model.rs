@@ -164,7 +164,7 @@ pub struct Judgement {
 
 /// A model on a device.
 #[derive(Debug)]
-pub struct Judge<'a> {
+pub struct Predictor<'a> {
     model: &'a Model,
     device: Device,
     network: Network,
@@ -176,7 +176,7 @@ pub struct Judge<'a> {
 /// Images that are scored at once, where there are as many and the device binds them. Scores do not depend on it.
 pub const BATCH: usize = 64;
 
-impl<'a> Judge<'a> {
+impl<'a> Predictor<'a> {
     /// Puts a model on a device.
     ///
     /// # Errors
@@ -190,7 +190,7 @@ impl<'a> Judge<'a> {
         for (name, tensor) in &model.states {
             states.set(name, tensor)?;
         }
-        Ok(Judge { model, device: device.clone(), network, states, scorer: None })
+        Ok(Predictor { model, device: device.clone(), network, states, scorer: None })
     }
 
     /// Scores images `[N, C, H, W]`. A score that is not finite is one that the network cannot give.
