@@ -3,6 +3,7 @@
 #[macro_use]
 mod terminal;
 
+mod analyze;
 mod arguments;
 mod check;
 mod demo;
@@ -69,6 +70,11 @@ enum Command {
     Bench(measure::Bench),
     /// Show where the time of the demo's training step goes, kernel by kernel and scope by scope.
     Profile(measure::Profile),
+    /// Show what a GPU's compiler makes of each kernel, without that GPU: registers, occupancy, instructions.
+    Analyze(analyze::Analyze),
+    /// The process in which `analyze` compiles: a line of SPIR-V in, a line of what the driver says out.
+    #[command(hide = true)]
+    Radv(analyze::Radv),
 }
 
 /// Which device to use; part of every command that computes.
@@ -180,6 +186,8 @@ impl Command {
             Command::Peak(peak) => peak.run(),
             Command::Bench(bench) => bench.run(),
             Command::Profile(profile) => profile.run(),
+            Command::Analyze(analyze) => analyze.run(),
+            Command::Radv(radv) => radv.run(),
         }
     }
 }
