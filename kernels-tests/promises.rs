@@ -143,7 +143,7 @@ fn train_test_and_predict_give_one_score() {
 
     let kinds = ["good", "blob"].map(|kind| category.join("test").join(kind));
     let predicted = stssad(&[&["predict", text(run)], &[text(&kinds[0]), text(&kinds[1])]]).with(0);
-    let below = |path: &String| path[path.find("test/").expect("the whole path")..].to_owned();
+    let below = |path: &String| path[path.rfind("test/").expect("the whole path")..].to_owned();
     let predicted: BTreeMap<_, _> =
         column(&predicted.out, "score").iter().map(|(path, score)| (below(path), score.clone())).collect();
     assert_eq!(trained, predicted);

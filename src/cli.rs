@@ -3,6 +3,7 @@
 #[macro_use]
 mod terminal;
 
+mod analyze;
 mod arguments;
 mod check;
 mod demo;
@@ -70,6 +71,8 @@ enum Command {
     Bench(measure::Bench),
     /// Show where the time of the demo's training step goes, kernel by kernel and scope by scope.
     Profile(measure::Profile),
+    /// Show what a GPU's compiler makes of each kernel, without that GPU: registers, occupancy, instructions.
+    Analyze(analyze::Analyze),
     /// Print a script that completes stssad's arguments in a shell, such as bash, zsh or fish.
     ///
     /// bash: `stssad completions bash > ~/.local/share/bash-completion/completions/stssad`. zsh: into a file `_stssad` in a folder
@@ -80,6 +83,9 @@ enum Command {
         /// Folder of the pages.
         folder: PathBuf,
     },
+    /// The process in which `analyze` compiles: a line of SPIR-V in, a line of what the driver says out.
+    #[command(hide = true)]
+    Radv(analyze::Radv),
 }
 
 /// Which device to use; part of every command that computes.
@@ -209,6 +215,8 @@ impl Command {
                 clap_mangen::generate_to(command(), folder).with_context(failed)?;
                 Ok(ExitCode::SUCCESS)
             }
+            Command::Analyze(analyze) => analyze.run(),
+            Command::Radv(radv) => radv.run(),
         }
     }
 }

@@ -5,3 +5,4 @@ pub mod peak;
 pub mod bench;
 pub mod workload;
 pub mod profile;
+pub mod analyze;

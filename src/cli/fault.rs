@@ -8,6 +8,7 @@ use stssad::data::DataError;
 use stssad::engine::case::CaseError;
 use stssad::engine::gpu::GpuError;
 use stssad::engine::tape::GradError;
+use stssad::measure::analyze::AnalyzeError;
 use stssad::measure::figures::MeasureError;
 use stssad::run::archive::ArchiveError;
 use stssad::run::claim::ClaimError;
@@ -63,6 +64,7 @@ pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) 
         link.downcast_ref::<E>().map(Faulty::fault)
     }
     let kinds = [
+        of::<AnalyzeError>,
         of::<ArchiveError>,
         of::<CaseError>,
         of::<ClaimError>,

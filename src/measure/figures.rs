@@ -113,7 +113,7 @@ impl fmt::Display for Origin {
 }
 
 /// The commit that this was built from: `STSSAD_COMMIT` of the environment, or what git says of the source folder.
-fn commit() -> Option<String> {
+pub(crate) fn commit() -> Option<String> {
     let given = std::env::var("STSSAD_COMMIT").ok().or(option_env!("STSSAD_COMMIT").map(String::from));
     given.or_else(|| {
         let source = env!("CARGO_MANIFEST_DIR");

@@ -1,0 +1,211 @@
+//! What a compiler makes of kernels, told without a device: RADV, Mesa's driver for AMD GPUs, compiles each for a GPU that is
+//! not there.
+//!
+//! The specialised WGSL becomes SPIR-V as wgpu would have it, RADV compiles that in [a process of its own](Compiler), and
+//! [`Code`](assembly::Code) reads the assembly. Nothing is run and no clock is read: the same stssad and the same Mesa give
+//! the same report. That a GPU is fast does not follow from it, but what keeps one from being fast often does: spills, few waves,
+//! loads that are waited for one by one, loops of which little is multiply-adds.
+//!
+//! # The report as JSON
+//!
+//! | key | what it holds |
+//! | --- | --- |
+//! | `format` | [`FORMAT`] |
+//! | `origin` | [`Origin`]: `version`, `commit` of stssad; `driver`, `device`, `gpu` of the compiler; `class`, `workload` of the kernels |
+//! | `rows` | a [`Row`] for each pipeline: `name`, `kernel`, `specialisation`, `dispatches`, `flops`, `share`, `invocations`, and either `refused` or `found` |
+//! | `rows[].found` | [`Found`]: `resources` ([`Resources`]), `mix` ([`Mix`] of all code), `hot` ([`HotLoop`] or null) |
+//! | `rows[].text` | with `--asm` a [`Text`]: `wgsl` and `assembly` |
+//!
+//! A [`Mix`] has `instructions` and, by [`Class`], `operations`.
+
+mod assembly;
+mod compiler;
+mod radv;
+mod report;
+mod spirv;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use crate::engine::case::{Case, CaseError};
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::lowering;
+use crate::engine::plan::{Plan, Reuse};
+use crate::engine::shaders::{SOURCES, SpecialiseError, source, specialise_text};
+use crate::engine::tape::GradError;
+use crate::measure::figures::MeasureError;
+use crate::measure::workload::Workload;
+pub use assembly::{Class, HotLoop, Mix};
+pub use compiler::{Compiler, Family, manifest, serve};
+pub use radv::Target;
+pub use report::{ALLOWED_FALL, Change, Comparison, FORMAT, Found, Origin, Report, Resources, Row, Text};
+
+/// Why kernels could not be analysed.
+#[derive(Debug, thiserror::Error)]
+pub enum AnalyzeError {
+    #[error(
+        "RADV is not installed, Mesa's driver for AMD GPUs, which compiles without one (Debian, Ubuntu: \
+         apt-get install mesa-vulkan-drivers libvulkan1; Fedora: dnf install mesa-vulkan-drivers vulkan-loader)"
+    )]
+    NoDriver,
+    #[error("the compiler's process does not start")]
+    Start(#[source] std::io::Error),
+    #[error(
+        "RADV does not compile for {family}: {reason}; {advice}",
+        advice = "install Mesa 25 or newer, or try another --gpu"
+    )]
+    Refused { family: &'static str, reason: String },
+    #[error("RADV crashed while it compiled {kernel}: {reason}")]
+    Crashed { kernel: String, reason: String },
+    #[error("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", .0.display())]
+    NoShaders(PathBuf),
+    #[error("{} cannot be compared with: it is of {old}, and this is of {new}", path.display())]
+    Incomparable { path: PathBuf, old: String, new: String },
+    #[error("{} has none of these kernels", .0.display())]
+    NothingInCommon(PathBuf),
+    #[error(transparent)]
+    Case(#[from] CaseError),
+    #[error(transparent)]
+    Grad(#[from] GradError),
+    #[error(transparent)]
+    Specialise(#[from] SpecialiseError),
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+}
+
+/// A pipeline to compile.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// As [`Row::name`].
+    pub name: String,
+    pub kernel: Kernel,
+    pub dispatches: usize,
+    /// Of all its dispatches.
+    pub flops: u64,
+    /// Of the step's floating-point operations.
+    pub share: f64,
+}
+
+/// The pipelines that `names` stand for. A name with parentheses is a case; the others are parts of names of what the step of a
+/// workload runs, which is asked for in full where there are no names at all.
+///
+/// # Errors
+/// When a name is no case, or no pipeline of the step fits the others.
+pub fn subjects(names: &[String], workload: &Workload, class: DeviceClass) -> Result<Vec<Subject>, AnalyzeError> {
+    let (cases, parts): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| name.contains('('));
+    let mut subjects = Vec::new();
+    if cases.is_empty() || !parts.is_empty() {
+        let step = of_step(&workload.plan(class, Reuse::On)?);
+        let mut known: Vec<&str> = step.iter().map(|subject| subject.kernel.name).collect();
+        known.dedup();
+        let no_such = |part: &String| MeasureError::NoSuchKernel(part.clone(), known.join(", "));
+        let fits = |subject: &Subject, part: &String| subject.name.contains(part.as_str());
+        if let Some(part) = parts.iter().find(|part| !step.iter().any(|subject| fits(subject, part))) {
+            return Err(no_such(part).into());
+        }
+        subjects.extend(step.into_iter().filter(|it| parts.is_empty() || parts.iter().any(|part| fits(it, part))));
+    }
+    for name in cases {
+        let case: Case = name.parse()?;
+        let (shapes, output) = (case.shapes(), case.output());
+        let Some(lowered) = lowering(&*case.primitive) else { continue };
+        let flops = lowered.flops(&shapes, &output);
+        let kernel = lowered.kernel(&shapes, &output, class);
+        subjects.push(Subject { name: case.to_string(), kernel, dispatches: 1, flops, share: 1.0 });
+    }
+    Ok(subjects)
+}
+
+/// The distinct pipelines of a plan, those with most operations first. Each is named by its largest dispatch.
+fn of_step(plan: &Plan) -> Vec<Subject> {
+    let mut found: Vec<(u64, Subject)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for step in &plan.steps {
+        let place = *places.entry(step.kernel.specialisation()).or_insert(found.len());
+        if place == found.len() {
+            let kernel = step.kernel.clone();
+            found.push((0, Subject { name: String::new(), kernel, dispatches: 0, flops: 0, share: 0.0 }));
+        }
+        let (largest, subject) = &mut found[place];
+        if subject.name.is_empty() || step.flops > *largest {
+            let shapes: Vec<String> = step.inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
+            let name = format!("{} {} → {:?}", step.kernel.name, shapes.join(" "), step.output.shape);
+            (*largest, subject.name) = (step.flops, name.replace(", ", ","));
+        }
+        subject.dispatches += 1;
+        subject.flops += step.flops;
+    }
+    let total: u64 = found.iter().map(|(_, subject)| subject.flops).sum();
+    let mut subjects: Vec<Subject> = found.into_iter().map(|(_, subject)| subject).collect();
+    let mut named: BTreeMap<String, usize> = BTreeMap::new();
+    for subject in &mut subjects {
+        subject.share = subject.flops as f64 / total.max(1) as f64;
+        // The same shapes under other constants, such as another function, are told apart by number.
+        let number = named.entry(subject.name.clone()).and_modify(|number| *number += 1).or_insert(1);
+        if *number > 1 {
+            subject.name += &format!(" #{number}");
+        }
+    }
+    subjects.sort_by_key(|subject| std::cmp::Reverse(subject.flops));
+    subjects
+}
+
+/// Where the kernels' texts come from.
+#[derive(Clone, Debug, Default)]
+pub struct Shaders(HashMap<&'static str, String>);
+
+impl Shaders {
+    /// The built-in ones, but for those that a folder has (`conv2d/input.wgsl`, …).
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the folder has none of them.
+    pub fn replaced_from(folder: &Path) -> Result<Shaders, AnalyzeError> {
+        let mut replaced = HashMap::new();
+        for &(name, _) in SOURCES {
+            let path = folder.join(name).with_extension("wgsl");
+            match std::fs::read_to_string(&path) {
+                Ok(text) => drop(replaced.insert(name, text)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(MeasureError::Read { path, source: error.into() }.into()),
+            }
+        }
+        match replaced.is_empty() {
+            true => Err(AnalyzeError::NoShaders(folder.to_owned())),
+            false => Ok(Shaders(replaced)),
+        }
+    }
+
+    fn specialise(&self, kernel: &Kernel) -> Result<String, SpecialiseError> {
+        match self.0.get(kernel.name) {
+            Some(text) => specialise_text(text, kernel),
+            None => specialise_text(source(kernel)?, kernel),
+        }
+    }
+}
+
+/// Compiles each of the subjects. One that naga or the driver refuses has the reason in its row.
+///
+/// # Errors
+/// When a text lacks a constant of its kernel, or the driver crashes.
+pub fn run(compiler: &mut Compiler, subjects: &[Subject], shaders: &Shaders) -> Result<Vec<Row>, AnalyzeError> {
+    let row = |subject: &Subject| {
+        let wgsl = shaders.specialise(&subject.kernel)?;
+        let mut row = Row::new(subject);
+        let binary = match spirv::translate(&wgsl) {
+            Ok(binary) => binary,
+            Err(reason) => return Ok(Row { refused: Some(reason), ..row }),
+        };
+        row.invocations = binary.invocations;
+        let crashed = |reason| AnalyzeError::Crashed { kernel: subject.name.clone(), reason };
+        match compiler.compile(&binary).map_err(crashed)? {
+            Ok(executable) => {
+                let found = Found::new(&executable, binary.invocations);
+                found.map_or_else(|reason| row.refused = Some(reason), |found| row.found = Some(found));
+                row.text = Some(Text { wgsl, assembly: executable.assembly });
+            }
+            Err(reason) => row.refused = Some(reason),
+        }
+        Ok(row)
+    };
+    subjects.iter().map(row).collect()
+}
