@@ -9,6 +9,17 @@ use crate::engine::case::{Case, CaseError, Parameters, Parts, ShapeClass};
 use crate::engine::lower::{Lower, Opaque};
 use crate::engine::tape::Primitive;
 
+/// Names of shaders with their texts, as they lie in `shaders/`.
+pub(crate) type Shaders = &'static [(&'static str, &'static str)];
+
+/// The shaders of these names.
+macro_rules! shaders {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")))),*]
+    };
+}
+pub(in crate::engine) use shaders;
+
 /// Declares which primitives of a family are computed by kernels.
 macro_rules! lowers {
     ($($primitive:ty),*) => {
@@ -39,6 +50,8 @@ pub struct Family {
     describe: fn(&str, &mut Parameters) -> Result<Parts, String>,
     /// The cases that checks run, by name.
     cases: fn() -> Vec<(ShapeClass, String)>,
+    /// Its kernels' texts by name.
+    pub shaders: Shaders,
     lowering: fn(&dyn Any) -> Option<&dyn Lower>,
 }
 

@@ -2,62 +2,17 @@
 //! an alias of `f32` may be made one of `vec4<f32>`, `f16` or `vec4<f16>`, and the side of a cooperative matrix, which is a
 //! part of its type's name, follows the constant `TILE`.
 
+use std::sync::LazyLock;
+
 use crate::engine::kernel::{Kernel, Tile};
+use crate::engine::ops::{FAMILIES, shaders};
 
-macro_rules! sources {
-    ($($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl")))),*]
-    };
-}
-
-/// Name and text of every primitive's kernels. A test holds the list against the folder.
-pub const SOURCES: &[(&str, &str)] = sources![
-    "conv2d/input",
-    "conv2d/input_broadcast",
-    "conv2d/input_matrix",
-    "conv2d/kernel",
-    "conv2d/kernel_broadcast",
-    "conv2d/kernel_matrix",
-    "conv2d/output",
-    "conv2d/output_broadcast",
-    "conv2d/output_matrix",
-    "cutdiff/mask",
-    "cutdiff/mask_vjp",
-    "elementwise/binary",
-    "elementwise/multiply_add",
-    "elementwise/multiply_add_2",
-    "elementwise/unary",
-    "layout/broadcast",
-    "layout/concat",
-    "layout/pad",
-    "layout/slice",
-    "matmul/product",
-    "matmul/product_broadcast",
-    "matmul/product_matrix",
-    "optimiser/adam",
-    "pool/argmax",
-    "pool/select",
-    "pool/unpool",
-    "random/uniform",
-    "reduce/log_sum_exp",
-    "reduce/magnitude",
-    "reduce/squared_deviation",
-    "reduce/sum",
-    "reduce/sum_product",
-    "reduce/sum_product_row",
-    "reduce/sum_row",
-    "softbox/mask",
-    "softbox/mask_vjp",
-    "sort/gather",
-    "sort/order",
-    "sort/scatter",
-    "warp/affine",
-    "warp/affine_image_vjp",
-    "warp/affine_matrix_vjp",
-];
+/// Name and text of every primitive's kernels, family by family. A test holds the list against the folder.
+pub static SOURCES: LazyLock<Vec<(&str, &str)>> =
+    LazyLock::new(|| FAMILIES.iter().flat_map(|family| family.shaders).copied().collect());
 
 /// Kernels that measure the device: no primitive's, so neither differentiated nor compared with a definition.
-pub const PROBES: &[(&str, &str)] = sources![
+pub const PROBES: &[(&str, &str)] = shaders![
     "peak/copy",
     "peak/empty",
     "peak/fma",

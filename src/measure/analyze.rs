@@ -161,7 +161,7 @@ impl Shaders {
     /// When a file cannot be read, or the folder has none of them.
     pub fn replaced_from(folder: &Path) -> Result<Shaders, AnalyzeError> {
         let mut replaced = HashMap::new();
-        for &(name, _) in SOURCES {
+        for &(name, _) in SOURCES.iter() {
             let path = folder.join(name).with_extension("wgsl");
             match std::fs::read_to_string(&path) {
                 Ok(text) => drop(replaced.insert(name, text)),

@@ -243,7 +243,8 @@ impl Tape {
 }
 
 /// The family, with the cases that it is checked at.
-pub(super) const FAMILY: Family = Family { name: "conv2d", describe, cases, lowering: lower::lowering };
+pub(super) const FAMILY: Family =
+    Family { name: "conv2d", describe, cases, shaders: lower::SHADERS, lowering: lower::lowering };
 
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [n, c, h, w] = p.numbers(["n", "c", "h", "w"])?;

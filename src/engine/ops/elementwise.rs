@@ -203,6 +203,7 @@ pub(super) const FAMILY: Family = Family {
     name: "elementwise",
     describe,
     cases: || unary::cases().chain(listed(CASES)).collect(),
+    shaders: lower::SHADERS,
     lowering: lower::lowering,
 };
 

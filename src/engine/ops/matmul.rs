@@ -108,7 +108,7 @@ impl Tape {
 
 /// The family, with the cases that it is checked at.
 pub(super) const FAMILY: Family =
-    Family { name: "matmul", describe, cases: || listed(CASES), lowering: lower::lowering };
+    Family { name: "matmul", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [m, n, k] = p.numbers(["m", "n", "k"])?;

@@ -72,7 +72,7 @@ impl Tape {
 
 /// The family, with the cases that it is checked at.
 pub(super) const FAMILY: Family =
-    Family { name: "optimiser", describe, cases: || listed(CASES), lowering: lower::lowering };
+    Family { name: "optimiser", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     if role != "adam" {

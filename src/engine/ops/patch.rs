@@ -204,6 +204,7 @@ pub(super) const CUTDIFF: Family = Family {
     name: "cutdiff",
     describe: |role, p| describe(Profile::Ellipse, role, p),
     cases: || cases("cutdiff"),
+    shaders: lower::CUTDIFF,
     lowering: lower::lowering,
 };
 
@@ -212,6 +213,7 @@ pub(super) const SOFTBOX: Family = Family {
     name: "softbox",
     describe: |role, p| describe(Profile::Box, role, p),
     cases: || cases("softbox"),
+    shaders: lower::SOFTBOX,
     lowering: lower::lowering,
 };
 

@@ -162,7 +162,8 @@ impl Tape {
 }
 
 /// The family, with the cases that it is checked at.
-pub(super) const FAMILY: Family = Family { name: "pool", describe, cases: || listed(CASES), lowering: lower::lowering };
+pub(super) const FAMILY: Family =
+    Family { name: "pool", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let window = p.numbers(["r", "s"])?;

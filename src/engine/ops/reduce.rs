@@ -391,7 +391,7 @@ impl Tape {
 
 /// The family, with the cases that it is checked at.
 pub(super) const FAMILY: Family =
-    Family { name: "reduce", describe, cases: || listed(CASES), lowering: lower::lowering };
+    Family { name: "reduce", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     Ok(match role {

@@ -156,7 +156,8 @@ impl Tape {
 }
 
 /// The family, with the cases that it is checked at.
-pub(super) const FAMILY: Family = Family { name: "sort", describe, cases: || listed(CASES), lowering: lower::lowering };
+pub(super) const FAMILY: Family =
+    Family { name: "sort", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [rows, columns] = p.numbers(["rows", "columns"])?;

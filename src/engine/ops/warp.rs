@@ -325,7 +325,8 @@ impl Tape {
 }
 
 /// The family, with the cases that it is checked at.
-pub(super) const FAMILY: Family = Family { name: "warp", describe, cases: || listed(CASES), lowering: lower::lowering };
+pub(super) const FAMILY: Family =
+    Family { name: "warp", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [n, c, h, w] = p.numbers(["n", "c", "h", "w"])?;

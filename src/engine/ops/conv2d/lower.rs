@@ -6,9 +6,22 @@ use super::{Conv2d, Problem, Role};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::kernel::{Tile, WORKGROUP_BYTES};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::ops::matmul::Tiles;
 use crate::engine::tape::Primitive;
 use crate::engine::tensor::Shape;
+
+pub(super) const SHADERS: Shaders = shaders![
+    "conv2d/input",
+    "conv2d/input_broadcast",
+    "conv2d/input_matrix",
+    "conv2d/kernel",
+    "conv2d/kernel_broadcast",
+    "conv2d/kernel_matrix",
+    "conv2d/output",
+    "conv2d/output_broadcast",
+    "conv2d/output_matrix"
+];
 
 lowers!(Conv2d);
 

@@ -3,8 +3,12 @@
 use super::{Binary, BinaryMap, Collapsed, MultiplyAdd, UnaryMap};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::tape::Primitive;
 use crate::engine::tensor::Shape;
+
+pub(super) const SHADERS: Shaders =
+    shaders!["elementwise/binary", "elementwise/multiply_add", "elementwise/multiply_add_2", "elementwise/unary"];
 
 lowers!(UnaryMap, BinaryMap, MultiplyAdd);
 

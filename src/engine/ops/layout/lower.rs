@@ -3,8 +3,11 @@
 use super::{Broadcast, Concat, Pad, Slice, inside, rows};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::ops::elementwise::{Collapsed, X};
 use crate::engine::tensor::Shape;
+
+pub(super) const SHADERS: Shaders = shaders!["layout/broadcast", "layout/concat", "layout/pad", "layout/slice"];
 
 lowers!(Broadcast, Slice, Pad, Concat);
 

@@ -4,7 +4,10 @@ use super::Matmul;
 use crate::engine::kernel::Tile;
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::tensor::Shape;
+
+pub(super) const SHADERS: Shaders = shaders!["matmul/product", "matmul/product_broadcast", "matmul/product_matrix"];
 
 lowers!(Matmul);
 

@@ -3,7 +3,10 @@
 use super::AdamUpdate;
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::tensor::Shape;
+
+pub(super) const SHADERS: Shaders = shaders!["optimiser/adam"];
 
 lowers!(AdamUpdate);
 

@@ -3,8 +3,12 @@
 use super::{Mask, MaskVjp};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::tape::Primitive;
 use crate::engine::tensor::Shape;
+
+pub(super) const CUTDIFF: Shaders = shaders!["cutdiff/mask", "cutdiff/mask_vjp"];
+pub(super) const SOFTBOX: Shaders = shaders!["softbox/mask", "softbox/mask_vjp"];
 
 lowers!(Mask, MaskVjp);
 

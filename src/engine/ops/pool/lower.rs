@@ -3,8 +3,11 @@
 use super::{Argmax, Select, Unpool};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::ops::conv2d::Geometry;
 use crate::engine::tensor::Shape;
+
+pub(super) const SHADERS: Shaders = shaders!["pool/argmax", "pool/select", "pool/unpool"];
 
 lowers!(Argmax, Select, Unpool);
 

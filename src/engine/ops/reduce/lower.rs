@@ -5,8 +5,19 @@ use std::ops::Range;
 use super::{LogSumExp, Magnitude, SquaredDeviation, Sum, SumProduct, extents};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::ops::elementwise::vector_width;
 use crate::engine::tensor::Shape;
+
+pub(super) const SHADERS: Shaders = shaders![
+    "reduce/log_sum_exp",
+    "reduce/magnitude",
+    "reduce/squared_deviation",
+    "reduce/sum",
+    "reduce/sum_product",
+    "reduce/sum_product_row",
+    "reduce/sum_row"
+];
 
 lowers!(Sum, SumProduct, SquaredDeviation, LogSumExp, Magnitude);
 

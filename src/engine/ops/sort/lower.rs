@@ -3,7 +3,10 @@
 use super::{Gather, Order, Scatter};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::tensor::Shape;
+
+pub(super) const SHADERS: Shaders = shaders!["sort/gather", "sort/order", "sort/scatter"];
 
 lowers!(Order, Gather, Scatter);
 

@@ -3,7 +3,10 @@
 use super::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::ops::Shaders;
 use crate::engine::tensor::Shape;
+
+pub(super) const SHADERS: Shaders = shaders!["warp/affine", "warp/affine_image_vjp", "warp/affine_matrix_vjp"];
 
 lowers!(Affine, AffineImageVjp, AffineMatrixVjp);
 
