@@ -391,7 +391,7 @@ fn a_score_that_is_no_number_is_marked_and_ends_a_test() {
     assert!(said.err.contains("its score is not finite"), "{}", said.err);
     let row = csv::Reader::from_reader(said.out.as_bytes()).records().next().unwrap().unwrap();
     assert!(row[1].is_empty() && row[2].is_empty() && row[3].contains("not finite"), "{}", said.out);
-    stssad(&[&["test", text(&broken)]]).with(70).error(&["scores are not finite", "smaller --rate"]);
+    stssad(&[&["test", text(&broken)]]).with(70).error(&["scores are not finite", "smaller --learning-rate"]);
 
     let config = RunConfig::parse(&fs::read_to_string(run.join("config.toml")).unwrap()).unwrap();
     let loaded = load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap();

@@ -503,8 +503,8 @@ mod tests {
         for (setting, expected) in [
             ("mass = 1.0", "--mass is 1: it must be between 0 and 1"),
             ("mass = nan", "--mass is NaN"),
-            ("rate = nan", "--rate is NaN: it must be a positive number"),
-            ("rate = -1.0", "--rate is -1"),
+            ("learning_rate = nan", "--learning-rate is NaN: it must be a positive number"),
+            ("rate = -1.0", "--learning-rate is -1"),
             ("look_ahead = inf", "--look-ahead is inf"),
             ("look_ahead = nan", "--look-ahead is NaN"),
             ("warm_up = 181", "--warm-up is 181: it must be no more than --steps"),

@@ -4,6 +4,8 @@
 //! channels in every activation, and a leading axis in every state. They share nothing but the dispatches, so each comes to
 //! what it would come to alone, up to the order in which its sums are rounded.
 
+use std::collections::BTreeMap;
+
 use crate::engine::gpu::Device;
 use crate::engine::kernel::Precision;
 use crate::engine::ops::layout::Packing;
@@ -224,11 +226,16 @@ impl TrainingStep {
         })?;
 
         let (carries, figures) = t.scope("update", |t| {
-            let states = adam_states(t, THETA, parameters.packed);
-            let gradient = t.pack(&g);
-            let new = ADAM_THETA.update(t, states, gradient, rates);
-            let mut carries: Vec<(Value, Value)> = states.into_iter().zip(new).collect();
-            let updated = parameters.packed_as.record_parts(t, new[0]);
+            let (mut carries, mut updated, mut gradients) = (Vec::new(), Vec::new(), &g[..]);
+            for (array, &packed) in parameters.packed.0.iter().zip(&parameters.arrays) {
+                let (own, others) = gradients.split_at(array.parameters.len());
+                gradients = others;
+                let states = adam_states(t, &array.name, packed);
+                let gradient = t.pack(own);
+                let new = ADAM_THETA.update(t, states, gradient, rates);
+                updated.extend(array.record_parts(t, new[0]));
+                carries.extend(states.into_iter().zip(new));
+            }
             let magnitudes = [&g, &updated].map(|arrays| t.magnitude(arrays, starts));
             let figures = t.concat(0, &[inner.loss, magnitudes[0], magnitudes[1]]);
             let running = network.record_statistics(t, starts);
@@ -256,7 +263,7 @@ impl TrainingStep {
                 Tuning { g_a, figures, carries: a.into_iter().zip([a_1, m, v]).collect() }
             })
         });
-        let packed = parameters.packed_as;
+        let packed = parameters.packed;
         Ok(TrainingStep { tape, inner: inner.loss, g, figures, carries, tuning, packed })
     }
 
@@ -273,12 +280,18 @@ impl TrainingStep {
     }
 }
 
-/// The state that holds the trained parameters, and with suffixes those of their moments.
-const THETA: &str = "theta";
+/// Elements that parameters are packed up to: 8 MiB, so that the array of no group of starts is larger than a device binds where
+/// their largest parameter is not.
+const PACKED: usize = 1 << 21;
 
-/// The trained parameters of a group of starts in one array, so that one kernel updates all of them.
+/// The trained parameters of a group of starts in few arrays, so that few kernels update all of them.
 #[derive(Clone, Debug)]
-pub struct Packed {
+pub struct Packed(Vec<PackedArray>);
+
+#[derive(Clone, Debug)]
+struct PackedArray {
+    /// The state that holds the parameters, and with suffixes those of their moments.
+    name: String,
     /// Name and shape of each, with the group's leading axis.
     parameters: Vec<(String, Shape)>,
     packing: Packing,
@@ -287,11 +300,63 @@ pub struct Packed {
 impl Packed {
     /// Those of so many starts side by side.
     pub fn new(network: &Network, starts: usize) -> Self {
-        let trained = network.declared().parameters.into_iter().filter(|parameter| network.trains(&parameter.name));
-        let parameters: Vec<(String, Shape)> =
-            trained.map(|Parameter { name, shape, .. }| (name, side_by_side(starts, &shape))).collect();
-        let packing = Packing::new(parameters.iter().map(|(_, shape)| shape.count()));
-        Packed { parameters, packing }
+        let mut arrays: Vec<Vec<(String, Shape)>> = vec![Vec::new()];
+        let count = |array: &[(String, Shape)]| array.iter().map(|(_, shape)| shape.count()).sum::<usize>();
+        for Parameter { name, shape, .. } in network.declared().parameters {
+            if network.trains(&name) {
+                let shape = side_by_side(starts, &shape);
+                let last = arrays.last().expect("there is one");
+                if !last.is_empty() && count(last) + shape.count() > PACKED {
+                    arrays.push(Vec::new());
+                }
+                arrays.last_mut().expect("there is one").push((name, shape));
+            }
+        }
+        let array = |(index, parameters): (usize, Vec<(String, Shape)>)| {
+            let packing = Packing::new(parameters.iter().map(|(_, shape)| shape.count()));
+            PackedArray { name: format!("theta {index}"), parameters, packing }
+        };
+        Packed(arrays.into_iter().enumerate().map(array).collect())
+    }
+
+    /// States by name as the tape has them: the trained parameters, and their moments, packed.
+    pub fn pack(&self, states: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+        let mut states: BTreeMap<String, Tensor> = states.into_iter().collect();
+        for (array, suffix) in self.arrays() {
+            let mut data = vec![0.0; array.packing.len];
+            for ((name, _), &start) in array.parameters.iter().zip(&array.packing.starts) {
+                let part = states.remove(&format!("{name}{suffix}")).expect("every trained parameter has a state");
+                data[start..][..part.data().len()].copy_from_slice(part.data());
+            }
+            states.insert(format!("{}{suffix}", array.name), Tensor::new([data.len()], data));
+        }
+        states.into_iter().collect()
+    }
+
+    /// States of the tape as those of each parameter, sorted by name.
+    pub fn unpack(&self, states: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+        let mut states: BTreeMap<String, Tensor> = states.into_iter().collect();
+        for (array, suffix) in self.arrays() {
+            let Some(packed) = states.remove(&format!("{}{suffix}", array.name)) else { continue };
+            let parts = array
+                .parts(packed.data())
+                .map(|((name, shape), part)| (format!("{name}{suffix}"), Tensor::new(shape.clone(), part.to_vec())));
+            states.extend(parts);
+        }
+        states.into_iter().collect()
+    }
+
+    /// Each array with the suffixes of the parameters and of their moments.
+    fn arrays(&self) -> impl Iterator<Item = (&PackedArray, &'static str)> {
+        self.0.iter().flat_map(|array| ["", MOMENTS[0], MOMENTS[1]].map(|suffix| (array, suffix)))
+    }
+}
+
+impl PackedArray {
+    /// Name and shape of each parameter, and its elements in `packed`.
+    fn parts<'a, T>(&'a self, packed: &'a [T]) -> impl Iterator<Item = (&'a (String, Shape), &'a [T])> {
+        let parts = self.parameters.iter().zip(&self.packing.starts);
+        parts.map(|(parameter, &start)| (parameter, &packed[start..][..parameter.1.count()]))
     }
 
     /// The parameters in `packed`.
@@ -304,38 +369,6 @@ impl Packed {
             })
             .collect()
     }
-
-    /// States by name as the tape has them: the trained parameters, and their moments, each in one array.
-    pub fn pack(&self, mut states: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
-        for suffix in ["", MOMENTS[0], MOMENTS[1]] {
-            let mut data = vec![0.0; self.packing.len];
-            for ((name, _), &start) in self.parameters.iter().zip(&self.packing.starts) {
-                let name = format!("{name}{suffix}");
-                let position = states.iter().position(|(other, _)| *other == name);
-                let (_, part) = states.swap_remove(position.expect("every trained parameter has a state"));
-                data[start..][..part.data().len()].copy_from_slice(part.data());
-            }
-            states.push((format!("{THETA}{suffix}"), Tensor::new([data.len()], data)));
-        }
-        states
-    }
-
-    /// States of the tape as those of each parameter, sorted by name.
-    pub fn unpack(&self, states: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
-        let mut unpacked = Vec::new();
-        for (name, tensor) in states {
-            let Some(suffix) = name.strip_prefix(THETA).filter(|suffix| suffix.is_empty() || is_moment(suffix)) else {
-                unpacked.push((name, tensor));
-                continue;
-            };
-            for ((name, shape), &start) in self.parameters.iter().zip(&self.packing.starts) {
-                let part = tensor.data()[start..][..shape.count()].to_vec();
-                unpacked.push((format!("{name}{suffix}"), Tensor::new(shape.clone(), part)));
-            }
-        }
-        unpacked.sort_by(|(one, _), (other, _)| one.cmp(other));
-        unpacked
-    }
 }
 
 /// A network's parameters on a tape.
@@ -344,17 +377,18 @@ struct Parameters {
     values: Vec<Value>,
     /// Which of them are trained.
     trained: Vec<usize>,
-    /// The state that holds these.
-    packed: Value,
-    packed_as: Packed,
+    /// How they are packed, and the states that hold them.
+    packed: Packed,
+    arrays: Vec<Value>,
 }
 
 impl Parameters {
     /// The parameters of so many starts side by side, as states.
     fn record(t: &mut Tape, network: &Network, starts: usize) -> Self {
-        let packed_as = Packed::new(network, starts);
-        let packed = t.state(THETA, [packed_as.packing.len]);
-        let mut parts = packed_as.record_parts(t, packed).into_iter();
+        let packed = Packed::new(network, starts);
+        let arrays: Vec<Value> = packed.0.iter().map(|array| t.state(&array.name, [array.packing.len])).collect();
+        let parts = packed.0.iter().zip(&arrays).map(|(array, &value)| array.record_parts(t, value));
+        let mut parts = parts.collect::<Vec<_>>().into_iter().flatten();
         let (mut values, mut trained) = (Vec::new(), Vec::new());
         for (index, Parameter { name, shape, .. }) in network.declared().parameters.into_iter().enumerate() {
             if network.trains(&name) {
@@ -364,7 +398,7 @@ impl Parameters {
                 values.push(t.state(&name, side_by_side(starts, &shape)));
             }
         }
-        Parameters { values, trained, packed, packed_as }
+        Parameters { values, trained, packed, arrays }
     }
 }
 
@@ -589,12 +623,9 @@ mod tests {
         wanted.extend([step.inner].into_iter().chain(tuning.map(|tuning| tuning.g_a)));
         let mut of_places = vec![Vec::new(); places.len()];
         let values = evaluated(&step.tape, &sources, &wanted).into_iter();
-        let parts = |values: Vec<f64>| -> Vec<Vec<f64>> {
-            if values.len() != step.packed.packing.len {
-                return vec![values];
-            }
-            let parts = step.packed.parameters.iter().zip(&step.packed.packing.starts);
-            parts.map(|((_, shape), &start)| values[start..][..shape.count()].to_vec()).collect()
+        let parts = |values: Vec<f64>| match step.packed.0.iter().find(|array| array.packing.len == values.len()) {
+            Some(array) => array.parts(&values).map(|(_, part)| part.to_vec()).collect(),
+            None => vec![values],
         };
         for all in values.flat_map(parts) {
             for (place, own) in of_places.iter_mut().zip(all.chunks(all.len() / places.len())) {

@@ -15,7 +15,9 @@ pub enum ScoreError {
     )]
     Singular { rows: usize, feature: usize },
     /// The network gives no number for some images.
-    #[error("{count} of {of} scores are not finite: the network has diverged; train again with a smaller --rate")]
+    #[error(
+        "{count} of {of} scores are not finite: the network has diverged; train again with a smaller --learning-rate"
+    )]
     Scores { count: usize, of: usize },
 }
 
