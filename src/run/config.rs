@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{DataError, Loading, Source};
 use crate::engine::kernel::Precision;
 use crate::engine::plan::Reuse;
-use crate::run::settings::{SettingsError, Written, flag};
+use crate::run::settings::{FORMER_NAMES, SettingsError, Written, flag};
 use crate::ssad::augment::{self, Augmentation};
 use crate::ssad::bilevel::Order;
 use crate::ssad::config::Config;
@@ -232,13 +232,6 @@ pub fn overlay(base: &mut toml::Table, over: toml::Table) {
         }
     }
 }
-
-/// Keys of earlier versions, or of another spelling, each by its path, and what they are called now.
-const FORMER_NAMES: [(&[&str], &str); 3] = [
-    (&["pictures"], "images"),
-    (&["training", "rate"], "learning_rate"),
-    (&["data", "unlabeled_dir"], "unlabelled_dir"),
-];
 
 /// The settings under the names that they have now.
 fn with_present_names(mut settings: toml::Table) -> toml::Table {
@@ -621,7 +614,7 @@ mod tests {
             ),
             (
                 "[training]\nrate = 'high'",
-                "run.toml, line 2: `rate` in [training] is the text \"high\"; it has to be a number",
+                "run.toml, line 2: `learning_rate` in [training] is the text \"high\"; it has to be a number",
             ),
             ("training = 3", "run.toml, line 1: `training` is 3; it has to be a table"),
             (

@@ -63,10 +63,23 @@ impl Written<'_> {
     }
 }
 
+/// Keys of earlier versions, or of another spelling, each by its path, and what they are called now.
+pub const FORMER_NAMES: [(&[&str], &str); 3] = [
+    (&["pictures"], "images"),
+    (&["training", "rate"], "learning_rate"),
+    (&["data", "unlabeled_dir"], "unlabelled_dir"),
+];
+
+/// Whether a key in a file is this one, under its present name or a former one.
+fn is_called(written: &str, key: &str) -> bool {
+    let was = |(path, name): &(&[&str], &str)| *name == key && path.last() == Some(&written);
+    written == key || FORMER_NAMES.iter().any(was)
+}
+
 /// Where a path, or the longest part of it that there is, begins in a text; of the tables of an array the first that has it.
 fn offset_of(table: &DeTable, path: &[String]) -> Option<usize> {
     let (first, rest) = path.split_first()?;
-    let (key, value) = table.iter().find(|(key, _)| key.get_ref() == first)?;
+    let (key, value) = table.iter().find(|(key, _)| is_called(key.get_ref(), first))?;
     let within = match value.get_ref() {
         DeValue::Table(table) => offset_of(table, rest),
         DeValue::Array(entries) => {
