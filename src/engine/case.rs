@@ -203,23 +203,23 @@ impl<'a> Parameters<'a> {
         Ok(Parameters { pairs: pairs.collect::<Result<_, String>>()? })
     }
 
-    pub fn text(&mut self, key: &str) -> Result<&'a str, String> {
+    pub(crate) fn text(&mut self, key: &str) -> Result<&'a str, String> {
         let at = self.pairs.iter().position(|(k, _)| *k == key).ok_or(format!("`{key}` is missing"))?;
         Ok(self.pairs.remove(at).1)
     }
 
-    pub fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<T, String> {
+    pub(crate) fn number<T: std::str::FromStr>(&mut self, key: &str) -> Result<T, String> {
         let text = self.text(key)?;
         text.parse().map_err(|_| format!("`{key}={text}` is not a number"))
     }
 
     /// The number, or `default` where nothing is said.
-    pub fn number_or<T: std::str::FromStr>(&mut self, key: &str, default: T) -> Result<T, String> {
+    pub(crate) fn number_or<T: std::str::FromStr>(&mut self, key: &str, default: T) -> Result<T, String> {
         let is_given = self.pairs.iter().any(|(k, _)| *k == key);
         if is_given { self.number(key) } else { Ok(default) }
     }
 
-    pub fn numbers<const N: usize>(&mut self, keys: [&str; N]) -> Result<[usize; N], String> {
+    pub(crate) fn numbers<const N: usize>(&mut self, keys: [&str; N]) -> Result<[usize; N], String> {
         let mut numbers = [0; N];
         for (number, key) in numbers.iter_mut().zip(keys) {
             *number = self.number(key)?;
@@ -228,7 +228,7 @@ impl<'a> Parameters<'a> {
     }
 
     /// `2x3x5`
-    pub fn shape(&mut self, key: &str) -> Result<Shape, String> {
+    pub(crate) fn shape(&mut self, key: &str) -> Result<Shape, String> {
         let text = self.text(key)?;
         let extents = text.split('x').map(|extent| extent.parse().map_err(|_| format!("`{key}={text}` is no shape")));
         extents.collect::<Result<Vec<usize>, String>>().map(Shape::from)

@@ -90,8 +90,11 @@ pub enum Alignment {
     Mmd { mass: f64 },
 }
 
-/// The alignment losses by name, each made for a mass.
-const KINDS: [(&str, fn(f64) -> Alignment); 6] = [
+/// An alignment loss by its name, made for a mass.
+type Kind = (&'static str, fn(f64) -> Alignment);
+
+/// The alignment losses.
+const KINDS: [Kind; 6] = [
     ("mean-distance", |_| Alignment::MeanDistance),
     ("diagonal-w2", |mass| Alignment::DiagonalW2 { mass }),
     ("gaussian-w2", |mass| Alignment::GaussianW2 { mass }),
@@ -116,7 +119,7 @@ pub enum NameError {
 
 impl fmt::Display for Alignment {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let is_it = |(_, make): &&(&str, fn(f64) -> Alignment)| discriminant(&make(0.5)) == discriminant(self);
+        let is_it = |(_, make): &&Kind| discriminant(&make(0.5)) == discriminant(self);
         f.write_str(KINDS.iter().find(is_it).expect("every loss has a row").0)
     }
 }

@@ -404,11 +404,11 @@ fn step(instruction: &Instruction, counter: &str) -> Option<i64> {
     if !is_sum || operands.first() != Some(&counter) {
         return None;
     }
-    let constants = operands[1..].iter().filter_map(|operand| integer(operand));
+    let mut constants = operands[1..].iter().filter_map(|operand| integer(operand));
     let others = operands[1..].iter().filter(|operand| integer(operand).is_none());
     // Some write a carry into `vcc` besides; `s_addk_i32` names its counter once.
     let is_own = others.clone().all(|operand| [counter, "vcc"].contains(operand));
-    constants.last().filter(|&step| is_own && step > 0)
+    constants.next_back().filter(|&step| is_own && step > 0)
 }
 
 /// The constant that an instruction sets its register to.
