@@ -70,7 +70,8 @@ enum Command {
     Bench(measure::Bench),
     /// Show where the time of the demo's training step goes, kernel by kernel and scope by scope.
     Profile(measure::Profile),
-    /// Show what a GPU's compiler makes of each kernel, without that GPU: registers, occupancy, instructions.
+    /// Show what an AMD GPU's compiler makes of each kernel, without that GPU: registers, occupancy, instructions; exits 1 where
+    /// it refuses one.
     Analyze(analyze::Analyze),
     /// The process in which `analyze` compiles: a line of SPIR-V in, a line of what the driver says out.
     #[command(hide = true)]

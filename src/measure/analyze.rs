@@ -97,6 +97,7 @@ pub fn subjects(names: &[String], workload: &Workload, class: DeviceClass) -> Re
     if cases.is_empty() || !parts.is_empty() {
         let step = of_step(&workload.plan(class, Reuse::On)?);
         let mut known: Vec<&str> = step.iter().map(|subject| subject.kernel.name).collect();
+        known.sort_unstable();
         known.dedup();
         let no_such = |part: &String| MeasureError::NoSuchKernel(part.clone(), known.join(", "));
         let fits = |subject: &Subject, part: &String| subject.name.contains(part.as_str());

@@ -229,6 +229,11 @@ impl Report {
         self.rows.iter().map(row).collect()
     }
 
+    /// Whether every kernel was compiled.
+    pub fn is_whole(&self) -> bool {
+        self.rows.iter().all(|row| row.found.is_some())
+    }
+
     /// Holds the rows against those of an earlier report, read from `path`, by name.
     ///
     /// # Errors
