@@ -16,7 +16,8 @@ fn has_radv() -> bool {
     found
 }
 
-/// One kernel of the demo's step: its figures lie where those of a tiled convolution on RDNA 3 can lie, whatever its tiles.
+/// One kernel of the demo's step: its figures lie where those of a tiled convolution on RDNA 3 can lie, whatever its
+/// tiles.
 #[test]
 fn a_convolution_has_plausible_figures() {
     if !has_radv() {

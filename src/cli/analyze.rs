@@ -13,8 +13,8 @@ use super::fault::{Fault, Faulty};
 /// Arguments of `stssad analyze`.
 #[derive(Debug, Args)]
 pub struct Analyze {
-    /// Kernels to compile, each in full detail: parts of names of what the step runs (`conv2d/output`), or cases as `stssad
-    /// check` prints them (`matmul/product(…)`) [default: all that the step runs, as a table].
+    /// Kernels to compile, each in full detail: parts of names of what the step runs (`conv2d/output`), or cases as
+    /// `stssad check` prints them (`matmul/product(…)`) [default: all that the step runs, as a table].
     #[arg(value_name = "KERNEL")]
     kernels: Vec<String>,
     /// Training step to take kernels of: digits-small (the demo's step), pyramid-64, resnet18-32 or resnet18-256.
@@ -35,8 +35,8 @@ pub struct Analyze {
     /// Write everything to FILE as JSON, with `--asm` the texts too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Print what changed since an earlier `--json` file. Exits 1 when a kernel spills more registers than it did, or the share
-    /// of multiply-adds in its hot loop falls by more than 2 percentage points.
+    /// Print what changed since an earlier `--json` file. Exits 1 when a kernel spills more registers than it did, or
+    /// the share of multiply-adds in its hot loop falls by more than 2 percentage points.
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
     /// Manifest of the RADV to compile with [default: the system's `radeon_icd.json`].

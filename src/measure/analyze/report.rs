@@ -270,7 +270,7 @@ impl fmt::Display for Mix {
             Class::GlobalLoad => "global loads",
             Class::GlobalStore => "global stores",
             Class::Scratch => "scratch",
-            Class::Wait => "groups",
+            Class::Wait => "waits",
             Class::Barrier => "barriers",
             Class::Branch => "branches",
             Class::Other => "other",
