@@ -71,7 +71,8 @@ enum Command {
     Bench(measure::Bench),
     /// Show where the time of the demo's training step goes, kernel by kernel and scope by scope.
     Profile(measure::Profile),
-    /// Show what a GPU's compiler makes of each kernel, without that GPU: registers, occupancy, instructions.
+    /// Show what an AMD GPU's compiler makes of each kernel, without that GPU: registers, occupancy, instructions; exits 1 where
+    /// it refuses one.
     Analyze(analyze::Analyze),
     /// Print a script that completes stssad's arguments in a shell, such as bash, zsh or fish.
     ///

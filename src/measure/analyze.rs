@@ -1,21 +1,22 @@
-//! What a compiler makes of kernels, told without a device: RADV, Mesa's driver for AMD GPUs, compiles each for a GPU that is
-//! not there.
+//! What a compiler makes of kernels, told without a device: RADV, Mesa's driver for AMD GPUs, compiles each for a GPU
+//! that is not there.
 //!
-//! The specialised WGSL becomes SPIR-V as wgpu would have it, RADV compiles that in [a process of its own](Compiler), and
-//! [`Code`](assembly::Code) reads the assembly. Nothing is run and no clock is read: the same stssad and the same Mesa give
-//! the same report. That a GPU is fast does not follow from it, but what keeps one from being fast often does: spills, few waves,
-//! loads that are waited for one by one, loops of which little is multiply-adds.
+//! The specialised WGSL becomes SPIR-V as wgpu would have it, RADV compiles that in [a process of its own](Compiler),
+//! and its assembly is read. Nothing is run and no clock is read: the same stssad and the same Mesa give the same
+//! report. That a GPU is fast does not follow from it, but what keeps one from being fast often does: spills, few
+//! waves, loads that are waited for one by one, loops of which little is multiply-adds.
 //!
 //! # The report as JSON
 //!
 //! | key | what it holds |
 //! | --- | --- |
 //! | `format` | [`FORMAT`] |
-//! | `origin` | [`Origin`]: `version`, `commit` of stssad; `driver`, `device`, `gpu` of the compiler; `class`, `workload` of the kernels |
-//! | `rows` | a [`Row`] for each pipeline: `name`, `kernel`, `specialisation`, `dispatches`, `flops`, `share`, `invocations`, and either `refused` or `found` |
+//! | `origin` | [`Origin`]: who compiled what: stssad's `version`, Mesa's (`driver`), `gpu`, `class`, `workload` |
+//! | `rows` | a [`Row`] for each pipeline: its names, its part of the step, and either `refused` or `found` |
 //! | `rows[].found` | [`Found`]: `resources` ([`Resources`]), `mix` ([`Mix`] of all code), `hot` ([`HotLoop`] or null) |
 //! | `rows[].text` | with `--asm` a [`Text`]: `wgsl` and `assembly` |
 //!
+//! The keys of each are its fields, which say what they count and in which units.
 //! A [`Mix`] has `instructions` and, by [`Class`], `operations`.
 
 mod assembly;
@@ -51,15 +52,15 @@ pub enum AnalyzeError {
     #[error("the compiler's process does not start")]
     Start(#[source] std::io::Error),
     #[error(
-        "RADV does not compile for {family}: {reason}; {advice}",
-        advice = "install Mesa 25 or newer, or try another --gpu"
+        "RADV does not compile for {family}: {reason}; install Mesa 25 or newer (Debian, Ubuntu: apt-get install \
+         mesa-vulkan-drivers libvulkan1), or try another --gpu"
     )]
     Refused { family: &'static str, reason: String },
     #[error("RADV crashed while it compiled {kernel}: {reason}")]
     Crashed { kernel: String, reason: String },
     #[error("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", .0.display())]
     NoShaders(PathBuf),
-    #[error("{} cannot be compared with: it is of {old}, and this is of {new}", path.display())]
+    #[error("{} cannot be compared with this: it is for {old}, and this is for {new}", path.display())]
     Incomparable { path: PathBuf, old: String, new: String },
     #[error("{} has none of these kernels", .0.display())]
     NothingInCommon(PathBuf),
@@ -86,8 +87,8 @@ pub struct Subject {
     pub share: f64,
 }
 
-/// The pipelines that `names` stand for. A name with parentheses is a case; the others are parts of names of what the step of a
-/// workload runs, which is asked for in full where there are no names at all.
+/// The pipelines that `names` stand for. A name with parentheses is a case; the others are parts of names of what the
+/// step of a workload runs, which is asked for in full where there are no names at all.
 ///
 /// # Errors
 /// When a name is no case, or no pipeline of the step fits the others.
@@ -97,6 +98,7 @@ pub fn subjects(names: &[String], workload: &Workload, class: DeviceClass) -> Re
     if cases.is_empty() || !parts.is_empty() {
         let step = of_step(&workload.plan(class, Reuse::On)?);
         let mut known: Vec<&str> = step.iter().map(|subject| subject.kernel.name).collect();
+        known.sort_unstable();
         known.dedup();
         let no_such = |part: &String| MeasureError::NoSuchKernel(part.clone(), known.join(", "));
         let fits = |subject: &Subject, part: &String| subject.name.contains(part.as_str());

@@ -1,5 +1,5 @@
-//! The process in which RADV compiles: started with the environment that chooses driver and null hardware, fed SPIR-V line by
-//! line, and heard out line by line. It is this program again, under a hidden subcommand.
+//! The process in which RADV compiles: started with the environment that chooses driver and null hardware, fed SPIR-V
+//! line by line, and heard out line by line. It is this program again, under a hidden subcommand.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -126,7 +126,8 @@ impl Drop for Compiler {
     }
 }
 
-/// What the process does: opens the device that its environment asks for, and compiles what it reads. Each answer is a line.
+/// What the process does: opens the device that its environment asks for, and compiles what it reads. Each answer is a
+/// line.
 ///
 /// # Errors
 /// When a line cannot be read, is no shader, or `answer` fails.

@@ -1,5 +1,5 @@
-//! Mesa's RADV with its null hardware, by `ash`: compute pipelines compiled for an AMD GPU that is not there. The only part
-//! that calls Vulkan without wgpu, which cannot open such a device, since it submits work while it does.
+//! Mesa's RADV with its null hardware, by `ash`: compute pipelines compiled for an AMD GPU that is not there. The only
+//! part that calls Vulkan without wgpu, which cannot open such a device, since it submits work while it does.
 //!
 //! RADV and the Vulkan loader read the environment, so this runs in a process of its own, which
 //! [`Compiler`](super::compiler::Compiler) starts. A driver that crashes then takes nothing with it.
@@ -107,9 +107,9 @@ impl Radv {
         let immediates =
             [vk::PushConstantRange { stage_flags: vk::ShaderStageFlags::ALL, offset: 0, size: IMMEDIATE_BYTES }];
         let module = vk::ShaderModuleCreateInfo::default().code(&binary.words);
-        // SAFETY: the words are SPIR-V that naga wrote from a validated module, and its bindings are those of the layout;
-        // every structure lives through the call that reads it. The few bytes of module and layouts stay until the process
-        // ends.
+        // SAFETY: the words are SPIR-V that naga wrote from a validated module, and its bindings are those of the
+        // layout; every structure lives through the call that reads it. The few bytes of module and layouts stay until
+        // the process ends.
         unsafe {
             let sets = [self.device.create_descriptor_set_layout(&set, None)?];
             let layout = vk::PipelineLayoutCreateInfo::default().set_layouts(&sets).push_constant_ranges(&immediates);
@@ -146,8 +146,8 @@ impl Radv {
     }
 }
 
-/// Opens the device with the features that wgpu-hal turns on where the driver has them: they change the code that it emits.
-/// Tells whether it has matrix units.
+/// Opens the device with the features that wgpu-hal turns on where the driver has them: they change the code that it
+/// emits. Tells whether it has matrix units.
 fn create_device(instance: &Instance, physical: vk::PhysicalDevice) -> Result<(Device, bool), String> {
     // SAFETY: the physical device is of this instance.
     let extensions = unsafe { instance.enumerate_device_extension_properties(physical) }

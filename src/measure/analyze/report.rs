@@ -229,6 +229,11 @@ impl Report {
         self.rows.iter().map(row).collect()
     }
 
+    /// Whether every kernel was compiled.
+    pub fn is_whole(&self) -> bool {
+        self.rows.iter().all(|row| row.found.is_some())
+    }
+
     /// Holds the rows against those of an earlier report, read from `path`, by name.
     ///
     /// # Errors
@@ -265,7 +270,7 @@ impl fmt::Display for Mix {
             Class::GlobalLoad => "global loads",
             Class::GlobalStore => "global stores",
             Class::Scratch => "scratch",
-            Class::Wait => "groups",
+            Class::Wait => "waits",
             Class::Barrier => "barriers",
             Class::Branch => "branches",
             Class::Other => "other",

@@ -1,5 +1,5 @@
-//! From WGSL to the SPIR-V that wgpu-hal 30 hands to a Vulkan 1.3 driver for a trusted module: without bounds checks, loop
-//! bounds, checks of divisors, or workgroup memory set to zero, as `engine::gpu` asks for its pipelines.
+//! From WGSL to the SPIR-V that wgpu-hal 30 hands to a Vulkan 1.3 driver for a trusted module: without bounds checks,
+//! loop bounds, checks of divisors, or workgroup memory set to zero, as `engine::gpu` asks for its pipelines.
 
 use naga::back::spv;
 use naga::front::wgsl;
