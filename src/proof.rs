@@ -1,4 +1,4 @@
-//! Whether the kernels are right: compared with their f64 definitions on a device, and interpreted access by access.
+//! Checks of the kernels: against their f64 definitions on a device, and access by access in an interpreter.
 
 pub mod sanitizer;
 pub mod check;

@@ -1,10 +1,11 @@
-//! Whether the kernels compute what they should, on the device at hand.
+//! Whether the kernels compute what they should on the device at hand.
 //!
-//! * [`check_kernel`]: the kernel on a device against the f64 definition, within derived [`bounds`](crate::engine::bounds).
-//! * [`check_rule`]: backward rules against central differences, in f64, twice over. No device.
+//! * [`check_kernel`]: a kernel on a device against its f64 definition, within derived
+//!   [`bounds`](crate::engine::bounds).
+//! * [`check_rule`]: backward rules, first and second order, against central differences in f64. No device.
 //! * [`check_adjoint`]: ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ on a device, exactly, at training sizes.
-//! * [`check_step`]: a whole tape node by node, each node fed with the device's own inputs.
-//! * [`run`]: all of it, as `stssad check` does.
+//! * [`check_step`]: every node of a tape, given the inputs that the device computed for it.
+//! * [`run`]: all of these, as `stssad check` runs them.
 
 mod adjoint;
 mod compare;

@@ -1,7 +1,7 @@
 //! Adjoint identities of linear primitives on a device: ⟨A x, y⟩ = ⟨x, Aᵀ y⟩.
 //!
-//! They need no f64 evaluation, so they are cheap at training sizes. On integers both sides are exact, and have to be
-//! equal; for a convolution this is ⟨conv(x, w), y⟩ = ⟨x, input(y, w)⟩ = ⟨w, kernel(x, y)⟩.
+//! They need no f64 evaluation, so they are cheap at training sizes. On integers both sides are exact and must be
+//! equal. For a convolution the identity is ⟨conv(x, w), y⟩ = ⟨x, input(y, w)⟩ = ⟨w, kernel(x, y)⟩.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use crate::engine::plan::{Plan, Reuse};
 use crate::engine::tape::{Arithmetic, Array, Origin, Tape, Value};
 use crate::engine::tensor::Tensor;
 
-/// Whether [`check_adjoint`] has an identity to check.
+/// Whether the case has an identity for [`check_adjoint`].
 pub fn has_adjoint(case: &Case) -> bool {
     !case.says.linear.is_empty()
 }
@@ -20,7 +20,7 @@ pub fn has_adjoint(case: &Case) -> bool {
 /// Records the primitive and its pull-back, runs both with the kernels for `class`, and compares the inner products.
 ///
 /// # Errors
-/// A sentence with both sides, or what the device reported.
+/// Describes the mismatch with both sides, or gives the device's error.
 pub fn check_adjoint(device: &Device, case: &Case, class: DeviceClass, seed: u64) -> Result<(), String> {
     let gpu = |error: GpuError| error.to_string();
     let mut tape = Tape::new();
@@ -44,7 +44,7 @@ pub fn check_adjoint(device: &Device, case: &Case, class: DeviceClass, seed: u64
     let mut executor = Executor::new(device, plan, &States::new(device), |_, _| {}).map_err(gpu)?;
     let names: Vec<String> = (0..inputs.len()).map(|index| format!("x{index}")).chain(["ct".to_owned()]).collect();
     for (name, tensor) in names.iter().zip(&data) {
-        // A pull-back of a bilinear primitive may not read everything that was recorded.
+        // The pull-back of a bilinear primitive does not read every input.
         if executor.plan().feeds.iter().any(|(feed, _)| **feed == **name) {
             executor.feed(name, tensor).map_err(gpu)?;
         }
@@ -52,7 +52,7 @@ pub fn check_adjoint(device: &Device, case: &Case, class: DeviceClass, seed: u64
     executor.run().map_err(gpu)?;
 
     let by_name: HashMap<&str, &Tensor> = names.iter().map(String::as_str).zip(&data).collect();
-    // On integers most primitives are exact, and no bound has to be evaluated.
+    // Most primitives are exact on integers and need no bound.
     let forward_error = match case.says.exact {
         true => 0.0,
         false => weighted(&bound_of(&tape, y, &by_name), &data[inputs.len()]),
@@ -81,12 +81,12 @@ fn dot(a: &Tensor, b: &Tensor) -> f64 {
     a.data().iter().zip(b.data()).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// Largest error of ⟨a, b⟩ when a's elements are off by as much as `bound`.
+/// Largest error of ⟨a, b⟩ when each element of a is off by at most `bound`.
 fn weighted(bound: &[f64], b: &Tensor) -> f64 {
     bound.iter().zip(b.data()).map(|(bound, &b)| bound * f64::from(b).abs()).sum()
 }
 
-/// The bound of a value computed from feeds.
+/// The error bound of a value computed directly from feeds.
 fn bound_of(tape: &Tape, value: Value, feeds: &HashMap<&str, &Tensor>) -> Vec<f64> {
     let node = tape.node(value);
     let feed = |&input: &Value| match &tape.node(input).origin {

@@ -1,18 +1,18 @@
-//! Device output against the reference. A comparison holds only if it is shown to: NaN never passes.
+//! Compares device output with the reference. A NaN always fails.
 
 use std::fmt;
 
 use crate::engine::bounds::{TINY, ULP};
 use crate::engine::tensor::{Shape, Tensor};
 
-/// The first element that is out of its bound.
+/// The first element outside its bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mismatch {
     pub coordinates: Vec<usize>,
     pub got: f32,
     pub want: f64,
     pub tolerance: f64,
-    /// How many elements are out of their bounds, and of how many.
+    /// [elements outside their bounds, all elements].
     pub bad: [usize; 2],
 }
 
@@ -27,10 +27,10 @@ fn is_within(got: f32, want: f64, tolerance: f64) -> bool {
     (f64::from(got) - want).abs() <= tolerance
 }
 
-/// Holds each element of `got` against `want` within its tolerance.
+/// Compares each element of `got` with `want`, within its tolerance.
 ///
 /// # Errors
-/// The first element that is not shown to be within.
+/// The first element outside its tolerance.
 ///
 /// # Panics
 /// When the lengths differ.
@@ -48,23 +48,20 @@ pub fn compare(got: &Tensor, want: &[f64], tolerance: &[f64]) -> Result<(), Mism
     })
 }
 
-/// Whether [`compare`] can fail here: with one element of the reference moved by ten tolerances, and with a NaN.
+/// Checks that [`compare`] can fail here: with one element of the reference moved by ten tolerances, and with a NaN.
 ///
 /// # Errors
-/// A sentence, when a wrong answer passes.
+/// A sentence, if it accepts either.
 pub fn control(got: &Tensor, want: &[f64], tolerance: &[f64], element: usize) -> Result<(), String> {
     let mut moved = want.to_vec();
     moved[element] += 10.0 * tolerance[element].max(ULP * want[element].abs()).max(TINY);
     if compare(got, &moved, tolerance).is_ok() {
-        return Err(format!(
-            "the comparison passes a reference that was moved by ten tolerances {}",
-            place(got, element)
-        ));
+        return Err(format!("the comparison accepts a reference moved by ten tolerances {}", place(got, element)));
     }
     let mut poisoned = got.clone().into_data();
     poisoned[element] = f32::NAN;
     if compare(&Tensor::new(got.shape().clone(), poisoned), want, tolerance).is_ok() {
-        return Err(format!("the comparison passes a NaN {}", place(got, element)));
+        return Err(format!("the comparison accepts a NaN {}", place(got, element)));
     }
     Ok(())
 }
@@ -79,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_a_number_within_its_tolerance_passes() {
+    fn only_numbers_within_tolerance_pass() {
         let one = Tensor::new([2, 1], vec![0.0, 1.0]);
         assert!(compare(&one, &[0.0, 1.1], &[0.0, 0.2]).is_ok());
         let mismatch = compare(&one, &[0.0, 1.1], &[0.0, 0.05]).unwrap_err();
@@ -96,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn the_control_sees_a_bound_that_hides_everything() {
+    fn the_control_detects_an_infinite_bound() {
         let one = Tensor::scalar(1.0);
         assert!(control(&one, &[1.0], &[0.0], 0).is_ok());
         assert!(control(&one, &[1.0], &[1e-6], 0).is_ok());

@@ -14,19 +14,19 @@ use crate::engine::tensor::{Shape, Tensor};
 /// What is wrong.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Fault {
-    /// With these numbers, the output is not the definition's.
+    /// On inputs of this kind, the output differs from the definition.
     Wrong {
         numbers: &'static str,
         mismatch: Box<Mismatch>,
     },
-    /// Words outside of the output changed, or elements of it did not.
+    /// The kernel wrote outside its output, or left elements of it unwritten.
     Damage(String),
-    /// Two runs on the same inputs differ, first at these coordinates.
+    /// Two runs on the same inputs differ; these are the first coordinates.
     Undetermined {
         coordinates: Vec<usize>,
         values: [f32; 2],
     },
-    /// A wrong answer passes: the check is at fault.
+    /// The comparison accepts a wrong answer: the check itself is at fault.
     Blind(String),
     Gpu(Box<GpuError>),
 }
@@ -45,9 +45,9 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A case that does not hold, with what is needed to see it again.
+/// A failed case, with what it takes to reproduce it.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{variant} is wrong: {fault}\n    again: stssad check --seed {seed} '{case}'")]
+#[error("{variant} is wrong: {fault}\n    reproduce: stssad check --seed {seed} '{case}'")]
 pub struct Failure {
     pub case: String,
     /// The kernel, by the name of its file.
@@ -56,8 +56,8 @@ pub struct Failure {
     pub seed: u64,
 }
 
-/// The kernels of a case, for any class of device, each once; and each with all in f16 that may be stored so. An alias has
-/// none.
+/// The distinct kernels of a case over all device classes, and each with every eligible buffer stored as f16. An alias
+/// has none.
 pub fn variants(case: &Case) -> Vec<Kernel> {
     let mut kernels: Vec<Kernel> = Vec::new();
     let Some(lowered) = lowering(&*case.primitive) else { return kernels };
@@ -73,7 +73,7 @@ pub fn variants(case: &Case) -> Vec<Kernel> {
     kernels
 }
 
-/// How far `kernel` may lie from what the definition of `primitive` makes of the inputs, which is `want`, element by element.
+/// The largest allowed error of each element of `kernel`'s output; `want` is the definition of `primitive` at `inputs`.
 pub fn tolerance(
     primitive: &dyn Primitive,
     kernel: &Kernel,
@@ -89,7 +89,7 @@ pub fn tolerance(
     }
 }
 
-/// The definition's value at `inputs` and the bound that `kernel` has to keep, element by element.
+/// The definition at `inputs`, and the bound that `kernel` must keep for each element.
 pub fn reference_of(case: &Case, kernel: &Kernel, inputs: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
     let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
     let arrays: Vec<Array> =
@@ -100,8 +100,8 @@ pub fn reference_of(case: &Case, kernel: &Kernel, inputs: &[Tensor]) -> (Vec<f64
     (want, bound)
 }
 
-/// Runs one of the case's [`variants`], first on integers, then twice on floats, on isolated buffers. One that rounds its
-/// factors to f16 also has floats that lose nothing by it, so that the bound of its sums is put to the test alone.
+/// Runs one of the case's [`variants`] on isolated buffers: once on integers, twice on floats. A kernel that rounds its
+/// factors to f16 also runs on floats that are exact in f16, which tests the bound of its sums alone.
 ///
 /// # Errors
 /// The first fault found.
@@ -132,7 +132,7 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) ->
     if kernel.tile().is_some() {
         let inputs = case.halves(seed);
         let (want, tolerance) = reference_of(case, kernel, &inputs);
-        hold("floats that f16 has", &run(&inputs)?, &want, &tolerance)?;
+        hold("floats exact in f16", &run(&inputs)?, &want, &tolerance)?;
     }
 
     let inputs = case.floats(seed);

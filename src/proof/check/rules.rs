@@ -1,7 +1,7 @@
 //! Backward rules against central differences, in f64 on the host.
 //!
-//! A rule is right when ⟨ct, J·v⟩ = ⟨Jᵀ·ct, v⟩ for a random cotangent ct and a random tangent v, J·v being a central
-//! difference of the definition and Jᵀ·ct what the rule records. The same is then asked of what it recorded.
+//! A rule is right when ⟨ct, J·v⟩ = ⟨Jᵀ·ct, v⟩ for a random cotangent ct and a random tangent v. J·v is a central
+//! difference of the definition; Jᵀ·ct is what the rule records. The recorded gradient is then checked in the same way.
 
 use std::collections::HashMap;
 
@@ -10,34 +10,34 @@ use crate::engine::reference::Reference;
 use crate::engine::tape::{Application, Cotangent, GradError, Tape, Value};
 use crate::engine::tensor::Shape;
 
-/// Half the distance of the two points of a difference, relative to a tangent of size 1.
+/// Half the distance between the two points of a difference, for a tangent of size 1.
 const STEP: f64 = 1e-6;
 
-/// Rounding of the difference, 1e-16 / STEP, and its cubic term, STEP², by two orders of magnitude.
+/// 100 times the rounding error of the difference, 1e-16 / STEP, and its cubic term, STEP².
 const TOLERANCE: f64 = 1e-7;
 
-/// What a check of a rule has covered.
+/// What a check of a rule covered.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RuleReport {
-    /// Inputs of which the cotangent was compared.
+    /// Inputs whose cotangent was compared.
     pub inputs: Vec<usize>,
-    /// Inputs that are declared to have no cotangent, and of which the definition's derivative is 0.
+    /// Inputs declared to have no cotangent, for which the definition's derivative is 0.
     pub none: Vec<usize>,
-    /// Inputs that are declared to have no cotangent because the output is stationary at their only valid value. Here they
-    /// have others, so nothing was compared: whoever reads this has to know them all.
+    /// Inputs declared to have no cotangent because the output is stationary at their only valid value. The check uses
+    /// other values, so it compares nothing: review these inputs by hand.
     pub stationary: Vec<usize>,
-    /// Inputs that are declared to lack a rule, and do.
+    /// Inputs declared to lack a rule, which do lack it.
     pub missing: Vec<usize>,
-    /// (first, second) inputs of which the second derivative was compared; the cotangent counts as one input more.
+    /// (first, second) inputs whose second derivative was compared. The cotangent counts as the last input.
     pub second: Vec<[usize; 2]>,
-    /// The same, but stopped at a primitive that lacks a rule, and its name.
+    /// The same, where differentiation stopped at a primitive without a rule, with its name.
     pub second_missing: Vec<([usize; 2], &'static str)>,
 }
 
-/// Checks the backward rule of the case's primitive in all its inputs, and that of the rule.
+/// Checks the backward rule of the case's primitive for all of its inputs, and the derivatives of that rule.
 ///
 /// # Errors
-/// A sentence with both sides of an identity that does not hold.
+/// A sentence with both sides of an identity that fails.
 pub fn check_rule(case: &Case, seed: u64) -> Result<RuleReport, String> {
     let mut tape = Tape::new();
     let inputs: Vec<Value> = case
@@ -61,7 +61,9 @@ pub fn check_rule(case: &Case, seed: u64) -> Result<RuleReport, String> {
             Cotangent::Missing => without_rule.contains(&index),
         };
         if !said {
-            return Err(format!("{case}: the rule has {declared:?} for input {index}, and its family says otherwise"));
+            return Err(format!(
+                "{case}: the rule has {declared:?} for input {index}, but its family declares otherwise"
+            ));
         }
         let pulled = tape.pull_back(y, ct, &[inputs[index]]);
         match (declared, pulled) {
@@ -100,7 +102,7 @@ impl<'a> Check<'a> {
     fn new(case: &'a Case, seed: u64) -> Self {
         let mut sources = HashMap::new();
         for (index, (input, tensor)) in case.inputs.iter().zip(case.floats(seed)).enumerate() {
-            // Words of a key are cut off at the point: half-way between two, a small step changes nothing.
+            // A key's words are truncated to integers: half-way between two, a small step changes nothing.
             let shift = if input.fill == Fill::Key { 0.5 } else { 0.0 };
             sources.insert(format!("x{index}"), widen(&tensor).into_iter().map(|x| x + shift).collect());
         }
@@ -114,13 +116,13 @@ impl<'a> Check<'a> {
         reference.eval(value).map(<[f64]>::to_vec).map_err(|error| error.to_string())
     }
 
-    /// ⟨ct, ∂y/∂x · v⟩ = ⟨gradient, v⟩ for a random v. `y` and `gradient` may be any values of the tape.
+    /// Checks ⟨ct, ∂y/∂x · v⟩ = ⟨gradient, v⟩ for a random v. `y` and `gradient` may be any values of the tape.
     fn identity(&mut self, tape: &Tape, (y, ct): (Value, Value), (x, gradient): (Value, Value)) -> Result<(), String> {
         let gradient = self.eval(tape, gradient)?;
         self.compare(tape, (y, ct), x, Some(gradient))
     }
 
-    /// As [`identity`](Check::identity); without a gradient, the derivative is held against 0.
+    /// As [`identity`](Check::identity). Without a gradient, the derivative is compared with 0.
     fn compare(
         &mut self,
         tape: &Tape,
@@ -143,7 +145,7 @@ impl<'a> Check<'a> {
         let gradient = gradient.unwrap_or_else(|| vec![0.0; tangent.len()]);
 
         let (numeric, recorded) = (dot(&ct, &jvp), dot(&gradient, &tangent));
-        // Rounding of the difference scales with the values that it is taken of.
+        // The rounding error of the difference scales with the two values subtracted.
         let scale = norm(&ct) * (norm(&jvp) + norm(&up)) + norm(&gradient) * norm(&tangent);
         let holds = (numeric - recorded).abs() <= TOLERANCE * scale.max(1e-3);
         if holds {
@@ -156,7 +158,7 @@ impl<'a> Check<'a> {
         ))
     }
 
-    /// The cotangent `gradient` of input `first`, differentiated again by every source it can depend on.
+    /// Differentiates the cotangent `gradient` of input `first` again, by every source it can depend on.
     fn second_order(
         &mut self,
         tape: &mut Tape,
@@ -175,7 +177,7 @@ impl<'a> Check<'a> {
                     self.identity(tape, (gradient, u), (source, again[0]))?;
                     report.second.push([first, second]);
                 }
-                // No dependence was recorded, so there must be none.
+                // The tape records no dependence, so the derivative must be 0.
                 Err(GradError::Independent { .. }) => self.compare(tape, (gradient, u), source, None)?,
                 Err(GradError::MissingRule { primitive, .. }) => {
                     report.second_missing.push(([first, second], primitive));
@@ -185,7 +187,7 @@ impl<'a> Check<'a> {
         Ok(())
     }
 
-    /// A value that is used twice has the sum of both uses for its cotangent: y(x) + y(x) against 2·y(x).
+    /// The cotangent of a value used twice is the sum over both uses: y(x) + y(x) against 2·y(x).
     fn accumulation(&mut self, report: &RuleReport) -> Result<(), String> {
         let Some(&index) = report.inputs.first() else { return Ok(()) };
         let mut tape = Tape::new();
@@ -231,7 +233,7 @@ mod tests {
     use crate::engine::case::Input;
     use crate::engine::tape::{Arithmetic, Array, Primitive};
 
-    /// a · b, with what its rule declares for b.
+    /// a · b, with a settable declaration for b.
     #[derive(Debug)]
     struct Product(Cotangent);
 
@@ -265,21 +267,21 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_cotangent_is_a_failure() {
+    fn a_forgotten_cotangent_fails() {
         let says = Description { constant: &[1], ..Description::default() };
         let failure = checked(Cotangent::None, says).unwrap_err();
         assert!(
             failure.contains("by x1, the definition's derivative is") && failure.contains("the rule's 0e0"),
             "{failure}"
         );
-        // These two are not compared with anything, so the family has to say them.
+        // These two declarations are not compared with anything, so the family must state them.
         let says = Description { stationary: &[1], ..Description::default() };
         assert_eq!(checked(Cotangent::Stationary, says).unwrap().stationary, [1]);
         let says = Description { without_rule: &[1], ..Description::default() };
         assert_eq!(checked(Cotangent::Missing, says).unwrap().missing, [1]);
         for declared in [Cotangent::None, Cotangent::Stationary, Cotangent::Missing] {
             let failure = checked(declared, Description::default()).unwrap_err();
-            assert!(failure.contains("its family says otherwise"), "{failure}");
+            assert!(failure.contains("its family declares otherwise"), "{failure}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A whole tape on a device, node by node: each kernel is held against the definition on the inputs that the device
-//! itself had, so that errors do not travel, and the first bad node is the bad kernel.
+//! Checks a tape on a device node by node. Each kernel is compared with its definition at the inputs that the device
+//! computed, so errors do not propagate and the first bad node is the bad kernel.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use crate::engine::plan::{Plan, Reuse};
 use crate::engine::tape::{Array, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 
-/// A node whose output is not the definition's.
+/// A node whose output differs from the definition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BadNode {
     pub value: Value,
@@ -37,15 +37,15 @@ impl fmt::Display for BadNode {
     }
 }
 
-/// What a check of a tape has found.
+/// The result of checking a tape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
-    /// Dispatches that were compared.
+    /// Dispatches compared.
     pub nodes: usize,
-    /// How many of them each kernel has, in the order of its first use.
+    /// Dispatches of each kernel, in the order of first use.
     pub kernels: Vec<(&'static str, usize)>,
     pub first_bad: Option<BadNode>,
-    /// A fetched value that depends on whether buffers are shared: a fault of the planner.
+    /// A fetched value that depends on whether buffers are shared or stored in f16: a fault of the planner.
     pub planner: Option<String>,
 }
 
@@ -55,8 +55,8 @@ impl StepReport {
     }
 }
 
-/// Runs what `fetches` and `carries` need of `tape`, fed with `sources` (feeds and states by name), with the kernels for
-/// `class`.
+/// Runs the part of `tape` that `fetches` and `carries` need with the kernels for `class`. `sources` holds the feeds
+/// and states by name.
 ///
 /// # Errors
 /// When a source is missing, or the device refuses.
@@ -107,11 +107,11 @@ pub fn check_step(
         }
     })?;
 
-    // The same plan in one go, with and without shared buffers, and with and without values in f16: none is that is fetched.
+    // Run the plan again without tracing: neither sharing buffers nor storing values in f16 may change a fetched value.
     shared.run()?;
     separate.run()?;
-    report.planner = first_other(fetches, shared, separate)?
-        .map(|fetch| format!("{fetch:?} is another value when buffers are shared than when they are not"));
+    report.planner =
+        first_other(fetches, shared, separate)?.map(|fetch| format!("{fetch:?} changes when buffers are shared"));
     let halves: Vec<Value> =
         shared.plan().steps.iter().filter(|step| step.output.is_half).map(|step| step.value).collect();
     if report.planner.is_none() && !halves.is_empty() {
@@ -119,12 +119,12 @@ pub fn check_step(
         let mut whole = prepare(device, plan, sources)?;
         whole.run()?;
         report.planner = first_other(fetches, shared, &whole)?
-            .map(|fetch| format!("{fetch:?} is another value when factors are stored in f16 than when they are not"));
+            .map(|fetch| format!("{fetch:?} changes when factors are stored in f16"));
     }
     Ok(report)
 }
 
-/// The first of `fetches` of which the executors have different bits.
+/// The first of `fetches` whose bits differ between the executors.
 fn first_other(fetches: &[Value], one: &Executor, other: &Executor) -> Result<Option<Value>, GpuError> {
     for &fetch in fetches {
         let [one, other] = [one.fetch(fetch)?, other.fetch(fetch)?];
@@ -136,7 +136,7 @@ fn first_other(fetches: &[Value], one: &Executor, other: &Executor) -> Result<Op
     Ok(None)
 }
 
-/// An executor with states of its own, fed and ready to run.
+/// An executor with its own states, fed and ready to run.
 fn prepare(device: &Device, plan: Plan, sources: &HashMap<String, Tensor>) -> Result<Executor, GpuError> {
     let source = |kind: &'static str, name: &str| {
         sources.get(name).ok_or_else(|| GpuError::Unknown { kind, name: name.to_owned() })
@@ -159,7 +159,7 @@ mod tests {
     use crate::engine::gpu::Choice;
 
     #[test]
-    fn two_executors_differ_where_their_bits_do() {
+    fn executors_differ_where_their_bits_do() {
         let device = Device::open(&Choice::Best).unwrap();
         let mut t = Tape::new();
         let x = t.feed("x", [2]);
@@ -174,7 +174,7 @@ mod tests {
         let (one, same, turned) = (run([1.0, 2.0]), run([1.0, 2.0]), run([2.0, 1.0]));
         assert_eq!(first_other(&[y, z], &one, &same).unwrap(), None);
         assert_eq!(first_other(&[z, y], &one, &turned).unwrap(), Some(y));
-        // A NaN is itself, and 0 is not -0.
+        // A NaN equals itself, and 0 differs from -0.
         let (nan, same, zero, other) = (run([f32::NAN, 0.0]), run([f32::NAN, 0.0]), run([0.0, 0.0]), run([0.0, -0.0]));
         assert_eq!(first_other(&[y], &nan, &same).unwrap(), None);
         assert_eq!(first_other(&[y], &zero, &other).unwrap(), Some(y));

@@ -15,7 +15,7 @@ use naga::{
 use super::program::{Binding, Count, MatrixAccess, Memory, Op, Program, Slot, Variable};
 use super::word::{self, Map2, Math, Word};
 
-/// Why a text has no program: it is not WGSL, or it uses something that no kernel here does.
+/// Why a source has no program: it is not WGSL, or it uses a feature that no kernel here uses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     pub file: String,
@@ -52,10 +52,10 @@ pub fn parse(source: &str) -> Result<(Module, ModuleInfo), (u32, String)> {
     Ok((module, info))
 }
 
-/// The program of the entry point `main`; `file` is how reports name the text.
+/// The program of the entry point `main`. Reports call the source `file`.
 ///
 /// # Errors
-/// When the text is not WGSL, or uses what the interpreter does not know.
+/// When the source is not WGSL, or uses something the interpreter does not support.
 pub fn lower(file: &str, source: &str) -> Result<Program, Refusal> {
     let refuse = |(line, reason)| Refusal { file: file.to_owned(), line, reason };
     let (module, info) = parse(source).map_err(refuse)?;
@@ -94,7 +94,7 @@ pub fn lower(file: &str, source: &str) -> Result<Program, Refusal> {
     }
 }
 
-/// A value's components, each in a register of its own. Registers may be shared: expressions are never assigned to.
+/// A value's components, one register each. Expressions are never assigned to, so values may share registers.
 type Value = Vec<Slot>;
 
 /// Where a pointer points: `at` plus the register `offset`, in scalars.
@@ -103,7 +103,7 @@ struct Place {
     memory: Memory,
     at: u32,
     offset: Option<Slot>,
-    /// Index in the program's variables, for reports.
+    /// Index among the program's variables, for reports.
     variable: u32,
 }
 
@@ -113,7 +113,7 @@ enum Lowered {
     Place(Place),
 }
 
-/// Jumps out of a loop or a switch that wait for their target.
+/// Jumps out of a loop or switch whose target is not known yet.
 struct Exit {
     is_loop: bool,
     breaks: Vec<usize>,
@@ -143,7 +143,7 @@ struct Lowering<'m> {
 }
 
 fn unsupported<T>(what: impl std::fmt::Debug) -> Result<T, String> {
-    Err(format!("the interpreter does not know {what:?}"))
+    Err(format!("the interpreter does not support {what:?}"))
 }
 
 impl<'m> Lowering<'m> {
@@ -209,7 +209,7 @@ impl<'m> Lowering<'m> {
         &self.module.types[ty].inner
     }
 
-    /// Scalars that a value of the type takes in memory, padding included.
+    /// Scalars that a value of the type occupies in memory, padding included.
     fn scalars(&self, ty: Handle<Type>) -> Result<u32, String> {
         self.scalars_of(self.inner(ty))
     }
@@ -217,7 +217,7 @@ impl<'m> Lowering<'m> {
     fn scalars_of(&self, inner: &TypeInner) -> Result<u32, String> {
         match inner {
             TypeInner::Scalar(scalar) if scalar.width == 4 || scalar.kind == ScalarKind::Bool => Ok(1),
-            // An f16 is kept as the f32 that it is.
+            // An f16 is held as an f32 of the same value.
             TypeInner::Scalar(naga::Scalar::F16) => Ok(1),
             TypeInner::CooperativeMatrix { columns, rows, .. } => Ok(*columns as u32 * *rows as u32),
             TypeInner::Vector { size, scalar } => Ok(*size as u32 * self.scalars_of(&TypeInner::Scalar(*scalar))?),
@@ -244,7 +244,7 @@ impl<'m> Lowering<'m> {
         }
     }
 
-    /// Scalars from one array element to the next. Booleans, which naga counts as one byte, take a scalar each.
+    /// Scalars from one array element to the next. A boolean, one byte in naga, occupies a scalar.
     fn stride(&self, base: Handle<Type>, bytes: u32) -> Result<u32, String> {
         Ok(self.scalars(base)?.max(bytes / 4))
     }
@@ -297,7 +297,7 @@ impl<'m> Lowering<'m> {
         for &jump in jumps {
             match &mut self.program.code[jump] {
                 Op::Jump { target } | Op::Unless { target, .. } => *target = to,
-                op => unreachable!("{op:?} is no jump"),
+                op => unreachable!("{op:?} is not a jump"),
             }
         }
     }
@@ -322,7 +322,7 @@ impl<'m> Lowering<'m> {
         to
     }
 
-    /// Applies to each component; a scalar among vectors goes with each of theirs.
+    /// Applies to each component. A scalar is paired with every component of a vector.
     fn zip<const N: usize>(
         &mut self,
         operands: [&Value; N],
@@ -460,7 +460,7 @@ impl<'m> Lowering<'m> {
                 self.block(frame, body)?;
                 let next = self.here();
                 self.block(frame, continuing)?;
-                // The jump back names the loop, should it never end.
+                // An endless loop is reported at its jump back.
                 let again = match break_if {
                     Some(condition) => {
                         let condition = self.value(frame, *condition)?[0];
@@ -550,7 +550,7 @@ impl<'m> Lowering<'m> {
         let selector = self.value(frame, selector)?[0];
         let equal = word::binary(BinaryOperator::Equal, ScalarKind::Uint).expect("u32 has an equality");
         frame.exits.push(Exit { is_loop: false, breaks: Vec::new(), continues: Vec::new() });
-        // First the comparisons, each with a jump to its body, then the bodies.
+        // First the comparisons, each with a jump to its body; then the bodies.
         let mut entries = Vec::new();
         let mut default = None;
         for (index, case) in cases.iter().enumerate() {
@@ -637,7 +637,7 @@ impl<'m> Lowering<'m> {
         }
     }
 
-    /// An operand: emitted before, or one of the expressions that need no evaluation.
+    /// An operand: emitted earlier, or an expression that needs no evaluation.
     fn lowered(&mut self, frame: &mut Frame<'m>, handle: Handle<Expression>) -> Result<Lowered, String> {
         match frame.lowered.get(&handle) {
             Some(lowered) => Ok(lowered.clone()),
@@ -819,7 +819,7 @@ impl<'m> Lowering<'m> {
         }
     }
 
-    /// What a pointer's or composite's elements are: how many, how far apart, in scalars.
+    /// Elements of a pointer or composite: their count, and their distance in scalars.
     fn elements(&self, inner: &TypeInner, place: Option<Place>) -> Result<(Count, u32), String> {
         match inner {
             TypeInner::Vector { size, .. } | TypeInner::ValuePointer { size: Some(size), .. } => {
@@ -854,7 +854,7 @@ impl<'m> Lowering<'m> {
                 let (count, stride) = self.elements(inner, Some(place))?;
                 Ok(Lowered::Place(self.index(place, index, signed, count, stride)))
             }
-            // A value has to lie in consecutive registers to be indexed.
+            // Indexing needs the value in consecutive registers.
             Lowered::Value(value) => {
                 let (count, stride) = self.elements(inner, None)?;
                 let variable = self.program.variables.len() as u32;
@@ -899,7 +899,7 @@ impl<'m> Lowering<'m> {
         let (first, scalars) = match members {
             Some(members) => {
                 let member = &members[index as usize];
-                // The last member may be an array of runtime length; it is only ever pointed to.
+                // The last member may be a runtime-sized array, which is only accessed by pointer.
                 let scalars = if place.is_some() { 0 } else { self.scalars(member.ty)? };
                 (member.offset / 4, scalars)
             }

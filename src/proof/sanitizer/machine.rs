@@ -1,4 +1,4 @@
-//! Runs a [`Program`] over its workgroups and watches.
+//! Runs a [`Program`] over its workgroups and checks every access.
 
 use std::collections::HashMap;
 
@@ -9,38 +9,38 @@ use super::report::{Kind, Report};
 use super::shadow::{Access, Shadow};
 use super::word::{Word, multiply_add};
 
-/// Invocations that share matrices: the most that any device has which the kernels run on.
+/// Invocations that share matrices: the largest subgroup of any device that runs the matrix kernels.
 const SUBGROUP: u32 = 32;
 
-/// What a matrix and each of its rows in memory are aligned to: no less than a row of the smallest.
+/// Alignment of a matrix and of each of its rows in memory, in bytes: a row of the smallest matrix.
 const ROW_BYTES: usize = 16;
 
 /// A storage buffer before the dispatch.
 #[derive(Clone, Debug)]
 pub enum Buffer<'a> {
     Filled(&'a [f32]),
-    /// So many scalars that nobody wrote.
+    /// This many uninitialised scalars.
     Unwritten(usize),
 }
 
-/// What a program is run on.
+/// The inputs of a run.
 #[derive(Clone, Debug)]
 pub struct Dispatch<'a> {
     pub workgroups: [u32; 3],
     /// Members of the `var<immediate>` struct, in order.
     pub immediates: &'a [u32],
-    /// By binding.
+    /// In the order of their bindings.
     pub buffers: Vec<Buffer<'a>>,
-    /// Lanes of a subgroup, which consecutive invocations of a workgroup share.
+    /// Lanes in a subgroup: consecutive invocations of a workgroup.
     pub subgroup: u32,
-    /// Operations that all invocations may execute together.
+    /// Limit on the operations of all invocations together.
     pub limit: u64,
 }
 
-/// What a run left behind.
+/// The results of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The last binding's contents; elements that nobody wrote are NaN.
+    /// The contents of the last binding; uninitialised elements are NaN.
     pub output: Vec<f32>,
     pub reports: Vec<Report>,
     /// Operations executed.
@@ -51,7 +51,7 @@ pub struct Outcome {
 struct Region {
     words: Vec<Word>,
     shadows: Vec<Shadow>,
-    /// Whether the contents are given and never change, so that there is nothing to watch.
+    /// Whether the kernel cannot write it, so accesses need no checks.
     read_only: bool,
 }
 
@@ -70,12 +70,12 @@ struct Invocation {
 /// Why an invocation paused.
 #[derive(Clone, Copy, PartialEq)]
 enum Pause {
-    /// At the barrier of this index.
+    /// At the barrier with this index.
     Barrier(usize),
-    /// At the shuffle of this index.
+    /// At the shuffle with this index.
     Shuffle(usize),
     End,
-    /// The limit of operations is spent.
+    /// The operation limit is reached.
     Spent,
 }
 
@@ -84,7 +84,7 @@ struct Machine<'a> {
     dispatch: &'a Dispatch<'a>,
     storage: Vec<Region>,
     workgroup: Region,
-    /// The access being executed; its operation is filled in where it matters.
+    /// The access being executed; its operation is filled in where needed.
     now: Access,
     storage_epoch: u32,
     workgroup_epoch: u32,
@@ -97,7 +97,7 @@ impl Program {
     /// Runs every workgroup of the dispatch.
     ///
     /// # Panics
-    /// When the dispatch has not the buffers and immediates that the kernel declares: a fault of the caller.
+    /// When the dispatch lacks buffers or immediates that the kernel declares: a fault of the caller.
     pub fn run(&self, dispatch: &Dispatch) -> Outcome {
         assert_eq!(dispatch.immediates.len(), self.immediates.len(), "{}: immediates", self.file);
         let storage = self.buffers.iter().map(|buffer| match &dispatch.buffers[buffer.binding as usize] {
@@ -136,7 +136,7 @@ impl Program {
 }
 
 impl Machine<'_> {
-    /// Whether the run may go on.
+    /// Runs one workgroup; returns whether the run may continue.
     fn run_workgroup(&mut self, workgroup: u32) -> bool {
         let count = self.program.invocations();
         self.workgroup = Region::unwritten(self.program.workgroup_scalars as usize);
@@ -164,7 +164,7 @@ impl Machine<'_> {
         }
     }
 
-    /// Executes the lanes of a subgroup up to where they wait for others, or do not meet, and adds why each paused.
+    /// Executes the lanes of a subgroup until they wait for other invocations or diverge, and appends why each paused.
     fn resume_subgroup(&mut self, lanes: &mut [Invocation], pauses: &mut Vec<Pause>) {
         let first = pauses.len();
         loop {
@@ -219,7 +219,7 @@ impl Machine<'_> {
                 BuiltIn::NumWorkGroups => self.dispatch.workgroups,
                 BuiltIn::SubgroupSize => [self.dispatch.subgroup; 3],
                 BuiltIn::SubgroupInvocationId => [index % self.dispatch.subgroup; 3],
-                other => unreachable!("{other:?} is no builtin of a compute shader known here"),
+                other => unreachable!("builtin {other:?} is not supported"),
             };
             let is_scalar = matches!(
                 builtin,
@@ -236,17 +236,17 @@ impl Machine<'_> {
         Invocation { registers, position: 0 }
     }
 
-    /// Executes up to the next barrier or shuffle, or the end.
+    /// Executes up to the next barrier, shuffle or return.
     fn resume(&mut self, invocation: &mut Invocation) -> Pause {
         let program = self.program;
         let registers = &mut invocation.registers;
         let mut position = invocation.position;
-        // The last jump back.
+        // Position of the last jump back.
         let mut repeated = position;
         loop {
             if self.operations == self.dispatch.limit {
                 self.report(Kind::Endless, repeated, 0, |machine| {
-                    format!("{} has not come to an end after {} operations", machine.name(), machine.operations)
+                    format!("{} has not finished after {} operations", machine.name(), machine.operations)
                 });
                 return Pause::Spent;
             }
@@ -311,7 +311,7 @@ impl Machine<'_> {
                         let place = address(registers, at, offset).map_or(0, |address| address - start);
                         if [place, stride].iter().any(|scalars| !(scalars * bytes as usize).is_multiple_of(ROW_BYTES)) {
                             self.report(Kind::Misaligned, operation, 0, |machine| {
-                                format!("{} has rows of a matrix at no multiple of {ROW_BYTES} bytes", machine.name())
+                                format!("{} has matrix rows that are not aligned to {ROW_BYTES} bytes", machine.name())
                             });
                         }
                         for element in 0..side * side {
@@ -370,7 +370,7 @@ impl Machine<'_> {
         }
     }
 
-    /// The offset of an element, unless there is no such element.
+    /// The offset of an element, or `None` if it does not exist.
     fn index(
         &mut self,
         operation: usize,
@@ -387,10 +387,10 @@ impl Machine<'_> {
         let value = index.integer(signed);
         let name = || &self.program.variables[variable as usize].name;
         if !index.is_exact(signed) {
-            let meant = index.meaning().map_or_else(String::new, |meant| format!(" where {meant} was meant"));
+            let meant = index.meaning().map_or_else(String::new, |meant| format!(" instead of {meant}"));
             let name = name().clone();
             self.report(Kind::Overflow, operation, 0, |machine| {
-                format!("{} indexes `{name}` with {value}{meant}: 32 bits wrapped round", machine.name())
+                format!("{} indexes `{name}` with {value}{meant}: 32-bit arithmetic overflowed", machine.name())
             });
         }
         if (0..i64::from(count)).contains(&value) {
@@ -403,13 +403,13 @@ impl Machine<'_> {
         None
     }
 
-    /// Matrices belong to subgroups. One invocation in [`SUBGROUP`] does for all of them what operations on matrices do, and
-    /// the others pass over these.
+    /// Matrices belong to subgroups. One invocation in [`SUBGROUP`] executes the matrix operations of the subgroup; the
+    /// others skip them.
     fn stands_for_subgroup(&self) -> bool {
         self.now.invocation.is_multiple_of(SUBGROUP)
     }
 
-    /// The scalars of a variable: the first, and the one after the last.
+    /// The scalars of a variable: [first, one past the last].
     fn extent(&self, memory: Memory, variable: u32) -> [usize; 2] {
         let variable = &self.program.variables[variable as usize];
         let scalars = match memory {
@@ -430,7 +430,7 @@ impl Machine<'_> {
         match memory {
             Memory::Storage(buffer) => &mut self.storage[buffer as usize],
             Memory::Workgroup => &mut self.workgroup,
-            Memory::Registers => unreachable!("registers are an invocation's own"),
+            Memory::Registers => unreachable!("registers are private to an invocation"),
         }
     }
 
@@ -453,7 +453,7 @@ impl Machine<'_> {
         } else if !is_written && !self.is_given(memory) {
             self.report(Kind::Unwritten, operation, 0, |machine| {
                 let element = machine.program.element(memory, address as u32);
-                format!("{} reads `{element}`, which nobody wrote", machine.name())
+                format!("{} reads `{element}`, which is uninitialised", machine.name())
             });
         }
         word
@@ -503,7 +503,7 @@ impl Machine<'_> {
                 _ => "read",
             };
             format!(
-                "{} {verb} `{element}` (bits {:#010x}, {:?} as f32), which {} {did} in line {} with no barrier between",
+                "{} {verb} `{element}` (bits {:#010x}, {:?} as f32), which {} {did} in line {} without a barrier between",
                 machine.name_of(now),
                 word.bits,
                 word.as_f32(),

@@ -1,35 +1,35 @@
-//! The form that a kernel is executed in: one flat list of operations on scalar registers.
+//! The executable form of a kernel: one flat list of operations on scalar registers.
 //!
-//! WGSL has no recursion, so every call is inlined and an invocation is nothing but its registers and a position. That is
-//! what makes it resumable at barriers.
+//! WGSL has no recursion, so every call is inlined, and the state of an invocation is its registers and a position. It
+//! can therefore pause and resume at barriers.
 
 use naga::BuiltIn;
 
 use super::word::{Map1, Map2, Map3, Word};
 
-/// A register of an invocation. Function and private variables live in registers too.
+/// A register of an invocation. Function and private variables are held in registers too.
 pub type Slot = u32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
     Registers,
     Workgroup,
-    /// The storage buffer of this index in [`Program::buffers`].
+    /// The storage buffer with this index in [`Program::buffers`].
     Storage(u32),
 }
 
-/// How many elements an index may reach.
+/// The number of elements that an index may address.
 #[derive(Clone, Copy, Debug)]
 pub enum Count {
     Fixed(u32),
-    /// What is left of a storage buffer from `first` on, in elements of the index' stride.
+    /// The rest of a storage buffer from `first` on, in elements of the index's stride.
     Rest {
         buffer: u32,
         first: u32,
     },
 }
 
-/// What an index reads as when it was out of bounds; reads there give 0, writes there are dropped.
+/// The offset that stands for an index out of bounds: reads there give 0, writes are dropped.
 pub const OUTSIDE: u32 = u32::MAX;
 
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ pub enum Op {
         to: Slot,
         from: Slot,
     },
-    /// Consecutive registers to consecutive ones.
+    /// Copies consecutive registers.
     Move {
         to: Slot,
         from: Slot,
@@ -80,7 +80,7 @@ pub enum Op {
         stride: u32,
         variable: u32,
     },
-    /// One scalar, from `at` plus the register `offset`.
+    /// One scalar at `at` plus the register `offset`.
     Load {
         to: Slot,
         memory: Memory,
@@ -93,8 +93,8 @@ pub enum Op {
         at: u32,
         offset: Option<Slot>,
     },
-    /// A matrix of `side` rows, which registers hold row by row, from or to memory. Its rows, or its columns where it lies
-    /// `transposed`, are as far apart as the register `stride` says.
+    /// Moves a matrix of `side` rows, row-major in registers, from or to memory. The register `stride` is the distance
+    /// of its rows in memory, or of its columns if it is `transposed`.
     Matrix {
         access: MatrixAccess,
         registers: Slot,
@@ -104,7 +104,7 @@ pub enum Op {
         offset: Option<Slot>,
         stride: Slot,
         transposed: bool,
-        /// Of an element on a device.
+        /// Size of an element on a device.
         bytes: u32,
         variable: u32,
     },
@@ -135,7 +135,7 @@ pub enum Op {
         workgroup: bool,
         storage: bool,
     },
-    /// `subgroupShuffle`: the value that the register `from` has in lane `lane` of the subgroup. All its lanes meet here.
+    /// `subgroupShuffle`: the value of register `from` in lane `lane` of the subgroup. All lanes synchronise here.
     Shuffle {
         to: Slot,
         from: Slot,
@@ -150,7 +150,7 @@ pub enum MatrixAccess {
     Store,
 }
 
-/// A variable in memory that invocations share.
+/// A variable in memory shared by invocations.
 #[derive(Clone, Debug)]
 pub struct Variable {
     pub name: String,
@@ -158,12 +158,12 @@ pub struct Variable {
     /// Its first scalar, and their number; a storage array is as long as its buffer.
     pub at: u32,
     pub scalars: u32,
-    /// Scalars from one element to the next, array by array.
+    /// Scalars from one element to the next, for each array level.
     pub strides: Vec<u32>,
 }
 
 impl Variable {
-    /// The element that holds a scalar: `sums[3][17]`.
+    /// Names the element that holds a scalar: `sums[3][17]`.
     pub fn element(&self, scalar: u32) -> String {
         let mut rest = scalar - self.at;
         let mut path = self.name.clone();
@@ -175,7 +175,7 @@ impl Variable {
     }
 }
 
-/// A storage buffer's place in the interface.
+/// A storage buffer in the kernel's interface.
 #[derive(Clone, Debug)]
 pub struct Binding {
     pub binding: u32,
@@ -185,43 +185,43 @@ pub struct Binding {
 /// A kernel as the sanitizer executes it; [`lower`](super::lower) makes it from WGSL.
 #[derive(Clone, Debug)]
 pub struct Program {
-    /// The path that reports name.
+    /// The path that reports show.
     pub(super) file: String,
     pub(super) code: Vec<Op>,
     /// The source line of each operation.
     pub(super) lines: Vec<u32>,
-    /// The registers as an invocation finds them: constants in place, everything else zero.
+    /// Initial registers: constants in place, everything else zero.
     pub(super) registers: Vec<Word>,
     pub(super) builtins: Vec<(BuiltIn, Slot)>,
-    /// Where the members of the `var<immediate>` struct go, in order.
+    /// Registers of the members of the `var<immediate>` struct, in order.
     pub(super) immediates: Vec<Slot>,
     pub(super) variables: Vec<Variable>,
     pub(super) buffers: Vec<Binding>,
-    /// Scalars of workgroup memory, and what they take on a device.
+    /// Size of workgroup memory in scalars, and in bytes on a device.
     pub(super) workgroup_scalars: u32,
     pub(super) workgroup_bytes: u32,
     pub(super) workgroup_size: [u32; 3],
 }
 
 impl Program {
-    /// Invocations of a workgroup.
+    /// Invocations per workgroup.
     pub fn invocations(&self) -> u32 {
         self.workgroup_size.iter().product()
     }
 
-    /// Bytes of workgroup memory that it takes on a device.
+    /// Workgroup memory in bytes on a device.
     pub fn workgroup_bytes(&self) -> u32 {
         self.workgroup_bytes
     }
 
-    /// Scalars that each invocation keeps.
+    /// Registers per invocation.
     pub fn scalars(&self) -> usize {
         self.registers.len()
     }
 
-    /// Whether both execute the same operations in the same order, whatever their sources look like.
+    /// Whether both execute the same operations in the same order; their sources may differ.
     pub fn is_same(&self, other: &Program) -> bool {
-        // Functions print as their addresses.
+        // Functions print as addresses.
         let behaviour = |program: &Program| {
             let Program { code, registers, workgroup_scalars, workgroup_size, .. } = program;
             format!("{code:?} {registers:?} {workgroup_scalars} {workgroup_size:?}")
@@ -229,14 +229,14 @@ impl Program {
         behaviour(self) == behaviour(other)
     }
 
-    /// Whether it depends on how many lanes a subgroup has.
+    /// Whether the result depends on the subgroup size.
     pub fn has_subgroups(&self) -> bool {
         let tells =
             |&(builtin, _): &(BuiltIn, Slot)| matches!(builtin, BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId);
         self.builtins.iter().any(tells) || self.code.iter().any(|op| matches!(op, Op::Shuffle { .. }))
     }
 
-    /// The element that a scalar of shared memory belongs to.
+    /// Names the element that holds a scalar of shared memory.
     pub(super) fn element(&self, memory: Memory, scalar: u32) -> String {
         let holds = |v: &&Variable| {
             v.memory == memory && v.at <= scalar && (matches!(memory, Memory::Storage(_)) || scalar < v.at + v.scalars)

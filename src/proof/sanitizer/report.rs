@@ -1,24 +1,24 @@
-//! What the sanitizer has to say about a kernel.
+//! Faults that the sanitizer reports.
 
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Two invocations access an element, one of them writes, and no barrier lies between.
+    /// Two invocations access an element without a barrier between, and one of them writes.
     Race,
     /// An index outside its array, vector or buffer.
     OutOfBounds,
-    /// A read of workgroup or storage memory that nobody wrote. Variables of functions begin as zero.
+    /// A read of uninitialised workgroup or storage memory. Function variables are zero-initialised.
     Unwritten,
-    /// Some invocations of a workgroup wait at a barrier or a shuffle, and others wait at another one or have returned.
+    /// Some invocations of a workgroup wait at a barrier or shuffle while others wait at another one or have returned.
     Barrier,
-    /// An index that came about by 32-bit arithmetic wrapping round.
+    /// An index computed by 32-bit arithmetic that overflowed.
     Overflow,
-    /// An integer divided by zero.
+    /// An integer division by zero.
     DivisionByZero,
-    /// A matrix, or a row of one, that is not aligned in memory as devices ask for.
+    /// A matrix, or a row of one, that is not aligned as devices require.
     Misaligned,
-    /// More operations than the kernel was allowed.
+    /// The operation limit is exceeded.
     Endless,
 }
 
@@ -37,7 +37,7 @@ impl Kind {
     }
 }
 
-/// A fault, as its first occurrence showed it.
+/// A fault, described by its first occurrence.
 #[derive(Clone, Debug)]
 pub struct Report {
     pub kind: Kind,
@@ -45,7 +45,7 @@ pub struct Report {
     pub line: u32,
     /// Invocations and values of the first occurrence.
     pub message: String,
-    /// How often it occurred at the same place.
+    /// How often it occurred at this place.
     pub occurrences: u64,
 }
 

@@ -1,4 +1,4 @@
-//! f32 arithmetic: Rust's own, or one with random errors as large as the WGSL specification allows.
+//! f32 arithmetic: Rust's own, or with random errors as large as the WGSL specification allows.
 
 use std::cell::RefCell;
 
@@ -6,12 +6,12 @@ use crate::engine::bounds::f16_neighbours;
 use crate::engine::philox::Stream;
 
 thread_local! {
-    /// What the operations of this thread err by, if they do.
+    /// The errors added to this thread's operations, if any.
     static ERRORS: RefCell<Option<Rounding>> = const { RefCell::new(None) };
 }
 
-/// Runs `body` with operations whose errors are drawn at random, up to the limits of the WGSL specification's section
-/// "Floating Point Accuracy". Only this thread is affected.
+/// Runs `body` with random errors in every float operation, up to the limits in section "Floating Point Accuracy" of
+/// the WGSL specification. Only this thread is affected.
 pub fn with_errors<T>(seed: u64, body: impl FnOnce() -> T) -> T {
     ERRORS.set(Some(Rounding { stream: Stream::new(seed, 0) }));
     let result = body();
@@ -54,12 +54,12 @@ pub(super) fn sqrt(x: f32) -> f32 {
     either(|| x.sqrt(), |rounding| rounding.sqrt(x))
 }
 
-/// An integer as a float.
+/// The f32 nearest to an integer.
 pub(super) fn float(x: i64) -> f32 {
     either(|| x as f32, |rounding| rounding.correct(x as f64))
 }
 
-/// The f16 of a float.
+/// Rounds a float to f16.
 pub(super) fn half(x: f32) -> f32 {
     if !x.is_finite() {
         return x;
@@ -77,12 +77,12 @@ struct Rounding {
 }
 
 impl Rounding {
-    /// Subnormals may be taken for zero.
+    /// Subnormals may be flushed to zero.
     fn flush(&mut self, x: f32) -> f32 {
         if x.is_subnormal() && self.stream.uniform() < 0.5 { 0.0 } else { x }
     }
 
-    /// Either neighbour of an exact result, which is itself where f32 has it.
+    /// One of the two f32 around an exact result; the result itself if f32 represents it.
     fn correct(&mut self, exact: f64) -> f32 {
         let nearest = exact as f32;
         let other = match f64::from(nearest) {
@@ -94,7 +94,7 @@ impl Rounding {
         self.flush(chosen)
     }
 
-    /// A result within `ulps` units in the last place: half the time at one of the ends.
+    /// A result within `ulps` units in the last place, half of the time at one of the limits.
     fn within(&mut self, exact: f64, ulps: f64) -> f32 {
         let nearest = exact.abs() as f32;
         let unit = f64::from(nearest.next_up()) - f64::from(nearest);
@@ -105,7 +105,7 @@ impl Rounding {
         let at = 2.0 * self.stream.uniform() - 1.0;
         let share = if self.stream.uniform() < 0.5 { at.signum() } else { at };
         let moved = exact + share * error;
-        // The f32 on the near side of the moved result.
+        // The f32 between the exact and the moved result.
         let mut rounded = moved as f32;
         if (f64::from(rounded) - exact).abs() > (moved - exact).abs() {
             rounded = if f64::from(rounded) > exact { rounded.next_down() } else { rounded.next_up() };
@@ -113,7 +113,7 @@ impl Rounding {
         self.flush(rounded)
     }
 
-    /// Either of two f16.
+    /// Picks one of two f16.
     fn half(&mut self, neighbours: [f32; 2]) -> f32 {
         neighbours[usize::from(self.stream.uniform() < 0.5)]
     }
@@ -155,7 +155,7 @@ impl Rounding {
         self.within(exact, 3.0)
     }
 
-    /// 1 / inverseSqrt(x), of which the latter is good to 2 ULP.
+    /// 1 / inverseSqrt(x); inverseSqrt is accurate to 2 ULP.
     fn sqrt(&mut self, x: f32) -> f32 {
         if x == 0.0 {
             return 0.0;

@@ -1,23 +1,23 @@
-//! Who accessed a scalar of shared memory, as far as it takes to see every race.
+//! The accesses to a scalar of shared memory that suffice to detect every race.
 //!
-//! Invocations run in order: all of a workgroup up to a barrier, one after the other, then all of it up to the next, and
-//! workgroups one after the other. So of the reads before a write only the very first can be another workgroup's when any
-//! is, and only the first since the barrier another invocation's when any is. Of the writes before an access the last
-//! suffices: had an earlier one been unordered with it, that write would have been a race already.
+//! Invocations run in order: all of a workgroup up to a barrier, one after another, then up to the next; workgroups run
+//! one after another. Of the reads before a write it therefore suffices to keep the very first, which is another
+//! workgroup's if any read is, and the first since the barrier, which is another invocation's if any is. Of the writes
+//! before an access the last suffices: an earlier unordered one would already have raced with that write.
 
 /// One access to a scalar.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Access {
     pub workgroup: u32,
     pub invocation: u32,
-    /// Barriers that the workgroup has passed which order this memory.
+    /// Number of barriers ordering this memory that the workgroup has passed.
     pub epoch: u32,
     /// Index of the operation.
     pub operation: u32,
 }
 
 impl Access {
-    /// Nothing orders accesses of different workgroups within a dispatch.
+    /// Nothing orders accesses of different workgroups in one dispatch.
     fn is_unordered_with(&self, other: &Access) -> bool {
         self.workgroup != other.workgroup || (self.epoch == other.epoch && self.invocation != other.invocation)
     }
@@ -26,7 +26,7 @@ impl Access {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Shadow {
     write: Option<Access>,
-    /// The first read ever, and the first since the last barrier.
+    /// The very first read, and the first since the last barrier.
     reads: [Option<Access>; 2],
 }
 
@@ -35,7 +35,7 @@ impl Shadow {
         self.write.is_some()
     }
 
-    /// Notes a read; the write that it races with, if there is one.
+    /// Records a read; returns the write that it races with, if any.
     pub fn read(&mut self, access: Access) -> Option<Access> {
         let [first, recent] = &mut self.reads;
         first.get_or_insert(access);
@@ -46,7 +46,7 @@ impl Shadow {
         self.write.filter(|write| write.is_unordered_with(&access))
     }
 
-    /// Notes a write; the access that it races with, if there is one.
+    /// Records a write; returns the access that it races with, if any.
     pub fn write(&mut self, access: Access) -> Option<Access> {
         let earlier = self.write.replace(access);
         earlier.into_iter().chain(self.reads.into_iter().flatten()).find(|earlier| earlier.is_unordered_with(&access))

@@ -1,4 +1,4 @@
-//! Scalars and what WGSL's operators do to them.
+//! Scalars and WGSL's operators on them.
 
 use naga::{BinaryOperator, MathFunction, ScalarKind, UnaryOperator};
 
@@ -6,21 +6,21 @@ use super::rounding;
 
 /// A 32-bit scalar, with the integer that it stands for.
 ///
-/// `meaning` is what the same arithmetic gives in ℤ. Where 32 bits wrap round, the two part; they meet again when a later
-/// step wraps back, as in `i + PADDING - PADDING`, or when a comparison picks another value, as in `min(i - 1, last)`. So
-/// an index is the fruit of an overflow exactly when its bits are not its meaning. Literals from 2³¹ up mean negative
-/// numbers: `u32(OFFSET)` of a negative constant is one. Floats have no meaning.
+/// `meaning` is the result of the same arithmetic in ℤ. It differs from the bits after an overflow and agrees again
+/// when a later step wraps back, as in `i + PADDING - PADDING`, or when a comparison picks another value, as in `min(i
+/// - 1, last)`. So an index has overflowed exactly when its bits differ from its meaning. Literals from 2³¹ up mean
+/// negative numbers: `u32(OFFSET)` of a negative constant is one. Floats have no meaning.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Word {
     pub bits: u32,
     meaning: i64,
 }
 
-/// The meaning of what no integer stands for any more, as after the division of a wrapped number.
+/// The meaning of a value that stands for no integer any more, such as a quotient of an overflowed number.
 const LOST: i64 = i64::MIN;
 
 impl Word {
-    /// A number as it is written in the source.
+    /// A number as written in the source.
     pub fn literal(bits: u32) -> Self {
         Word { bits, meaning: i64::from(bits as i32) }
     }
@@ -62,12 +62,12 @@ impl Word {
         if signed { i64::from(self.as_i32()) } else { i64::from(self.bits) }
     }
 
-    /// Whether no wrap-around brought the bits about.
+    /// Whether the bits equal the meaning.
     pub fn is_exact(self, signed: bool) -> bool {
         self.meaning == self.integer(signed)
     }
 
-    /// The integer that the bits should have been, where there is one.
+    /// The integer that the bits should have been, if known.
     pub fn meaning(self) -> Option<i64> {
         (self.meaning != LOST).then_some(self.meaning)
     }
@@ -77,7 +77,7 @@ impl Word {
         Word { bits, meaning: both.and_then(|(a, b)| exactly(a, b)).unwrap_or(LOST) }
     }
 
-    /// The result of an operation that only makes sense on exact operands.
+    /// The result of an operation that is meaningful only for exact operands.
     fn unless_lost(self, exact: bool) -> Self {
         if exact { self } else { Word { meaning: LOST, ..self } }
     }
@@ -129,14 +129,14 @@ pub fn binary(op: BinaryOperator, kind: ScalarKind) -> Option<Map2> {
     })
 }
 
-/// Bitwise operators take their operands for bit patterns, so their result is exact; the others carry the meaning on.
+/// Bitwise operators treat their operands as bit patterns, so their result is exact; the others propagate the meaning.
 fn integer(op: BinaryOperator, signed: bool) -> Map2 {
     use BinaryOperator as Op;
     match op {
         Op::Add => |a, b| Word::combine(a.bits.wrapping_add(b.bits), a, b, i64::checked_add),
         Op::Subtract => |a, b| Word::combine(a.bits.wrapping_sub(b.bits), a, b, i64::checked_sub),
         Op::Multiply => |a, b| Word::combine(a.bits.wrapping_mul(b.bits), a, b, i64::checked_mul),
-        // Division by zero has been reported by the time it happens; WGSL gives the dividend, and 0 for the remainder.
+        // Division by zero is reported before it executes. WGSL defines x / 0 = x and x % 0 = 0.
         Op::Divide if signed => |a, b| {
             let quotient = if b.bits == 0 { a.as_i32() } else { a.as_i32().wrapping_div(b.as_i32()) };
             Word::i32(quotient).unless_lost(a.is_exact(true) && b.is_exact(true))
@@ -180,7 +180,7 @@ fn integer(op: BinaryOperator, signed: bool) -> Map2 {
     }
 }
 
-/// The conversion `to(x)`; between the integer types it keeps the bits, and with them the meaning.
+/// The conversion `to(x)`. Between the integer types it keeps the bits and the meaning.
 pub fn convert(from: ScalarKind, to: ScalarKind) -> Option<Map1> {
     use ScalarKind::{Bool, Float, Sint, Uint};
     Some(match (from, to) {
@@ -195,15 +195,15 @@ pub fn convert(from: ScalarKind, to: ScalarKind) -> Option<Map1> {
     })
 }
 
-/// `f16(x)` of a float.
+/// `f16(x)` for a float x.
 pub const HALF: Map1 = |a| Word::f32(rounding::half(a.as_f32()));
 
-/// A term of a product of matrices, added to the sum so far.
+/// Adds one product of a matrix multiplication to the sum so far.
 pub fn multiply_add(a: Word, b: Word, sum: Word) -> Word {
     Word::f32(rounding::fma(a.as_f32(), b.as_f32(), sum.as_f32()))
 }
 
-/// `bitcast`: bits that were a float's are exact as whatever they become.
+/// `bitcast`: the bits of a float are exact in any type.
 pub fn bitcast(from: ScalarKind, to: ScalarKind) -> Map1 {
     match (from, to) {
         (ScalarKind::Float, ScalarKind::Sint) => |a| Word::i32(a.as_i32()),
@@ -214,7 +214,7 @@ pub fn bitcast(from: ScalarKind, to: ScalarKind) -> Map1 {
 
 pub const SELECT: Map3 = |condition, accept, reject| if condition.as_bool() { accept } else { reject };
 
-/// A builtin function that works component by component.
+/// A builtin function applied to each component.
 pub enum Math {
     One(Map1),
     Two(Map2),
