@@ -1,4 +1,4 @@
-//! How fast it is: ceilings of the device, kernels, and training steps.
+//! Measures speed: ceilings of the device, kernels, and training steps.
 
 pub mod figures;
 pub mod peak;

@@ -1,4 +1,4 @@
-//! Training on a device, and the scores of what was trained.
+//! Training on a device, and the anomaly scores of trained networks.
 
 pub mod score;
 pub mod scorer;

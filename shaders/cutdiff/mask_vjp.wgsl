@@ -1,4 +1,4 @@
-// cutdiff/mask_vjp: row sums of the matrix' cotangent under cutdiff/mask,
+// cutdiff/mask_vjp: row sums of the matrix cotangent of cutdiff/mask,
 //   y[n, :, i] = Σ_j −ȳ[n, i, j] · mask[n, i, j] / SOFTNESS · (u·dx, u·dy, v·dx, v·dy)
 //
 // An invocation computes the four sums of one image row.

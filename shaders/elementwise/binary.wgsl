@@ -1,10 +1,10 @@
 // elementwise/binary: y[o, m, i] = f(a[o, m, i], b[o, m, i])
 //
-// Either operand may be broadcast along any of the three axes: its stride there is 0. Invocations lie along the inner
-// axis, workgroups along all three, and stride over what the grid leaves out.
+// Either operand may be broadcast along any of the three axes; its stride there is 0. Invocations run along the inner
+// axis and workgroups along all three, in grid-stride loops.
 const FUNCTION: u32 = 0u;
 
-// Elements, or vec4s of neighbours along the inner axis: then those of an operand that is broadcast along it stay f32.
+// f32, or vec4s along the inner axis; an operand broadcast along the inner axis stays f32.
 alias Y = f32;
 alias YBits = u32; // as many words as Y has
 alias A = f32;
@@ -30,8 +30,8 @@ var<immediate> extents: Extents;
 @group(0) @binding(1) var<storage, read> b: array<B>;
 @group(0) @binding(2) var<storage, read_write> y: array<StoredY>;   // [outer, middle, inner]
 
-// NaN stays NaN. Comparisons, max and min of f32 may lose it, and compilers may take it that there is none: so it is told by
-// the bits.
+// Propagates NaN. f32 comparisons, max and min may lose it, and compilers may assume that it does not occur, so the
+// bits are tested.
 fn or_nan(result: Y, v: Y) -> Y {
     return select(result, v, (bitcast<YBits>(v) & YBits(0x7fffffffu)) > YBits(0x7f800000u));
 }
@@ -58,7 +58,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             var u: Y;
             var v: Y;
             for (var o = id.z; o < extents.outer; o += grid.z) {
-                // What all o have in common is loaded once.
+                // Operands broadcast along o are loaded once.
                 if extents.a_outer > 0u || o == id.z {
                     u = Y(a[o * extents.a_outer + m * extents.a_middle + i * extents.a_inner]);
                 }

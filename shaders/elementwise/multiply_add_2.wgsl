@@ -1,11 +1,11 @@
 // elementwise/multiply_add_2: y[o, m, i] = p · a[o, m, i] · b[o, m, i] + q · c[o, m, i] · d[o, m, i] + r · e[o, m, i], or its
 //     positive part
 //
-// Any operand may be broadcast along any of the three axes: its stride there is 0. Invocations lie along the inner
-// axis, workgroups along all three, and stride over what the grid leaves out.
+// Any operand may be broadcast along any of the three axes; its stride there is 0. Invocations run along the inner axis
+// and workgroups along all three, in grid-stride loops.
 const RELU: u32 = 0u; // 1: the positive part
 
-// Elements, or vec4s of neighbours along the inner axis: then those of an operand that is broadcast along it stay f32.
+// f32, or vec4s along the inner axis; an operand broadcast along the inner axis stays f32.
 alias Y = f32;
 alias YBits = u32; // as many words as Y has
 alias A = f32;
@@ -47,8 +47,8 @@ var<immediate> extents: Extents;
 @group(0) @binding(4) var<storage, read> e: array<E>;
 @group(0) @binding(5) var<storage, read_write> y: array<StoredY>;   // [outer, middle, inner]
 
-// NaN stays NaN. Comparisons and max of f32 may lose it, and compilers may take it that there is none: so it is told by the
-// bits. What has the sign of a negative number, but the NaNs, becomes 0.
+// Propagates NaN. f32 comparisons and max may lose it, and compilers may assume that it does not occur, so the bits are
+// tested: every value with the sign bit, except NaN, becomes 0.
 fn positive_part(v: Y) -> Y {
     return select(v, Y(), (bitcast<YBits>(v) ^ YBits(0x80000000u)) <= YBits(0x7f800000u));
 }
@@ -63,7 +63,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             var v: Y;
             var w: Y;
             for (var o = id.z; o < extents.outer; o += grid.z) {
-                // What all o have in common is loaded once.
+                // Operands broadcast along o are loaded once.
                 if extents.a_outer > 0u || o == id.z {
                     s = Y(a[o * extents.a_outer + m * extents.a_middle + i * extents.a_inner]);
                 }

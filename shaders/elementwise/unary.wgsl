@@ -1,10 +1,10 @@
 // elementwise/unary: y[i] = f(scale · x[i] + offset)
 //
-// Invocations lie along the elements and stride over what the grid leaves out. FUNCTION picks f when the pipeline is
-// compiled; low and high are the limits of a clamp.
+// Invocations run along the elements in a grid-stride loop. The pipeline constant FUNCTION selects f; low and high are
+// the limits of a clamp.
 const FUNCTION: u32 = 0u;
 
-// An element, or a vec4 of neighbours.
+// f32, or vec4s along the elements.
 alias X = f32;
 alias XBits = u32; // as many words as X has
 alias StoredY = f32; // or f16
@@ -22,8 +22,8 @@ var<immediate> parameters: Parameters;
 
 const TAU: f32 = 6.2831853;
 
-// sin on all of the line: reduced to [−π/2, π/2], there the Taylor polynomial to x¹¹, whose remainder is below 6e-8.
-// WGSL's own sin is promised to 2⁻¹¹ only, and to nothing outside [−π, π].
+// sin on the whole line: reduced to [−π/2, π/2], then the Taylor polynomial to x¹¹, whose remainder is below 6e-8. WGSL
+// specifies its own sin only to 2⁻¹¹ and only within [−π, π].
 fn sine(angle: X) -> X {
     let turn = angle - TAU * round(angle / TAU);
     let folded = select(turn, sign(turn) * 0.5 * TAU - turn, abs(turn) > X(0.25 * TAU));
@@ -38,10 +38,10 @@ fn sigmoid(v: X) -> X {
     return select(e, X(1.0), v >= X()) / (1.0 + e);
 }
 
-// NaN stays NaN. Comparisons, max and min of f32 may lose it, and compilers may take it that there is none: so it is told by
-// the bits.
+// Propagates NaN. f32 comparisons, max and min may lose it, and compilers may assume that it does not occur, so the
+// bits are tested.
 fn positive_part(v: X) -> X {
-    // All that has the sign of a negative number, but the NaNs.
+    // All values with the sign bit, except NaN.
     return select(v, X(), (bitcast<XBits>(v) ^ XBits(0x80000000u)) <= XBits(0x7f800000u));
 }
 

@@ -1,8 +1,8 @@
 // layout/broadcast: y[o, m, i] = x[o, m, i], where x's stride is 0 along the axes it lacks
 //
-// Invocations lie along the inner axis, workgroups along all three, and stride over what the grid leaves out.
+// Invocations run along the inner axis and workgroups along all three, in grid-stride loops.
 
-// Elements, or vec4s of neighbours along the inner axis: then x's stay f32 if it is broadcast along it.
+// f32, or vec4s along the inner axis; x stays f32 if it is broadcast along the inner axis.
 alias Y = f32;
 alias X = f32;
 

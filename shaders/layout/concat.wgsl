@@ -1,6 +1,6 @@
 // layout/concat: y[o, j] = a[o, j] for j < a_row, then b[o, j − a_row]
 //
-// Invocations lie along a row of y, workgroups along rows and within one, and stride over what the grid leaves out.
+// Invocations run along a row of y, workgroups along rows and within a row, in grid-stride loops.
 struct Extents {
     outer: u32,
     a_row: u32,

@@ -1,6 +1,6 @@
 // layout/pad: y[o, first + j] = x[o, j], and 0 outside x's row
 //
-// Invocations lie along a row of y, workgroups along rows and within one, and stride over what the grid leaves out.
+// Invocations run along a row of y, workgroups along rows and within a row, in grid-stride loops.
 struct Extents {
     outer: u32,
     x_row: u32,
@@ -16,7 +16,7 @@ var<immediate> extents: Extents;
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     for (var o = id.y; o < extents.outer; o += grid.y) {
         for (var j = id.x; j < extents.y_row; j += grid.x * 64u) {
-            // Left of x's row the difference wraps round and exceeds it as well.
+            // Left of x's row the difference wraps to a number beyond the row.
             let source = j - extents.first;
             var value = 0.0;
             if source < extents.x_row {

@@ -1,6 +1,6 @@
 // layout/slice: y[o, j] = x[o, first + j]
 //
-// Invocations lie along a row, workgroups along rows and within one, and stride over what the grid leaves out.
+// Invocations run along a row, workgroups along rows and within a row, in grid-stride loops.
 struct Extents {
     outer: u32,
     x_row: u32,

@@ -1,4 +1,4 @@
-// peak/copy: y = x; a workgroup copies TERMS · 64 neighbouring vec4
+// peak/copy: y = x; a workgroup copies TERMS · 64 consecutive vec4
 const TERMS: u32 = 4u;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;

@@ -1,4 +1,4 @@
-// peak/empty: y[i] = x[i], by one workgroup: what a dispatch costs that has nothing to do
+// peak/empty: y[i] = x[i] by one workgroup, to measure the cost of an empty dispatch
 @group(0) @binding(0) var<storage, read> x: array<f32>;         // [64]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [64]
 

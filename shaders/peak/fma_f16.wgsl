@@ -1,7 +1,7 @@
 // peak/fma_f16: y[lane] = Σ_c x_c after `rounds` rounds of x_c ← x_c · m + b, each of STEPS dependent multiply-adds
 //
-// The ceiling of f16 arithmetic on vec4: CHAINS independent chains in registers. m and b come from memory and y depends on
-// every step, so that nothing can be computed ahead or left out.
+// The ceiling of f16 arithmetic on vec4: CHAINS independent chains in registers. m and b come from memory and y depends
+// on every step, so that the compiler can neither precompute nor skip a step.
 enable f16;
 
 const CHAINS: u32 = 8u;

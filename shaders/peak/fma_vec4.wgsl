@@ -1,7 +1,7 @@
 // peak/fma_vec4: y[lane] = Σ_c x_c after `rounds` rounds of x_c ← x_c · m + b, each of STEPS dependent multiply-adds
 //
-// The ceiling of f32 arithmetic on vec4: CHAINS independent chains in registers. m and b come from memory and y depends on
-// every step, so that nothing can be computed ahead or left out.
+// The ceiling of f32 arithmetic on vec4: CHAINS independent chains in registers. m and b come from memory and y depends
+// on every step, so that the compiler can neither precompute nor skip a step.
 const CHAINS: u32 = 8u;
 const STEPS: u32 = 16u;
 const FUSED: u32 = 1u;

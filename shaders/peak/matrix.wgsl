@@ -1,8 +1,8 @@
 // peak/matrix: y[lane] = Σ_c X_c[lane] after `rounds` rounds of X_c ← A·B + X_c, each of STEPS such products of TILE × TILE
 //
-// The ceiling of matrix units, with f16 factors and f32 sums: four independent sums in each 32 invocations, which are one
-// subgroup or several that do the same. A and B come from memory and y depends on every step, so that nothing can be
-// computed ahead or left out.
+// The ceiling of matrix units with f16 factors and f32 sums. Each 32 invocations (one subgroup, or several that do the
+// same work) keep four independent sums. A and B come from memory and y depends on every step, so that the compiler can
+// neither precompute nor skip a step.
 enable f16;
 enable wgpu_cooperative_matrix;
 

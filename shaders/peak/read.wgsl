@@ -1,6 +1,6 @@
-// peak/read: reads x once; a workgroup reads TERMS · 64 neighbouring vec4
+// peak/read: reads x once; a workgroup reads TERMS · 64 consecutive vec4
 //
-// The sum is written only if it is a number that it never is, so that the loads stay and the stores do not count.
+// The sum is written only if it equals a value it never has, so the loads are not removed and no store is timed.
 const TERMS: u32 = 4u;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>;

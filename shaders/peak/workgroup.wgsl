@@ -1,7 +1,7 @@
 // peak/workgroup: y[lane] = Σ of `rounds` · STEPS vec4 of workgroup memory
 //
-// Neighbouring invocations read neighbouring elements, and the place moves on with each round, so that no load can be
-// taken out of the loop.
+// Neighbouring invocations read neighbouring elements. The position advances with each round, so that no load can be
+// hoisted out of the loop.
 const STEPS: u32 = 8u;
 
 struct Extents {

@@ -1,4 +1,4 @@
-// peak/write: writes y once; a workgroup writes TERMS · 64 neighbouring vec4
+// peak/write: writes y once; a workgroup writes TERMS · 64 consecutive vec4
 const TERMS: u32 = 4u;
 
 @group(0) @binding(0) var<storage, read> value: array<f32>;             // [1]

@@ -1,7 +1,7 @@
 // pool/argmax: y[n, c, p, q] = h·W + w of the largest x[n, c, h, w] in the window, the first of equals
 //                              where h = p·STRIDE + r − PADDING, w = q·STRIDE + s − PADDING
 //
-// An invocation searches one window. Pixels in the padding do not take part. Any NaN counts as the largest.
+// An invocation searches one window. Padding does not take part. A NaN counts as the largest.
 struct Extents {
     h: u32,
     w: u32,
@@ -17,7 +17,7 @@ var<immediate> extents: Extents;
 @group(0) @binding(0) var<storage, read> x: array<f32>;         // [N·C, H, W]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [N·C, P, Q]
 
-// By the bits: compilers may take it that no number is a NaN, and fold a comparison.
+// Tests the bits: compilers may assume that no number is NaN and fold a comparison.
 fn is_nan(v: f32) -> bool {
     return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
 }
@@ -35,7 +35,7 @@ fn main(
     let plane = i / (extents.p * extents.q) * extents.h * extents.w;
     let top = i / extents.q % extents.p * extents.stride;
     let left = i % extents.q * extents.stride;
-    // The window's part inside of the image.
+    // The part of the window inside the image.
     let h_0 = max(top, extents.padding) - extents.padding;
     let w_0 = max(left, extents.padding) - extents.padding;
     let h_end = min(top + extents.r - extents.padding, extents.h);

@@ -1,6 +1,6 @@
 // pool/select: y[n, c, p, q] = x[n, c, index[n, c, p, q]]
 //
-// An invocation copies one element. An index is that of a pixel in its plane.
+// An invocation copies one element. An index counts the pixels of a plane.
 struct Extents {
     pixels: u32,
     windows: u32,

@@ -1,6 +1,6 @@
 // pool/unpool: x̄[n, c, h, w] = Σ_{p, q} ȳ[n, c, p, q] where index[n, c, p, q] = h·W + w
 //
-// An invocation looks through the windows that one pixel lies in, row by row.
+// An invocation computes one pixel: it searches the windows that contain it, row by row.
 struct Extents {
     h: u32,
     w: u32,
@@ -17,7 +17,7 @@ var<immediate> extents: Extents;
 @group(0) @binding(1) var<storage, read> index: array<f32>;        // [N·C, P, Q]
 @group(0) @binding(2) var<storage, read_write> ct_x: array<f32>;   // [N·C, H, W]
 
-// First window of `extent` pixels that holds the one at `place` of the padded axis.
+// First window of `extent` pixels that contains position `place` on the padded axis.
 fn first(place: u32, extent: u32) -> u32 {
     if place < extent {
         return 0u;

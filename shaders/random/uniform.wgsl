@@ -1,8 +1,8 @@
 // random/uniform: y_k[4·i + l] = (philox4x32(counter = [i, step_k, stream, 0], key = seed_k)[l] >> 8) · 2⁻²⁴
-//     for each of K keys k, the rows of y being those of y_0, …, y_{K−1} in turn
+// for each of K keys k; the rows of y are interleaved: y_0, …, y_{K−1} in turn
 //
-// Philox4x32-10 (Salmon et al., SC'11). An invocation draws the four numbers of one counter; neighbours have the same
-// counter and the next key.
+// Philox4x32-10 (Salmon et al., SC'11). An invocation draws the four numbers of one counter and key; the next
+// invocation has the same counter and the next key.
 struct Parameters {
     stream: u32,
     keys: u32, // K
@@ -13,7 +13,7 @@ var<immediate> parameters: Parameters;
 @group(0) @binding(0) var<storage, read> key: array<f32>; // [K, 6]: 16-bit halves of seed (4) and step (2), lowest first
 @group(0) @binding(1) var<storage, read_write> y: array<f32>; // [rows, K, row]
 
-// Upper word of a 32 × 32-bit product, from 16-bit halves.
+// Upper word of a 32 × 32-bit product, computed from 16-bit halves.
 fn multiply_high(a: u32, b: u32) -> u32 {
     let low = (a & 0xffffu) * (b & 0xffffu);
     let cross_a = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
@@ -54,7 +54,7 @@ fn main(
         let element = 4u * i + l;
         let at = (element / parameters.row * parameters.keys + k) * parameters.row + element % parameters.row;
         if at < arrayLength(&y) {
-            // A product with a power of two is exact; a quotient is promised to 2.5 ULP only.
+            // Multiplying by a power of two is exact; WGSL allows a quotient 2.5 ULP.
             y[at] = f32(draws[l] >> 8u) * 0x1p-24;
         }
     }

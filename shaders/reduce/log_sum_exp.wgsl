@@ -1,6 +1,6 @@
 // reduce/log_sum_exp: y[o] = log Σ_j exp(x[o, j])
 //
-// An invocation computes one sum, of terms relative to the largest: none overflows, and the sum is at least 1.
+// An invocation computes one sum. Terms are relative to the largest, so none overflows and the sum is at least 1.
 struct Extents {
     terms: u32,
 }

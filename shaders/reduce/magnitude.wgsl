@@ -1,6 +1,6 @@
-// reduce/magnitude: y[g, l] = Σ_k Σ_j |x_k[g, j]|   over all j that leave l when divided by the number of lanes
+// reduce/magnitude: y[g, l] = Σ_k Σ_j |x_k[g, j]|   over all j with j mod lanes = l
 //
-// An invocation computes one such sum, array by array. An array without terms is not read.
+// An invocation computes one such sum, array by array. An empty array is not read.
 struct Extents {
     lanes: u32,
     terms_a: u32,

@@ -1,8 +1,9 @@
-// reduce/squared_deviation: y[o, k] = Σ_j (x[o, j, k] − scale · m[o, k])², where m has each of its values `repeat` times
+// reduce/squared_deviation: y[o, k] = Σ_j (x[o, j, k] − scale · m[o, k])², where each value of m is repeated `repeat`
+// times
 //
-// An invocation computes one sum, or those of four neighbours along the inner axis, in the order of j.
+// An invocation computes one sum, or four along the inner axis, in the order of j.
 alias X = f32; // or vec4<f32>: then inner counts vectors
-alias M = f32; // or vec4<f32>, where m has nothing twice; of others repeat counts vectors
+alias M = f32; // or vec4<f32> if repeat is 1; otherwise repeat counts vectors
 
 struct Extents {
     terms: u32,

@@ -1,6 +1,6 @@
 // reduce/sum: y[o, k] = Σ_j x[o, j, k]
 //
-// An invocation computes one sum, or those of four neighbours along the inner axis, in the order of j.
+// An invocation computes one sum, or four along the inner axis, in the order of j.
 alias X = f32; // or vec4<f32>: then inner counts vectors
 
 struct Extents {

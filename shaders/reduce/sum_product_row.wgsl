@@ -1,6 +1,6 @@
 // reduce/sum_product_row: y[o] = Σ_j a[o, j] · b[o, j]
 //
-// A workgroup computes one sum: each invocation adds every 64th product, then the partial sums are added as a tree.
+// A workgroup computes one sum: each invocation adds every 64th product, then a tree adds the partial sums.
 struct Extents {
     terms: u32,
 }

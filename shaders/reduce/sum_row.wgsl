@@ -1,6 +1,6 @@
 // reduce/sum_row: y[o] = Σ_j x[o, j]
 //
-// A workgroup computes one sum: each invocation adds every 64th term, then the partial sums are added as a tree.
+// A workgroup computes one sum: each invocation adds every 64th term, then a tree adds the partial sums.
 struct Extents {
     terms: u32,
 }

@@ -1,6 +1,6 @@
-// softbox/mask_vjp: row sums of the matrix' cotangent under softbox/mask,
+// softbox/mask_vjp: row sums of the matrix cotangent of softbox/mask,
 //   y[n, :, i] = Σ_j −ȳ[n, i, j] · mask[n, i, j] / SOFTNESS · (p·dx, p·dy, q·dx, q·dy)
-// with p = 2·sign(u) · (1 − σ((1 − 2·|u|) / SOFTNESS)), and q the same of v
+// with p = 2·sign(u) · (1 − σ((1 − 2·|u|) / SOFTNESS)), and q likewise for v
 //
 // An invocation computes the four sums of one image row.
 const SOFTNESS: f32 = 0.1;

@@ -1,6 +1,6 @@
 // sort/gather: y[k, l] = x[index[k, l], l]
 //
-// An invocation copies one element. A larger index than the last row's stands for the last row: nothing else is read.
+// An invocation copies one element. An index beyond the last row reads the last row, so no access is out of bounds.
 struct Extents {
     rows: u32,
     columns: u32,

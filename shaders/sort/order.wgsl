@@ -1,7 +1,7 @@
 // sort/order: y[rank(r, l), l] = r   where rank(r, l) = #{j : x[j, l] < x[r, l], or x[j, l] = x[r, l] and j < r}
 //
-// Any NaN is greater than all numbers, and equal to another. An invocation counts what comes before one element of its
-// column, and writes the element's row to that place. Ranks are a permutation, so every place is written once.
+// A NaN is greater than every number and equal to every NaN. An invocation counts the elements that precede its own in
+// the column and writes its row there. Ranks are a permutation, so every place is written once.
 struct Extents {
     rows: u32,
     columns: u32,
@@ -11,7 +11,7 @@ var<immediate> extents: Extents;
 @group(0) @binding(0) var<storage, read> x: array<f32>;         // [rows, columns]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;   // [rows, columns]
 
-// By the bits: compilers may take it that no number is a NaN, and fold a comparison.
+// Tests the bits: compilers may assume that no number is NaN and fold a comparison.
 fn is_nan(v: f32) -> bool {
     return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
 }

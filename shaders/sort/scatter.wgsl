@@ -1,7 +1,7 @@
 // sort/scatter: x̄[r, l] = Σ_k ȳ[k, l] where index[k, l] = r
 //
-// An invocation looks through a column for what one element is due, in the order of k. A larger index than the last row's
-// stands for the last row.
+// An invocation computes one element: it searches a column for its terms, in the order of k. An index beyond the last
+// row means the last row.
 struct Extents {
     terms: u32,
     rows: u32,

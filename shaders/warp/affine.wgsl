@@ -1,7 +1,8 @@
 // warp/affine: y[n, c, i, j] = Σ_{a, b} x[n, c, a, b] · tri(ys − a) · tri(xs − b),   tri(t) = max(0, 1 − |t|)
 // at xs = m₀·dx + m₁·dy + m₂ + (W−1)/2, ys = m₃·dx + m₄·dy + m₅ + (H−1)/2; dx = j − (W−1)/2, dy = i − (H−1)/2
 //
-// Bilinear; outside it is zero, or the nearest place is read if NEAREST is 1. An invocation computes one pixel in all channels; x runs over pixels, y over images.
+// Bilinear; outside x is zero, or the nearest pixel if NEAREST is 1. An invocation computes one pixel in all channels;
+// x runs over pixels, y over images.
 const NEAREST: u32 = 0u;
 
 struct Extents {
@@ -27,7 +28,7 @@ fn pixel(plane: u32, row: i32, column: i32) -> f32 {
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) grid: vec3<u32>) {
     let plane_size = extents.h * extents.w;
     let middle = 0.5 * vec2<f32>(f32(extents.w - 1u), f32(extents.h - 1u));
-    // Far outside nothing is read; the clamp keeps the conversion to integers defined.
+    // Nothing is read this far outside; the clamp keeps the conversion to integers defined.
     let far = vec2<f32>(f32(extents.w) + 2.0, f32(extents.h) + 2.0);
     for (var n = id.y; n < extents.n; n += grid.y) {
         let m = 6u * n;
@@ -43,7 +44,7 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
             }
             let place = clamp(at, vec2<f32>(-3.0), far);
             let corner = floor(place);
-            // A clamp may take NaN for one of its limits. By the bits: compilers may take it that there is none.
+            // A clamp may turn NaN into a limit. Test the bits: compilers may assume that NaN does not occur.
             let is_nan = (bitcast<vec2<u32>>(sampled) & vec2<u32>(0x7fffffffu)) > vec2<u32>(0x7f800000u);
             let f = select(place - corner, sampled, is_nan);
             let column = i32(corner.x);

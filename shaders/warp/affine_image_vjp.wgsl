@@ -1,8 +1,8 @@
 // warp/affine_image_vjp: x̄[n, c, a, b] = Σ_{i, j} ȳ[n, c, i, j] · tri(ys(i, j) − a) · tri(xs(i, j) − b)
 // with tri, xs and ys as in warp/affine
 //
-// A gather: an invocation owns pixel (a, b) in all channels and visits the output pixels whose sample may lie within one
-// pixel of it. Those lie in the preimage of a square, whose bounding box the inverse map gives.
+// A gather: an invocation owns pixel (a, b) in all channels and visits the output pixels that may sample within one
+// pixel of it. They lie in the preimage of a square; the inverse map gives its bounding box.
 struct Extents {
     n: u32,
     c: u32,
@@ -15,7 +15,7 @@ var<immediate> extents: Extents;
 @group(0) @binding(1) var<storage, read> ct_y: array<f32>;         // [N, C, H, W]
 @group(0) @binding(2) var<storage, read_write> ct_x: array<f32>;   // [N, C, H, W]
 
-// The last output pixel along one axis that a box reaching to `place` holds; the clamp keeps the conversion defined.
+// The last output pixel along one axis in a box that extends to `place`; the clamp keeps the conversion defined.
 fn reach(place: f32, extent: u32) -> i32 {
     return i32(clamp(place, -1.0, f32(extent)));
 }
@@ -33,13 +33,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         let inverse_y = vec2<f32>(-matrix[m + 3u], matrix[m]) / determinant;
         let reach_x = abs(inverse_x.x) + abs(inverse_x.y);
         let reach_y = abs(inverse_y.x) + abs(inverse_y.y);
-        // A map this close to singular squeezes images into a line: there every output pixel is visited.
+        // A map this close to singular maps images to a line; visit every output pixel.
         let regular = abs(determinant) > 1e-3;
         for (var p = id.x; p < plane_size; p += grid.x * 64u) {
             let own = vec2<f32>(f32(p % extents.w), f32(p / extents.w));
             let d = own - middle - shift;
             let centre = vec2<f32>(dot(inverse_x, d), dot(inverse_y, d)) + middle;
-            // Half a pixel more than the preimage, for the rounding of the inverse.
+            // Half a pixel beyond the preimage, for the rounding of the inverse.
             var first = vec2<i32>(0, 0);
             var last = vec2<i32>(i32(extents.w) - 1, i32(extents.h) - 1);
             if regular {

@@ -1,4 +1,4 @@
-// warp/affine_matrix_vjp: row sums of the matrix' cotangent under warp/affine,
+// warp/affine_matrix_vjp: row sums of the matrix cotangent of warp/affine,
 //   y[n, k, i] = Σ_{c, j} ȳ[n, c, i, j] · s_k · o_k,   s = ∂y/∂xs for k < 3, ∂y/∂ys else;   o = (dx, dy, 1, dx, dy, 1)
 //
 // An invocation computes the six sums of one image row.
@@ -48,7 +48,7 @@ fn main(
         );
         let place = clamp(at, vec2<f32>(-3.0), far);
         let corner = floor(place);
-        // A clamp may take NaN for one of its limits. By the bits: compilers may take it that there is none.
+        // A clamp may turn NaN into a limit. Test the bits: compilers may assume that NaN does not occur.
         let is_nan = (bitcast<vec2<u32>>(at) & vec2<u32>(0x7fffffffu)) > vec2<u32>(0x7f800000u);
         let f = select(place - corner, at, is_nan);
         let column = i32(corner.x);

@@ -1,8 +1,8 @@
-//! Error bounds of f32 arithmetic as WGSL promises it, from which every tolerance is derived.
+//! Error bounds of f32 arithmetic under WGSL's rules; every tolerance is derived from them.
 //!
 //! Source: "Floating Point Accuracy" in the WGSL specification. Sums, differences and products are *correctly rounded*
 //! in WGSL's sense: either neighbour of the exact result, so the relative error reaches one unit in the last place.
-//! Subnormal numbers may be taken for zero wherever they occur.
+//! Subnormal numbers may be flushed to zero anywhere.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -14,24 +14,24 @@ pub const ULP: f64 = 1.0 / (1u32 << 23) as f64;
 /// Results below this may be flushed to zero.
 pub const TINY: f64 = f32::MIN_POSITIVE as f64;
 
-/// Error of an f32 sum, in any order, of `terms` products, of which the absolute values sum to `magnitude`.
+/// Error of an f32 sum, in any order, of `terms` products whose absolute values sum to `magnitude`.
 ///
-/// The products are off by one ULP of `magnitude` together. A chain of n additions is off by n ULP at worst, and that is
-/// the bound up to four terms. Longer chains are bounded by 2·√n: where the direction of each rounding is chance, the
-/// worst signs (all alike, partial sums growing evenly) give the sum a deviation of √(n/3) roundings, one rounding that
-/// of 1/√3 of a gap between neighbours, and such a gap is 0.73 ULP in root mean square, which makes 0.25·√n ULP. 2·√n is
-/// eight of these deviations (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019).
+/// The products contribute one ULP of `magnitude` together. A chain of n additions contributes at most n ULP, which is
+/// the bound up to four terms. Longer chains are bounded by 2·√n. If roundings have random directions, the worst case
+/// (equal signs, evenly growing partial sums) has a standard deviation of √(n/3) roundings; one rounding deviates by
+/// 1/√3 of the gap between neighbours, which is 0.73 ULP in root mean square. That gives 0.25·√n ULP, and 2·√n is eight
+/// of these deviations (Higham and Mary, "A New Approach to Probabilistic Rounding Error Analysis", 2019).
 pub fn sum_bound(terms: usize, magnitude: f64) -> f64 {
     let n = terms as f64;
     (1.0 + n.min(2.0 * n.sqrt())) * ULP * magnitude + 2.0 * n * TINY
 }
 
-/// Error of the sums of `terms` products that `eval` takes of its two inputs.
+/// Error of sums of `terms` products, which `eval` computes from its two inputs.
 ///
-/// Of f32 it is [`sum_bound`]. On matrix units the factors are rounded to f16, whose products are exact in f32. The units align
-/// the products of a block and the sum so far to the largest of them and cut what lies below, always towards zero (Fasi et al.,
-/// "Numerical Behavior of NVIDIA Tensor Cores", 2021): chance does not help there as it does in [`sum_bound`], so each term
-/// counts in full, one ULP when it is cut and one when the sum is.
+/// For f32 it is [`sum_bound`]. Matrix units round the factors to f16; their products are exact in f32. The units align
+/// the products of a block and the running sum to the largest of them and truncate the rest towards zero (Fasi et al.,
+/// "Numerical Behavior of NVIDIA Tensor Cores", 2021). Truncation has no random direction, unlike the roundings in
+/// [`sum_bound`], so each term counts in full: one ULP for its own truncation and one for the sum's.
 pub fn product_bound(
     arithmetic: Arithmetic,
     terms: usize,
@@ -56,19 +56,19 @@ pub fn product_bound(
     }
 }
 
-/// The smallest f16 that is not subnormal.
+/// The smallest normal f16.
 const F16_TINY: f64 = 1.0 / (1u32 << 14) as f64;
 
-/// The f16 at or below `x ≥ 0`, and the one above.
+/// For `x ≥ 0`, the f16 at or below it and the next one above.
 pub fn f16_neighbours(x: f64) -> [f64; 2] {
     let unit = x.max(F16_TINY).log2().floor().exp2() / 1024.0;
     let below = (x / unit).floor() * unit;
     [below, below + unit]
 }
 
-/// How far the f16 may lie that WGSL makes of an f32: it is either neighbour, subnormal ones included, and infinite beyond
-/// 65504. WGSL would allow a subnormal one to be taken for 0; a device that does so has not what loss scaling relies on, and
-/// is found out.
+/// Error of WGSL's conversion of an f32 to f16: the result is either neighbour, subnormals included, and infinite
+/// beyond 65504. WGSL would also allow flushing subnormals to 0. Loss scaling relies on devices that do not, so the
+/// bound excludes it and the check finds such a device.
 fn f16_error(x: f64) -> f64 {
     let x = x.abs();
     let [below, above] = f16_neighbours(x);
@@ -79,7 +79,7 @@ fn f16_error(x: f64) -> f64 {
     }
 }
 
-/// How far a value may lie that is within `error` of this one and then stored in f16.
+/// Error bound of a value that is within `error` of this one and then stored as f16.
 pub fn stored_f16_bound(value: f64, error: f64) -> f64 {
     let largest = value.abs() + error;
     let [below, above] = f16_neighbours(largest);
@@ -90,7 +90,7 @@ pub fn stored_f16_bound(value: f64, error: f64) -> f64 {
     }
 }
 
-/// The nearest f16, or the lower one of two, of a number between ±65504; NaN and infinities are themselves.
+/// The nearest f16 of a number between ±65504, the lower one in a tie. NaN and infinities are unchanged.
 pub fn to_f16(x: f32) -> f32 {
     if !x.is_finite() {
         return x;
@@ -101,15 +101,15 @@ pub fn to_f16(x: f32) -> f32 {
     (nearest as f32).copysign(x)
 }
 
-/// Error of a result reached by `roundings` dependent operations on values up to `magnitude`.
+/// Error of a result after `roundings` dependent operations on values up to `magnitude`.
 pub fn chain_bound(roundings: usize, magnitude: f64) -> f64 {
     roundings as f64 * (ULP * magnitude + TINY)
 }
 
-/// A number as an f32 evaluation has it: within `error` of the exact `value`.
+/// A number in f32 arithmetic: within `error` of the exact `value`.
 ///
-/// Arithmetic on these composes the specification's accuracies: write down a kernel's formula, and its bound is the
-/// result's error. The error is infinite where the specification promises nothing.
+/// Arithmetic on these composes the accuracies of the specification: evaluate a kernel's formula, and the error of the
+/// result is its bound. The error is infinite where the specification gives no accuracy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Approx {
     pub value: f64,
@@ -117,7 +117,7 @@ pub struct Approx {
 }
 
 impl Approx {
-    /// An f32 as it lies in memory.
+    /// An f32 read from memory.
     pub fn exact(value: f64) -> Self {
         let flushed = if value.abs() < TINY { value.abs() } else { 0.0 };
         Approx { value, error: flushed }
@@ -129,7 +129,7 @@ impl Approx {
         Approx { value, error: (value - nearest).abs() + Approx::exact(nearest).error }
     }
 
-    /// The result of an operation accurate to `ulps`, of which the exact value has moved by `inherited`.
+    /// The result of an operation accurate to `ulps`, given the error `inherited` from its operands.
     fn operation(value: f64, inherited: f64, ulps: f64) -> Self {
         let largest = value.abs() + inherited;
         let error = inherited + ulps * ULP * largest + TINY;
@@ -138,7 +138,7 @@ impl Approx {
         Approx { value, error: if defined { error } else { f64::INFINITY } }
     }
 
-    /// Largest distance of `f` at the ends of the interval from `f` in the middle; f is monotonic.
+    /// Largest change of a monotonic `f` from the middle of the interval to its ends.
     fn spread(self, f: impl Fn(f64) -> f64) -> f64 {
         let middle = f(self.value);
         let distance = |x: f64| (f(x) - middle).abs();
@@ -172,7 +172,7 @@ impl Approx {
         result
     }
 
-    /// Inherited from 1 / inverseSqrt(x): 2 ULP and the quotient's 2.5, and a little for their product.
+    /// sqrt inherits its accuracy from 1 / inverseSqrt(x): 2 ULP, the quotient's 2.5, and a little for their product.
     pub fn sqrt(self) -> Self {
         let root = |x: f64| x.max(0.0).sqrt();
         Approx::operation(root(self.value), self.spread(root), 4.5 + 10.0 * ULP)
@@ -228,14 +228,14 @@ mod tests {
     use crate::engine::tensor::Shape;
 
     #[test]
-    fn sums_are_bounded_rigorously_where_they_are_short() {
+    fn short_sums_are_bounded_rigorously() {
         assert!(sum_bound(3, 1.0) >= 4.0 * ULP);
         assert!(sum_bound(10_000, 1.0) < 202.0 * ULP);
         assert_eq!(sum_bound(0, 0.0), 0.0);
     }
 
     #[test]
-    fn a_stored_half_may_lie_as_far_off_as_it_was_before_and_one_f16_more() {
+    fn a_stored_half_adds_one_f16_rounding_to_its_error() {
         let nearest = |x: f64| f64::from(to_f16(x as f32));
         for (value, error) in [(1.0003, 1e-6), (-3.7, 1e-3), (1000.4, 0.0), (0.5, 0.0), (3e-5, 1e-9), (0.0, 1e-7)] {
             let bound = stored_f16_bound(value, error);
@@ -244,29 +244,29 @@ mod tests {
             }
             assert!(bound <= error + (value.abs() / 512.0).max(1e-7), "{value} {error}: {bound}");
         }
-        // A value that f16 has stays, and one beyond the largest may be anything.
+        // A value exact in f16 stays; one beyond the largest may become anything.
         assert_eq!(stored_f16_bound(0.5, 0.0), 0.0);
         assert_eq!(stored_f16_bound(65_504.0, 1.0), f64::INFINITY);
     }
 
     #[test]
-    fn the_neighbours_of_a_number_in_f16() {
+    fn f16_neighbours_of_a_number() {
         assert_eq!(f16_neighbours(1.0), [1.0, 1.0 + 1.0 / 1024.0]);
         assert_eq!(f16_neighbours(2049.0), [2048.0, 2050.0]);
-        // The largest has none above but infinity; subnormals are 2⁻²⁴ apart.
+        // Above the largest is only infinity; subnormals are 2⁻²⁴ apart.
         assert_eq!(f16_neighbours(65_504.0), [65_504.0, 65_536.0]);
         assert_eq!(f16_neighbours(1e-7), [1.0 / (1u32 << 24) as f64, 2.0 / (1u32 << 24) as f64]);
 
         assert_eq!([1.0, -0.5, 65_504.0, 0.0].map(f16_error), [0.0; 4]);
         assert_eq!(f16_error(-2049.0), 1.0);
         assert_eq!(f16_error(65_505.0), f64::INFINITY);
-        // Subnormals are kept: the bound is their distance from each other, and not all of the number.
+        // Subnormals are kept: the bound is their spacing, not the whole number.
         assert!(f16_error(1e-5) < 6e-8 && f16_error(2e-8) < 6e-8);
         assert_eq!([-0.1f32, 2e-8, 1.0 / 3.0].map(to_f16), [-0.099_975_586, 0.0, 0.333_251_95]);
     }
 
     #[test]
-    fn factors_that_f16_has_leave_the_error_of_the_sums_alone() {
+    fn factors_exact_in_f16_leave_only_the_error_of_the_sums() {
         let shape = Shape::from([2]);
         let product =
             |inputs: &[Array]| vec![inputs[0].data[0] * inputs[1].data[0] + inputs[0].data[1] * inputs[1].data[1]];
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn composition_contains_every_rounding() {
+    fn composed_errors_contain_every_rounding() {
         let [a, b] = [0.1f32, 0.3].map(|x| Approx::exact(f64::from(x)));
         assert_eq!(a.error, 0.0);
         let result = (a * b + a).exp() / b;
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_promised_outside_of_the_domain() {
+    fn errors_are_infinite_outside_the_domain() {
         let [zero, one, large] = [0.0, 1.0, 3e38].map(Approx::exact);
         assert_eq!((one / zero).error, f64::INFINITY);
         assert_eq!(zero.ln().error, f64::INFINITY);

@@ -1,5 +1,5 @@
-//! One primitive at one shape, with data: what checks, tests, benches and profiles have in common, and how a family describes
-//! its primitives to them.
+//! A case: one primitive at one shape, with data. Checks, tests, benches and profiles share it; through it a family
+//! describes its primitives.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::engine::philox::{philox4x32, unit};
 use crate::engine::tape::Primitive;
 use crate::engine::tensor::{Shape, Tensor};
 
-/// A primitive at a shape, with data for its inputs. Its name tells all of it:
-/// `conv2d/input(n=2,c=3,h=7,w=5,k=4,r=3,s=3,stride=2,padding=1)`; parse a name to have the case again.
+/// A primitive at a shape, with data for its inputs. Its name describes it fully and parses back to it:
+/// `conv2d/input(n=2,c=3,h=7,w=5,k=4,r=3,s=3,stride=2,padding=1)`.
 #[derive(Clone, Debug)]
 pub struct Case {
     pub(crate) name: String,
@@ -22,18 +22,18 @@ pub struct Case {
     pub says: Description,
 }
 
-/// What a family says of a primitive, for whoever checks it.
+/// Properties of a primitive that checks use, stated by its family.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Description {
-    /// Whether f32 computes integer inputs without a rounding, in any order of the terms.
+    /// Whether f32 computes integer inputs exactly, in any order of summation.
     pub exact: bool,
-    /// Sets of inputs in which the primitive is linear, jointly within a set, with a rule for each.
+    /// Sets of inputs in which the primitive is jointly linear, each input with a backward rule.
     pub linear: &'static [&'static [usize]],
-    /// Inputs in which the output is constant wherever it is continuous: they have no cotangent.
+    /// Inputs in which the output is piecewise constant: they have no cotangent.
     pub constant: &'static [usize],
-    /// Inputs in which the output is stationary at the only value that they may have: they have no cotangent.
+    /// Inputs in which the output is stationary at their only valid value: they have no cotangent.
     pub stationary: &'static [usize],
-    /// Inputs that lack a rule: nothing here is tuned through them.
+    /// Inputs without a backward rule: no hyper-parameter is tuned through them.
     pub without_rule: &'static [usize],
 }
 
@@ -44,45 +44,45 @@ pub struct Input {
     pub fill: Fill,
 }
 
-/// What an input holds: numbers that are valid there.
+/// The valid contents of an input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fill {
-    /// Uniform in [low, high); as integers those of −4..=4 that lie inside.
+    /// Uniform in [low, high); as integers, those of −4..=4 in that range.
     Range(f64, f64),
     /// Multiples of ¼ in [−2, 2] plus this offset, which keeps them away from a kink at another multiple.
     Lattice(f64),
-    /// Affine maps `[N, 6]` for images of these extents, no sample of which lies on a pixel; as integers quarter turns
-    /// and mirrorings, shifted by halves of a pixel.
+    /// Affine maps `[N, 6]` for images of these extents, none of whose samples lies on a pixel. As integers, quarter
+    /// turns and reflections, shifted by half pixels.
     AffineMatrix([usize; 2]),
     /// Maps `[N, 4]` of patches for images of these extents.
     PatchMatrix([usize; 2]),
     /// Points (x, y) `[N, 2]` in an image of these extents.
     Centre([usize; 2]),
-    /// Halves of 16 bits.
+    /// 16-bit words.
     Key,
     /// Whole numbers below this.
     Index(usize),
-    /// For each window `[N, C, P, Q]` a pixel h · W + w of it.
+    /// A pixel h · W + w of each window `[N, C, P, Q]`.
     PixelOf(Geometry),
 }
 
-/// What a shape puts to the test.
+/// What a shape tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ShapeClass {
-    /// Prime extents, which no tile divides.
+    /// Prime extents, not divisible by any tile.
     Prime,
-    /// Smaller than a tile in every direction.
+    /// Smaller than a tile in every dimension.
     Small,
     /// Extents of 1.
     Ones,
-    /// Strides, uneven padding, windows larger and smaller than their step; for other families axes at odd places.
+    /// Strides, uneven padding, windows larger and smaller than their stride; for other families, axes at odd places.
     Uneven,
-    /// More than one tile in every direction.
+    /// More than one tile in every dimension.
     Tiled,
     /// More than 65535 workgroups in a row.
     Folded,
-    /// As in training.
+    /// Shapes of a training step.
     Training,
 }
 
@@ -112,7 +112,7 @@ impl fmt::Display for ShapeClass {
     }
 }
 
-/// A primitive with its inputs and what its family says of it.
+/// A primitive with its inputs and its family's description.
 #[derive(Clone, Debug)]
 pub struct Parts {
     pub primitive: Arc<dyn Primitive>,
@@ -121,7 +121,7 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// A primitive without inputs as yet, of which f32 rounds even integers.
+    /// A primitive without inputs yet, not exact on integers.
     pub fn new(primitive: impl Primitive) -> Self {
         Parts { primitive: Arc::new(primitive), inputs: Vec::new(), says: Description::default() }
     }
@@ -132,31 +132,31 @@ impl Parts {
         self
     }
 
-    /// Says whether f32 computes integers exactly.
+    /// States whether f32 computes integers exactly.
     pub fn exact(mut self, exact: bool) -> Self {
         self.says.exact = exact;
         self
     }
 
-    /// Says in which sets of inputs the primitive is linear.
+    /// States in which sets of inputs the primitive is linear.
     pub fn linear_in(mut self, sets: &'static [&'static [usize]]) -> Self {
         self.says.linear = sets;
         self
     }
 
-    /// Says in which inputs the output is constant wherever it is continuous.
+    /// States in which inputs the output is piecewise constant.
     pub fn constant_in(mut self, inputs: &'static [usize]) -> Self {
         self.says.constant = inputs;
         self
     }
 
-    /// Says in which inputs the output is stationary at the only value that they may have.
+    /// States in which inputs the output is stationary at their only valid value.
     pub fn stationary_in(mut self, inputs: &'static [usize]) -> Self {
         self.says.stationary = inputs;
         self
     }
 
-    /// Says which inputs lack a rule.
+    /// States which inputs lack a backward rule.
     pub fn without_rule(mut self, inputs: &'static [usize]) -> Self {
         self.says.without_rule = inputs;
         self
@@ -164,7 +164,7 @@ impl Parts {
 }
 
 impl Case {
-    /// The case that `name`, `family/role(key=value,…)`, stands for, by what its `family` makes of the role and parameters.
+    /// Parses `family/role(key=value,…)` with the description that `family` makes of the role and parameters.
     pub(crate) fn parse(
         name: &str,
         family: impl Fn(&str, &str, &mut Parameters) -> Result<Parts, String>,
@@ -191,7 +191,7 @@ impl Case {
     }
 }
 
-/// The `key=value` pairs that nobody has asked for yet.
+/// The `key=value` pairs not read yet.
 #[derive(Debug)]
 pub struct Parameters<'a> {
     pairs: Vec<(&'a str, &'a str)>,
@@ -235,7 +235,7 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// A name that stands for no case.
+/// A name that is not a case.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("`{name}` is no case: {reason}")]
 pub struct CaseError {
@@ -267,27 +267,27 @@ impl Case {
     }
 
     /// # Panics
-    /// Never: a case is built only from shapes that fit.
+    /// Never: a case has only shapes that fit.
     pub fn output(&self) -> Shape {
         self.primitive.shape(&self.shapes()).expect("checked when built")
     }
 
-    /// Elements of all inputs and the output.
+    /// Number of elements of all inputs and the output.
     pub fn elements(&self) -> usize {
         self.inputs.iter().map(|input| input.shape.count()).sum::<usize>() + self.output().count()
     }
 
-    /// Small integers where the inputs may be any numbers, the simplest valid ones elsewhere.
+    /// Small integers for inputs that may be any numbers, the simplest valid contents for others.
     pub fn integers(&self, seed: u64) -> Vec<Tensor> {
         self.fill(Numbers::Integers, seed)
     }
 
-    /// Random numbers with all bits of an f32.
+    /// Random numbers that use all bits of an f32.
     pub fn floats(&self, seed: u64) -> Vec<Tensor> {
         self.fill(Numbers::Floats, seed)
     }
 
-    /// The [`floats`](Case::floats) that f16 has as well.
+    /// The [`floats`](Case::floats), restricted to values exact in f16.
     pub fn halves(&self, seed: u64) -> Vec<Tensor> {
         let halved = |tensor: Tensor| {
             let shape = tensor.shape().clone();
@@ -306,12 +306,12 @@ impl Case {
     }
 }
 
-/// A tensor's elements in f64.
+/// The elements of a tensor as f64.
 pub(crate) fn widen(tensor: &Tensor) -> Vec<f64> {
     tensor.data().iter().map(|&x| f64::from(x)).collect()
 }
 
-/// Random numbers of one input, four from each call of the generator.
+/// Random numbers for one input, four per call of the generator.
 pub(crate) struct Draws {
     key: [u32; 2],
     input: u32,
@@ -327,7 +327,7 @@ impl Draws {
     fn word(&mut self) -> u32 {
         let lane = (self.drawn % 4) as usize;
         if lane == 0 {
-            // The last counter word keeps these draws apart from those of training.
+            // The last counter word separates these draws from those of training.
             self.block = philox4x32([self.drawn / 4, 0, self.input, 2], self.key);
         }
         self.drawn += 1;
@@ -346,9 +346,9 @@ impl Draws {
 }
 
 impl Fill {
-    /// Numbers without a restriction.
+    /// Unrestricted numbers.
     pub const ANY: Fill = Fill::Range(-2.0, 2.0);
-    /// Numbers that may be divided by.
+    /// Numbers that are safe to divide by.
     pub const POSITIVE: Fill = Fill::Range(0.25, 4.0);
 
     fn draw(self, shape: &Shape, numbers: Numbers, draws: &mut Draws) -> Vec<f32> {
@@ -383,7 +383,7 @@ impl Fill {
     }
 }
 
-/// One of the eight symmetries of a square, shifted by halves of a pixel: f32 computes its samples exactly.
+/// One of the eight symmetries of a square, shifted by half pixels: f32 computes its samples exactly.
 fn quarter_turn(draws: &mut Draws) -> [f32; 6] {
     let [flip_x, flip_y] = [0; 2].map(|_| 2.0 * draws.integer(0, 1) as f32 - 1.0);
     let [shift_x, shift_y] = [0; 2].map(|_| 0.5 * draws.integer(-2, 2) as f32);
@@ -393,8 +393,8 @@ fn quarter_turn(draws: &mut Draws) -> [f32; 6] {
     }
 }
 
-/// A turn by up to a radian with a zoom and a shift. Drawn again until no sample lies near a pixel, where the slope of a
-/// bilinear image jumps.
+/// A rotation by up to one radian with a zoom and a shift. It is redrawn until no sample lies near a pixel, where the
+/// slope of a bilinear image jumps.
 fn affine_map([h, w]: [usize; 2], draws: &mut Draws) -> [f32; 6] {
     let margin = 0.1 / (h * w) as f64;
     loop {
@@ -416,7 +416,7 @@ fn affine_map([h, w]: [usize; 2], draws: &mut Draws) -> [f32; 6] {
     }
 }
 
-/// A turned patch of a twentieth to a third of the image.
+/// A rotated patch that covers a twentieth to a third of the image.
 fn patch_map([h, w]: [usize; 2], draws: &mut Draws) -> [f32; 4] {
     let (area, aspect, angle) = (draws.uniform(0.05, 0.35), draws.uniform(0.4, 2.5), draws.uniform(-3.0, 3.0));
     let (side_x, side_y) = (w as f64 * (area * aspect).sqrt(), h as f64 * (area / aspect).sqrt());

@@ -1,7 +1,7 @@
-//! Windows that move over an image, as convolutions and pooling have them.
+//! Sliding windows of convolutions and pooling.
 
-/// The extents of a convolution's or a pooling's windows. The image's is part of it because a stride above one forgets it:
-/// several images lead to the same output.
+/// The extents of a sliding window. They include the image's, which with a stride above one do not follow from the
+/// output's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Geometry {
     /// `[H, W]`.
@@ -33,7 +33,7 @@ impl Geometry {
         }
     }
 
-    /// The pixels h · W + w that the window of output `(p, q)` has inside of the image, in ascending order.
+    /// The pixels h · W + w inside the image of the window at output `(p, q)`, in ascending order.
     pub fn pixels_of(&self, p: usize, q: usize) -> impl Iterator<Item = usize> {
         let inside = |axis: usize, output: usize| {
             let first = output * self.stride;
@@ -44,7 +44,7 @@ impl Geometry {
         rows.flat_map(move |row| columns.clone().map(move |column| row * width + column))
     }
 
-    /// `(output, tap, pixel)` of each pair of output position and window tap, along one axis, that meets the image.
+    /// `(output, tap, pixel)` for each output position and window tap along one axis whose pixel lies in the image.
     pub(crate) fn meetings(&self, axis: usize, outputs: usize) -> Vec<(usize, usize, usize)> {
         let taps = (0..outputs).flat_map(|output| (0..self.window[axis]).map(move |tap| (output, tap)));
         taps.filter_map(|(output, tap)| {

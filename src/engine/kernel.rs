@@ -1,29 +1,29 @@
-//! A kernel: one WGSL file, what it is specialised by, and how many workgroups of it to start. Data only.
+//! A kernel: one WGSL file, its specialisation, and its number of workgroups. Data only.
 //!
 //! Two kinds of numbers reach a shader. *Constants* are module-scope `const`s whose default in the file is replaced
-//! before compilation; each combination is a pipeline of its own, so they are kept for what an inner loop gains from:
-//! window sizes, strides, tiles. *Immediates* are members of the file's `var<immediate>` struct, set at each dispatch;
-//! extents travel this way, so that one pipeline serves all shapes. Tests hold both against the WGSL by reflection. Besides,
-//! an alias of `f32` in the file may be made one of `vec4<f32>`, `f16` or `vec4<f16>`; an alias of `u32` that is called after it,
-//! with `Bits` behind its name, then stands for `vec4<u32>`.
+//! before compilation. Each combination is its own pipeline, so constants are reserved for what an inner loop profits
+//! from: window sizes, strides, tiles. *Immediates* are members of the file's `var<immediate>` struct, set at each
+//! dispatch; extents travel this way, so one pipeline serves all shapes. Tests compare both with the WGSL by
+//! reflection. In addition, an alias of `f32` in the file may be turned into one of `vec4<f32>`, `f16` or `vec4<f16>`;
+//! an alias of `u32` with the same name plus `Bits` then becomes `vec4<u32>`.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The kind of device a kernel is chosen for. CPU drivers run a workgroup's invocations as SIMD lanes of one core, so
-/// barriers and workgroup memory cost there what they save on a GPU.
+/// The class of devices a kernel is chosen for. CPU drivers run the invocations of a workgroup as SIMD lanes of one
+/// core, so barriers and workgroup memory cost time there instead of saving it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeviceClass {
     Gpu,
     Cpu(Lanes),
-    /// A GPU's matrix units (tensor cores) multiply in [`Precision::F16`]: convolutions and matrix products have kernels
-    /// for them, all else is as on [`DeviceClass::Gpu`].
+    /// GPUs whose matrix units (tensor cores) multiply in [`Precision::F16`]. Convolutions and matrix products have
+    /// kernels for them; all other kernels are those of [`DeviceClass::Gpu`].
     Matrix(Tile),
 }
 
 impl DeviceClass {
-    /// Each that a kernel may be chosen for.
+    /// All classes that a kernel may be chosen for.
     pub const ALL: [DeviceClass; 5] = [
         DeviceClass::Gpu,
         DeviceClass::Cpu(Lanes::Four),
@@ -43,12 +43,12 @@ impl fmt::Display for DeviceClass {
     }
 }
 
-/// Bytes of workgroup memory that a kernel takes at most, if every device is to run it.
+/// Most workgroup memory, in bytes, of a kernel that every device must run.
 pub const WORKGROUP_BYTES: u32 = 16_384;
-/// The same of a kernel for matrix units, or for the lanes of a CPU driver.
+/// The same for a kernel for matrix units or for the lanes of a CPU driver.
 pub const CLASS_WORKGROUP_BYTES: u32 = 32_768;
 
-/// How many values a CPU driver's SIMD vectors hold: 4 in SwiftShader, 8 in Mesa's lavapipe. A vector is a subgroup.
+/// Width of a CPU driver's SIMD vectors: 4 in SwiftShader, 8 in Mesa's lavapipe. A vector is a subgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lanes {
     Four,
@@ -56,7 +56,7 @@ pub enum Lanes {
 }
 
 impl Lanes {
-    /// As many as fit a subgroup of `size` invocations, if any do.
+    /// The widest that fits a subgroup of `size` invocations, if any.
     pub fn within(size: u32) -> Option<Lanes> {
         [Lanes::Eight, Lanes::Four].into_iter().find(|lanes| lanes.count() <= size as usize)
     }
@@ -79,7 +79,7 @@ pub enum Tile {
 }
 
 impl Tile {
-    /// Rows, and columns, of a matrix.
+    /// Rows (and columns) of a matrix.
     pub fn side(self) -> usize {
         match self {
             Tile::Eight => 8,
@@ -101,7 +101,7 @@ impl fmt::Display for Tile {
 #[cfg_attr(feature = "program", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Nothing is rounded
+    /// No rounding
     #[default]
     F32,
     /// Half precision, on the device's matrix units; factors beyond ±65504 become infinite
@@ -126,7 +126,7 @@ pub enum Scalar {
 }
 
 impl Scalar {
-    /// The 32 bits as they are laid out in an immediate.
+    /// The 32 bits as stored in an immediate.
     pub fn to_bits(self) -> u32 {
         match self {
             Scalar::U32(value) => value,
@@ -188,28 +188,28 @@ impl From<f32> for Scalar {
     }
 }
 
-/// The constant that says which matrices a kernel multiplies.
+/// The constant that holds the matrix size of a kernel on matrix units.
 pub(crate) const TILE: &str = "TILE";
-/// The constant that says how many lanes hand each other values.
+/// The constant that holds the number of lanes that exchange values.
 const LANES: &str = "LANES";
 
-/// Largest number of workgroups in one dimension that every device allows.
+/// Most workgroups in one dimension on every device.
 const MAX_WORKGROUPS: usize = 65_535;
 
-/// One dispatch: which shader, specialised how, over which grid. Bindings follow from the primitive: its inputs in order
-/// as `var<storage, read>`, then its output as `var<storage, read_write>`, all in group 0.
+/// One dispatch: a shader, its specialisation and its grid. Bindings follow from the primitive: its inputs in order as
+/// `var<storage, read>`, then its output as `var<storage, read_write>`, all in group 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
     /// Path under `shaders/` without the extension, also the label in plans, profiles and tests: `conv2d/input`.
     pub name: &'static str,
     /// Values for the file's module-scope `const`s.
     pub constants: Vec<(&'static str, Scalar)>,
-    /// Those of the file's aliases of `f32` that stand for `vec4<f32>` instead: of what is bound so, four neighbours are
-    /// loaded, computed or stored at once.
+    /// The file's aliases of `f32` that become `vec4<f32>`: values of these types are loaded, computed and stored four
+    /// at a time.
     pub vectors: Vec<&'static str>,
-    /// Operands that may be stored in f16, by binding, inputs first: the alias of `f32` that stands for their elements.
+    /// Operands that may be stored as f16: [binding (inputs first), alias of their elements].
     pub storable: Vec<(usize, &'static str)>,
-    /// Those of these aliases that stand for `f16`, or `vec4<f16>`.
+    /// Those of these aliases that become `f16` or `vec4<f16>`.
     pub halves: Vec<&'static str>,
     /// Values for the members of the file's `var<immediate>` struct, in the order of declaration.
     pub immediates: Vec<(&'static str, Scalar)>,
@@ -217,7 +217,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// A kernel of one workgroup with the file's own defaults.
+    /// A kernel of one workgroup with the defaults of the file.
     pub fn new(name: &'static str) -> Self {
         Kernel {
             name,
@@ -236,18 +236,19 @@ impl Kernel {
         self
     }
 
-    /// The class without which a device does not run the kernel, if there is one.
+    /// The device class that the kernel requires, if any.
     pub fn needs(&self) -> Option<DeviceClass> {
         self.tile().map(DeviceClass::Matrix).or_else(|| self.lanes().map(DeviceClass::Cpu))
     }
 
-    /// Has the alias stand for `vec4<f32>`.
+    /// Turns the alias into `vec4<f32>`.
     pub fn vector(mut self, alias: &'static str) -> Self {
         self.vectors.push(alias);
         self
     }
 
-    /// Says that an operand of so many elements, for which the alias stands, may be stored in f16: if they fill whole words.
+    /// Declares that an operand with `elements` elements of type `alias` may be stored as f16, if they fill whole
+    /// words.
     pub fn storable(mut self, binding: usize, alias: &'static str, elements: usize) -> Self {
         if elements.is_multiple_of(2) {
             self.storable.push((binding, alias));
@@ -255,28 +256,28 @@ impl Kernel {
         self
     }
 
-    /// Whether the operand may be stored in f16.
+    /// Whether the operand may be stored as f16.
     pub fn is_storable(&self, binding: usize) -> bool {
         self.storable.iter().any(|&(at, _)| at == binding)
     }
 
-    /// The kernel with all in f16 that may be stored so, if there is any.
+    /// The kernel with all eligible operands stored as f16; `None` if there are none.
     pub fn halved(&self) -> Option<Kernel> {
         let halves: Vec<&'static str> = self.storable.iter().map(|&(_, alias)| alias).collect();
         (!halves.is_empty()).then(|| Kernel { halves, ..self.clone() })
     }
 
-    /// Has the operand stored in f16, if it may be.
+    /// Stores the operand as f16, if eligible.
     pub fn store_half(&mut self, binding: usize) {
         self.halves.extend(self.storable.iter().find(|(at, _)| *at == binding).map(|(_, alias)| alias));
     }
 
-    /// Whether the operand is stored in f16.
+    /// Whether the operand is stored as f16.
     pub fn is_half(&self, binding: usize) -> bool {
         self.storable.iter().any(|(at, alias)| *at == binding && self.halves.contains(alias))
     }
 
-    /// What the kernel shares with all that are compiled to the same pipeline, and with no other.
+    /// Identifies the pipeline: equal for kernels that compile to the same one, and only for those.
     pub fn specialisation(&self) -> String {
         format!("{} {:?} {:?} {:?}", self.name, self.constants, self.vectors, self.halves)
     }
@@ -287,35 +288,35 @@ impl Kernel {
         self
     }
 
-    /// The matrices that the kernel multiplies on matrix units, if it does: then it rounds its factors to f16.
+    /// The matrix size, for a kernel on matrix units; such a kernel rounds its factors to f16.
     pub fn tile(&self) -> Option<Tile> {
         let (_, side) = self.constants.iter().find(|(name, _)| *name == TILE)?;
         [Tile::Eight, Tile::Sixteen].into_iter().find(|tile| *side == tile.side().into())
     }
 
-    /// The lanes of the SIMD vectors that the kernel is written for, if it hands values from lane to lane.
+    /// The SIMD width that the kernel requires, if its lanes exchange values.
     pub fn lanes(&self) -> Option<Lanes> {
         let (_, count) = self.constants.iter().find(|(name, _)| *name == LANES)?;
         [Lanes::Four, Lanes::Eight].into_iter().find(|lanes| *count == lanes.count().into())
     }
 
-    /// Sets the lanes that hand each other values.
+    /// Sets the number of lanes that exchange values.
     pub fn with_lanes(self, lanes: Lanes) -> Self {
         self.constant(LANES, lanes.count())
     }
 
-    /// Sets the matrices that the kernel multiplies.
+    /// Sets the matrix size.
     pub fn with_tile(self, tile: Tile) -> Self {
         self.constant(TILE, tile.side())
     }
 
-    /// Workgroups in x, y and z: none is 0 or more than every device allows.
+    /// Workgroups in x, y and z, each within the limits of every device.
     pub fn workgroups(&self) -> [u32; 3] {
         self.workgroups
     }
 
-    /// Enough workgroups for `invocations`, `workgroup_size` in each. Counts beyond the limit of one dimension are folded
-    /// into y: shaders recover the flat workgroup index as `id.y * num_workgroups.x + id.x` and guard against the surplus.
+    /// Enough workgroups of `workgroup_size` for `invocations`. A count above the limit of one dimension folds into y:
+    /// shaders compute the flat workgroup index as `id.y * num_workgroups.x + id.x` and skip the surplus.
     ///
     /// # Panics
     /// As [`grid`](Kernel::grid), beyond 65535² workgroups.
@@ -336,7 +337,7 @@ impl Kernel {
     /// Exactly these workgroups.
     ///
     /// # Panics
-    /// When a dimension is 0 or exceeds 65535: such a kernel has to fold its grid, see [`Kernel::over`].
+    /// When a dimension is 0 or exceeds 65535; fold such a grid with [`Kernel::over`].
     pub fn grid(mut self, workgroups: [usize; 3]) -> Self {
         assert!(
             workgroups.iter().all(|count| (1..=MAX_WORKGROUPS).contains(count)),
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn no_dimension_of_a_grid_exceeds_what_every_device_allows() {
+    fn no_grid_dimension_exceeds_the_limit() {
         assert_eq!(Kernel::new("any").over_layers(64 * 65_536, 64, 65_535).workgroups(), [32_768, 2, 65_535]);
         let refused: [fn() -> Kernel; 4] = [
             || Kernel::new("any").over_layers(64, 64, 65_536),

@@ -4,13 +4,13 @@ use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape};
 use crate::engine::tensor::Shape;
 
-/// A primitive that a kernel computes. [`ops::lowering`](crate::engine::ops::lowering) finds it for any primitive.
+/// A primitive computed by a kernel. [`ops::lowering`](crate::engine::ops::lowering) finds it for any primitive.
 pub trait Lower: Primitive {
     /// The dispatch that computes the output.
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel;
 
-    /// The kernel under every admissible choice of its tiles, for `bench` to compare; none where there is no choice. What is
-    /// chosen may be among them.
+    /// The kernel with every admissible tiling, for `bench` to compare; empty if there is no choice. The chosen tiling
+    /// may be among them.
     fn tilings(&self, _inputs: &[&Shape], _output: &Shape, _class: DeviceClass) -> Vec<Kernel> {
         Vec::new()
     }
@@ -18,13 +18,13 @@ pub trait Lower: Primitive {
     /// Floating-point operations of one evaluation, a multiply-add counted as two.
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64;
 
-    /// Whether computing it takes hardly longer than writing it, so that it may be computed again instead of kept.
+    /// Whether it takes little longer to compute than to write, so that it may be recomputed instead of stored.
     fn is_cheap(&self) -> bool {
         false
     }
 }
 
-/// A kernel without a definition, as something that a tape can hold: for measurements.
+/// A kernel without a definition in the form of a primitive, for measurements.
 #[derive(Clone, Debug)]
 pub struct Opaque {
     pub kernel: Kernel,

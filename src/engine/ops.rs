@@ -1,4 +1,5 @@
-//! The primitives, one file a family: shape rule, backward rule, f64 definition, error bound; and beside it how it becomes kernels.
+//! The primitives, one file per family: shape rule, backward rule, f64 definition and error bound, and beside it their
+//! lowering.
 //!
 //! The set is closed under differentiation: every backward rule is recorded with the tape methods found here.
 
@@ -41,12 +42,12 @@ pub mod reduce;
 pub mod sort;
 pub mod warp;
 
-/// A family of primitives: everything that the rest of the program knows of them.
+/// A family of primitives: all that the rest of the program knows about them.
 #[derive(Debug)]
 pub struct Family {
-    /// `conv2d` of `conv2d/input`.
+    /// For example `conv2d`, of `conv2d/input`.
     pub name: &'static str,
-    /// The parts of a case from its role and parameters.
+    /// Parses the role and parameters of a case.
     describe: fn(&str, &mut Parameters) -> Result<Parts, String>,
     /// The cases that checks run, by name.
     cases: fn() -> Vec<(ShapeClass, String)>,
@@ -71,7 +72,7 @@ pub const FAMILIES: &[Family] = &[
     warp::FAMILY,
 ];
 
-/// Cases as a family lists them.
+/// The cases with their names as strings.
 fn listed(cases: &[(ShapeClass, &str)]) -> Vec<(ShapeClass, String)> {
     cases.iter().map(|&(class, name)| (class, name.to_owned())).collect()
 }
@@ -103,7 +104,7 @@ impl FromStr for Case {
 /// All cases of all families with their classes.
 ///
 /// # Panics
-/// When a family lists a name that stands for no case; a test parses them all.
+/// When a family lists an invalid name; a test parses them all.
 pub fn cases() -> Vec<(ShapeClass, Case)> {
     let parse = |(class, name): (ShapeClass, String)| match name.parse() {
         Ok(case) => (class, case),
@@ -112,11 +113,10 @@ pub fn cases() -> Vec<(ShapeClass, Case)> {
     FAMILIES.iter().flat_map(|family| (family.cases)()).map(parse).collect()
 }
 
-/// How a primitive becomes a kernel; `None` where there is nothing to run: its output is its input under another shape, or its
-/// inputs in one buffer.
+/// How a primitive becomes a kernel; `None` if its output shares its input's buffer under another shape.
 ///
 /// # Panics
-/// When the primitive is of no family here.
+/// When the primitive belongs to no family here.
 pub fn lowering(primitive: &dyn Primitive) -> Option<&dyn Lower> {
     let any: &dyn Any = primitive;
     if any.is::<layout::Reshape>() || any.is::<layout::Pack>() {
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_is_found_again_by_its_name() {
+    fn case_names_parse_to_their_cases() {
         let cases = cases();
         for (_, case) in &cases {
             let again: Case = case.to_string().parse().unwrap();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_stand_for_no_case_are_refused() {
+    fn invalid_case_names_are_refused() {
         for (name, reason) in [
             ("conv2d/input", "form"),
             ("conv3d/input(n=1)", "family"),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_a_function_of_the_seed() {
+    fn case_data_depends_on_the_seed_alone() {
         let case: Case = "elementwise/unary(f=exp,x=131)".parse().unwrap();
         assert_eq!(case.floats(1), case.floats(1));
         assert_ne!(case.floats(1), case.floats(2));

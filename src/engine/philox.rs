@@ -1,7 +1,7 @@
 //! Philox4x32-10, the counter-based generator of Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (SC'11).
 //!
-//! A number depends on its key and counter alone, never on what was drawn before: the device, the f64 reference and a
-//! resumed run all draw the same bits.
+//! A number depends only on its key and counter, not on earlier draws: the device, the f64 reference and a resumed run
+//! all draw the same bits.
 
 const MULTIPLIER: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57];
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -21,12 +21,12 @@ pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     counter
 }
 
-/// The uniform number in [0, 1) that a word stands for: its upper 24 bits, exact in f32.
+/// The uniform number in [0, 1) given by the upper 24 bits of a word; exact in f32.
 pub fn unit(word: u32) -> f64 {
     f64::from(word >> 8) / f64::from(1u32 << 24)
 }
 
-/// A sequence of host draws, told apart from all others by `(seed, stream)`.
+/// A sequence of host draws, identified by `(seed, stream)`.
 #[derive(Clone, Debug)]
 pub struct Stream {
     key: [u32; 2],
@@ -51,7 +51,7 @@ impl Stream {
         unit(self.word())
     }
 
-    /// Standard normal, by Box and Muller's transform.
+    /// Standard normal, by the Box-Muller transform.
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
@@ -62,7 +62,7 @@ impl Stream {
         ((u64::from(self.word()) * bound as u64) >> 32) as usize
     }
 
-    /// The numbers `0..count` in random order (Fisher and Yates).
+    /// The numbers `0..count` in random order (Fisher-Yates shuffle).
     pub fn permutation(&mut self, count: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..count).collect();
         for last in (1..count).rev() {
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_permutation_holds_every_number_once() {
+    fn a_permutation_contains_every_number_once() {
         let mut order = Stream::new(7, 0).permutation(1000);
         assert_ne!(order, Stream::new(7, 1).permutation(1000));
         order.sort_unstable();

@@ -1,4 +1,4 @@
-//! The f64 interpreter of a tape: slow, plain, and what every kernel is held against.
+//! The f64 interpreter of a tape: slow and plain; every kernel is compared with it.
 
 use std::collections::HashMap;
 
@@ -33,7 +33,7 @@ impl<'a> Reference<'a> {
     /// When a source that it depends on is missing or of the wrong size.
     ///
     /// # Panics
-    /// When `wanted` is of another tape.
+    /// When `wanted` belongs to another tape.
     pub fn eval(&mut self, wanted: Value) -> Result<&[f64], SourceError> {
         self.tape.node(wanted);
         let mut needed = vec![false; wanted.index() + 1];

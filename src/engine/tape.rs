@@ -38,25 +38,25 @@ pub struct Array<'a> {
     pub data: &'a [f64],
 }
 
-/// What a kernel computes with.
+/// The arithmetic of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arithmetic {
     /// f32 throughout.
     F32,
-    /// Factors rounded to f16, and products added on matrix units. Primitives without such a kernel compute in f32.
+    /// Factors rounded to f16, products summed on matrix units. Primitives without such a kernel compute in f32.
     MatrixUnits,
 }
 
-/// What the chain rule has for one input of a primitive.
+/// The result of a backward rule for one input of a primitive.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Cotangent {
     /// The recorded cotangent, of the input's shape.
     Of(Value),
-    /// The output is constant in this input wherever it is continuous: an index, a seed, one side of a comparison.
+    /// The output is piecewise constant in this input: an index, a seed, one side of a comparison.
     None,
-    /// The output is not constant in this input, but stationary at the only value that it may have.
+    /// The output is stationary at the only valid value of this input, though not constant.
     Stationary,
-    /// A derivative exists, but no rule for it. An error when the sweep needs it.
+    /// A derivative exists but has no rule. An error if the backward pass needs it.
     Missing,
 }
 
@@ -69,7 +69,7 @@ pub struct Application<'a> {
     pub cotangent: Value,
 }
 
-/// An operation as mathematics: a shape rule, a backward rule, an f64 definition, and the error that its formula allows.
+/// An operation as mathematics: a shape rule, a backward rule, an f64 definition and an error bound.
 pub trait Primitive: fmt::Debug + Any + Send + Sync {
     /// `family/role`: the shader's path, and the label in plans, profiles and tests.
     fn name(&self) -> &'static str;
@@ -77,26 +77,26 @@ pub trait Primitive: fmt::Debug + Any + Send + Sync {
     /// Shape of the output.
     ///
     /// # Errors
-    /// A sentence that says what does not fit.
+    /// A sentence that names the mismatch.
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String>;
 
-    /// Records the cotangent of each input, from tape methods only.
+    /// Records the cotangent of each input, using tape methods only.
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent>;
 
     /// The definition, in plain f64 loops. The kernel is right when it agrees with this.
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64>;
 
-    /// For each element of the output, how far a kernel's evaluation of [`eval`](Primitive::eval) on these inputs may lie from
-    /// the exact value, derived from WGSL's accuracy rules; see [`bounds`](crate::engine::bounds).
+    /// For each element of the output, the largest error of a kernel that evaluates [`eval`](Primitive::eval) on these
+    /// inputs, derived from WGSL's accuracy rules; see [`bounds`](crate::engine::bounds).
     fn bound(&self, inputs: &[Array], output: &Shape, arithmetic: Arithmetic) -> Vec<f64>;
 }
 
-/// Where a value comes from.
+/// The origin of a value.
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// Supplied by the caller before each run.
     Feed(Arc<str>),
-    /// Kept on the device from run to run, under this name.
+    /// Kept on the device between runs, under this name.
     State(Arc<str>),
     /// Fixed when recorded.
     Constant(Arc<Tensor>),
@@ -113,7 +113,7 @@ pub struct Node {
     pub scope: Arc<str>,
     /// The node whose backward rule recorded this one.
     pub primal: Option<Value>,
-    /// Backward sweeps between the forward computation and this: 1 for a gradient, 2 for a gradient of a gradient.
+    /// Backward passes between the forward computation and this node: 1 for a gradient, 2 for a gradient of a gradient.
     pub order: usize,
 }
 
@@ -134,7 +134,7 @@ impl Node {
         }
     }
 
-    /// The primitive's name, or what kind of source this is.
+    /// The primitive's name, or the kind of source.
     pub fn label(&self) -> &str {
         match &self.origin {
             Origin::Feed(_) => "feed",
@@ -156,8 +156,8 @@ pub enum GradError {
 
 /// An append-only list of primitives applied to earlier values.
 ///
-/// Every tape has its own values. A method that is given a value of another tape panics: that is a fault of the code that
-/// records, and no other node may stand in for it.
+/// Every tape has its own values. A method given a value of another tape panics: this is a fault of the recording code,
+/// and must not silently mean another node.
 #[derive(Debug)]
 pub struct Tape {
     id: u32,
@@ -194,12 +194,12 @@ impl Tape {
     /// Applies `primitive` to `inputs`.
     ///
     /// # Panics
-    /// When the inputs' shapes do not fit the primitive, or are empty: a fault of the code that records.
+    /// When the inputs' shapes do not fit the primitive, or are empty: a fault of the recording code.
     pub fn push(&mut self, primitive: impl Primitive + 'static, inputs: &[Value]) -> Value {
         self.apply(Arc::new(primitive), inputs)
     }
 
-    /// As [`push`](Tape::push), of a primitive that others hold as well.
+    /// As [`push`](Tape::push), for a shared primitive.
     ///
     /// # Panics
     /// When the inputs' shapes do not fit the primitive, or are empty.
@@ -217,18 +217,19 @@ impl Tape {
         self.append(Origin::Feed(name.into()), shape.into())
     }
 
-    /// A value kept on the device from run to run, under a name unique on this tape. A plan's carries update it.
+    /// A value kept on the device between runs, under a name unique on this tape. A plan's carries update it.
     pub fn state(&mut self, name: &str, shape: impl Into<Shape>) -> Value {
         self.append(Origin::State(name.into()), shape.into())
     }
 
-    /// A value fixed now.
+    /// A constant.
     pub fn constant(&mut self, tensor: Tensor) -> Value {
         let shape = tensor.shape().clone();
         self.append(Origin::Constant(Arc::new(tensor)), shape)
     }
 
-    /// Records from now on in place of `node` of another tape: in its scope, at its order, with `primal` for its primal.
+    /// Records the following nodes in place of `node` of another tape: in its scope and at its order, with the primal
+    /// `primal`.
     pub(crate) fn in_place_of(&mut self, node: &Node, primal: Option<Value>) {
         (self.scope, self.primal, self.order) = (node.scope.clone(), primal, node.order);
     }
@@ -250,13 +251,13 @@ impl Tape {
     }
 
     /// # Panics
-    /// When the value is of another tape.
+    /// When the value belongs to another tape.
     pub fn shape(&self, value: Value) -> &Shape {
         &self.node(value).shape
     }
 
     /// # Panics
-    /// When the value is of another tape.
+    /// When the value belongs to another tape.
     pub fn node(&self, value: Value) -> &Node {
         assert_eq!(value.tape, self.id, "{value:?} is a value of another tape");
         &self.nodes[value.index()]
@@ -278,7 +279,7 @@ impl Tape {
     /// Gradient of the scalar `of` with respect to each of `wrt`, recorded as ordinary nodes.
     ///
     /// # Errors
-    /// When a rule is missing on the way, or `of` does not depend on one of `wrt`.
+    /// When a rule on the path is missing, or `of` does not depend on one of `wrt`.
     ///
     /// # Panics
     /// When `of` has more than one element.
@@ -303,7 +304,7 @@ impl Tape {
     /// As [`grad`](Tape::grad).
     ///
     /// # Panics
-    /// When the shapes of `of` and `cotangent` differ, or one of `wrt` is of another tape.
+    /// When the shapes of `of` and `cotangent` differ, or one of `wrt` belongs to another tape.
     pub fn pull_back(&mut self, of: Value, cotangent: Value, wrt: &[Value]) -> Result<Vec<Value>, GradError> {
         assert_eq!(self.shape(of), self.shape(cotangent), "a cotangent has the shape of its primal");
         let end = of.index() + 1;
@@ -334,7 +335,7 @@ impl Tape {
             .collect()
     }
 
-    /// Walks down from the last value; the tape's order is topological by construction.
+    /// Visits the nodes backwards from the last; the tape is in topological order by construction.
     fn sweep(&mut self, on_path: &[bool], cotangents: &mut [Option<Value>]) -> Result<(), GradError> {
         for index in (0..on_path.len()).rev() {
             let (true, Some(cotangent)) = (on_path[index], cotangents[index]) else { continue };
@@ -344,7 +345,7 @@ impl Tape {
             (self.scope, self.primal, self.order) = (node.scope, Some(output), node.order + 1);
 
             let pulled = primitive.vjp(self, Application { inputs: &inputs, output, cotangent });
-            assert_eq!(pulled.len(), inputs.len(), "{}: one cotangent an input", primitive.name());
+            assert_eq!(pulled.len(), inputs.len(), "{}: one cotangent per input", primitive.name());
             for (position, (&input, pulled)) in inputs.iter().zip(pulled).enumerate() {
                 if !on_path[input.index()] {
                     continue;
@@ -409,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_tape_stops_whoever_records_with_it() {
+    fn a_value_of_another_tape_is_refused() {
         let uses: [fn(&mut Tape, Value, Value); 4] = [
             |t, x, stray| _ = t.add(x, stray),
             |t, _, stray| _ = t.shape(stray),
@@ -422,7 +423,7 @@ mod tests {
                 let (x, stray) = (one.feed("x", [2]), other.feed("y", [2]));
                 record(&mut one, x, stray);
             });
-            let message = refused.expect_err("another tape's value passes");
+            let message = refused.expect_err("another tape's value is accepted");
             let message = message.downcast_ref::<String>().expect("a formatted message");
             assert!(message.contains("%0 is a value of another tape"), "{message}");
         }

@@ -1,4 +1,4 @@
-//! Shapes and host tensors: what goes to the device and what comes back.
+//! Shapes and host tensors, for data sent to and read from the device.
 //!
 //! Axis letters used throughout: images are `[N, C, H, W]`, convolution kernels `[K, C, R, S]`, convolution outputs
 //! `[N, K, P, Q]`, embeddings `[rows, features]`. Storage is dense and row-major.
@@ -42,7 +42,7 @@ impl Shape {
         self.0.as_slice().try_into().map_err(|_| format!("expected four axes, got {self:?}"))
     }
 
-    /// Coordinates of the element that lies at `index` in memory.
+    /// Coordinates of the element at `index` in memory.
     pub fn coordinates(&self, mut index: usize) -> Vec<usize> {
         let mut coordinates: Vec<usize> = self
             .0
@@ -141,7 +141,7 @@ impl Tensor {
         self.data[0]
     }
 
-    /// Rows `indices` along the first axis, in that order.
+    /// The rows `indices` along the first axis, in that order.
     ///
     /// # Panics
     /// When the tensor is a scalar or an index lies outside.
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_gathered_in_the_order_asked_for() {
+    fn rows_are_gathered_in_the_given_order() {
         let tensor = Tensor::new([3, 2], vec![0., 1., 10., 11., 20., 21.]);
         assert_eq!(tensor.gather_rows(&[2, 0]), Tensor::new([2, 2], vec![20., 21., 0., 1.]));
     }

@@ -1,6 +1,6 @@
-//! Numbers as people read them.
+//! Formats numbers for people.
 
-/// Three digits that matter: `0.0123`, `1.23`, `123`.
+/// Three significant digits: `0.0123`, `1.23`, `123`.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
         x if !x.is_finite() => "–".into(),
@@ -12,12 +12,12 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
-/// A share of one as a percentage.
+/// A share as a percentage.
 pub(crate) fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.1}", 100.0 * share) } else { "–".into() }
 }
 
-/// Bytes in the binary unit that leaves few digits.
+/// A number of bytes in the largest binary unit that fits.
 pub(crate) fn bytes(count: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let power = (count.max(1).ilog2() / 10) as usize;

@@ -1,8 +1,10 @@
-//! Each kernel by itself, at the shapes of a recorded step, so that the benchmark cannot drift from the product.
+//! Times each kernel by itself, at the shapes of a recorded training step, so the benchmark cannot drift from the
+//! product.
 //!
-//! A case is run as a plan: the step's dispatch over and over, each time on another set of buffers, so that together they
-//! exceed the caches. Between two of them stands a dispatch of one element that reads what the first has written and writes
-//! where the second will, so that the device cannot overlap them; only the case's own dispatches are counted.
+//! A case runs as a plan that repeats one dispatch of the step, each time on another set of buffers, so that the sets
+//! together exceed the caches. Between two dispatches runs a fence: a dispatch of one element that reads the output of
+//! the first and writes an input of the second, so that the device cannot overlap them. Only the case's own dispatches
+//! are counted.
 
 mod sweep;
 
@@ -28,7 +30,7 @@ pub use sweep::{Sweep, Tiling, sweep};
 /// How `stssad bench` measures.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Kernels to run: parts of their names, `conv2d` or `matmul/product`; all of the step's when none is given
+    /// Kernels to run, by part of their name: `conv2d`, `matmul/product`; all kernels of the step by default
     #[arg(value_name = "KERNEL")]
     pub kernels: Vec<String>,
     /// Seconds to run each case for
@@ -40,7 +42,7 @@ pub struct Options {
     /// Earlier rows (`-o jsonl`) to compare with, case by case
     #[arg(long, value_name = "OLD.jsonl")]
     pub compare: Option<PathBuf>,
-    /// Measure the roofs again, whatever an earlier run has found: a machine is not always as fast
+    /// Measure the roofs again, even if an earlier run has stored them: the speed of a machine varies
     #[arg(long)]
     pub refresh: bool,
 }
@@ -51,7 +53,7 @@ impl Default for Options {
     }
 }
 
-/// How rows are printed for machines and for issues.
+/// Formats of the rows, for machines and for issues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Markdown
@@ -62,15 +64,15 @@ pub enum Format {
     Jsonl,
 }
 
-/// What keeps a kernel from being faster.
+/// What limits the speed of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bound {
-    /// The rate of arithmetic.
+    /// The arithmetic rate.
     Compute,
-    /// The rate of memory.
+    /// The memory bandwidth.
     Memory,
-    /// What a dispatch costs that does nothing.
+    /// The cost of an empty dispatch.
     Dispatch,
 }
 
@@ -84,19 +86,19 @@ impl fmt::Display for Bound {
     }
 }
 
-/// A case's figures.
+/// The figures of a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     pub device: String,
     pub driver: String,
     pub commit: String,
-    /// Of the step; kernels on matrix units have names of their own.
+    /// Precision of the step. Kernels on matrix units have their own names.
     #[serde(default)]
     pub precision: Precision,
-    /// `kernel [inputs] → [output]`; what rows are compared by.
+    /// `kernel [inputs] → [output]`; `--compare` matches rows by it.
     pub case: String,
     pub kernel: String,
-    /// How often the step has it.
+    /// Dispatches of this case in the step.
     pub calls: usize,
     pub clock: Clock,
     /// Median microseconds of a dispatch, and the quartiles.
@@ -106,19 +108,19 @@ pub struct Row {
     /// Dispatches timed.
     pub count: usize,
     pub flops: u64,
-    /// Of inputs and output.
+    /// Bytes of the inputs and the output.
     pub bytes: u64,
     /// 10⁹ operations a second.
     pub gflops: f64,
     /// 10⁹ bytes a second.
     pub gbs: f64,
-    /// Operations a byte.
+    /// Operations per byte.
     pub intensity: f64,
     /// Shares of the device's roofs, up to 1.
     pub of_compute: f64,
     pub of_memory: f64,
     pub bound: Bound,
-    /// Whether the buffers together exceed the caches; else `of_memory` may exceed 1.
+    /// Whether the buffers together exceed the caches. If not, `of_memory` may exceed 1.
     pub beyond_cache: bool,
 }
 
@@ -148,13 +150,13 @@ pub struct Comparison {
     pub new: f64,
     /// new / old: below 1 is faster.
     pub ratio: f64,
-    /// What the ratio may differ from 1 by through noise alone, as the spreads of both runs show it. What slowed one whole
-    /// run down is not in it: compare runs on a machine that does nothing else.
+    /// How far noise alone may move the ratio from 1, given the spreads of both runs. It does not cover a slowdown of a
+    /// whole run: compare runs on an otherwise idle machine.
     pub noise: f64,
     pub verdict: Verdict,
 }
 
-/// What a comparison says.
+/// The verdict of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -164,7 +166,7 @@ pub enum Verdict {
     Same,
 }
 
-/// A change that is smaller than this is noise, however steady the clock.
+/// Smaller changes count as noise, however small the spread.
 const LEAST_NOISE: f64 = 0.02;
 
 impl Comparison {
@@ -180,7 +182,7 @@ impl Comparison {
     }
 }
 
-/// Runs the distinct dispatches of `plan`, one after another; `progress` hears of the name of each.
+/// Runs the distinct dispatches of `plan` one after another. `progress` is called with the name of each.
 ///
 /// # Errors
 /// When no kernel fits, the device fails, or the rows to compare with cannot be read.
@@ -190,7 +192,7 @@ pub fn run(
     plan: &Plan,
     mut progress: impl FnMut(&str),
 ) -> Result<Report, MeasureError> {
-    // Before anything is measured, since measuring takes its time.
+    // Read first: measuring takes long, and the file may be unreadable.
     let old = options.compare.as_deref().map(read).transpose()?.unwrap_or_default();
     let cases = wanted(plan, options, |_| true)?;
     let peak = peak::run(device, &peak::Options { refresh: options.refresh, ..Default::default() }, &mut progress)?;
@@ -205,7 +207,7 @@ pub fn run(
     Ok(Report { origin, rows, comparisons, output: options.output })
 }
 
-/// The cases of a plan that `is_fit` holds of and the options ask for: an error if there are none.
+/// The cases of a plan that satisfy `is_fit` and match the options. An error if there are none.
 fn wanted(plan: &Plan, options: &Options, is_fit: impl Fn(&Case) -> bool) -> Result<Vec<Case>, MeasureError> {
     let fit: Vec<Case> = cases(plan).into_iter().filter(is_fit).collect();
     let mut names: Vec<&str> = fit.iter().map(|case| case.step.kernel.name).collect();
@@ -226,10 +228,10 @@ fn jsonl(rows: &[impl Serialize]) -> String {
 fn csv(rows: &[impl Serialize]) -> String {
     let mut table = csv::Writer::from_writer(Vec::new());
     rows.iter().for_each(|row| table.serialize(row).expect("a row is flat"));
-    String::from_utf8(table.into_inner().expect("memory takes all that is written")).expect("text")
+    String::from_utf8(table.into_inner().expect("writing to memory succeeds")).expect("text")
 }
 
-/// Pairs the rows by case, in the order of the new ones.
+/// Pairs old and new rows by case, in the order of the new ones.
 fn compare(old: &[Row], new: &[Row]) -> Vec<Comparison> {
     let key = |row: &Row| (row.case.clone(), row.device.clone(), row.precision);
     let before = |row: &Row| old.iter().rev().find(|old| key(old) == key(row));
@@ -244,7 +246,7 @@ fn read(path: &Path) -> Result<Vec<Row>, MeasureError> {
     rows.collect::<Result<_, _>>().map_err(|error| failed(error.into()))
 }
 
-/// A dispatch of the step, and how often it has one like it.
+/// A distinct dispatch of the step, and how many like it the step has.
 #[derive(Clone, Debug)]
 struct Case {
     name: String,
@@ -252,8 +254,8 @@ struct Case {
     calls: usize,
 }
 
-/// The distinct dispatches of a plan: kernel, constants and shapes. Immediates beyond those follow from the shapes or are
-/// factors, which no time depends on.
+/// The distinct dispatches of a plan: kernel, constants and shapes. Immediates either follow from the shapes or are
+/// factors, which do not affect the time.
 fn cases(plan: &Plan) -> Vec<Case> {
     let mut cases: Vec<Case> = Vec::new();
     let mut seen: HashMap<String, usize> = HashMap::new();
@@ -266,7 +268,7 @@ fn cases(plan: &Plan) -> Vec<Case> {
             cases[case].calls += 1;
             continue;
         }
-        // The same shapes under other constants, such as another stride or function, are told apart by number.
+        // Equal shapes under other constants (a stride, a function) are numbered.
         let number = named.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1);
         let name = if *number == 1 { name } else { format!("{name} #{number}") };
         seen.insert(key, cases.len());
@@ -275,12 +277,12 @@ fn cases(plan: &Plan) -> Vec<Case> {
     cases
 }
 
-/// Buffers of all sets together exceed this, as far as [`SETS`] allows.
+/// The buffers of all sets together should exceed this size in bytes; [`SETS`] limits their number.
 fn beyond_cache(device: &Device) -> u64 {
     if device.is_cpu() { 128 << 20 } else { 512 << 20 }
 }
 
-/// Sets of buffers to rotate through, at least and at most.
+/// Least and most sets of buffers to rotate through.
 const SETS: std::ops::RangeInclusive<u64> = 2..=256;
 
 impl Case {
@@ -294,7 +296,7 @@ impl Case {
         let mut stream = Stream::new(0, 0);
         let mut values: HashMap<Shape, Tensor> = HashMap::new();
         for (name, shape) in &feeds {
-            // Away from 0, so that nothing divides by it or becomes denormal.
+            // Away from 0, so that nothing divides by zero or becomes subnormal.
             let value = values.entry(shape.clone()).or_insert_with(|| {
                 let data = (0..shape.count()).map(|_| 0.5 + stream.uniform() as f32).collect();
                 Tensor::new(shape.clone(), data)
@@ -314,7 +316,7 @@ impl Case {
         Ok((time, sets >= wanted))
     }
 
-    /// The dispatch on each of the sets of buffers, with a fence after each.
+    /// The dispatch once on each set of buffers, each followed by a fence.
     fn rotated(&self, sets: usize, class: DeviceClass) -> Plan {
         let mut plan = Plan { slots: vec![self.step.output.shape.bytes(); sets], ..Plan::default() };
         let fence = fence(class);
@@ -379,7 +381,7 @@ fn fence(class: DeviceClass) -> Step {
 }
 
 impl Report {
-    /// The rows as `format` has them.
+    /// The rows in `format`.
     pub fn rows(&self, format: Format) -> String {
         match format {
             Format::Md => self.table().markdown(),
@@ -437,7 +439,7 @@ impl fmt::Display for Report {
             None => {
                 write!(f, "{}\n\n{}", self.origin, self.table())?;
                 if self.rows.iter().any(|row| !row.beyond_cache) {
-                    writeln!(f, "* the buffers fit a cache")?;
+                    writeln!(f, "* the buffers fit into a cache")?;
                 }
                 if !self.comparisons.is_empty() {
                     write!(f, "\n{}", self.comparison())?;
@@ -495,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_within_the_noise_is_none() {
+    fn a_change_within_the_noise_is_same() {
         let verdict = |old: &Row, new: &Row| Comparison::of(old, new).verdict;
         assert_eq!(verdict(&row("a", 100.0, 0.0), &row("a", 101.0, 0.0)), Verdict::Same);
         assert_eq!(verdict(&row("a", 100.0, 0.0), &row("a", 110.0, 0.0)), Verdict::Slower);
@@ -508,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_survive_every_format_that_is_read_again() {
+    fn rows_survive_jsonl_and_csv() {
         let rows = vec![row("a [1,2] → [3]", 2.0, 0.1)];
         let report = Report { origin: roofs(1.0, 1.0).origin, rows, comparisons: Vec::new(), output: None };
         let read: Row = serde_json::from_str(report.rows(Format::Jsonl).trim_end()).unwrap();

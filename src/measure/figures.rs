@@ -1,4 +1,4 @@
-//! What a measured figure consists of: its middle and spread, where it was taken, and how it is printed.
+//! A measured figure: its median and spread, its origin, and how it is printed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use crate::engine::gpu::{Device, GpuError};
 use crate::engine::kernel::Precision;
 use crate::run::disk;
 
-/// The median of repeated measurements with its quartiles, all in the same unit.
+/// The median of repeated measurements with its quartiles, in one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measure {
     pub median: f64,
-    /// A quarter of the measurements lies below.
+    /// Lower quartile.
     pub low: f64,
-    /// A quarter of the measurements lies above.
+    /// Upper quartile.
     pub high: f64,
     /// Number of measurements.
     pub count: usize,
 }
 
 impl Measure {
-    /// None when there is nothing to take the middle of.
+    /// `None` without values.
     pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Measure> {
         let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
         values.sort_by(f64::total_cmp);
@@ -36,18 +36,18 @@ impl Measure {
         (!values.is_empty()).then(|| Measure { median: at(0.5), low: at(0.25), high: at(0.75), count: values.len() })
     }
 
-    /// Half of the distance between the quartiles, as a share of the median.
+    /// Half the distance between the quartiles, relative to the median.
     pub fn spread(&self) -> f64 {
         if self.median > 0.0 { (self.high - self.low) / 2.0 / self.median } else { 0.0 }
     }
 
-    /// Of `amount / value`, as in bytes a second from seconds.
+    /// Converts to `amount / value`, for example seconds to bytes per second.
     #[must_use]
     pub fn rate(&self, amount: f64) -> Measure {
         Measure { median: amount / self.median, low: amount / self.high, high: amount / self.low, count: self.count }
     }
 
-    /// Of `factor · value`.
+    /// Converts to `factor · value`.
     #[must_use]
     pub fn scaled(&self, factor: f64) -> Measure {
         let [median, low, high] = [self.median, self.low, self.high].map(|value| value * factor);
@@ -55,10 +55,10 @@ impl Measure {
     }
 }
 
-/// Calls `measure` until `seconds` have passed, three times at least.
+/// Calls `measure` for `seconds`, at least three times.
 ///
 /// # Errors
-/// The first that `measure` returns.
+/// The first error of `measure`.
 pub(crate) fn repeat<E>(seconds: f64, mut measure: impl FnMut() -> Result<(), E>) -> Result<(), E> {
     let start = Instant::now();
     let mut times = 0;
@@ -69,7 +69,7 @@ pub(crate) fn repeat<E>(seconds: f64, mut measure: impl FnMut() -> Result<(), E>
     Ok(())
 }
 
-/// Where a figure was taken: no figure means anything without it.
+/// Where a figure was measured; without it, a figure means nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Origin {
     pub device: String,
@@ -78,13 +78,13 @@ pub struct Origin {
     pub backend: String,
     /// `discrete`, `integrated`, `virtual`, `cpu` or `other`.
     pub class: String,
-    /// Hardware threads of the host: on a CPU driver they are the device.
+    /// Hardware threads of the host; for a CPU driver these are the device.
     pub threads: usize,
     /// Version of this crate.
     pub version: String,
-    /// As `git describe` names it; empty where that is not known.
+    /// Output of `git describe`; empty if unknown.
     pub commit: String,
-    /// Of convolutions and matrix products.
+    /// Precision of convolutions and matrix products.
     #[serde(default)]
     pub precision: Precision,
 }
@@ -123,12 +123,12 @@ pub(crate) fn commit() -> Option<String> {
     })
 }
 
-/// Why something could not be measured, or what was measured not be kept.
+/// Why a measurement failed, or its results could not be read, written or drawn.
 #[derive(Debug, thiserror::Error)]
 pub enum MeasureError {
     #[error(transparent)]
     Gpu(#[from] GpuError),
-    #[error("{0} gave no time at all: its clock ran backwards in every repetition")]
+    #[error("{0} has no valid time: the clock ran backwards in every repetition")]
     NoTime(String),
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: std::io::Error },
@@ -140,7 +140,7 @@ pub enum MeasureError {
     NoSuchKernel(String, String),
 }
 
-/// Writes a file with its folder, whole or not at all.
+/// Writes a file atomically, creating its folder.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasureError> {
     let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
     folder
@@ -148,7 +148,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasureError> {
         .map_err(|source| MeasureError::Write { path: path.to_owned(), source })
 }
 
-/// Cells in rows under a header, aligned when printed: the first column to the left, numbers to the right.
+/// Rows under a header, printed aligned: the first column to the left, numbers to the right.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<const COLUMNS: usize> {
     pub header: [&'static str; COLUMNS],
@@ -156,7 +156,7 @@ pub(crate) struct Table<const COLUMNS: usize> {
 }
 
 impl<const COLUMNS: usize> Table<COLUMNS> {
-    /// Prints the rows, with `|` between the cells as Markdown wants it if `bars`.
+    /// Prints the rows; `bars` separates cells by `|`, as Markdown requires.
     fn print(&self, f: &mut impl fmt::Write, bars: bool) -> fmt::Result {
         let lines =
             || std::iter::once(self.header).chain(self.rows.iter().map(|row| row.each_ref().map(String::as_str)));
@@ -193,7 +193,7 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
     /// The rows as a Markdown table.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
-        self.print(&mut text, true).expect("a string takes all that is written");
+        self.print(&mut text, true).expect("writing to a string succeeds");
         text
     }
 }
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_middle_and_the_quartiles() {
+    fn median_and_quartiles() {
         let measure = Measure::of([5.0, 1.0, f64::NAN, 3.0, 2.0, 4.0]).unwrap();
         assert_eq!(measure, Measure { median: 3.0, low: 2.0, high: 4.0, count: 5 });
         assert_eq!(measure.spread(), 1.0 / 3.0);

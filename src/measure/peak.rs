@@ -1,7 +1,7 @@
-//! The device's own ceilings, measured on the spot: what `profile` and `bench` hold kernels against.
+//! The measured ceilings of the device, with which `profile` and `bench` compare kernels.
 //!
-//! Each is the best that several forms of a probe reach through this driver, not a data sheet's figure. A probe is a kernel
-//! like any other and runs by the same executor; it is no primitive, since nobody differentiates it.
+//! Each ceiling is the best of several forms of a probe through this driver, not a data-sheet figure. A probe is a
+//! kernel like any other and runs on the same executor. It is not a primitive, since it needs no derivative.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,7 +21,7 @@ use crate::measure::figures::{Measure, MeasureError, Origin, Table, repeat, writ
 /// How `stssad peak` measures.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Measure again, whatever an earlier run has found
+    /// Measure again, even if an earlier run has stored the ceilings
     #[arg(long)]
     pub refresh: bool,
     /// Seconds to measure each figure for
@@ -45,31 +45,31 @@ pub struct Ceiling {
     pub unit: String,
     #[serde(flatten)]
     pub measure: Measure,
-    /// The form of the probe that did best, or what was done.
+    /// The best form of the probe, or what was timed.
     pub form: String,
 }
 
-/// What a device can do at most, through its driver.
+/// The ceilings of a device through its driver.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Peak {
-    /// Version of the measurement itself: figures of another one are measured again.
+    /// Version of the measurement; figures of another version are measured again.
     method: u32,
     pub origin: Origin,
-    /// What the kernels were timed by.
+    /// The clock that timed the kernels.
     pub clock: Clock,
     pub ceilings: Vec<Ceiling>,
 }
 
-/// To be raised when a probe changes.
+/// To be incremented when a probe changes.
 const METHOD: u32 = 3;
 
 impl Peak {
-    /// The ceiling of that name, in its unit. f16 and matrix units are not everywhere.
+    /// The ceiling with this name, in its unit; `None` for f16 or matrix units on a device without them.
     pub fn get(&self, name: &str) -> Option<f64> {
         self.ceilings.iter().find(|ceiling| ceiling.name == name).map(|ceiling| ceiling.measure.median)
     }
 
-    /// Upper quartiles, not medians: what else the machine does only ever lowers a rate, and a roof is not to be exceeded.
+    /// The upper quartile, not the median: other load only lowers a rate, and kernels should not exceed a roof.
     fn roof(&self, names: &[&str]) -> f64 {
         let ceilings = self.ceilings.iter().filter(|ceiling| names.contains(&ceiling.name.as_str()));
         ceilings.map(|ceiling| ceiling.measure.high).fold(0.0, f64::max)
@@ -80,7 +80,7 @@ impl Peak {
         1e9 * self.roof(&["fp32-scalar", "fp32-vec4"])
     }
 
-    /// The compute roof of a kernel: that of matrix units, if it multiplies on them.
+    /// The compute roof of a kernel in FLOP/s: that of matrix units if it multiplies on them.
     pub fn flops_of(&self, kernel: &Kernel) -> f64 {
         match kernel.tile() {
             None => self.flops(),
@@ -93,12 +93,12 @@ impl Peak {
         1e9 * self.roof(&["read", "write", "copy"])
     }
 
-    /// Seconds that a dispatch takes which does nothing, among others that wait for each other.
+    /// Seconds per empty dispatch in a chain of dependent dispatches.
     pub fn dispatch(&self) -> f64 {
         1e-6 * self.get("dispatch").unwrap_or(0.0)
     }
 
-    /// Seconds in which the kernel cannot do this work: max(flops / compute roof, bytes / memory roof).
+    /// The least time for this work in seconds: max(flops / compute roof, bytes / memory roof).
     pub fn lower_bound(&self, kernel: &Kernel, flops: u64, bytes: u64) -> f64 {
         (flops as f64 / self.flops_of(kernel)).max(bytes as f64 / self.bandwidth())
     }
@@ -122,11 +122,11 @@ impl fmt::Display for Peak {
     }
 }
 
-/// The ceilings of this device: those that an earlier run has kept, or measured now, which takes some ten seconds and calls
-/// `progress` with the name of each as its turn comes.
+/// The ceilings of this device, from the cache of an earlier run or measured now, which takes about ten seconds.
+/// `progress` is called with the name of each ceiling before it is measured.
 ///
 /// # Errors
-/// When the device reported an error or was lost. A cache that cannot be read or written is no error.
+/// When the device reports an error or is lost. A cache that cannot be read or written is not an error.
 pub fn run(device: &Device, options: &Options, progress: impl FnMut(&str)) -> Result<Peak, MeasureError> {
     let origin = Origin::of(device);
     let path = cache(&origin);
@@ -143,13 +143,13 @@ pub fn run(device: &Device, options: &Options, progress: impl FnMut(&str)) -> Re
     let peak = Probing { device, clock: device.clock(), seconds: options.seconds, ceilings: Vec::new(), progress }
         .measure(origin)?;
     if let (Some(path), Ok(text)) = (path, serde_json::to_vec_pretty(&peak)) {
-        // Without a folder to keep it in, the next run measures again.
+        // Without a cache the next run measures again.
         let _ = write(&path, &text);
     }
     Ok(peak)
 }
 
-/// Where the figures of a device are kept.
+/// The cache file of a device; `None` without a cache folder.
 fn cache(origin: &Origin) -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let caches = match folder("XDG_CACHE_HOME") {
@@ -164,10 +164,10 @@ fn cache(origin: &Origin) -> Option<PathBuf> {
     Some(caches.join("stssad").join(format!("peak-{}.json", words.join("-"))))
 }
 
-/// Elements of a `vec4` in a workgroup of 64: what a memory probe moves a term.
+/// Elements that a workgroup of 64 moves per term of a memory probe, a `vec4` each.
 const WORKGROUP: usize = 4 * 64;
 
-/// Dispatches in the chain that tells what one costs.
+/// Dispatches in the chain that measures the cost of one.
 const CHAIN: usize = 256;
 
 struct Probing<'a, Progress> {
@@ -205,7 +205,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         self.device.is_cpu()
     }
 
-    /// A plan of `times` such kernels, each reading what the one before has written, and the value of the last.
+    /// An executor of `times` such kernels, each reading the output of the one before, and the last value.
     fn executor(&self, probe: &Opaque, input: &Tensor, times: usize) -> Result<(Executor, Value), MeasureError> {
         let mut tape = Tape::new();
         let x = tape.feed("x", input.shape().clone());
@@ -213,13 +213,13 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         let plan = Plan::new(&tape, &[y], &[], self.device.class(), Reuse::On);
         let mut executor = Executor::new(self.device, plan, &States::new(self.device), |_, _| ())?;
         executor.feed("x", input)?;
-        // The first run of a pipeline compiles it on some drivers, and the first touch of memory maps it.
+        // On some drivers the first run compiles the pipeline, and the first access maps the memory.
         executor.run()?;
         executor.wait()?;
         Ok((executor, y))
     }
 
-    /// Seconds that one such dispatch takes, measured for `seconds`.
+    /// Seconds per dispatch, measured for `seconds`.
     fn time(&self, probe: &Opaque, input: &Tensor, seconds: f64) -> Result<Option<Measure>, MeasureError> {
         let (mut executor, _) = self.executor(probe, input, 1)?;
         let mut times = Vec::new();
@@ -231,7 +231,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         Ok(Measure::of(times))
     }
 
-    /// The best of `probes` by `work / seconds`, each tried for a moment and the winner measured in full.
+    /// The best of `probes` by `work / seconds`: each is tried briefly, the winner measured in full.
     fn best(
         &self,
         probes: Vec<(Opaque, String)>,
@@ -251,7 +251,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         Ok((time.map(|time| time.rate(work(&probe))), form))
     }
 
-    /// Rounds that make `kernel` last some milliseconds: long against a clock's tick, short against a watchdog.
+    /// Rounds for `kernel` to run some milliseconds: long against a clock tick, short against a watchdog.
     fn rounds(&self, kernel: &Kernel, input: &Tensor, output: &Shape) -> Result<usize, MeasureError> {
         let mut rounds = 16;
         loop {
@@ -271,7 +271,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
     fn arithmetic(&mut self, name: &str, shader: &'static str, width: usize) -> Result<(), MeasureError> {
         (self.progress)(name);
         const STEPS: usize = 16;
-        // m < 1: the chains settle at b / (1 − m), neither overflowing nor becoming denormal.
+        // m < 1: the chains converge to b / (1 − m), so they neither overflow nor become subnormal.
         let factors = Tensor::new([2], vec![0.5, 1.5]);
         let output = Shape::from([self.invocations()]);
         let mut probes = Vec::new();
@@ -299,7 +299,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         self.keep(name, "GFLOP/s", rate.map(|rate| rate.scaled(1e-9)), form)
     }
 
-    /// Left out where the device has no matrix units.
+    /// Skipped on devices without matrix units.
     fn matrices(&mut self) -> Result<(), MeasureError> {
         const STEPS: usize = 16;
         let factors = Tensor::new([2], vec![0.5, 1.5]);
@@ -310,7 +310,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
                 Kernel::new("peak/matrix").with_tile(tile).constant("STEPS", STEPS).over(self.invocations(), 64);
             let rounds = self.rounds(&kernel, &factors, &output)?;
             let probe = Opaque { kernel: kernel.immediate("rounds", rounds), output: output.clone() };
-            // Four sums in each 32 invocations, and a multiply-add for every row, column and term.
+            // Each subgroup of 32 keeps four sums; each takes a multiply-add for every row, column and term.
             let flops = 2.0 * 4.0 * tile.side().pow(3) as f64 * (STEPS * rounds * output.count() / 32) as f64;
             probes.push((probe, format!("4 sums of products of {tile}"), flops));
         }
@@ -325,7 +325,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         self.keep("fp16-matrix", "GFLOP/s", rate.map(|rate| rate.scaled(1e-9)), form)
     }
 
-    /// Elements of an array beyond any cache that a device holds in one binding.
+    /// Elements of an array that exceeds every cache and fits one binding.
     fn beyond_cache(&self) -> usize {
         let wanted = if self.is_cpu() { 64 << 20 } else { 256 << 20 };
         let adapter = self.device.adapter();
@@ -333,7 +333,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         bytes / 4 / (16 * WORKGROUP) * (16 * WORKGROUP)
     }
 
-    /// `reads` and `writes`: how often the array is.
+    /// `reads` and `writes`: how often each element is read and written.
     fn memory(&mut self, name: &str, shader: &'static str, [reads, writes]: [usize; 2]) -> Result<(), MeasureError> {
         (self.progress)(name);
         let count = self.beyond_cache();
@@ -374,7 +374,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
             Ok::<(), MeasureError>(chain.wait()?)
         })?;
         let each = |times: Vec<f64>| Measure::of(times).map(|time| time.scaled(1e6 / CHAIN as f64));
-        let form = format!("a pass of {CHAIN}, each waiting for the one before");
+        let form = format!("a pass of {CHAIN}, each depending on the one before");
         self.keep("dispatch", "µs", each(on_device), form)?;
         self.keep("host-dispatch", "µs", each(on_host), format!("recording and submitting {CHAIN}"))?;
 
@@ -396,7 +396,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         (self.progress)("upload");
         const COUNT: usize = 4 << 20;
         let array = Tensor::full([COUNT], 1.0);
-        // A write goes with the next submit, so that one dispatch with next to nothing to do is a part of the upload.
+        // A write is part of the next submit, so the upload includes one dispatch with almost nothing to do.
         let (mut reader, _) =
             self.executor(&Opaque { kernel: Kernel::new("peak/empty"), output: [64].into() }, &array, 1)?;
         let kernel = Kernel::new("peak/copy").over(COUNT, 4 * WORKGROUP);
@@ -415,7 +415,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         })?;
         let bytes = 4.0 * COUNT as f64;
         let rate = |times: Vec<f64>| Measure::of(times).map(|time| time.rate(bytes).scaled(1e-9));
-        self.keep("upload", "GB/s", rate(up), "16 MiB from host memory, a dispatch included".into())?;
+        self.keep("upload", "GB/s", rate(up), "16 MiB from host memory, dispatch included".into())?;
         self.keep("readback", "GB/s", rate(down), "16 MiB to host memory, staging included".into())
     }
 }
@@ -427,7 +427,7 @@ pub(crate) mod tests {
     use crate::engine::kernel::{Precision, Tile};
 
     #[test]
-    fn every_ceiling_is_positive_and_survives_the_file() {
+    fn every_ceiling_is_positive_and_survives_the_cache() {
         let device = Device::open(&Choice::Best).unwrap();
         let probing = Probing {
             device: &device,
@@ -448,7 +448,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn no_kernel_is_faster_than_both_roofs() {
+    fn no_kernel_beats_both_roofs() {
         let peak = roofs(100.0, 10.0);
         let kernel = Kernel::new("any");
         assert_eq!(peak.lower_bound(&kernel, 200_000_000_000, 1), 2.0);
@@ -458,7 +458,7 @@ pub(crate) mod tests {
         assert_eq!(peak.dispatch(), 0.0);
     }
 
-    /// A device of these roofs in GFLOP/s and GB/s.
+    /// A device with these roofs in GFLOP/s and GB/s.
     pub(crate) fn roofs(gflops: f64, gigabytes: f64) -> Peak {
         let origin = Origin {
             device: "a device".into(),

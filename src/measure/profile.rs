@@ -1,5 +1,5 @@
-//! Where the time of a step goes: by kernel, scope, family and order of differentiation, each against the least that the
-//! device could take; as tables, a trace for Perfetto, a roofline and a timeline of the slots.
+//! Where the time of a step goes: by kernel, scope, family and order of differentiation, each compared with its lower
+//! bound on this device. Output: tables, a Perfetto trace, a roofline and a timeline of the slots.
 
 mod memory;
 mod roofline;
@@ -49,33 +49,33 @@ impl Default for Options {
     }
 }
 
-/// What one dispatch took.
+/// The time of one dispatch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Dispatch {
     /// The value it computes, as the plan prints it.
     pub value: String,
     pub kernel: &'static str,
     pub scope: String,
-    /// Backward sweeps on the way to it: 0 forward, 1 gradient, 2 gradient of a gradient.
+    /// Backward passes behind it: 0 forward, 1 gradient, 2 gradient of a gradient.
     pub order: usize,
     pub inputs: Vec<Vec<usize>>,
     pub output: Vec<usize>,
     pub flops: u64,
-    /// Of inputs and output.
+    /// Bytes of the inputs and the output.
     pub bytes: u64,
-    /// Median over the repetitions; `None` where the clock gave no sense in any.
+    /// Median over the repetitions; `None` if the clock gave no valid time in any.
     pub microseconds: Option<f64>,
-    /// Microseconds in which no kernel could do it.
+    /// Lower bound of the time in microseconds.
     pub bound: f64,
 }
 
-/// Dispatches that have something in common, taken together.
+/// Dispatches added up by something they have in common.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Group {
     pub name: String,
     pub calls: usize,
     pub microseconds: f64,
-    /// Of the time of all kernels, up to 1.
+    /// Share of the time of all kernels, up to 1.
     pub share: f64,
     pub flops: u64,
     pub bytes: u64,
@@ -85,26 +85,26 @@ pub struct Group {
     pub gbs: f64,
     /// Sum of the dispatches' lower bounds, in microseconds.
     pub bound: f64,
-    /// Lower bound / time: 1 is as fast as the roofs allow, and more than that came out of a cache.
+    /// Lower bound / time: 1 is as fast as the roofs allow; above 1, data came from a cache.
     pub of_bound: f64,
 }
 
-/// How long a step takes, all of it, in microseconds.
+/// The time of a whole step, in microseconds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepTime {
-    /// All dispatches, in passes as long as those of a step, by the report's clock.
+    /// All dispatches, in passes as long as the step's, by the report's clock.
     pub pass: Measure,
-    /// Sum of the kernels, each timed in a pass of its own.
+    /// Sum over the kernels, each timed in a pass of its own.
     pub kernels: f64,
     /// Sum of the kernels' lower bounds.
     pub bound: f64,
-    /// From the call until the device is done, carries included, by the host's clock.
+    /// From the call until the device has finished, carries included, by the host's clock.
     pub wall: Measure,
-    /// Recording and submitting alone, which a training loop pays on the host.
+    /// Recording and submitting alone: the host's share of a training step.
     pub host: Measure,
-    /// `host` for each dispatch.
+    /// `host` per dispatch.
     pub host_per_dispatch: f64,
-    /// What is made on the device, and how often work is handed to it, in one call.
+    /// Objects created on the device and submits in one call.
     pub made: Tally,
 }
 
@@ -112,17 +112,17 @@ pub struct StepTime {
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub origin: Origin,
-    /// What the kernels were timed by: not the device's own clock where it has none.
+    /// The clock that timed the kernels: the host's if the device has none.
     pub clock: Clock,
     /// Roofs: FLOP/s and bytes/s.
     pub flops: f64,
     pub bandwidth: f64,
     pub repetitions: u32,
-    /// Times left out because the clock ran backwards or was not written.
+    /// Times dropped because the clock ran backwards or was not written.
     pub dropped: usize,
     pub step: StepTime,
     pub kernels: Vec<Group>,
-    /// By dotted prefix, so a scope's row holds those below it.
+    /// By dotted prefix: the row of a scope includes its inner scopes.
     pub scopes: Vec<Group>,
     pub families: Vec<Group>,
     /// `forward`, `gradient`, `second order`.
@@ -133,10 +133,10 @@ pub struct Report {
     depth: usize,
 }
 
-/// Profiles the plan of `executor`, which has to be fed. The states advance as by some training steps.
+/// Profiles the plan of `executor`, which must be fed. The states advance by several training steps.
 ///
 /// # Errors
-/// When the device fails, its clock gives no sense at all, or a file cannot be written.
+/// When the device fails, its clock gives no valid time, or a file cannot be written.
 pub fn run(
     device: &Device,
     options: &Options,
@@ -146,16 +146,16 @@ pub fn run(
     let peak = peak::run(device, &peak::Options::default(), progress)?;
     let clock = device.clock();
     let mut times = Times::default();
-    // The first run compiles pipelines on some drivers, and the first ones are timed submit by submit.
+    // On some drivers the first run compiles pipelines, and the first runs are timed submit by submit.
     while !executor.is_settled() {
         executor.run()?;
     }
     executor.wait()?;
     for _ in 0..options.repetitions.max(1) {
-        // Taken in turn, so that what else the machine does falls on all of them.
+        // The measurements alternate, so that other load affects all of them alike.
         times.spans.push(executor.profile(clock)?);
         times.pass.extend(executor.time_pass(clock)?);
-        // Nothing under way, so that the host is not timed while the device takes its turn on the same cores.
+        // Wait first: a software device would compete with the host for the same cores.
         executor.wait()?;
         let (before, start) = (device.tally(), Instant::now());
         executor.run()?;
@@ -181,7 +181,7 @@ pub fn run(
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
-    let mut text = serde_json::to_vec(value).expect("plain data with names for keys");
+    let mut text = serde_json::to_vec(value).expect("plain data with string keys");
     text.push(b'\n');
     text
 }
@@ -190,7 +190,7 @@ fn png(scene: &Scene, image: &'static str) -> Result<Vec<u8>, MeasureError> {
     RasterBackend::new().with_scale(1.0).render_scene(scene).map_err(|reason| MeasureError::Draw { image, reason })
 }
 
-/// What the repetitions gave, in seconds.
+/// The times of the repetitions, in seconds.
 #[derive(Clone, Debug, Default)]
 struct Times {
     spans: Vec<Vec<Option<Span>>>,
@@ -201,7 +201,7 @@ struct Times {
 }
 
 impl Times {
-    /// The repetition whose kernels took the median of all: one that happened, for the trace.
+    /// The repetition with the median kernel time: the trace shows a run that happened.
     fn median_repetition(&self) -> usize {
         let total = |index: &usize| self.spans[*index].iter().flatten().map(|span| span.seconds).sum::<f64>();
         let mut order: Vec<usize> = (0..self.spans.len()).collect();
@@ -210,7 +210,7 @@ impl Times {
     }
 }
 
-/// None when the whole step was never timed.
+/// `None` if the whole step has no valid time.
 fn report(plan: &Plan, origin: Origin, clock: Clock, peak: &Peak, times: &Times) -> Option<Report> {
     let micro = |seconds: &[f64]| Measure::of(seconds.iter().copied()).map(|measure| measure.scaled(1e6));
     let dispatch = |(index, step): (usize, &Step)| {
@@ -269,13 +269,13 @@ fn order(order: usize) -> String {
     }
 }
 
-/// `a.b.c` lies in `a`, `a.b` and `a.b.c`.
+/// The scope `a.b.c` lies in `a`, `a.b` and `a.b.c`.
 fn prefixes(scope: &str) -> Vec<String> {
     let ends = scope.match_indices('.').map(|(at, _)| at).chain([scope.len()]);
     ends.map(|end| scope[..end].to_owned()).map(|name| if name.is_empty() { "(none)".into() } else { name }).collect()
 }
 
-/// Adds up the dispatches under each of the names that `names` has for them; the slowest group first.
+/// Adds up the dispatches by the names that `names` gives them, the slowest group first.
 fn groups(dispatches: &[Dispatch], names: impl Fn(&Dispatch) -> Vec<String>) -> Vec<Group> {
     let total: f64 = dispatches.iter().filter_map(|dispatch| dispatch.microseconds).sum();
     let mut sums: BTreeMap<String, Group> = BTreeMap::new();
@@ -294,7 +294,7 @@ fn groups(dispatches: &[Dispatch], names: impl Fn(&Dispatch) -> Vec<String>) -> 
                 of_bound: 0.0,
             });
             group.calls += 1;
-            // Work without a time would make the rest look fast.
+            // Counting work without a time would make the group look faster.
             if let Some(microseconds) = dispatch.microseconds {
                 group.microseconds += microseconds;
                 group.flops += dispatch.flops;
@@ -332,7 +332,7 @@ impl fmt::Display for Report {
         }
         let mut scopes: Vec<Group> =
             self.scopes.iter().filter(|group| prefixes(&group.name).len() <= self.depth).cloned().collect();
-        // A tree: each below the one that holds it.
+        // In tree order: each scope below its parent.
         scopes.sort_by(|a, b| a.name.split('.').cmp(b.name.split('.')));
         for group in &mut scopes {
             let (depth, last) = (group.name.matches('.').count(), group.name.rsplit('.').next().unwrap_or_default());
@@ -351,7 +351,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "run()    {} µs until done, of which {} µs on the host: {} µs a dispatch; {} buffers and {} bind groups made, \
+            "run()    {} µs until done, {} µs of it on the host ({} µs per dispatch); {} buffers and {} bind groups, \
              {} submits",
             figure(step.wall.median),
             figure(step.host.median),

@@ -1,4 +1,4 @@
-//! Training steps of stated sizes, for `profile`, `bench` and the benches.
+//! Training steps of fixed sizes, for `profile`, `bench` and the benches.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use crate::ssad::config::Config;
 use crate::ssad::nn::{Detector, Plain, Stage};
 use crate::ssad::step::TrainingStep;
 
-/// A training step of a stated size.
+/// A training step of a fixed size.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
     pub name: &'static str,
     /// `[C, H, W]` of an image.
     pub image: [usize; 3],
-    /// Normal images in a batch, with as many augmented ones, and unlabelled ones.
+    /// Normal images in a batch, which holds as many augmented ones; `batch_val` counts unlabelled images.
     pub batch: usize,
     pub batch_val: usize,
     pub detector: fn() -> Detector,
@@ -32,11 +32,11 @@ fn pyramid() -> Detector {
     Detector::new(3, Arc::new(Plain(stages)), vec![64])
 }
 
-/// Batches hold as many augmented as normal images, and as many unlabelled ones as both together.
+/// A batch holds as many augmented as normal images, and the unlabelled batch as many as both together.
 pub const WORKLOADS: &[Workload] = &[
     // The step of `stssad demo`.
     Workload { name: "digits-small", image: [1, 28, 28], batch: 48, batch_val: 96, detector: || Detector::small(1) },
-    // Its plain step, of 32 images, is the training step that `benches/peers` takes in other frameworks.
+    // Its plain step, of 32 images, is the training step that `benches/peers` runs in other frameworks.
     Workload { name: "pyramid-64", image: [3, 64, 64], batch: 16, batch_val: 32, detector: pyramid },
     Workload {
         name: "resnet18-32",
@@ -54,7 +54,7 @@ pub const WORKLOADS: &[Workload] = &[
     },
 ];
 
-/// There is no workload of this name.
+/// No workload has this name.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("there is no workload `{0}`; there are digits-small, pyramid-64, resnet18-32 and resnet18-256")]
 pub struct NoSuchWorkload(String);
@@ -69,7 +69,7 @@ impl FromStr for Workload {
 }
 
 impl Workload {
-    /// A run of `steps` steps, all of which tune.
+    /// The configuration of a run of `steps` steps, all of which tune.
     pub fn config(&self, steps: usize) -> Config {
         let augmentation = Box::new(Rotation::default());
         let starts = vec![augmentation.starts()[0].clone()];
@@ -88,7 +88,7 @@ impl Workload {
         Ok(Plan::new(&step.tape, &[tuning.figures], &carries, class, reuse))
     }
 
-    /// Images of noise: the time of a step does not depend on what they show.
+    /// Noise images: the time of a step does not depend on the pixels.
     ///
     /// # Errors
     /// When the sets cannot be split.
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_workload_is_found_by_its_name_and_its_error_lists_them_all() {
+    fn workloads_are_found_by_name_and_the_error_lists_them() {
         for workload in WORKLOADS {
             assert_eq!(workload.name.parse::<Workload>().unwrap().name, workload.name);
         }

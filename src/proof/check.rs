@@ -1,6 +1,7 @@
 //! Whether the kernels compute what they should on the device at hand.
 //!
-//! * [`check_kernel`]: a kernel on a device against its f64 definition, within derived [`bounds`](crate::engine::bounds).
+//! * [`check_kernel`]: a kernel on a device against its f64 definition, within derived
+//!   [`bounds`](crate::engine::bounds).
 //! * [`check_rule`]: backward rules, first and second order, against central differences in f64. No device.
 //! * [`check_adjoint`]: ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ on a device, exactly, at training sizes.
 //! * [`check_step`]: every node of a tape, given the inputs that the device computed for it.

@@ -3,12 +3,12 @@
 //! [`lower`] turns WGSL, through naga's IR, into a flat [`Program`]. [`Program::run`] executes all invocations of a
 //! [`Dispatch`] and reports data races, accesses out of bounds, reads of uninitialised memory, barriers in non-uniform
 //! control flow, index overflow, division by zero, misaligned matrices and endless loops. Floats are computed in f32 by
-//! Rust's own functions, so the output can be compared with a reference as a device's can.
-//! [`rounding::with_errors`] makes the arithmetic as inaccurate as the WGSL specification allows.
+//! Rust's own functions, so the output can be compared with a reference as a device's can. [`rounding::with_errors`]
+//! makes the arithmetic as inaccurate as the WGSL specification allows.
 //!
-//! The invocations of a workgroup run one after another from barrier to barrier. A fault depends only on which invocation
-//! accessed what between two barriers, not on this order. A kernel whose control flow depends on a race may take another
-//! path on a device, but that race has already been reported.
+//! The invocations of a workgroup run one after another from barrier to barrier. A fault depends only on which
+//! invocation accessed what between two barriers, not on this order. A kernel whose control flow depends on a race may
+//! take another path on a device, but that race has already been reported.
 //!
 //! ```
 //! use stssad::proof::sanitizer::{Buffer, Dispatch, lower};

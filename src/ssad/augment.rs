@@ -1,11 +1,11 @@
 //! The differentiable augmentations, from tape methods only.
 //!
-//! Hyper-parameters are tuned in *raw* coordinates, in which a step has the same meaning everywhere (area, aspect and
-//! spread as logarithms, angles in radians), and shown in plain units. [`by_name`] has every augmentation below, and any
-//! of them one after another, tuned together: `cutpaste+rotation`.
+//! Hyper-parameters are tuned in *raw* coordinates, in which a step means the same everywhere (logarithms of area,
+//! aspect and spread; angles in radians), and reported in plain units. [`by_name`] gives every augmentation below, and
+//! any sequence of them, tuned together: `cutpaste+rotation`.
 //!
 //! A new augmentation is a type with a name and a recording. One that changes a patch at a random place implements
-//! [`Patched`], and has its hyper-parameters, their bounds, prior and starts from there:
+//! [`Patched`] and inherits its hyper-parameters, their bounds, prior and starts:
 //!
 //! ```
 //! use stssad::ssad::augment::{Augmentation, Composed, Patched, Rotation, cutdiff};
@@ -39,7 +39,8 @@
 //! # Ok::<(), stssad::ssad::augment::NameError>(())
 //! ```
 //!
-//! What the tape has no method for is a new primitive in [`ops`](crate::engine::ops), with its backward rule and its kernel.
+//! An operation that the tape lacks becomes a new primitive in [`ops`](crate::engine::ops), with a backward rule and a
+//! kernel.
 
 use std::collections::BTreeMap;
 use std::f64::consts::{PI, TAU};
@@ -49,48 +50,48 @@ use crate::engine::ops::elementwise::{Binary, Unary};
 use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::Tensor;
 
-/// Hyper-parameters in plain units, by name: `angle_degrees`, `area` (share of the image), `aspect`. Those of a
-/// [composition](Composed) are told apart by their part: `rotation.angle_degrees`.
+/// Hyper-parameters in plain units, by name: `angle_degrees`, `area` (share of the image), `aspect`. In a
+/// [composition](Composed) the names are prefixed by the part: `rotation.angle_degrees`.
 pub type Setting = BTreeMap<String, f64>;
 
 /// An augmentation with P hyper-parameters `a` in raw coordinates.
 pub trait Augmentation: fmt::Debug + Send + Sync {
-    /// As it is called on the command line and in records.
+    /// Its name on the command line and in records.
     fn name(&self) -> &str;
 
-    /// Augments images `x` `[N, C, H, W]` at random places drawn under `key`. `a` is in raw coordinates, `[P]` for all
-    /// images alike or `[N, P]` for each its own.
+    /// Augments images `x` `[N, C, H, W]`, at random places drawn under `key`. `a` is in raw coordinates: `[P]` for all
+    /// images, or `[N, P]` with a row per image.
     fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value;
 
-    /// Plain units of raw coordinates, angles brought into one period.
+    /// Raw coordinates in plain units, angles reduced to one period.
     fn setting(&self, a: &[f32]) -> Setting;
 
-    /// Smallest and largest raw coordinates; infinite where there is no bound.
+    /// Smallest and largest raw coordinates; infinite if unbounded.
     fn bounds(&self) -> [Vec<f32>; 2];
 
-    /// Ends of the raw coordinates that random baselines draw uniformly from; all finite.
+    /// Range of the raw coordinates from which random baselines draw uniformly; finite.
     fn prior(&self) -> [Vec<f32>; 2];
 
-    /// Adam's rate for each raw coordinate.
+    /// Adam's learning rate for each raw coordinate.
     fn rates(&self) -> Vec<f64>;
 
     /// Raw coordinates that runs start from.
     fn starts(&self) -> Vec<Vec<f32>>;
 
-    /// Whether gradients reach the images through it. Where they do not, it can only be the first part of a
+    /// Whether gradients pass through it to the images. If not, it can only be the first part of a
     /// [composition](Composed).
     fn passes_gradients(&self) -> bool {
         true
     }
 }
 
-/// Streams of random numbers within a step; each draw of an augmentation has its own.
+/// Random streams within a step; each draw of an augmentation has its own.
 mod stream {
     pub const ANGLE: u32 = 1;
     pub const CENTRE: u32 = 2;
     pub const SOURCE: u32 = 3;
     pub const SPREAD: u32 = 4;
-    /// The keys of a composition's parts, from here on.
+    /// First stream of the keys of a composition's parts.
     pub const PARTS: u32 = 5;
 }
 
@@ -110,7 +111,7 @@ fn ends(ranges: &[[f32; 2]]) -> [Vec<f32>; 2] {
 
 const UNBOUNDED: [f32; 2] = [f32::NEG_INFINITY, f32::INFINITY];
 
-/// `count` raw coordinates from `first`, as rows `[1, count]` or `[N, count]`; `a` is `[P]` or `[N, P]`.
+/// The `count` raw coordinates from `first` on, as rows `[1, count]` or `[N, count]`; `a` is `[P]` or `[N, P]`.
 fn coordinates(t: &mut Tape, a: Value, first: usize, count: usize) -> Value {
     let rows = match t.shape(a)[..] {
         [parameters] => t.reshape(a, [1, parameters]),
@@ -119,13 +120,14 @@ fn coordinates(t: &mut Tape, a: Value, first: usize, count: usize) -> Value {
     t.slice(rows, 1, first, count)
 }
 
-/// Rotation about the image's middle, `a` = \[angle\], or \[angle, log spread\]. Each image's angle is normal round
-/// `angle`, which smooths the landscape: without a spread the angle freezes as soon as the detector is sure of itself.
+/// Rotation about the image's centre, `a` = \[angle\] or \[angle, log spread\]. The angle of each image is normally
+/// distributed around `angle`, which smooths the loss: without a spread, the angle stops moving once the detector is
+/// certain.
 #[derive(Clone, Debug)]
 pub struct Rotation {
-    /// Standard deviation of the images' angles, in radians; where it starts from, if it is tuned.
+    /// Standard deviation of the images' angles, in radians; the initial one if it is tuned.
     pub spread: f32,
-    /// Whether the spread is a hyper-parameter as well.
+    /// Whether the spread is tuned too.
     pub tunes_spread: bool,
 }
 
@@ -136,10 +138,10 @@ impl Default for Rotation {
 }
 
 impl Rotation {
-    /// Smallest and largest spread that is tuned to: 1° and 60°, in radians.
+    /// Smallest and largest tuned spread: 1° and 60°, in radians.
     const SPREADS: [f32; 2] = [PI as f32 / 180.0, PI as f32 / 3.0];
 
-    /// What is said of the angle, and of the spread where it is tuned.
+    /// The entry for the angle, and that for the spread if it is tuned.
     fn each<T>(&self, angle: T, spread: T) -> Vec<T> {
         if self.tunes_spread { vec![angle, spread] } else { vec![angle] }
     }
@@ -190,18 +192,18 @@ impl Augmentation for Rotation {
     }
 }
 
-/// Standard deviations of the images' log area, log aspect and angle round those of `a`. As with [`Rotation`], this
-/// smooths the landscape: starts of any slant then find that of the anomalies.
+/// Standard deviations of the images' log area, log aspect and angle around those of `a`. As for [`Rotation`], this
+/// smooths the loss: from any initial angle, tuning then finds that of the anomalies.
 const PATCH_SPREAD: [f32; 3] = [0.3, 0.2, 0.2];
 
-/// An augmentation that changes a patch at a random place, `a` = \[log area, log aspect, angle\]. Each image's patch is a
-/// little different.
+/// An augmentation that changes a patch at a random place, `a` = \[log area, log aspect, angle\]. The patch varies
+/// slightly between images.
 pub trait Patched: fmt::Debug + Send + Sync {
     /// As [`Augmentation::name`].
     fn name(&self) -> &'static str;
 
-    /// Changes images `x` `[N, C, H, W]` in the patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`;
-    /// further random numbers are drawn under `key`.
+    /// Changes images `x` `[N, C, H, W]` inside the patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`.
+    /// Further random numbers are drawn under `key`.
     fn change(&self, t: &mut Tape, x: Value, matrix: Value, centre: Value, key: Value) -> Value;
 
     /// As [`Augmentation::passes_gradients`].
@@ -214,15 +216,15 @@ pub trait Patched: fmt::Debug + Send + Sync {
 #[derive(Clone, Debug, Default)]
 pub struct CutDiff;
 
-/// A soft box painted black.
+/// A soft box filled with black.
 #[derive(Clone, Debug, Default)]
 pub struct CutOut;
 
-/// A soft box painted with the mean colour under it.
+/// A soft box filled with its mean colour.
 #[derive(Clone, Debug, Default)]
 pub struct CutAvg;
 
-/// A soft box filled with what lies round another random place of the same image, not turned.
+/// A soft box filled with the surroundings of another random place of the same image, not rotated.
 #[derive(Clone, Debug, Default)]
 pub struct CutPaste;
 
@@ -239,7 +241,7 @@ pub fn patch_matrix(t: &mut Tape, [area, aspect, angle]: [Value; 3], [height, wi
     let per_x = inverse_side(t, product, width);
     let per_y = inverse_side(t, quotient, height);
     let [cos, sin] = [Unary::Cos, Unary::Sin].map(|function| t.unary(function, angle));
-    // [cos, sin] along x and [−sin, cos] along y, each by its side.
+    // [cos, sin] along x and [−sin, cos] along y, each divided by its side.
     let rows =
         [([1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], per_x), ([0.0, 0.0, 0.0, 1.0], [0.0, 0.0, -1.0, 0.0], per_y)];
     let [along_x, along_y] = rows.map(|(of_cos, of_sin, per_pixel)| {
@@ -250,7 +252,7 @@ pub fn patch_matrix(t: &mut Tape, [area, aspect, angle]: [Value; 3], [height, wi
     t.add(along_x, along_y)
 }
 
-/// `x` less the mask of a patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`, clamped to \[0, 1\].
+/// `x` minus the mask of a patch with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`, clamped to \[0, 1\].
 pub fn cutdiff(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
     let [images, _, height, width] = t.shape(x).images().expect("a batch of images");
     let matrices = t.broadcast(matrix, &[images, 4].into());
@@ -280,7 +282,8 @@ pub fn cutout(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
     t.mul(x, kept)
 }
 
-/// `x` with its mean under a soft box with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]` painted there, channel by channel.
+/// `x` with a soft box, with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`, filled with its mean in each
+/// channel.
 pub fn cutavg(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
     let mask = boxes(t, x, matrix, centre);
     let masked = t.mul(x, mask);
@@ -289,13 +292,14 @@ pub fn cutavg(t: &mut Tape, x: Value, matrix: Value, centre: Value) -> Value {
         let sum = t.sum(value, &[2, 3]);
         t.reshape(sum, [images, channels, 1, 1])
     });
-    // A box that has no pixel has no mean.
+    // A box without pixels has no mean.
     let weight = t.offset(weight, 1e-6);
     let mean = t.div(total, weight);
     blend(t, x, mask, mean)
 }
 
-/// `x` with what lies round `source` `[N, 2]` pasted into a soft box with map `matrix` `[1, 4]` or `[N, 4]` at `centre` `[N, 2]`.
+/// `x` with the surroundings of `source` `[N, 2]` pasted into a soft box with map `matrix` `[1, 4]` or `[N, 4]` at
+/// `centre` `[N, 2]`.
 pub fn cutpaste(t: &mut Tape, x: Value, matrix: Value, centre: Value, source: Value) -> Value {
     let mask = boxes(t, x, matrix, centre);
     let offset = t.sub(source, centre);
@@ -351,7 +355,7 @@ impl Patched for CutPaste {
         cutpaste(t, x, matrix, centre, source)
     }
 
-    /// Nothing is pulled back through the copy.
+    /// The pasted copy passes no gradients.
     fn passes_gradients(&self) -> bool {
         false
     }
@@ -378,7 +382,7 @@ impl<P: Patched> Augmentation for P {
 
     fn setting(&self, a: &[f32]) -> Setting {
         let [log_area, log_aspect, angle] = [a[0], a[1], a[2]].map(f64::from);
-        // A tall patch is a wide one turned by a quarter: the angle shown is always that of the longer side.
+        // A tall patch is a wide one rotated by 90°; report the angle of the longer side.
         let quarter = if log_aspect < 0.0 { PI / 2.0 } else { 0.0 };
         named([
             ("area", log_area.exp()),
@@ -411,8 +415,8 @@ impl<P: Patched> Augmentation for P {
     }
 }
 
-/// Several augmentations, each applied to what the one before it made, and all tuned together: `a` is theirs one after
-/// another. Each part draws its random numbers under a key of its own, so two patches lie in different places.
+/// Several augmentations applied one after another and tuned together; `a` concatenates their coordinates. Each part
+/// draws under its own key, so that two patches lie in different places.
 #[derive(Debug)]
 pub struct Composed {
     name: String,
@@ -420,10 +424,11 @@ pub struct Composed {
 }
 
 impl Composed {
-    /// The composition of `parts`, in the order of their application.
+    /// The composition of `parts`, in the order of application.
     ///
     /// # Errors
-    /// When there is none, or one behind the first that passes no gradients: what lies before it could not be tuned.
+    /// When there is no part, or a part other than the first passes no gradients: the parts before it could not be
+    /// tuned.
     pub fn new(parts: Vec<Box<dyn Augmentation>>) -> Result<Self, NameError> {
         let names: Vec<&str> = parts.iter().map(|part| part.name()).collect();
         let name = names.join("+");
@@ -436,7 +441,7 @@ impl Composed {
         }
     }
 
-    /// Each part with its share of something that has an entry for each coordinate.
+    /// Splits a slice with one entry per coordinate into [(part, its entries)].
     fn shares<'a, T>(&'a self, mut whole: &'a [T]) -> impl Iterator<Item = (&'a dyn Augmentation, &'a [T])> {
         self.parts.iter().map(move |part| {
             let (share, rest) = whole.split_at(part.rates().len());
@@ -468,7 +473,7 @@ impl Augmentation for Composed {
         augmented
     }
 
-    /// Names are preceded by their part's, and its number where it is not the first of its kind: `cutout.area`,
+    /// Names are prefixed by their part, with a number if it is not the first of its kind: `cutout.area`,
     /// `cutout-2.area`.
     fn setting(&self, a: &[f32]) -> Setting {
         let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
@@ -494,7 +499,7 @@ impl Augmentation for Composed {
         self.parts.iter().flat_map(|part| part.rates()).collect()
     }
 
-    /// As many as the part with the most has; the others begin again from their first.
+    /// As many as the part with the most; the other parts repeat theirs.
     fn starts(&self) -> Vec<Vec<f32>> {
         let of_parts: Vec<Vec<Vec<f32>>> = self.parts.iter().map(|part| part.starts()).collect();
         let most = of_parts.iter().map(Vec::len).max().unwrap_or_default();
@@ -506,10 +511,10 @@ impl Augmentation for Composed {
     }
 }
 
-/// An augmentation by its name.
+/// The name and constructor of an augmentation.
 type Named = (&'static str, fn() -> Box<dyn Augmentation>);
 
-/// The augmentations that are no compositions, as [`by_name`] knows them: a new one is a row here.
+/// The single augmentations that [`by_name`] knows; a new one is a row here.
 const KINDS: [Named; 6] = [
     ("rotation", || Box::new(Rotation::default())),
     ("rotation-spread", || Box::new(Rotation { tunes_spread: true, ..Rotation::default() })),
@@ -519,12 +524,12 @@ const KINDS: [Named; 6] = [
     ("cutpaste", || Box::new(CutPaste)),
 ];
 
-/// The names of the augmentations that are no compositions.
+/// The names of the single augmentations.
 pub fn names() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(name, _)| *name)
 }
 
-/// A name that stands for no augmentation.
+/// A name that is not an augmentation.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NameError {
     #[error("there is no augmentation `{0}`; there are {list}, and several of them joined by +", list = names().collect::<Vec<_>>().join(", "))]
@@ -535,10 +540,10 @@ pub enum NameError {
     NotFirst { part: String, name: String },
 }
 
-/// One of the [`names`], or several joined by `+`, the first applied first.
+/// One of the [`names`], or several joined by `+`, applied from left to right.
 ///
 /// # Errors
-/// When a name is unknown, or the parts cannot follow one another.
+/// When a name is unknown, or a part other than the first passes no gradients.
 pub fn by_name(name: &str) -> Result<Box<dyn Augmentation>, NameError> {
     if name.contains('+') {
         let parts = name.split('+').map(by_name).collect::<Result<_, _>>()?;
@@ -548,7 +553,7 @@ pub fn by_name(name: &str) -> Result<Box<dyn Augmentation>, NameError> {
     kind.map(|(_, make)| make()).ok_or_else(|| NameError::Unknown(name.to_owned()))
 }
 
-/// `a` kept within the augmentation's bounds.
+/// `a` clamped to the augmentation's bounds.
 pub fn project(t: &mut Tape, augmentation: &dyn Augmentation, a: Value) -> Value {
     let [low, high] = augmentation.bounds().map(|bound| {
         let finite = bound.iter().map(|bound| bound.clamp(f32::MIN, f32::MAX)).collect();
@@ -573,7 +578,7 @@ mod tests {
         (0..IMAGES.iter().product()).map(|_| stream.uniform()).collect()
     }
 
-    /// The augmented images, and ∂ (Σ x_aug²) / ∂a where gradients are asked for.
+    /// The augmented images, and ∂ (Σ x_aug²) / ∂a where gradients pass.
     fn augmented(augmentation: &dyn Augmentation, a_shape: &[usize], a: &[f32]) -> (Vec<f64>, Vec<f64>) {
         let mut t = Tape::new();
         let (x, key) = (t.feed("x", IMAGES), t.feed("key", [6]));
@@ -599,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn names_lead_back_to_themselves_and_unknown_ones_are_refused() {
+    fn names_parse_and_unknown_ones_are_refused() {
         for (augmentation, name) in all().iter().zip(names().chain(COMPOSED)) {
             assert_eq!(augmentation.name(), name);
         }
@@ -623,12 +628,12 @@ mod tests {
             assert!(from.iter().zip(&to).all(|(from, to)| from < to && from.is_finite() && to.is_finite()));
             assert!(within(&from) && within(&to), "{augmentation:?}");
             assert!(augmentation.starts().iter().all(|start| start.len() == count && within(start)));
-            assert_eq!(augmentation.setting(&from).len(), count, "{augmentation:?}: a name is taken twice");
+            assert_eq!(augmentation.setting(&from).len(), count, "{augmentation:?}: duplicate names");
         }
     }
 
     #[test]
-    fn pictures_with_hyper_parameters_of_their_own() {
+    fn images_with_their_own_hyper_parameters() {
         for augmentation in all() {
             let starts = augmentation.starts();
             let rows: Vec<&Vec<f32>> = (0..IMAGES[0]).map(|n| &starts[n % starts.len()]).collect();
@@ -645,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_of_every_coordinate_are_the_differences() {
+    fn gradients_of_every_coordinate_equal_differences() {
         for augmentation in all() {
             let a = &augmentation.starts()[1];
             let (_, gradient) = augmented(augmentation.as_ref(), &[a.len()], a);
@@ -664,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_kind_lie_in_different_places() {
+    fn equal_parts_lie_in_different_places() {
         let start = &CutOut.starts()[0];
         let (one, _) = augmented(&CutOut, &[3], start);
         let (two, _) = augmented(by_name("cutout+cutout").unwrap().as_ref(), &[6], &[&start[..], start].concat());

@@ -1,63 +1,63 @@
 //! ST-SSAD's bilevel step.
 //!
-//! Yoo, Zhao, Akoglu, "Self-Tuning Self-Supervised Image Anomaly Detection", arXiv 2306.12033. A detector learns to tell
-//! normal from augmented images; the augmentation's hyper-parameters `a` follow the gradient of an alignment loss
-//! through a look-ahead step of the detector.
+//! Yoo, Zhao, Akoglu, "Self-Tuning Self-Supervised Image Anomaly Detection", arXiv 2306.12033. A detector learns to
+//! separate normal from augmented images. The augmentation's hyper-parameters `a` follow the gradient of an alignment
+//! loss through a look-ahead step of the detector.
 
 use crate::engine::tape::{GradError, Tape, Value};
 use crate::engine::tensor::Tensor;
 
-/// Which terms of the hyper-gradient are taken.
+/// The terms of the hyper-gradient to include.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Only the direct dependence of the look-ahead embeddings on `a`: the ablation.
+    /// Only the direct dependence of the look-ahead embeddings on `a`: an ablation.
     First,
-    /// Also that through the look-ahead parameters: ∂²inner/∂a∂θ.
+    /// Also the dependence through the look-ahead parameters: ∂²inner/∂a∂θ.
     Second,
 }
 
-/// The parts of the bilevel problem that the step is recorded from.
+/// The parts of the bilevel problem.
 pub trait Problem {
-    /// x_aug of x at `a`.
+    /// Augments x at `a`: x_aug.
     fn augment(&self, t: &mut Tape, x: Value, a: Value) -> Value;
     /// The training loss on x and x_aug.
     fn inner(&self, t: &mut Tape, theta: &[Value], x: Value, x_aug: Value) -> Inner;
-    /// Embeddings of `x`, batch norm taken over it.
+    /// Embeddings of `x`, with batch norm over `x`.
     fn embed(&self, t: &mut Tape, theta: &[Value], x: Value) -> Value;
-    /// Embeddings of the union of all sets made fit to be compared, each start's apart; see
+    /// Normalises the embeddings of all sets together, for each start separately; see
     /// [`total_distance_normalise`](crate::ssad::loss::total_distance_normalise).
     fn normalise(&self, t: &mut Tape, z: Value) -> Value;
-    /// The alignment loss of normalised embeddings, one for each start.
+    /// The alignment loss of normalised embeddings, one value per start.
     fn align(&self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value) -> Value;
-    /// What the training loss and the alignment loss are scaled by while their gradients are taken.
+    /// Scales of the training loss and the alignment loss while their gradients are computed.
     fn scales(&self) -> LossScales {
         LossScales::NONE
     }
 }
 
-/// Powers of two by which losses are scaled while their gradients are taken, and by which the gradients are divided
-/// afterwards, both exactly. Factors that are rounded to f16 would otherwise be rounded to 0: f16 has nothing between 0 and
-/// 6e-8, and not all bits below 6e-5, while a batch's mean loss has cotangents of 1e-5.
+/// Powers of two that scale losses while their gradients are computed. The gradients are then divided by them; both
+/// steps are exact. Without them, factors rounded to f16 would become 0: f16 has no number between 0 and 6e-8 and loses
+/// bits below 6e-5, while the cotangents of a batch's mean loss are about 1e-5.
 ///
-/// The scales are fixed, so that a run needs no state to be resumed with the same bits, and no step is taken again or left
-/// out. What exceeds f16 in spite of their reserve becomes infinite, is seen in the gradient's magnitude, and ends the start.
+/// The scales are fixed, so a resumed run needs no further state and no step is repeated or skipped. A value that
+/// exceeds f16 nevertheless becomes infinite, shows in the gradient's magnitude, and ends the start.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScales {
-    /// Of the training loss.
+    /// Scale of the training loss.
     pub inner: f32,
-    /// Of the alignment loss. The sweep through g = ∇_θ inner has cotangents of `outer / inner` times their size, so this is
-    /// the larger of the two.
+    /// Scale of the alignment loss. The backward pass through g = ∇_θ inner has cotangents scaled by `outer / inner`,
+    /// so this is the larger of the two.
     pub outer: f32,
 }
 
 impl LossScales {
-    /// Losses as they are.
+    /// No scaling.
     pub const NONE: LossScales = LossScales { inner: 1.0, outer: 1.0 };
     /// For factors in f16.
     pub const F16: LossScales = LossScales { inner: 1024.0, outer: 16_384.0 };
 }
 
-/// Gradients of the sum of the elements of `of`, which is scaled by a power of two on the way.
+/// Gradients of the sum of the elements of `of`, computed with `of` scaled by a power of two.
 ///
 /// # Errors
 /// As [`Tape::grad`].
@@ -67,10 +67,10 @@ pub fn scaled_grad(t: &mut Tape, of: Value, wrt: &[Value], scale: f32) -> Result
     Ok(scaled.into_iter().map(|gradient| t.scale(gradient, 1.0 / scale)).collect())
 }
 
-/// The training loss with what the forward pass leaves behind.
+/// The training loss and the batch-norm moments of its forward pass.
 #[derive(Clone, Debug)]
 pub struct Inner {
-    /// One for each start.
+    /// One value per start.
     pub loss: Value,
     /// Mean and variance at each batch norm, for the running statistics.
     pub moments: Vec<[Value; 2]>,
@@ -83,7 +83,7 @@ pub struct Bilevel {
     pub inner: Inner,
     /// ∇_θ inner
     pub g: Vec<Value>,
-    /// One for each start.
+    /// One value per start.
     pub outer: Value,
     /// ∇_a outer
     pub g_a: Value,
@@ -99,11 +99,12 @@ pub struct Bilevel {
 /// g_a   = ∂_a outer − α · [∂² inner / ∂a ∂θ] · ∇_θ' outer
 /// ```
 ///
-/// The second term of `g_a` needs no line of its own: g is on the tape, so the sweep goes through it. Of several starts side
-/// by side each loss depends on its own parameters and its own `a` alone, so gradients of the sums are those of each.
+/// The second term of `g_a` needs no extra line: g is on the tape, so the backward pass runs through it. With several
+/// starts side by side, each loss depends only on its own parameters and its own `a`, so the gradients of the sums are
+/// those of each start.
 ///
 /// # Errors
-/// When a primitive on the way has no rule for the order of derivative asked for.
+/// When a primitive on the path lacks a rule of the required order.
 pub fn bilevel(
     t: &mut Tape,
     problem: &impl Problem,
@@ -124,7 +125,7 @@ pub fn bilevel(
         };
         theta.iter().zip(&g).map(step).collect()
     });
-    // At first order `a` enters the outer loss a second time under another name, and only that one is differentiated.
+    // At first order the outer loss reads `a` as a second value, and only that one is differentiated.
     let (direct, x_aug_outer) = match order {
         Order::Second => (a, x_aug),
         Order::First => {

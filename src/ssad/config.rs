@@ -1,4 +1,4 @@
-//! What a training run is made of.
+//! The configuration of a training run.
 
 use std::ops::Range;
 
@@ -9,44 +9,44 @@ use crate::ssad::loss::Alignment;
 use crate::ssad::method::{Method, Rule};
 use crate::ssad::nn::Detector;
 
-/// What a training run is made of.
+/// The configuration of a training run.
 #[derive(Debug)]
 pub struct Config {
     pub method: Method,
     pub detector: Detector,
     pub augmentation: Box<dyn Augmentation>,
-    /// Raw coordinates that are tried; the methods that keep no hyper-parameters have one empty start.
+    /// Raw coordinates to start from. A method without hyper-parameters has one empty start.
     pub starts: Vec<Vec<f32>>,
-    /// How many starts are trained side by side at most; see [`group`](Config::group).
+    /// Most starts trained side by side; see [`group`](Config::group).
     pub together: usize,
     pub alignment: Alignment,
-    /// Whether embeddings are brought to unit total distance before they are aligned; `false` is an ablation.
+    /// Whether embeddings are normalised to unit total distance before alignment; `false` is an ablation.
     pub normalise: bool,
     pub order: Order,
-    /// Steps in all, of which the first `warm_up` leave `a` as it is.
+    /// Steps in total; the first `warm_up` do not change `a`.
     pub steps: usize,
     pub warm_up: usize,
-    /// Normal images in a batch; as many augmented ones join them.
+    /// Normal images in a batch, which holds as many augmented ones.
     pub batch: usize,
     /// Unlabelled images in a batch.
     pub batch_val: usize,
-    /// Parts that both batches are cut into and worked off one after another, in the memory of one; a divisor of both.
-    /// Gradients are the means of the parts', each of which has batch-norm moments, a look-ahead step and an alignment loss
-    /// of its own: a noisier estimate than that of the whole batch.
+    /// Number of micro-batches that each batch is split into to save memory; it divides both batch sizes. Gradients are
+    /// averaged over the micro-batches. Each has its own batch-norm moments, look-ahead step and alignment loss, which
+    /// gives a noisier estimate than the whole batch.
     pub micro_batches: usize,
-    /// Adam's rate for the detector.
+    /// Adam's learning rate for the detector.
     pub rate: f64,
-    /// The look-ahead step α.
+    /// Step size α of the look-ahead step.
     pub look_ahead: f32,
     /// How the values of a step share the device's memory.
     pub reuse: Reuse,
-    /// What images are scored by. A start whose embeddings give no distance can be kept where the score is the logit.
+    /// The anomaly score. With the logit, a start is kept even if its embeddings give no distance.
     pub score: Rule,
     pub seed: u64,
 }
 
 impl Config {
-    /// ST-SSAD from the augmentation's own starts, with the rates, steps and batches that the README's figures are from.
+    /// ST-SSAD from the augmentation's own starts, with the rates, steps and batches of the README's results.
     pub fn new(detector: Detector, augmentation: Box<dyn Augmentation>) -> Self {
         Config {
             method: Method::StSsad,
@@ -70,25 +70,25 @@ impl Config {
         }
     }
 
-    /// How many starts are a group: no more than [`together`](Config::together), and so that as few groups as there have to be
-    /// are as even as they can be.
+    /// Starts per group: at most [`together`](Config::together), in as few groups as possible and of sizes as equal as
+    /// possible.
     pub fn group(&self) -> usize {
         let starts = self.starts.len().max(1);
         starts.div_ceil(starts.div_ceil(self.together.clamp(1, starts)))
     }
 
-    /// The starts of the group that begins with start number `first`.
+    /// The starts of the group that begins with start `first`.
     pub fn members(&self, first: usize) -> Range<usize> {
         first..self.starts.len().min(first + self.group())
     }
 
-    /// The start in each place of the group that begins with start number `first`: the last one again where there are no more.
+    /// The start in each place of the group that begins with start `first`; an incomplete group repeats the last start.
     pub(crate) fn places(&self, first: usize) -> impl Iterator<Item = usize> {
         let last = self.starts.len().saturating_sub(1);
         (first..first + self.group()).map(move |start| start.min(last))
     }
 
-    /// Hyper-parameters in plain units; empty for the methods that keep none.
+    /// Hyper-parameters in plain units; empty for a method without any.
     pub fn setting(&self, a: &[f32]) -> Setting {
         if a.is_empty() { Setting::new() } else { self.augmentation.setting(a) }
     }

@@ -1,6 +1,6 @@
-//! Losses, from tape methods only. Embeddings are `[rows, starts, features]`: those of as many networks side by side as there
-//! are starts, and a loss is one number for each, `[starts]`. What is written for one network takes `[rows, features]` and
-//! gives a scalar of shape `[]`.
+//! Losses, from tape methods only. Embeddings are `[rows, starts, features]`, with the networks of all starts side by
+//! side, and a loss has one value per start, `[starts]`. Functions for a single network take `[rows, features]` and
+//! give a scalar of shape `[]`.
 //!
 //! Definitions: Yoo, Zhao and Akoglu, arXiv 2306.12033 (normalisation, mean distance); Dowson and Landau, "The Fréchet
 //! distance between multivariate normal distributions", 1982 (the Wasserstein distance of two Gaussians; with diagonal
@@ -15,32 +15,33 @@ use crate::engine::ops::elementwise::{Binary, Unary};
 use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::Tensor;
 
-/// Guards the scale of [`total_distance_normalise`] against a cloud of equal points; of its gradient that of
-/// [`Sqrt`](Unary::Sqrt), which is 0 there.
+/// Keeps the scale of [`total_distance_normalise`] finite for equal points; their gradient is guarded by that of
+/// [`Sqrt`](Unary::Sqrt), which is 0 at 0.
 const SCALE_EPSILON: f32 = 1e-6;
 /// Variance added to each feature before the root in [`diagonal_w2`].
 const RIDGE: f32 = 1e-8;
-/// Variance added in every direction by [`gaussian_w2`], which keeps singular values off 0 where gradients have no limit.
+/// Variance added in every direction by [`gaussian_w2`], to keep singular values off 0, where gradients have no limit.
 const COVARIANCE_RIDGE: f64 = 1e-4;
 /// Newton–Schulz steps of [`nuclear_norm`].
 const POLAR_STEPS: usize = 32;
 
 /// Random directions of [`Alignment::SlicedW2`].
 const DIRECTIONS: usize = 64;
-/// Quantiles that are compared along each direction, at the mid-points of as many equal parts.
+/// Quantiles compared along each direction, at the mid-points of equal parts.
 const LEVELS: usize = 64;
-/// How far a cumulated weight may fall short of a level and still reach it: more than f32 loses in summing up.
+/// A cumulative weight may fall short of a level by this much and still reach it: more than the rounding error of f32
+/// sums.
 const LEVEL_SLACK: f64 = 1e-6;
 /// Entropic regularisation of [`Alignment::Sinkhorn`], for rows of mean squared norm 1.
 const SINKHORN_EPSILON: f64 = 0.05;
-/// Updates of either potential.
+/// Updates of each potential.
 const SINKHORN_STEPS: usize = 50;
 
-/// The stream of random numbers that directions are drawn from; augmentations have the lowest.
+/// Random stream of the directions; augmentations use the lowest streams.
 const DIRECTION_STREAM: u32 = 1 << 16;
 
-/// Binary cross-entropy with logits `[rows, starts]`: the mean of softplus(l) − l · target of each column, `[starts]`. Targets
-/// are of the same shape, or `[rows, 1]`.
+/// Binary cross-entropy with logits `[rows, starts]`: the mean over each column of softplus(l) − l · target,
+/// `[starts]`. Targets have the same shape, or `[rows, 1]`.
 pub fn bce_with_logits(t: &mut Tape, logits: Value, targets: Value) -> Value {
     let softplus = t.unary(Unary::Softplus, logits);
     let chosen = t.mul(logits, targets);
@@ -48,14 +49,14 @@ pub fn bce_with_logits(t: &mut Tape, logits: Value, targets: Value) -> Value {
     column_means(t, losses)
 }
 
-/// Mean over the rows of `x` `[rows, starts]`, `[starts]`.
+/// Mean over the rows of `x` `[rows, starts]`: `[starts]`.
 pub fn column_means(t: &mut Tape, x: Value) -> Value {
     let mean = t.mean(x, &[0]);
     t.reshape(mean, [t.shape(x)[1]])
 }
 
-/// Centres the rows of `z` `[rows, starts, features]` and scales them, for each start apart, so that their mean squared norm
-/// is 1. Gradients flow through mean and scale.
+/// Centres the rows of `z` `[rows, starts, features]` and scales them to mean squared norm 1, for each start
+/// separately. Gradients flow through mean and scale.
 pub fn total_distance_normalise(t: &mut Tape, z: Value) -> Value {
     let rows = t.shape(z)[0];
     let mean = t.mean(z, &[0]);
@@ -69,24 +70,24 @@ pub fn total_distance_normalise(t: &mut Tape, z: Value) -> Value {
     t.mul(centred, scale)
 }
 
-/// How far the training and augmented embeddings are from the unlabelled ones.
+/// The distance of the training and augmented embeddings from the unlabelled ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Alignment {
     /// The paper's: ½ [ mean_v ‖z_v − mean(Z_trn)‖ + mean_v ‖z_v − mean(Z_aug)‖ ].
     MeanDistance,
-    /// Squared 2-Wasserstein distance, diagonal covariances, between (1 − mass) · Z_trn + mass · Z_aug and Z_val. `mass`
-    /// stands for the unknown share of anomalies.
+    /// Squared 2-Wasserstein distance between Gaussians with diagonal covariances, of (1 − mass) · Z_trn + mass · Z_aug
+    /// and Z_val. `mass` stands for the unknown share of anomalies.
     DiagonalW2 { mass: f64 },
     /// The same with full covariances, each plus 1e-4 · I.
     GaussianW2 { mass: f64 },
-    /// The squared 2-Wasserstein distance along a direction, averaged over 64 random directions that are drawn anew in each
-    /// step, times the number of features. Of the clouds themselves, not of Gaussians.
+    /// Squared 2-Wasserstein distance along a direction, averaged over 64 random directions redrawn in each step, times
+    /// the number of features. It compares the points themselves, not Gaussians.
     SlicedW2 { mass: f64 },
-    /// The Sinkhorn divergence with the cost ½‖x − y‖², 50 updates at ε = 0.05: optimal transport that is blurred by √ε, less
-    /// what the blur alone costs.
+    /// Sinkhorn divergence with the cost ½‖x − y‖², 50 updates at ε = 0.05: optimal transport blurred by √ε, minus the
+    /// cost of the blur itself.
     Sinkhorn { mass: f64 },
-    /// Squared maximum mean discrepancy with the kernel exp(−½‖x − y‖²). Rows that [`total_distance_normalise`] has scaled
-    /// have a mean squared distance of 2, so this is the kernel of the mean-distance bandwidth.
+    /// Squared maximum mean discrepancy with the kernel exp(−½‖x − y‖²). After [`total_distance_normalise`] rows have a
+    /// mean squared distance of 2, so the bandwidth is the mean distance.
     Mmd { mass: f64 },
 }
 
@@ -108,12 +109,12 @@ pub fn names() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(name, _)| *name)
 }
 
-/// What stands for no alignment loss.
+/// A name or mass that gives no alignment loss.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum NameError {
     #[error("there is no alignment loss `{0}`; there are {list}", list = names().collect::<Vec<_>>().join(", "))]
     Unknown(String),
-    #[error("the mass of the anomalies is a share above 0 and below 1, not {0}")]
+    #[error("the mass of the anomalies must be above 0 and below 1, not {0}")]
     Mass(f64),
 }
 
@@ -125,10 +126,10 @@ impl fmt::Display for Alignment {
 }
 
 impl Alignment {
-    /// The loss of that name, one of [`names`]; `mean-distance` does not use the mass.
+    /// The loss with this name, one of [`NAMES`]; `mean-distance` ignores the mass.
     ///
     /// # Errors
-    /// When there is none, or the mass is not a share between 0 and 1.
+    /// When the name is unknown, or the mass is not between 0 and 1.
     pub fn by_name(name: &str, mass: f64) -> Result<Self, NameError> {
         let kind = KINDS.iter().find(|(known, _)| *known == name);
         let (_, make) = kind.ok_or_else(|| NameError::Unknown(name.to_owned()))?;
@@ -136,7 +137,7 @@ impl Alignment {
         if is_share { Ok(make(mass)) } else { Err(NameError::Mass(mass)) }
     }
 
-    /// The loss of already normalised rows, `[starts]`; what it needs of random numbers is drawn under `key` `[starts, 6]`.
+    /// The loss of normalised rows, `[starts]`. Random numbers are drawn under `key` `[starts, 6]`.
     pub fn record(self, t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, key: Value) -> Value {
         let z = [z_trn, z_aug, z_val];
         match self {
@@ -154,7 +155,7 @@ impl Alignment {
     }
 }
 
-/// The `loss` of each start, which takes its `[rows, features]` and its key `[1, 6]`.
+/// Applies `loss` to each start separately, with its `[rows, features]` and its key `[1, 6]`.
 fn one_by_one(t: &mut Tape, z: [Value; 3], key: Value, loss: impl Fn(&mut Tape, [Value; 3], Value) -> Value) -> Value {
     let starts = t.shape(z[0])[1];
     let keys = t.reshape(key, [starts, 6]);
@@ -172,7 +173,7 @@ fn one_by_one(t: &mut Tape, z: [Value; 3], key: Value, loss: impl Fn(&mut Tape, 
     t.concat(0, &losses)
 }
 
-/// Mean over the rows of `z` of the distance to the mean of `to`, `[1, starts, 1]`.
+/// Mean distance of the rows of `z` from the mean of `to`, `[1, starts, 1]`.
 fn distance_to_mean(t: &mut Tape, z: Value, to: Value) -> Value {
     let mean = t.mean(to, &[0]);
     let difference = t.sub(z, mean);
@@ -190,7 +191,7 @@ fn mean_distance(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3]) -> Value {
     t.reshape(mean, [t.shape(z_val)[1]])
 }
 
-/// Mean of `moment` over the rows of the mixture of clouds with the given weights, one row.
+/// Mean of `moment` over the rows of a mixture of clouds with the given weights: one row.
 fn mixture_mean(t: &mut Tape, clouds: &[(Value, f64)], moment: fn(&mut Tape, Value) -> Value) -> Value {
     let parts: Vec<Value> = clouds
         .iter()
@@ -203,7 +204,7 @@ fn mixture_mean(t: &mut Tape, clouds: &[(Value, f64)], moment: fn(&mut Tape, Val
     parts.into_iter().reduce(|sum, part| t.add(sum, part)).expect("at least one cloud")
 }
 
-/// Mean and standard deviation, one row each, of the mixture of clouds with the given weights.
+/// Mean and standard deviation of a mixture of clouds with the given weights, one row each.
 fn mixture_moments(t: &mut Tape, clouds: &[(Value, f64)]) -> [Value; 2] {
     let mean = mixture_mean(t, clouds, |_, z| z);
     let second = mixture_mean(t, clouds, |t, z| t.mul(z, z));
@@ -233,8 +234,8 @@ fn inner_product(t: &mut Tape, a: Value, b: Value) -> Value {
     t.total(products)
 }
 
-/// Mean `[1, features]` of a mixture of clouds with the given weights, and a factor F with FᵀF = covariance + ridge · I: the
-/// centred rows, each by the root of its own weight, above √ridge · I.
+/// Mean `[1, features]` of a mixture of clouds with the given weights, and a factor F with FᵀF = covariance + ridge ·
+/// I: the centred rows, each times the root of its weight, stacked on √ridge · I.
 fn mixture_factor(t: &mut Tape, clouds: &[(Value, f64)]) -> [Value; 2] {
     let mean = mixture_mean(t, clouds, |_, z| z);
     let mut parts: Vec<Value> = clouds
@@ -254,8 +255,9 @@ fn mixture_factor(t: &mut Tape, clouds: &[(Value, f64)]) -> [Value; 2] {
 
 /// Squared 2-Wasserstein distance of two Gaussians, ‖m − m'‖² + tr A + tr B − 2 · tr (B^½ · A · B^½)^½.
 ///
-/// With A = FᵀF and B = GᵀG the last trace is that of (X · Xᵀ)^½ for X = F · Gᵀ, the sum of X's singular values. No root of a
-/// matrix is taken, and X has only the root of the condition number of B^½ · A · B^½, which f32 could not hold: 1e8.
+/// With A = FᵀF and B = GᵀG, the last trace is that of (X · Xᵀ)^½ for X = F · Gᵀ: the sum of X's singular values. This
+/// avoids matrix roots, and the condition number of X is only the root of that of B^½ · A · B^½, which at 1e8 would
+/// exceed f32.
 fn gaussian_w2(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3], mass: f64) -> Value {
     let [mean, factor] = mixture_factor(t, &[(z_trn, 1.0 - mass), (z_aug, mass)]);
     let [mean_val, factor_val] = mixture_factor(t, &[(z_val, 1.0)]);
@@ -274,9 +276,10 @@ fn gaussian_w2(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3], mass: f64) -> Va
 /// decomposition, by Newton–Schulz steps U ← 1.5 · U − 0.5 · U · Uᵀ · U from x / ‖x‖ (Higham, "Functions of Matrices",
 /// section 8.3).
 ///
-/// Each step takes every singular value s of U, at most 1, to s · (3 − s²) / 2. A small one grows by 1.5, then 1 − s falls to
-/// less than 1.5 · (1 − s)²: after 32 steps all that were at least 5e-5 of ‖x‖ lie within 1e-12 of 1. A value of 0 stays
-/// there, and one that rounding has moved off it counts with its own size, not with its root, so no step can diverge.
+/// A step maps each singular value s ≤ 1 of U to s · (3 − s²) / 2. A small s grows by a factor of 1.5; later 1 − s
+/// falls below 1.5 · (1 − s)². After 32 steps, all that were at least 5e-5 of ‖x‖ are within 1e-12 of 1. A singular
+/// value of 0 stays 0, and one that rounding has moved off 0 contributes its own size, not its root, so no step can
+/// diverge.
 pub fn nuclear_norm(t: &mut Tape, x: Value) -> Value {
     let square = inner_product(t, x, x);
     let norm = t.unary(Unary::Sqrt, square);
@@ -293,12 +296,12 @@ pub fn nuclear_norm(t: &mut Tape, x: Value) -> Value {
 struct Cloud {
     /// `[rows, features]`
     z: Value,
-    /// Runs of rows that have one weight: how many, and the weight of each.
+    /// [(number of rows, weight of each)] for consecutive rows of equal weight.
     runs: Vec<(usize, f64)>,
 }
 
 impl Cloud {
-    /// The mixture of clouds with the given weights.
+    /// A mixture of clouds with the given weights.
     fn mixture(t: &mut Tape, clouds: &[(Value, f64)]) -> Self {
         let run = |&(z, weight): &(Value, f64)| (t.shape(z)[0], weight / t.shape(z)[0] as f64);
         let runs = clouds.iter().map(run).collect();
@@ -320,7 +323,7 @@ impl Cloud {
     }
 }
 
-/// ½‖x − y‖² for all rows of x and of y, `[rows of x, rows of y]`.
+/// ½‖x − y‖² for all pairs of rows, `[rows of x, rows of y]`.
 fn half_squared_distances(t: &mut Tape, x: Value, y: Value) -> Value {
     let [of_x, of_y] = [x, y].map(|z| {
         let squares = t.mul(z, z);
@@ -354,7 +357,7 @@ pub fn sliced_w2(t: &mut Tape, z_trn: Value, z_aug: Value, z_val: Value, directi
     t.scale(mean, t.shape(z_val)[1] as f64)
 }
 
-/// Along each direction, the first points at which the cumulated weight reaches the levels: `[LEVELS, directions]`.
+/// Along each direction, the first points whose cumulative weight reaches the levels: `[LEVELS, directions]`.
 fn quantiles(t: &mut Tape, cloud: &Cloud, directions: Value) -> Value {
     let x = t.matmul(cloud.z, directions);
     let [rows, columns] = t.shape(x).matrix().expect("a product is a matrix");
@@ -367,7 +370,7 @@ fn quantiles(t: &mut Tape, cloud: &Cloud, directions: Value) -> Value {
     let triangle = t.constant(Tensor::new([rows, rows], triangle));
     let cumulated = t.matmul(triangle, sorted);
 
-    // A level's place in the order is the number of points that fall short of it.
+    // The index of a level in the order is the number of points below it.
     let level = |index: usize| ((index as f64 + 0.5) / LEVELS as f64 - LEVEL_SLACK) as f32;
     let levels = t.constant(Tensor::new([LEVELS, 1, 1], (0..LEVELS).map(level).collect()));
     let cumulated = t.reshape(cumulated, [1, rows, columns]);
@@ -392,9 +395,10 @@ fn sinkhorn_divergence(t: &mut Tape, [z_trn, z_aug, z_val]: [Value; 3], mass: f6
     t.sub(cross, blur)
 }
 
-/// The dual value of entropic transport after a fixed number of updates in the log domain, the potentials starting from 0.
+/// The dual value of entropic transport after a fixed number of updates in the log domain, with potentials starting
+/// from 0.
 ///
-/// Potentials are kept as −f / ε and −g / ε, so that an update is f ← log Σ_j exp(log w_j − cost_ij / ε − g_j) and nothing else.
+/// Potentials are stored as −f / ε and −g / ε, so that an update is just f ← log Σ_j exp(log w_j − cost_ij / ε − g_j).
 fn sinkhorn_cost(t: &mut Tape, x: &Cloud, y: &Cloud) -> Value {
     let [to_y, to_x] = [(x, y), (y, x)].map(|(from, to)| {
         let cost = half_squared_distances(t, from.z, to.z);
@@ -448,7 +452,7 @@ mod tests {
     use crate::engine::plan::{Plan, Reuse};
     use crate::engine::reference::Reference;
 
-    /// Values of a tape whose only feed is `z`, in f64 and as a device computes them.
+    /// Values of a tape whose only feed is `z`, [in f64, on the device].
     fn computed(t: &Tape, z: &Tensor, wanted: &[Value]) -> [Vec<Vec<f64>>; 2] {
         let widened = |tensor: &Tensor| -> Vec<f64> { tensor.data().iter().map(|&x| f64::from(x)).collect() };
         let sources = HashMap::from([("z".to_owned(), widened(z))]);
@@ -462,7 +466,7 @@ mod tests {
         [exact, wanted.iter().map(|&value| widened(&executor.fetch(value).unwrap())).collect()]
     }
 
-    /// A collapsed encoder embeds all images alike.
+    /// A collapsed encoder embeds all images equally.
     #[test]
     fn equal_points_have_finite_gradients_of_every_loss_twice_over() {
         for (name, normalise) in names().flat_map(|name| [false, true].map(|normalise| (name, normalise))) {
@@ -480,7 +484,8 @@ mod tests {
             for values in computed(&t, &Tensor::full([6, 1, 3], 0.75), &wanted) {
                 let is_finite = |values: &Vec<f64>| values.iter().all(|value| value.is_finite());
                 assert!(values.iter().all(is_finite), "{name}, normalised {normalise}: {values:?}");
-                // No point is nearer to one cloud than to another, so a distance, whose slope at 0 is 0, pulls none.
+                // All points are equally far from every cloud, and the derivative of a distance at 0 is 0, so distances
+                // give no gradient.
                 let pulls = values[1].iter().any(|&g| g != 0.0);
                 assert!(name != "mean-distance" || normalise || !pulls, "{values:?}");
             }
@@ -488,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn normalised_equal_points_are_pulled_apart_by_the_guarded_scale() {
+    fn the_guarded_scale_separates_equal_points() {
         let mut t = Tape::new();
         let z = t.feed("z", [4, 1, 2]);
         let normalised = total_distance_normalise(&mut t, z);
@@ -498,7 +503,7 @@ mod tests {
         for values in computed(&t, &Tensor::full([4, 1, 2], -1.5), &[gradient]) {
             for (index, got) in values[0].iter().enumerate() {
                 let mean = (index % 2..8).step_by(2).map(|at| f64::from(ct[at]) / 4.0).sum::<f64>();
-                // √N / ε times what is left of the cotangent without its mean.
+                // √N / ε times the cotangent minus its mean.
                 let want = 2.0 / f64::from(SCALE_EPSILON) * (f64::from(ct[index]) - mean);
                 assert!((got - want).abs() <= 1e-6 * want.abs().max(1e6), "{index}: {got}, {want}");
             }

@@ -1,4 +1,5 @@
-//! What can be trained: ST-SSAD, its ablations without tuning, and two classic baselines, all on one trainer and budget.
+//! The methods that can be trained, all with one trainer and budget: ST-SSAD, its ablations without tuning, and two
+//! classic baselines.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,22 +16,22 @@ use crate::ssad::nn::{AutoEncoder, Declared, Detector, Parameter, Statistics};
 #[cfg_attr(feature = "program", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// Normal against augmented images, the augmentation tuned by the alignment loss.
+    /// Classifies normal against augmented images; the alignment loss tunes the augmentation.
     #[default]
     StSsad,
-    /// The same with hyper-parameters drawn once and kept.
+    /// The same with hyper-parameters drawn once and fixed.
     RandomStatic,
-    /// The same with hyper-parameters drawn anew for each image of each step.
+    /// The same with hyper-parameters redrawn for each image of each step.
     RandomDynamic,
-    /// A convolutional auto-encoder; the score is its squared error of reconstruction.
+    /// A convolutional auto-encoder; the score is its squared reconstruction error.
     AutoEncoder,
-    /// Deep SVDD (Ruff et al., "Deep One-Class Classification", ICML 2018): the encoder draws all normal images to one
-    /// centre; the score is the squared distance from it.
+    /// Deep SVDD (Ruff et al., "Deep One-Class Classification", ICML 2018): the encoder maps all normal images close to
+    /// one centre; the score is the squared distance from it.
     DeepSvdd,
 }
 
 impl Method {
-    /// As it is called on the command line and in records.
+    /// Its name on the command line and in records.
     pub fn name(self) -> &'static str {
         match self {
             Method::StSsad => "st-ssad",
@@ -41,18 +42,17 @@ impl Method {
         }
     }
 
-    /// Whether the detector learns to tell normal from augmented images.
+    /// Whether the detector learns to separate normal from augmented images.
     pub fn augments(self) -> bool {
         matches!(self, Method::StSsad | Method::RandomStatic | Method::RandomDynamic)
     }
 }
 
-/// The streams that hyper-parameters of the random baselines are drawn from: on the device within a step, on the host
-/// for a run.
+/// Random streams of the random baselines' hyper-parameters: on the device within a step, on the host for a run.
 const DYNAMIC_STREAM: u32 = 0x0d01;
 const STATIC_STREAM: u32 = 0x0d02;
 
-/// Raw coordinates drawn uniformly from the augmentation's prior, once for each of `count` starts.
+/// Raw coordinates drawn uniformly from the augmentation's prior, for each of `count` starts.
 pub fn random_starts(augmentation: &dyn Augmentation, count: usize, seed: u64) -> Vec<Vec<f32>> {
     let [low, high] = augmentation.prior();
     let mut stream = Stream::new(seed, STATIC_STREAM);
@@ -60,7 +60,7 @@ pub fn random_starts(augmentation: &dyn Augmentation, count: usize, seed: u64) -
     (0..count).map(|_| draw()).collect()
 }
 
-/// Raw coordinates `[N, P]` drawn uniformly from the augmentation's prior, for each of `images` images anew.
+/// Raw coordinates `[N, P]` drawn uniformly from the augmentation's prior, for each of N = `images` images.
 pub fn random_rows(t: &mut Tape, augmentation: &dyn Augmentation, images: usize, key: Value) -> Value {
     let [low, high] = augmentation.prior();
     let reach = low.iter().zip(&high).map(|(low, high)| high - low).collect();
@@ -71,26 +71,27 @@ pub fn random_rows(t: &mut Tape, augmentation: &dyn Augmentation, images: usize,
     t.add(scaled, low)
 }
 
-/// A network, how it is trained on normal images, and what its scores are made of.
+/// A network, its training loss and its scores.
 #[derive(Clone, Debug)]
 pub enum Network {
-    /// Tells normal from augmented images.
+    /// Separates normal from augmented images.
     Classifier(Detector),
-    /// Draws embeddings to a centre. Batch norm does not scale or shift, and the head is left out: either could map
+    /// Pulls embeddings to a centre. Batch norm has no scale or shift and the head is omitted: either could map
     /// everything to the centre.
     OneClass(Detector),
     Reconstruction(AutoEncoder),
 }
 
-/// The centre's state in [`Network::OneClass`].
+/// Name of the centre's state in [`Network::OneClass`].
 pub const CENTRE: &str = "centre";
 
-/// What scores are made of.
+/// The values that scores are computed from.
 #[derive(Clone, Copy, Debug)]
 pub struct Reading {
     /// Embeddings `[N, features]`.
     pub z: Value,
-    /// `[N, 1]`: the head's logit of a classifier, which is a second score; of the others the score itself.
+    /// `[N, 1]`: the head's logit for a classifier, where it is a second score; for the other networks the score
+    /// itself.
     pub direct: Value,
 }
 
@@ -104,7 +105,7 @@ impl Network {
         }
     }
 
-    /// Whether the score is the distance from the training embeddings, and not read off directly.
+    /// Whether the score is the distance from the training embeddings rather than the network's output.
     pub fn scores_by_distance(&self) -> bool {
         matches!(self, Network::Classifier(_))
     }
@@ -123,7 +124,7 @@ impl Network {
         parameters.map(|Parameter { name, shape, initial }| (name, initial.draw(&shape, stream))).collect()
     }
 
-    /// Whether the parameter `name` is trained or stays as it began.
+    /// Whether the parameter `name` is trained; if not, it keeps its initial value.
     pub fn trains(&self, name: &str) -> bool {
         match self {
             Network::OneClass(_) => {
@@ -150,7 +151,7 @@ impl Network {
         }
     }
 
-    /// Further states, which neither a gradient nor a batch changes.
+    /// Further states that neither gradients nor batches change.
     pub fn fixed(&self) -> Vec<(String, Tensor)> {
         match self {
             Network::OneClass(detector) => vec![(CENTRE.into(), Tensor::full([1, detector.features()], 0.0))],
@@ -158,14 +159,14 @@ impl Network {
         }
     }
 
-    /// Names and shapes of every state that scoring reads.
+    /// Names and shapes of all states that scoring reads.
     pub fn state_shapes(&self) -> Vec<(String, Shape)> {
         let parameters = self.declared().parameters.into_iter().map(|parameter| (parameter.name, parameter.shape));
         let others = self.statistics().into_iter().flatten().chain(self.fixed());
         parameters.chain(others.map(|(name, tensor)| (name, tensor.shape().clone()))).collect()
     }
 
-    /// The parameters as states, by name and in order; of several `starts` side by side along a leading axis.
+    /// The parameters as states, in order, with names. Several `starts` side by side have a leading axis.
     pub fn record_parameters(&self, t: &mut Tape, starts: usize) -> Vec<(String, Value)> {
         let state = |Parameter { name, shape, .. }: Parameter| {
             let value = t.state(&name, side_by_side(starts, &shape));
@@ -182,15 +183,15 @@ impl Network {
         layers.map(|layer| layer.map(|named| state(t, named))).collect()
     }
 
-    /// The loss of each of G starts on its normal images, C channels of `x` `[N, G · C, H, W]`, and for a classifier as many
-    /// augmented ones.
+    /// The loss of each of G starts on its normal images, C channels of `x` `[N, G · C, H, W]`, and for a classifier on
+    /// as many augmented ones.
     ///
     /// # Panics
     /// When a classifier has no augmented images.
     pub fn loss(&self, t: &mut Tape, theta: &[Value], x: Value, x_aug: Option<Value>) -> Inner {
         match self {
             Network::Classifier(detector) => {
-                let x_aug = x_aug.expect("a classifier is trained on augmented images as well");
+                let x_aug = x_aug.expect("a classifier is trained on augmented images too");
                 let both = t.concat(0, &[x, x_aug]);
                 let pass = detector.forward(t, theta, both, Statistics::Batch);
                 let loss = t.scope("loss", |t| {
@@ -215,7 +216,7 @@ impl Network {
         }
     }
 
-    /// What the scores of `x` `[N, C, H, W]` are made of, with the states that training leaves.
+    /// The values that scores of `x` `[N, C, H, W]` are computed from, with the states after training.
     pub fn read(&self, t: &mut Tape, x: Value) -> Reading {
         let theta: Vec<Value> = self.record_parameters(t, 1).into_iter().map(|(_, value)| value).collect();
         let running = self.record_statistics(t, 1);
@@ -234,14 +235,14 @@ impl Network {
     }
 }
 
-/// The shape of as many values of one `shape` as there are `starts`: with a leading axis, where there are several.
+/// The shape of `starts` values of one `shape`: with a leading axis if there are several.
 pub fn side_by_side(starts: usize, shape: &Shape) -> Shape {
     if starts == 1 { shape.clone() } else { [&[starts], &shape[..]].concat().into() }
 }
 
 /// ‖z − centre‖² of each row `[N, starts · features]` for each start, `[N, starts]`.
 fn square_distance(t: &mut Tape, z: Value, starts: usize) -> Value {
-    let [rows, columns] = t.shape(z).matrix().expect("a row for each image");
+    let [rows, columns] = t.shape(z).matrix().expect("one row per image");
     let features = columns / starts;
     let centre = t.state(CENTRE, side_by_side(starts, &[1, features].into()));
     let centre = t.reshape(centre, [1, columns]);
@@ -270,9 +271,9 @@ fn reconstruction_error(t: &mut Tape, auto_encoder: &AutoEncoder, theta: &[Value
 #[cfg_attr(feature = "program", derive(clap::ValueEnum))]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// The head's logit: how much like an augmented image.
+    /// The head's logit: how similar the image is to augmented ones.
     #[default]
     Logit,
-    /// The distance of the embedding from those of the normal images.
+    /// The distance of the embedding from the embeddings of normal images.
     Distance,
 }

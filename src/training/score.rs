@@ -1,14 +1,15 @@
-//! How anomalous an embedding is, how well scores tell anomalies apart, and how far they spread. All in f64.
+//! Anomaly scores of embeddings, and measures of how well scores separate anomalies and how far they spread. All in
+//! f64.
 
 use rayon::slice::ParallelSliceMut;
 
-/// Why no score could be made of these embeddings.
+/// Why these embeddings give no scores.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ScoreError {
-    /// An embedding holds an infinity or a NaN.
+    /// An embedding contains an infinity or a NaN.
     #[error("row {row} of the training embeddings is not finite: the encoder diverged, lower its learning rate")]
     NotFinite { row: usize },
-    /// The covariance has no inverse: up to `feature`, counted from 0, the features depend on each other or are constant.
+    /// The covariance has no inverse: the features up to `feature`, counted from 0, are constant or linearly dependent.
     #[error(
         "the covariance of {rows} training embeddings is singular at feature {feature}: \
          the encoder has collapsed, or there are too few different images"
@@ -21,7 +22,7 @@ pub enum ScoreError {
     Scores { count: usize, of: usize },
 }
 
-/// Holds scores against what every use of them supposes.
+/// Checks that every score is finite.
 ///
 /// # Errors
 /// When one is infinite or NaN.
@@ -32,13 +33,13 @@ pub fn check_finite(scores: &[f64]) -> Result<(), ScoreError> {
     }
 }
 
-/// The Mahalanobis distance to a cloud of rows, under the covariance estimate of Ledoit and Wolf, "A well-conditioned
-/// estimator for large-dimensional covariance matrices" (2004): the sample covariance drawn towards a multiple of the
-/// identity, by the share that minimises the expected squared error.
+/// The Mahalanobis distance to the mean of a set of rows, with the covariance estimate of Ledoit and Wolf, "A
+/// well-conditioned estimator for large-dimensional covariance matrices" (2004): the sample covariance shrunk towards a
+/// multiple of the identity by the share that minimises the expected squared error.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LedoitWolf {
     mean: Vec<f64>,
-    /// L of covariance = L·Lᵀ, `[features, features]` row-major; only the lower triangle means anything.
+    /// L with covariance = L·Lᵀ, `[features, features]` row-major; only the lower triangle is used.
     root: Vec<f64>,
     shrinkage: f64,
 }
@@ -53,11 +54,11 @@ impl LedoitWolf {
     /// When a row is not finite, or the rows are constant (or so nearly that the covariance has no inverse).
     ///
     /// # Panics
-    /// When `rows` is empty or no whole number of rows.
+    /// When `rows` is empty or its length is not a multiple of `features`.
     pub fn fit(rows: &[f64], features: usize) -> Result<Self, ScoreError> {
         assert!(
             features > 0 && !rows.is_empty() && rows.len().is_multiple_of(features),
-            "{} numbers are no rows of {features} features",
+            "{} numbers are not rows of {features} features",
             rows.len()
         );
         if let Some(index) = rows.iter().position(|value| !value.is_finite()) {
@@ -93,13 +94,13 @@ impl LedoitWolf {
         }
         let d2 = deviation / p;
         let b2 = (fourth / n - square) / (p * n);
-        // A covariance that is a multiple of the identity already, as that of one feature is, is its own target.
+        // A covariance that is already a multiple of the identity (one feature, for example) needs no shrinkage.
         let shrinkage = if d2 > 0.0 { b2.min(d2) / d2 } else { 0.0 };
 
         covariance.iter_mut().for_each(|value| *value *= 1.0 - shrinkage);
         (0..features).for_each(|i| covariance[diagonal(i)] += shrinkage * mu);
 
-        // Rows that are all alike still differ by rounding from their mean; that is no covariance to divide by.
+        // Equal rows differ from their mean by rounding; such a covariance must not be divided by.
         let largest = rows.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
         let floor = (f64::EPSILON * largest).powi(2).max(f64::EPSILON * p * mu);
         cholesky(&mut covariance, features, floor)
@@ -117,8 +118,8 @@ impl LedoitWolf {
         (&self.mean, &self.root)
     }
 
-    /// The estimate that [`parts`](LedoitWolf::parts) and [`shrinkage`](LedoitWolf::shrinkage) came from; `None` when the
-    /// sizes do not fit, or a number is not finite or cannot be divided by.
+    /// Rebuilds an estimate from its [`parts`](LedoitWolf::parts) and [`shrinkage`](LedoitWolf::shrinkage). `None` when
+    /// the sizes do not fit, a number is not finite, or a pivot is not positive.
     pub fn from_parts(mean: Vec<f64>, root: Vec<f64>, shrinkage: f64) -> Option<Self> {
         let features = mean.len();
         let fits = features > 0 && root.len() == features * features;
@@ -127,20 +128,20 @@ impl LedoitWolf {
         (invertible && finite).then_some(LedoitWolf { mean, root, shrinkage })
     }
 
-    /// The distance of each of `rows`, `[M, features]` row-major: M scores, in standard deviations. A row that is not
-    /// finite has a score that is not.
+    /// The distances of `rows`, `[M, features]` row-major: M scores, in standard deviations. A row that is not finite
+    /// has a score that is not finite.
     ///
     /// # Panics
-    /// When `rows` is no whole number of rows.
+    /// When the length of `rows` is not a multiple of `features`.
     pub fn score(&self, rows: &[f64]) -> Vec<f64> {
         // vᵀ(L·Lᵀ)⁻¹v = ‖L⁻¹v‖².
         self.whitened(rows).map(|row| row.iter().map(|value| value * value).sum::<f64>().sqrt()).collect()
     }
 
-    /// ∂ score / ∂ row of each of `rows`, `[M, features]` row-major: (L·Lᵀ)⁻¹v / score, and 0 at the mean.
+    /// ∂ score / ∂ row for each of `rows`, `[M, features]` row-major: (L·Lᵀ)⁻¹v / score, and 0 at the mean.
     ///
     /// # Panics
-    /// When `rows` is no whole number of rows.
+    /// When the length of `rows` is not a multiple of `features`.
     pub fn gradient(&self, rows: &[f64]) -> Vec<f64> {
         let features = self.mean.len();
         let gradient = |mut solved: Vec<f64>| {
@@ -155,10 +156,10 @@ impl LedoitWolf {
         self.whitened(rows).flat_map(gradient).collect()
     }
 
-    /// L⁻¹ · (row − mean) of each row, by forward substitution.
+    /// L⁻¹ · (row − mean) for each row, by forward substitution.
     fn whitened<'a>(&'a self, rows: &'a [f64]) -> impl Iterator<Item = Vec<f64>> + 'a {
         let features = self.mean.len();
-        assert!(rows.len().is_multiple_of(features), "{} numbers are no rows of {features} features", rows.len());
+        assert!(rows.len().is_multiple_of(features), "{} numbers are not rows of {features} features", rows.len());
         rows.chunks_exact(features).map(move |row| {
             let mut solved = vec![0.0; features];
             for i in 0..features {
@@ -171,8 +172,8 @@ impl LedoitWolf {
     }
 }
 
-/// Replaces the lower triangle of a symmetric `[size, size]` matrix by L with L·Lᵀ = matrix, or says at which pivot,
-/// at or below `floor` or not finite, this failed.
+/// Replaces the lower triangle of a symmetric `[size, size]` matrix by L with L·Lᵀ = matrix. The error is the index of
+/// the first pivot that is not finite or not above `floor`.
 fn cholesky(matrix: &mut [f64], size: usize, floor: f64) -> Result<(), usize> {
     for row in 0..size {
         let (above, rest) = matrix.split_at_mut(row * size);
@@ -191,31 +192,31 @@ fn cholesky(matrix: &mut [f64], size: usize, floor: f64) -> Result<(), usize> {
     Ok(())
 }
 
-/// Area under the ROC curve, as Mann and Whitney's statistic: the share of pairs of an anomaly (`true`) and a normal
-/// (`false`) in which the anomaly has the higher score, a tie counted half. `None` when there is but one class, or a
+/// Area under the ROC curve, as the Mann-Whitney statistic: the share of pairs of an anomaly (`true`) and a normal
+/// (`false`) in which the anomaly has the higher score; a tie counts half. `None` when only one class is present or a
 /// score is not finite.
 ///
 /// # Panics
-/// When there is not one label a score.
+/// When the numbers of scores and labels differ.
 pub fn auroc<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<f64> {
     Some(Ranking::new(scores, labels)?.auroc())
 }
 
-/// The score from which on an image counts as an anomaly, and what it was taken on.
+/// The score from which an image counts as an anomaly, and the images it was set on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Threshold {
     pub score: f64,
-    /// Normal images, none of which was trained on, whose scores it was taken on; 0 in the models of earlier versions, which
-    /// took it on their training images.
+    /// Normal images, not trained on, whose scores set the threshold; 0 in models of earlier versions, which used their
+    /// training images.
     pub held_out: usize,
-    /// How many of these images are flagged.
+    /// How many of these images it flags.
     pub exceeded: usize,
 }
 
 impl Threshold {
-    /// Just above the score that one in a hundred new normal images exceeds on average, if they are like the n images that
-    /// `scores` are of: the one of rank ⌈0.99 (n + 1)⌉. Fewer than 99 images have no such score: of those it is the highest,
-    /// which one new image in n + 1 exceeds on average. `None` of no images.
+    /// Just above the score that one in a hundred new normal images exceeds on average, if they are like the n images
+    /// of `scores`: the score of rank ⌈0.99 (n + 1)⌉. Fewer than 99 images have no such rank; then it is the highest
+    /// score, which one new image in n + 1 exceeds on average. `None` without images.
     pub fn above(scores: &[f64]) -> Option<Self> {
         let mut sorted = scores.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -227,37 +228,37 @@ impl Threshold {
     }
 }
 
-/// Whether a score counts as an anomaly's: at the threshold or above it.
+/// Whether a score is at least the threshold and so counts as an anomaly.
 pub fn is_flagged(score: f64, threshold: f64) -> bool {
     score >= threshold
 }
 
-/// Labelled scores from the highest to the lowest: what every measure of a ranking is read off. Sorted once, in
-/// parallel, so that the pixels of a whole test set are no trouble.
+/// Labelled scores in descending order, from which every ranking metric is computed. Sorted once, in parallel, so the
+/// pixels of a whole test set are feasible.
 #[derive(Clone, Debug)]
 pub struct Ranking {
     descending: Vec<(f64, bool)>,
     anomalies: usize,
 }
 
-/// How a threshold divides labelled scores.
+/// How a threshold splits labelled scores.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cut {
-    /// What [`is_flagged`] compares with.
+    /// The threshold for [`is_flagged`].
     pub threshold: f64,
-    /// Anomalies that are flagged, and those that are not.
+    /// Flagged and missed anomalies.
     pub hits: usize,
     pub misses: usize,
-    /// Normals that are flagged, and those that are not.
+    /// Flagged and unflagged normals.
     pub false_alarms: usize,
     pub passes: usize,
 }
 
 impl Ranking {
-    /// Ranks `scores`, with `true` the label of an anomaly. `None` when there is but one class, or a score is not finite.
+    /// Ranks `scores`; the label `true` means anomaly. `None` when only one class is present or a score is not finite.
     ///
     /// # Panics
-    /// When there is not one label a score.
+    /// When the numbers of scores and labels differ.
     pub fn new<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<Self> {
         assert_eq!(scores.len(), labels.len(), "one label a score");
         let mut descending: Vec<(f64, bool)> =
@@ -272,7 +273,7 @@ impl Ranking {
 
     /// As [`auroc`].
     pub fn auroc(&self) -> f64 {
-        // Wins are counted in halves, so that the sum is exact.
+        // Counted in half wins, so that the sum is exact.
         let (mut halves, mut before) = (0, (0, 0));
         for Cut { hits, false_alarms, .. } in self.cuts() {
             halves += (false_alarms - before.1) * (before.0 + hits);
@@ -281,7 +282,7 @@ impl Ranking {
         halves as f64 / (2 * self.anomalies * self.normals()) as f64
     }
 
-    /// Area under the precision-recall curve as the sum of its steps, Σ (Rₙ − Rₙ₋₁) Pₙ from the highest score down:
+    /// Area under the precision-recall curve as a sum of steps, Σ (Rₙ − Rₙ₋₁) Pₙ from the highest score down, like
     /// scikit-learn's `average_precision_score`.
     pub fn average_precision(&self) -> f64 {
         let (mut sum, mut before) = (0.0, 0);
@@ -292,21 +293,21 @@ impl Ranking {
         sum / self.anomalies as f64
     }
 
-    /// The cut of the highest F1, of several the one with the highest threshold. The labels choose it, so its F1 is what
-    /// the best threshold could reach, not what any threshold did.
+    /// The cut with the highest F1, and among equals the highest threshold. It is chosen by the labels, so its F1 is an
+    /// upper limit over thresholds, not the F1 of a threshold used in practice.
     pub fn best_f1(&self) -> Cut {
         let best = self.cuts().reduce(|best, cut| if cut.f1() > best.f1() { cut } else { best });
         best.expect("two classes have scores")
     }
 
-    /// The cut of a given threshold.
+    /// The cut at a given threshold.
     pub fn at(&self, threshold: f64) -> Cut {
         let flagged = self.descending.partition_point(|&(score, _)| is_flagged(score, threshold));
         let hits = self.descending[..flagged].iter().filter(|(_, anomalous)| *anomalous).count();
         self.cut(threshold, hits, flagged - hits)
     }
 
-    /// The cut of every different score, from the highest score down.
+    /// The cut at every distinct score, from the highest score down.
     pub fn cuts(&self) -> impl Iterator<Item = Cut> {
         let (mut hits, mut false_alarms) = (0, 0);
         self.descending.chunk_by(|(a, _), (b, _)| a == b).map(move |tied| {
@@ -327,7 +328,7 @@ impl Ranking {
 }
 
 impl Cut {
-    /// Share of the flagged that are anomalies; `None` where nothing is flagged.
+    /// Share of the flagged that are anomalies; `None` if nothing is flagged.
     pub fn precision(&self) -> Option<f64> {
         let flagged = self.hits + self.false_alarms;
         (flagged > 0).then(|| self.hits as f64 / flagged as f64)
@@ -343,15 +344,14 @@ impl Cut {
         self.false_alarms as f64 / (self.false_alarms + self.passes) as f64
     }
 
-    /// Harmonic mean of precision and recall; 0 where nothing is found.
+    /// Harmonic mean of precision and recall; 0 if no anomaly is flagged.
     pub fn f1(&self) -> f64 {
         2.0 * self.hits as f64 / (2 * self.hits + self.misses + self.false_alarms) as f64
     }
 }
 
-/// How far scores, none of them negative, lie apart whatever their scale: variance / mean². Of several runs the one
-/// whose validation scores spread most is kept; a run whose scores are all alike, or not finite, has spread 0 and is
-/// never preferred.
+/// Scale-free spread of scores that are not negative: variance / mean². Of several starts, the one whose validation
+/// scores spread most is chosen. Scores that are all equal or not finite have spread 0, so they are never preferred.
 pub fn spread(scores: &[f64]) -> f64 {
     let n = scores.len() as f64;
     let mean = scores.iter().sum::<f64>() / n;
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_has_the_rank_that_new_images_exceed_rarely() {
+    fn a_threshold_has_the_rank_of_its_definition() {
         let of = |count: usize| {
             let scores: Vec<f64> = (1..=count).rev().map(|score| score as f64).collect();
             Threshold::above(&scores)
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(of(0), None);
         for count in [1, 12, 98, 99] {
             let expected = Threshold { score: (count as f64).next_up(), held_out: count, exceeded: 0 };
-            assert_eq!(of(count), Some(expected), "of fewer than 99 the highest, which is not flagged itself");
+            assert_eq!(of(count), Some(expected), "below 99 images the highest score, which is not flagged itself");
         }
         assert_eq!(of(199), Some(Threshold { score: 198f64.next_up(), held_out: 199, exceeded: 1 }));
         let tied = Threshold::above(&[2.0; 300]).unwrap();
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn new_normal_images_exceed_the_threshold_as_rarely_as_it_says() {
+    fn new_normal_images_exceed_the_threshold_at_the_stated_rate() {
         let (mut stream, trials, held) = (Stream::new(1, 0), 4000, 24);
         let mut flagged = 0;
         for _ in 0..trials {
@@ -397,7 +397,7 @@ mod tests {
             let threshold = Threshold::above(&scores).unwrap();
             flagged += usize::from(is_flagged(stream.normal(), threshold.score));
         }
-        // One in 25, within four standard deviations of the count.
+        // One in 25, within four standard deviations.
         let expected = trials as f64 / (held + 1) as f64;
         assert!((flagged as f64 - expected).abs() < 4.0 * expected.sqrt(), "{flagged} of {trials}");
     }
@@ -422,7 +422,7 @@ mod tests {
         close(&fitted.score(&read("score/z")), &read("score/score"), 1e-9);
     }
 
-    /// x = ±1, ±3: S = 5 is its own target, so the distance is |x| / √5.
+    /// x = ±1, ±3: S = 5 needs no shrinkage, so the distance is |x| / √5.
     #[test]
     fn one_feature_is_measured_in_standard_deviations() {
         let fitted = LedoitWolf::fit(&[-3.0, -1.0, 1.0, 3.0], 1).unwrap();
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gradient_is_the_slope_of_the_score() {
+    fn the_gradient_is_the_derivative_of_the_score() {
         let fitted = LedoitWolf::fit(&[2., 0., 1., -2., 1., 3., 0., 1., 0.5, 0., -1., 2.], 3).unwrap();
         let (row, step) = ([1.0, 0.3, -0.7], 1e-6);
         let slopes: Vec<f64> = (0..3)
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_are_no_estimate_are_refused() {
+    fn invalid_parts_are_refused() {
         let (mean, root) = (vec![0.0, 1.0], vec![1.0, 0.0, 0.5, 2.0]);
         let whole = LedoitWolf::from_parts(mean.clone(), root.clone(), 0.1).unwrap();
         close(&whole.score(&[0.0, 5.0]), &[2.0], 1e-14);
@@ -458,7 +458,7 @@ mod tests {
 
     /// Rows (±2, 0), (0, ±1) have S = diag(2, ½), μ = 5/4, d² = 9/16, b² = (34/4 − 17/4) / 8 = 17/32, ρ = 17/18.
     #[test]
-    fn shrinkage_agrees_with_paper_and_pencil() {
+    fn shrinkage_agrees_with_pencil_and_paper() {
         let fitted = LedoitWolf::fit(&[2., 0., -2., 0., 0., 1., 0., -1.], 2).unwrap();
         close(&[fitted.shrinkage()], &[17.0 / 18.0], 1e-14);
         let variance = 2.0 / 18.0 + 17.0 / 18.0 * 1.25;
@@ -466,19 +466,19 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_feature_and_few_rows_do_no_harm() {
+    fn constant_features_and_few_rows_are_handled() {
         let fitted = LedoitWolf::fit(&[1., 0., 2., 0., 4., 0.], 2).unwrap();
         assert!(fitted.score(&[2.0, 1.0])[0] > fitted.score(&[2.0, 0.0])[0]);
     }
 
     #[test]
-    fn useless_embeddings_are_refused() {
+    fn degenerate_embeddings_are_refused() {
         let constant = [0.1, 0.7, 0.3].repeat(7);
         assert_eq!(LedoitWolf::fit(&constant, 3).unwrap_err(), ScoreError::Singular { rows: 7, feature: 0 });
         assert_eq!(LedoitWolf::fit(&[1.0, 2.0], 2).unwrap_err(), ScoreError::Singular { rows: 1, feature: 0 });
         let diverged = [1.0, 2.0, 3.0, f64::NAN];
         assert_eq!(LedoitWolf::fit(&diverged, 2).unwrap_err(), ScoreError::NotFinite { row: 1 });
-        assert!(LedoitWolf::fit(&[1e200, 1e-200, -1e200, 0.0], 2).is_err(), "an overflow is no covariance");
+        assert!(LedoitWolf::fit(&[1e200, 1e-200, -1e200, 0.0], 2).is_err(), "the covariance overflows");
     }
 
     #[test]
@@ -493,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn auroc_of_nothing_to_compare_is_none() {
+    fn auroc_of_one_class_is_none() {
         assert_eq!(auroc(&[1.0, 2.0], &[true, true]), None);
         assert_eq!(auroc(&[1.0, 2.0], &[false, false]), None);
         assert_eq!(auroc::<f64>(&[], &[]), None);
@@ -501,9 +501,9 @@ mod tests {
         assert_eq!(auroc(&[1.0, f64::INFINITY], &[false, true]), None);
     }
 
-    /// Scores with a tie across the classes, and scikit-learn's figures for them.
+    /// Scores with a tie between the classes, and scikit-learn's metrics for them.
     #[test]
-    fn rankings_agree_with_scikit_learn() {
+    fn metrics_agree_with_scikit_learn() {
         let scores = [0.1, 0.4, 0.35, 0.8, 0.4, 0.9, 0.2];
         let labels = [false, false, true, true, true, false, false];
         let ranking = Ranking::new(&scores, &labels).unwrap();
@@ -531,8 +531,8 @@ mod tests {
         assert_eq!((tied.auroc(), tied.average_precision()), (0.5, 0.5));
     }
 
-    /// Every pixel of a test set at once, in f32. Scores 0..n with every third an anomaly: of each pair of neighbours
-    /// in a cycle the anomaly 3k beats the normals below it, of which there are 2k.
+    /// As many f32 scores as a test set has pixels: 0..n, every third an anomaly. Anomaly 3k beats the 2k normals below
+    /// it.
     #[test]
     fn millions_of_pixels_are_ranked_exactly() {
         let thirds = 400_000;
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn spread_has_no_scale() {
+    fn spread_is_scale_free() {
         close(&[spread(&[1.0, 3.0]), spread(&[10.0, 30.0])], &[0.25, 0.25], 1e-14);
         for useless in [&[2.0, 2.0][..], &[0.0, 0.0], &[], &[1.0, f64::NAN], &[1.0, f64::INFINITY]] {
             assert_eq!(spread(useless), 0.0);

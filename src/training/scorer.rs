@@ -1,4 +1,4 @@
-//! Scores of images by a trained network, and where in an image they come from.
+//! Anomaly scores of images under a trained network, and heat maps of where they come from.
 
 use std::ops::RangeInclusive;
 
@@ -10,31 +10,31 @@ use crate::engine::tensor::Tensor;
 use crate::ssad::method::{Network, Reading};
 use crate::training::score::LedoitWolf;
 
-/// What a network reads off images, row by row, in f64.
+/// What a network computes for a set of images, in f64.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Readings {
     /// Embeddings, `[N, features]` row-major.
     pub z: Vec<f64>,
-    /// The head's logit, or the score itself; see [`Reading`].
+    /// The head's logits, or the scores themselves; see [`Reading`].
     pub direct: Vec<f64>,
 }
 
 impl Readings {
-    /// The anomaly scores: distances by `fit`, or where there is none what the network says.
+    /// The anomaly scores: distances under `fit`, or the network's own scores without one.
     pub fn scores(&self, fit: Option<&LedoitWolf>) -> Vec<f64> {
         fit.map_or_else(|| self.direct.clone(), |fit| fit.score(&self.z))
     }
 }
 
-/// The fewest images that are taken at once. In a batch of one, what is broadcast along the batch has the shape of the
-/// images' own values: it would be computed with them in one kernel, and rounded in another way.
+/// Fewest images in a batch. In a batch of one, a value broadcast along the batch has the shape of the images' own
+/// values, would be fused with them and rounded differently.
 pub const LEAST: usize = 2;
 
-/// Images that are scored at once at most.
+/// Most images in a batch.
 pub const BATCH: usize = 64;
 
-/// The most images within `range` for which no value of what `plan` makes of them, whose largest has `bytes`, exceeds
-/// `limit`; or the fewest, if none fit. Values grow in proportion to the images or stay as they are.
+/// The largest batch within `range` whose plan has no value above `limit` bytes, and that plan; the smallest batch if
+/// none fits. `bytes` is the size of a plan's largest value. Values are either proportional to the batch or constant.
 pub fn batch<T>(
     range: RangeInclusive<usize>,
     limit: u64,
@@ -53,8 +53,8 @@ pub fn batch<T>(
     }
 }
 
-/// A network under running statistics, on the states that it is bound to. What it reads off an image depends neither on
-/// the images beside it nor on their number.
+/// A network with running statistics, bound to states on a device. The result for an image depends neither on the other
+/// images of the batch nor on their number.
 #[derive(Debug)]
 pub struct Scorer {
     executor: Executor,
@@ -63,11 +63,11 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// Binds `network` to `states`, which must hold its parameters and running statistics. It takes images `[C, H, W]` in
-    /// batches of `most`, or of as many as the device binds, but at least of two.
+    /// Binds `network` to `states`, which must hold its parameters and running statistics. Images are `[C, H, W]`; a
+    /// batch has at most `most` of them, fewer if the device cannot bind as many, but at least two.
     ///
     /// # Errors
-    /// When a state is missing or of another shape, or the device refuses.
+    /// When a state is missing or has another shape, or the device fails.
     pub fn new(
         device: &Device,
         network: &Network,
@@ -81,7 +81,7 @@ impl Scorer {
         Ok(Scorer { executor: Executor::new(device, plan, states, |_, _| {})?, values, batch })
     }
 
-    /// The plan for batches of `batch` images `[C, H, W]`, and what it fetches.
+    /// The plan for batches of `batch` images `[C, H, W]`, and the values [z, direct] it fetches.
     pub fn plan(class: DeviceClass, network: &Network, [c, h, w]: [usize; 3], batch: usize) -> (Plan, [Value; 2]) {
         let mut t = Tape::new();
         let x = t.feed("x", [batch, c, h, w]);
@@ -89,12 +89,12 @@ impl Scorer {
         (Plan::new(&t, &[z, direct], &[], class, Reuse::On), [z, direct])
     }
 
-    /// Images that it takes at once.
+    /// Images per batch.
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// Reads all of `images` `[N, C, H, W]`.
+    /// Runs the network on all `images`, `[N, C, H, W]`.
     ///
     /// # Errors
     /// When the device fails.
@@ -113,7 +113,7 @@ impl Scorer {
     }
 }
 
-/// The slopes of the scores by the pixels, of a network as [`Scorer`] has it.
+/// Gradients of the scores with respect to the pixels, for the network of a [`Scorer`].
 #[derive(Debug)]
 pub struct Attributor {
     executor: Executor,
@@ -122,7 +122,7 @@ pub struct Attributor {
 }
 
 impl Attributor {
-    /// As [`Scorer::new`], for scores that are read off the embeddings by distance, or off the network directly.
+    /// As [`Scorer::new`]. With `by_distance` the scores are distances of the embeddings, else the network's own.
     ///
     /// # Errors
     /// As [`Scorer::new`].
@@ -140,7 +140,7 @@ impl Attributor {
         Ok(Attributor { executor: Executor::new(device, plan, states, |_, _| {})?, gradient, batch })
     }
 
-    /// The plan for batches of `batch` images `[C, H, W]`, and what it fetches.
+    /// The plan for batches of `batch` images `[C, H, W]`, and the gradient it fetches.
     pub fn plan(
         class: DeviceClass,
         network: &Network,
@@ -158,8 +158,8 @@ impl Attributor {
         (Plan::new(&t, &[gradient], &[], class, Reuse::On), gradient)
     }
 
-    /// |∂ score / ∂ x| of `images` `[N, C, H, W]`, summed over the channels: `[N, 1, H, W]`. `slopes` holds for each
-    /// image ∂ score / ∂ z, or 1 where the score is the network's own.
+    /// |∂ score / ∂ x| of `images` `[N, C, H, W]`, summed over the channels: `[N, 1, H, W]`. For each image `slopes` holds
+    /// ∂ score / ∂ z, or 1 if the score is the network's own.
     ///
     /// # Errors
     /// When the device fails.
@@ -181,7 +181,7 @@ impl Attributor {
     }
 }
 
-/// Rows of each batch, and how many of them count: the last batch is filled up with its last image.
+/// Rows of each batch, and how many of them count: the last batch is padded with its last image.
 fn batches(count: usize, batch: usize) -> impl Iterator<Item = (Vec<usize>, usize)> {
     (0..count).step_by(batch).map(move |first| {
         let rows = (first..first + batch).map(|row| row.min(count - 1)).collect();
@@ -193,7 +193,7 @@ fn batches(count: usize, batch: usize) -> impl Iterator<Item = (Vec<usize>, usiz
 mod tests {
     use super::*;
 
-    /// The count that fits, and how often was planned, where `each` image takes so many bytes beside `fixed` ones.
+    /// The batch found and the number of plans made, where an image takes `each` bytes and `fixed` bytes are constant.
     fn found(range: RangeInclusive<usize>, limit: u64, each: u64, fixed: u64) -> (usize, usize) {
         let mut plans = 0;
         let bytes = |count: usize| {
@@ -205,11 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn the_most_that_fit_are_found_in_two_plans() {
+    fn the_largest_batch_is_found_in_two_plans() {
         assert_eq!(found(1..=64, 6400, 100, 0), (64, 1));
         assert_eq!(found(1..=64, 6399, 100, 0), (63, 2));
         assert_eq!(found(1..=64, 1999, 100, 300), (19, 2));
-        assert_eq!(found(1..=64, 99, 100, 0), (1, 2), "one is tried, although it does not fit");
+        assert_eq!(found(1..=64, 99, 100, 0), (1, 2), "the smallest batch is kept, although it does not fit");
         assert_eq!(found(2..=64, 99, 100, 0), (2, 2));
         assert_eq!(found(1..=1, 99, 100, 0), (1, 1));
     }

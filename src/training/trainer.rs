@@ -1,5 +1,5 @@
-//! The training loop: one start after another, or groups of them side by side, step by step, so that a run can stop between
-//! two steps and go on later with the same bits.
+//! The training loop. Starts are trained one after another or in groups side by side. A run can stop between two steps
+//! and resume bit-identically.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::ssad::step::{
 use crate::training::score::{LedoitWolf, ScoreError, spread};
 use crate::training::scorer::{BATCH, Scorer};
 
-/// Streams of host draws; parameters and splits have their own.
+/// Random streams drawn on the host; parameters and splits use others.
 mod stream {
     pub const BATCHES: u32 = 2;
     pub const BATCHES_VAL: u32 = 3;
@@ -33,12 +33,12 @@ pub enum TrainError {
     Grad(#[from] GradError),
     #[error(transparent)]
     Data(#[from] DataError),
-    /// Of the last start of a group that was still going on; starts count from 0, steps from 1.
+    /// Every start of the group has diverged; this is the last one. Starts count from 0, steps from 1.
     #[error("training diverged at start {start}, {}", diverged(*step, what))]
     Diverged { start: usize, step: usize, what: &'static str },
     #[error("the checkpoint is of another network: they differ in the state `{state}`")]
     Foreign { state: String },
-    /// With the reason of each start.
+    /// The reason of each start.
     #[error("no start can be used: {}", each_start(.0))]
     NoStart(Vec<String>),
 }
@@ -59,7 +59,7 @@ fn each_start(reasons: &[String]) -> String {
     }
 }
 
-/// One step's figures.
+/// The figures of one step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
     /// Counts from 0.
@@ -67,7 +67,7 @@ pub struct Progress {
     /// Counts from 1.
     pub step: usize,
     pub inner: f32,
-    /// Absent where nothing is tuned.
+    /// `None` if the step does not tune.
     pub outer: Option<f32>,
     /// Raw coordinates after the step.
     pub a: Vec<f32>,
@@ -79,24 +79,25 @@ pub struct Trained {
     /// Raw coordinates at the start and at the end.
     pub start: Vec<f32>,
     pub end: Vec<f32>,
-    /// What embeddings are scored by; `None` where the network gives the score itself, or the embeddings give no distance.
+    /// The distance that scores embeddings; `None` if the network gives the score itself, or the embeddings give no
+    /// distance.
     pub fit: Option<LedoitWolf>,
-    /// Distances, or the network's own scores, of the clean training images and of the unlabelled ones; none where the
+    /// Scores of [clean training images, unlabelled images]: distances, or the network's own scores. Empty if the
     /// embeddings give no distance.
     pub scores: [Vec<f64>; 2],
-    /// The head's logits of the same; `None` where there is no head.
+    /// The head's logits of the same images; `None` without a head.
     pub logits: Option<[Vec<f64>; 2]>,
-    /// Selection statistic of the unlabelled images' `scores`, 0 where there are none; see [`spread`]. `None` of a start
-    /// that failed.
+    /// The [`spread`] of the unlabelled images' `scores`, which selects the start; 0 without scores, `None` if the
+    /// start failed.
     pub spread: Option<f64>,
-    /// Parameters, running statistics and `a`, by name; none of a start that failed.
+    /// Parameters, running statistics and `a`, by name; empty if the start failed.
     pub states: Vec<(String, Tensor)>,
-    /// Why this start came to nothing and cannot be chosen, if so.
+    /// Why this start failed and cannot be chosen, if so.
     pub failed: Option<String>,
 }
 
 impl Trained {
-    /// A start that came to nothing, with its raw coordinates at the start and when it failed.
+    /// A failed start, with its raw coordinates at the start and at the failure.
     pub fn failed(start: Vec<f32>, Failure { reason, a }: Failure) -> Self {
         Trained {
             start,
@@ -110,7 +111,7 @@ impl Trained {
         }
     }
 
-    /// What images are told apart by under `rule`: of the clean training images and of the unlabelled ones.
+    /// The scores under `rule`, of [clean training images, unlabelled images].
     pub fn scores_by(&self, rule: Rule) -> &[Vec<f64>; 2] {
         match (rule, &self.logits) {
             (Rule::Logit, Some(logits)) => logits,
@@ -119,30 +120,30 @@ impl Trained {
     }
 }
 
-/// Why a start came to nothing.
+/// Why a start failed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     /// A sentence without its full stop.
     pub reason: String,
-    /// Raw coordinates, the last that were finite.
+    /// The last finite raw coordinates.
     pub a: Vec<f32>,
 }
 
-/// Where a run stands between two steps: with the finished starts, all that it needs to go on.
+/// The state of a run between two steps. With the results of the finished starts, it is all that resuming needs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// Index of the first start of the group under way.
+    /// Index of the first start of the current group.
     pub start: usize,
-    /// Steps that it has done.
+    /// Steps completed in this group.
     pub step: usize,
-    /// Every state of the group by name: parameters, moments, running statistics, `a` and its moments. Those of a start that
-    /// failed are 0.
+    /// Every state of the group by name: parameters, moments, running statistics, `a` and its moments. States of failed
+    /// starts are 0.
     pub states: Vec<(String, Tensor)>,
     /// The starts of the group that failed.
     pub failed: BTreeMap<usize, Failure>,
 }
 
-/// A network and its augmentation on a device, trained from one group of starts after another.
+/// Trains a network and its augmentation on a device, one group of starts after another.
 #[derive(Debug)]
 pub struct Trainer<'a> {
     config: &'a Config,
@@ -152,19 +153,19 @@ pub struct Trainer<'a> {
     step: TrainingStep,
     plain: Executor,
     tuning: Option<Executor>,
-    /// Reads images by the network that `scored` holds: one start's.
+    /// Scores images with the network whose states are in `scored`: one start's.
     scorer: Scorer,
     scored: States,
     augmenting: Option<OneOutput>,
     centring: Option<OneOutput>,
-    /// Index of the first start of the group under way, and the steps that it has done.
+    /// Index of the first start of the current group; `done` counts its completed steps.
     start: usize,
     done: usize,
-    /// Of the training set and of the unlabelled one, for each place of the group.
+    /// [training, unlabelled] batches for each place in the group.
     batches: Vec<[Batches; 2]>,
     /// Raw coordinates of each start of the group after the last step.
     a: Vec<Vec<f32>>,
-    /// The starts of the group that failed. Their places go on being computed, which changes nothing in the others.
+    /// The failed starts of the group. Their places are still computed, which does not affect the others.
     failed: BTreeMap<usize, Failure>,
 }
 
@@ -188,11 +189,11 @@ impl OneOutput {
 }
 
 impl<'a> Trainer<'a> {
-    /// Records the step, compiles its kernels and binds them; `on_pipeline` hears of the progress (done, of). Training
-    /// stands before the first step of the first start.
+    /// Records the step, compiles its kernels and binds them; `on_pipeline` is called with (done, total). Training
+    /// begins at the first step of the first start.
     ///
     /// # Errors
-    /// When a batch exceeds its set, or the device refuses.
+    /// When a batch is larger than its set, or the device fails.
     pub fn new(
         device: &Device,
         config: &'a Config,
@@ -200,7 +201,7 @@ impl<'a> Trainer<'a> {
         mut on_pipeline: impl FnMut(usize, usize),
     ) -> Result<Self, TrainError> {
         let [_, c, h, w] = images.train.shape().images().expect("a batch of images");
-        // A batch larger than its set is refused before anything is compiled.
+        // Refuse a batch larger than its set before compiling anything.
         let batches = batches(config, images, 0)?;
         let network = Network::new(config.method, &config.detector, [c, h, w]);
         let step = TrainingStep::record_for(device.precision(), config, [c, h, w])?;
@@ -220,7 +221,7 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in start_states(config, &network, 0).iter().filter(|(name, _)| !is_moment(name)) {
             scored.set(name, tensor)?;
         }
-        // Whoever tests the trained detector has f32, and takes the same scores for the same images.
+        // Score in f32, as every use of the trained detector does, so that scores of the same images agree.
         let exact = device.with_precision(Precision::F32)?;
         let most = images.train.shape()[0].max(images.val.shape()[0]).min(BATCH);
         let scorer = Scorer::new(&exact, &network, [c, h, w], most, &scored)?;
@@ -248,8 +249,8 @@ impl<'a> Trainer<'a> {
         Ok(trainer)
     }
 
-    /// The step that tunes, or of a method that does not its only step, fed with the sets' first images and ready to
-    /// run: what `profile` and `bench` measure.
+    /// The step that tunes (for a method that does not tune, its only step), fed with the first images of the sets and
+    /// ready to run. `profile` and `bench` measure it.
     ///
     /// # Errors
     /// When the device fails.
@@ -260,8 +261,8 @@ impl<'a> Trainer<'a> {
         Ok(self.tuning.as_mut().unwrap_or(&mut self.plain))
     }
 
-    /// The step that does not tune, fed and ready to run as [`full_step`](Trainer::full_step): forward, backward and the
-    /// detector's update on normal and augmented images.
+    /// The step that does not tune, fed and ready to run as [`full_step`](Trainer::full_step): forward, backward and
+    /// detector update on normal and augmented images.
     ///
     /// # Errors
     /// When the device fails.
@@ -271,7 +272,7 @@ impl<'a> Trainer<'a> {
         Ok(&mut self.plain)
     }
 
-    /// Goes to before the first step of the group that begins with start number `index`.
+    /// Moves to the first step of the group that begins with start `index`.
     ///
     /// # Errors
     /// When the device fails.
@@ -295,7 +296,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Where the run stands.
+    /// The state of the run.
     ///
     /// # Errors
     /// When the device fails.
@@ -310,10 +311,10 @@ impl<'a> Trainer<'a> {
         Ok(Snapshot { start: self.start, step: self.done, states, failed: self.failed.clone() })
     }
 
-    /// Goes to where a snapshot of this run stands.
+    /// Moves to the state of a snapshot of this run.
     ///
     /// # Errors
-    /// When its states are not this network's, or the device fails.
+    /// When its states do not match this network, or the device fails.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<(), TrainError> {
         let initial = initial_states(self.config, &self.network, snapshot.start);
         let known: Vec<(String, Tensor)> = self.step.packed.unpack(initial);
@@ -341,12 +342,12 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Does the next step of this group, and tells of each of its starts that has not failed; `None` when it has done them
-    /// all, or every start has failed. A start that diverges in this step has failed, and the others go on;
-    /// [`assess`](Trainer::assess) tells why.
+    /// Runs the next step of this group and returns the progress of each start that has not failed; `None` when all
+    /// steps are done or every start has failed. A start that diverges in this step fails while the others continue;
+    /// [`assess`](Trainer::assess) gives the reason.
     ///
     /// # Errors
-    /// When the last start that was still going on diverges, or the device fails.
+    /// When the last remaining start diverges, or the device fails.
     pub fn step(&mut self) -> Result<Option<Vec<Progress>>, TrainError> {
         let members = self.config.members(self.start);
         if self.done == self.config.steps || self.failed.len() == members.len() {
@@ -392,7 +393,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// Trains the group that begins with start number `index` from its first step to its last.
+    /// Trains the group that begins with start `index` from its first step to its last.
     ///
     /// # Errors
     /// When all starts of the group diverge, or the device fails.
@@ -404,8 +405,8 @@ impl<'a> Trainer<'a> {
         self.assess()
     }
 
-    /// For each start of this group, fits the score to the clean training images and scores the unlabelled ones, with the
-    /// states as they are. Starts that diverged, or cannot be scored, are marked as failed.
+    /// For each start of this group, fits the score to the clean training images and scores the unlabelled ones with
+    /// the current states. Starts that diverged or cannot be scored are marked as failed.
     ///
     /// # Errors
     /// When the device fails.
@@ -427,7 +428,7 @@ impl<'a> Trainer<'a> {
         Ok(trained)
     }
 
-    /// What the state of a group holds for one place of it.
+    /// The slice of a group's state that belongs to one place.
     fn in_place(&self, state: &Tensor, place: usize) -> Tensor {
         match self.config.group() {
             1 => state.clone(),
@@ -435,7 +436,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// The trained start that these states are, or why they cannot be used.
+    /// The trained start with these states, or why it failed.
     fn assess_start(
         &mut self,
         start: Vec<f32>,
@@ -443,7 +444,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Result<Trained, String>, GpuError> {
         let is_finite = |tensor: &Tensor| tensor.data().iter().all(|x| x.is_finite());
         if let Some((name, _)) = states.iter().find(|(_, tensor)| !is_finite(tensor)) {
-            return Ok(Err(format!("its last step left `{name}` not finite; a smaller learning rate may help")));
+            return Ok(Err(format!("`{name}` is not finite after the last step; a smaller learning rate may help")));
         }
         for (name, tensor) in &states {
             self.scored.set(name, tensor)?;
@@ -456,7 +457,7 @@ impl<'a> Trainer<'a> {
         let by_distance = self.network.scores_by_distance();
         let fit = match by_distance.then(|| LedoitWolf::fit(&trn.z, self.network.features())).transpose() {
             Ok(fit) => fit,
-            // Its logits are scores all the same; only the choice between starts has nothing to go by.
+            // The logits remain usable as scores; only the selection between starts has no statistic.
             Err(ScoreError::Singular { .. }) if self.config.score == Rule::Logit => None,
             Err(error) => return Ok(Err(error.to_string())),
         };
@@ -477,8 +478,8 @@ impl<'a> Trainer<'a> {
         }))
     }
 
-    /// Augments the first training images at raw coordinates `a`, as many as a micro-batch has: what the detector is shown.
-    /// `None` for the methods that keep no hyper-parameters.
+    /// Augments the first training images, one micro-batch of them, at raw coordinates `a`, as the detector sees them.
+    /// `None` for methods without augmentation parameters.
     ///
     /// # Errors
     /// When the device fails.
@@ -491,7 +492,7 @@ impl<'a> Trainer<'a> {
         viewer.run().map(Some)
     }
 
-    /// Feeds step number `step`, which counts from 1.
+    /// Feeds step `step`, counted from 1.
     fn feed(&mut self, tunes: bool, x: &Tensor, x_val: Option<&Tensor>, step: usize) -> Result<(), GpuError> {
         let config = self.config;
         let tuning = self.tuning.as_mut().filter(|_| tunes);
@@ -524,8 +525,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The sequences of batches of each place of the group that begins with start number `first`: of the training set and of the
-/// unlabelled one.
+/// [training, unlabelled] batches for each place of the group that begins with start `first`.
 fn batches(config: &Config, images: Visible, first: usize) -> Result<Vec<[Batches; 2]>, DataError> {
     let of_start = |start: usize| {
         let seed = run_seed(config.seed, start);
@@ -537,12 +537,12 @@ fn batches(config: &Config, images: Visible, first: usize) -> Result<Vec<[Batche
     config.places(first).map(of_start).collect()
 }
 
-/// Rows of the next batch for each place, of the training set (0) or of the unlabelled one (1).
+/// The next batch of rows for each place, from the training set (0) or the unlabelled one (1).
 fn drawn(batches: &mut [[Batches; 2]], set: usize) -> Vec<Vec<usize>> {
     batches.iter_mut().map(|sets| sets[set].next().to_vec()).collect()
 }
 
-/// A state of a group with 0 in the places that are `left_out`.
+/// A state of a group, with 0 in the places that are `left_out`.
 fn without(state: &Tensor, left_out: &[bool]) -> Tensor {
     let mut data = state.data().to_vec();
     let own = data.len() / left_out.len();
@@ -552,24 +552,24 @@ fn without(state: &Tensor, left_out: &[bool]) -> Tensor {
     Tensor::new(state.shape().clone(), data)
 }
 
-/// The mean of tensors of one shape; of one, itself.
+/// The mean of tensors of equal shape; a single tensor is unchanged.
 fn mean(parts: &[Tensor]) -> Tensor {
     let count = parts.len() as f32;
     let at = |index: usize| parts.iter().map(|part| part.data()[index]).sum::<f32>() / count;
     Tensor::new(parts[0].shape().clone(), (0..parts[0].data().len()).map(at).collect())
 }
 
-/// What is left of the rate of `a` at update number `update` of `of`, counted from 1: it falls to 0 along half a cosine, so
-/// that `a` comes to rest.
+/// The factor on the learning rate of `a` at update `update` of `of`, counted from 1: half a cosine from 1 towards 0,
+/// so that `a` settles.
 fn cosine(update: usize, of: usize) -> f64 {
     0.5 + 0.5 * (std::f64::consts::PI * (update - 1) as f64 / of.max(1) as f64).cos()
 }
 
-/// The start whose scores of unlabelled images spread the most: never chosen by the alignment loss alone, which has a
-/// trivial minimum at the identity. A start that failed is never chosen.
+/// The start whose scores of unlabelled images spread the most. The alignment loss alone must not choose, since it has
+/// a trivial minimum at the identity. A failed start is never chosen.
 ///
 /// # Errors
-/// When every start failed, with their reasons.
+/// When every start failed; gives the reasons.
 pub fn choose(trained: &[Trained]) -> Result<usize, TrainError> {
     let spreads = trained.iter().enumerate().filter_map(|(index, trained)| Some((index, trained.spread?)));
     let chosen = spreads.max_by(|(_, a), (_, b)| a.total_cmp(b));

@@ -1,4 +1,4 @@
-//! Functions of one or two values, element by element, the two-valued ones with NumPy's broadcasting.
+//! Elementwise functions of one or two values; those of two broadcast as in NumPy.
 //!
 //! To add a function of one value, see [`Unary`].
 
@@ -19,7 +19,7 @@ use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Array, Cotangent, Tape, Value};
 use crate::engine::tensor::Shape;
 
-/// factor · x, the factor rounded to f32 but if it is ±1.
+/// factor · x; the factor is rounded to f32 unless it is ±1.
 pub(super) fn scaled(factor: f64, x: Approx) -> Approx {
     match factor.abs() == 1.0 {
         true => Approx { value: factor * x.value, ..x },
@@ -49,7 +49,8 @@ impl Tape {
         self.push(BinaryMap(function), &[a, b])
     }
 
-    /// The two factors' cotangents are the same where both are x: one product makes their sum, which the first is given.
+    /// The cotangents of the product x · x: both are equal, so one product gives their sum, assigned to the first
+    /// input.
     pub(super) fn cotangents_of_square(&mut self, factor: f64, x: Value, ct: Value) -> Vec<Cotangent> {
         vec![Cotangent::Of(self.product(2.0 * factor, ct, x)), Cotangent::None]
     }
@@ -135,7 +136,8 @@ pub fn broadcast_shape(a: &Shape, b: &Shape) -> Result<Shape, String> {
         .map(Shape::from)
 }
 
-/// A broadcast brought to three axes by merging neighbours that all operands treat alike: the form the kernels take.
+/// A broadcast with at most three axes, as the kernels take it: neighbouring axes that every operand treats alike are
+/// merged.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Collapsed {
     pub extents: [usize; 3],
@@ -157,9 +159,9 @@ impl Collapsed {
             }
         }
         if groups.len() > 3 {
-            return Err(format!("{operands:?} alternate too often to be broadcast to {output:?} in one go"));
+            return Err(format!("{operands:?} alternate too often to broadcast to {output:?} at once"));
         }
-        // Two groups are the outer and the inner axis, one is the inner axis.
+        // Two groups become the outer and inner axis, one the inner axis.
         let axes = if groups.len() == 2 { &[0, 2][..] } else { &[0, 1, 2][3 - groups.len()..] };
         let mut extents = [1; 3];
         let mut strides = vec![[0; 3]; operands.len()];
@@ -184,7 +186,7 @@ impl Collapsed {
     }
 }
 
-/// f of the operands broadcast to `output`, element by element.
+/// f of the operands broadcast to `output`, for each element.
 fn zip_broadcast(inputs: &[Array], output: &Shape, f: impl Fn(&[f64]) -> f64) -> Vec<f64> {
     let shapes: Vec<&Shape> = inputs.iter().map(|input| input.shape).collect();
     let axes = Collapsed::new(output, &shapes).expect("checked when recorded");
@@ -198,7 +200,7 @@ pub(super) fn spread(input: Array, output: &Shape) -> Vec<f64> {
     axes.indices().map(|at| input.data[at[0]]).collect()
 }
 
-/// The family, with the cases that it is checked at.
+/// The family and its cases.
 pub(super) const FAMILY: Family = Family {
     name: "elementwise",
     describe,

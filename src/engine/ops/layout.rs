@@ -1,4 +1,4 @@
-//! Values rearranged: reshape, broadcast, slice, pad, concatenation.
+//! Rearranged values: reshape, broadcast, slice, pad, concatenation.
 
 mod lower;
 
@@ -9,7 +9,7 @@ use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 
-/// The same elements under another shape; nothing runs.
+/// The same elements under another shape, without a kernel.
 #[derive(Clone, Debug)]
 pub struct Reshape {
     pub to: Shape,
@@ -23,7 +23,7 @@ impl Primitive for Reshape {
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         match inputs[0].count() == self.to.count() {
             true => Ok(self.to.clone()),
-            false => Err(format!("{:?} does not hold as many elements as {:?}", inputs[0], self.to)),
+            false => Err(format!("{:?} and {:?} differ in their number of elements", inputs[0], self.to)),
         }
     }
 
@@ -41,7 +41,7 @@ impl Primitive for Reshape {
     }
 }
 
-/// y = x repeated along the axes where it has extent 1, or none.
+/// y = x repeated along the axes that it lacks or where it has extent 1.
 #[derive(Clone, Debug)]
 pub struct Broadcast {
     pub to: Shape,
@@ -75,12 +75,12 @@ impl Primitive for Broadcast {
     }
 }
 
-/// Extents outside an axis, and of one row along it with all that lies inside.
+/// [product of the extents before `axis`, product of those from it on].
 fn rows(shape: &Shape, axis: usize) -> [usize; 2] {
     [shape[..axis].iter().product(), shape[axis..].iter().product()]
 }
 
-/// Elements inside `axis`.
+/// Product of the extents after `axis`.
 fn inside(shape: &Shape, axis: usize) -> usize {
     shape[axis + 1..].iter().product()
 }
@@ -287,7 +287,7 @@ impl Tape {
         if *self.shape(x) == to { x } else { self.push(Reshape { to }, &[x]) }
     }
 
-    /// `x` under another name; no copy is made. A gradient with respect to one does not see what reads the other.
+    /// `x` as another value; no copy is made. A gradient with respect to one ignores the uses of the other.
     pub fn renamed(&mut self, x: Value) -> Value {
         let to = self.shape(x).clone();
         self.push(Reshape { to }, &[x])
@@ -334,16 +334,17 @@ impl Tape {
         if whole { x } else { self.push(Pad { axis, start, extent }, &[x]) }
     }
 
-    /// Each of `values` `[N, 1]` times a row: `[N, M]`. Sums of such put values into the columns of a matrix in one pass.
+    /// Each of `values` `[N, 1]` times a row: `[N, M]`. A sum of such products fills the columns of a matrix in one
+    /// pass.
     ///
     /// # Panics
-    /// When `values` is no column.
+    /// When `values` is not a column.
     pub fn placed<const M: usize>(&mut self, values: Value, row: [f32; M]) -> Value {
         let row = self.constant(Tensor::new([1, M], row.to_vec()));
         self.mul(values, row)
     }
 
-    /// All of `parts` one after another along `axis`.
+    /// Concatenates `parts` along `axis`.
     ///
     /// # Panics
     /// When there are none, or they differ in another axis.
@@ -353,7 +354,7 @@ impl Tape {
     }
 }
 
-/// The family, with the cases that it is checked at.
+/// The family and its cases.
 pub(super) const FAMILY: Family =
     Family { name: "layout", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 

@@ -13,7 +13,7 @@ use crate::engine::tensor::Shape;
 #[derive(Clone, Debug)]
 pub struct AdamUpdate;
 
-/// Keeps the quotient finite where a parameter never had a gradient.
+/// Keeps the quotient finite for a parameter that never had a gradient.
 pub const EPSILON: f32 = 1e-8;
 
 impl AdamUpdate {
@@ -46,7 +46,7 @@ impl Primitive for AdamUpdate {
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
-        // The kernel's formula on numbers known up to an error.
+        // The kernel's formula on inputs with known errors.
         let value = |input: usize, index: usize| Approx::exact(inputs[input].data[index]);
         let [rate, bias_1, bias_2] = [0, 1, 2].map(|k| value(3, k));
         let epsilon = Approx::exact(f64::from(EPSILON));
@@ -61,7 +61,7 @@ impl Primitive for AdamUpdate {
 }
 
 impl Tape {
-    /// Adam's new parameters from the already updated moments `m` and `v` and `rates` = `[rate, 1 − β₁ᵗ, 1 − β₂ᵗ]`.
+    /// Adam's new parameters from the updated moments `m` and `v` and `rates` = `[rate, 1 − β₁ᵗ, 1 − β₂ᵗ]`.
     ///
     /// # Panics
     /// When the shapes of parameters and moments differ.
@@ -70,7 +70,7 @@ impl Tape {
     }
 }
 
-/// The family, with the cases that it is checked at.
+/// The family and its cases.
 pub(super) const FAMILY: Family =
     Family { name: "optimiser", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 

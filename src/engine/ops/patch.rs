@@ -1,4 +1,5 @@
-//! Soft masks of a turned patch, and their pull-backs: CutDiff's ellipse and the box of CutOut, CutAvg and CutPaste.
+//! Soft masks of a rotated patch, and their backward rules: CutDiff's ellipse and the box of CutOut, CutAvg and
+//! CutPaste.
 //!
 //! In patch coordinates u = m₀·dx + m₁·dy, v = m₂·dx + m₃·dy, where (dx, dy) is a pixel's offset from the patch's centre
 //! and m = matrix[n, :], the ellipse is exp(−(u² + v²) / (2 · SOFTNESS)), and the box is edge(u) · edge(v) with
@@ -13,10 +14,10 @@ use crate::engine::ops::{Family, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
-/// Variance of the ellipse's Gaussian and width of the box' edge, in units of the patch's sides.
+/// Variance of the ellipse's Gaussian and width of the box's edge, in units of the patch's sides.
 pub const SOFTNESS: f64 = 0.1;
 
-/// What a mask looks like in patch coordinates.
+/// Shape of a mask in patch coordinates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Profile {
     Ellipse,
@@ -24,7 +25,7 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// The mask at (u, v) and p, q with ∂mask/∂u = −mask · p / SOFTNESS, ∂mask/∂v = −mask · q / SOFTNESS.
+    /// The mask at (u, v), and p, q with ∂mask/∂u = −mask · p / SOFTNESS, ∂mask/∂v = −mask · q / SOFTNESS.
     fn at(self, [u, v]: [Approx; 2]) -> (Approx, [Approx; 2]) {
         let (one, two) = (Approx::exact(1.0), Approx::exact(2.0));
         match self {
@@ -38,14 +39,14 @@ impl Profile {
     }
 }
 
-/// In the kernels' form, which cannot overflow.
+/// The overflow-free form of the kernels.
 fn sigmoid(x: Approx) -> Approx {
     let one = Approx::exact(1.0);
     let e = (-x.abs()).exp();
     if x.value >= 0.0 { one / (one + e) } else { e / (one + e) }
 }
 
-/// The derivative of |x|, 0 at 0. Either sign may come of an x near 0.
+/// The derivative of |x|, 0 at 0. Near 0 rounding may give either sign.
 fn sign(x: Approx) -> Approx {
     let value = if x.value == 0.0 { 0.0 } else { x.value.signum() };
     Approx { value, error: if x.value.abs() <= x.error { 1.0 + value.abs() } else { 0.0 } }
@@ -64,7 +65,7 @@ pub struct MaskVjp {
     pub profile: Profile,
 }
 
-/// One pixel's offset from the centre, its mask, and the slopes along u and v as [`Profile::at`] has them.
+/// One pixel's offset from the centre, its mask, and the slopes p and q of [`Profile::at`].
 struct Pixel {
     offset: [Approx; 2],
     mask: Approx,
@@ -155,7 +156,7 @@ impl Primitive for MaskVjp {
         let mask = Mask { profile: self.profile, size: [h, w] }.shape(&inputs[..2])?;
         match mask == *inputs[2] {
             true => Ok([n, 4, h].into()),
-            false => Err(format!("the cotangent {:?} has not the masks' shape {mask:?}", inputs[2])),
+            false => Err(format!("the cotangent {:?} does not have the masks' shape {mask:?}", inputs[2])),
         }
     }
 
@@ -189,8 +190,8 @@ impl Tape {
         self.push(Mask { profile: Profile::Ellipse, size }, &[matrix, centre])
     }
 
-    /// Soft boxes `[N, 1, H, W]`, about 1 inside the rectangle at `centre` `[N, 2]` whose sides `matrix` `[N, 4]` maps to
-    /// 1, about 0 outside.
+    /// Soft boxes `[N, 1, H, W]`: about 1 inside the rectangle at `centre` `[N, 2]` whose sides `matrix` `[N, 4]` maps
+    /// to 1, about 0 outside.
     ///
     /// # Panics
     /// When the shapes do not fit.
@@ -199,7 +200,7 @@ impl Tape {
     }
 }
 
-/// The family of the ellipse, with the cases that it is checked at.
+/// The family of the ellipse and its cases.
 pub(super) const CUTDIFF: Family = Family {
     name: "cutdiff",
     describe: |role, p| describe(Profile::Ellipse, role, p),
@@ -232,7 +233,7 @@ fn describe(profile: Profile, role: &str, p: &mut Parameters) -> Result<Parts, S
     Ok(if role == "mask_vjp" { parts.input([n, 1, h, w], Fill::ANY) } else { parts })
 }
 
-/// The cases of either profile, without the family's name.
+/// The cases of either profile, without the family name.
 const CASES: &[(ShapeClass, &str)] = &[
     (Prime, "mask(n=3,h=7,w=11)"),
     (Small, "mask(n=1,h=3,w=2)"),

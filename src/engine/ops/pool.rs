@@ -1,7 +1,8 @@
-//! Pooling by maxima over windows that may overlap. The mean over a whole image is a reduction.
+//! Max pooling over windows that may overlap. The mean over a whole image is a reduction.
 //!
-//! A maximum is the pixel that [`Argmax`] points at, taken by [`Select`]. Which one it is stays the same round almost
-//! every image, so gradients flow through the selected pixels alone: [`Select`] and [`Unpool`] are each other's adjoints.
+//! A maximum is the pixel whose index [`Argmax`] computes, read by [`Select`]. The index is constant around almost
+//! every image, so gradients flow through the selected pixels alone: [`Select`] and [`Unpool`] are each other's
+//! adjoints.
 
 mod lower;
 
@@ -13,8 +14,8 @@ use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
-/// y[n, c, p, q] = h · W + w of the largest x[n, c, h, w] in the window at (p, q), the first of equals; any NaN counts as the
-/// largest, so that a maximum does not hide it. Pixels are whole numbers, exact in f32; padding takes no part.
+/// y[n, c, p, q] = h · W + w of the largest x[n, c, h, w] in the window at (p, q), the first of equals. A NaN counts as
+/// the largest, so that the maximum shows it. Pixels are whole numbers, exact in f32; padding takes no part.
 #[derive(Clone, Debug)]
 pub struct Argmax {
     pub geometry: Geometry,
@@ -41,10 +42,10 @@ fn windows(geometry: &Geometry, x: &Shape) -> Result<Shape, String> {
         return Err(format!("images {x:?} under {geometry:?}"));
     }
     if h * w > 1 << 24 {
-        return Err(format!("{h} × {w} pixels are more than f32 tells apart"));
+        return Err(format!("{h} × {w} pixels are too many for exact f32 indices"));
     }
     if geometry.window.iter().any(|&extent| extent <= geometry.padding) {
-        return Err(format!("windows of {:?} that lie in a padding of {}", geometry.window, geometry.padding));
+        return Err(format!("windows of {:?} may lie entirely in a padding of {}", geometry.window, geometry.padding));
     }
     Ok([n, c, p, q].into())
 }
@@ -71,7 +72,7 @@ impl Primitive for Argmax {
             let is_larger = |one: f64, other: f64| one > other || (one.is_nan() && !other.is_nan());
             inside.reduce(|largest, pixel| if is_larger(plane[pixel], plane[largest]) { pixel } else { largest })
         };
-        (0..output.count()).map(|index| window(index).expect("a window meets its image") as f64).collect()
+        (0..output.count()).map(|index| window(index).expect("a window contains a pixel") as f64).collect()
     }
 
     fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
@@ -88,7 +89,7 @@ impl Primitive for Select {
         let shape = windows(&self.geometry, inputs[0])?;
         match shape == *inputs[1] {
             true => Ok(shape),
-            false => Err(format!("an index {:?} for windows {shape:?}", inputs[1])),
+            false => Err(format!("the index {:?} does not fit windows {shape:?}", inputs[1])),
         }
     }
 
@@ -120,7 +121,7 @@ impl Primitive for Unpool {
         let shape = windows(&self.geometry, &x)?;
         match shape == *inputs[0] && shape == *inputs[1] {
             true => Ok(x),
-            false => Err(format!("{:?} and the index {:?} for windows {shape:?}", inputs[0], inputs[1])),
+            false => Err(format!("{:?} and the index {:?} do not fit windows {shape:?}", inputs[0], inputs[1])),
         }
     }
 
@@ -148,11 +149,11 @@ impl Primitive for Unpool {
 }
 
 impl Tape {
-    /// Maxima over windows of `window` × `window` pixels, `stride` apart, of images `x` `[N, C, H, W]` with `padding` pixels
-    /// round them that take no part.
+    /// Maxima over windows of `window` × `window` pixels, `stride` apart, of images `x` `[N, C, H, W]`. The `padding`
+    /// pixels around an image take no part.
     ///
     /// # Panics
-    /// When a window does not fit, or could lie in the padding alone.
+    /// When a window does not fit, or could lie entirely in the padding.
     pub fn max_pool(&mut self, x: Value, window: usize, stride: usize, padding: usize) -> Value {
         let [_, _, h, w] = self.shape(x).images().unwrap_or_else(|reason| panic!("max_pool: {reason}"));
         let geometry = Geometry { image: [h, w], window: [window; 2], stride, padding };

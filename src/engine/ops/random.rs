@@ -1,4 +1,4 @@
-//! Counter-based random numbers: the device draws the same bits as the f64 replay.
+//! Counter-based random numbers: the device and the f64 reference draw the same bits.
 
 mod lower;
 
@@ -9,17 +9,17 @@ use crate::engine::philox::{philox4x32, unit};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 
-/// Uniform numbers in [0, 1) from Philox4x32-10 under a [`key`]; `stream` tells draws within one step apart.
+/// Uniform numbers in [0, 1) from Philox4x32-10 under a [`key`]; `stream` separates draws within one step.
 ///
-/// Under K keys `[K, 6]` the rows along the last axis take turns: row r is drawn under key r mod K, and has the numbers of
-/// row r / K of what this key draws alone.
+/// Under K keys `[K, 6]` the rows along the last axis are interleaved: row r is drawn under key r mod K and equals row
+/// r / K of that key's own draw.
 #[derive(Clone, Debug)]
 pub struct Uniform {
     pub stream: u32,
     pub shape: Shape,
 }
 
-/// Words that f32 holds exactly: a seed of 64 bits and a step of 32, in halves of 16 bits, lowest first.
+/// The six words of a key, each exact in f32: a 64-bit seed and a 32-bit step in 16-bit parts, lowest first.
 pub fn key(seed: u64, step: u32) -> Tensor {
     let half = |word: u64, index: u32| ((word >> (16 * index)) & 0xffff) as f32;
     let seed = (0..4).map(|index| half(seed, index));
@@ -70,19 +70,19 @@ impl Uniform {
 }
 
 impl Tape {
-    /// Uniform numbers in [0, 1) under one key, or several that take turns; see [`Uniform`].
+    /// Uniform numbers in [0, 1) under one key or several interleaved ones; see [`Uniform`].
     pub fn uniform(&mut self, key: Value, stream: u32, shape: impl Into<Shape>) -> Value {
         self.push(Uniform { stream, shape: shape.into() }, &[key])
     }
 
-    /// A key, for each in `key`, for draws that are independent of those under it itself and under others derived from it:
-    /// six numbers of `stream`, as words of 16 bits. Their fractions mean nothing; a key's words are cut off at the point.
+    /// Derives a key from each of `key`, for draws independent of those under the key itself and under its other
+    /// derived keys: six numbers of `stream`, scaled to 16-bit words. Their fractions are truncated on use.
     pub fn derived_key(&mut self, key: Value, stream: u32) -> Value {
         let words = self.uniform(key, stream, self.shape(key).clone());
         self.scale(words, 65_536.0)
     }
 
-    /// Standard normal numbers, by Box and Muller's transform of two uniform draws.
+    /// Standard normal numbers, by the Box-Muller transform of two uniform draws.
     pub fn normal(&mut self, key: Value, stream: u32, shape: impl Into<Shape>) -> Value {
         use crate::engine::ops::elementwise::Unary;
         let shape = shape.into();
@@ -96,7 +96,7 @@ impl Tape {
         let open = self.affine(first, -1.0, 1.0);
         let log = self.unary(Unary::Log, open);
         let square = self.scale(log, -2.0);
-        // WGSL's log may err to either side of 0 at 1; the root must not see a negative number.
+        // WGSL's log may give either sign near 1; the root must not see a negative number.
         let square = self.relu(square);
         let radius = self.unary(Unary::Sqrt, square);
         let angle = self.scale(second, std::f32::consts::TAU);
@@ -105,7 +105,7 @@ impl Tape {
     }
 }
 
-/// The family, with the cases that it is checked at.
+/// The family and its cases.
 pub(super) const FAMILY: Family =
     Family { name: "random", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 

@@ -1,4 +1,4 @@
-//! Sums over axes, of values and of products, and of exponentials over rows.
+//! Sums of values and of products over axes, and log-sum-exp over rows.
 
 mod lower;
 
@@ -12,13 +12,13 @@ use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
-/// y[o, k] = Σ_j x[o, j, k]: the sum over a run of neighbouring axes, which stay with extent 1.
+/// y[o, k] = Σ_j x[o, j, k]: the sum over a range of neighbouring axes, which keep extent 1.
 #[derive(Clone, Debug)]
 pub struct Sum {
     pub axes: Range<usize>,
 }
 
-/// Extents outside, along and inside the summed axes.
+/// Products of the extents before, within and after the summed axes.
 fn extents(axes: &Range<usize>, input: &Shape) -> [usize; 3] {
     [0..axes.start, axes.start..axes.end, axes.end..input.len()].map(|axes| input[axes].iter().product())
 }
@@ -71,7 +71,7 @@ impl Primitive for Sum {
     }
 }
 
-/// y[o, k] = Σ_j a[o, j, k] · b[o, j, k], of two inputs of one shape: the product is never written to memory.
+/// y[o, k] = Σ_j a[o, j, k] · b[o, j, k], for two inputs of equal shape. The product is not written to memory.
 #[derive(Clone, Debug)]
 pub struct SumProduct {
     pub axes: Range<usize>,
@@ -110,12 +110,12 @@ impl Primitive for SumProduct {
     }
 }
 
-/// y[o, k] = Σ_j (x[o, j, k] − scale · m[o, k])², scale · m being the mean of x over `axes` and those inside: m has the shape
-/// of y, or extent 1 along the last axes of it. The scale is rounded to f32 on the device.
+/// y[o, k] = Σ_j (x[o, j, k] − scale · m[o, k])². scale · m must be the mean of x over `axes` and possibly axes after
+/// them: m has the shape of y, or extent 1 along its last axes. The scale is rounded to f32 on the device.
 ///
-/// There the sum over all that m is the mean of is stationary in m, which therefore has no cotangent: by the chain rule it
-/// would add 0, however often it is applied. With any other m the gradient would be wrong, so record it by
-/// [`moments`](Tape::moments).
+/// At the mean, the sum over all elements averaged in m is stationary in m. By the chain rule, to any order, the
+/// cotangent of m would contribute 0, so m has none. For any other m the gradient would be wrong, so record this
+/// primitive by [`moments`](Tape::moments).
 #[derive(Clone, Debug)]
 pub struct SquaredDeviation {
     pub axes: Range<usize>,
@@ -123,7 +123,7 @@ pub struct SquaredDeviation {
 }
 
 impl SquaredDeviation {
-    /// How often each element of m is taken.
+    /// How often each element of m is used.
     fn repeat(output: &Shape, mean: &Shape) -> Option<usize> {
         let spanned = (0..output.len()).rev().find(|&axis| mean.get(axis) != Some(&1)).map_or(0, |axis| axis + 1);
         let fits = mean.len() == output.len() && mean[..spanned] == output[..spanned];
@@ -149,7 +149,9 @@ impl Primitive for SquaredDeviation {
         let output = summed_shape(&self.axes, inputs[0])?;
         match Self::repeat(&output, inputs[1]) {
             Some(_) => Ok(output),
-            None => Err(format!("{:?} are not the means of {:?} over the axes {:?}", inputs[1], inputs[0], self.axes)),
+            None => {
+                Err(format!("{:?} cannot be the means of {:?} over the axes {:?}", inputs[1], inputs[0], self.axes))
+            }
         }
     }
 
@@ -192,7 +194,7 @@ impl Primitive for LogSumExp {
         Ok([rows, 1].into())
     }
 
-    /// x̄ = ȳ · exp(x − y): each term's share of the sum.
+    /// x̄ = ȳ · exp(x − y): the share of each term in the sum.
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let relative = tape.sub(at.inputs[0], at.output);
         let shares = tape.unary(Unary::Exp, relative);
@@ -222,20 +224,20 @@ impl Primitive for LogSumExp {
 }
 
 impl LogSumExp {
-    /// Rows with the largest element of each.
+    /// Each row with its largest element.
     fn rows(input: Array<'_>) -> impl Iterator<Item = (&[f64], f64)> {
         let rows = input.data.chunks_exact(input.shape[1]);
         rows.map(|row| (row, row.iter().copied().fold(f64::NEG_INFINITY, f64::max)))
     }
 }
 
-/// Arrays that [`Magnitude`] reads at most: with its output as many as every device binds.
+/// Most arrays that [`Magnitude`] reads: with the output, as many buffers as every device can bind.
 const ARRAYS: usize = 7;
 
-/// y[g, l] = Σ_k Σ_j |x_k[g, j]| over the first `arrays` inputs and over all j with j mod `lanes` = l: sums of magnitudes that are
-/// still to be added up. Inputs: seven arrays `[G, …]`; those behind the first `arrays` are not read.
+/// y[g, l] = Σ_k Σ_j |x_k[g, j]| over the first `arrays` inputs and all j with j mod `lanes` = l: partial sums of
+/// magnitudes. Inputs: seven arrays `[G, …]`; those after the first `arrays` are not read.
 ///
-/// A sum of magnitudes is finite only where everything summed is: nothing cancels, and NaN stays NaN.
+/// A sum of magnitudes is finite only if every element is: nothing cancels, and NaN stays NaN.
 #[derive(Clone, Debug)]
 pub struct Magnitude {
     pub arrays: usize,
@@ -243,7 +245,7 @@ pub struct Magnitude {
 }
 
 impl Magnitude {
-    /// For each input the elements of a row that are summed.
+    /// Elements per row that are summed, for each input.
     fn terms<'a>(&'a self, inputs: &'a [&Shape]) -> impl Iterator<Item = usize> + 'a {
         let terms = |(index, shape): (usize, &&Shape)| if index < self.arrays { shape.count() / shape[0] } else { 0 };
         inputs.iter().enumerate().map(terms)
@@ -260,9 +262,7 @@ impl Primitive for Magnitude {
         let fits = (1..=ARRAYS).contains(&self.arrays) && self.lanes > 0;
         match fits && inputs.len() == ARRAYS && inputs.iter().all(|input| input.first() == Some(&rows)) {
             true => Ok([rows, self.lanes].into()),
-            false => {
-                Err(format!("{ARRAYS} arrays of as many rows expected, of which {} are read: {inputs:?}", self.arrays))
-            }
+            false => Err(format!("expected {ARRAYS} arrays with equal rows, {} of them read: {inputs:?}", self.arrays)),
         }
     }
 
@@ -289,21 +289,21 @@ impl Primitive for Magnitude {
 }
 
 impl Tape {
-    /// Σ |x| over all elements of `arrays` for each of `rows` equal parts of each, one behind the other: `[rows]`. Infinite or
-    /// NaN if any element is. A few passes do for many arrays.
+    /// Σ |x| over all elements of `arrays`, for each of `rows` equal consecutive parts of each array: `[rows]`.
+    /// Infinite or NaN if any element is. Many arrays take few passes.
     ///
     /// # Panics
-    /// When there is no array, or one is not made of so many parts.
+    /// When there is no array, or one cannot be divided into `rows` parts.
     pub fn magnitude(&mut self, arrays: &[Value], rows: usize) -> Value {
         let reshape = |t: &mut Tape, array: Value| t.reshape(array, [rows, t.shape(array).count() / rows]);
         let arrays: Vec<Value> = arrays.iter().map(|&array| reshape(self, array)).collect();
         let longest = arrays.iter().map(|&array| self.shape(array)[1]).max().expect("at least one array");
-        // Enough lanes to occupy a GPU with a large array, and not many more than it takes to sum a small one.
+        // Enough lanes to occupy a GPU for a large array, and few enough to sum quickly for a small one.
         let lanes = (longest / 16).clamp(64, 8192);
         let mut sums = None;
         let mut rest = &arrays[..];
         while !rest.is_empty() {
-            // What was summed before is not negative, so it is its own magnitude.
+            // The partial sums so far are not negative, so they equal their magnitudes.
             let (next, later) = rest.split_at(rest.len().min(ARRAYS - usize::from(sums.is_some())));
             let mut inputs: Vec<Value> = sums.into_iter().chain(next.iter().copied()).collect();
             let count = inputs.len();
@@ -323,8 +323,8 @@ impl Tape {
         self.push(LogSumExp, &[x])
     }
 
-    /// Sum over `axes`, in ascending order, which stay with extent 1. Outer axes are summed first: a long sum is a tree of
-    /// shorter ones, and neighbouring invocations read neighbours.
+    /// Sum over `axes`, given in ascending order; they keep extent 1. Outer axes are summed first: a long sum becomes a
+    /// tree of shorter ones, and neighbouring invocations read neighbouring elements.
     ///
     /// # Panics
     /// When an axis lies outside x's rank.
@@ -340,18 +340,18 @@ impl Tape {
         sum
     }
 
-    /// Mean over `axes`, which stay with extent 1.
+    /// Mean over `axes`, which keep extent 1.
     pub fn mean(&mut self, x: Value, axes: &[usize]) -> Value {
         let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
         let sum = self.sum(x, axes);
         self.scale(sum, 1.0 / terms as f64)
     }
 
-    /// Mean and variance of `x` over `axes`, in ascending order, which stay with extent 1. The variance is biased: the mean
-    /// squared deviation from the mean.
+    /// Mean and biased variance of `x` over `axes`, given in ascending order; they keep extent 1.
     ///
     /// # Panics
-    /// When there are no axes, one lies outside x's rank, or they are several runs of which the last ends before x's last axis.
+    /// When there are no axes, one lies outside x's rank, or they are several ranges and the last ends before x's last
+    /// axis.
     pub fn moments(&mut self, x: Value, axes: &[usize]) -> [Value; 2] {
         let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
         let run = axes.chunk_by(|a, b| a + 1 == *b).next().expect("at least one axis");
@@ -365,7 +365,7 @@ impl Tape {
     /// Sum of all elements, a scalar of shape `[]`.
     pub fn total(&mut self, x: Value) -> Value {
         let axes: Vec<usize> = (0..self.shape(x).len()).collect();
-        // The first axis apart from the others: rows in parallel, then their sums.
+        // Rows in parallel first, then the sum over the first axis.
         let rows = if axes.len() > 1 { self.sum(x, &axes[1..]) } else { x };
         let sum = self.sum(rows, &axes[..axes.len().min(1)]);
         self.reshape(sum, Shape::scalar())
@@ -389,7 +389,7 @@ impl Tape {
     }
 }
 
-/// The family, with the cases that it is checked at.
+/// The family and its cases.
 pub(super) const FAMILY: Family =
     Family { name: "reduce", describe, cases: || listed(CASES), shaders: lower::SHADERS, lowering: lower::lowering };
 

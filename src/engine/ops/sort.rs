@@ -1,6 +1,6 @@
-//! Columns put into order: the order itself, which is discrete, and rows taken by index.
+//! Sorting of columns in two parts: the order, which is discrete, and rows gathered by index.
 //!
-//! A sorted column is its elements gathered in its order. The order stays the same round almost every point, so gradients
+//! A sorted column is its elements gathered in its order. The order is constant around almost every point, so gradients
 //! flow through the gathered elements alone, to any order of derivative.
 
 mod lower;
@@ -12,29 +12,29 @@ use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
-/// y[k, l] = the row at which x's column l has its k-th smallest element; of equal ones the earlier row comes first, and every
-/// NaN comes behind all numbers. So each row has a place whatever the column holds. Rows are whole numbers, exact in f32.
+/// y[k, l] = the row of the k-th smallest element in column l of x. Of equal elements the earlier row comes first; NaNs
+/// come after all numbers. So every row has a unique place. Rows are whole numbers, exact in f32.
 #[derive(Clone, Debug)]
 pub struct Order;
 
-/// y[k, l] = x[index[k, l], l]. Inputs: x `[rows, columns]`, index `[K, columns]` of whole numbers. A larger index than the last
-/// row's stands for the last row.
+/// y[k, l] = x[index[k, l], l]. Inputs: x `[rows, columns]`, index `[K, columns]` of whole numbers. An index beyond the
+/// last row means the last row.
 #[derive(Clone, Debug)]
 pub struct Gather;
 
-/// x̄[r, l] = Σ_k ȳ[k, l] where index[k, l] = r: the adjoint of [`Gather`], and with its limit. Inputs: ȳ and index, both
-/// `[K, columns]`.
+/// x̄[r, l] = Σ_k ȳ[k, l] where index[k, l] = r: the adjoint of [`Gather`], with the same limit. Inputs: ȳ and index,
+/// both `[K, columns]`.
 #[derive(Clone, Debug)]
 pub struct Scatter {
     pub rows: usize,
 }
 
-/// The row that an index stands for, of so many.
+/// The row that an index means among `rows`.
 fn row(index: f64, rows: usize) -> usize {
     (index.round() as usize).min(rows - 1)
 }
 
-/// Whether `a` comes before `b` in its column: the smaller number, then any NaN, and of equals the earlier row.
+/// Whether `a` comes before `b` in its column: numbers ascending, then NaNs; of equals the earlier row.
 fn is_before((a, row_a): (f64, usize), (b, row_b): (f64, usize)) -> bool {
     let is_equal = a == b || (a.is_nan() && b.is_nan());
     a < b || (b.is_nan() && !a.is_nan()) || (is_equal && row_a < row_b)
@@ -131,14 +131,14 @@ impl Primitive for Scatter {
             self.eval(&[Array { data: &terms, ..inputs[0] }, inputs[1]], output)
         };
         let (counts, magnitudes) = (sums(&|_| 1.0), sums(&f64::abs));
-        // The first term is added to 0, exactly.
+        // Adding the first term to 0 is exact.
         let additions = counts.iter().map(|&count| (count as usize).max(2) - 1);
         additions.zip(magnitudes).map(|(additions, magnitude)| sum_bound(additions, magnitude)).collect()
     }
 }
 
 impl Tape {
-    /// For each column of `x` `[rows, columns]`, its rows in ascending order of their elements; without a gradient.
+    /// For each column of `x` `[rows, columns]`, its rows in ascending order of their elements. Has no gradient.
     ///
     /// # Panics
     /// When x is not a matrix.
@@ -149,7 +149,7 @@ impl Tape {
     /// y `[K, columns]` from x `[rows, columns]`: `y[k,l] = x[index[k,l], l]`; see [`Gather`].
     ///
     /// # Panics
-    /// When x and index are not matrices with as many columns.
+    /// When x and index are not matrices with the same number of columns.
     pub fn gather(&mut self, x: Value, index: Value) -> Value {
         self.push(Gather, &[x, index])
     }

@@ -1,4 +1,4 @@
-//! Images resampled through an affine map, bilinearly, zero outside; rotation is one such map.
+//! Images resampled bilinearly through an affine map, such as a rotation; zero outside.
 //!
 //! With dx = j − (W−1)/2 and dy = i − (H−1)/2, output pixel (i, j) of image n reads the input at
 //! xs = m₀·dx + m₁·dy + m₂ + (W−1)/2, ys = m₃·dx + m₄·dy + m₅ + (H−1)/2, where m = matrix[n, :].
@@ -17,7 +17,7 @@ use crate::engine::tensor::{Shape, Tensor};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outside {
     Zero,
-    /// The nearest place of the image. Nothing is pulled back through it: it serves images that are data.
+    /// The nearest pixel. It has no backward rule: it is meant for images that are data.
     Nearest,
 }
 
@@ -35,7 +35,7 @@ pub struct AffineMatrixVjp;
 #[derive(Clone, Debug)]
 pub struct AffineImageVjp;
 
-/// Where an output pixel reads, and how far f32 arithmetic may move that place.
+/// The position an output pixel reads, and how far f32 arithmetic may move it.
 struct Sample {
     xs: f64,
     ys: f64,
@@ -58,8 +58,8 @@ impl Sample {
         }
     }
 
-    /// The place that is read in its stead when it lies outside an image of `h` × `w`. Its slack remains an upper bound.
-    fn brought(self, outside: Outside, [h, w]: [usize; 2]) -> Self {
+    /// The position read instead when this one lies outside an image of `h` × `w`. Its slack remains an upper bound.
+    fn clamped(self, outside: Outside, [h, w]: [usize; 2]) -> Self {
         match outside {
             Outside::Zero => self,
             Outside::Nearest => {
@@ -68,7 +68,7 @@ impl Sample {
         }
     }
 
-    /// The four neighbours with weight, and the weight's slopes along x and y: (row, column, weight, ∂x, ∂y).
+    /// The four neighbours with weights and slopes of the weights: (row, column, weight, ∂x, ∂y).
     fn corners(&self) -> [(f64, f64, f64, f64, f64); 4] {
         let (x0, y0) = (self.xs.floor(), self.ys.floor());
         let (fx, fy) = (self.xs - x0, self.ys - y0);
@@ -80,7 +80,7 @@ impl Sample {
         ]
     }
 
-    /// Whether f32 may round the place into the neighbouring cell, where the slope is another.
+    /// Whether f32 may round the position into the next cell, where the slope differs.
     fn near_kink(&self) -> bool {
         let distance = |v: f64| (v - v.round()).abs();
         distance(self.xs) <= self.slack || distance(self.ys) <= self.slack
@@ -92,7 +92,7 @@ fn pixel(plane: &[f64], [h, w]: [usize; 2], row: f64, column: f64) -> f64 {
     if inside { plane[row as usize * w + column as usize] } else { 0.0 }
 }
 
-/// Largest magnitude in the 4 × 4 pixels round a sample: no bilinear cell that it may fall into has a larger one.
+/// Largest magnitude in the 4 × 4 pixels around a sample: an upper bound for every bilinear cell it may fall into.
 fn neighbourhood(plane: &[f64], size: [usize; 2], at: &Sample) -> f64 {
     let (row, column) = (at.ys.floor() - 1.0, at.xs.floor() - 1.0);
     (0..16).map(|k| pixel(plane, size, row + f64::from(k / 4), column + f64::from(k % 4)).abs()).fold(0.0, f64::max)
@@ -134,7 +134,7 @@ impl Primitive for Affine {
             .map(|index| {
                 let (plane, i, j) = (index / (h * w), index / w % h, index % w);
                 let sample =
-                    Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j).brought(self.outside, [h, w]);
+                    Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j).clamped(self.outside, [h, w]);
                 let image = &inputs[0].data[plane * h * w..][..h * w];
                 sample
                     .corners()
@@ -151,9 +151,9 @@ impl Primitive for Affine {
             .map(|index| {
                 let (plane, i, j) = (index / (h * w), index / w % h, index % w);
                 let sample =
-                    Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j).brought(self.outside, [h, w]);
+                    Sample::new(&inputs[1].data[plane / c * 6..][..6], [h, w], i, j).clamped(self.outside, [h, w]);
                 let largest = neighbourhood(&inputs[0].data[plane * h * w..][..h * w], [h, w], &sample);
-                // A bilinear image's slope is at most twice its largest value, along each axis.
+                // The slope of a bilinear image along each axis is at most twice its largest value.
                 4.0 * sample.slack * largest + chain_bound(8, largest)
             })
             .collect()
@@ -181,7 +181,7 @@ impl Primitive for AffineMatrixVjp {
         let [n, _, h, _] = resampled(inputs[0], inputs[1])?.images()?;
         match inputs[2] == inputs[0] {
             true => Ok([n, 6, h].into()),
-            false => Err(format!("the cotangent {:?} has not the images' shape {:?}", inputs[2], inputs[0])),
+            false => Err(format!("the cotangent {:?} does not have the images' shape {:?}", inputs[2], inputs[0])),
         }
     }
 
@@ -212,7 +212,7 @@ impl Primitive for AffineMatrixVjp {
         let [_, c, h, w] = inputs[0].shape.images().expect("checked when recorded");
         let (mut magnitude, mut slack) = (vec![0.0; output.count()], vec![0.0; output.count()]);
         Self::for_each_pixel(inputs, |first, sample, image, ct| {
-            // The slope is at most twice the largest value; it moves by as much where a cell may be missed.
+            // The slope is at most twice the largest value; in the wrong cell it is off by as much again.
             let slope = 2.0 * neighbourhood(image, [h, w], &sample) * ct.abs();
             let moved = if sample.near_kink() { 2.0 * slope } else { 2.0 * sample.slack * slope };
             for (component, offset) in [sample.dx, sample.dy, 1.0].into_iter().enumerate() {
@@ -237,7 +237,7 @@ impl Primitive for AffineImageVjp {
 
     fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
         let (matrix, ct_y) = (at.inputs[0], at.inputs[1]);
-        // Linear in ȳ, with the resampling itself for an adjoint; in the matrix it is ⟨ȳ, resample(x̄̄)⟩ like the primal.
+        // Linear in ȳ, with the resampling as its adjoint. In the matrix it is ⟨ȳ, resample(x̄̄)⟩, like the primal.
         let rows = tape.push(AffineMatrixVjp, &[at.cotangent, matrix, ct_y]);
         let sum = tape.sum(rows, &[2]);
         let ct_matrix = tape.reshape(sum, tape.shape(matrix).clone());
@@ -262,12 +262,12 @@ impl Primitive for AffineImageVjp {
     fn bound(&self, inputs: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
         let [_, c, h, w] = output.images().expect("checked when recorded");
         let (mut magnitude, mut terms) = (vec![0.0; output.count()], vec![0; output.count()]);
-        // How far the weights may be off: by as much as the place, along either axis.
+        // Error of the weights: that of the position, along either axis.
         let mut moved = vec![0.0; output.count()];
         for (index, &ct) in inputs[1].data.iter().enumerate() {
             let (plane, i, j) = (index / (h * w), index / w % h, index % w);
             let sample = Sample::new(&inputs[0].data[plane / c * 6..][..6], [h, w], i, j);
-            // Every pixel that the sample may touch once its place is rounded.
+            // Every pixel that the sample may read after rounding.
             for k in 0..16 {
                 let (row, column) =
                     (sample.ys.floor() - 1.0 + f64::from(k / 4), sample.xs.floor() - 1.0 + f64::from(k % 4));
@@ -279,7 +279,7 @@ impl Primitive for AffineImageVjp {
                 }
             }
         }
-        // Each weight takes a difference and a complement along either axis, then two products: 6 roundings.
+        // Each weight takes a difference and a complement along each axis, then two products: 6 roundings.
         let sums = magnitude.iter().zip(terms).map(|(&m, n)| sum_bound(n, m) + chain_bound(6, m));
         moved.iter().zip(sums).map(|(moved, sum)| moved + sum).collect()
     }
@@ -294,8 +294,8 @@ impl Tape {
         self.push(Affine { outside: Outside::Zero }, &[x, matrix])
     }
 
-    /// Each image of `x` `[N, C, H, W]` read at `offset` `[N, 2]` as (x, y) in pixels from its place; what lies outside is
-    /// continued by the nearest pixel. There is no gradient.
+    /// Each image of `x` `[N, C, H, W]` read at `offset` `[N, 2]`, (x, y) in pixels, from its place. Outside, the
+    /// nearest pixel is read. Has no gradient.
     ///
     /// # Panics
     /// When the shapes do not fit.
@@ -309,8 +309,8 @@ impl Tape {
         self.push(Affine { outside: Outside::Nearest }, &[x, matrix])
     }
 
-    /// Each image of `x` `[N, C, H, W]` turned about its middle by `angle` `[N, 1]` in radians, counter-clockwise on the
-    /// screen.
+    /// Each image of `x` `[N, C, H, W]` rotated about its centre by `angle` `[N, 1]` in radians, counter-clockwise on
+    /// the screen.
     ///
     /// # Panics
     /// When the shapes do not fit.
@@ -336,12 +336,12 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             let outside = match p.text("outside")? {
                 "zero" => Outside::Zero,
                 "nearest" => Outside::Nearest,
-                outside => return Err(format!("outside there is zero or nearest, not `{outside}`")),
+                outside => return Err(format!("`outside` must be zero or nearest, not `{outside}`")),
             };
             let parts = Parts::new(Affine { outside }).exact(true).input(images, Fill::ANY).input(matrices, map);
             match outside {
                 Outside::Zero => parts.linear_in(&[&[0]]),
-                // Linear as well, but nothing is tuned through a shift.
+                // Linear as well, but no hyper-parameter is tuned through a shift.
                 Outside::Nearest => parts.without_rule(&[0, 1]),
             }
         }

@@ -1,4 +1,4 @@
-//! The admissible tiles of each kernel, side by side at the shapes of a recorded step.
+//! Compares the admissible tilings of each kernel at the shapes of a recorded step.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::engine::tensor::Shape;
 use crate::engine::units::{figure, percent};
 use crate::measure::figures::{Measure, MeasureError, Origin, Table};
 
-/// A case under one choice of its kernel's tiles.
+/// A case with one tiling of its kernel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tiling {
     pub device: String,
@@ -32,11 +32,11 @@ pub struct Tiling {
     pub high: f64,
     /// Dispatches timed.
     pub count: usize,
-    /// Of the time that the chosen tiles take: below 1 is faster.
+    /// Time relative to that of the chosen tiling: below 1 is faster.
     pub ratio: f64,
 }
 
-/// Every case with a choice of tiles; of each the fastest first.
+/// Every case that has a choice of tilings, the fastest tiling of each first.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sweep {
     pub origin: Origin,
@@ -45,11 +45,11 @@ pub struct Sweep {
     output: Option<Format>,
 }
 
-/// Times the kernels of `plan`, a plan for devices of `class`, under each of the
-/// [`tilings`](crate::engine::tape::Primitive::tilings) of its primitives; `progress` hears of each.
+/// Times the kernels of `plan`, a plan for devices of `class`, with each of the
+/// [`tilings`](crate::engine::tape::Primitive::tilings) of its primitives. `progress` is called with the name of each.
 ///
 /// # Errors
-/// When no kernel with a choice fits, or the device fails.
+/// When no matching kernel has a choice, or the device fails.
 pub fn sweep(
     device: &Device,
     options: &Options,
@@ -158,7 +158,7 @@ mod tests {
     use crate::engine::tape::Tape;
 
     #[test]
-    fn a_sweep_times_every_choice_and_ranks_them_against_the_chosen_one() {
+    fn a_sweep_times_every_tiling_and_compares_it_with_the_chosen_one() {
         let device = Device::open(&Choice::Best).unwrap();
         let mut tape = Tape::new();
         let (x, w) = (tape.feed("x", [9, 16]), tape.feed("w", [16, 5]));
@@ -172,7 +172,7 @@ mod tests {
         assert!(chosen.len() == 1 && chosen[0].ratio == 1.0);
         assert!(swept.rows.is_sorted_by(|a, b| a.ratio <= b.ratio));
         let tiles: std::collections::HashSet<&str> = swept.rows.iter().map(|row| row.tiles.as_str()).collect();
-        assert_eq!(tiles.len(), swept.rows.len(), "choices are told apart by their tiles");
+        assert_eq!(tiles.len(), swept.rows.len(), "tilings differ in their tiles");
         let text = Sweep { output: Some(Format::Jsonl), ..swept.clone() }.to_string();
         let read: Vec<Tiling> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(read, swept.rows);

@@ -1,4 +1,4 @@
-//! How the memory of a step is printed and drawn.
+//! Prints and draws the memory of a step.
 
 use std::fmt;
 
@@ -9,7 +9,8 @@ use crate::engine::units::{bytes, percent};
 use crate::measure::figures::Table;
 
 impl Memory {
-    /// Slots upwards, dispatches to the right, a box for each stay, coloured by outermost scope; the line is what is live.
+    /// Slots upwards, dispatches to the right, a box for each value in a slot, coloured by outermost scope. The line
+    /// shows the live bytes.
     pub(super) fn draw(&self) -> Scene {
         let (left, top, width, height) = (90.0, 56.0, 1000.0, 520.0);
         let x = |dispatch: usize| left + width * dispatch as f64 / (self.live.len() + 1) as f64;
@@ -75,7 +76,7 @@ fn rectangle([x, y, width, height]: [f64; 4], fill: &str) -> Primitive {
     Primitive::Rect { x, y, width, height, fill: fill.into(), stroke, stroke_width: Some(0.3), opacity }
 }
 
-/// How much there is, and what is live where it is most.
+/// Total sizes, and the largest live values at the peak.
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "memory   {}", self.summary())?;
@@ -109,7 +110,7 @@ mod tests {
     use crate::engine::tape::Tape;
 
     #[test]
-    fn stays_in_slots_are_what_the_planner_counted() {
+    fn tenancies_match_the_planner() {
         let mut tape = Tape::new();
         let x = tape.feed("x", [100]);
         let y = tape.unary(Unary::Exp, x);

@@ -1,4 +1,4 @@
-//! The roofline: what each kernel reaches over its arithmetic intensity, under the device's two roofs.
+//! The roofline plot: the rate of each kernel over its arithmetic intensity, under the device's two roofs.
 
 use kuva::plot::{LinePlot, ScatterPlot};
 use kuva::render::layout::Layout;
@@ -10,10 +10,10 @@ use super::{Group, Report, family};
 
 const COLOURS: [&str; 8] = ["#c8102e", "#1f6fb4", "#2f9e62", "#d9822b", "#7d55a8", "#5f5f5f", "#2aa5a5", "#a8901f"];
 
-/// Operations a byte at which the image begins and ends, if no kernel lies beyond.
+/// Default range of the x axis in FLOP/byte; kernels outside it extend it.
 const INTENSITIES: (f64, f64) = (0.05, 100.0);
 
-/// A dot for each kernel, larger the more of the step it takes. Kernels without arithmetic have no place in it.
+/// A dot for each kernel, sized by its share of the step. Kernels without arithmetic are left out.
 pub(super) fn draw(report: &Report) -> Scene {
     let (flops, bandwidth) = (report.flops / 1e9, report.bandwidth / 1e9);
     let intensity = |group: &Group| group.flops as f64 / group.bytes as f64;
@@ -45,7 +45,7 @@ pub(super) fn draw(report: &Report) -> Scene {
         .with_theme(theme)
         .with_width(1000.0)
         .with_height(640.0)
-        // The title names the upright axis: kuva's upright labels blur at this size.
+        // The title names the vertical axis, since kuva blurs rotated labels at this size.
         .with_title(format!(
             "GFLOP/s of each kernel under {flops:.0} GFLOP/s and {bandwidth:.1} GB/s: {}",
             report.origin.device

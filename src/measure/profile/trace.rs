@@ -1,4 +1,4 @@
-//! The step as Chrome's trace events, which ui.perfetto.dev and chrome://tracing open.
+//! A step as Chrome trace events, for ui.perfetto.dev and chrome://tracing.
 
 use serde_json::{Value, json};
 
@@ -11,9 +11,9 @@ use crate::engine::plan::memory::Memory;
 const DEVICE: u32 = 1;
 const KERNELS: u32 = 1;
 
-/// One complete event for each dispatch, nested in one for each scope, and a counter of the live bytes; in the order of
-/// time, and what holds another before it. Times are in microseconds, but of whole nanoseconds each, so that what nests
-/// does so to the last digit.
+/// One complete event for each dispatch, nested in one for each of its scopes, and a counter of the live bytes. Events
+/// are ordered by time, outer before inner. Times are microseconds rounded to whole nanoseconds, so that nesting is
+/// exact.
 pub(super) fn events(plan: &Plan, spans: &[Option<Span>], report: &Report) -> Value {
     let name = format!("{} by the {} clock", report.origin.device, report.clock);
     let mut events = vec![
@@ -21,12 +21,12 @@ pub(super) fn events(plan: &Plan, spans: &[Option<Span>], report: &Report) -> Va
         json!({ "ph": "M", "pid": DEVICE, "tid": KERNELS, "name": "thread_name", "args": { "name": "step" } }),
     ];
     let live = Memory::of(plan).live;
-    // Of each open scope its name, its event and its start.
+    // [name, event, start] of each open scope.
     let mut scopes: Vec<(&str, usize, u64)> = Vec::new();
     let mut now = 0;
     for (index, (step, span)) in plan.steps.iter().zip(spans).enumerate() {
         let Some(span) = span else { continue };
-        // Dispatches that overlap on the device are drawn one after another: a row nests, but does not cross.
+        // Dispatches that overlap on the device are drawn one after another: events in a row may nest but not cross.
         let [start, end] =
             [span.start, span.start + span.seconds].map(|seconds| now.max((1e9 * seconds).round() as u64));
         let segments: Vec<&str> = step.scope.split('.').filter(|segment| !segment.is_empty()).collect();
@@ -58,7 +58,7 @@ pub(super) fn events(plan: &Plan, spans: &[Option<Span>], report: &Report) -> Va
     json!({ "traceEvents": events, "displayTimeUnit": "ns", "otherData": report.origin })
 }
 
-/// Has scopes that are open, each with its event and its start, end at `now`.
+/// Ends open scopes, given as (name, event, start), at `now`.
 fn close<'a>(events: &mut [Value], scopes: impl Iterator<Item = (&'a str, usize, u64)>, now: u64) {
     scopes.for_each(|(_, event, since)| events[event]["dur"] = json!(micro(now - since)));
 }
@@ -77,16 +77,16 @@ mod tests {
     use super::*;
     use crate::measure::profile::tests::example;
 
-    /// A slice as an importer has it, in nanoseconds.
+    /// A slice as an importer sees it, in nanoseconds.
     #[derive(Debug)]
     struct Slice {
         name: String,
         end: u64,
     }
 
-    /// Reads a trace by the rules of the Trace Event Format, as an importer does: metadata first, events in the order of
-    /// time, and complete events on a stack for each thread, which end before what they began in does. Returns the number
-    /// of slices, or what breaks the rules.
+    /// Reads a trace by the rules of the Trace Event Format, as an importer does: metadata first; events ordered by
+    /// time; the complete events of a thread on a stack, each ending before the event that encloses it. Returns the
+    /// number of slices, or the broken rule.
     fn read(text: &str) -> Result<usize, String> {
         let trace: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if !["ms", "ns"].contains(&trace["displayTimeUnit"].as_str().unwrap_or_default()) {
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trace_follows_the_format_and_nests() {
+    fn a_trace_is_well_formed_and_nests() {
         let (plan, mut spans, report) = example();
         let trace = events(&plan, &spans, &report);
         let slices = read(&trace.to_string()).unwrap();
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(count(&trace, "kernel"), plan.steps.len());
         assert!(count(&trace, "scope") >= 3 && slices == count(&trace, "kernel") + count(&trace, "scope"));
 
-        // Overlapping dispatches, one that took no time, one without a time, and a clock of fractions of nanoseconds.
+        // Overlapping dispatches, one with zero duration, one without a time, and a clock of fractional nanoseconds.
         spans[0] = Some(Span { start: 1.0 / 3e6, seconds: 0.0 });
         spans[1] = Some(Span { start: 0.5e-6, seconds: 3e-6 });
         spans[2] = None;
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn traces_that_break_the_format_are_told() {
+    fn malformed_traces_are_detected() {
         let (plan, spans, report) = example();
         let trace = events(&plan, &spans, &report);
         let first = |category: &str| {

@@ -1,7 +1,7 @@
 //! Adjoint identities of linear primitives on a device: ⟨A x, y⟩ = ⟨x, Aᵀ y⟩.
 //!
-//! They need no f64 evaluation, so they are cheap at training sizes. On integers both sides are exact and must be equal.
-//! For a convolution the identity is ⟨conv(x, w), y⟩ = ⟨x, input(y, w)⟩ = ⟨w, kernel(x, y)⟩.
+//! They need no f64 evaluation, so they are cheap at training sizes. On integers both sides are exact and must be
+//! equal. For a convolution the identity is ⟨conv(x, w), y⟩ = ⟨x, input(y, w)⟩ = ⟨w, kernel(x, y)⟩.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! `stssad check`: which checks are run, and what is said about them.
+//! `stssad check`: selects the checks, runs them and reports.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -24,13 +24,13 @@ use crate::ssad::method::{Network, side_by_side};
 use crate::ssad::nn::{Detector, Plain, Stage};
 use crate::ssad::step::{TrainingStep, initial_states};
 
-/// Elements up to which a rule is checked: each check evaluates the definition some twenty times.
+/// Rules with more elements than this are skipped: each check evaluates the definition about twenty times.
 const RULE_ELEMENTS: usize = 2500;
 
 /// What to check.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
-    /// A case's name, to run it alone, or a part of names.
+    /// A case's full name, to run it alone, or a part of names.
     pub filter: Option<String>,
     /// `conv2d`, `warp`, …
     pub family: Option<String>,
@@ -46,21 +46,21 @@ pub struct Options {
 pub struct Outcome {
     /// `kernel`, `adjoint`, `rule` or `step`.
     pub check: &'static str,
-    /// The case's name, or what was recorded.
+    /// The case's name, or a description of the training step.
     pub name: String,
     /// The shader, `gpu`, `cpu` or `matrix 16x16` for the kernels of a class, or `f64`.
     pub variant: String,
-    /// Why it does not hold; absent if it does.
+    /// Why it failed; `None` if it passed.
     pub failure: Option<String>,
 }
 
-/// Where a kernel has been run.
+/// On which shape classes a kernel was run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Coverage {
     pub primitive: &'static str,
     /// The shader, by the name of its file.
     pub variant: &'static str,
-    /// How many cases of each class were run, and how many the catalogue has.
+    /// For each class of shapes, [cases run, cases in the catalogue].
     pub classes: BTreeMap<ShapeClass, [usize; 2]>,
 }
 
@@ -71,7 +71,7 @@ pub struct Report {
     pub seed: u64,
     pub outcomes: Vec<Outcome>,
     pub coverage: Vec<Coverage>,
-    /// Classes of devices whose kernels this one does not run.
+    /// Device classes whose kernels this device does not run.
     pub left_out: Vec<String>,
 }
 
@@ -81,10 +81,10 @@ impl Report {
     }
 }
 
-/// Runs the checks that `options` ask for; `progress` hears of each before it begins (done, of, name).
+/// Runs the checks that `options` select. `progress` is called before each with (done, total, name).
 ///
 /// # Errors
-/// When the filter looks like a case's name but is none, or nothing fits it.
+/// When the filter is a malformed case name, or nothing matches it.
 pub fn run(
     device: &Device,
     options: &Options,
@@ -115,11 +115,11 @@ enum Task {
     Step(&'static Parts, DeviceClass),
 }
 
-/// What a training step is made of, by name.
+/// The parts of a training step, by name.
 struct Parts {
     augmentation: &'static str,
     alignment: &'static str,
-    /// Starts side by side.
+    /// Starts trained side by side.
     starts: usize,
 }
 
@@ -159,12 +159,12 @@ fn tasks(device: &Device, options: &Options) -> Result<Vec<Task>, CaseError> {
     }
     if tasks.is_empty() {
         let name = options.filter.clone().or(options.family.clone()).unwrap_or_default();
-        return Err(CaseError { name, reason: "nothing to check has it in its name".into() });
+        return Err(CaseError { name, reason: "no check has this in its name".into() });
     }
     Ok(tasks)
 }
 
-/// The cases that the filter lets through; a full name need not be in the catalogue.
+/// The cases that the filter selects. A full name need not be in the catalogue.
 fn chosen(options: &Options) -> Result<Vec<(ShapeClass, Case)>, CaseError> {
     let all = cases();
     if options.step && !options.grad {
@@ -196,7 +196,7 @@ impl Task {
     }
 
     fn run(&self, device: &Device, seed: u64) -> Outcome {
-        let again = |failure: String| format!("{failure}\n    again: stssad check --seed {seed} '{}'", self.name());
+        let again = |failure: String| format!("{failure}\n    reproduce: stssad check --seed {seed} '{}'", self.name());
         let (check, variant, result) = match self {
             Task::Kernel(_, case, kernel) => {
                 let result = check_kernel(device, case, kernel, seed).map_err(|failure| failure.to_string());
@@ -216,7 +216,7 @@ impl Task {
     }
 }
 
-/// The bilevel step of a small detector on a few noise images.
+/// The bilevel step of a small detector on noise images.
 fn training_step(device: &Device, parts: &Parts, class: DeviceClass, seed: u64) -> Result<(), String> {
     let (step, sources) = small_step(parts, seed)?;
     let tuning = step.tuning.as_ref().expect("ST-SSAD tunes");
@@ -225,13 +225,13 @@ fn training_step(device: &Device, parts: &Parts, class: DeviceClass, seed: u64) 
     let report = check_step(device, &step.tape, &fetches, &carries, &sources, class)
         .map_err(|error: GpuError| error.to_string())?;
     match (report.first_bad, report.planner) {
-        (Some(bad), _) => Err(format!("{bad}\n    again: stssad check --step --seed {seed}")),
+        (Some(bad), _) => Err(format!("{bad}\n    reproduce: stssad check --step --seed {seed}")),
         (None, Some(planner)) => Err(planner),
         (None, None) => Ok(()),
     }
 }
 
-/// A recorded training step with numbers for all of its sources.
+/// A recorded training step, with values for all of its sources.
 fn small_step(parts: &Parts, seed: u64) -> Result<(TrainingStep, HashMap<String, Tensor>), String> {
     let augmentation = augment::by_name(parts.augmentation).map_err(|error| error.to_string())?;
     let alignment = Alignment::by_name(parts.alignment, 0.5).map_err(|error| error.to_string())?;
@@ -260,7 +260,7 @@ fn small_step(parts: &Parts, seed: u64) -> Result<(TrainingStep, HashMap<String,
     Ok((step, sources))
 }
 
-/// How much of the catalogue `tasks` covers, kernel by kernel.
+/// How much of the catalogue `tasks` covers, for each kernel.
 fn coverage(tasks: &[Task]) -> Vec<Coverage> {
     let mut rows: Vec<Coverage> = Vec::new();
     let mut count = |class: ShapeClass, case: &Case, kernel: &Kernel, which: usize| {
@@ -283,13 +283,13 @@ fn coverage(tasks: &[Task]) -> Vec<Coverage> {
     rows
 }
 
-/// A line a kernel, the failures in full, and the count.
+/// One line for each kernel, the failures in full, and the count.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let AdapterSummary { name, driver, class, .. } = &self.adapter;
         writeln!(f, "{name} ({class}, {driver}), seed {}", self.seed)?;
         if self.outcomes.iter().any(|outcome| outcome.check == "kernel") {
-            write!(f, "\n{:<26}", "kernel: cases run of all")?;
+            write!(f, "\n{:<26}", "kernel: cases run / all")?;
             ShapeClass::ALL.iter().try_for_each(|class| write!(f, "{class:>9}"))?;
             for row in &self.coverage {
                 write!(f, "\n{:<26}", row.variant)?;

@@ -55,8 +55,8 @@ impl StepReport {
     }
 }
 
-/// Runs the part of `tape` that `fetches` and `carries` need with the kernels for `class`. `sources` holds the feeds and
-/// states by name.
+/// Runs the part of `tape` that `fetches` and `carries` need with the kernels for `class`. `sources` holds the feeds
+/// and states by name.
 ///
 /// # Errors
 /// When a source is missing, or the device refuses.

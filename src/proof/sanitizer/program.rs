@@ -1,7 +1,7 @@
 //! The executable form of a kernel: one flat list of operations on scalar registers.
 //!
-//! WGSL has no recursion, so every call is inlined, and the state of an invocation is its registers and a position. It can
-//! therefore pause and resume at barriers.
+//! WGSL has no recursion, so every call is inlined, and the state of an invocation is its registers and a position. It
+//! can therefore pause and resume at barriers.
 
 use naga::BuiltIn;
 
@@ -93,8 +93,8 @@ pub enum Op {
         at: u32,
         offset: Option<Slot>,
     },
-    /// Moves a matrix of `side` rows, row-major in registers, from or to memory. The register `stride` is the distance of
-    /// its rows in memory, or of its columns if it is `transposed`.
+    /// Moves a matrix of `side` rows, row-major in registers, from or to memory. The register `stride` is the distance
+    /// of its rows in memory, or of its columns if it is `transposed`.
     Matrix {
         access: MatrixAccess,
         registers: Slot,

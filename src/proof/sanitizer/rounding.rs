@@ -10,8 +10,8 @@ thread_local! {
     static ERRORS: RefCell<Option<Rounding>> = const { RefCell::new(None) };
 }
 
-/// Runs `body` with random errors in every float operation, up to the limits in section "Floating Point Accuracy" of the
-/// WGSL specification. Only this thread is affected.
+/// Runs `body` with random errors in every float operation, up to the limits in section "Floating Point Accuracy" of
+/// the WGSL specification. Only this thread is affected.
 pub fn with_errors<T>(seed: u64, body: impl FnOnce() -> T) -> T {
     ERRORS.set(Some(Rounding { stream: Stream::new(seed, 0) }));
     let result = body();

@@ -6,9 +6,9 @@ use super::rounding;
 
 /// A 32-bit scalar, with the integer that it stands for.
 ///
-/// `meaning` is the result of the same arithmetic in ℤ. It differs from the bits after an overflow and agrees again when
-/// a later step wraps back, as in `i + PADDING - PADDING`, or when a comparison picks another value, as in
-/// `min(i - 1, last)`. So an index has overflowed exactly when its bits differ from its meaning. Literals from 2³¹ up mean
+/// `meaning` is the result of the same arithmetic in ℤ. It differs from the bits after an overflow and agrees again
+/// when a later step wraps back, as in `i + PADDING - PADDING`, or when a comparison picks another value, as in `min(i
+/// - 1, last)`. So an index has overflowed exactly when its bits differ from its meaning. Literals from 2³¹ up mean
 /// negative numbers: `u32(OFFSET)` of a negative constant is one. Floats have no meaning.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Word {

@@ -1,4 +1,4 @@
-//! Functions of two values, and what they pull back.
+//! Functions of two values and their backward rules.
 
 use super::{Collapsed, broadcast_shape, scaled, zip_broadcast};
 use crate::engine::bounds::Approx;
@@ -15,15 +15,15 @@ pub enum Binary {
     Multiply { factor: f64 },
     /// factor · a / b, the factor rounded to f32 on the device.
     Divide { factor: f64 },
-    /// factor · a / b, and 0 where b is 0, the factor rounded to f32 on the device: the pull-back of a root.
+    /// factor · a / b, or 0 where b is 0; the factor is rounded to f32 on the device. The backward rule of a root.
     DivideOrZero { factor: f64 },
-    /// The greater, and NaN where either is.
+    /// The greater; NaN if either is NaN.
     Maximum,
-    /// The smaller, and NaN where either is.
+    /// The smaller; NaN if either is NaN.
     Minimum,
-    /// a where b > 0, NaN where b is, else 0: ReLU's pull-back.
+    /// a where b > 0, NaN where b is NaN, else 0: the backward rule of ReLU.
     WherePositive,
-    /// a where low ≤ b ≤ high, NaN where b is, else 0: the pull-back of a clamp.
+    /// a where low ≤ b ≤ high, NaN where b is NaN, else 0: the backward rule of a clamp.
     WhereInside { low: f32, high: f32 },
     /// weight · a + (1 − weight) · b²
     AverageSquare { weight: f32 },
@@ -57,7 +57,7 @@ impl Binary {
             Binary::Multiply { factor } => factor * a * b,
             Binary::DivideOrZero { .. } if b == 0.0 => 0.0,
             Binary::Divide { factor } | Binary::DivideOrZero { factor } => factor * a / b,
-            // The methods `max` and `min` of f64 prefer the number.
+            // `f64::max` and `f64::min` drop NaN.
             Binary::Maximum | Binary::Minimum if a.is_nan() || b.is_nan() => f64::NAN,
             Binary::Maximum => a.max(b),
             Binary::Minimum => a.min(b),
@@ -80,7 +80,7 @@ impl Binary {
         }
     }
 
-    /// The kernel's formula on numbers known up to an error.
+    /// Error of the kernel's formula on inputs with known errors.
     fn error(self, a: f64, b: f64) -> f64 {
         let [p, q] = self.selector().1.map(|parameter| Approx::exact(f64::from(parameter)));
         let (a, b) = (Approx::exact(a), Approx::exact(b));
@@ -97,7 +97,7 @@ impl Binary {
     }
 }
 
-/// y = f(a, b), the operands broadcast to a shape in common.
+/// y = f(a, b), with the operands broadcast to a common shape.
 #[derive(Clone, Copy, Debug)]
 pub struct BinaryMap(pub Binary);
 
@@ -121,7 +121,7 @@ impl Primitive for BinaryMap {
         }
         let (ct_a, ct_b) = match self.0 {
             Binary::Linear { p, q } => {
-                // Scaled after the sum over broadcast axes, where it is smaller.
+                // Scale after the sum over broadcast axes, where there are fewer elements.
                 let mut scaled = |factor: f64, operand: Value| {
                     let sum = tape.sum_to(ct, &tape.shape(operand).clone());
                     tape.scale(sum, factor)
@@ -160,7 +160,7 @@ impl Primitive for BinaryMap {
     }
 }
 
-/// The map that `f` and its parameters name.
+/// The map described by `f` and its parameters.
 pub(super) fn describe(p: &mut Parameters) -> Result<Parts, String> {
     let function = p.text("f")?;
     let (function, [fill_a, fill_b], exact) = match function {

@@ -1,4 +1,4 @@
-//! Lowering of elementwise functions: one invocation an element, or four of a long row.
+//! Lowering of elementwise functions: one invocation per element, or per four elements of a long row.
 
 use super::{Binary, BinaryMap, Collapsed, MultiplyAdd, UnaryMap};
 use crate::engine::kernel::{DeviceClass, Kernel};
@@ -15,7 +15,7 @@ lowers!(UnaryMap, BinaryMap, MultiplyAdd);
 /// Invocations in a workgroup of the elementwise kernels.
 const WORKGROUP: usize = 64;
 
-/// Elements that a workgroup is given on a CPU driver, which pays for each workgroup.
+/// Elements per workgroup on a CPU driver, where each workgroup has a cost.
 const LONG_ROW: usize = 16 * WORKGROUP;
 
 impl Lower for UnaryMap {
@@ -52,7 +52,7 @@ impl Lower for BinaryMap {
             .immediate("p", p)
             .immediate("q", q);
         let kernel = vector_result(kernel).storable(2, "StoredY", output.count());
-        // Of a sign no more is asked than f16 has.
+        // f16 keeps the sign, which is all that is read.
         let is_mask = self.0 == Binary::WherePositive && inputs[1] == output;
         if is_mask { kernel.storable(1, "B", output.count()) } else { kernel }
     }
@@ -87,7 +87,7 @@ impl Lower for MultiplyAdd {
 }
 
 impl Collapsed {
-    /// Counts the inner axis in vectors of `width` elements, and with it the operands that span it.
+    /// Counts the inner axis, and the operands that span it, in vectors of `width` elements.
     fn in_vectors(mut self, width: usize) -> Self {
         self.extents[2] /= width;
         for [outer, middle, _] in self.strides.iter_mut().filter(|[_, _, inner]| *inner == 1) {
@@ -96,7 +96,7 @@ impl Collapsed {
         self
     }
 
-    /// A single row as some of `length`, if it is made of such.
+    /// Splits a single row into rows of `length`, if divisible.
     fn in_rows(mut self, length: usize) -> Self {
         if self.extents[0] == 1 && self.extents[2].is_multiple_of(length) {
             self.extents = [self.extents[2] / length, 1, length];
@@ -105,8 +105,8 @@ impl Collapsed {
         self
     }
 
-    /// Sets the extents, the operands' strides and the grid: inner along x, middle along y, outer along z. Of long rows
-    /// four elements are taken at once, but of what a row repeats.
+    /// Sets the extents, the operands' strides and the grid: inner along x, middle along y, outer along z. Long rows
+    /// are computed in vectors of four; an operand broadcast along the row stays scalar.
     pub(in crate::engine::ops) fn dispatch(self, kernel: Kernel, operands: &[Operand], class: DeviceClass) -> Kernel {
         let width = vector_width(self.extents[2], class);
         let mut axes = self.in_vectors(width);
@@ -116,7 +116,7 @@ impl Collapsed {
         let [outer, middle, inner] = axes.extents;
         let grid = match class {
             DeviceClass::Gpu | DeviceClass::Matrix(_) => [inner.div_ceil(WORKGROUP), middle, outer],
-            // Workgroups take several rows each, of the outer axis first: what those have in common is loaded once.
+            // A workgroup takes several rows, along the outer axis first: operands broadcast along it are loaded once.
             DeviceClass::Cpu(_) => {
                 let rows = (LONG_ROW / inner).max(1);
                 [inner.div_ceil(LONG_ROW), middle.div_ceil((rows / outer).max(1)), outer.div_ceil(rows)]
@@ -139,20 +139,20 @@ impl Collapsed {
     }
 }
 
-/// Has what is computed in vectors stored in vectors.
+/// Stores a vectorised result as vectors.
 fn vector_result(kernel: Kernel) -> Kernel {
     if kernel.vectors.contains(&"Y") { kernel.vector("StoredY") } else { kernel }
 }
 
-/// How kernels call an operand that may be broadcast: the alias of its elements, and its strides along outer, middle and
-/// inner.
+/// Names that kernels use for an operand that may be broadcast: the alias of its elements, and its strides along outer,
+/// middle and inner.
 pub(in crate::engine::ops) struct Operand {
     alias: &'static str,
     strides: [&'static str; 3],
 }
 
 impl Operand {
-    /// Of kernels that take several.
+    /// The operands of kernels with several.
     const ALL: [Operand; 5] = [
         Operand { alias: "A", strides: ["a_outer", "a_middle", "a_inner"] },
         Operand { alias: "B", strides: ["b_outer", "b_middle", "b_inner"] },
@@ -164,7 +164,7 @@ impl Operand {
 
 pub(in crate::engine::ops) const X: Operand = Operand { alias: "X", strides: ["x_outer", "x_middle", "x_inner"] };
 
-/// Elements that are taken at once of a row of `count`: 4, or 1 where lanes would be left without any.
+/// Vector width for rows of `count` elements: 4, or 1 if vectors would leave lanes idle.
 pub(in crate::engine::ops) fn vector_width(count: usize, class: DeviceClass) -> usize {
     let lanes = match class {
         DeviceClass::Gpu | DeviceClass::Matrix(_) => WORKGROUP,
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_single_row_of_vectors_is_cut_into_rows() {
+    fn a_single_row_of_vectors_is_split_into_rows() {
         let output = Shape::from([4, 8, 5, 7]);
         let axes = Collapsed::new(&output, &[&output, &output]).unwrap();
         assert_eq!((axes.extents, &axes.strides[0]), ([1, 1, 1120], &[0, 0, 1]));

@@ -1,4 +1,5 @@
-//! Sums of products in one pass: batch norm and its derivatives are such, with a factor and an addend for each channel.
+//! Sums of products in one pass: batch norm and its derivatives have this form, with a factor and an addend per
+//! channel.
 
 use std::ops::{Add, Mul};
 
@@ -9,18 +10,18 @@ use crate::engine::case::{Fill, Parameters, Parts};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
-/// y = p · a · b + q · c, or with two products p · a · b + q · c · d + r · e, or its positive part with `relu`; the operands
-/// are broadcast to a shape in common, the factors p, q and r rounded to f32 on the device. Neither the products nor, with
-/// `relu`, the sum is written to memory.
+/// y = p · a · b + q · c, or with two products p · a · b + q · c · d + r · e; with `relu`, its positive part. The
+/// operands are broadcast to a common shape; p, q and r are rounded to f32 on the device. No intermediate is written to
+/// memory.
 #[derive(Clone, Debug)]
 pub struct MultiplyAdd {
-    /// Of each product, one or two, and of the addend.
+    /// One for each product (one or two), then one for the addend.
     pub factors: Vec<f64>,
     pub relu: bool,
 }
 
 impl MultiplyAdd {
-    /// The sum, of `scaled(factor, x)` for factor · x.
+    /// The sum; `scaled(factor, x)` computes factor · x.
     fn sum<T>(&self, operands: &[T], scaled: impl Fn(f64, T) -> T) -> T
     where
         T: Copy + Mul<Output = T> + Add<Output = T>,
@@ -76,7 +77,7 @@ impl Primitive for MultiplyAdd {
         zip_broadcast(inputs, output, |operands| {
             let operands: Vec<Approx> = operands.iter().map(|&operand| Approx::exact(operand)).collect();
             let sum = self.sum(&operands, scaled);
-            // The positive part of what is surely negative is 0 exactly.
+            // The positive part of a certainly negative sum is exactly 0.
             if self.relu { (sum.value.min(0.0) + sum.error).max(0.0) } else { sum.error }
         })
     }
@@ -90,7 +91,7 @@ pub(super) fn describe<const N: usize, const M: usize>(
 ) -> Result<Parts, String> {
     let relu = p.number_or("relu", 0)? == 1;
     let factors = names.iter().map(|name| p.number_or(name, 1.0)).collect::<Result<Vec<f64>, String>>()?;
-    // Products of quarters are sixteenths, so that no sum with an odd 32nd lies on the kink.
+    // Products of quarters are multiples of 1/16, so a sum with an odd multiple of 1/32 never lies on the kink.
     let [factor, addend] = if relu { [Fill::Lattice(0.0), Fill::Lattice(1.0 / 32.0)] } else { [Fill::ANY; 2] };
     let exact = factors.iter().all(|factor| factor.fract() == 0.0);
     let mut parts = Parts::new(MultiplyAdd { factors, relu }).exact(exact);

@@ -1,5 +1,5 @@
-//! Functions of one value. A function is a variant of [`Unary`], a row of [`FUNCTIONS`], and the `case` of the row's number in
-//! `shaders/elementwise/unary.wgsl`; everything else follows from these.
+//! Functions of one value. A function is a variant of [`Unary`], a row of [`FUNCTIONS`], and the `case` with the row's
+//! number in `shaders/elementwise/unary.wgsl`; everything else follows from these.
 
 use std::mem::discriminant;
 
@@ -18,16 +18,16 @@ pub enum Unary {
     Sqrt,
     /// 1 / x
     Reciprocal,
-    /// By a polynomial of ours: WGSL promises only 2⁻¹¹ for its own.
+    /// By our own polynomial: WGSL guarantees only 2⁻¹¹.
     Sin,
     Cos,
     /// 1 / (1 + exp(−x))
     Sigmoid,
     /// log(1 + exp(x))
     Softplus,
-    /// max(x, 0), and NaN of NaN
+    /// max(x, 0); NaN stays NaN
     Relu,
-    /// Between two limits, and NaN of NaN
+    /// Clamped between two limits; NaN stays NaN
     Clamp {
         low: f32,
         high: f32,
@@ -41,24 +41,24 @@ struct Pulled {
     ct: Value,
 }
 
-/// What there is to know of a function.
+/// The properties of a function.
 struct Function {
-    /// The function, its parameters by example.
+    /// The function, with example parameters.
     function: Unary,
-    /// What cases call it, and the example's parameters after it.
+    /// Its name in cases, and the example parameters after it.
     name: [&'static str; 2],
-    /// Where it is checked.
+    /// The inputs it is checked at.
     domain: Fill,
-    /// Whether f32 computes it exactly of integers.
+    /// Whether f32 computes it exactly for integers.
     exact: bool,
     value: fn(Unary, f64) -> f64,
-    /// The error of the kernel's formula on a number that is known up to an error.
+    /// Error of the kernel's formula on an input with a known error.
     error: fn(Approx) -> f64,
     /// Records the cotangent of x.
     pull_back: fn(&mut Tape, Unary, Pulled) -> Value,
 }
 
-/// All functions, by their number in the shader.
+/// All functions, indexed by their number in the shader.
 static FUNCTIONS: [Function; 11] = [
     Function {
         function: Unary::Identity,
@@ -94,7 +94,7 @@ static FUNCTIONS: [Function; 11] = [
         exact: false,
         value: |_, x| x.sqrt(),
         error: |x| x.sqrt().error,
-        // The slope at 0 is taken for 0: the length of a vector that vanishes pulls nowhere.
+        // The derivative at 0 is defined as 0, so a zero vector's length has no gradient.
         pull_back: |t, _, at| t.binary(Binary::DivideOrZero { factor: 0.5 }, at.ct, at.y),
     },
     Function {
@@ -174,7 +174,7 @@ static FUNCTIONS: [Function; 11] = [
         exact: true,
         value: |_, x| positive_part(x),
         error: |x| x.error,
-        // The output is positive where x is, so x need not be kept.
+        // The output is positive exactly where x is, so x need not be kept.
         pull_back: |t, _, at| t.binary(Binary::WherePositive, at.ct, at.y),
     },
     Function {
@@ -194,12 +194,12 @@ static FUNCTIONS: [Function; 11] = [
     },
 ];
 
-/// max(x, 0), and NaN of NaN, which `f64::max` would take for 0.
+/// max(x, 0). NaN stays NaN, where `f64::max` would give 0.
 pub(super) fn positive_part(x: f64) -> f64 {
     if x < 0.0 { 0.0 } else { x }
 }
 
-/// Range reduction loses ULPs of x, the polynomial a few of 1.
+/// Range reduction loses ULPs of x, the polynomial a few ULPs of 1.
 fn error_of_wave(x: Approx) -> f64 {
     x.error + chain_bound(4, 1.0 + x.value.abs())
 }
@@ -215,7 +215,7 @@ impl Unary {
         &FUNCTIONS[self.selector()]
     }
 
-    /// The limits of a clamp; zeros of other functions.
+    /// The limits of a clamp; zeros for other functions.
     pub(super) fn limits(self) -> [f32; 2] {
         match self {
             Unary::Clamp { low, high } => [low, high],
@@ -224,7 +224,7 @@ impl Unary {
     }
 }
 
-/// y = f(scale · x + offset), of x's shape; the two are rounded to f32 on the device.
+/// y = f(scale · x + offset), of x's shape; scale and offset are rounded to f32 on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct UnaryMap {
     pub function: Unary,
@@ -269,7 +269,7 @@ impl Primitive for UnaryMap {
     }
 }
 
-/// The map that `f`, `scale` and `offset` name.
+/// The map described by `f`, `scale` and `offset`.
 pub(super) fn describe(p: &mut Parameters) -> Result<Parts, String> {
     let name = p.text("f")?;
     let row = FUNCTIONS.iter().find(|known| known.name[0] == name);
@@ -283,7 +283,7 @@ pub(super) fn describe(p: &mut Parameters) -> Result<Parts, String> {
     Ok(Parts::new(UnaryMap { function, scale, offset }).exact(exact).input(p.shape("x")?, row.domain))
 }
 
-/// Each function, of elements that are taken one by one and of others that are taken in vectors.
+/// Each function, for element counts that are computed one by one and in vectors.
 pub(super) fn cases() -> impl Iterator<Item = (ShapeClass, String)> {
     let lengths = [(ShapeClass::Prime, "131"), (ShapeClass::Uneven, "4x66")];
     FUNCTIONS.iter().flat_map(move |Function { name: [name, parameters], .. }| {

@@ -1,4 +1,4 @@
-//! Lowering of copies: one invocation an element.
+//! Lowering of copies: one invocation per element.
 
 use super::{Broadcast, Concat, Pad, Slice, inside, rows};
 use crate::engine::kernel::{DeviceClass, Kernel};

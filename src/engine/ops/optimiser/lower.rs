@@ -1,4 +1,4 @@
-//! Lowering of Adam's update: one invocation a parameter.
+//! Lowering of Adam's update: one invocation per parameter.
 
 use super::AdamUpdate;
 use crate::engine::kernel::{DeviceClass, Kernel};

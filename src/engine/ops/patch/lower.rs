@@ -1,4 +1,4 @@
-//! Lowering of masks and their pull-backs: one invocation a pixel, or a row of pixels.
+//! Lowering of masks and their backward rules: one invocation per pixel, or per row of pixels.
 
 use super::{Mask, MaskVjp};
 use crate::engine::kernel::{DeviceClass, Kernel};

@@ -1,4 +1,4 @@
-//! Lowering of pooling: one invocation an output pixel, or an image pixel.
+//! Lowering of pooling: one invocation per output pixel, or per image pixel.
 
 use super::{Argmax, Select, Unpool};
 use crate::engine::kernel::{DeviceClass, Kernel};

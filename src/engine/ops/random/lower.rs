@@ -1,4 +1,4 @@
-//! Lowering of random draws: one invocation for four numbers.
+//! Lowering of random draws: one invocation per four numbers.
 
 use super::Uniform;
 use crate::engine::kernel::{DeviceClass, Kernel};

@@ -1,4 +1,4 @@
-//! Lowering of sums: one invocation a sum, or one workgroup where rows are long.
+//! Lowering of sums: one invocation per sum, or one workgroup if rows are long.
 
 use std::ops::Range;
 
@@ -66,7 +66,7 @@ impl Lower for LogSumExp {
         Kernel::new("reduce/log_sum_exp").immediate("terms", inputs[0][1]).over(output.count(), 64)
     }
 
-    /// A comparison, a difference, an exponential and a sum for each element.
+    /// A comparison, a difference, an exponential and an addition per element.
     fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
         4 * inputs[0].count() as u64
     }
@@ -83,13 +83,13 @@ impl Lower for Magnitude {
         kernel.over(output.count(), 64)
     }
 
-    /// A magnitude and a sum for each element.
+    /// An absolute value and an addition per element.
     fn flops(&self, inputs: &[&Shape], output: &Shape) -> u64 {
         2 * (output[0] * self.terms(inputs).sum::<usize>()) as u64
     }
 }
 
-/// One kernel for each way of summing: `by_invocation`, or for long rows on a GPU `by_workgroup`.
+/// The kernel of a sum: `by_invocation`, or for long rows on a GPU `by_workgroup`.
 fn kernel(
     [by_invocation, by_workgroup]: [&'static str; 2],
     axes: &Range<usize>,
@@ -97,7 +97,8 @@ fn kernel(
     class: DeviceClass,
 ) -> Kernel {
     let [outer, terms, inner] = extents(axes, input);
-    // A GPU has lanes to spare for a long row; a CPU driver, and short or strided sums, do best with one invocation each.
+    // A GPU has idle lanes for a long row; CPU drivers, and short or strided sums, are fastest with one invocation per
+    // sum.
     if !matches!(class, DeviceClass::Cpu(_)) && inner == 1 && terms >= 128 {
         return Kernel::new(by_workgroup).immediate("terms", terms).over(outer, 1);
     }

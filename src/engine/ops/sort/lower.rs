@@ -1,4 +1,4 @@
-//! Lowering of sorting: one invocation an element.
+//! Lowering of sorting: one invocation per element.
 
 use super::{Gather, Order, Scatter};
 use crate::engine::kernel::{DeviceClass, Kernel};

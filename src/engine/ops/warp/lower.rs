@@ -1,4 +1,4 @@
-//! Lowering of warps and their pull-backs: one invocation a pixel, or a row of pixels.
+//! Lowering of warps and their backward rules: one invocation per pixel, or per row of pixels.
 
 use super::{Affine, AffineImageVjp, AffineMatrixVjp, Outside};
 use crate::engine::kernel::{DeviceClass, Kernel};
