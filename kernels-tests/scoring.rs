@@ -16,7 +16,7 @@ use stssad::engine::gpu::{Choice, Device, States};
 use stssad::engine::philox::Stream;
 use stssad::engine::tensor::Tensor;
 use stssad::run::checkpoint::Checkpoint;
-use stssad::run::config::{EncoderChoice, RunConfig, Training};
+use stssad::run::config::{RunConfig, Training};
 use stssad::run::execute::{Ending, Extent, Run, RunError, Watch, test};
 use stssad::run::fit::{FitError, Fitted, fitted};
 use stssad::run::folder::RunFolder;
@@ -181,7 +181,7 @@ fn what_does_not_fit_is_refused_with_settings_that_run() {
     assert_eq!(fitted(&narrow, &config, &loaded).unwrap().config.training.micro_batches, Some(*fitting));
 
     // A device that does not bind one of these images' values: sizes that it names have to run.
-    let config = RunConfig { encoder: EncoderChoice::Resnet18, training: digits().training, ..digits() };
+    let config = RunConfig { encoder: "resnet18".into(), training: digits().training, ..digits() };
     let loaded = load_at(&config, 28);
     let tiny = device().limited(12 << 20);
     let fitting = fitted(&tiny, &config, &loaded).unwrap();
@@ -198,7 +198,7 @@ fn what_does_not_fit_is_refused_with_settings_that_run() {
                 let images = match words[..2] {
                     ["--size", side] => load_at(&config, side.parse().unwrap()),
                     ["--encoder", "small"] => {
-                        other.encoder = EncoderChoice::Small;
+                        other.encoder = "small".into();
                         load_at(&config, 160)
                     }
                     _ => panic!("{alternative}"),

@@ -1,6 +1,7 @@
 //! Everything that a run follows from, as a TOML file holds it and the command line's flags override it.
 
-use clap::{ArgAction, Args, ValueEnum, value_parser};
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{ArgAction, Args, value_parser};
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, Loading, Source};
@@ -13,7 +14,7 @@ use crate::ssad::config::Config;
 use crate::ssad::loss::{self, Alignment};
 use crate::ssad::method::Rule;
 use crate::ssad::method::{Method, random_starts};
-use crate::ssad::nn::Named;
+use crate::ssad::nn::{ENCODERS, Named};
 
 /// A run's configuration. Each setting is described here, or in [`Loading`], once: its key in a TOML file is its name, its flag the
 /// same with dashes, and its help the first paragraph. `stssad train --print-config` shows all of them.
@@ -31,8 +32,8 @@ pub struct RunConfig {
     #[arg(long, value_name = "NAME", default_value_t = RunConfig::default().augmentation)]
     pub augmentation: String,
     /// Encoder of the images.
-    #[arg(long, value_enum, default_value_t)]
-    pub encoder: EncoderChoice,
+    #[arg(long, value_parser = encoders(), default_value_t = RunConfig::default().encoder)]
+    pub encoder: String,
     /// Anomaly score, for the methods that have more than one.
     #[arg(long, value_enum, default_value_t)]
     pub score: Rule,
@@ -46,6 +47,16 @@ pub struct RunConfig {
     pub training: Training,
 }
 
+/// The encoder that is chosen by the images' size.
+const AUTO: &str = "auto";
+
+/// The encoders that there are, with what they are.
+fn encoders() -> PossibleValuesParser {
+    let auto = PossibleValue::new(AUTO).help("small up to 64 pixels, resnet18 above");
+    let named = ENCODERS.iter().map(|known| PossibleValue::new(known.name).help(known.about));
+    std::iter::once(auto).chain(named).collect::<Vec<PossibleValue>>().into()
+}
+
 /// A whole number that TOML can hold.
 ///
 /// # Errors
@@ -53,31 +64,6 @@ pub struct RunConfig {
 pub fn whole<T: TryFrom<i64>>(text: &str) -> Result<T, String> {
     let number = text.parse().ok().and_then(|number: i64| T::try_from(number).ok());
     number.ok_or_else(|| format!("it has to be a whole number from 0 to {}", i64::MAX))
-}
-
-/// Which encoder embeds the images.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum EncoderChoice {
-    /// `small` up to 64 pixels, `resnet18` above.
-    #[default]
-    Auto,
-    /// Three convolutions.
-    Small,
-    /// ResNet-18 from scratch; up to 64 pixels without its first reductions.
-    Resnet18,
-}
-
-impl EncoderChoice {
-    /// The encoder for images `[C, H, W]`.
-    pub fn named(self, [_, h, w]: [usize; 3]) -> &'static Named {
-        let name = match self {
-            EncoderChoice::Auto => None,
-            EncoderChoice::Small => Some("small"),
-            EncoderChoice::Resnet18 => Some("resnet18"),
-        };
-        Named::find(name, [h, w]).expect("every choice is an encoder")
-    }
 }
 
 /// How a detector is trained and tuned.
@@ -153,7 +139,7 @@ impl Default for RunConfig {
             seed: 0,
             method: Method::StSsad,
             augmentation: "cutdiff".into(),
-            encoder: EncoderChoice::Auto,
+            encoder: AUTO.into(),
             score: Rule::default(),
             data: None,
             images: Loading::default(),
@@ -204,6 +190,8 @@ pub enum ConfigError {
     /// A setting of `key`, its path with dots, is unknown or out of range.
     #[error("{place}{} is {found}: it must be {expected}", flag(&[key.rsplit('.').next().unwrap_or(key)]))]
     Range { place: String, key: &'static str, found: String, expected: &'static str },
+    #[error("there is no encoder `{name}`; there are {AUTO}, {}", known.join(", "))]
+    Encoder { name: String, known: Vec<&'static str> },
     #[error(transparent)]
     Augmentation(#[from] augment::NameError),
     #[error(transparent)]
@@ -319,6 +307,7 @@ impl RunConfig {
         check("training.together", &0, "at least 1", self.training.together != Some(0))?;
         self.alignment()?;
         self.augmentation()?;
+        self.encoder([1, 1, 1])?;
         Ok(self.data.as_ref().map_or(Ok(()), |source| source.check(&self.images))?)
     }
 
@@ -403,6 +392,15 @@ impl RunConfig {
         Ok(augment::by_name(&self.augmentation)?)
     }
 
+    /// The encoder of images `[C, H, W]`, with its head.
+    ///
+    /// # Errors
+    /// When there is none of this name.
+    pub fn encoder(&self, [_, h, w]: [usize; 3]) -> Result<&'static Named, ConfigError> {
+        let name = (self.encoder != AUTO).then_some(&*self.encoder);
+        Named::find(name, [h, w]).map_err(|known| ConfigError::Encoder { name: self.encoder.clone(), known })
+    }
+
     fn alignment(&self) -> Result<Alignment, ConfigError> {
         Ok(Alignment::by_name(&self.training.alignment, self.training.mass)?)
     }
@@ -430,7 +428,7 @@ impl RunConfig {
             Method::RandomStatic => random_starts(augmentation.as_ref(), self.training.starts.unwrap_or(1), self.seed),
             Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd => vec![Vec::new()],
         };
-        let detector = (self.encoder.named([c, h, w]).detector)(c, [h, w]);
+        let detector = (self.encoder([c, h, w])?.detector)(c, [h, w]);
         Ok(Config {
             method: self.method,
             detector,

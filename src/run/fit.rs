@@ -9,7 +9,7 @@ use crate::engine::kernel::{DeviceClass, Precision};
 use crate::engine::plan::Plan;
 use crate::engine::plan::memory::Memory;
 use crate::engine::units;
-use crate::run::config::{ConfigError, EncoderChoice, RunConfig, Training};
+use crate::run::config::{ConfigError, RunConfig, Training};
 use crate::ssad::config::Config;
 use crate::ssad::method::{Method, Network, Rule};
 use crate::ssad::step::{TrainingStep, views};
@@ -202,7 +202,7 @@ impl Planner<'_> {
         if let Some(side) = self.largest_side(&open)? {
             alternatives.push(format!("--size {side}{also}"));
         }
-        let small = RunConfig { encoder: EncoderChoice::Small, ..open };
+        let small = RunConfig { encoder: "small".into(), ..open };
         if config.method != Method::AutoEncoder && self.micro_batches(&small)?.is_some() {
             alternatives.push(format!("--encoder small{also}"));
         }
@@ -242,7 +242,7 @@ impl Planner<'_> {
             side: config.images.size.expect("the side is known"),
             encoder: match training.method {
                 Method::AutoEncoder => "auto-encoder",
-                _ => config.encoder.named(self.image(config)).name,
+                _ => config.encoder(self.image(config))?.name,
             },
             batches,
             micro_batches: parts,
