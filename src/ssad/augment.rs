@@ -515,7 +515,7 @@ impl Augmentation for Composed {
 type Named = (&'static str, fn() -> Box<dyn Augmentation>);
 
 /// The single augmentations that [`by_name`] knows; a new one is a row here.
-const KINDS: [Named; 6] = [
+const KINDS: &[Named] = &[
     ("rotation", || Box::new(Rotation::default())),
     ("rotation-spread", || Box::new(Rotation { tunes_spread: true, ..Rotation::default() })),
     ("cutdiff", || Box::new(CutDiff)),

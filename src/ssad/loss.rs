@@ -95,7 +95,7 @@ pub enum Alignment {
 type Kind = (&'static str, fn(f64) -> Alignment);
 
 /// The alignment losses.
-const KINDS: [Kind; 6] = [
+const KINDS: &[Kind] = &[
     ("mean-distance", |_| Alignment::MeanDistance),
     ("diagonal-w2", |mass| Alignment::DiagonalW2 { mass }),
     ("gaussian-w2", |mass| Alignment::GaussianW2 { mass }),

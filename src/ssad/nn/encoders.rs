@@ -56,7 +56,7 @@ pub struct Named {
 }
 
 /// Every encoder that a configuration can ask for, with the head that goes with it.
-pub static ENCODERS: [Named; 2] = [
+pub static ENCODERS: &[Named] = &[
     Named { name: "small", about: "three convolutions", detector: |channels, _| Detector::small(channels) },
     Named {
         name: "resnet18",

@@ -59,7 +59,7 @@ struct Function {
 }
 
 /// All functions, indexed by their number in the shader.
-static FUNCTIONS: [Function; 11] = [
+static FUNCTIONS: &[Function] = &[
     Function {
         function: Unary::Identity,
         name: ["identity", ""],
