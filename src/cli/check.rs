@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use stssad::engine::ops::FAMILIES;
 use stssad::proof::check::{self, Options};
 
 use super::{DeviceArguments, progress_bar};
@@ -13,8 +14,7 @@ pub struct Check {
     /// A case's name as it is printed, to run it alone, or a part of names [default: everything].
     #[arg(value_name = "CASE")]
     filter: Option<String>,
-    /// Only one family: conv2d, matmul, elementwise, reduce, layout, pool, sort, warp, cutdiff, softbox, random, optimiser.
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", help = format!("Only one family: {}", FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")))]
     family: Option<String>,
     /// Only the backward rules, first and second order.
     #[arg(long)]

@@ -28,8 +28,13 @@ pub struct RunConfig {
     /// Method to train.
     #[arg(long, value_enum, default_value_t)]
     pub method: Method,
-    /// Augmentation: rotation, rotation-spread, cutdiff, cutout, cutavg, cutpaste, or several joined by `+`.
-    #[arg(long, value_name = "NAME", default_value_t = RunConfig::default().augmentation)]
+    /// By name, several joined by `+`; see [`augment::names`].
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = format!("Augmentation: {}, or several joined by `+`", augment::names().collect::<Vec<_>>().join(", ")),
+        default_value_t = RunConfig::default().augmentation
+    )]
     pub augmentation: String,
     /// Encoder of the images.
     #[arg(long, value_parser = encoders(), default_value_t = RunConfig::default().encoder)]
@@ -71,8 +76,13 @@ pub fn whole<T: TryFrom<i64>>(text: &str) -> Result<T, String> {
 #[command(next_help_heading = "Training")]
 #[serde(default, deny_unknown_fields)]
 pub struct Training {
-    /// Alignment loss: mean-distance, diagonal-w2, gaussian-w2, sliced-w2, sinkhorn or mmd.
-    #[arg(long, value_name = "NAME", default_value_t = Training::default().alignment)]
+    /// By name; see [`loss::names`].
+    #[arg(
+        long,
+        value_name = "NAME",
+        help = format!("Alignment loss: {}", loss::names().collect::<Vec<_>>().join(", ")),
+        default_value_t = Training::default().alignment
+    )]
     pub alignment: String,
     /// Assumed share of anomalies among the unlabelled images, between 0 and 1.
     #[arg(long, value_name = "SHARE", default_value_t = Training::default().mass)]
