@@ -3,7 +3,6 @@
 pub mod units;
 pub mod tensor;
 pub mod philox;
-
 pub mod tape;
 pub mod bounds;
 pub mod reference;
