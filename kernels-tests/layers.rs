@@ -52,7 +52,8 @@ fn named(code: &str) -> Vec<String> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let name = |text: &str| text[..text.find(|c| !is_name(c)).unwrap_or(text.len())].to_owned();
     let mut paths = Vec::new();
-    for rest in code.split("crate::").skip(1) {
+    // `pub(in crate::a)` says who may see an item, and imports nothing.
+    for rest in code.replace("(in crate::", "(in ").split("crate::").skip(1) {
         let layer = name(rest);
         let inner = rest[layer.len()..].strip_prefix("::").unwrap_or_default();
         match inner.strip_prefix('{') {
@@ -119,6 +120,7 @@ fn an_import_that_points_the_other_way_is_found() {
     assert_eq!(planted("fn layers() -> crate::ssad::nn::Layers {"), 1);
     assert_eq!(planted("use crate::ssad::{\n    nn::Layers,\n    nn,\n};"), 2);
     assert_eq!(planted("use super::tape::Tape;"), 1);
+    assert_eq!(planted("pub(in crate::ssad) use crate::engine::tape::Tape;"), 0);
     assert_eq!(planted("use crate::unheard_of;"), 1);
 }
 
