@@ -1,9 +1,8 @@
-//! Each kernel at the shapes of a workload's step, or of one convolution in its three roles (`--workload conv-64`): rows
-//! printed, and JSON lines in `benches/results/kernels.jsonl`.
+//! Times each kernel at the shapes of a workload's step, or of one convolution in its three roles (`--workload
+//! conv-64`). Prints rows and appends JSON lines to `benches/results/kernels.jsonl`.
 //!
-//! `cargo bench --bench kernels -- [--adapter A] [--workload W] [--precision P,…] [--seconds S] [--refresh]
-//! [--compare OLD.jsonl] [KERNEL…]`. With `--precision f32,f16` both are run one after the other, and held against each
-//! other at the end.
+//! `cargo bench --bench kernels -- [--adapter A] [--workload W] [--precision P,…] [--seconds S] [--refresh] [--compare
+//! OLD.jsonl] [KERNEL…]`. With `--precision f32,f16` both run one after another and are compared at the end.
 
 mod record;
 
@@ -22,21 +21,21 @@ use stssad::measure::workload::{NoSuchWorkload, Workload};
 struct Arguments {
     #[command(flatten)]
     options: Options,
-    /// Number or part of the name of the adapter
+    /// Number of the adapter, or part of its name
     #[arg(long)]
     adapter: Option<String>,
-    /// Whose step the shapes are taken from, or `conv-64`
+    /// Workload whose step gives the shapes, or `conv-64`
     #[arg(long, default_value = "digits-small")]
     workload: Shapes,
-    /// What the factors of convolutions and matrix products are rounded to; one after the other
+    /// Rounding of the factors of convolutions and matrix products; several run one after another
     #[arg(long, value_enum, value_delimiter = ',', default_value = "f32")]
     precision: Vec<Precision>,
-    /// What cargo passes
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What the kernels are taken from.
+/// The origin of the kernels.
 #[derive(Clone, Copy, Debug)]
 enum Shapes {
     Step(Workload),
@@ -51,7 +50,7 @@ impl FromStr for Shapes {
     }
 }
 
-/// A 3×3 convolution of 64 pictures from 64 to 64 channels at 32×32, and its adjoints.
+/// A 3×3 convolution of 64 images from 64 to 64 channels at 32×32, and its adjoints.
 fn conv_64(class: DeviceClass) -> Plan {
     let geometry = Geometry { image: [32, 32], window: [3, 3], stride: 1, padding: 1 };
     let mut t = Tape::new();
@@ -86,7 +85,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The case whichever variant of the kernel does it.
+/// The case without the variant of its kernel.
 fn work(row: &Row) -> String {
     row.case.replace("_matrix ", " ").replace("_broadcast ", " ")
 }

@@ -1,7 +1,8 @@
-//! Training steps as a user runs them, uploads and readback included: a JSON line each in `benches/results/step.jsonl`.
+//! Times training steps as a user runs them, uploads and readback included, and appends JSON lines to
+//! `benches/results/step.jsonl`.
 //!
-//! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [--together K] [WORKLOAD…]`, and with `--table`
-//! nothing is measured: the table in `benches/README.md` is written anew from the newest line of each workload and device.
+//! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [--together K] [WORKLOAD…]`. `--table`
+//! measures nothing: it rewrites the table in `benches/README.md` from the newest line of each workload and device.
 
 mod record;
 
@@ -21,25 +22,25 @@ use stssad::training::trainer::Trainer;
 
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Workloads to run: digits-small, pyramid-64, resnet18-32 or resnet18-256, of which only a GPU can bear the last two
+    /// Workloads to run: digits-small, pyramid-64, resnet18-32 or resnet18-256; the last two need a GPU
     #[arg(default_value = "digits-small")]
     workloads: Vec<Workload>,
-    /// Number or part of the name of the adapter
+    /// Number of the adapter, or part of its name
     #[arg(long)]
     adapter: Option<String>,
-    /// What the factors of convolutions and matrix products are rounded to
+    /// Rounding of the factors of convolutions and matrix products
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
-    /// Steps to time, after three that warm up
+    /// Steps to time, after three warm-up steps
     #[arg(long, default_value_t = 20)]
     steps: usize,
-    /// Time a step of K starts side by side as well, in turn with that of one
+    /// Also time a step of K starts side by side, alternating with that of one start
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(2..))]
     together: Option<u16>,
-    /// Write the table in benches/README.md from the lines that are there
+    /// Rewrite the table in benches/README.md from the recorded lines
     #[arg(long)]
     table: bool,
-    /// What cargo passes
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -53,11 +54,11 @@ struct Row {
     origin: Origin,
     /// Milliseconds of a step, by the host's clock.
     milliseconds: Measure,
-    /// Milliseconds of its dispatches in passes as long as those of a step, by the clock named.
+    /// Milliseconds of its dispatches in passes as long as the step's, by the clock named.
     pass: Option<Measure>,
-    /// The same of a step that does not tune, taken in turn with the other.
+    /// The same for a step that does not tune, alternating with the other.
     plain_pass: Option<Measure>,
-    /// The same of a step that tunes several starts side by side, taken in turn with the others.
+    /// The same for a step that tunes several starts side by side, alternating with the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     together: Option<Together>,
     clock: stssad::engine::gpu::Clock,
@@ -99,7 +100,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Lines of benches/README.md that the table stands between.
+/// Lines of benches/README.md around the table.
 const TABLE: [&str; 2] = ["<!-- from benches/results/step.jsonl -->", "<!-- end -->"];
 
 fn write_table() -> anyhow::Result<()> {
@@ -141,7 +142,7 @@ fn write_table() -> anyhow::Result<()> {
     Ok(std::fs::write(path, format!("{before}{}\n\n{table}\n{}{after}", TABLE[0], TABLE[1]))?)
 }
 
-/// Rows of old say nothing of it: there was f32 alone.
+/// Old rows have no precision: they are f32.
 fn precision(row: &Value) -> &str {
     row["precision"].as_str().unwrap_or("f32")
 }
@@ -164,7 +165,7 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let trainer_of = |config| Trainer::new(&device, config, task.visible(), |_, _| {});
     let mut trainer_together = side_by_side.as_ref().map(trainer_of).transpose()?;
     if let Some(trainer) = &mut trainer_together {
-        // The first run compiles on some drivers.
+        // On some drivers the first run compiles the pipelines.
         trainer.full_step()?.time_pass(device.clock())?;
     }
     let (mut passes, mut plain_passes, mut passes_together) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Nothing is left out: shaders in the folder, shaders in the program, primitives and cases are the same sets.
+//! Shaders in the folder, shaders in the program, primitives and cases are the same sets.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -92,7 +92,7 @@ fn every_kernel_is_run_at_every_class_of_shape() {
             .map(|(class, _)| *class)
             .collect();
         for class in [ShapeClass::Prime, ShapeClass::Small, ShapeClass::Ones, ShapeClass::Training] {
-            // A row is summed by a workgroup only where it is long.
+            // Only long rows are summed by a workgroup.
             let is_short_row = name.ends_with("_row") && class == ShapeClass::Small;
             if !ran.contains(&class) && !is_short_row {
                 missing.push(format!("{name} at {class}"));

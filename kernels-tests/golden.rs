@@ -1,8 +1,8 @@
-//! Values from outside, which the rules' differences cannot replace: they cannot see a wrong primal.
+//! Reference values from other implementations. Unlike differences, they can reveal a wrong forward definition.
 //!
-//! `golden/oracle.safetensors` is written by an independent f64 implementation of the method, and
-//! `golden/supplement.safetensors` by `golden/supplement.py` in the same way. The f64 interpreter has to
-//! agree to 1e-9; the device as far as its roundings reach.
+//! `golden/oracle.safetensors` was written by an independent f64 implementation of the method,
+//! `golden/supplement.safetensors` by `golden/supplement.py` in the same way. The f64 interpreter must agree to 1e-9,
+//! the device within its rounding errors.
 
 mod align;
 mod augment;
@@ -48,7 +48,7 @@ impl Golden {
         Golden { tape: Tape::new(), sources: HashMap::new(), expected: Vec::new() }
     }
 
-    /// A feed that holds the golden `name`.
+    /// A feed with the golden `name` as its data.
     fn feed(&mut self, name: &str, shape: impl Into<Shape>) -> Value {
         self.sources.insert(name.to_owned(), golden(name));
         self.tape.feed(name, shape)
@@ -75,8 +75,8 @@ impl Golden {
         }
     }
 
-    /// The device may be off by what a deviation of every single value, as large as its kernel's bound allows and of
-    /// random sign, makes of the result: by six standard deviations of that, seen in a few dozen f64 evaluations.
+    /// Compares the device with the goldens. The tolerance is six standard deviations of the result when every value is
+    /// perturbed by its kernel's bound with random sign, estimated from a few dozen f64 evaluations.
     fn check_device(&self) {
         let wanted: Vec<Value> = self.expected.iter().map(|(_, value, _)| *value).collect();
         let plan = Plan::new(&self.tape, &wanted, &[], device().class(), Reuse::On);
@@ -113,7 +113,7 @@ impl Golden {
         }
     }
 
-    /// All values, each moved by its bound up or down. Feeds move as by their rounding to f32.
+    /// All values, each perturbed by plus or minus its bound. Feeds are perturbed by their rounding to f32.
     fn perturbed(&self, stream: &mut Stream) -> Vec<Vec<f64>> {
         let mut values: Vec<Vec<f64>> = Vec::with_capacity(self.tape.len());
         let mut sign = || if stream.uniform() < 0.5 { -1.0 } else { 1.0 };

@@ -1,4 +1,4 @@
-//! The step in f16 against f64: first-order gradients, and the hyper-gradient with its second-order part.
+//! The step in f16 against f64: first-order gradients, and the hyper-gradient with its second-order term.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use stssad::ssad::step::{TrainingStep, initial_states};
 
 use crate::{announce, device};
 
-/// The largest error, relative to the norm: twice what was measured.
+/// Largest error relative to the norm: twice the measured one.
 const WITH_SCALING: f64 = 0.15;
 
 const IMAGE: [usize; 3] = [1, 48, 48];
 
-/// How much larger the encoder's kernels are than they begin. Batch norm makes nothing of it, but the cotangents of what
-/// precedes it are as much smaller: below 1e-6, where f16 has but a few numbers.
+/// Scales the encoder's initial kernels. Batch norm cancels it in the forward pass, but cotangents before batch norm
+/// shrink by the same factor, to below 1e-6, where f16 has few numbers.
 const LOUD: f32 = 256.0;
 
-/// Large feature maps, of which the mean has small cotangents, and a look-ahead rate at which the second-order part is most
-/// of the hyper-gradient: 2 for kernels as they begin.
+/// Large feature maps, whose mean has small cotangents, and a look-ahead rate at which the second-order term dominates
+/// the hyper-gradient (2 for the initial kernels).
 fn config(alignment: &str) -> Config {
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
     let detector = Detector::new(1, Arc::new(Plain(stages)), vec![8]);
@@ -118,8 +118,8 @@ fn gradients_in_f16_are_those_of_f64_because_losses_are_scaled() {
         assert!(without_rounding.iter().all(|error| *error < 1e-12), "scaling is undone: {without_rounding:?}");
         let [with, without] = [&scaled, &plain].map(|step| errors(&on_device(&halved, step, &sources)));
         announce(&format!("{alignment}: errors {with:.3?} with scaled losses, {without:.3?} without"));
-        // Rounded factors have errors of 2⁻¹¹, of which batch norm's pull-back, a difference of nearly equal numbers, leaves
-        // a few hundredths. What is rounded to 0 has an error of 1.
+        // Rounded factors have errors of 2⁻¹¹. Batch norm's backward rule subtracts nearly equal numbers and raises
+        // them to a few hundredths. A value rounded to 0 has an error of 1.
         assert!(with.iter().all(|error| *error <= WITH_SCALING), "{alignment}: {with:?}");
         assert!(
             without.iter().all(|error| *error > WITH_SCALING || error.is_nan()),

@@ -1,4 +1,4 @@
-//! Every case of the catalogue on the device, with the kernels of all device classes that it runs.
+//! Every case of the catalogue on the device, with the kernels of all device classes that the device can run.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -11,20 +11,20 @@ use stssad::proof::check::{check_adjoint, check_kernel, has_adjoint, reference_o
 
 use crate::{SEED, announce, device, family};
 
-/// Whether the device runs kernels of the class. Mesa's CPU driver offers matrices of 8 × 8, and what it makes of those is
-/// what it makes of 16 × 16, which it does not offer: NVIDIA's kernels are tested on it.
+/// Whether the device runs kernels of the class. Mesa's CPU driver offers 8 × 8 matrices, but computes 16 × 16 in the
+/// same way without offering them, so NVIDIA's kernels are tested on it.
 fn suits(class: &DeviceClass) -> bool {
     let (offered, name) = (device().tiles(), &device().adapter().name);
     let is_tried = matches!(class, DeviceClass::Matrix(_)) && !offered.is_empty() && name.starts_with("llvmpipe");
     is_tried || device().classes().contains(class)
 }
 
-/// Whether the device has what the kernel asks for.
+/// Whether the device meets the kernel's requirements.
 pub fn runs(kernel: &Kernel) -> bool {
     kernel.needs().as_ref().is_none_or(suits)
 }
 
-/// What is wrong with a family's kernels, and how many of them this device cannot run.
+/// The failures of a family's kernels, and the number of kernels that this device cannot run.
 fn check(name: &str) -> (Vec<String>, usize) {
     let cases = family(name);
     let kernels = || cases.iter().flat_map(|(_, case)| variants(case).into_iter().map(move |kernel| (case, kernel)));
@@ -60,14 +60,14 @@ fn every_linear_primitive_has_its_adjoint() {
             check_adjoint(device(), case, class, SEED).unwrap_or_else(|failure| panic!("{case}: {failure}"));
         }
     }
-    // All that a family says to be linear is among them.
+    // Every primitive declared linear is among them.
     let names = |cases: &[Case]| -> BTreeSet<&str> { cases.iter().map(|case| case.primitive.name()).collect() };
     let all: Vec<Case> = stssad::engine::ops::cases().into_iter().map(|(_, case)| case).filter(has_adjoint).collect();
     assert_eq!(names(&cases), names(&all));
 }
 
-/// A bound that everything meets shows nothing: in root mean square, each is below a thousandth of the values, and below a
-/// hundredth where a sum has tens of thousands of terms, of which a single one is that large a share.
+/// Bounds must be tight to be useful: in root mean square, each is below a thousandth of the values, or a hundredth for
+/// sums of tens of thousands of terms, where a single term has that share.
 #[test]
 fn bounds_would_show_an_error_of_a_thousandth() {
     let root_mean_square = |x: &[f64]| (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64).sqrt();
@@ -81,8 +81,8 @@ fn bounds_would_show_an_error_of_a_thousandth() {
     }
 }
 
-/// Of windows so wide that the partial sums of a row's taps would not fit the workgroup memory of every device, were there as
-/// many as elsewhere.
+/// Windows so wide that the usual number of partial sums per row of taps would exceed the workgroup memory of some
+/// devices.
 #[test]
 fn kernels_of_wide_windows_are_solved_for() {
     for name in [
@@ -95,7 +95,7 @@ fn kernels_of_wide_windows_are_solved_for() {
     }
 }
 
-/// Those that a sweep would compare, every so many of them: compiling all takes minutes on some drivers.
+/// A sample of the tilings that a sweep would compare: compiling all takes minutes on some drivers.
 #[test]
 fn kernels_compute_the_same_under_other_tiles() {
     let cases = [
@@ -109,7 +109,7 @@ fn kernels_compute_the_same_under_other_tiles() {
     for (name, class) in cases.iter().flat_map(|name| classes.map(|class| (name, class))) {
         let case: Case = name.parse().unwrap();
         let kernels = lowering(&*case.primitive).unwrap().tilings(&case.shapes(), &case.output(), class);
-        // Matrix units have few; of the others every so many are enough.
+        // Matrix units have few tilings; of the others a sample is enough.
         let (least, step) = match class {
             DeviceClass::Gpu => (20, 19),
             DeviceClass::Cpu(_) => (10, 19),

@@ -1,4 +1,4 @@
-//! Imports point one way: `src/lib.rs` declares the layers, and each layer its modules, in the order of their dependencies.
+//! Imports point one way: `src/lib.rs` declares the layers, and each layer its modules, in the order of dependencies.
 
 use std::fs;
 use std::path::Path;
@@ -6,27 +6,27 @@ use std::path::Path;
 use crate::announce;
 use crate::completeness::{files, root};
 
-/// A module of a layer, with everything beneath it, or a layer that is one module.
+/// A module of a layer with its submodules, or a layer that is a single module.
 #[derive(Debug)]
 struct Module {
-    /// `engine::tape`
+    /// For example `engine::tape`.
     path: String,
-    /// Each file with its text.
+    /// Each file with its source.
     sources: Vec<(String, String)>,
 }
 
-/// The modules that a file declares, in its order.
+/// The modules that a file declares, in order.
 fn declared(source: &str) -> Vec<String> {
     let declarations = source.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
     declarations.map(str::to_owned).collect()
 }
 
-/// Whether a file holds nothing but documentation, attributes and declarations of modules.
+/// Whether a file contains only documentation, attributes and module declarations.
 fn is_declarations(source: &str) -> bool {
     source.lines().all(|line| ["//", "#[", "pub mod "].iter().any(|start| line.starts_with(start)) || line.is_empty())
 }
 
-/// All modules in the order in which they are declared.
+/// All modules in the order of declaration.
 fn modules(src: &Path) -> Vec<Module> {
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut modules = Vec::new();
@@ -47,7 +47,7 @@ fn modules(src: &Path) -> Vec<Module> {
     modules
 }
 
-/// The modules that a line of code names from the crate's root: `a::b` and `a::c` of `use crate::a::{b, c::d}`.
+/// The modules that code names from the crate root: `a::b` and `a::c` for `use crate::a::{b, c::d}`.
 fn named(code: &str) -> Vec<String> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let name = |text: &str| text[..text.find(|c| !is_name(c)).unwrap_or(text.len())].to_owned();
@@ -67,7 +67,7 @@ fn named(code: &str) -> Vec<String> {
     paths
 }
 
-/// Imports that do not point to a module declared earlier, each as `file: what it names`.
+/// Imports of modules that are not declared earlier, as `file: module`.
 fn wrong_arrows(modules: &[Module]) -> Vec<String> {
     let place = |path: &str| {
         let is_it = |module: &Module| path == module.path || path.starts_with(&format!("{}::", module.path));
@@ -79,7 +79,7 @@ fn wrong_arrows(modules: &[Module]) -> Vec<String> {
             let code: String = source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
             let names = named(&code).into_iter().filter(|path| place(path).is_none_or(|other| other > own));
             wrong.extend(names.map(|path| format!("{file}: {path}")));
-            // A module's own file would reach its siblings by `super`.
+            // In a module's own file, `super` would reach sibling modules.
             let is_outermost = Path::new(file).with_extension("").ends_with(module.path.replace("::", "/"));
             if is_outermost && source.lines().any(|line| line.starts_with("use super::")) {
                 wrong.push(format!("{file}: super"));
@@ -140,7 +140,7 @@ fn only_the_device_layer_names_wgpu() {
     }
 }
 
-/// A primitive is mathematics; how it becomes kernels is said in `lower.rs` of its family, or beneath it.
+/// A primitive is mathematics; only `lower.rs` of its family, or files below it, make kernels.
 #[test]
 fn only_lowering_names_kernels() {
     let ops = root().join("src/engine/ops");

@@ -1,6 +1,7 @@
-//! Every kernel against its definition, every backward rule against differences, both against numbers from outside.
+//! Tests every kernel against its definition, every backward rule against differences, and both against reference
+//! values.
 //!
-//! A device is needed: any adapter will do, lavapipe too. Where there is none the tests fail and say what to install.
+//! The tests need a device; any adapter will do, including lavapipe. Without one they fail and say what to install.
 
 mod completeness;
 mod golden;
@@ -22,10 +23,10 @@ use stssad::engine::case::ShapeClass;
 use stssad::engine::gpu::{Choice, Device};
 use stssad::engine::ops::cases;
 
-/// Seed of the data in all tests that do not draw their own.
+/// Seed of the data in all tests without their own.
 const SEED: u64 = 1;
 
-/// The device of all tests: `STSSAD_ADAPTER`, a number or a part of a name, or else the best.
+/// The device of all tests: `STSSAD_ADAPTER` (a number or part of a name), or the best.
 fn device() -> &'static Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
     DEVICE.get_or_init(|| {
@@ -36,12 +37,12 @@ fn device() -> &'static Device {
     })
 }
 
-/// Says it past the harness' capture, so that it stands in the output of a run that passes.
+/// Prints past the harness's capture, so that it shows in the output of a passing run.
 fn announce(what: &str) {
     writeln!(std::io::stdout(), "{what}").expect("standard output is open");
 }
 
-/// The catalogue's cases of one family.
+/// The cases of one family.
 fn family(name: &str) -> Vec<(ShapeClass, Case)> {
     cases().into_iter().filter(|(_, case)| case.family() == name).collect()
 }

@@ -1,4 +1,4 @@
-//! Wrong kernels are caught: a check that never fails shows nothing.
+//! Wrong kernels must be caught: a check that never fails proves nothing.
 
 use stssad::engine::case::Case;
 use stssad::engine::kernel::{Kernel, Scalar};
@@ -6,7 +6,7 @@ use stssad::proof::check::{Fault, check_kernel, variants};
 
 use crate::{SEED, device};
 
-/// The fault that the case's first kernel has after `change`.
+/// The fault found in the case's first kernel after `change`.
 fn fault(case: &str, change: impl FnOnce(&mut Kernel)) -> Fault {
     let case: Case = case.parse().unwrap_or_else(|error| panic!("{error}"));
     let mut kernel = variants(&case).remove(0);

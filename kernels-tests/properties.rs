@@ -1,4 +1,4 @@
-//! Random shapes and geometries. A failure prints the smallest case found, whose name runs it again.
+//! Random shapes and geometries. A failure prints the smallest failing case; its name reproduces it.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -8,7 +8,7 @@ use stssad::proof::check::{check_kernel, check_rule, variants};
 use crate::device;
 use crate::kernels::runs;
 
-/// Runs `count` cases named by `strategy`; kernels on the device, rules in f64.
+/// Runs `count` cases with names from `strategy`: kernels on the device, rules in f64.
 fn check(count: u32, strategy: impl Strategy<Value = String>) {
     let seed = std::env::var("STSSAD_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     println!("STSSAD_SEED={seed}");
@@ -20,7 +20,7 @@ fn check(count: u32, strategy: impl Strategy<Value = String>) {
         ..Config::default()
     };
     let outcome = TestRunner::new(config).run(&strategy, |name| {
-        // A geometry without an output is no case.
+        // A geometry without output is not a case.
         let Ok(case) = name.parse::<Case>() else { return Err(TestCaseError::reject("no case")) };
         for kernel in variants(&case).iter().filter(|kernel| runs(kernel)) {
             check_kernel(device(), &case, kernel, seed).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
@@ -65,7 +65,7 @@ fn matmul() {
 
 #[test]
 fn elementwise() {
-    // Each axis is spanned by both operands, by one, or by the other.
+    // Each axis belongs to both operands, or to one of them.
     let axes = proptest::collection::vec((1..9usize, 0..3u8), 1..5);
     let functions = role(&["add", "subtract", "multiply", "divide", "maximum", "where-positive"]);
     let names = (functions, axes).prop_map(|(function, axes)| {

@@ -1,4 +1,4 @@
-//! Backward rules of every primitive, and of the rules themselves.
+//! Backward rules of every primitive, and their own derivatives.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use stssad::proof::check::check_rule;
 
 use crate::SEED;
 
-/// Elements of a case up to which its rule is checked here.
+/// Rules are checked at cases of at most this many elements.
 const SMALL: usize = 2500;
 
 #[test]
@@ -24,7 +24,7 @@ fn rules_hold_twice_over() {
         let report = check_rule(&case, SEED).unwrap_or_else(|failure| panic!("{failure}"));
         let name = case.primitive.name();
         stationary.extend(report.stationary.iter().map(|&input| (name, input)));
-        // The second derivative stops only where a family says that a rule is missing.
+        // The second derivative stops only where a family declares a rule missing.
         for (_, at) in &report.second_missing {
             assert!(without_rule.contains(at), "{case}: its second derivative stops at {at}");
             stops.insert(name);
@@ -36,13 +36,13 @@ fn rules_hold_twice_over() {
     }
     let all: BTreeSet<&str> = cases().iter().map(|(_, case)| case.primitive.name()).collect();
     assert_eq!(&undifferentiated | &second, all, "every primitive has a case of at most {SMALL} elements");
-    // Whatever has a rule has it differentiated once more, or stops at one that is missing.
+    // Every rule is differentiated once more, or that stops at a missing rule.
     for (_, case) in cases() {
         let (name, says) = (case.primitive.name(), &case.says);
         let has_none = |input| [says.constant, says.stationary, says.without_rule].concat().contains(&input);
         let has_rule = !(0..case.inputs.len()).all(has_none);
         assert!(!has_rule || second.contains(name) || stops.contains(name), "{case}: no second derivative");
     }
-    // Nothing was compared here, so this list must not grow without a reason: the mean in a variance.
+    // Inputs that were not compared. This list must not grow without a reason; its entry is the mean in a variance.
     assert_eq!(stationary, [("reduce/squared_deviation", 1)].into());
 }

@@ -1,4 +1,4 @@
-//! The WGSL itself: each file stands alone, and Rust and WGSL agree on constants, immediates and bindings.
+//! The WGSL itself: each file is valid alone, and Rust and WGSL agree on constants, immediates and bindings.
 
 use naga::valid::{Capabilities, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, StorageAccess, TypeInner};
@@ -99,7 +99,7 @@ fn every_specialisation_is_valid_and_means_what_rust_says() {
     println!("{} specialisations", seen.len());
 }
 
-/// Metal's compiler may take it that no value is NaN, so a comparison of a value with itself finds none there.
+/// Metal's compiler may assume that no value is NaN, so comparing a value with itself does not detect NaN there.
 #[test]
 fn no_kernel_looks_for_nan_by_comparing_a_value_with_itself() {
     let compares_itself = |line: &str| {

@@ -1,5 +1,5 @@
-//! Numbers that random draws never hold: NaN, infinities, zeros of either sign, equal ones. A NaN that a kernel swallows is
-//! a diverged network that looks sound.
+//! Values that random draws never contain: NaN, infinities, zeros of both signs, equal values. If a kernel swallows a
+//! NaN, a diverged network looks sound.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use crate::kernels::runs;
 const SPECIAL: [f32; 11] =
     [f32::NAN, 1.5, -0.0, f32::INFINITY, -f32::NAN, -2.0, 0.0, f32::NEG_INFINITY, -0.5, 0.75, 1.5];
 
-/// They stand each beside each other when the step between them is no multiple of 11.
+/// Special values. Two tensors whose steps do not differ by a multiple of 11 pair every value with every other.
 fn specials(shape: &[usize], step: usize) -> Tensor {
     let shape = Shape::from(shape);
     let data = (0..shape.count()).map(|index| SPECIAL[(step * index + index / 11) % 11]).collect();
@@ -34,7 +34,7 @@ fn evaluated(primitive: &dyn Primitive, inputs: &[Tensor], output: &Shape) -> Ve
     primitive.eval(&arrays, output)
 }
 
-/// The kernels of every class on the device: each element is the definition's, NaN where that is NaN.
+/// Runs the kernels of every class on the device: each element must equal the definition, NaN included.
 fn agrees(primitive: impl Primitive + 'static, inputs: &[Tensor]) {
     let primitive: Arc<dyn Primitive> = Arc::new(primitive);
     let shapes: Vec<&Shape> = inputs.iter().map(Tensor::shape).collect();
@@ -55,7 +55,7 @@ fn agrees(primitive: impl Primitive + 'static, inputs: &[Tensor]) {
     }
 }
 
-/// Rows that are taken one by one, and in vectors.
+/// Row lengths computed element by element and in vectors.
 const LENGTHS: [usize; 2] = [121, 1452];
 
 #[test]
@@ -79,7 +79,7 @@ fn functions_of_two_values_keep_nan() {
         let y = evaluated(&BinaryMap(function), &inputs, inputs[0].shape());
         let is_symmetric = matches!(function, Binary::Maximum | Binary::Minimum);
         for ((a, b), y) in inputs[0].data().iter().zip(inputs[1].data()).zip(&y) {
-            // What a mask leaves out may have been NaN, but what the mask is made of may not.
+            // A mask may drop a NaN in its operand, but not one in its condition.
             assert!(!b.is_nan() || y.is_nan(), "{function:?}: {y} of {a} and {b}");
             assert!(!is_symmetric || y.is_nan() == (a.is_nan() || b.is_nan()), "{function:?}: {y} of {a} and {b}");
         }
@@ -93,7 +93,7 @@ fn a_quotient_by_zero_is_zero_where_a_root_is_pulled_back() {
         let inputs = [specials(&[length], 1), specials(&[length], 2)];
         let y = evaluated(&BinaryMap(Binary::DivideOrZero { factor: 1.0 }), &inputs, inputs[0].shape());
         assert!(inputs[1].data().iter().zip(&y).all(|(b, y)| *b != 0.0 || *y == 0.0));
-        // Quotients of these are exact or special, but for thirds.
+        // Quotients of these are exact or special, except thirds.
         let divisors =
             Tensor::new([length], (0..length).map(|index| [0.5, -0.0, f32::NAN, 0.0, -2.0][index % 5]).collect());
         agrees(BinaryMap(Binary::DivideOrZero { factor: 1.0 }), &[inputs[0].clone(), divisors]);
@@ -145,7 +145,7 @@ fn an_index_beyond_the_last_row_reads_the_last_row() {
     agrees(Gather, &[x, index.clone()]);
     let ct = Tensor::new([4, 2], (1..9).map(|x| x as f32).collect());
     agrees(Scatter { rows: 3 }, &[ct, index.clone()]);
-    // What an index of NaN reads is not said, but it lies inside: the sanitizer's case would see it otherwise.
+    // An index of NaN reads an unspecified row inside x; the sanitizer's case would detect one outside.
     let nan = Tensor::new([1, 2], vec![f32::NAN; 2]);
     let x = Tensor::new([3, 2], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
     let kernel = lowering(&Gather).unwrap().kernel(&[x.shape(), nan.shape()], &[1, 2].into(), DeviceClass::Gpu);

@@ -1,4 +1,4 @@
-//! The training step node by node, and what `stssad check` makes of it all.
+//! The training step node by node, and `stssad check` as a whole.
 
 use clap::ValueEnum;
 use stssad::engine::kernel::DeviceClass;
@@ -24,7 +24,7 @@ fn every_node_of_the_training_step_is_within_its_bound() {
     assert_eq!(report.outcomes.len(), 4 * 2);
 }
 
-/// Every loss reaches every augmentation's hyper-parameters at second order, and a step stays of a size that can be run.
+/// Every loss has second-order gradients for every augmentation's hyper-parameters, and a step has a feasible size.
 #[test]
 fn every_part_has_its_gradients() {
     let compositions = ["cutpaste+rotation", "rotation+cutdiff", "cutout+cutavg"];
@@ -52,7 +52,7 @@ fn every_part_has_its_gradients() {
     }
 }
 
-/// Starts side by side share every dispatch, save for those alignment losses that are taken start by start.
+/// Starts side by side share every dispatch, except in alignment losses computed for each start separately.
 #[test]
 fn starts_side_by_side_share_their_dispatches() {
     let dispatches = |alignment: &str, together: usize| {
@@ -71,7 +71,7 @@ fn starts_side_by_side_share_their_dispatches() {
     }
 }
 
-/// Slots take little more than what has to be alive at once, in a step whose values outgrow many GPUs if each had its own.
+/// Slots take little more than the peak of live bytes, in a step that would not fit many GPUs with one slot per value.
 #[test]
 fn a_large_step_needs_little_more_than_what_lives() {
     let config = Config::new(Detector::resnet18(3, [32, 32]), augment::by_name("rotation").unwrap());

@@ -1,4 +1,4 @@
-//! Promises of a whole training run: labels cannot leak, runs repeat bit for bit, faults come back as errors.
+//! Guarantees of a whole training run: labels cannot leak, runs are bit-identical, faults are reported as errors.
 
 mod process;
 
@@ -21,7 +21,7 @@ use stssad::ssad::nn::{Detector, Plain, Stage};
 use stssad::ssad::step::TrainingStep;
 use stssad::training::trainer::{Progress, Snapshot, TrainError, Trained, Trainer, choose};
 
-/// The device under test. A machine without one fails: a test that is skipped proves nothing.
+/// The device under test. Without one the tests fail: a skipped test proves nothing.
 fn device() -> Device {
     Device::open(&Choice::Best).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -51,7 +51,7 @@ fn train(config: &Config, task: &Task) -> Trained {
     alone(trainer.train(1, |_| {}).unwrap())
 }
 
-/// The only start of a group.
+/// The result of a group with a single start.
 fn alone(trained: Vec<Trained>) -> Trained {
     let [trained] = <[Trained; 1]>::try_from(trained).unwrap();
     trained
@@ -118,7 +118,7 @@ fn a_snapshot_goes_on_with_the_same_bits_and_one_of_another_network_is_refused()
     assert!(other.restore(&lacking).is_err());
 }
 
-/// Three starts, the first two of which are a group, and the last fills one up.
+/// Three starts: two form a group, and the last is repeated to fill another.
 fn together(config: Config) -> Config {
     Config { starts: config.starts[..3].to_vec(), together: 2, ..config }
 }
@@ -148,7 +148,7 @@ fn starts_together_take_the_steps_of_each_alone() {
         assert_eq!(side_by_side.len(), 6);
         for (got, want) in side_by_side.iter().zip(&alone) {
             assert_eq!((got.start, got.step), (want.start, want.step));
-            // The sums of a start have their terms in the same order, save for the head's: a hundred roundings.
+            // Each start sums its terms in the same order, except in the head: a hundred roundings.
             let agree = |got: f32, want: f32| (got - want).abs() <= 1e-5 * want.abs().max(1.0);
             let outers = [got, want].map(|progress| progress.outer.unwrap_or_default());
             assert!(agree(got.inner, want.inner) && agree(outers[0], outers[1]), "{method:?}: {got:?}, {want:?}");
@@ -174,7 +174,7 @@ fn a_group_of_starts_goes_on_with_the_same_bits() {
     }
 }
 
-/// The snapshot with `value` as one number of a state, of one of so many starts side by side.
+/// The snapshot with one number of a state set to `value`, in one of `places` starts side by side.
 fn planted(mut snapshot: Snapshot, state: &str, place: usize, places: usize, value: f32) -> Snapshot {
     let (_, tensor) = snapshot.states.iter_mut().find(|(name, _)| name == state).unwrap();
     let mut data = tensor.data().to_vec();
@@ -201,7 +201,7 @@ fn a_start_that_diverges_is_marked_and_leaves_the_others_as_they_are() {
     let progress = trainer.step().unwrap().unwrap();
     assert_eq!(progress.iter().map(|own| (own.start, own.step)).collect::<Vec<_>>(), [(0, 2)]);
 
-    // What is kept of it is finite, or no checkpoint could be read again.
+    // What is kept of it is finite, so checkpoints remain readable.
     let between = trainer.snapshot().unwrap();
     assert!(between.states.iter().flat_map(|(_, tensor)| tensor.data()).all(|x| x.is_finite()));
     assert_eq!(between.failed.keys().collect::<Vec<_>>(), [&1]);
@@ -227,7 +227,7 @@ fn what_is_not_finite_in_the_weights_ends_a_start_at_that_step() {
     for warm_up in [0, 2] {
         let config = Config { warm_up, ..config(Rotation::default(), 17) };
         let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
-        // A ReLU lies behind each of them, which used to make 0 of them.
+        // A ReLU follows each of them, which must not turn NaN into 0.
         for (state, value) in [
             ("encoder.0.kernel", f32::NAN),
             ("encoder.1.gamma", -f32::NAN),
@@ -248,7 +248,7 @@ fn what_is_not_finite_in_the_weights_ends_a_start_at_that_step() {
 #[test]
 fn an_infinite_gradient_or_step_is_named_when_it_occurs() {
     let task = task(18);
-    // The losses of this step are finite: only the last thing it does is not.
+    // The losses of this step are finite; only its last update is not.
     let config_of = |rate: f64| Config { rate, steps: 1, warm_up: 0, ..config(Rotation::default(), 18) };
     let config = config_of(f64::INFINITY);
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
@@ -256,7 +256,7 @@ fn an_infinite_gradient_or_step_is_named_when_it_occurs() {
     assert!(matches!(error, TrainError::Diverged { step: 1, what: "the new weights are", .. }), "{error}");
     assert!(error.to_string().contains("the new weights are not finite; a smaller learning rate"), "{error}");
 
-    // A moment that overflows stops a parameter for good, without a word: the figures are of the gradient itself.
+    // An overflowing moment would stop a parameter silently: the figures must show the gradient itself.
     let config = config_of(1e-3);
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     let snapshot = planted(trainer.snapshot().unwrap(), "a.m", 0, 1, f32::INFINITY);
@@ -268,7 +268,7 @@ fn an_infinite_gradient_or_step_is_named_when_it_occurs() {
 
 #[test]
 fn a_bound_does_not_hide_a_diverged_hyper_parameter() {
-    // Its area has bounds, to which NaN used to be brought back.
+    // The area is clamped to bounds, which must not turn NaN into a number.
     let (config, task) = (Config { warm_up: 0, ..config(CutDiff, 19) }, task(19));
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     let snapshot = planted(trainer.snapshot().unwrap(), "a.m", 0, 1, f32::NAN);
@@ -282,7 +282,7 @@ fn states_that_are_not_finite_become_no_model() {
     let (config, task) = (config(Rotation::default(), 20), task(20));
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     while trainer.step().unwrap().is_some() {}
-    // Training reads no running statistics, so no step could show it.
+    // Training does not read the running statistics, so no step can show it.
     let snapshot = planted(trainer.snapshot().unwrap(), "encoder.0.variance", 0, 1, f32::NAN);
     trainer.restore(&snapshot).unwrap();
     let trained = alone(trainer.assess().unwrap());
@@ -368,7 +368,7 @@ fn a_step_after_the_first_makes_nothing_on_the_device_and_submits_as_often_as_pl
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
     let mut before = device.tally();
     assert!(before.buffers > 100 && before.bind_groups > 100 && before.pipelines > 20, "{before:?}");
-    // Two that do not tune, then four that do; uploads and the readback of the figures included.
+    // Two steps that do not tune, then four that do; uploads and readback of the figures included.
     for step in 1..=6 {
         let executor = if step <= 2 { trainer.plain_step() } else { trainer.full_step() };
         let submits = executor.unwrap().submits() as u64;
@@ -409,7 +409,7 @@ fn a_step_that_the_driver_did_not_execute_ends_training() {
     let (config, task) = (config(CutDiff, 18), task(18));
     let device = device();
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
-    // All of its submits but the one that is lost are executed, and the driver tells of no error.
+    // All submits but the dropped one are executed, and the driver reports no error.
     for lost in 0..3 {
         trainer.begin(0).unwrap();
         trainer.plain_step().unwrap().cut_every(30);

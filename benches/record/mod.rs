@@ -1,4 +1,4 @@
-//! Where the benches' figures go.
+//! Records the benches' figures.
 
 use std::fs::OpenOptions;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Alignment losses of raw rows, normalised on the way, with gradients to every row.
+//! Alignment losses of raw rows, normalised first, with gradients to every row.
 
 use stssad::engine::ops::random;
 use stssad::engine::reference::Reference;
@@ -51,7 +51,7 @@ fn gaussian_w2() {
     check(Alignment::GaussianW2 { mass: 0.5 }, "gaussian_w2");
 }
 
-/// Along the golden's own directions, where [`Alignment::SlicedW2`] draws its.
+/// Along the golden directions, where [`Alignment::SlicedW2`] draws its own.
 #[test]
 fn sliced_w2_along_given_directions() {
     let mut g = Golden::new();
@@ -77,7 +77,7 @@ fn mmd_of_another_mass() {
     check(Alignment::Mmd { mass: 0.15 }, "mmd_mass15");
 }
 
-/// Random directions agree with many others as far as their number lets them: the mean of 64 within 30 % of that along 16.
+/// Random directions agree up to sampling error: the mean over 64 is within 30 % of that over the 16 golden ones.
 #[test]
 fn sliced_w2_along_random_directions() {
     let mut g = Golden::new();
@@ -99,8 +99,8 @@ fn sliced_w2_along_random_directions() {
     }
 }
 
-/// x = (I − 2·p·pᵀ) · diag(σ) · (I − 2·q·qᵀ) with unit p and q, so that Σ σ and the gradient, the product of the two
-/// reflections, are known. The smallest of σ is 1 / `condition`, as the ridge leaves it: 1e4 is the most that occurs.
+/// x = (I − 2·p·pᵀ) · diag(σ) · (I − 2·q·qᵀ) with unit p and q, so that Σ σ and the gradient (the product of the two
+/// reflections) are known. The smallest of σ is 1 / `condition`; the ridge limits it to 1e4.
 fn check_nuclear_norm(condition: f64) {
     const N: usize = 12;
     let sigma: Vec<f64> = (0..N).map(|i| condition.powf(-(i as f64) / (N - 1) as f64)).collect();

@@ -1,4 +1,4 @@
-//! Augmentations: values, and pull-backs of a random cotangent.
+//! Augmentations: values, and vector-Jacobian products with a random cotangent.
 
 use stssad::engine::tape::{Tape, Value};
 use stssad::ssad::augment::{cutavg, cutdiff, cutout, cutpaste, patch_matrix};
@@ -18,7 +18,7 @@ fn rotation() {
     g.check();
 }
 
-/// `change(tape, x, matrix, centre, source)` against the goldens of `name`; only a paste has a source.
+/// Compares `change(tape, x, matrix, centre, source)` with the goldens of `name`; only cutpaste has a source.
 fn check_patch(name: &str, change: impl FnOnce(&mut Tape, Value, Value, Value, Option<Value>) -> Value) {
     let of = |part: &str| format!("{name}/{part}");
     let mut g = Golden::new();

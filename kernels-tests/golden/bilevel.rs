@@ -1,4 +1,4 @@
-//! The bilevel step on a tiny network, its hyper-gradient above all.
+//! The bilevel step of a tiny network, above all its hyper-gradient.
 
 use stssad::engine::ops::elementwise::Unary;
 use stssad::engine::ops::random;
@@ -11,7 +11,7 @@ use stssad::ssad::loss::{Alignment, bce_with_logits, total_distance_normalise};
 
 use super::{Golden, golden};
 
-/// The oracle's parameters, with the shapes that they have here.
+/// The oracle's parameters, with their shapes here.
 const PARAMETERS: [(&str, &[usize]); 8] = [
     ("conv1", &[4, 1, 3, 3]),
     ("bn1.gamma", &[1, 4, 1, 1]),
@@ -23,7 +23,7 @@ const PARAMETERS: [(&str, &[usize]); 8] = [
     ("head.b", &[1, 1]),
 ];
 
-/// The look-ahead rate. Below 1 the second-order part would be too small to be seen.
+/// The look-ahead rate. Below 1 the second-order term would be too small to detect.
 const LOOK_AHEAD: f32 = 2.0;
 
 /// The oracle's network: two convolutions with batch norm and ReLU, a global mean, a linear head.
@@ -108,7 +108,7 @@ impl Problem for Tiny {
     }
 }
 
-/// What a recorded problem is made of.
+/// A recorded problem.
 struct Recorded {
     golden: Golden,
     tiny: Tiny,
@@ -152,7 +152,7 @@ fn check(augmentation: &'static str, alignment: Alignment, name: &str) {
     with(Order::First, "first_order");
 }
 
-/// DARTS' difference (Liu, Simonyan and Yang, arXiv 1806.09055, equation 8) for the same hyper-gradient:
+/// The finite difference of DARTS (Liu, Simonyan and Yang, arXiv 1806.09055, equation 8) for the same hyper-gradient:
 /// ∂_a outer − α · [∇_a inner(θ + ε·v) − ∇_a inner(θ − ε·v)] / (2·ε), with v = ∇_θ' outer.
 fn check_difference(augmentation: &'static str) {
     let alignment = Alignment::MeanDistance;
@@ -162,11 +162,11 @@ fn check_difference(augmentation: &'static str) {
     let inner = tiny.inner(t, &theta, x, x_aug).loss;
     let gradients = t.grad(inner, &theta).unwrap();
     let g_inner = t.grad(inner, &[a]).unwrap()[0];
-    // The look-ahead parameters are feeds of their own, so that nothing is differentiated through them.
+    // The look-ahead parameters are separate feeds, so that no gradient passes through them.
     let ahead: Vec<Value> = PARAMETERS.iter().map(|(name, shape)| t.feed(name, *shape)).collect();
     let outer = tiny.outer(t, &ahead, [x, x_aug, x_val]);
     let direct = t.grad(outer, &[a]).unwrap()[0];
-    // The head has no part in the embeddings.
+    // The embeddings do not depend on the head.
     let v = t.grad(outer, &ahead[..6]).unwrap();
 
     let mut sources = g.sources.clone();

@@ -1,4 +1,4 @@
-//! A narrow ResNet-18, forward and back, with either stem.
+//! A narrow ResNet-18, forward and backward, with either stem.
 
 use std::sync::Arc;
 use stssad::engine::tape::Value;
@@ -22,7 +22,7 @@ fn check(name: &str, stem: Stem, [height, width]: [usize; 2]) {
     let x = feed("x", &[IMAGES, 2, height, width], wave(IMAGES * 2 * height * width, 0.5, 0.5, 0.5));
     let [of_logit, of_z] = [("of_logit", 1, 0.3), ("of_z", 32, 0.7)]
         .map(|(name, columns, phase)| feed(name, &[IMAGES, columns], wave(IMAGES * columns, phase, 1.0, 0.0)));
-    // Layers are numbered in the order of their use; their names come in the same order.
+    // Layers are numbered by first use, and their names come in the same order.
     let mut layers: Vec<String> = Vec::new();
     let theta: Vec<Value> = detector
         .declared()
@@ -55,7 +55,7 @@ fn check(name: &str, stem: Stem, [height, width]: [usize; 2]) {
     g.expect("logit", pass.logit, golden(&format!("resnet18/{name}/logit")));
     g.check();
 
-    // In f64 alone: so deep a gradient has ReLUs that f32 may round to either side of their kink.
+    // Only in f64: f32 may round some ReLU of so deep a gradient to the other side of its kink.
     let t = &mut g.tape;
     let parts = [(pass.logit, of_logit), (pass.z, of_z)].map(|(value, weights)| {
         let product = t.mul(value, weights);

@@ -1,9 +1,10 @@
-//! How many faulty kernels the tests would let through: mutates every shader and counts the mutants that no case kills.
+//! Measures how many faulty kernels the tests would miss: mutates every shader and counts the mutants that no case
+//! kills.
 //!
-//! `cargo run --release --example mutate -- [FAMILY] [--json PATH]`. A mutant is killed when, for some case on some class
-//! of devices, the sanitizer reports a fault or the output leaves the primitive's bound. Those that survive have to be
-//! listed in `survivors.json`, each with the reason why it computes the same; the exit status says whether that holds and
-//! whether the score is reached.
+//! `cargo run --release --example mutate -- [FAMILY] [--json PATH]`. A mutant is killed when, for some case on some
+//! class of devices, the sanitizer reports a fault or the output exceeds the primitive's bound. Survivors must be
+//! listed in `survivors.json`, each with the reason why it computes the same. The exit status tells whether all are
+//! listed and the score is reached.
 
 #[path = "../sanitizer/case.rs"]
 mod case;
@@ -23,10 +24,10 @@ use stssad::engine::kernel::{DeviceClass, Kernel, Lanes, Tile};
 use stssad::engine::shaders::{SOURCES, source, specialise_text};
 use stssad::proof::sanitizer::Program;
 
-/// Share of the mutants, without the equivalent ones, that have to be killed.
+/// Share of the mutants, equivalent ones excluded, that must be killed.
 const SCORE: f64 = 0.95;
 
-/// Survivors that are known to compute the same: what a line becomes, and why that does not matter.
+/// Known equivalent survivors: the mutated line, and why it computes the same.
 #[derive(Clone, Debug, Deserialize)]
 struct Known {
     shader: String,
@@ -35,19 +36,19 @@ struct Known {
     reason: String,
 }
 
-/// A kernel that a shader's text has to do right.
+/// A kernel that the WGSL must compute correctly.
 struct Task<'a> {
     case: &'a Case,
     reference: Reference,
     kernel: Kernel,
     program: Program,
-    /// Operations of the text as it stands; a mutant may take a few times as many.
+    /// Operations of the original; a mutant may take a few times as many.
     operations: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 enum Fate {
-    /// Not WGSL, or compiled to the original in every case.
+    /// Not WGSL, or compiled to the same program in every case.
     Stillborn,
     Sanitized,
     Wrong,
@@ -67,7 +68,7 @@ struct Examined {
 }
 
 impl Task<'_> {
-    /// What is wrong with the text, or whether it is nothing but another way to write the original.
+    /// Fails if the text is faulty; otherwise returns whether it compiles to the original program.
     fn examine(&self, text: &str) -> Result<bool, Failure> {
         let program = Case::program(&self.kernel, text)?;
         if program.is_same(&self.program) {
@@ -102,7 +103,7 @@ fn tasks(cases: &[Case]) -> HashMap<&'static str, Vec<Task<'_>>> {
     let mut tasks: HashMap<&str, Vec<Task>> = HashMap::new();
     for case in cases {
         let reference = case.reference();
-        // Larger matrices are multiplied, and wider vectors filled, by the same text.
+        // The same text multiplies larger matrices and fills wider vectors.
         for class in [DeviceClass::Gpu, DeviceClass::Cpu(Lanes::Four), DeviceClass::Matrix(Tile::Eight)] {
             for kernel in case.kernels(class) {
                 let of_shader = tasks.entry(kernel.name).or_default();
@@ -118,7 +119,7 @@ fn tasks(cases: &[Case]) -> HashMap<&'static str, Vec<Task<'_>>> {
             }
         }
     }
-    // The quick ones first: most mutants die at any case.
+    // The quick cases first: most mutants die at any case.
     tasks.values_mut().for_each(|tasks| tasks.sort_by_key(|task| task.operations));
     tasks
 }
@@ -137,7 +138,7 @@ fn main() -> ExitCode {
     let begun = Instant::now();
     let cases = catalogue::cases();
     let tasks = tasks(&cases);
-    // What naga makes of some mutants is not worth a line each.
+    // Do not print naga's panics on mutants.
     std::panic::set_hook(Box::new(|_| {}));
     let mut examined = Vec::new();
     for &(shader, text) in SOURCES.iter().filter(|(name, _)| name.starts_with(&family)) {

@@ -1,9 +1,9 @@
-//! The bounds hold on a device that is as inaccurate as the WGSL specification allows.
+//! The bounds hold on a device as inaccurate as the WGSL specification allows.
 //!
-//! The kernels' own text is interpreted, and each operation errs as far as "Floating Point Accuracy" permits: sums and
-//! products go to either neighbour by chance, quotients, roots, exponentials and logarithms err by up to their limits
-//! in ULP, subnormals are flushed by chance, fma is fused or not. Results have to stay inside of what `Primitive::bound`
-//! says, and integers have to stay exact.
+//! The kernels' WGSL is interpreted, and each operation rounds as badly as "Floating Point Accuracy" allows: sums and
+//! products go to a random neighbour; quotients, roots, exponentials and logarithms err by up to their limits in ULP;
+//! subnormals are flushed at random; fma is fused or not. Results must stay within `Primitive::bound`, and integers
+//! must stay exact.
 
 use std::collections::BTreeSet;
 
@@ -19,11 +19,11 @@ use stssad::proof::sanitizer::{Buffer, Dispatch, Program, lower};
 
 use crate::case::SUBGROUPS;
 
-/// Functions of which the interpreter does not know how far they may err.
+/// Functions whose accuracy the interpreter does not model.
 const UNKNOWN: [&str; 12] =
     ["exp2", "log2", "inverseSqrt", "sin", "cos", "tan", "tanh", "atan", "atan2", "pow", "mix", "fract"];
 
-/// The cases that are interpreted in no time.
+/// The cases that are interpreted quickly.
 fn small_cases() -> Vec<Case> {
     let is_small = |case: &Case| case.flops() <= 60_000 && case.elements() <= 10_000;
     cases()
@@ -82,7 +82,7 @@ fn check(family: &str) {
     }
     println!("{family}: {count} kernels at shapes, the worst error is {:.0} % of its bound", 100.0 * worst);
     assert!(count > 0);
-    // Copies have no error, and no bound; a scattered sum of a few such draws is mostly exact.
+    // Copies have no error and no bound; a scattered sum of a few such draws is mostly exact.
     assert!(
         worst > 0.05 || ["layout", "random", "sort"].contains(&family),
         "the bounds of {family} are never approached: {worst}"

@@ -1,4 +1,4 @@
-//! A primitive on given inputs, and whether a kernel's text computes it without a fault.
+//! A primitive with given inputs, and whether a kernel's WGSL computes it without a fault.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use stssad::engine::tape::{Arithmetic, Array, Primitive};
 use stssad::engine::tensor::{Shape, Tensor};
 use stssad::proof::sanitizer::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
 
-/// What a workgroup may use at most; `Device::open` refuses devices that offer less.
+/// Most invocations in a workgroup; `Device::open` refuses devices that offer fewer.
 const WORKGROUP_INVOCATIONS: u32 = 256;
-/// Lanes of the subgroups that the known CPU drivers have.
+/// Subgroup sizes of the known CPU drivers.
 pub const SUBGROUPS: [u32; 3] = [4, 8, 16];
-/// Scalars that an invocation may keep; a runaway array is caught here.
+/// Most scalars per invocation, to catch a runaway array.
 const REGISTERS: usize = 1 << 14;
 
 #[derive(Debug)]
@@ -25,14 +25,14 @@ pub struct Case {
     pub inputs: Vec<Tensor>,
 }
 
-/// Why a kernel does not pass a case.
+/// Why a kernel fails a case.
 #[derive(Clone, Debug)]
 pub enum Failure {
     Refused(Refusal),
-    /// It asks for more than every device has.
+    /// It exceeds what some devices offer.
     Greedy(String),
     Faulty(Vec<Report>),
-    /// The output's first element that is further from the reference than the primitive's bound allows.
+    /// The output's first element that exceeds the primitive's bound.
     Wrong {
         index: usize,
         got: f32,
@@ -57,7 +57,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Names the primitive and the shapes.
+/// Prints the primitive and the shapes.
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{:?} of {:?}", self.primitive, self.shapes())
@@ -81,8 +81,8 @@ impl Case {
         self.lowered().kernel(&self.shapes(), &self.output(), class)
     }
 
-    /// The kernel; where it has a choice, the same with several tiles of a workgroup, or with tiles that hang over the
-    /// result's or the cotangent's last row; and each with all in f16 that may be stored so.
+    /// The kernel; if it has a choice, also with several tiles per workgroup, or with tiles that exceed the last row of
+    /// the result or the cotangent; and each with every eligible operand stored as f16.
     pub fn kernels(&self, class: DeviceClass) -> Vec<Kernel> {
         let output = self.output();
         let rows = self.inputs.iter().map(Tensor::shape).chain([&output]).filter(|shape| shape.len() == 4);
@@ -100,8 +100,8 @@ impl Case {
         each.flat_map(|kernel| self.on_grids(&kernel)).collect()
     }
 
-    /// The kernel on its own grid and on those that larger shapes would give it. Extents beyond 65535 workgroups fold into
-    /// the second dimension of some kernels, and others stride over them; which does what can be read in their text.
+    /// The kernel on its own grid and on those that larger shapes would give it. Beyond 65535 workgroups some kernels
+    /// fold into the second dimension, others run a grid-stride loop; their WGSL shows which.
     fn on_grids(&self, kernel: &Kernel) -> Vec<Kernel> {
         let text = source(kernel).unwrap_or_else(|error| panic!("{self}: {error}"));
         let [x, y, z] = kernel.workgroups();
@@ -110,17 +110,17 @@ impl Case {
             grids.push([x.div_ceil(3).max(2), 3 * y, z]);
         }
         if text.contains("+= grid.") {
-            // Neither is the other, so that a stride along the wrong one shows.
+            // The two differ, so that a stride along the wrong dimension shows.
             let [few, fewer] = [x, y].map(|extent| extent.div_ceil(2));
             grids.push([few, if few == fewer { (fewer - 1).max(1) } else { fewer }, z.div_ceil(2)]);
         }
         grids.into_iter().map(|grid| kernel.clone().grid(grid.map(|count| count as usize))).collect()
     }
 
-    /// The program of `text`, specialised as `kernel` asks.
+    /// The program of `text`, specialised for `kernel`.
     ///
     /// # Errors
-    /// When the interpreter, or some device, cannot run it.
+    /// When the interpreter or some device cannot run it.
     pub fn program(kernel: &Kernel, text: &str) -> Result<Program, Failure> {
         let file = format!("shaders/{}.wgsl", kernel.name);
         let source = specialise_text(text, kernel)
@@ -137,8 +137,8 @@ impl Case {
         Ok(program)
     }
 
-    /// What a program of `kernel` leaves behind on this case's inputs, within `limit` operations: once for each size of
-    /// subgroups that its lanes fit, if it has any.
+    /// The results of running `program` of `kernel` on this case's inputs within `limit` operations: once for each
+    /// subgroup size that its lanes fit, if it has lanes.
     pub fn run(&self, kernel: &Kernel, program: &Program, limit: u64) -> Vec<Outcome> {
         let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
         let rounded = |(binding, input): (usize, &Tensor)| -> Vec<f32> {
@@ -157,7 +157,7 @@ impl Case {
         SUBGROUPS.into_iter().filter(fits).map(run).collect()
     }
 
-    /// Output and bound of each element, by the primitive's own definition.
+    /// Expected value and bound of each element, from the primitive's definition.
     pub fn reference(&self) -> Reference {
         let data: Vec<Vec<f64>> =
             self.inputs.iter().map(|input| input.data().iter().map(|&x| f64::from(x)).collect()).collect();
@@ -173,21 +173,21 @@ impl Case {
     }
 }
 
-/// What a case's output has to be.
+/// The expected output of a case.
 #[derive(Clone, Debug)]
 pub struct Reference {
     pub expected: Vec<f64>,
     output_binding: usize,
     bound: Vec<f64>,
-    /// Of kernels on matrix units.
+    /// For kernels on matrix units.
     bound_matrix: Vec<f64>,
 }
 
 impl Reference {
-    /// Whether all runs of the kernel were sound and their outputs right.
+    /// Checks that all runs of the kernel were free of faults and their outputs right.
     ///
     /// # Errors
-    /// With what was not.
+    /// The first failure.
     pub fn check(&self, kernel: &Kernel, outcomes: &[Outcome]) -> Result<(), Failure> {
         let mut bound = if kernel.tile().is_some() { self.bound_matrix.clone() } else { self.bound.clone() };
         if kernel.is_half(self.output_binding) {
@@ -205,7 +205,7 @@ impl Reference {
             outcome.output.iter().zip(self.expected.iter().zip(bound)).enumerate()
         {
             let got_f64 = f64::from(got);
-            // Where the definition has NaN or an infinity there is no distance.
+            // NaN and infinities have no distance to compare with a bound.
             let is_same = got_f64 == expected || (got_f64.is_nan() && expected.is_nan());
             let agrees = is_same || (got_f64 - expected).abs() <= bound;
             if !agrees {

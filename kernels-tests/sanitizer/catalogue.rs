@@ -1,5 +1,5 @@
-//! The cases that every kernel runs under the interpreter: the smaller ones of `stssad check`, and those that some mutant
-//! of a kernel would get away without.
+//! The cases that every kernel runs in the interpreter: the smaller ones of `stssad check`, and those needed to find
+//! some mutants of kernels.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ pub fn cases() -> Vec<Case> {
     small().into_iter().chain(own.into_iter().flatten()).collect()
 }
 
-/// What `stssad check` runs at shapes that an interpreter can bear.
+/// The cases of `stssad check` that are small enough for an interpreter.
 fn small() -> Vec<Case> {
     use ShapeClass::{Ones, Prime, Small, Uneven};
     ops::cases()
@@ -96,7 +96,7 @@ fn elementwise() -> Vec<Case> {
     for function in [Unary::Log, Unary::Sqrt] {
         cases.push(case(UnaryMap::from(function), [positive([132], 2)]));
     }
-    // Angles far outside one turn, and the edges of every piece.
+    // Angles far beyond one turn, and the ends of every piece.
     let angles = Tensor::new([9], vec![-100.0, -7.5, -4.8, -3.0, 0.0, 1.5, 3.3, 20.0, 1000.0]);
     let edges = Tensor::new([7], vec![-0.5, 0.0, 1.0, -0.0, 80.0, -80.0, 1e-3]);
     for function in [Unary::Sin, Unary::Cos] {
@@ -127,7 +127,7 @@ fn elementwise() -> Vec<Case> {
     }
     let (values, zero) = (Tensor::new([3], vec![1.0, 2.0, 3.0]), Tensor::new([3], vec![-0.0, 0.0, 1e-9]));
     cases.push(case(BinaryMap(Binary::WherePositive), [values, zero]));
-    // Broadcasts along each of the three axes, of either operand.
+    // Broadcasts of either operand along each of the three axes.
     for (a, b) in [
         ([3usize, 5, 72], [1usize, 5, 1]),
         ([1, 5, 1], [3, 5, 72]),
@@ -150,29 +150,29 @@ fn elementwise() -> Vec<Case> {
             cases.push(case(MultiplyAdd { factors: factors.clone(), relu }, [x.clone(), y.clone(), v.clone(), z, w]));
             cases.push(case(MultiplyAdd { factors, relu }, [y, v, signed(c, 57), signed(a, 58), x]));
         }
-        // Each row along the outer axis by numbers of its own.
+        // Each row along the outer axis has its own numbers.
         let shapes = [[3, 5, 72], [1, 5, 1], [3, 5, 72], [3, 1, 1], [3, 1, 1]];
         let operands: Vec<Tensor> = shapes.iter().zip(65..).map(|(&shape, seed)| signed(shape, seed)).collect();
         cases.push(case(MultiplyAdd { factors: vec![0.5, -2.0, 1.25], relu }, operands));
     }
-    // A single row, which the CPU variant cuts into some.
+    // A single row, which the CPU variant splits.
     cases.push(case(BinaryMap(Binary::Multiply { factor: 1.0 }), [signed([5, 256], 51), signed([5, 256], 52)]));
     cases.push(case(BinaryMap(Binary::Multiply { factor: 1.0 }), [signed([1], 53), signed([448], 54)]));
-    // Longer than the CPU variant's one workgroup, which strides.
+    // Longer than one workgroup of the CPU variant, which loops.
     cases.push(case(BinaryMap(Binary::Linear { p: 1.0, q: -1.0 }), [signed([2, 1100], 8), signed([2, 1], 9)]));
     cases
 }
 
-/// `count` numbers that arithmetic and comparisons treat each in its own way, begun at the `from`-th.
+/// `count` special values for arithmetic and comparisons, from index `from` on.
 fn specials(count: usize, from: usize) -> Tensor {
     let all = [f32::NAN, 1.5, -0.0, f32::INFINITY, -f32::NAN, -2.0, 0.0, f32::NEG_INFINITY, -0.5, 0.75, 1.5];
     Tensor::new([count], (0..count).map(|index| all[(from + index) % all.len()]).collect())
 }
 
-/// What has to keep NaN, or to know 0 from what is near it.
+/// Cases that must keep NaN, or separate 0 from values near it.
 fn special() -> Vec<Case> {
     let mut cases = Vec::new();
-    // A row that is taken in vectors, and one that is not.
+    // A row computed in vectors, and one that is not.
     for count in [7, 264] {
         for function in [Unary::Relu, Unary::Clamp { low: -0.5, high: 1.0 }, Unary::Softplus, Unary::Sigmoid] {
             cases.push(case(UnaryMap::from(function), [specials(count, 0)]));
@@ -184,7 +184,7 @@ fn special() -> Vec<Case> {
             Binary::WhereInside { low: -0.5, high: 1.0 },
             Binary::DivideOrZero { factor: 1.5 },
         ];
-        // Eleven numbers beside themselves, and beside each other.
+        // Eleven values, paired with themselves and with each other.
         for (function, from) in functions.into_iter().flat_map(|function| [0, 1, 4].map(|from| (function, from))) {
             cases.push(case(BinaryMap(function), [specials(count, 0), specials(count, from)]));
         }
@@ -203,7 +203,7 @@ fn special() -> Vec<Case> {
     cases.extend(
         [0, 5].map(|from| case(Argmax { geometry }, [Tensor::new([1, 1, 4, 6], specials(24, from).into_data())])),
     );
-    // Each array's own NaN is in the sums, and that of an array which is not read is not.
+    // A NaN in each array that is read must show in the sums; one in an array that is not read must not.
     for place in 0..7 {
         let arrays = |arrays: usize| {
             let array = |index: usize| {
@@ -244,15 +244,15 @@ fn reduce() -> Vec<Case> {
         case(SquaredDeviation { axes: 1..2, scale: 1.0 }, [signed([3, 5, 48], 59), signed([3, 1, 48], 60)]),
         case(SquaredDeviation { axes: 1..2, scale: -0.75 }, [signed([3, 5, 8, 12], 61), signed([3, 1, 8, 1], 62)]),
         case(SquaredDeviation { axes: 0..1, scale: 1.0 }, [signed([5, 9, 7], 63), signed([1, 9, 1], 64)]),
-        // So far below 0 that every exponential is 0 without the shift.
+        // So far below 0 that every exponential is 0 unless shifted.
         case(LogSumExp, [random([140, 5], 40, |u| 40.0 * u - 120.0)]),
-        // The one large term at each place in turn: a shift by any other overflows.
+        // The large term at each place in turn: any other shift overflows.
         case(LogSumExp, [Tensor::new([4, 4], (0..16).map(|i| if i % 5 == 0 { 1.0 } else { -200.0 }).collect())]),
     ]
 }
 
 fn sort() -> Vec<Case> {
-    // Few values, so that many are equal.
+    // Few distinct values, hence many ties.
     let ties = || random([11, 7], 41, |u| (5.0 * u).floor());
     let index = || random([17, 7], 42, |u| (11.0 * u).floor());
     vec![
@@ -266,7 +266,7 @@ fn sort() -> Vec<Case> {
 
 fn pool() -> Vec<Case> {
     let mut cases = vec![];
-    // Overlapping windows, a stride that leaves pixels out, and windows longer one way than the other.
+    // Overlapping windows, a stride that skips pixels, and windows that are not square.
     for ([r, s], stride, padding) in [([3, 3], 2, 1), ([2, 2], 3, 0), ([3, 5], 1, 2), ([5, 2], 2, 1)] {
         let geometry = Geometry { image: [8, 11], window: [r, s], stride, padding };
         let x = random([2, 3, 8, 11], 46, |u| (9.0 * u).floor());
@@ -284,7 +284,7 @@ fn pool() -> Vec<Case> {
 fn patch() -> Vec<Case> {
     let matrix = || random([3, 4], 27, |u| 0.2 * u - 0.1);
     let centre = || random([3, 2], 28, |u| 2.0 + 6.0 * u);
-    // Unturned and centred on a pixel, where the box has its kinks.
+    // Axis-aligned and centred on a pixel, where the box has its kinks.
     let upright = || Tensor::new([1, 4], vec![0.2, 0.0, 0.0, 0.25]);
     let middle = || Tensor::new([1, 2], vec![3.0, 2.0]);
     [Profile::Ellipse, Profile::Box]
@@ -299,7 +299,7 @@ fn patch() -> Vec<Case> {
         .collect()
 }
 
-/// One matrix each that turns, shrinks, shears and shifts, flips, is singular, and three that magnify.
+/// One matrix each that rotates, shrinks, shears and shifts, flips, is singular, and three that magnify.
 fn matrices() -> Tensor {
     #[rustfmt::skip]
     let rows = vec![
@@ -331,7 +331,7 @@ fn warp() -> Vec<Case> {
 
 fn optimiser_and_random() -> Vec<Case> {
     let rates = Tensor::new([3], vec![0.1, 0.19, 0.01]);
-    // A second moment so small that ε counts.
+    // Second moments so small that ε matters.
     let small = Tensor::new([4], vec![0.0, 1e-18, 1e-17, 1e-15]);
     vec![
         case(AdamUpdate, [signed([131], 36), signed([131], 37), positive([131], 38), rates.clone()]),
@@ -344,14 +344,14 @@ fn optimiser_and_random() -> Vec<Case> {
                 (0..5).flat_map(|step| key(0x0123_4567_89ab_cdef << step, step).into_data()).collect(),
             )],
         ),
-        // So many that carries which occur once in 2¹⁶ products do occur.
+        // Large enough that carries with a probability of 2⁻¹⁶ occur.
         case(Uniform { stream: 6, shape: [200_000].into() }, [key(0xfedc_ba98_7654_3210, 3)]),
     ]
 }
 
 fn matmul() -> Vec<Case> {
     let mut cases = Vec::new();
-    // Of these the last two have several elements in each of the CPU variant's lanes, along N and along M.
+    // The last two have several elements in each lane of the CPU variant, along N and along M.
     for [m, n, k] in [[70, 37, 19], [5, 40, 33], [33, 130, 3], [130, 33, 3]] {
         for (transpose_a, transpose_b) in [(false, false), (true, false), (false, true), (true, true)] {
             let a = if transpose_a { [k, m] } else { [m, k] };
@@ -359,7 +359,7 @@ fn matmul() -> Vec<Case> {
             cases.push(case(Matmul { transpose_a, transpose_b }, [signed(a, 39), signed(b, 40)]));
         }
     }
-    // Fewer elements across the lanes than in each of them.
+    // Fewer elements across the lanes than in each lane.
     cases.push(case(Matmul { transpose_a: false, transpose_b: false }, [signed([2100, 2], 39), signed([2, 2], 40)]));
     // Large enough for the GPU variant's large tiles.
     cases.push(case(Matmul { transpose_a: false, transpose_b: true }, [signed([450, 2], 39), signed([460, 2], 40)]));
@@ -388,15 +388,15 @@ fn conv2d() -> Vec<Case> {
         (3, 9, 2, 3, [5, 4], [2, 3], 2, 1),
         (2, 1, 70, 66, [2, 3], [1, 1], 1, 0),
         (2, 1, 3, 40, [4, 5], [3, 1], 1, 0),
-        // Blocks of channels that a group fills.
+        // Blocks of channels that fill a group.
         (2, 1, 8, 8, [3, 4], [1, 1], 1, 0),
         (1, 1, 35, 37, [3, 4], [1, 1], 1, 0),
         (1, 2, 225, 226, [3, 3], [1, 1], 1, 0),
-        // A row of a window has more taps than 128 partial sums of each fit a workgroup's memory.
+        // A window row with too many taps to keep 128 partial sums of each in workgroup memory.
         (1, 1, 1, 2, [2, 36], [2, 35], 1, 0),
-        // Rows that all windows hang over.
+        // Rows that every window exceeds.
         (1, 1, 2, 9, [1, 4], [5, 3], 1, 2),
-        // Tiles enough for workgroups to have several, with channels and with images in the lanes.
+        // Enough tiles for several per workgroup, with channels and with images in the lanes.
         (2, 34, 9, 9, [2, 3], [1, 3], 1, 1),
         (3, 34, 1, 9, [2, 3], [1, 2], 1, 0),
         (2, 131, 3, 3, [2, 3], [2, 2], 1, 1),

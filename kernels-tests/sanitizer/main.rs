@@ -1,4 +1,4 @@
-//! The kernels under the sanitizer: an interpreter that runs them without a device and watches what they do.
+//! The kernels under the sanitizer: an interpreter that runs them without a device and checks every access.
 
 mod accuracy;
 mod case;
@@ -12,7 +12,7 @@ use case::Case;
 use stssad::engine::kernel::DeviceClass;
 use stssad::engine::shaders::{SOURCES, source};
 
-/// Operations that one dispatch may take; the longest here takes a hundredth.
+/// Limit on the operations of one dispatch; the longest here takes a hundredth of it.
 const LIMIT: u64 = 1 << 30;
 
 #[test]
@@ -42,7 +42,7 @@ fn shipped_kernels_are_sound_and_right() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     let missing: Vec<_> = SOURCES.iter().map(|(name, _)| name).filter(|name| !run.contains(*name)).collect();
     assert!(missing.is_empty(), "no case runs {missing:?}");
-    // Operands that are only stored in f16, and not computed with, are called so.
+    // Operands stored in f16 but computed in f32 have aliases named `Stored…`.
     let aliases = |is_meant: fn(&str) -> bool| {
         let lines = SOURCES.iter().flat_map(|(name, text)| text.lines().map(move |line| (*name, line)));
         lines.filter_map(move |(name, line)| {

@@ -1,8 +1,8 @@
-//! Faulty kernels that the sanitizer has to find, each with the repair that it must accept.
+//! Faulty kernels that the sanitizer must find, each with a repair that it must accept.
 //!
-//! A file says all about itself. `// dispatch: 2 | 128 128`: workgroups, then the length of each binding; those that the
-//! kernel only reads hold 0, 1, 2, …. `// reports: race` ends a line that has to be reported, with the kinds. `// sound: …`
-//! ends the faulty line; what follows stands there in the repaired kernel.
+//! A file describes itself. `// dispatch: 2 | 128 128` gives the workgroups, then the length of each binding; bindings
+//! that the kernel only reads hold 0, 1, 2, …. `// reports: race` ends a line that must be reported, with the kinds.
+//! `// sound: …` ends the faulty line with its replacement in the repaired kernel.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,7 +12,7 @@ use stssad::proof::sanitizer::{Buffer, Dispatch, Report, lower};
 
 const LIMIT: u64 = 200_000;
 
-/// The reports for each size of subgroups.
+/// The reports for each subgroup size.
 fn run(name: &str, text: &str) -> Vec<Report> {
     let dispatch = text.lines().find_map(|line| line.strip_prefix("// dispatch: ")).expect("a line `// dispatch:`");
     let (workgroups, lengths) = dispatch.split_once(" | ").expect("workgroups | lengths");
@@ -29,7 +29,7 @@ fn run(name: &str, text: &str) -> Vec<Report> {
     SUBGROUPS.iter().flat_map(run).collect()
 }
 
-/// `(line, kind)` of everything that is to be reported.
+/// `(line, kind)` of every expected report.
 fn expected(text: &str) -> BTreeSet<(u32, String)> {
     let kinds = |text: &str| text.split_once("// reports: ").map(|(_, kinds)| kinds.to_owned()).unwrap_or_default();
     let mut expected = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! Every specialisation in use, translated to what Vulkan, Metal and Direct3D 12 read, as wgpu asks naga to. Kernels on
-//! matrix units are for those that have them: Vulkan all, Metal the 8 × 8, Direct3D 12 none.
+//! Translates every specialisation in use for Vulkan, Metal and Direct3D 12, with wgpu's settings of naga. Kernels on
+//! matrix units are translated where they are supported: Vulkan all, Metal the 8 × 8 ones, Direct3D 12 none.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ use stssad::ssad::step::TrainingStep;
 
 use crate::catalogue;
 
-/// As wgpu compiles trusted modules, which ours are, and as it compiles all others.
+/// wgpu's settings for trusted modules, such as ours, and for all others.
 const POLICIES: [BoundsCheckPolicy; 2] = [BoundsCheckPolicy::Unchecked, BoundsCheckPolicy::Restrict];
 
 fn policies(policy: BoundsCheckPolicy) -> BoundsCheckPolicies {
@@ -39,8 +39,8 @@ fn has_halves(module: &Module) -> bool {
     module.types.iter().any(|(_, ty)| matches!(ty.inner.scalar(), Some(naga::Scalar::F16)))
 }
 
-/// Whether the entry point asks for its place in a subgroup, as kernels for CPU drivers do that hand values from lane to
-/// lane.
+/// Whether the entry point reads its position in a subgroup, as kernels for CPU drivers do that exchange values between
+/// lanes.
 fn shuffles(module: &Module) -> bool {
     let of_subgroups = Binding::BuiltIn(BuiltIn::SubgroupInvocationId);
     module
@@ -50,8 +50,8 @@ fn shuffles(module: &Module) -> bool {
         .any(|a| a.binding == Some(of_subgroups.clone()))
 }
 
-/// For Vulkan 1.1, with no capability but those of every device, the shuffles that CPU drivers have, and those of every device
-/// with f16 and with matrix units.
+/// For Vulkan 1.1 with the capabilities of every device, plus the shuffles of CPU drivers, and f16 and matrix units
+/// where a kernel needs them.
 fn to_spirv(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
     let checked = policy != BoundsCheckPolicy::Unchecked;
     let mut capabilities = vec![spv::Capability::Shader, spv::Capability::Matrix];
@@ -86,7 +86,7 @@ fn to_spirv(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Re
     spv::write_vec(module, info, &options, Some(&entry)).map(drop).map_err(|error| error.to_string())
 }
 
-/// For Metal 2.1, the oldest that wgpu's own features ask of macOS 10.14; matrices came with 2.3.
+/// For Metal 2.1, the oldest version that wgpu's features require (macOS 10.14); matrices need 2.3.
 fn to_msl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
     let checked = policy != BoundsCheckPolicy::Unchecked;
     let target = |at: ResourceBinding| {
@@ -119,7 +119,7 @@ fn to_msl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Resu
     translated.entry_point_names.into_iter().try_for_each(|name| name.map(drop).map_err(|error| error.to_string()))
 }
 
-/// For shader model 5.1, which the compiler that comes with Windows reads, or the first that shuffles or has f16.
+/// For shader model 5.1, which the compiler shipped with Windows reads, or the first with shuffles or f16.
 fn to_hlsl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Result<(), String> {
     let checked = policy != BoundsCheckPolicy::Unchecked;
     let target = |space: u8, register: u32| hlsl::BindTarget {
@@ -137,7 +137,7 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Res
         },
         binding_map: bindings(module).map(|at| (at, target(at.group as u8, at.binding))).collect(),
         fake_missing_bindings: false,
-        // `num_workgroups` comes from here.
+        // The source of `num_workgroups`.
         special_constants_binding: Some(target(2, 0)),
         immediates_target: Some(target(1, 0)),
         zero_initialize_workgroup_memory: false,
@@ -155,7 +155,7 @@ fn to_hlsl(module: &Module, info: &ModuleInfo, policy: BoundsCheckPolicy) -> Res
 type Backend = (&'static str, fn(&Module, &ModuleInfo, BoundsCheckPolicy) -> Result<(), String>);
 const BACKENDS: [Backend; 3] = [("SPIR-V", to_spirv), ("MSL", to_msl), ("HLSL", to_hlsl)];
 
-/// Those that run the kernel.
+/// The backends that run the kernel.
 fn backends(kernel: &Kernel) -> &'static [Backend] {
     match kernel.tile() {
         None => &BACKENDS,
@@ -164,7 +164,7 @@ fn backends(kernel: &Kernel) -> &'static [Backend] {
     }
 }
 
-/// Which of the backends refuse to translate the text, with the reason; nothing when all is well.
+/// The backends that fail to translate the text, with reasons; empty if all succeed.
 fn refusals(source: &str, allowed: Capabilities, backends: &[Backend]) -> Vec<String> {
     let module = match naga::front::wgsl::parse_str(source) {
         Ok(module) => module,
@@ -182,7 +182,7 @@ fn refusals(source: &str, allowed: Capabilities, backends: &[Backend]) -> Vec<St
     let mut refusals = Vec::new();
     for (name, translate) in backends {
         for policy in POLICIES {
-            // naga's writers panic at some of what they do not know.
+            // naga's writers panic on some unsupported input.
             let translated = catch_unwind(AssertUnwindSafe(|| translate(&module, &info, policy)));
             match translated {
                 Ok(Ok(())) => {}
@@ -194,12 +194,13 @@ fn refusals(source: &str, allowed: Capabilities, backends: &[Backend]) -> Vec<St
     refusals
 }
 
-/// The demo's training step and all cases, on both classes of devices, with what naga is to allow them.
+/// The kernels of the demo's training step and of all cases, for all device classes, with the capabilities that naga
+/// must allow.
 fn specialisations() -> BTreeMap<String, (Kernel, Capabilities)> {
     let config = Config::new(Detector::small(1), Box::new(Rotation::default()));
     let step = TrainingStep::record(&config, [1, 28, 28]).expect("the demo's step has all its gradients");
     let mut kernels = BTreeMap::new();
-    // What several classes use is held to the strictest rules, the GPU's, which come last.
+    // A kernel shared by several classes must satisfy the strictest rules: those of the GPU, which come last.
     for class in DeviceClass::ALL.into_iter().rev() {
         let allowed = Capabilities::IMMEDIATES
             | match class {

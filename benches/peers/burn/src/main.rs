@@ -40,7 +40,7 @@ impl Detector {
         }
     }
 
-    /// Logits `[N, 1]` of pictures `[N, 3, H, W]`.
+    /// Logits `[N, 1]` of images `[N, 3, H, W]`.
     fn forward(&self, x: Tensor<4>) -> Tensor<2> {
         let mut h = x;
         for Layer { conv, norm } in &self.layers {
@@ -58,7 +58,7 @@ fn main() {
     let device = Device::wgpu(Default::default()).autodiff();
     let detector = Detector::new(&device);
     let x = Tensor::<4>::random([BATCH, 3, 64, 64], Distribution::Uniform(0.0, 1.0), &device);
-    // Half of the pictures are normal: −1, and half augmented: 1.
+    // Half of the images are normal (−1), half augmented (1).
     let sign = Tensor::<2>::cat(
         vec![-Tensor::<2>::ones([BATCH / 2, 1], &device), Tensor::<2>::ones([BATCH / 2, 1], &device)],
         0,
