@@ -47,7 +47,6 @@ struct Arguments {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "a process has one")]
 enum Command {
     /// Find the rotation that tells handwritten 6 from 9, without a label, on the packaged digits.
     Demo(demo::Demo),
