@@ -126,7 +126,7 @@ impl fmt::Display for Alignment {
 }
 
 impl Alignment {
-    /// The loss with this name, one of [`NAMES`]; `mean-distance` ignores the mass.
+    /// The loss with this name, one of the [`names`]; `mean-distance` ignores the mass.
     ///
     /// # Errors
     /// When the name is unknown, or the mass is not between 0 and 1.

@@ -46,7 +46,7 @@ pub struct Sweep {
 }
 
 /// Times the kernels of `plan`, a plan for devices of `class`, with each of the
-/// [`tilings`](crate::engine::tape::Primitive::tilings) of its primitives. `progress` is called with the name of each.
+/// [`tilings`](crate::engine::lower::Lower::tilings) of its primitives. `progress` is called with the name of each.
 ///
 /// # Errors
 /// When no matching kernel has a choice, or the device fails.
