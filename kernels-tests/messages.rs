@@ -172,7 +172,7 @@ fn what_the_flags_have_wrong_is_told_in_flags_before_a_file_is_read() {
     // No such folder is there: whoever looked at it first would say so.
     let mvtec = ["--data", "mvtec", "--root", "nowhere", "--category", "bottle"];
     let folders = ["--data", "folder", "--root", "nowhere", "--normal-dir", "good"];
-    let cases: [(&[&str], &[&str], &[&str]); 22] = [
+    let cases: [(&[&str], &[&str], &[&str]); 20] = [
         (&[], &[], &["nothing says which images to train on", "--data folder --normal-dir good", "stssad demo"]),
         (&["--data", "mvtec", "--root", "a"], &[], &["`--data mvtec` needs --category (such as `bottle`)"]),
         (&["--category", "bottle"], &[], &["give --data"]),
@@ -190,8 +190,6 @@ fn what_the_flags_have_wrong_is_told_in_flags_before_a_file_is_read() {
         (&mvtec, &["--starts", "0"], &["--starts is 0"]),
         (&mvtec, &["--size", "0"], &["--size is 0: it must be from 1 to 4096"]),
         (&mvtec, &["--max-train", "2"], &["--max-train is 2: training takes at least 3 images"]),
-        (&mvtec, &["--seed", "18446744073709551615"], &["--seed <N>", "a whole number from 0 to 9223372036854775807"]),
-        (&mvtec, &["--steps", "-1"], &["--steps <N>", "a whole number from 0"]),
         (&folders, &[], &["there is nothing to tune on: add --abnormal-dir"]),
         (&folders, &["--unlabelled-dir", "un", "--normal-split-ratio", "nan"], &["--normal-split-ratio is NaN"]),
         (
@@ -202,6 +200,10 @@ fn what_the_flags_have_wrong_is_told_in_flags_before_a_file_is_read() {
     ];
     for (data, flags, parts) in cases {
         refused(stssad(&[&["train"], data, flags]), 2, parts);
+    }
+    for (flag, value) in [("--seed", "18446744073709551615"), ("--steps", "-1"), ("--batch", "many")] {
+        let said = stssad(&[&["train"], &mvtec, &[flag, value]]).with(2);
+        said.error(&[flag, value, "it has to be a whole number from 0 to 9223372036854775807"]);
     }
     // And with nothing wrong but the folder.
     refused(stssad(&[&["train"], &mvtec]), 3, &["there is no folder nowhere"]);
