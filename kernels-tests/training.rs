@@ -287,7 +287,7 @@ fn states_that_are_not_finite_become_no_model() {
     trainer.restore(&snapshot).unwrap();
     let trained = alone(trainer.assess().unwrap());
     let reason = trained.failed.as_deref().unwrap();
-    assert!(reason.contains("`encoder.0.variance` not finite"), "{reason}");
+    assert!(reason.contains("`encoder.0.variance` is not finite"), "{reason}");
     assert!(choose(&[trained]).is_err());
 }
 
