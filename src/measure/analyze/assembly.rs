@@ -514,7 +514,7 @@ mod tests {
             ("s_endpgm", Class::Other),
         ];
         for (text, class) in classes {
-            assert_eq!(Class::of(text.split(" ").next().unwrap()), class, "{text}");
+            assert_eq!(Class::of(text), class, "{text}");
         }
         let dual = "\tv_dual_fmac_f32 v0, v1, v2 :: v_dual_mul_f32 v3, v4, v5 ; c8000000\n\
                     \ts_nop 0\n\t(then repeated 5 times)\n";
