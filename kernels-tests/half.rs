@@ -16,7 +16,7 @@ use stssad::ssad::config::Config;
 use stssad::ssad::loss::Alignment;
 use stssad::ssad::method::{Method, Network};
 use stssad::ssad::nn::{Detector, Plain, Stage};
-use stssad::ssad::step::{TrainingStep, initial_states};
+use stssad::ssad::step::{Packed, TrainingStep, initial_states};
 
 use crate::{announce, device};
 
@@ -50,10 +50,15 @@ fn config(alignment: &str) -> Config {
 
 fn sources(config: &Config) -> HashMap<String, Tensor> {
     let network = Network::new(config.method, &config.detector, IMAGE);
-    let mut sources: HashMap<String, Tensor> = initial_states(config, &network, 0).into_iter().collect();
-    for (_, kernel) in sources.iter_mut().filter(|(name, _)| name.ends_with(".kernel")) {
-        *kernel = Tensor::new(kernel.shape().clone(), kernel.data().iter().map(|weight| LOUD * weight).collect());
+    let packed = Packed::new(&network, config.group());
+    let mut states = packed.unpack(initial_states(config, &network, 0));
+    let mut kernels: Vec<&mut Tensor> =
+        states.iter_mut().filter(|(name, _)| name.ends_with(".kernel")).map(|(_, kernel)| kernel).collect();
+    assert_eq!(kernels.len(), 2, "one for each stage of the encoder");
+    for kernel in &mut kernels {
+        **kernel = Tensor::new(kernel.shape().clone(), kernel.data().iter().map(|weight| LOUD * weight).collect());
     }
+    let mut sources: HashMap<String, Tensor> = packed.pack(states).into_iter().collect();
     let mut noise = Stream::new(7, 0);
     let mut images = |count: usize| {
         let shape = Shape::from([count, IMAGE[0], IMAGE[1], IMAGE[2]]);
