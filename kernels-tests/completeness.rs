@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use stssad::engine::case::ShapeClass;
 use stssad::engine::ops::cases;
-use stssad::engine::shaders::{PROBES, SOURCES};
+use stssad::engine::shaders::{PARTS, PROBES, SOURCES};
 use stssad::proof::check::variants;
 
 use crate::announce;
@@ -41,7 +41,8 @@ fn every_shader_and_every_primitive_has_cases() {
         .iter()
         .map(|path| path.strip_prefix(root().join("shaders")).unwrap().with_extension("").display().to_string())
         .collect();
-    let listed: BTreeSet<String> = SOURCES.iter().chain(PROBES).map(|(name, _)| (*name).to_string()).collect();
+    let listed: BTreeSet<String> =
+        SOURCES.iter().chain(PROBES).chain(PARTS).map(|(name, _)| (*name).to_string()).collect();
     assert_eq!(in_folder, listed, "shaders/ and the families' lists of shaders differ");
 
     let sources: BTreeSet<&str> = SOURCES.iter().map(|(name, _)| *name).collect();

@@ -27,7 +27,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use stssad::data::Visible;
 use stssad::engine::gpu::{Choice, Device};
 use stssad::engine::kernel::Precision;
-use stssad::engine::shaders::{PROBES, SOURCES};
+use stssad::engine::shaders::Replaced;
 use stssad::ssad::config::Config;
 use stssad::training::trainer::Trainer;
 
@@ -107,23 +107,11 @@ impl DeviceArguments {
             note!("note     {remark}");
         }
         let Some(folder) = &self.shaders else { return Ok(device) };
-        let mut replaced = 0;
-        for (name, _) in SOURCES.iter().chain(PROBES) {
-            let path = folder.join(name).with_extension("wgsl");
-            match std::fs::read_to_string(&path) {
-                Ok(text) => {
-                    device.replace_shader(name, text);
-                    replaced += 1;
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-            }
+        let replaced = Replaced::from_folder(folder)?;
+        for (name, text) in replaced.kernels {
+            device.replace_shader(name, text);
         }
-        if replaced == 0 {
-            let problem = format!("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", folder.display());
-            return Err(UsageError(problem).into());
-        }
-        note!("shaders  {replaced} taken from {}", folder.display());
+        note!("shaders  {} taken from {}", replaced.files, folder.display());
         Ok(device)
     }
 }

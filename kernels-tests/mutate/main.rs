@@ -21,7 +21,7 @@ use case::{Case, Failure, Reference};
 use mutants::{Mutant, mutants};
 use serde::{Deserialize, Serialize};
 use stssad::engine::kernel::{DeviceClass, Kernel, Lanes, Tile};
-use stssad::engine::shaders::{SOURCES, source, specialise_text};
+use stssad::engine::shaders::{SOURCES, place, source, specialise_text};
 use stssad::proof::sanitizer::Program;
 
 /// Share of the mutants, equivalent ones excluded, that must be killed.
@@ -145,15 +145,28 @@ fn main() -> ExitCode {
         let start = Instant::now();
         let first = examined.len();
         for mutant in mutants(text) {
-            let (fate, mut because) = examine(&tasks[shader], text, &mutant);
             let [was, becomes] = mutant.diff(text);
+            let (file, line) = place(shader, text, mutant.line);
+            // A mutant of an included part is examined with each kernel that includes it, until one kills it.
+            let is_same = |other: &Examined| {
+                (other.shader, other.line, &other.was, &other.becomes) == (file, line, &was, &becomes)
+            };
+            let before = examined.iter().position(is_same);
+            if before.is_some_and(|at| matches!(examined[at].fate, Fate::Sanitized | Fate::Wrong)) {
+                continue;
+            }
+            let (fate, mut because) = examine(&tasks[shader], text, &mutant);
             if fate == Fate::Survived {
                 let is_known =
-                    |known: &&Known| known.shader == shader && known.was == was && known.becomes.contains(&becomes);
+                    |known: &&Known| known.shader == file && known.was == was && known.becomes.contains(&becomes);
                 because = known.iter().find(is_known).map_or(String::new(), |known| known.reason.clone());
             }
-            let Mutant { operator, line, .. } = mutant;
-            examined.push(Examined { shader, line, operator, was, becomes, fate, because });
+            let of_file = Examined { shader: file, line, operator: mutant.operator, was, becomes, fate, because };
+            match before {
+                Some(_) if fate == Fate::Stillborn => {}
+                Some(at) => examined[at] = of_file,
+                None => examined.push(of_file),
+            }
         }
         let count = |fate| examined[first..].iter().filter(|mutant| mutant.fate == fate).count();
         eprintln!(

@@ -7,7 +7,7 @@ use stssad::engine::bounds::{stored_f16_bound, to_f16};
 use stssad::engine::kernel::{CLASS_WORKGROUP_BYTES, DeviceClass, Kernel, WORKGROUP_BYTES};
 use stssad::engine::lower::Lower;
 use stssad::engine::ops::lowering;
-use stssad::engine::shaders::{source, specialise_text};
+use stssad::engine::shaders::{place, source, specialise_text};
 use stssad::engine::tape::{Arithmetic, Array, Primitive};
 use stssad::engine::tensor::{Shape, Tensor};
 use stssad::proof::sanitizer::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
@@ -150,9 +150,15 @@ impl Case {
         let buffers: Vec<Buffer> = inputs.chain([Buffer::Unwritten(self.output().count())]).collect();
         let lanes = kernel.lanes().map_or(SUBGROUPS[0], |lanes| lanes.count() as u32);
         let fits = |size: &u32| if program.has_subgroups() { *size >= lanes } else { *size == SUBGROUPS[0] };
+        let text = source(kernel).expect("the kernel's file");
         let run = |subgroup: u32| {
             let (workgroups, buffers) = (kernel.workgroups(), buffers.clone());
-            program.run(&Dispatch { workgroups, immediates: &immediates, buffers, subgroup, limit })
+            let mut outcome = program.run(&Dispatch { workgroups, immediates: &immediates, buffers, subgroup, limit });
+            for report in &mut outcome.reports {
+                let (file, line) = place(kernel.name, text, report.line as usize);
+                (report.file, report.line) = (format!("shaders/{file}.wgsl"), line as u32);
+            }
+            outcome
         };
         SUBGROUPS.into_iter().filter(fits).map(run).collect()
     }

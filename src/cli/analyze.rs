@@ -5,7 +5,8 @@ use std::process::{Command, ExitCode};
 
 use clap::Args;
 use stssad::engine::kernel::{DeviceClass, Tile};
-use stssad::measure::analyze::{self, AnalyzeError, Compiler, Family, Origin, Report, Shaders};
+use stssad::engine::shaders::Replaced;
+use stssad::measure::analyze::{self, AnalyzeError, Compiler, Family, Origin, Report};
 use stssad::measure::workload::Workload;
 
 use super::fault::{Fault, Faulty};
@@ -62,14 +63,17 @@ impl Analyze {
         };
         // Before anything is compiled, since that takes its time.
         let old = self.compare.as_deref().map(|path| anyhow::Ok((path, Report::read(path)?))).transpose()?;
-        let shaders = self.shaders.as_deref().map(Shaders::replaced_from).transpose()?.unwrap_or_default();
+        let replaced = match &self.shaders {
+            Some(folder) => Replaced::from_folder(folder)?,
+            None => Replaced::default(),
+        };
         let subjects = analyze::subjects(&self.kernels, &self.workload, class)?;
         let manifest = self.driver.clone().or_else(analyze::manifest).ok_or(AnalyzeError::NoDriver)?;
         let mut process = Command::new(std::env::current_exe()?);
         process.arg("radv");
         let mut compiler = Compiler::start(process, self.gpu, &manifest)?;
 
-        let rows = analyze::run(&mut compiler, &subjects, &shaders)?;
+        let rows = analyze::run(&mut compiler, &subjects, &replaced)?;
         let origin = Origin::new(&compiler, self.gpu, class, self.workload.name);
         let report = Report::new(origin, rows, self.asm);
         if let Some(path) = &self.json {
@@ -106,7 +110,7 @@ impl Faulty for AnalyzeError {
             AnalyzeError::NoDriver | AnalyzeError::Refused { .. } => Fault::Device,
             AnalyzeError::Start(_) | AnalyzeError::Crashed { .. } => Fault::Internal,
             AnalyzeError::Incomparable { .. } | AnalyzeError::NothingInCommon(_) => Fault::Usage,
-            AnalyzeError::NoShaders(_) | AnalyzeError::Specialise(_) => Fault::Usage,
+            AnalyzeError::Specialise(_) => Fault::Usage,
             AnalyzeError::Case(error) => error.fault(),
             AnalyzeError::Grad(error) => error.fault(),
             AnalyzeError::Measure(error) => error.fault(),

@@ -7,6 +7,7 @@ use std::io;
 use stssad::data::DataError;
 use stssad::engine::case::CaseError;
 use stssad::engine::gpu::GpuError;
+use stssad::engine::shaders::ReplaceError;
 use stssad::engine::tape::GradError;
 use stssad::measure::analyze::AnalyzeError;
 use stssad::measure::figures::MeasureError;
@@ -75,6 +76,7 @@ pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) 
         of::<GpuError>,
         of::<GradError>,
         of::<MeasureError>,
+        of::<ReplaceError>,
         of::<ReportError>,
         of::<RunError>,
         of::<SettingsError>,
@@ -119,6 +121,15 @@ impl Faulty for FolderError {
             FolderError::Claim(error) => error.fault(),
             FolderError::Make { .. } => Fault::Storage,
             FolderError::NoRun { .. } | FolderError::NoneUnfinished { .. } => Fault::Usage,
+        }
+    }
+}
+
+impl Faulty for ReplaceError {
+    fn fault(&self) -> Fault {
+        match self {
+            ReplaceError::None(_) => Fault::Usage,
+            ReplaceError::Read { .. } => Fault::Storage,
         }
     }
 }

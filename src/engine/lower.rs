@@ -1,5 +1,7 @@
 //! Lowering: from a primitive, which is mathematics, to the kernel that computes it on a class of devices.
 
+use std::sync::Arc;
+
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape};
 use crate::engine::tensor::Shape;
@@ -13,6 +15,12 @@ pub trait Lower: Primitive {
     /// may be among them.
     fn tilings(&self, _inputs: &[&Shape], _output: &Shape, _class: DeviceClass) -> Vec<Kernel> {
         Vec::new()
+    }
+
+    /// A primitive whose output is this one's as partial sums along an axis put before the others, where a device of the
+    /// class has idle invocations otherwise: its results are few, and their sums long.
+    fn split(&self, _inputs: &[&Shape], _class: DeviceClass) -> Option<Arc<dyn Primitive>> {
+        None
     }
 
     /// Floating-point operations of one evaluation, a multiply-add counted as two.

@@ -30,6 +30,8 @@ macro_rules! lowers {
     };
 }
 
+mod gemm;
+
 pub mod conv2d;
 pub mod elementwise;
 pub mod layout;

@@ -123,7 +123,7 @@ impl Plan {
     /// name, or a value is of another tape: faults of the code that records.
     pub fn new(tape: &Tape, fetches: &[Value], carries: &[(Value, Value)], class: DeviceClass, reuse: Reuse) -> Plan {
         let live = live_nodes(tape, fetches, carries);
-        let fused = fuse::fuse(tape, &live);
+        let fused = fuse::fuse(tape, &live, class);
         let mapped = |value: Value| fused.values[value.index()].expect("what is kept is live");
         let wanted: Vec<Value> = fetches.iter().map(|&value| mapped(value)).collect();
         let carries: Vec<(Value, Value)> =

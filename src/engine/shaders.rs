@@ -1,15 +1,28 @@
 //! The WGSL files and their specialisation: the initialisers of constants are replaced. Types are not constants in WGSL:
 //! an alias of `f32` may be made one of `vec4<f32>`, `f16` or `vec4<f16>`, and the side of a cooperative matrix, which is a
 //! part of its type's name, follows the constant `TILE`.
+//!
+//! A file may end with `// include gemm/tile`: a [part](PARTS) that several kernels share continues it.
 
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use crate::engine::kernel::{Kernel, Tile};
 use crate::engine::ops::{FAMILIES, shaders};
 
-/// Name and text of every primitive's kernels, family by family. A test holds the list against the folder.
-pub static SOURCES: LazyLock<Vec<(&str, &str)>> =
-    LazyLock::new(|| FAMILIES.iter().flat_map(|family| family.shaders).copied().collect());
+/// Name and text of every primitive's kernels, family by family, each with its included part. A test holds the list
+/// against the folder.
+pub static SOURCES: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
+    let own = FAMILIES.iter().flat_map(|family| family.shaders);
+    own.map(|&(name, text)| (name, &*with_part(text, &HashMap::new()).leak())).collect()
+});
+
+/// Files that kernels include: none is a kernel by itself.
+pub const PARTS: &[(&str, &str)] = shaders!["gemm/tile"];
+
+/// What a line begins with that names the included part. It is the last of a kernel's own file.
+const INCLUDE: &str = "// include ";
 
 /// Kernels that measure the device: no primitive's, so neither differentiated nor compared with a definition.
 pub const PROBES: &[(&str, &str)] = shaders![
@@ -46,6 +59,68 @@ pub fn source(kernel: &Kernel) -> Result<&'static str, SpecialiseError> {
         .find(|(name, _)| *name == kernel.name)
         .ok_or(SpecialiseError::NoSuchShader(kernel.name))?;
     Ok(source)
+}
+
+/// `text` continued by the part that it includes: from `replaced`, where that has it.
+fn with_part(text: &str, replaced: &HashMap<&str, String>) -> String {
+    let included = text.lines().last().and_then(|line| line.strip_prefix(INCLUDE));
+    let part = included.and_then(|name| PARTS.iter().find(|(part, _)| *part == name));
+    let part = part.map_or("", |(name, built_in)| replaced.get(name).map_or(*built_in, |text| text));
+    format!("{text}{part}")
+}
+
+/// The file under `shaders/` and the line there of a line of a kernel's text, both counted from 1.
+pub fn place<'a>(name: &'a str, text: &'a str, line: usize) -> (&'a str, usize) {
+    let included = text.lines().take(line.saturating_sub(1)).enumerate().filter_map(|(index, line)| {
+        let part = line.strip_prefix(INCLUDE)?;
+        Some((part, index + 1))
+    });
+    included.last().map_or((name, line), |(part, before)| (part, line - before))
+}
+
+/// Why shaders could not be taken from a folder.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", .0.display())]
+    None(PathBuf),
+}
+
+/// Texts that take the place of the built-in ones, by kernel.
+#[derive(Clone, Debug, Default)]
+pub struct Replaced {
+    /// The name of each replaced kernel and its text, with its included part.
+    pub kernels: HashMap<&'static str, String>,
+    /// How many files were read.
+    pub files: usize,
+}
+
+impl Replaced {
+    /// Those in a folder that is laid out as `shaders/` is. A part replaces that of all kernels that include it.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or the folder has none of them.
+    pub fn from_folder(folder: &Path) -> Result<Replaced, ReplaceError> {
+        let own: Vec<&(&str, &str)> = FAMILIES.iter().flat_map(|family| family.shaders).chain(PROBES).collect();
+        let mut found = HashMap::new();
+        for &(name, _) in own.iter().copied().chain(PARTS) {
+            let path = folder.join(name).with_extension("wgsl");
+            match std::fs::read_to_string(&path) {
+                Ok(text) => drop(found.insert(name, text)),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(source) => return Err(ReplaceError::Read { path, source }),
+            }
+        }
+        if found.is_empty() {
+            return Err(ReplaceError::None(folder.to_owned()));
+        }
+        let texts = own.iter().filter_map(|&&(name, built_in)| {
+            let text = with_part(found.get(name).map_or(built_in, |text| text), &found);
+            (text != with_part(built_in, &HashMap::new()) || found.contains_key(name)).then_some((name, text))
+        });
+        Ok(Replaced { kernels: texts.collect(), files: found.len() })
+    }
 }
 
 /// Put before the first line, so that all keep their numbers.

@@ -26,13 +26,13 @@ mod report;
 mod spirv;
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::engine::case::{Case, CaseError};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::ops::lowering;
 use crate::engine::plan::{Plan, Reuse};
-use crate::engine::shaders::{SOURCES, SpecialiseError, source, specialise_text};
+use crate::engine::shaders::{Replaced, SpecialiseError, specialise, specialise_text};
 use crate::engine::tape::GradError;
 use crate::measure::figures::MeasureError;
 use crate::measure::workload::Workload;
@@ -58,8 +58,6 @@ pub enum AnalyzeError {
     Refused { family: &'static str, reason: String },
     #[error("RADV crashed while it compiled {kernel}: {reason}")]
     Crashed { kernel: String, reason: String },
-    #[error("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", .0.display())]
-    NoShaders(PathBuf),
     #[error("{} cannot be compared with this: it is for {old}, and this is for {new}", path.display())]
     Incomparable { path: PathBuf, old: String, new: String },
     #[error("{} has none of these kernels", .0.display())]
@@ -152,46 +150,16 @@ fn of_step(plan: &Plan) -> Vec<Subject> {
     subjects
 }
 
-/// Where the kernels' texts come from.
-#[derive(Clone, Debug, Default)]
-pub struct Shaders(HashMap<&'static str, String>);
-
-impl Shaders {
-    /// The built-in ones, but for those that a folder has (`conv2d/input.wgsl`, …).
-    ///
-    /// # Errors
-    /// When a file cannot be read, or the folder has none of them.
-    pub fn replaced_from(folder: &Path) -> Result<Shaders, AnalyzeError> {
-        let mut replaced = HashMap::new();
-        for &(name, _) in SOURCES.iter() {
-            let path = folder.join(name).with_extension("wgsl");
-            match std::fs::read_to_string(&path) {
-                Ok(text) => drop(replaced.insert(name, text)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(MeasureError::Read { path, source: error.into() }.into()),
-            }
-        }
-        match replaced.is_empty() {
-            true => Err(AnalyzeError::NoShaders(folder.to_owned())),
-            false => Ok(Shaders(replaced)),
-        }
-    }
-
-    fn specialise(&self, kernel: &Kernel) -> Result<String, SpecialiseError> {
-        match self.0.get(kernel.name) {
-            Some(text) => specialise_text(text, kernel),
-            None => specialise_text(source(kernel)?, kernel),
-        }
-    }
-}
-
 /// Compiles each of the subjects. One that naga or the driver refuses has the reason in its row.
 ///
 /// # Errors
 /// When a text lacks a constant of its kernel, or the driver crashes.
-pub fn run(compiler: &mut Compiler, subjects: &[Subject], shaders: &Shaders) -> Result<Vec<Row>, AnalyzeError> {
+pub fn run(compiler: &mut Compiler, subjects: &[Subject], replaced: &Replaced) -> Result<Vec<Row>, AnalyzeError> {
     let row = |subject: &Subject| {
-        let wgsl = shaders.specialise(&subject.kernel)?;
+        let wgsl = match replaced.kernels.get(subject.kernel.name) {
+            Some(text) => specialise_text(text, &subject.kernel)?,
+            None => specialise(&subject.kernel)?,
+        };
         let mut row = Row::new(subject);
         let binary = match spirv::translate(&wgsl) {
             Ok(binary) => binary,

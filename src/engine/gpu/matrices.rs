@@ -124,14 +124,9 @@ mod tests {
     fn the_proof_finds_the_family_that_is_wrong_and_passes_those_that_are_not() {
         let device = Device::open(&Choice::Best).unwrap();
         assert_eq!(device.first_wrong(DeviceClass::Gpu).unwrap(), None);
-        for (name, result) in [
-            ("matmul/product", "= sums[i][j];"),
-            ("conv2d/output", "= sums[i][j];"),
-            ("conv2d/input", "= sums[i][j];"),
-            ("conv2d/kernel", "= partial_sums[tap][0];"),
-        ] {
+        for name in ["matmul/product", "conv2d/output", "conv2d/input", "conv2d/kernel"] {
             let text = source(&Kernel::new(name)).unwrap();
-            let doubling = text.replace(result, &result.replace("= ", "= 2.0 * "));
+            let doubling = text.replace("= sums[i][j][e];", "= 2.0 * sums[i][j][e];");
             assert_ne!(doubling, text, "{name}");
             let device = Device::open(&Choice::Best).unwrap();
             device.replace_shader(name, doubling);

@@ -8,6 +8,7 @@
 //! See Dumoulin and Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, sections 2 and 4.
 
 mod lower;
+mod partial;
 
 use crate::engine::bounds::product_bound;
 use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
@@ -16,6 +17,7 @@ pub use crate::engine::geometry::Geometry;
 use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
+pub use partial::PartialKernel;
 
 /// The operand that a [`Conv2d`] solves for, given the other two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -256,6 +258,11 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let geometry = Geometry { image: [h, w], window: [r, s], stride, padding };
     let [out_h, out_w] = geometry.output()?;
     let (image, kernel, output) = ([n, c, h, w], [k, c / groups, r, s], [n, k, out_h, out_w]);
+    if role == "partial_kernel" {
+        let whole = Conv2d { solve_for: Role::Kernel, geometry, groups };
+        let parts = Parts::new(PartialKernel { whole, run: p.number_or("run", n)? });
+        return Ok(parts.exact(true).linear_in(&[&[0], &[1]]).input(image, Fill::ANY).input(output, Fill::ANY));
+    }
     let (solve_for, first, second) = match role {
         "output" => (Role::Output, image, kernel),
         "input" => (Role::Input, output, kernel),
@@ -305,6 +312,11 @@ fn cases() -> Vec<(ShapeClass, String)> {
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
+    (Prime, "conv2d/partial_kernel(n=7,c=3,h=7,w=5,k=5,r=3,s=3,stride=1,padding=1,run=3)"),
+    (Small, "conv2d/partial_kernel(n=2,c=4,h=3,w=4,k=6,r=2,s=2,stride=1,padding=0,groups=2,run=1)"),
+    (Ones, "conv2d/partial_kernel(n=3,c=8,h=6,w=6,k=5,r=1,s=1,stride=2,padding=0,run=2)"),
+    (Uneven, "conv2d/partial_kernel(n=5,c=10,h=9,w=8,k=4,r=5,s=4,stride=3,padding=2,groups=2,run=2)"),
+    (Training, "conv2d/partial_kernel(n=32,c=16,h=16,w=16,k=32,r=3,s=3,stride=1,padding=1,run=4)"),
     // One pixel a workgroup on CPU drivers, 128 on GPUs.
     (Folded, "conv2d/output(n=65600,c=1,h=1,w=1,k=4,r=1,s=1,stride=1,padding=0)"),
     (Folded, "conv2d/input(n=65600,c=4,h=1,w=1,k=1,r=1,s=1,stride=1,padding=0)"),

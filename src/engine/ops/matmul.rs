@@ -2,8 +2,6 @@
 
 mod lower;
 
-pub(super) use lower::Tiles;
-
 use crate::engine::bounds::product_bound;
 use crate::engine::case::ShapeClass::{Ones, Prime, Small, Tiled, Training};
 use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};

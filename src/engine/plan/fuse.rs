@@ -7,7 +7,8 @@
 //! * scale · x + offset is read through: every unary function, product and sum carries such numbers;
 //! * a function of broadcasts is taken before they are made, and a broadcast operand is read in place;
 //! * sums of products become [`MultiplyAdd`], with the positive part where a ReLU follows, and sums over products
-//!   [`SumProduct`]. Unless something else reads the products, they are never computed.
+//!   [`SumProduct`]. Unless something else reads the products, they are never computed;
+//! * a long sum with few results falls into partial sums, where a device of the class would have idle invocations.
 //!
 //! Values agree with the tape's up to the order of rounding. What nothing reads any more is dropped by the plan.
 
@@ -16,6 +17,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::storage;
+use crate::engine::kernel::DeviceClass;
 use crate::engine::ops::elementwise::{Binary, BinaryMap, Collapsed, MultiplyAdd, Unary, UnaryMap, broadcast_shape};
 use crate::engine::ops::layout::{Broadcast, Pack, Reshape};
 use crate::engine::ops::lowering;
@@ -34,9 +36,9 @@ pub(super) struct Fused {
     pub values: Vec<Option<Value>>,
 }
 
-/// Records the live values of `tape` anew.
-pub(super) fn fuse(tape: &Tape, live: &[bool]) -> Fused {
-    let mut fusion = Fusion::default();
+/// Records the live values of `tape` anew, for devices of the class.
+pub(super) fn fuse(tape: &Tape, live: &[bool], class: DeviceClass) -> Fused {
+    let mut fusion = Fusion::new(class);
     let mut fused = Fused { graph: Tape::new(), values: vec![None; tape.len()] };
     for (value, node) in tape.iter().filter(|(value, _)| live[value.index()]) {
         let mapped = |value: Value| fused.values[value.index()];
@@ -48,8 +50,9 @@ pub(super) fn fuse(tape: &Tape, live: &[bool]) -> Fused {
     fused
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Fusion {
+    class: DeviceClass,
     graph: Tape,
     /// What is recorded already: by the primitive as it prints and its inputs.
     applied: HashMap<(String, Vec<Value>), Value>,
@@ -72,6 +75,11 @@ fn as_a<P: Primitive>(primitive: &dyn Primitive) -> Option<&P> {
 }
 
 impl Fusion {
+    fn new(class: DeviceClass) -> Self {
+        let (applied, constants, packed) = Default::default();
+        Fusion { class, graph: Tape::new(), applied, constants, packed }
+    }
+
     fn record(&mut self, node: &Node, inputs: &[Value]) -> Value {
         let primitive = match &node.origin {
             Origin::Feed(name) => return self.graph.feed(name, node.shape.clone()),
@@ -111,6 +119,12 @@ impl Fusion {
         }
         if as_a::<Pack>(known).is_some() {
             return self.pack(primitive.clone(), inputs);
+        }
+        let shapes: Vec<&Shape> = inputs.iter().map(|&input| self.shape(input)).collect();
+        if let Some(partial) = lowering(known).and_then(|lowered| lowered.split(&shapes, self.class)) {
+            let partial = self.apply(partial, inputs);
+            let sum = self.push(Sum { axes: 0..1 }, &[partial]);
+            return self.reshape(sum, &node.shape);
         }
         self.apply(primitive.clone(), inputs)
     }
@@ -428,7 +442,7 @@ mod tests {
 
     /// A tape after fusion, with its values by those of the tape.
     fn fused(tape: &Tape) -> (Tape, impl Fn(Value) -> Value) {
-        let Fused { graph, values } = fuse(tape, &vec![true; tape.len()]);
+        let Fused { graph, values } = fuse(tape, &vec![true; tape.len()], DeviceClass::Gpu);
         (graph, move |value: Value| values[value.index()].unwrap())
     }
 

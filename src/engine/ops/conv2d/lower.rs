@@ -2,12 +2,13 @@
 
 mod cpu;
 
-use super::{Conv2d, Problem, Role};
-use crate::engine::kernel::{DeviceClass, Kernel};
-use crate::engine::kernel::{Tile, WORKGROUP_BYTES};
+use std::sync::Arc;
+
+use super::{Conv2d, PartialKernel, Problem, Role};
+use crate::engine::kernel::{DeviceClass, Kernel, Tile};
 use crate::engine::lower::Lower;
 use crate::engine::ops::Shaders;
-use crate::engine::ops::matmul::Tiles;
+use crate::engine::ops::gemm::{Product, TILES, Tiles};
 use crate::engine::tape::Primitive;
 use crate::engine::tensor::Shape;
 
@@ -23,7 +24,7 @@ pub(super) const SHADERS: Shaders = shaders![
     "conv2d/output_matrix"
 ];
 
-lowers!(Conv2d);
+lowers!(Conv2d, PartialKernel);
 
 impl Lower for Conv2d {
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
@@ -34,8 +35,7 @@ impl Lower for Conv2d {
             class => class,
         };
         match (self.solve_for, class) {
-            (Role::Output | Role::Input, DeviceClass::Gpu) => self.tiled(&problem, self.tiles(&problem)),
-            (Role::Kernel, DeviceClass::Gpu) => Shared::fitting(&problem).kernel(&problem),
+            (_, DeviceClass::Gpu) => self.tiled(&problem, Tiles::choose(self.gemm(&problem)), problem.n),
             (role, DeviceClass::Cpu(lanes)) => cpu::kernel(&problem, role, lanes),
             (_, DeviceClass::Matrix(tile)) => self.matrix(&problem, tile, self.blocks(&problem, tile)),
         }
@@ -44,10 +44,7 @@ impl Lower for Conv2d {
     fn tilings(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Vec<Kernel> {
         let problem = self.accepted(inputs);
         match (self.solve_for, class) {
-            (Role::Output | Role::Input, DeviceClass::Gpu) => {
-                Tiles::admissible().map(|tiles| self.tiled(&problem, tiles)).collect()
-            }
-            (Role::Kernel, DeviceClass::Gpu) => Shared::admissible(&problem).map(|cut| cut.kernel(&problem)).collect(),
+            (_, DeviceClass::Gpu) => TILES.into_iter().map(|tiles| self.tiled(&problem, tiles, problem.n)).collect(),
             (role, DeviceClass::Cpu(lanes)) => cpu::tilings(&problem, role, lanes),
             (_, DeviceClass::Matrix(_)) if problem.groups > 1 => Vec::new(),
             (Role::Output | Role::Input, DeviceClass::Matrix(tile)) => {
@@ -61,10 +58,39 @@ impl Lower for Conv2d {
         }
     }
 
+    fn split(&self, inputs: &[&Shape], class: DeviceClass) -> Option<Arc<dyn Primitive>> {
+        if self.solve_for != Role::Kernel || class != DeviceClass::Gpu {
+            return None;
+        }
+        let problem = self.accepted(inputs);
+        let run = self.gemm(&problem).part(problem.n);
+        (run < problem.n).then(|| Arc::new(PartialKernel { whole: *self, run }) as Arc<dyn Primitive>)
+    }
+
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
-        let Problem { n, groups, c, k, p, q, geometry } = self.accepted(inputs);
-        let [r, s] = geometry.window;
-        2 * (n * groups * k * p * q) as u64 * (c * r * s) as u64
+        self.accepted(inputs).flops()
+    }
+}
+
+/// The same kernel on all devices: the plan asks for it on GPUs alone.
+impl Lower for PartialKernel {
+    fn kernel(&self, inputs: &[&Shape], _output: &Shape, _: DeviceClass) -> Kernel {
+        let problem = self.accepted(inputs);
+        let Product { m, n, k, layers } = self.whole.gemm(&problem);
+        let run = self.run.min(problem.n);
+        let part = Product { m, n, k: k / problem.n * run, layers: layers * problem.n.div_ceil(run) };
+        self.whole.tiled(&problem, Tiles::choose(part), run)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
+        self.accepted(inputs).flops()
+    }
+}
+
+impl Problem {
+    fn flops(&self) -> u64 {
+        let [r, s] = self.geometry.window;
+        2 * (self.n * self.groups * self.k * self.p * self.q) as u64 * (self.c * r * s) as u64
     }
 }
 
@@ -147,106 +173,62 @@ impl Conv2d {
         }
     }
 
-    fn tiles(&self, problem: &Problem) -> Tiles {
-        let [channels, _, _] = self.product(problem);
-        let (m, n) = match channels {
-            0..=8 => (8, 128),
-            9..=16 => (16, 128),
-            17..=32 => (32, 128),
-            _ => (64, 64),
-        };
-        Tiles { m, n, k: 16, micro_m: 4, micro_n: 4 }
+    /// The implicit GEMM: rows are the channels of a group of the output, columns its pixels; or, of the kernel, its taps. An
+    /// input's falls into one for each phase of the stride, with a share of the taps.
+    fn gemm(&self, problem: &Problem) -> Product {
+        let Problem { n, groups, c, k, p, q, geometry } = *problem;
+        let ([h, w], [r, s], stride) = (geometry.image, geometry.window, geometry.stride);
+        match self.solve_for {
+            Role::Output => Product { m: k, n: n * p * q, k: c * r * s, layers: groups },
+            Role::Input => {
+                let pixels = n * h.div_ceil(stride) * w.div_ceil(stride);
+                let taps = k * r.div_ceil(stride) * s.div_ceil(stride);
+                Product { m: c, n: pixels, k: taps, layers: groups * stride * stride }
+            }
+            Role::Kernel => Product { m: k, n: c * r * s, k: n * p * q, layers: groups },
+        }
     }
 
-    /// Implicit GEMM: rows are the channels of a group of the output, columns its pixels.
-    fn tiled(&self, problem: &Problem, tiles: Tiles) -> Kernel {
-        let [channels, pixels, _] = self.product(problem);
+    /// By `gemm/tile`; a kernel in runs of so many images.
+    fn tiled(&self, problem: &Problem, tiles: Tiles, run: usize) -> Kernel {
+        let product = self.gemm(problem);
         let kernel = tiles.constants(kernel_of_problem(self.name(), problem));
-        kernel.over_layers(pixels, tiles.n, problem.groups * channels.div_ceil(tiles.m))
+        let [rows, columns] = [product.m.div_ceil(tiles.m), product.n.div_ceil(tiles.n)];
+        let [r, s] = problem.geometry.window;
+        match self.solve_for {
+            Role::Output => {
+                let block = channel_block(tiles.k, problem.c, r * s);
+                kernel.constant("BLOCK", block).over_layers(columns, 1, problem.groups * rows)
+            }
+            Role::Input => {
+                let stride = problem.geometry.stride;
+                let block = channel_block(tiles.k, problem.k, r.div_ceil(stride) * s.div_ceil(stride));
+                kernel.constant("BLOCK", block).over_layers(columns * stride * stride, 1, problem.groups * rows)
+            }
+            Role::Kernel => {
+                kernel.immediate("run", run).grid([columns, rows, problem.groups * problem.n.div_ceil(run)])
+            }
+        }
     }
 }
 
-/// What a workgroup owns that solves for the kernel: few long sums, each of which its invocations share.
-#[derive(Clone, Copy)]
-struct Shared {
-    micro_k: usize,
-    micro_c: usize,
-    window_rows: usize,
-}
-
-impl Shared {
-    /// 72 accumulators a thread at most, unless a single window row of one channel has more.
-    const ACCUMULATORS: usize = 72;
-    /// Invocations of a workgroup, where their partial sums fit.
-    const INVOCATIONS: usize = 128;
-
-    fn fitting(problem: &Problem) -> Shared {
-        let [r, s] = problem.geometry.window;
-        let window_rows = if r * s <= 9 { r } else { 1 };
-        let taps = window_rows * s;
-        let micro_c = (9 / taps).clamp(1, problem.c.min(8));
-        let micro_k = (Shared::ACCUMULATORS / (taps * micro_c)).clamp(1, problem.k.min(8));
-        Shared { micro_k, micro_c, window_rows }
-    }
-
-    /// Those whose accumulators and partial sums fit.
-    fn admissible(problem: &Problem) -> impl Iterator<Item = Shared> {
-        let [r, s] = problem.geometry.window;
-        let micros = (1..=problem.k.min(8)).flat_map(move |k| (1..=problem.c.min(8)).map(move |c| (k, c)));
-        let cuts = micros.flat_map(move |(micro_k, micro_c)| {
-            let rows = (1..=r).filter(move |&rows| r.is_multiple_of(rows));
-            rows.map(move |window_rows| Shared { micro_k, micro_c, window_rows })
-        });
-        cuts.filter(move |cut| {
-            let taps = cut.taps(s);
-            taps * cut.micro_k <= Shared::ACCUMULATORS && Shared::invocations(taps) == Shared::INVOCATIONS
-        })
-    }
-
-    /// Taps of a workgroup in windows of so many columns.
-    fn taps(&self, columns: usize) -> usize {
-        self.micro_c * self.window_rows * columns
-    }
-
-    /// Invocations of a workgroup: each has a partial sum of every tap in workgroup memory. Half as many hold a row of wider
-    /// windows, and so on.
-    fn invocations(taps: usize) -> usize {
-        let halves = std::iter::successors(Some(Shared::INVOCATIONS), |invocations| Some(invocations / 2));
-        let mut fitting = halves.take_while(|invocations| *invocations > 0);
-        let fits = |invocations: &usize| taps * invocations * size_of::<f32>() <= WORKGROUP_BYTES as usize;
-        fitting.find(fits).expect("a row of a window has at most 4096 columns")
-    }
-
-    fn kernel(self, problem: &Problem) -> Kernel {
-        let Shared { micro_k, micro_c, window_rows } = self;
-        let [r, s] = problem.geometry.window;
-        kernel_of_problem("conv2d/kernel", problem)
-            .constant("INVOCATIONS", Shared::invocations(self.taps(s)))
-            .constant("MICRO_K", micro_k)
-            .constant("MICRO_C", micro_c)
-            .constant("WINDOW_ROWS", window_rows)
-            .grid([problem.c.div_ceil(micro_c), problem.groups * problem.k.div_ceil(micro_k), r / window_rows])
-    }
+/// Channels in a slab of `depth`, which has window taps for the rest: those that least of the slabs is in vain with, and of
+/// such the most.
+fn channel_block(depth: usize, channels: usize, taps: usize) -> usize {
+    let slabs = |block: usize| channels.div_ceil(block) * taps.div_ceil(depth / block);
+    let blocks = (0..=depth.ilog2()).map(|power| depth >> power);
+    blocks.min_by_key(|&block| slabs(block)).expect("there is a block of one channel")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::geometry::Geometry;
 
     #[test]
-    fn partial_sums_fit_the_workgroup_memory_of_every_device() {
-        for window in (1..=100).chain([4096]) {
-            let geometry = Geometry { image: [window; 2], window: [window; 2], stride: 1, padding: 0 };
-            let problem = Problem { n: 1, groups: 1, c: 3, k: 5, p: 1, q: 1, geometry };
-            let kernel = Shared::fitting(&problem).kernel(&problem);
-            let [invocations, channels, rows] = ["INVOCATIONS", "MICRO_C", "WINDOW_ROWS"].map(|name| {
-                let (_, value) = kernel.constants.iter().find(|(other, _)| *other == name).unwrap();
-                value.to_bits() as usize
-            });
-            assert!(invocations.is_power_of_two() && (window > 32 || invocations == 128), "{window}: {invocations}");
-            let bytes = channels * rows * window * invocations * size_of::<f32>();
-            assert!(bytes <= WORKGROUP_BYTES as usize, "{window}: {bytes} bytes");
+    fn slabs_have_as_many_channels_as_fill_them() {
+        // Many channels; three, or one, of many taps; so few of both that some of it is in vain.
+        for (channels, taps, block) in [(64, 9, 8), (3, 49, 1), (1, 9, 1), (12, 9, 4), (3, 1, 8)] {
+            assert_eq!(channel_block(8, channels, taps), block, "{channels} channels of {taps} taps");
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::engine::kernel::Tile;
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
 use crate::engine::ops::Shaders;
+use crate::engine::ops::gemm::{Product, TILES, Tiles};
 use crate::engine::tensor::Shape;
 
 pub(super) const SHADERS: Shaders = shaders!["matmul/product", "matmul/product_broadcast", "matmul/product_matrix"];
@@ -13,15 +14,11 @@ lowers!(Matmul);
 
 impl Lower for Matmul {
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
-        let extents @ [m, n, _] = self.accepted(inputs);
+        let extents @ [m, n, k] = self.accepted(inputs);
         match class {
-            DeviceClass::Gpu => {
-                // Small products need many small tiles to occupy the device.
-                let tile = if m.div_ceil(64) * n.div_ceil(64) >= 64 { 64 } else { 32 };
-                self.tiled(extents, Tiles { m: tile, n: tile, k: 16, micro_m: tile / 16, micro_n: tile / 16 })
-            }
+            DeviceClass::Gpu => self.tiled(extents, Tiles::choose(Product { m, n, k, layers: 1 })),
             DeviceClass::Matrix(tile) => {
-                // As above: a workgroup of 2 × 2 blocks of 2 × 2 matrices each, or of one.
+                // Small products need many small tiles to occupy the device: a workgroup of 2 × 2 blocks of 2 × 2 matrices each, or of one.
                 let side = 4 * tile.side();
                 let blocks = if m.div_ceil(side) * n.div_ceil(side) >= 64 { 2 } else { 1 };
                 self.matrix(extents, tile, [blocks; 2])
@@ -42,7 +39,7 @@ impl Lower for Matmul {
     fn tilings(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Vec<Kernel> {
         let extents = self.accepted(inputs);
         match class {
-            DeviceClass::Gpu => Tiles::admissible().map(|tiles| self.tiled(extents, tiles)).collect(),
+            DeviceClass::Gpu => TILES.into_iter().map(|tiles| self.tiled(extents, tiles)).collect(),
             DeviceClass::Cpu(_) => {
                 let micros = [1, 2, 4, 8].into_iter().flat_map(|along| [1, 2, 4, 8].map(|across| [along, across]));
                 micros.map(|micros| self.broadcast(extents, micros)).collect()
@@ -57,44 +54,6 @@ impl Lower for Matmul {
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
         let [m, n, k] = self.accepted(inputs);
         2 * (m * n) as u64 * k as u64
-    }
-}
-
-/// Tiles of a product that passes through workgroup memory: of the whole workgroup, and of an invocation.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::engine::ops) struct Tiles {
-    pub m: usize,
-    pub n: usize,
-    pub k: usize,
-    pub micro_m: usize,
-    pub micro_n: usize,
-}
-
-impl Tiles {
-    /// Those that every device has the invocations and the workgroup memory for, and that leave none of it idle.
-    pub fn admissible() -> impl Iterator<Item = Tiles> {
-        let tiles = [8, 16, 32, 64, 128].into_iter().flat_map(|m| [32, 64, 128].map(|n| (m, n)));
-        let tiles = tiles.flat_map(|(m, n)| [8, 16, 32].map(|k| (m, n, k)));
-        let micros = [1, 2, 4, 8].into_iter().flat_map(|micro_m| [2, 4, 8].map(|micro_n| (micro_m, micro_n)));
-        let all = tiles.flat_map(move |(m, n, k)| {
-            micros.clone().map(move |(micro_m, micro_n)| Tiles { m, n, k, micro_m, micro_n })
-        });
-        all.filter(|tiles| {
-            let invocations = (tiles.m / tiles.micro_m) * (tiles.n / tiles.micro_n);
-            // Both slabs, with an element more in each row.
-            let bytes = 4 * tiles.k * (tiles.m + 1 + tiles.n + 1);
-            (64..=256).contains(&invocations) && bytes <= 16_384
-        })
-    }
-
-    /// Sets the constants of a kernel.
-    pub fn constants(self, kernel: Kernel) -> Kernel {
-        kernel
-            .constant("TILE_M", self.m)
-            .constant("TILE_N", self.n)
-            .constant("TILE_K", self.k)
-            .constant("MICRO_M", self.micro_m)
-            .constant("MICRO_N", self.micro_n)
     }
 }
 
