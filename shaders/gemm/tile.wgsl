@@ -1,13 +1,24 @@
-// gemm/tile: y(m,n) = Σ_k A(m,k) · B(k,n), the loop of every kernel that comes to a matrix product
+// gemm/tile: y(m,n) = Σ_k A(m,k) · B(k,n), the part that all kernels of matrix products and convolutions on GPUs share
 //
-// The file before this one says where elements lie: as a sum of a row's and a column's part of the address, each NOWHERE
-// outside, which makes the element 0. A workgroup owns a TILE_M × TILE_N tile of y and passes over the depth in slabs of
-// TILE_K. An invocation owns MICRO_M × MICRO_N of the tile, and where SHARES invocations own the same, each takes every
-// SHARES-th k of a slab and they add up their sums in the end. Two slabs lie in workgroup memory: one is multiplied while
-// the next is on its way through registers, so that a slab takes one barrier.
+// A workgroup owns a TILE_M × TILE_N tile of y and passes over the depth k in slabs of TILE_K. An invocation owns
+// MICRO_M × MICRO_N elements of the tile. Where SHARES invocations own the same elements, each takes every SHARES-th k of a
+// slab, and they add up their sums in the end. Two slabs lie in workgroup memory: one is multiplied while the next is
+// loaded into registers, so that a slab takes one barrier.
 //
-// Slabs are rows of vec4s, one row for each k. The four elements of vec4 q of a row are M_QUADS (N_QUADS) apart: those at q,
-// M_QUADS + q, and so on. So neighbouring invocations load neighbours, store vec4s side by side, and write neighbours of y.
+// A slab has a row of vec4s for each k. The four elements of vec4 q of a row are M_QUADS (N_QUADS) apart: q, M_QUADS + q and
+// so on. Neighbouring invocations then load neighbours, store vec4s side by side, and write neighbours of y.
+//
+// The file that includes this one says where elements lie. An address is the sum of two parts, one of which may be NOWHERE:
+// the element is then 0, or is not written.
+//   a, b, y                 the buffers
+//   A_ALONG_K, B_ALONG_K    1 where neighbours along k are neighbours in memory, 0 where those along m or n are
+//   A_IS_WHOLE              whether no slab reaches beyond A
+//   B_HEIGHT, B_WIDTH       of the plane that an element of B has to lie in
+//   Tile, tile_of           the tile of a workgroup; m and n are its first row and column
+//   slab_count, slab_after  the slabs of a tile; (0, 0) is the first
+//   a_row, b_column         what a row of A and a column of B add to an address
+//   depth_at                what index k of a slab adds to the addresses of A and of B
+//   y_row, y_column         the parts of an address in y
 
 const TILE_M: u32 = 64u;
 const TILE_N: u32 = 128u;

@@ -128,7 +128,7 @@ impl Faulty for FolderError {
 impl Faulty for ReplaceError {
     fn fault(&self) -> Fault {
         match self {
-            ReplaceError::None(_) => Fault::Usage,
+            ReplaceError::None(_) | ReplaceError::NoSuchPart { .. } => Fault::Usage,
             ReplaceError::Read { .. } => Fault::Storage,
         }
     }

@@ -61,10 +61,14 @@ pub fn source(kernel: &Kernel) -> Result<&'static str, SpecialiseError> {
     Ok(source)
 }
 
+/// The name of the part that `text` includes.
+fn included(text: &str) -> Option<&str> {
+    text.trim_end().lines().last()?.strip_prefix(INCLUDE)
+}
+
 /// `text` continued by the part that it includes: from `replaced`, where that has it.
 fn with_part(text: &str, replaced: &HashMap<&str, String>) -> String {
-    let included = text.lines().last().and_then(|line| line.strip_prefix(INCLUDE));
-    let part = included.and_then(|name| PARTS.iter().find(|(part, _)| *part == name));
+    let part = included(text).and_then(|name| PARTS.iter().find(|(part, _)| *part == name));
     let part = part.map_or("", |(name, built_in)| replaced.get(name).map_or(*built_in, |text| text));
     format!("{text}{part}")
 }
@@ -78,6 +82,10 @@ pub fn place<'a>(name: &'a str, text: &'a str, line: usize) -> (&'a str, usize) 
     included.last().map_or((name, line), |(part, before)| (part, line - before))
 }
 
+fn names(sources: &[(&str, &str)]) -> String {
+    sources.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
 /// Why shaders could not be taken from a folder.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplaceError {
@@ -85,6 +93,8 @@ pub enum ReplaceError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", .0.display())]
     None(PathBuf),
+    #[error("{shader}.wgsl includes {part}, but only {} can be included", names(PARTS))]
+    NoSuchPart { shader: &'static str, part: String },
 }
 
 /// Texts that take the place of the built-in ones, by kernel.
@@ -114,6 +124,11 @@ impl Replaced {
         }
         if found.is_empty() {
             return Err(ReplaceError::None(folder.to_owned()));
+        }
+        for (&shader, text) in &found {
+            if let Some(part) = included(text).filter(|name| PARTS.iter().all(|(part, _)| part != name)) {
+                return Err(ReplaceError::NoSuchPart { shader, part: part.to_owned() });
+            }
         }
         let texts = own.iter().filter_map(|&&(name, built_in)| {
             let text = with_part(found.get(name).map_or(built_in, |text| text), &found);
@@ -195,6 +210,31 @@ pub fn element_bytes(text: &str, binding: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_continues_the_kernels_that_include_it() {
+        let text = source(&Kernel::new("matmul/product")).unwrap();
+        let own = text.lines().position(|line| line == "// include gemm/tile").unwrap() + 1;
+        assert_eq!(place("matmul/product", text, own), ("matmul/product", own));
+        assert_eq!(place("matmul/product", text, own + 1), ("gemm/tile", 1));
+
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let refused = |folder: &Path| Replaced::from_folder(folder).unwrap_err().to_string();
+        assert!(refused(folder).ends_with("holds none of stssad's shaders (conv2d/input.wgsl, …)"));
+        std::fs::create_dir_all(folder.join("gemm")).unwrap();
+        std::fs::write(folder.join("gemm/tile.wgsl"), "// another").unwrap();
+        let replaced = Replaced::from_folder(folder).unwrap();
+        let mut names: Vec<&str> = replaced.kernels.keys().copied().collect();
+        names.sort_unstable();
+        assert_eq!(names, ["conv2d/input", "conv2d/kernel", "conv2d/output", "matmul/product"]);
+        assert_eq!(replaced.files, 1);
+        assert!(replaced.kernels.values().all(|text| text.ends_with("// include gemm/tile\n// another")));
+
+        std::fs::create_dir_all(folder.join("sort")).unwrap();
+        std::fs::write(folder.join("sort/order.wgsl"), "// include gemm/tiles\n\n").unwrap();
+        assert_eq!(refused(folder), "sort/order.wgsl includes gemm/tiles, but only gemm/tile can be included");
+    }
 
     #[test]
     fn constants_are_replaced_and_unknown_ones_refused() {
