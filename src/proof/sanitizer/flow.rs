@@ -1,0 +1,339 @@
+//! What a compiler knows of a program before it runs: which values it computes itself, which are the same in all lanes
+//! of a subgroup, and in which loops they change.
+
+use naga::BuiltIn;
+
+use super::program::{Memory, Op, Program, Slot, Work};
+
+/// Loops that are told apart; those beyond count as the last.
+const LOOPS: usize = 128;
+
+/// How much of an operation is known beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Class {
+    /// Computed while compiling: of constants, and of counters of loops that are unrolled.
+    Known,
+    /// The same in all lanes of a subgroup.
+    Uniform,
+    /// Of each lane its own.
+    Lane,
+}
+
+/// What a value depends on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Dependence {
+    lane: bool,
+    unknown: bool,
+    /// The loops in which it changes, a bit each.
+    loops: u128,
+}
+
+impl Dependence {
+    const LANE: Dependence = Dependence { lane: true, unknown: true, loops: 0 };
+    const UNKNOWN: Dependence = Dependence { lane: false, unknown: true, loops: 0 };
+
+    fn join(self, other: Dependence) -> Dependence {
+        let (lane, unknown) = (self.lane || other.lane, self.unknown || other.unknown);
+        Dependence { lane, unknown, loops: self.loops | other.loops }
+    }
+
+    fn class(self) -> Class {
+        match (self.lane, self.unknown) {
+            (true, _) => Class::Lane,
+            (false, true) => Class::Uniform,
+            (false, false) => Class::Known,
+        }
+    }
+}
+
+/// Operations from `start` to the jump back at `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loop {
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The analysis of a program.
+#[derive(Clone, Debug)]
+pub struct Flow {
+    /// The outer ones before those in them.
+    pub loops: Vec<Loop>,
+    /// Of each register: whether lanes have different values.
+    pub is_lane: Vec<bool>,
+    /// Of each register: whether an address or a branch depends on it.
+    pub is_needed: Vec<bool>,
+    /// The same of what is stored in workgroup memory, and in storage buffers.
+    pub needs_workgroup: bool,
+    pub needs_storage: bool,
+    /// Of each operation: what is known of its operands.
+    pub classes: Vec<Class>,
+    /// Of each operation: whether one of its operands is known, and whether it is the divisor or the condition.
+    pub has_known: Vec<bool>,
+    pub is_decided: Vec<bool>,
+    /// Of each operation: the innermost loop around it in which its operands change.
+    pub changes: Vec<Option<usize>>,
+}
+
+/// A run of registers.
+type Run = (Slot, u32);
+
+fn run_of(slot: Slot) -> Run {
+    (slot, 1)
+}
+
+/// The registers that a dynamic access may reach.
+fn reach(program: &Program, variables: &[Option<u32>], at: u32, offset: Option<Slot>) -> Run {
+    match offset.and_then(|slot| variables[slot as usize]) {
+        Some(variable) => {
+            let variable = &program.variables[variable as usize];
+            (variable.at, variable.scalars)
+        }
+        None => (at, 1),
+    }
+}
+
+/// The registers that each operation reads, and those that it writes.
+fn accesses(program: &Program) -> (Vec<Vec<Run>>, Vec<Option<Run>>) {
+    let mut variables = vec![None; program.registers.len()];
+    for op in &program.code {
+        if let Op::Index { to, variable, .. } = op {
+            variables[*to as usize] = Some(*variable);
+        }
+    }
+    let access = |op: &Op| -> (Vec<Run>, Option<Run>) {
+        match *op {
+            Op::Copy { to, from } => (vec![run_of(from)], Some(run_of(to))),
+            Op::Move { to, from, count } => (vec![(from, count)], Some((to, count))),
+            Op::Zero { to, count } => (Vec::new(), Some((to, count))),
+            Op::Map1 { to, a, .. } => (vec![run_of(a)], Some(run_of(to))),
+            Op::Map2 { to, a, b, .. } => (vec![run_of(a), run_of(b)], Some(run_of(to))),
+            Op::Map3 { to, a, b, c, .. } => (vec![run_of(a), run_of(b), run_of(c)], Some(run_of(to))),
+            Op::Index { to, outer, index, .. } => {
+                (outer.into_iter().chain([index]).map(run_of).collect(), Some(run_of(to)))
+            }
+            Op::Load { to, memory, at, offset } => {
+                let mut reads: Vec<Run> = offset.into_iter().map(run_of).collect();
+                if memory == Memory::Registers {
+                    reads.push(reach(program, &variables, at, offset));
+                }
+                (reads, Some(run_of(to)))
+            }
+            Op::Store { from, memory, at, offset } => {
+                let reads = offset.into_iter().chain([from]).map(run_of).collect();
+                let is_register = memory == Memory::Registers;
+                (reads, is_register.then(|| reach(program, &variables, at, offset)))
+            }
+            Op::Length { to, .. } => (Vec::new(), Some(run_of(to))),
+            Op::Unless { condition, .. } => (vec![run_of(condition)], None),
+            Op::Shuffle { to, from, lane } => (vec![run_of(from), run_of(lane)], Some(run_of(to))),
+            Op::Matrix { .. } | Op::MultiplyAdd { .. } => (Vec::new(), None),
+            Op::Divisor { .. } | Op::Jump { .. } | Op::Barrier { .. } | Op::End => (Vec::new(), None),
+        }
+    };
+    program.code.iter().map(access).unzip()
+}
+
+fn loops(program: &Program) -> Vec<Loop> {
+    let back = |(at, op): (usize, &Op)| match *op {
+        Op::Jump { target } | Op::Unless { target, .. } if target as usize <= at => {
+            Some(Loop { start: target as usize, end: at })
+        }
+        _ => None,
+    };
+    let mut loops: Vec<Loop> = program.code.iter().enumerate().filter_map(back).collect();
+    loops.sort_by_key(|it| (it.start, std::cmp::Reverse(it.end)));
+    loops
+}
+
+/// The conditions on which it depends whether, or how often, each operation runs.
+fn controls(program: &Program, loops: &[Loop]) -> Vec<Vec<Slot>> {
+    let target = |at: usize| match program.code[at] {
+        Op::Jump { target } | Op::Unless { target, .. } => Some(target as usize),
+        _ => None,
+    };
+    let mut controls = vec![Vec::new(); program.code.len()];
+    for (at, op) in program.code.iter().enumerate() {
+        let Op::Unless { condition, target: to } = *op else { continue };
+        let (mut start, mut end) = (at + 1, (to as usize).max(at + 1));
+        // What is jumped over from within, such as by a break, depends on it too, and then the whole of a loop that it
+        // leaves.
+        let mut next = start;
+        while next < end {
+            end = end.max(target(next).unwrap_or(0));
+            next += 1;
+        }
+        for it in loops.iter().filter(|it| (it.start..=it.end).contains(&at)) {
+            if end > it.end || to as usize <= at {
+                (start, end) = (start.min(it.start), end.max(it.end));
+            }
+        }
+        for at in start..end.min(program.code.len()) {
+            controls[at].push(condition);
+        }
+    }
+    controls
+}
+
+impl Flow {
+    /// Analyses a program of whose loops, in the order of [`loops`](Flow::loops), those are unrolled that `unrolls`
+    /// says and whose ends are known.
+    pub fn new(program: &Program, unrolls: &[bool]) -> Flow {
+        let (reads, writes) = accesses(program);
+        let loops = loops(program);
+        let around = |at: usize| {
+            let inside = loops.iter().enumerate().filter(|(_, it)| (it.start..=it.end).contains(&at));
+            inside.fold(0u128, |bits, (index, _)| bits | 1 << index.min(LOOPS - 1))
+        };
+        let around: Vec<u128> = (0..program.code.len()).map(around).collect();
+        let stays =
+            loops.iter().zip(unrolls).filter(|(_, unrolls)| !**unrolls).map(|(it, _)| *it).collect::<Vec<Loop>>();
+        let is_rolled = |at: usize| stays.iter().any(|it| (it.start..=it.end).contains(&at));
+        let rolled: Vec<bool> = (0..program.code.len()).map(is_rolled).collect();
+        let controls = controls(program, &loops);
+
+        let mut written = vec![0u32; program.registers.len()];
+        for &(first, count) in writes.iter().flatten() {
+            written[first as usize..(first + count) as usize].iter_mut().for_each(|times| *times += 1);
+        }
+        let mut values = vec![Dependence::default(); program.registers.len()];
+        for &(builtin, slot) in &program.builtins {
+            let (given, components) = match builtin {
+                BuiltIn::LocalInvocationIndex | BuiltIn::SubgroupInvocationId => (Dependence::LANE, 1),
+                BuiltIn::GlobalInvocationId | BuiltIn::LocalInvocationId => (Dependence::LANE, 3),
+                BuiltIn::SubgroupSize => (Dependence::UNKNOWN, 1),
+                _ => (Dependence::UNKNOWN, 3),
+            };
+            values[slot as usize..slot as usize + components].fill(given);
+        }
+        for &slot in &program.immediates {
+            values[slot as usize] = Dependence::UNKNOWN;
+        }
+        let operands = |values: &[Dependence], at: usize| {
+            let slots = reads[at].iter().flat_map(|&(first, count)| first..first + count);
+            slots.fold(Dependence::default(), |all, slot| all.join(values[slot as usize]))
+        };
+        loop {
+            let mut changed = false;
+            for (at, op) in program.code.iter().enumerate() {
+                let Some((first, count)) = writes[at] else { continue };
+                let mut value = match op {
+                    // Element by element.
+                    Op::Move { .. } => Dependence::default(),
+                    _ => operands(&values, at),
+                };
+                match *op {
+                    Op::Load { memory: Memory::Storage(buffer), .. } if !program.buffers[buffer as usize].writable => {
+                        value = value.join(Dependence::UNKNOWN);
+                    }
+                    Op::Load { memory: Memory::Storage(_) | Memory::Workgroup, .. } => {
+                        value = value.join(Dependence { loops: around[at], ..Dependence::UNKNOWN });
+                    }
+                    Op::Length { .. } => value = Dependence::UNKNOWN,
+                    Op::Shuffle { .. } => value = value.join(Dependence::LANE),
+                    _ => {}
+                }
+                let control = controls[at].iter().fold(Dependence::default(), |all, &condition| {
+                    all.join(Dependence { loops: 0, ..values[condition as usize] })
+                });
+                let control = Dependence { unknown: control.unknown || rolled[at], loops: around[at], ..control };
+                for index in 0..count {
+                    let to = (first + index) as usize;
+                    let from = match *op {
+                        Op::Move { from, .. } => values[(from + index) as usize],
+                        _ => value,
+                    };
+                    // What is written in several places is a variable: it keeps the value of lanes that skip a write.
+                    let given = if written[to] > 1 { from.join(control) } else { from };
+                    let joined = values[to].join(given);
+                    changed |= joined != values[to];
+                    values[to] = joined;
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+
+        let needed = Needed::new(program, &reads, &writes);
+        let classes = (0..program.code.len()).map(|at| operands(&values, at).class());
+        let is_known = |slot: Slot| values[slot as usize].class() == Class::Known;
+        let changes = (0..program.code.len()).map(|at| {
+            let inside = operands(&values, at).loops & around[at];
+            (inside != 0).then(|| 127 - inside.leading_zeros() as usize)
+        });
+        Flow {
+            is_lane: values.iter().map(|value| value.lane).collect(),
+            is_needed: needed.registers,
+            needs_workgroup: needed.workgroup,
+            needs_storage: needed.storage,
+            classes: classes.collect(),
+            has_known: reads.iter().map(|runs| runs.iter().any(|&(slot, _)| is_known(slot))).collect(),
+            is_decided: (program.code.iter().zip(&program.works))
+                .map(|(op, work)| match (*op, *work) {
+                    (Op::Map2 { b, .. }, Work::Quotient) => is_known(b),
+                    (Op::Map3 { a, .. }, Work::Integer) => is_known(a),
+                    _ => false,
+                })
+                .collect(),
+            changes: changes.collect(),
+            loops,
+        }
+    }
+}
+
+/// What addresses and branches depend on.
+struct Needed {
+    registers: Vec<bool>,
+    workgroup: bool,
+    storage: bool,
+}
+
+impl Needed {
+    fn new(program: &Program, reads: &[Vec<Run>], writes: &[Option<Run>]) -> Needed {
+        let mut needed = Needed { registers: vec![false; program.registers.len()], workgroup: false, storage: false };
+        for op in &program.code {
+            let slots = match *op {
+                Op::Index { outer, index, .. } => [outer, Some(index)],
+                Op::Load { offset, .. } | Op::Store { offset, .. } => [offset, None],
+                Op::Unless { condition, .. } => [Some(condition), None],
+                Op::Shuffle { lane, .. } => [Some(lane), None],
+                _ => [None, None],
+            };
+            slots.into_iter().flatten().for_each(|slot| needed.registers[slot as usize] = true);
+        }
+        // A quotient costs what its divisor allows.
+        for (op, work) in program.code.iter().zip(&program.works) {
+            if let (Op::Map2 { b, .. }, Work::Quotient) = (op, work) {
+                needed.registers[*b as usize] = true;
+            }
+        }
+        loop {
+            let mut changed = false;
+            let mut need = |flag: &mut bool| changed |= !std::mem::replace(flag, true);
+            for (at, op) in program.code.iter().enumerate().rev() {
+                let is_needed = match (*op, writes[at]) {
+                    (Op::Store { memory: Memory::Workgroup, .. }, _) => needed.workgroup,
+                    (Op::Store { memory: Memory::Storage(_), .. }, _) => needed.storage,
+                    (_, Some((first, count))) => {
+                        needed.registers[first as usize..(first + count) as usize].contains(&true)
+                    }
+                    _ => false,
+                };
+                if !is_needed {
+                    continue;
+                }
+                match *op {
+                    Op::Load { memory: Memory::Workgroup, .. } => need(&mut needed.workgroup),
+                    Op::Load { memory: Memory::Storage(_), .. } => need(&mut needed.storage),
+                    _ => {}
+                }
+                for &(first, count) in &reads[at] {
+                    needed.registers[first as usize..(first + count) as usize].iter_mut().for_each(&mut need);
+                }
+            }
+            if !changed {
+                return needed;
+            }
+        }
+    }
+}
