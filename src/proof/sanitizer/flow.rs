@@ -1,6 +1,8 @@
 //! What a compiler knows of a program before it runs: which values it computes itself, which are the same in all lanes
 //! of a subgroup, and in which loops they change.
 
+use std::collections::HashMap;
+
 use naga::BuiltIn;
 
 use super::program::{Memory, Op, Program, Slot, Work};
@@ -53,6 +55,16 @@ pub struct Loop {
     pub end: usize,
 }
 
+/// What a loop needs to get from one turn to the next, if nothing else of the turn is computed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stride {
+    /// The operations on its counters, in order, among them the branch that leaves it.
+    pub operations: Vec<usize>,
+    pub exit: usize,
+    /// What the condition of that branch is where it leaves.
+    pub leaves_when: bool,
+}
+
 /// The analysis of a program.
 #[derive(Clone, Debug)]
 pub struct Flow {
@@ -67,9 +79,13 @@ pub struct Flow {
     pub needs_storage: bool,
     /// Of each operation: what is known of its operands.
     pub classes: Vec<Class>,
-    /// Of each operation: whether one of its operands is known, and whether it is the divisor or the condition.
-    pub has_known: Vec<bool>,
+    /// Of each operation: whether the same was computed before, or another instruction does it as well.
+    pub is_free: Vec<bool>,
+    /// Of each quotient: whether its divisor is known, and whether the remainder or quotient of the same was computed.
     pub is_decided: Vec<bool>,
+    pub is_shared: Vec<bool>,
+    /// Of each loop: how it advances without what it computes, if that can be told.
+    pub strides: Vec<Option<Stride>>,
     /// Of each operation: the innermost loop around it in which its operands change.
     pub changes: Vec<Option<usize>>,
 }
@@ -257,6 +273,10 @@ impl Flow {
         let needed = Needed::new(program, &reads, &writes);
         let classes = (0..program.code.len()).map(|at| operands(&values, at).class());
         let is_known = |slot: Slot| values[slot as usize].class() == Class::Known;
+        let repeated = Repeated::new(program, &writes, &written, &around, &controls);
+        let is_free: Vec<bool> =
+            absorbed(program, is_known).into_iter().zip(&repeated.is_done).map(|(one, &other)| one || other).collect();
+        let needed_registers = needed.registers.clone();
         let changes = (0..program.code.len()).map(|at| {
             let inside = operands(&values, at).loops & around[at];
             (inside != 0).then(|| 127 - inside.leading_zeros() as usize)
@@ -267,18 +287,229 @@ impl Flow {
             needs_workgroup: needed.workgroup,
             needs_storage: needed.storage,
             classes: classes.collect(),
-            has_known: reads.iter().map(|runs| runs.iter().any(|&(slot, _)| is_known(slot))).collect(),
-            is_decided: (program.code.iter().zip(&program.works))
-                .map(|(op, work)| match (*op, *work) {
-                    (Op::Map2 { b, .. }, Work::Quotient) => is_known(b),
-                    (Op::Map3 { a, .. }, Work::Integer) => is_known(a),
-                    _ => false,
-                })
-                .collect(),
+            is_decided: program.code.iter().map(|op| matches!(*op, Op::Map2 { b, .. } if is_known(b))).collect(),
+            strides: strides(program, &loops, &reads, &writes, &needed_registers, &written),
+            is_free,
+            is_shared: repeated.shares,
             changes: changes.collect(),
             loops,
         }
     }
+}
+
+/// What is computed more than once.
+struct Repeated {
+    /// Of each operation: whether its result is there already.
+    is_done: Vec<bool>,
+    /// Of each quotient: whether the other half of the division is.
+    shares: Vec<bool>,
+}
+
+impl Repeated {
+    /// Numbers values, so that equal ones have the same number.
+    fn new(
+        program: &Program,
+        writes: &[Option<Run>],
+        written: &[u32],
+        around: &[u128],
+        controls: &[Vec<Slot>],
+    ) -> Repeated {
+        let mut writers: HashMap<Slot, Vec<usize>> = HashMap::new();
+        for (at, &write) in writes.iter().enumerate() {
+            for slot in write.iter().flat_map(|&(first, count)| first..first + count) {
+                if written[slot as usize] > 1 {
+                    writers.entry(slot).or_default().push(at);
+                }
+            }
+        }
+        let mut numbers: Vec<u64> = (0..written.len() as u64).collect();
+        let mut fresh = written.len() as u64;
+        // What was computed: its number, and where.
+        let mut known: HashMap<[u64; 5], (u64, usize)> = HashMap::new();
+        let mut divided: HashMap<[u64; 2], usize> = HashMap::new();
+        let mut repeated =
+            Repeated { is_done: vec![false; program.code.len()], shares: vec![false; program.code.len()] };
+        let dominates = |one: usize, other: usize| {
+            around[one] & !around[other] == 0 && controls[one].iter().all(|slot| controls[other].contains(slot))
+        };
+        for (at, op) in program.code.iter().enumerate() {
+            // The value that a register has here.
+            let number = |numbers: &[u64], slot: Slot| match writers.get(&slot) {
+                None => [0, numbers[slot as usize], 0],
+                Some(writers) => {
+                    let before = writers.partition_point(|&writer| writer < at) as u64;
+                    let inside = writers.iter().fold(0, |bits, &writer| bits | around[writer] & around[at]);
+                    [1 + before, u64::from(slot), u64::from(128 - inside.leading_zeros())]
+                }
+            };
+            let flat = |[version, slot, turn]: [u64; 3]| version << 40 ^ turn << 32 ^ slot;
+            let value = |slot: Slot| flat(number(&numbers, slot));
+            let key = match *op {
+                Op::Map1 { f, a, .. } => [f as usize as u64, value(a), 0, 0, 1],
+                Op::Map2 { f, a, b, .. } => [f as usize as u64, value(a), value(b), 0, 2],
+                Op::Map3 { f, a, b, c, .. } => [f as usize as u64, value(a), value(b), value(c), 3],
+                Op::Index { outer, index, stride, variable, .. } => {
+                    [u64::from(variable), outer.map_or(0, |slot| 1 + value(slot)), value(index), u64::from(stride), 4]
+                }
+                Op::Copy { to, from } | Op::Move { to, from, count: 1 } if written[to as usize] == 1 => {
+                    numbers[to as usize] = value(from);
+                    continue;
+                }
+                _ => {
+                    for slot in writes[at].iter().flat_map(|&(first, count)| first..first + count) {
+                        fresh += 1;
+                        numbers[slot as usize] = fresh;
+                    }
+                    continue;
+                }
+            };
+            let Some((to, _)) = writes[at] else { continue };
+            if let (Op::Map2 { a, b, .. }, Work::Quotient) = (*op, program.works[at]) {
+                let earlier = divided.insert([value(a), value(b)], at);
+                repeated.shares[at] = earlier.is_some_and(|earlier| dominates(earlier, at));
+            }
+            match known.get(&key) {
+                Some(&(number, earlier)) if dominates(earlier, at) => {
+                    repeated.is_done[at] = true;
+                    numbers[to as usize] = number;
+                }
+                _ => {
+                    fresh += 1;
+                    numbers[to as usize] = fresh;
+                    known.insert(key, (fresh, at));
+                }
+            }
+        }
+        repeated
+    }
+}
+
+/// Operations that another instruction does as well: a sum with a known number is a part of an address, one with a
+/// product is its multiply-add, and a selection by a known condition is none.
+fn absorbed(program: &Program, is_known: impl Fn(Slot) -> bool) -> Vec<bool> {
+    let mut products: Vec<bool> = vec![false; program.registers.len()];
+    let absorbed = |(op, work): (&Op, &Work)| match (*op, *work) {
+        (Op::Map2 { to, .. }, Work::Product) => {
+            products[to as usize] = true;
+            false
+        }
+        (Op::Map2 { a, b, .. }, Work::Sum) => {
+            // Each product goes into one sum.
+            let mut takes = |slot: Slot| std::mem::take(&mut products[slot as usize]);
+            is_known(a) || is_known(b) || takes(a) || takes(b)
+        }
+        (Op::Map3 { a, .. }, Work::Integer) => is_known(a),
+        _ => false,
+    };
+    program.code.iter().zip(&program.works).map(absorbed).collect()
+}
+
+/// How each loop advances. A loop within one that can be told of is left alone.
+fn strides(
+    program: &Program,
+    loops: &[Loop],
+    reads: &[Vec<Run>],
+    writes: &[Option<Run>],
+    needed: &[bool],
+    written: &[u32],
+) -> Vec<Option<Stride>> {
+    let mut found: Vec<Option<Stride>> = Vec::new();
+    for (index, one) in loops.iter().enumerate() {
+        let is_within = |other: &Loop| other.start <= one.start && one.end <= other.end;
+        let is_inner = loops[..index].iter().zip(&found).any(|(other, stride)| is_within(other) && stride.is_some());
+        found.push(if is_inner { None } else { stride(program, *one, loops, reads, writes, needed, written) });
+    }
+    found
+}
+
+fn stride(
+    program: &Program,
+    one: Loop,
+    loops: &[Loop],
+    reads: &[Vec<Run>],
+    writes: &[Option<Run>],
+    needed: &[bool],
+    written: &[u32],
+) -> Option<Stride> {
+    let body = one.start..one.end + 1;
+    let target = |at: usize| match program.code[at] {
+        Op::Jump { target } | Op::Unless { target, .. } => Some(target as usize),
+        _ => None,
+    };
+    // One way out.
+    let mut ways = body.clone().filter(|&at| target(at).is_some_and(|to| to > one.end));
+    let (way, others) = (ways.next(), ways.next());
+    if others.is_some() {
+        return None;
+    }
+    let condition = |at: usize| match program.code[at] {
+        Op::Unless { condition, target } => Some((condition, target as usize)),
+        _ => None,
+    };
+    let (exit, leaves_when) = match way {
+        None => (one.end, true),
+        Some(way) if condition(way).is_some() => (way, false),
+        Some(way) => {
+            let skipping = body.clone().find(|&at| condition(at).is_some_and(|(_, to)| to == way));
+            match (skipping, way.checked_sub(1).filter(|&at| condition(at).is_some())) {
+                (Some(at), _) => (at, false),
+                (None, Some(at)) => (at, true),
+                _ => return None,
+            }
+        }
+    };
+    let (left_by, _) = condition(exit)?;
+    // Registers that a turn finds as the one before has left them, and that addresses or branches depend on.
+    let inner =
+        |at: usize| loops.iter().any(|it| *it != one && body.contains(&it.start) && (it.start..=it.end).contains(&at));
+    let mut first: HashMap<Slot, bool> = HashMap::new();
+    for at in body.clone() {
+        for slot in reads[at].iter().flat_map(|&(first, count)| first..first + count) {
+            first.entry(slot).or_insert(true);
+        }
+        for slot in writes[at].iter().flat_map(|&(first, count)| first..first + count) {
+            first.entry(slot).or_insert(false);
+        }
+    }
+    let in_body = |slot: Slot| {
+        body.clone().filter(move |&at| writes[at].is_some_and(|(first, count)| (first..first + count).contains(&slot)))
+    };
+    let mut wanted: Vec<Slot> = first
+        .iter()
+        .filter(|&(&slot, &is_read)| is_read && needed[slot as usize] && written[slot as usize] > 1)
+        .map(|(&slot, _)| slot)
+        .collect();
+    wanted.push(left_by);
+    let (mut operations, mut seen) = (vec![exit], Vec::new());
+    while let Some(slot) = wanted.pop() {
+        if seen.contains(&slot) {
+            continue;
+        }
+        seen.push(slot);
+        for at in in_body(slot) {
+            let is_plain = matches!(
+                program.code[at],
+                Op::Copy { .. }
+                    | Op::Move { .. }
+                    | Op::Zero { .. }
+                    | Op::Map1 { .. }
+                    | Op::Map2 { .. }
+                    | Op::Map3 { .. }
+            );
+            // What only some turns or lanes do cannot be told.
+            let is_conditional = body
+                .clone()
+                .any(|branch| branch != exit && branch < at && condition(branch).is_some_and(|(_, to)| to > at));
+            if !is_plain || inner(at) || is_conditional {
+                return None;
+            }
+            operations.push(at);
+            wanted.extend(reads[at].iter().flat_map(|&(first, count)| first..first + count));
+        }
+    }
+    operations.sort_unstable();
+    operations.dedup();
+    Some(Stride { operations, exit, leaves_when })
 }
 
 /// What addresses and branches depend on.

@@ -6,14 +6,18 @@
 //! Only what addresses and branches depend on is computed; the rest is counted. A storage buffer has a length and no
 //! contents: reads give pseudo-random numbers of [0, 1), or what the workgroup wrote there.
 //!
-//! What a compiler computes once is counted once: constants, counters of loops of few turns, which it unrolls, and
-//! arithmetic whose operands do not change in a loop. A sum with a known number is a part of an address, hence free.
+//! What a compiler computes once is counted once: constants, counters of loops of few turns, which it unrolls,
+//! arithmetic whose operands do not change in a loop, and what was computed before. A sum with a known number is a part
+//! of an address, hence free, and one with a product is a multiply-add.
+//!
+//! Of a long loop the first and the last turns and some between are run and stand for the others, where its counters can
+//! be advanced without them.
 
 use std::collections::{HashMap, HashSet};
 
 use naga::BuiltIn;
 
-use super::flow::{Class, Flow};
+use super::flow::{Class, Flow, Stride};
 use super::program::{Count, Memory, OUTSIDE, Op, Program, Slot, Work};
 use super::word::Word;
 
@@ -28,6 +32,10 @@ const UNROLLED: u64 = 32;
 /// Instructions of a quotient or remainder by a power of two, another known number, and an unknown one (a product with a
 /// reciprocal and its corrections, as Mesa lowers it).
 const QUOTIENTS: [u64; 3] = [1, 4, 20];
+/// Those of a remainder whose quotient is there: a product and a difference.
+const SHARED: u64 = 2;
+/// Turns of a long loop that are run at its beginning, at its end, and at two places between, for those that are not.
+const RUN: u64 = 8;
 
 /// A dispatch to count.
 #[derive(Clone, Debug)]
@@ -164,6 +172,36 @@ struct Subgroup {
     returns: Vec<u64>,
     /// Of each operation: the turn of its loop in which it was counted last.
     counted: Vec<u64>,
+    /// The long loop that it is in, and for how many turns the present one stands.
+    long: Option<Long>,
+    weight: u64,
+}
+
+/// A loop of which only some turns are run.
+#[derive(Clone, Copy, Debug)]
+struct Long {
+    index: usize,
+    turn: u64,
+    /// Turns that all lanes take.
+    turns: u64,
+}
+
+impl Long {
+    /// How many turns each stands for: none where it is not run.
+    fn weight(&self, turn: u64) -> u64 {
+        let Some(between) = self.turns.checked_sub(2 * RUN).filter(|between| *between > 6 * RUN) else { return 1 };
+        if turn < RUN || turn >= RUN + between {
+            return 1;
+        }
+        let starts = [RUN + between / 4, RUN + 3 * between / 4 - RUN];
+        match starts.iter().position(|&start| (start..start + RUN).contains(&turn)) {
+            Some(part) => {
+                let number = part as u64 * RUN + turn - starts[part];
+                between / (2 * RUN) + u64::from(number < between % (2 * RUN))
+            }
+            None => 0,
+        }
+    }
 }
 
 struct Lockstep<'a> {
@@ -182,6 +220,7 @@ struct Lockstep<'a> {
     /// Operations at which a loop begins.
     begins: Vec<bool>,
     touched: HashSet<u64>,
+    distinct: u64,
     reads_buffer: bool,
     operations: u64,
 }
@@ -219,6 +258,7 @@ impl<'a> Lockstep<'a> {
             tallies: vec![Tally::default(); program.code.len()],
             begins,
             touched: HashSet::new(),
+            distinct: 0,
             reads_buffer: false,
             operations: 0,
         }
@@ -232,16 +272,17 @@ impl<'a> Lockstep<'a> {
         let mut result = Counted { subgroups: subgroups.len() as u64, ..Counted::default() };
         loop {
             self.reads_buffer = false;
-            let mut at_barrier = false;
+            let (mut at_barrier, mut weight) = (false, 1);
             for subgroup in subgroups.iter_mut().filter(|it| !it.has_ended) {
                 at_barrier |= self.resume(subgroup);
+                weight = subgroup.weight;
                 if self.operations >= self.launch.limit {
                     result.is_cut = true;
                     return (result, self.turns(&subgroups));
                 }
             }
-            result.waits += u64::from(self.reads_buffer);
-            result.barriers += u64::from(at_barrier);
+            result.waits += weight * u64::from(self.reads_buffer);
+            result.barriers += weight * u64::from(at_barrier);
             if subgroups.iter().all(|it| it.has_ended) {
                 break;
             }
@@ -250,7 +291,7 @@ impl<'a> Lockstep<'a> {
             let Some(unit) = self.unit(at) else { continue };
             result.tallies.entry((self.program.lines[at], unit)).or_default().add(tally);
         }
-        result.sectors = self.touched.len() as u64;
+        result.sectors = self.distinct;
         (result, self.turns(&subgroups))
     }
 
@@ -277,8 +318,8 @@ impl<'a> Lockstep<'a> {
             (Work::Fma, _) => Unit::Fma,
             (Work::Float, _) => Unit::Float,
             (Work::Special, _) => Unit::Special,
-            (Work::Sum | Work::Integer | Work::Quotient, _) if is_uniform => Unit::Uniform,
-            (Work::Sum | Work::Integer | Work::Quotient, _) => Unit::Integer,
+            (Work::Sum | Work::Product | Work::Integer | Work::Quotient, _) if is_uniform => Unit::Uniform,
+            (Work::Sum | Work::Product | Work::Integer | Work::Quotient, _) => Unit::Integer,
             (_, Op::Barrier { .. }) => Unit::Barrier,
             (_, Op::Shuffle { .. }) => Unit::Shuffle,
             _ => return None,
@@ -333,6 +374,8 @@ impl<'a> Lockstep<'a> {
             arrivals: vec![0; self.flow.loops.len()],
             returns: vec![0; self.flow.loops.len()],
             counted: vec![u64::MAX; program.code.len()],
+            long: None,
+            weight: 1,
         }
     }
 
@@ -361,6 +404,85 @@ impl<'a> Lockstep<'a> {
         }
     }
 
+    /// Computes an operation on registers alone.
+    fn compute(&self, registers: &mut [Word], at: usize, mask: u64) {
+        match self.program.code[at] {
+            Op::Copy { to, from } => {
+                self.set(registers, to, mask, |words, lane| words[self.place(from, lane)]);
+            }
+            Op::Move { to, from, count } => {
+                for index in 0..count {
+                    let from = from + index;
+                    self.set(registers, to + index, mask, |words, lane| words[self.place(from, lane)]);
+                }
+            }
+            Op::Zero { to, count } => {
+                for to in to..to + count {
+                    self.set(registers, to, mask, |_, _| Word::default());
+                }
+            }
+            Op::Map1 { f, to, a } => {
+                self.set(registers, to, mask, |words, lane| f(words[self.place(a, lane)]));
+            }
+            Op::Map2 { f, to, a, b } => {
+                let value = |words: &[Word], lane| f(words[self.place(a, lane)], words[self.place(b, lane)]);
+                self.set(registers, to, mask, value);
+            }
+            Op::Map3 { f, to, a, b, c } => {
+                self.set(registers, to, mask, |words, lane| {
+                    let [a, b, c] = [a, b, c].map(|slot| words[self.place(slot, lane)]);
+                    f(a, b, c)
+                });
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts the turns that all lanes take of a loop from here on, 2³² at most.
+    fn turns_left(&self, it: &Subgroup, stride: &Stride, mask: u64) -> u64 {
+        let mut registers = it.registers.clone();
+        let mut turns = 0;
+        while turns < 1 << 32 && self.advance(&mut registers, stride, mask) {
+            turns += 1;
+        }
+        turns
+    }
+
+    /// Takes the counters of a loop through a turn; returns whether no lane leaves it.
+    fn advance(&self, registers: &mut [Word], stride: &Stride, mask: u64) -> bool {
+        for &at in &stride.operations {
+            if at == stride.exit {
+                let Op::Unless { condition, .. } = self.program.code[at] else { return false };
+                let leaves = |lane| registers[self.place(condition, lane)].as_bool() == stride.leaves_when;
+                let lanes = if self.is_uniform(condition) { mask & mask.wrapping_neg() } else { mask };
+                if bits(lanes).any(leaves) {
+                    return false;
+                }
+            } else {
+                self.compute(registers, at, mask);
+            }
+        }
+        true
+    }
+
+    /// Where a long loop begins a turn: goes on to the next one that is run.
+    fn skip(&self, it: &mut Subgroup, at: usize, mask: u64) {
+        let is_here = |index: &usize| self.flow.loops[*index].start == at && self.flow.strides[*index].is_some();
+        let Some(index) = (0..self.flow.loops.len()).find(is_here) else { return };
+        let Some(stride) = &self.flow.strides[index] else { return };
+        let mut long = match it.long {
+            Some(long) if long.index == index => Long { turn: long.turn + 1, ..long },
+            _ => Long { index, turn: 0, turns: self.turns_left(it, stride, mask) },
+        };
+        while long.weight(long.turn) == 0 && self.advance(&mut it.registers, stride, mask) {
+            long.turn += 1;
+            it.arrivals[index] += 1;
+            it.returns[index] += 1;
+        }
+        it.weight = long.weight(long.turn).max(1);
+        it.long = Some(long);
+    }
+
     /// Runs a subgroup to its next barrier or its end; returns whether it is at a barrier.
     fn resume(&mut self, it: &mut Subgroup) -> bool {
         let program = self.program;
@@ -374,37 +496,23 @@ impl<'a> Lockstep<'a> {
                 for (index, one) in self.flow.loops.iter().enumerate() {
                     it.arrivals[index] += u64::from(one.start == at);
                 }
+                self.skip(it, at, mask);
+            }
+            if let Some(Long { index, .. }) = it.long {
+                let one = self.flow.loops[index];
+                if !(one.start..=one.end).contains(&at) {
+                    (it.long, it.weight) = (None, 1);
+                }
             }
             self.tally(it, at, mask);
             let mut next = at + 1;
             match program.code[at] {
-                Op::Copy { to, from } => {
-                    self.set(&mut it.registers, to, mask, |words, lane| words[self.place(from, lane)]);
-                }
-                Op::Move { to, from, count } => {
-                    for index in 0..count {
-                        let from = from + index;
-                        self.set(&mut it.registers, to + index, mask, |words, lane| words[self.place(from, lane)]);
-                    }
-                }
-                Op::Zero { to, count } => {
-                    for to in to..to + count {
-                        self.set(&mut it.registers, to, mask, |_, _| Word::default());
-                    }
-                }
-                Op::Map1 { f, to, a } => {
-                    self.set(&mut it.registers, to, mask, |words, lane| f(words[self.place(a, lane)]));
-                }
-                Op::Map2 { f, to, a, b } => {
-                    let value = |words: &[Word], lane| f(words[self.place(a, lane)], words[self.place(b, lane)]);
-                    self.set(&mut it.registers, to, mask, value);
-                }
-                Op::Map3 { f, to, a, b, c } => {
-                    self.set(&mut it.registers, to, mask, |words, lane| {
-                        let [a, b, c] = [a, b, c].map(|slot| words[self.place(slot, lane)]);
-                        f(a, b, c)
-                    });
-                }
+                Op::Copy { .. }
+                | Op::Move { .. }
+                | Op::Zero { .. }
+                | Op::Map1 { .. }
+                | Op::Map2 { .. }
+                | Op::Map3 { .. } => self.compute(&mut it.registers, at, mask),
                 Op::Index { to, outer, index, signed, count, stride, .. } => {
                     let count = match count {
                         Count::Fixed(count) => count,
@@ -592,8 +700,7 @@ impl<'a> Lockstep<'a> {
                 1
             }
             _ if class == Class::Known => return,
-            Work::Sum if self.flow.has_known[at] => return,
-            Work::Integer if self.flow.is_decided[at] => return,
+            Work::Sum | Work::Product | Work::Integer | Work::Quotient if self.flow.is_free[at] => return,
             work => {
                 let turn = self.flow.changes[at].map_or(0, |index| it.arrivals[index]);
                 if std::mem::replace(&mut it.counted[at], turn) == turn {
@@ -605,6 +712,7 @@ impl<'a> Lockstep<'a> {
                         let [power, known, unknown] = QUOTIENTS;
                         match self.flow.is_decided[at] {
                             true if divisor.is_power_of_two() => power,
+                            _ if self.flow.is_shared[at] => SHARED,
                             true => known,
                             false => unknown,
                         }
@@ -614,8 +722,8 @@ impl<'a> Lockstep<'a> {
             }
         };
         let tally = &mut self.tallies[at];
-        tally.issues += times;
-        tally.lanes += times * lanes;
+        tally.issues += it.weight * times;
+        tally.lanes += it.weight * times * lanes;
     }
 
     /// Counts the sectors or the passes of an access.
@@ -645,10 +753,11 @@ impl<'a> Lockstep<'a> {
                 self.reads_buffer |= matches!(self.program.code[at], Op::Load { .. });
                 let (touched, fewest) = sectors(places, width);
                 for &sector in &touched {
-                    self.touched.insert(u64::from(buffer) << 56 | sector);
+                    let is_new = self.touched.insert(u64::from(buffer) << 56 | sector);
+                    self.distinct += it.weight * u64::from(is_new);
                 }
-                self.tallies[at].sectors += touched.len() as u64;
-                self.tallies[at].fewest_sectors += fewest;
+                self.tallies[at].sectors += it.weight * touched.len() as u64;
+                self.tallies[at].fewest_sectors += it.weight * fewest;
             }
             Memory::Workgroup => {
                 let [passes, fewest] = match is_uniform {
@@ -656,8 +765,8 @@ impl<'a> Lockstep<'a> {
                     true => [groups(mask, width) * u64::from(count > 0); 2],
                     false => passes(places, width),
                 };
-                self.tallies[at].passes += passes;
-                self.tallies[at].fewest_passes += fewest;
+                self.tallies[at].passes += it.weight * passes;
+                self.tallies[at].fewest_passes += it.weight * fewest;
             }
             Memory::Registers => {}
         }

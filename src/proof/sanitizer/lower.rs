@@ -157,6 +157,7 @@ fn work_of_binary(op: BinaryOperator, kind: ScalarKind) -> Work {
         (Op::Divide | Op::Modulo, ScalarKind::Float) => Work::Special,
         (Op::Divide | Op::Modulo, _) => Work::Quotient,
         (Op::Add | Op::Subtract, _) => Work::Sum,
+        (Op::Multiply, _) => Work::Product,
         _ => Work::Integer,
     }
 }

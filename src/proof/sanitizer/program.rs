@@ -157,6 +157,8 @@ pub enum Work {
     Special,
     /// A sum or difference of integers: where one of them is known, part of an address.
     Sum,
+    /// A product of integers: with a sum that takes it, one multiply-add.
+    Product,
     /// Other arithmetic of integers, comparisons, selections and conversions.
     Integer,
     /// An integer quotient or remainder.
