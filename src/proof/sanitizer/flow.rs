@@ -84,6 +84,8 @@ pub struct Flow {
     /// Of each quotient: whether its divisor is known, and whether the remainder or quotient of the same was computed.
     pub is_decided: Vec<bool>,
     pub is_shared: Vec<bool>,
+    /// Of each loop: whether it is unrolled.
+    pub unrolled: Vec<bool>,
     /// Of each loop: how it advances without what it computes, if that can be told.
     pub strides: Vec<Option<Stride>>,
     /// Of each operation: the innermost loop around it in which its operands change.
@@ -271,7 +273,6 @@ impl Flow {
         }
 
         let needed = Needed::new(program, &reads, &writes);
-        let classes = (0..program.code.len()).map(|at| operands(&values, at).class());
         let is_known = |slot: Slot| values[slot as usize].class() == Class::Known;
         let repeated = Repeated::new(program, &writes, &written, &around, &controls);
         let is_free: Vec<bool> =
@@ -281,12 +282,15 @@ impl Flow {
             let inside = operands(&values, at).loops & around[at];
             (inside != 0).then(|| 127 - inside.leading_zeros() as usize)
         });
+        let classes: Vec<Class> = (0..program.code.len()).map(|at| operands(&values, at).class()).collect();
+        let ends_known = |one: &Loop| exit(program, *one).is_some_and(|(at, _)| classes[at] == Class::Known);
         Flow {
+            unrolled: loops.iter().zip(unrolls).map(|(one, &unrolls)| unrolls && ends_known(one)).collect(),
             is_lane: values.iter().map(|value| value.lane).collect(),
             is_needed: needed.registers,
             needs_workgroup: needed.workgroup,
             needs_storage: needed.storage,
-            classes: classes.collect(),
+            classes,
             is_decided: program.code.iter().map(|op| matches!(*op, Op::Map2 { b, .. } if is_known(b))).collect(),
             strides: strides(program, &loops, &reads, &writes, &needed_registers, &written),
             is_free,
@@ -422,6 +426,26 @@ fn strides(
     found
 }
 
+/// The branch by which a loop is left, and what its condition is then; none where there are several.
+fn exit(program: &Program, one: Loop) -> Option<(usize, bool)> {
+    let mut body = one.start..one.end + 1;
+    let target = |at: usize| match program.code[at] {
+        Op::Jump { target } | Op::Unless { target, .. } => Some(target as usize),
+        _ => None,
+    };
+    let branches = |at: usize| matches!(program.code[at], Op::Unless { .. });
+    let mut ways = body.clone().filter(|&at| target(at).is_some_and(|to| to > one.end));
+    match (ways.next(), ways.next()) {
+        (_, Some(_)) => None,
+        (None, None) => branches(one.end).then_some((one.end, true)),
+        (Some(way), None) if branches(way) => Some((way, false)),
+        (Some(way), None) => match body.find(|&at| branches(at) && target(at) == Some(way)) {
+            Some(at) => Some((at, false)),
+            None => way.checked_sub(1).filter(|&at| branches(at)).map(|at| (at, true)),
+        },
+    }
+}
+
 fn stride(
     program: &Program,
     one: Loop,
@@ -436,28 +460,11 @@ fn stride(
         Op::Jump { target } | Op::Unless { target, .. } => Some(target as usize),
         _ => None,
     };
-    // One way out.
-    let mut ways = body.clone().filter(|&at| target(at).is_some_and(|to| to > one.end));
-    let (way, others) = (ways.next(), ways.next());
-    if others.is_some() {
-        return None;
-    }
     let condition = |at: usize| match program.code[at] {
         Op::Unless { condition, target } => Some((condition, target as usize)),
         _ => None,
     };
-    let (exit, leaves_when) = match way {
-        None => (one.end, true),
-        Some(way) if condition(way).is_some() => (way, false),
-        Some(way) => {
-            let skipping = body.clone().find(|&at| condition(at).is_some_and(|(_, to)| to == way));
-            match (skipping, way.checked_sub(1).filter(|&at| condition(at).is_some())) {
-                (Some(at), _) => (at, false),
-                (None, Some(at)) => (at, true),
-                _ => return None,
-            }
-        }
-    };
+    let (exit, leaves_when) = exit(program, one)?;
     let (left_by, _) = condition(exit)?;
     // Registers that a turn finds as the one before has left them, and that addresses or branches depend on.
     let inner =
@@ -497,9 +504,8 @@ fn stride(
                     | Op::Map3 { .. }
             );
             // What only some turns or lanes do cannot be told.
-            let is_conditional = body
-                .clone()
-                .any(|branch| branch != exit && branch < at && condition(branch).is_some_and(|(_, to)| to > at));
+            let is_conditional = (one.start..at)
+                .any(|branch| branch != exit && target(branch).is_some_and(|to| to > at && to <= one.end));
             if !is_plain || inner(at) || is_conditional {
                 return None;
             }

@@ -10,6 +10,9 @@
 //! arithmetic whose operands do not change in a loop, and what was computed before. A sum with a known number is a part
 //! of an address, hence free, and one with a product is a multiply-add.
 //!
+//! Loads of the same or of neighbouring words, with neither a store nor a turn of a loop between, are one of up to 16
+//! bytes, as compilers join them where they can tell that its address is a multiple of its size.
+//!
 //! Of a long loop the first and the last turns and some between are run and stand for the others, where its counters can
 //! be advanced without them.
 
@@ -34,6 +37,8 @@ const UNROLLED: u64 = 32;
 const QUOTIENTS: [u64; 3] = [1, 4, 20];
 /// Those of a remainder whose quotient is there: a product and a difference.
 const SHARED: u64 = 2;
+/// Loads that are held against each other.
+const MOST_LOADS: usize = 1024;
 /// Turns of a long loop that are run at its beginning, at its end, and at two places between, for those that are not.
 const RUN: u64 = 8;
 
@@ -175,6 +180,33 @@ struct Subgroup {
     /// The long loop that it is in, and for how many turns the present one stands.
     long: Option<Long>,
     weight: u64,
+    /// Loads of buffers, and of workgroup memory, that are not counted yet.
+    loads: [Vec<Access>; 2],
+}
+
+/// A load or store of the lanes of a subgroup.
+#[derive(Clone, Debug)]
+struct Access {
+    at: usize,
+    mask: u64,
+    variable: u32,
+    memory: Memory,
+    /// Whether all lanes have the same address; then only one is told.
+    is_uniform: bool,
+    /// Bytes of a lane.
+    width: u64,
+    weight: u64,
+    /// [lane, address in bytes] of those within bounds.
+    places: Vec<(u32, u64)>,
+}
+
+impl Access {
+    /// Whether the other begins in every lane where this ends.
+    fn precedes(&self, other: &Access) -> bool {
+        let key = |it: &Access| (it.variable, it.mask, it.width, it.weight, it.is_uniform, it.places.len());
+        key(self) == key(other)
+            && self.places.iter().zip(&other.places).all(|(one, next)| *next == (one.0, one.1 + self.width))
+    }
 }
 
 /// A loop of which only some turns are run.
@@ -376,6 +408,7 @@ impl<'a> Lockstep<'a> {
             counted: vec![u64::MAX; program.code.len()],
             long: None,
             weight: 1,
+            loads: [Vec::new(), Vec::new()],
         }
     }
 
@@ -559,6 +592,7 @@ impl<'a> Lockstep<'a> {
                     });
                 }
                 Op::Barrier { .. } => {
+                    self.finish_all(it);
                     it.current.position = next;
                     self.meet(it);
                     return true;
@@ -569,6 +603,7 @@ impl<'a> Lockstep<'a> {
                         continue;
                     }
                     None => {
+                        self.finish_all(it);
                         it.has_ended = true;
                         return false;
                     }
@@ -583,14 +618,22 @@ impl<'a> Lockstep<'a> {
         }
     }
 
-    fn turn(&self, it: &mut Subgroup, at: usize) {
+    fn finish_all(&mut self, it: &mut Subgroup) {
+        [false, true].into_iter().for_each(|of_workgroup| self.finish(it, of_workgroup));
+    }
+
+    /// Notes that a loop begins again. What an unrolled loop loads in one turn may be one instruction with the next.
+    fn turn(&mut self, it: &mut Subgroup, at: usize) {
         if let Some(index) = self.flow.loops.iter().position(|one| one.end == at) {
             it.returns[index] += 1;
+            if !self.flow.unrolled[index] {
+                self.finish_all(it);
+            }
         }
     }
 
     /// Sends some lanes on to `target` and the others to the next operation.
-    fn branch(&self, it: &mut Subgroup, at: usize, target: usize, jumping: u64, staying: u64) {
+    fn branch(&mut self, it: &mut Subgroup, at: usize, target: usize, jumping: u64, staying: u64) {
         if jumping != 0 && target <= at {
             self.turn(it, at);
         }
@@ -695,10 +738,7 @@ impl<'a> Lockstep<'a> {
                 Op::Barrier { .. } | Op::Shuffle { .. } => 1,
                 _ => return,
             },
-            Work::Access { scalars, variable } => {
-                self.access(it, at, mask, scalars, variable);
-                1
-            }
+            Work::Access { scalars, variable } => return self.access(it, at, mask, scalars, variable),
             _ if class == Class::Known => return,
             Work::Sum | Work::Product | Work::Integer | Work::Quotient if self.flow.is_free[at] => return,
             work => {
@@ -726,47 +766,95 @@ impl<'a> Lockstep<'a> {
         tally.lanes += it.weight * times * lanes;
     }
 
-    /// Counts the sectors or the passes of an access.
-    fn access(&mut self, it: &Subgroup, at: usize, mask: u64, scalars: u32, variable: u32) {
+    /// Counts a store, and keeps a load until it is known which others are one instruction with it.
+    fn access(&mut self, it: &mut Subgroup, at: usize, mask: u64, scalars: u32, variable: u32) {
         let (memory, first, offset) = match self.program.code[at] {
             Op::Load { memory, at, offset, .. } | Op::Store { memory, at, offset, .. } => (memory, at, offset),
             _ => return,
         };
-        let variable = &self.program.variables[variable as usize];
-        let bytes = u64::from(variable.scalar_bytes);
-        let width = bytes * u64::from(scalars);
-        let byte = |scalar: u32| u64::from(variable.first_byte) + u64::from(scalar - variable.at) * bytes;
+        let held = &self.program.variables[variable as usize];
+        let bytes = u64::from(held.scalar_bytes);
+        let byte = |scalar: u32| u64::from(held.first_byte) + u64::from(scalar - held.at) * bytes;
         let is_uniform = offset.is_none_or(|slot| self.is_uniform(slot));
         let lanes = if is_uniform { mask & mask.wrapping_neg() } else { mask };
-        // [lane, address in bytes]
-        let mut places = [(0u32, 0u64); MOST_LANES as usize];
-        let mut count = 0;
-        for lane in bits(lanes) {
-            if let Some(address) = self.address(&it.registers, first, offset, lane) {
-                places[count] = (lane, byte(address));
-                count += 1;
+        let place = |lane| Some((lane, byte(self.address(&it.registers, first, offset, lane)?)));
+        let access = Access {
+            at,
+            mask,
+            variable,
+            memory,
+            is_uniform,
+            width: bytes * u64::from(scalars),
+            weight: it.weight,
+            places: bits(lanes).filter_map(place).collect(),
+        };
+        let of_workgroup = memory == Memory::Workgroup;
+        if matches!(self.program.code[at], Op::Load { .. }) {
+            self.reads_buffer |= !of_workgroup;
+            it.loads[usize::from(of_workgroup)].push(access);
+            if it.loads[usize::from(of_workgroup)].len() >= MOST_LOADS {
+                self.finish(it, of_workgroup);
             }
+        } else {
+            // It may change what later loads find.
+            self.finish(it, of_workgroup);
+            self.count(&access, access.width);
         }
-        let places = &mut places[..count];
-        match memory {
+    }
+
+    /// Counts the loads of workgroup memory, or of buffers, that nothing has separated: those of the same words as one,
+    /// and those of neighbouring words as one of up to 16 bytes where its address is a multiple of its size.
+    fn finish(&mut self, it: &mut Subgroup, of_workgroup: bool) {
+        let mut loads = std::mem::take(&mut it.loads[usize::from(of_workgroup)]);
+        loads.sort_by(|one, other| {
+            let key = |it: &Access| (it.variable, it.mask, it.width, it.weight, it.is_uniform);
+            key(one).cmp(&key(other)).then_with(|| one.places.cmp(&other.places))
+        });
+        loads.dedup_by(|one, other| {
+            one.places == other.places
+                && (one.variable, one.mask, one.width) == (other.variable, other.mask, other.width)
+        });
+        let mut rest = &loads[..];
+        while let [first, ..] = rest {
+            let joins = |count: usize| {
+                let width = first.width * count as u64;
+                first.width >= 4
+                    && width <= 16
+                    && rest.len() >= count
+                    && first.places.iter().all(|&(_, byte)| byte % width == 0)
+                    && rest[..count].windows(2).all(|pair| pair[0].precedes(&pair[1]))
+            };
+            let count = [4, 2].into_iter().find(|&count| joins(count)).unwrap_or(1);
+            self.count(first, first.width * count as u64);
+            rest = &rest[count..];
+        }
+    }
+
+    /// Counts the sectors or the passes of an access.
+    fn count(&mut self, access: &Access, width: u64) {
+        let Access { at, mask, weight, .. } = *access;
+        let mut places = access.places.clone();
+        let tally = &mut self.tallies[at];
+        tally.issues += weight;
+        tally.lanes += weight * u64::from(mask.count_ones());
+        match access.memory {
             Memory::Storage(buffer) => {
-                self.reads_buffer |= matches!(self.program.code[at], Op::Load { .. });
-                let (touched, fewest) = sectors(places, width);
+                let (touched, fewest) = sectors(&mut places, width);
                 for &sector in &touched {
                     let is_new = self.touched.insert(u64::from(buffer) << 56 | sector);
-                    self.distinct += it.weight * u64::from(is_new);
+                    self.distinct += weight * u64::from(is_new);
                 }
-                self.tallies[at].sectors += it.weight * touched.len() as u64;
-                self.tallies[at].fewest_sectors += it.weight * fewest;
+                tally.sectors += weight * touched.len() as u64;
+                tally.fewest_sectors += weight * fewest;
             }
             Memory::Workgroup => {
-                let [passes, fewest] = match is_uniform {
+                let [passes, fewest] = match access.is_uniform {
                     // All read the same words.
-                    true => [groups(mask, width) * u64::from(count > 0); 2],
-                    false => passes(places, width),
+                    true => [groups(mask, width) * u64::from(!places.is_empty()); 2],
+                    false => passes(&places, width),
                 };
-                self.tallies[at].passes += it.weight * passes;
-                self.tallies[at].fewest_passes += it.weight * fewest;
+                tally.passes += weight * passes;
+                tally.fewest_passes += weight * fewest;
             }
             Memory::Registers => {}
         }
@@ -875,9 +963,18 @@ mod tests {
         // A vector is one instruction.
         assert_eq!(sectors_of(64, "vec4<f32>", "y[lane] = x[lane];"), [2, 64, 32, 32]);
         assert_eq!(sectors_of(64, "vec2<f32>", "y[lane] = x[lane];"), [2, 64, 16, 16]);
-        // Its components one by one are four, each of which touches what all together do.
+        // Its components one by one are joined, but for those that a multiple of 16 bytes parts.
         let parts = "y[lane] = vec4(x[lane].x, x[lane].y, x[lane].z, x[lane].w);";
-        assert_eq!(sectors_of(64, "vec4<f32>", parts), [8, 256, 128, 32]);
+        assert_eq!(sectors_of(64, "vec4<f32>", parts), [2, 64, 32, 32]);
+        let sum = |first: u32| {
+            format!(
+                "var sum = 0.0; for (var i = 0u; i < 4u; i++) {{ sum += x[4u * lane + i + {first}u]; }} y[lane] = sum;"
+            )
+        };
+        assert_eq!(sectors_of(64, "f32", &sum(0)), [2, 64, 32, 32]);
+        assert_eq!(sectors_of(64, "f32", &sum(2)), [4, 128, 64, 32], "two of 8 bytes, half of each sector");
+        assert_eq!(sectors_of(64, "f32", &sum(1))[0], 6, "one, two and one");
+        assert_eq!(sectors_of(64, "f32", "y[lane] = x[lane] + x[lane];"), [2, 64, 8, 8], "the same twice");
         // Out of bounds nothing is touched.
         assert_eq!(sectors_of(32, "f32", "y[lane] = x[lane + 65536u];"), [1, 32, 0, 0]);
         let stores = sum(&counted(64, "f32", "y[4u * lane] = 1.0;"), Unit::Store);
@@ -994,6 +1091,36 @@ mod tests {
         assert_eq!(of(&looped("100u", "lane * 7u")), [3, 101]);
         let quotient = |divisor: &str| of(&format!("y[lane] = x[lane / {divisor}];"))[0];
         assert_eq!([quotient("8u"), quotient("7u"), quotient("grid.x")], [3, 6, 22]);
+        assert_eq!(of("y[lane] = x[lane / 7u + lane % 7u];")[0], 9, "4 and 2, a sum, two scalings");
+        assert_eq!(of("y[lane] = x[lane * 7u + grid.x];")[0], 3, "a multiply-add, two scalings");
+        assert_eq!(of("y[lane * 7u] = x[lane * 7u + 1u];")[0], 3, "one product");
+        let branched = "if lane > grid.x { y[lane * 7u] = 1.0; } y[lane * 7u + 1u] = 2.0;";
+        assert_eq!(of(branched)[0], 5, "what only some lanes computed is computed again");
+    }
+
+    #[test]
+    fn long_loops_are_counted_as_if_all_turns_had_run() {
+        let fma = |body: &str| {
+            let counted = counted(64, "f32", body);
+            let (fma, load) = (sum(&counted, Unit::Fma), sum(&counted, Unit::Load));
+            [fma.issues, fma.lanes, load.issues, load.sectors]
+        };
+        let looped = |from: &str, to: &str, by: &str| {
+            format!("var z = 0.0; for (var i = {from}; i < {to}; i += {by}) {{ z = fma(x[i], z, 1.0); }} y[lane] = z;")
+        };
+        // 1000 turns of two subgroups, a sector each.
+        assert_eq!(fma(&looped("0u", "1000u", "1u")), [2000, 64_000, 2000, 2000]);
+        assert_eq!(fma(&looped("0u", "1000u * grid.x", "1u")), [2000, 64_000, 2000, 2000]);
+        // Each lane takes every 64th of 64 · 500 + 5: the first five take one turn more.
+        assert_eq!(fma(&looped("lane", "32005u * grid.x", "64u")), [1001, 32_005, 1001, 4001]);
+        // What depends on the turn cannot be left out.
+        let continued = "var z = 0.0; var j = 0u; for (var i = 0u; i < 1000u; i++) { if i % 3u == 0u { continue; } \
+                         j += 2u; z = fma(x[j], z, 1.0); } y[lane] = z;";
+        assert_eq!(fma(continued)[..2], [2 * 666, 64 * 666]);
+        // Of 1000 turns with a barrier each all are counted, and of the waits as well.
+        let barred = "for (var i = 0u; i < 1000u; i++) { s[lane] = fma(x[i], 2.0, 1.0); workgroupBarrier(); }";
+        let counted = counted(64, "f32", barred);
+        assert_eq!([counted.barriers, counted.waits, sum(&counted, Unit::Barrier).issues], [1000, 1000, 2000]);
     }
 
     #[test]
