@@ -235,16 +235,17 @@ pub struct Model {
 
 /// Workgroups to interpret, each with the number of those that it stands for. Those at the edges of the grid may have
 /// less to do, so that it is cut into first, middle and last along each axis, and its largest parts are sampled.
-fn samples(grid: [u32; 3]) -> Vec<(u32, f64)> {
+fn samples(grid: [u32; 3]) -> Vec<(u64, f64)> {
     let total = grid.iter().map(|&extent| u64::from(extent)).product::<u64>();
-    let at = |place: [u32; 3]| place[0] + grid[0] * (place[1] + grid[1] * place[2]);
+    let [width, height, _] = grid.map(u64::from);
+    let at = |[x, y, z]: [u32; 3]| u64::from(x) + width * (u64::from(y) + height * u64::from(z));
     // [first, extent] of each part of an axis
     let parts = |extent: u32| match extent {
         0 | 1 => vec![(0, extent)],
         2 => vec![(0, 1), (1, 1)],
         _ => vec![(0, 1), (1, extent - 2), (extent - 1, 1)],
     };
-    let mut found: Vec<(u64, u32)> = Vec::new();
+    let mut found: Vec<(u64, u64)> = Vec::new();
     for z in parts(grid[2]) {
         for y in parts(grid[1]) {
             for x in parts(grid[0]) {
@@ -274,7 +275,7 @@ fn bound(dispatch: &Dispatch, text: &str, machine: &Machine) -> Result<Bound, St
         limit: LIMIT,
     };
     let samples = samples(grid);
-    let chosen: Vec<u32> = samples.iter().map(|&(index, _)| index).collect();
+    let chosen: Vec<u64> = samples.iter().map(|&(index, _)| index).collect();
     let counted = program.count(&launch, &chosen)?;
     let workgroups: f64 = grid.iter().map(|&extent| f64::from(extent)).product();
 
@@ -603,7 +604,7 @@ y[group.x * 64u + lane] = sum;
         // Two at once on each of two SIMDs, in 138 rounds of 96 units.
         let found = bound_of(body, "rx7900xtx");
         assert!((found.times[&Resource::Floats] / (138.0 * 2000.0 / 4.0 / 2.5e9) - 1.0).abs() < 1e-9, "{found:?}");
-        assert_eq!(found.resource, Resource::Floats);
+        assert!(found.seconds < 1.01 * found.times[&Resource::Floats], "{found:?}");
     }
 
     #[test]
@@ -613,7 +614,7 @@ y[group.x * 64u + lane] = sum;
             let total: f64 = grid.iter().map(|&extent| f64::from(extent)).product();
             let sum: f64 = samples.iter().map(|(_, weight)| weight).sum();
             assert!((sum / total - 1.0).abs() < 1e-12 && samples.len() <= SAMPLES, "{grid:?}: {samples:?}");
-            assert!(samples.iter().all(|&(index, _)| f64::from(index) < total), "{grid:?}: {samples:?}");
+            assert!(samples.iter().all(|&(index, _)| (index as f64) < total), "{grid:?}: {samples:?}");
         }
         assert_eq!(samples([4, 1, 1]), [(1, 2.0), (0, 1.0), (3, 1.0)]);
     }

@@ -163,8 +163,15 @@ fn loops(program: &Program) -> Vec<Loop> {
     loops
 }
 
-/// The conditions on which it depends whether, or how often, each operation runs.
-fn controls(program: &Program, loops: &[Loop]) -> Vec<Vec<Slot>> {
+/// A condition on which it depends whether, or how often, an operation runs. What decides when lanes leave a loop
+/// matters only to values that outlive its turns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Control {
+    condition: Slot,
+    leaves: Option<usize>,
+}
+
+fn controls(program: &Program, loops: &[Loop]) -> Vec<Vec<Control>> {
     let target = |at: usize| match program.code[at] {
         Op::Jump { target } | Op::Unless { target, .. } => Some(target as usize),
         _ => None,
@@ -172,24 +179,66 @@ fn controls(program: &Program, loops: &[Loop]) -> Vec<Vec<Slot>> {
     let mut controls = vec![Vec::new(); program.code.len()];
     for (at, op) in program.code.iter().enumerate() {
         let Op::Unless { condition, target: to } = *op else { continue };
-        let (mut start, mut end) = (at + 1, (to as usize).max(at + 1));
-        // What is jumped over from within, such as by a break, depends on it too, and then the whole of a loop that it
-        // leaves.
-        let mut next = start;
+        let around = || loops.iter().enumerate().filter(|(_, it)| (it.start..=it.end).contains(&at));
+        let last = around().map(|(_, it)| it.end).min().unwrap_or(usize::MAX);
+        // What is jumped over depends on it, also from within, and so does a loop that is left.
+        let (mut end, mut left) = (at + 1, 0);
+        let mut reach = |end: &mut usize, to: usize| match to > last {
+            true => left = left.max(to),
+            false => *end = (*end).max(to),
+        };
+        reach(&mut end, to as usize);
+        let mut next = at + 1;
         while next < end {
-            end = end.max(target(next).unwrap_or(0));
+            target(next).into_iter().for_each(|to| reach(&mut end, to));
             next += 1;
         }
-        for it in loops.iter().filter(|it| (it.start..=it.end).contains(&at)) {
-            if end > it.end || to as usize <= at {
-                (start, end) = (start.min(it.start), end.max(it.end));
-            }
+        let mut add = |range: std::ops::Range<usize>, leaves: Option<usize>| {
+            let len = controls.len();
+            controls[range.start.min(len)..range.end.min(len)]
+                .iter_mut()
+                .for_each(|it: &mut Vec<Control>| it.push(Control { condition, leaves }));
+        };
+        add(at + 1..end, None);
+        for (index, it) in around().filter(|(_, it)| left > it.end || (to as usize <= at && it.end == at)) {
+            add(it.start..it.end + 1, Some(index));
         }
-        for at in start..end.min(program.code.len()) {
-            controls[at].push(condition);
+        if left > 0 {
+            let outermost = around().filter(|(_, it)| left > it.end).map(|(_, it)| it.end + 1).max();
+            add(outermost.unwrap_or(left)..left, None);
         }
     }
     controls
+}
+
+/// Of each loop, the registers that a turn finds as the one before has left them.
+fn carried(program: &Program, loops: &[Loop], reads: &[Vec<Run>], writes: &[Option<Run>]) -> Vec<Vec<bool>> {
+    let of = |one: &Loop| {
+        let mut first: Vec<Option<bool>> = vec![None; program.registers.len()];
+        for at in one.start..=one.end {
+            for slot in reads[at].iter().flat_map(|&(first, count)| first..first + count) {
+                first[slot as usize].get_or_insert(true);
+            }
+            for slot in writes[at].iter().flat_map(|&(first, count)| first..first + count) {
+                first[slot as usize].get_or_insert(false);
+            }
+        }
+        first.into_iter().map(|is_read| is_read == Some(true)).collect()
+    };
+    loops.iter().map(of).collect()
+}
+
+/// Of each loop, the registers that outlive a turn.
+fn outliving(loops: &[Loop], carried: &[Vec<bool>], reads: &[Vec<Run>]) -> Vec<Vec<bool>> {
+    let of = |(one, carried): (&Loop, &Vec<bool>)| {
+        let mut outlives = carried.clone();
+        let outside = reads.iter().enumerate().filter(|(at, _)| !(one.start..=one.end).contains(at));
+        for slot in outside.flat_map(|(_, runs)| runs.iter().flat_map(|&(first, count)| first..first + count)) {
+            outlives[slot as usize] = true;
+        }
+        outlives
+    };
+    loops.iter().zip(carried).map(of).collect()
 }
 
 impl Flow {
@@ -203,10 +252,13 @@ impl Flow {
             inside.fold(0u128, |bits, (index, _)| bits | 1 << index.min(LOOPS - 1))
         };
         let around: Vec<u128> = (0..program.code.len()).map(around).collect();
-        let stays =
-            loops.iter().zip(unrolls).filter(|(_, unrolls)| !**unrolls).map(|(it, _)| *it).collect::<Vec<Loop>>();
-        let is_rolled = |at: usize| stays.iter().any(|it| (it.start..=it.end).contains(&at));
-        let rolled: Vec<bool> = (0..program.code.len()).map(is_rolled).collect();
+        let carried = carried(program, &loops, &reads, &writes);
+        let outlives = outliving(&loops, &carried, &reads);
+        // Whether a register counts turns that are not unrolled.
+        let counts_turns = |at: usize, slot: usize| {
+            let inside = loops.iter().enumerate().filter(|(_, it)| (it.start..=it.end).contains(&at));
+            inside.into_iter().any(|(index, _)| !unrolls[index] && carried[index][slot])
+        };
         let controls = controls(program, &loops);
 
         let mut written = vec![0u32; program.registers.len()];
@@ -250,10 +302,6 @@ impl Flow {
                     Op::Shuffle { .. } => value = value.join(Dependence::LANE),
                     _ => {}
                 }
-                let control = controls[at].iter().fold(Dependence::default(), |all, &condition| {
-                    all.join(Dependence { loops: 0, ..values[condition as usize] })
-                });
-                let control = Dependence { unknown: control.unknown || rolled[at], loops: around[at], ..control };
                 for index in 0..count {
                     let to = (first + index) as usize;
                     let from = match *op {
@@ -261,7 +309,15 @@ impl Flow {
                         _ => value,
                     };
                     // What is written in several places is a variable: it keeps the value of lanes that skip a write.
-                    let given = if written[to] > 1 { from.join(control) } else { from };
+                    let mut given = from;
+                    if written[to] > 1 {
+                        let decides = |it: &&Control| it.leaves.is_none_or(|index| outlives[index][to]);
+                        for it in controls[at].iter().filter(decides) {
+                            given = given.join(Dependence { loops: 0, ..values[it.condition as usize] });
+                        }
+                        given.unknown |= counts_turns(at, to);
+                        given.loops |= around[at];
+                    }
                     let joined = values[to].join(given);
                     changed |= joined != values[to];
                     values[to] = joined;
@@ -292,7 +348,7 @@ impl Flow {
             needs_storage: needed.storage,
             classes,
             is_decided: program.code.iter().map(|op| matches!(*op, Op::Map2 { b, .. } if is_known(b))).collect(),
-            strides: strides(program, &loops, &reads, &writes, &needed_registers, &written),
+            strides: strides(program, &loops, &reads, &writes, &needed_registers, &written, &carried),
             is_free,
             is_shared: repeated.shares,
             changes: changes.collect(),
@@ -316,7 +372,7 @@ impl Repeated {
         writes: &[Option<Run>],
         written: &[u32],
         around: &[u128],
-        controls: &[Vec<Slot>],
+        controls: &[Vec<Control>],
     ) -> Repeated {
         let mut writers: HashMap<Slot, Vec<usize>> = HashMap::new();
         for (at, &write) in writes.iter().enumerate() {
@@ -334,7 +390,7 @@ impl Repeated {
         let mut repeated =
             Repeated { is_done: vec![false; program.code.len()], shares: vec![false; program.code.len()] };
         let dominates = |one: usize, other: usize| {
-            around[one] & !around[other] == 0 && controls[one].iter().all(|slot| controls[other].contains(slot))
+            around[one] & !around[other] == 0 && controls[one].iter().all(|it| controls[other].contains(it))
         };
         for (at, op) in program.code.iter().enumerate() {
             // The value that a register has here.
@@ -416,12 +472,17 @@ fn strides(
     writes: &[Option<Run>],
     needed: &[bool],
     written: &[u32],
+    carried: &[Vec<bool>],
 ) -> Vec<Option<Stride>> {
     let mut found: Vec<Option<Stride>> = Vec::new();
     for (index, one) in loops.iter().enumerate() {
         let is_within = |other: &Loop| other.start <= one.start && one.end <= other.end;
         let is_inner = loops[..index].iter().zip(&found).any(|(other, stride)| is_within(other) && stride.is_some());
-        found.push(if is_inner { None } else { stride(program, *one, loops, reads, writes, needed, written) });
+        found.push(if is_inner {
+            None
+        } else {
+            stride(program, *one, loops, reads, writes, needed, written, &carried[index])
+        });
     }
     found
 }
@@ -454,6 +515,7 @@ fn stride(
     writes: &[Option<Run>],
     needed: &[bool],
     written: &[u32],
+    carried: &[bool],
 ) -> Option<Stride> {
     let body = one.start..one.end + 1;
     let target = |at: usize| match program.code[at] {
@@ -469,23 +531,11 @@ fn stride(
     // Registers that a turn finds as the one before has left them, and that addresses or branches depend on.
     let inner =
         |at: usize| loops.iter().any(|it| *it != one && body.contains(&it.start) && (it.start..=it.end).contains(&at));
-    let mut first: HashMap<Slot, bool> = HashMap::new();
-    for at in body.clone() {
-        for slot in reads[at].iter().flat_map(|&(first, count)| first..first + count) {
-            first.entry(slot).or_insert(true);
-        }
-        for slot in writes[at].iter().flat_map(|&(first, count)| first..first + count) {
-            first.entry(slot).or_insert(false);
-        }
-    }
     let in_body = |slot: Slot| {
         body.clone().filter(move |&at| writes[at].is_some_and(|(first, count)| (first..first + count).contains(&slot)))
     };
-    let mut wanted: Vec<Slot> = first
-        .iter()
-        .filter(|&(&slot, &is_read)| is_read && needed[slot as usize] && written[slot as usize] > 1)
-        .map(|(&slot, _)| slot)
-        .collect();
+    let is_wanted = |slot: &Slot| carried[*slot as usize] && needed[*slot as usize] && written[*slot as usize] > 1;
+    let mut wanted: Vec<Slot> = (0..written.len() as Slot).filter(is_wanted).collect();
     wanted.push(left_by);
     let (mut operations, mut seen) = (vec![exit], Vec::new());
     while let Some(slot) = wanted.pop() {

@@ -133,7 +133,7 @@ impl Program {
     ///
     /// # Panics
     /// When the launch lacks buffers or immediates that the kernel declares.
-    pub fn count(&self, launch: &Launch, workgroups: &[u32]) -> Result<Vec<Counted>, Reason> {
+    pub fn count(&self, launch: &Launch, workgroups: &[u64]) -> Result<Vec<Counted>, Reason> {
         if self.code.iter().any(|op| matches!(op, Op::Matrix { .. } | Op::MultiplyAdd { .. })) {
             return Err("products on matrix units are not counted".into());
         }
@@ -240,7 +240,7 @@ struct Lockstep<'a> {
     program: &'a Program,
     flow: &'a Flow,
     launch: &'a Launch<'a>,
-    workgroup: u32,
+    workgroup: u64,
     /// Where a register's lanes begin, and the distance from one to the next: 0 where all have the same value.
     homes: Vec<u32>,
     steps: Vec<u32>,
@@ -267,7 +267,7 @@ fn bits(mut mask: u64) -> impl Iterator<Item = u32> {
 }
 
 impl<'a> Lockstep<'a> {
-    fn new(program: &'a Program, flow: &'a Flow, launch: &'a Launch<'a>, workgroup: u32) -> Self {
+    fn new(program: &'a Program, flow: &'a Flow, launch: &'a Launch<'a>, workgroup: u64) -> Self {
         let mut words = 0;
         let (mut homes, mut steps) = (Vec::new(), Vec::new());
         for &is_lane in &flow.is_lane {
@@ -368,8 +368,8 @@ impl<'a> Lockstep<'a> {
             registers[home..home + count].fill(word);
         }
         let [across, down, _] = program.workgroup_size;
-        let [x, y, _] = self.launch.workgroups;
-        let group = [self.workgroup % x, self.workgroup / x % y, self.workgroup / (x * y)];
+        let [x, y, _] = self.launch.workgroups.map(u64::from);
+        let group = [self.workgroup % x, self.workgroup / x % y, self.workgroup / (x * y)].map(|index| index as u32);
         for lane in 0..width {
             let index = first + lane;
             let local = [index % across, index / across % down, index / (across * down)];
@@ -966,14 +966,14 @@ mod tests {
         // Its components one by one are joined, but for those that a multiple of 16 bytes parts.
         let parts = "y[lane] = vec4(x[lane].x, x[lane].y, x[lane].z, x[lane].w);";
         assert_eq!(sectors_of(64, "vec4<f32>", parts), [2, 64, 32, 32]);
-        let sum = |first: u32| {
+        let four = |first: u32| {
             format!(
                 "var sum = 0.0; for (var i = 0u; i < 4u; i++) {{ sum += x[4u * lane + i + {first}u]; }} y[lane] = sum;"
             )
         };
-        assert_eq!(sectors_of(64, "f32", &sum(0)), [2, 64, 32, 32]);
-        assert_eq!(sectors_of(64, "f32", &sum(2)), [4, 128, 64, 32], "two of 8 bytes, half of each sector");
-        assert_eq!(sectors_of(64, "f32", &sum(1))[0], 6, "one, two and one");
+        assert_eq!(sectors_of(64, "f32", &four(0)), [2, 64, 32, 32]);
+        assert_eq!(sectors_of(64, "f32", &four(2)), [4, 128, 66, 32], "two of 8 bytes, half of each sector");
+        assert_eq!(sectors_of(64, "f32", &four(1))[0], 6, "one, two and one");
         assert_eq!(sectors_of(64, "f32", "y[lane] = x[lane] + x[lane];"), [2, 64, 8, 8], "the same twice");
         // Out of bounds nothing is touched.
         assert_eq!(sectors_of(32, "f32", "y[lane] = x[lane + 65536u];"), [1, 32, 0, 0]);
