@@ -333,13 +333,21 @@ impl Flow {
         let repeated = Repeated::new(program, &writes, &written, &around, &controls);
         let is_free: Vec<bool> =
             absorbed(program, is_known).into_iter().zip(&repeated.is_done).map(|(one, &other)| one || other).collect();
-        let needed_registers = needed.registers.clone();
         let changes = (0..program.code.len()).map(|at| {
             let inside = operands(&values, at).loops & around[at];
             (inside != 0).then(|| 127 - inside.leading_zeros() as usize)
         });
         let classes: Vec<Class> = (0..program.code.len()).map(|at| operands(&values, at).class()).collect();
         let ends_known = |one: &Loop| exit(program, *one).is_some_and(|(at, _)| classes[at] == Class::Known);
+        let strides = strides(&Facts {
+            program,
+            loops: &loops,
+            reads: &reads,
+            writes: &writes,
+            needed: &needed.registers,
+            written: &written,
+            carried: &carried,
+        });
         Flow {
             unrolled: loops.iter().zip(unrolls).map(|(one, &unrolls)| unrolls && ends_known(one)).collect(),
             is_lane: values.iter().map(|value| value.lane).collect(),
@@ -348,7 +356,7 @@ impl Flow {
             needs_storage: needed.storage,
             classes,
             is_decided: program.code.iter().map(|op| matches!(*op, Op::Map2 { b, .. } if is_known(b))).collect(),
-            strides: strides(program, &loops, &reads, &writes, &needed_registers, &written, &carried),
+            strides,
             is_free,
             is_shared: repeated.shares,
             changes: changes.collect(),
@@ -464,25 +472,26 @@ fn absorbed(program: &Program, is_known: impl Fn(Slot) -> bool) -> Vec<bool> {
     program.code.iter().zip(&program.works).map(absorbed).collect()
 }
 
+/// What is known of the registers when loops are looked at.
+struct Facts<'a> {
+    program: &'a Program,
+    loops: &'a [Loop],
+    reads: &'a [Vec<Run>],
+    writes: &'a [Option<Run>],
+    needed: &'a [bool],
+    /// In how many places each is written.
+    written: &'a [u32],
+    /// Of each loop, those that a turn finds as the one before has left them.
+    carried: &'a [Vec<bool>],
+}
+
 /// How each loop advances. A loop within one that can be told of is left alone.
-fn strides(
-    program: &Program,
-    loops: &[Loop],
-    reads: &[Vec<Run>],
-    writes: &[Option<Run>],
-    needed: &[bool],
-    written: &[u32],
-    carried: &[Vec<bool>],
-) -> Vec<Option<Stride>> {
+fn strides(facts: &Facts) -> Vec<Option<Stride>> {
     let mut found: Vec<Option<Stride>> = Vec::new();
-    for (index, one) in loops.iter().enumerate() {
+    for (index, one) in facts.loops.iter().enumerate() {
         let is_within = |other: &Loop| other.start <= one.start && one.end <= other.end;
-        let is_inner = loops[..index].iter().zip(&found).any(|(other, stride)| is_within(other) && stride.is_some());
-        found.push(if is_inner {
-            None
-        } else {
-            stride(program, *one, loops, reads, writes, needed, written, &carried[index])
-        });
+        let is_inner = facts.loops[..index].iter().zip(&found).any(|(other, it)| is_within(other) && it.is_some());
+        found.push(if is_inner { None } else { stride(facts, index) });
     }
     found
 }
@@ -507,16 +516,9 @@ fn exit(program: &Program, one: Loop) -> Option<(usize, bool)> {
     }
 }
 
-fn stride(
-    program: &Program,
-    one: Loop,
-    loops: &[Loop],
-    reads: &[Vec<Run>],
-    writes: &[Option<Run>],
-    needed: &[bool],
-    written: &[u32],
-    carried: &[bool],
-) -> Option<Stride> {
+fn stride(facts: &Facts, index: usize) -> Option<Stride> {
+    let Facts { program, loops, reads, writes, needed, written, carried } = *facts;
+    let (one, carried) = (loops[index], &carried[index]);
     let body = one.start..one.end + 1;
     let target = |at: usize| match program.code[at] {
         Op::Jump { target } | Op::Unless { target, .. } => Some(target as usize),
