@@ -1,5 +1,5 @@
 //! What a compiler makes of kernels, told without a device: RADV, Mesa's driver for AMD GPUs, compiles each for a GPU
-//! that is not there.
+//! that is not there. And what a [model](fn@model) says of them, for GPUs that no compiler here compiles for as well.
 //!
 //! The specialised WGSL becomes SPIR-V as wgpu would have it, RADV compiles that in [a process of its own](Compiler),
 //! and its assembly is read. Nothing is run and no clock is read: the same stssad and the same Mesa give the same
@@ -15,8 +15,7 @@
 //! | `rows` | a [`Row`] for each pipeline: its names, its part of the step, and either `refused` or `found` |
 //! | `rows[].found` | [`Found`]: `resources` ([`Resources`]), `mix` ([`Mix`] of all code), `hot` ([`HotLoop`] or null) |
 //! | `rows[].text` | with `--asm` a [`Text`]: `wgsl` and `assembly` |
-//!
-//! | `model` | what a model says of the same GPU or another ([`Model`]), or null where there is none |
+//! | `model` | [`Model`]: what a model says of the GPU, or null where there is none: `rows` for each dispatch |
 //!
 //! The keys of each are its fields, which say what they count and in which units.
 //! A [`Mix`] has `instructions` and, by [`Class`], `operations`.
