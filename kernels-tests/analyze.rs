@@ -1,4 +1,4 @@
-//! `stssad analyze` against the system's own RADV, compiling for a GPU that is not there.
+//! `stssad analyze` against the system's own RADV, compiling for a GPU that is not there, and its model.
 
 mod process;
 
@@ -94,4 +94,44 @@ fn a_driver_that_is_not_there_is_told_with_what_to_install() {
     let manifest = folder("driver").join("radeon_icd.json");
     let said = stssad(&[&["analyze", "reduce/sum_row", "--driver", text(&manifest)]]).with(4);
     said.error(&["RADV does not compile for navi31", "mesa-vulkan-drivers"]);
+}
+
+/// A GPU without a compiler is modelled alone, and the page says so; the same run gives the same report.
+#[test]
+fn a_model_needs_no_compiler() {
+    let path = folder("model").join("report.json");
+    let said = stssad(&[&["analyze", "reduce/sum_row", "--gpu", "h100", "--lines", "--json", text(&path)]]).with(0);
+    for part in
+        ["There is no compiler for h100", "What a model says of NVIDIA H100", "none of\nthem measured", "by the model"]
+    {
+        assert!(said.out.contains(part), "no `{part}` in {}", said.out);
+    }
+    assert!(said.out.contains("fn main("), "no annotated source in {}", said.out);
+    let report = json(&path);
+    assert_eq!(report["rows"].as_array().unwrap().len(), 0);
+    let rows = report["model"]["rows"].as_array().unwrap();
+    for row in rows {
+        let bound = &row["bound"];
+        let number = |key: &str| bound[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
+        assert!(number("seconds") > 0.0 && number("of_peak") < 1.0 && number("units") <= 1.0, "{row}");
+        let counts = &bound["counts"];
+        assert!(counts["sectors"].as_f64() >= counts["fewest_sectors"].as_f64(), "{row}");
+        assert!(counts["passes"].as_f64() >= counts["fewest_passes"].as_f64(), "{row}");
+    }
+    assert!(!rows.is_empty());
+    let again = stssad(&[&["analyze", "reduce/sum_row", "--gpu", "h100", "--lines"]]).with(0);
+    assert_eq!(again.out, said.out);
+}
+
+/// A GPU without a model is compiled for alone, and one that has both is told of by both.
+#[test]
+fn the_page_says_what_it_is_of() {
+    if !has_radv() {
+        return;
+    }
+    let one = |gpu: &str| stssad(&[&["analyze", "reduce/sum_row", "--gpu", gpu]]).with(0).out;
+    let alone = one("navi21");
+    assert!(alone.contains("There is no model of navi21") && !alone.contains("by the model"), "{alone}");
+    let both = one("rx7900xtx");
+    assert!(both.contains("NAVI31") && both.contains("What a model says of AMD Radeon RX 7900 XTX"), "{both}");
 }

@@ -1,4 +1,4 @@
-//! `stssad analyze`: what a compiler makes of the kernels, without a device.
+//! `stssad analyze`: what a compiler makes of the kernels, and what a model says of them, without a device.
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use clap::Args;
 use stssad::engine::kernel::{DeviceClass, Tile};
 use stssad::engine::shaders::Replaced;
-use stssad::measure::analyze::{self, AnalyzeError, Compiler, Family, Origin, Report};
+use stssad::measure::analyze::{self, AnalyzeError, Compiler, Gpu, Origin, Report};
 use stssad::measure::workload::Workload;
 
 use super::fault::{Fault, Faulty};
@@ -21,9 +21,9 @@ pub struct Analyze {
     /// Training step to take kernels of: digits-small (the demo's step), pyramid-64, resnet18-32 or resnet18-256.
     #[arg(long, value_name = "NAME", default_value = "digits-small")]
     workload: Workload,
-    /// AMD GPU to compile for; it need not be there.
+    /// GPU to compile for, to model, or both; it need not be there.
     #[arg(long, value_enum, default_value_t, value_name = "GPU")]
-    gpu: Family,
+    gpu: Gpu,
     /// Take the kernels that are chosen for this class of device.
     #[arg(long, value_enum, default_value_t, value_name = "CLASS")]
     class: ClassArgument,
@@ -33,6 +33,9 @@ pub struct Analyze {
     /// Print the WGSL and the assembly of each kernel, the hot loop marked with `|`.
     #[arg(long)]
     asm: bool,
+    /// Print the WGSL of each kernel with what the model counts in each line.
+    #[arg(long)]
+    lines: bool,
     /// Write everything to FILE as JSON, with `--asm` the texts too.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -68,20 +71,35 @@ impl Analyze {
             None => Replaced::default(),
         };
         let subjects = analyze::subjects(&self.kernels, &self.workload, class)?;
-        let manifest = self.driver.clone().or_else(analyze::manifest).ok_or(AnalyzeError::NoDriver)?;
-        let mut process = Command::new(std::env::current_exe()?);
-        process.arg("radv");
-        let mut compiler = Compiler::start(process, self.gpu, &manifest)?;
-
-        let rows = analyze::run(&mut compiler, &subjects, &replaced)?;
-        let origin = Origin::new(&compiler, self.gpu, class, self.workload.name);
-        let report = Report::new(origin, rows, self.asm);
+        let mut compiler = match self.gpu.family() {
+            Some(family) => {
+                let manifest = self.driver.clone().or_else(analyze::manifest).ok_or(AnalyzeError::NoDriver)?;
+                let mut process = Command::new(std::env::current_exe()?);
+                process.arg("radv");
+                Some(Compiler::start(process, family, &manifest)?)
+            }
+            None => None,
+        };
+        let rows = match &mut compiler {
+            Some(compiler) => analyze::run(compiler, &subjects, &replaced)?,
+            None => Vec::new(),
+        };
+        let machine = self.gpu.machine();
+        let model = machine.map(|machine| analyze::model(machine, &subjects, &replaced)).transpose()?;
+        let origin = Origin::new(compiler.as_ref(), self.gpu, class, self.workload.name);
+        let report = Report::new(origin, rows, model, self.asm);
         if let Some(path) = &self.json {
             report.write(path)?;
         }
         result!("{report}")?;
         if self.asm || !self.kernels.is_empty() {
             result!("{}", report.details())?;
+        }
+        if let Some(model) = &report.model {
+            result!("\n{model}")?;
+            if self.lines {
+                result!("{}", model.annotated())?;
+            }
         }
         let mut passed = report.is_whole();
         if let Some((path, old)) = old {

@@ -136,6 +136,17 @@ impl Replaced {
         });
         Ok(Replaced { kernels: texts.collect(), files: found.len() })
     }
+
+    /// As [`specialise`], from the text that takes the place of the built-in one, if any does.
+    ///
+    /// # Errors
+    /// As [`specialise`].
+    pub fn specialise(&self, kernel: &Kernel) -> Result<String, SpecialiseError> {
+        match self.kernels.get(kernel.name) {
+            Some(text) => specialise_text(text, kernel),
+            None => specialise(kernel),
+        }
+    }
 }
 
 /// Put before the first line, so that all keep their numbers.

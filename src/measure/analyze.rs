@@ -1,5 +1,5 @@
 //! What a compiler makes of kernels, told without a device: RADV, Mesa's driver for AMD GPUs, compiles each for a GPU
-//! that is not there.
+//! that is not there. And what a [model](fn@model) says of them, for GPUs that no compiler here compiles for as well.
 //!
 //! The specialised WGSL becomes SPIR-V as wgpu would have it, RADV compiles that in [a process of its own](Compiler),
 //! and its assembly is read. Nothing is run and no clock is read: the same stssad and the same Mesa give the same
@@ -15,12 +15,14 @@
 //! | `rows` | a [`Row`] for each pipeline: its names, its part of the step, and either `refused` or `found` |
 //! | `rows[].found` | [`Found`]: `resources` ([`Resources`]), `mix` ([`Mix`] of all code), `hot` ([`HotLoop`] or null) |
 //! | `rows[].text` | with `--asm` a [`Text`]: `wgsl` and `assembly` |
+//! | `model` | [`Model`]: what a model says of the GPU, or null where there is none: `rows` for each dispatch |
 //!
 //! The keys of each are its fields, which say what they count and in which units.
 //! A [`Mix`] has `instructions` and, by [`Class`], `operations`.
 
 mod assembly;
 mod compiler;
+mod model;
 mod radv;
 mod report;
 mod spirv;
@@ -32,12 +34,14 @@ use crate::engine::case::{Case, CaseError};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::ops::lowering;
 use crate::engine::plan::{Plan, Reuse};
-use crate::engine::shaders::{Replaced, SpecialiseError, specialise, specialise_text};
+use crate::engine::shaders::{Replaced, SpecialiseError};
 use crate::engine::tape::GradError;
+use crate::engine::tensor::Shape;
 use crate::measure::figures::MeasureError;
 use crate::measure::workload::Workload;
 pub use assembly::{Class, HotLoop, Mix};
-pub use compiler::{Compiler, Family, manifest, serve};
+pub use compiler::{Compiler, Family, Gpu, manifest, serve};
+pub use model::{Bound, Counts, Line, MACHINES, Machine, Model, Resource, Row as Modelled, model};
 pub use radv::Target;
 pub use report::{ALLOWED_FALL, Change, Comparison, FORMAT, Found, Origin, Report, Resources, Row, Text};
 
@@ -83,6 +87,24 @@ pub struct Subject {
     pub flops: u64,
     /// Of the step's floating-point operations.
     pub share: f64,
+    /// Its dispatches, each kind once.
+    pub distinct: Vec<Dispatch>,
+}
+
+/// A dispatch, or several equal ones.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// `kernel [inputs] → [output]`, or a case.
+    pub name: String,
+    pub kernel: Kernel,
+    /// Scalars of each buffer, in the order of bindings.
+    pub lengths: Vec<usize>,
+    /// Bytes of inputs and output.
+    pub bytes: u64,
+    /// Floating-point operations.
+    pub flops: u64,
+    /// How many of the step are equal.
+    pub count: usize,
 }
 
 /// The pipelines that `names` stand for. A name with parentheses is a case; the others are parts of names of what the
@@ -111,7 +133,23 @@ pub fn subjects(names: &[String], workload: &Workload, class: DeviceClass) -> Re
         let Some(lowered) = lowering(&*case.primitive) else { continue };
         let flops = lowered.flops(&shapes, &output);
         let kernel = lowered.kernel(&shapes, &output, class);
-        subjects.push(Subject { name: case.to_string(), kernel, dispatches: 1, flops, share: 1.0 });
+        let operands = || shapes.iter().copied().chain([&output]);
+        let dispatch = Dispatch {
+            name: case.to_string(),
+            kernel: kernel.clone(),
+            lengths: operands().map(Shape::count).collect(),
+            bytes: operands().map(Shape::bytes).sum(),
+            flops,
+            count: 1,
+        };
+        subjects.push(Subject {
+            name: case.to_string(),
+            kernel,
+            dispatches: 1,
+            flops,
+            share: 1.0,
+            distinct: vec![dispatch],
+        });
     }
     Ok(subjects)
 }
@@ -124,13 +162,26 @@ fn of_step(plan: &Plan) -> Vec<Subject> {
         let place = *places.entry(step.kernel.specialisation()).or_insert(found.len());
         if place == found.len() {
             let kernel = step.kernel.clone();
-            found.push((0, Subject { name: String::new(), kernel, dispatches: 0, flops: 0, share: 0.0 }));
+            let subject =
+                Subject { name: String::new(), kernel, dispatches: 0, flops: 0, share: 0.0, distinct: Vec::new() };
+            found.push((0, subject));
         }
         let (largest, subject) = &mut found[place];
+        let shapes: Vec<String> = step.inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
+        let name = format!("{} {} → {:?}", step.kernel.name, shapes.join(" "), step.output.shape).replace(", ", ",");
+        match subject.distinct.iter_mut().find(|it| it.name == name && it.kernel == step.kernel) {
+            Some(dispatch) => dispatch.count += 1,
+            None => subject.distinct.push(Dispatch {
+                name: name.clone(),
+                kernel: step.kernel.clone(),
+                lengths: step.inputs.iter().chain([&step.output]).map(|operand| operand.shape.count()).collect(),
+                bytes: step.bytes(),
+                flops: step.flops,
+                count: 1,
+            }),
+        }
         if subject.name.is_empty() || step.flops > *largest {
-            let shapes: Vec<String> = step.inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
-            let name = format!("{} {} → {:?}", step.kernel.name, shapes.join(" "), step.output.shape);
-            (*largest, subject.name) = (step.flops, name.replace(", ", ","));
+            (*largest, subject.name) = (step.flops, name);
         }
         subject.dispatches += 1;
         subject.flops += step.flops;
@@ -156,10 +207,7 @@ fn of_step(plan: &Plan) -> Vec<Subject> {
 /// When a text lacks a constant of its kernel, or the driver crashes.
 pub fn run(compiler: &mut Compiler, subjects: &[Subject], replaced: &Replaced) -> Result<Vec<Row>, AnalyzeError> {
     let row = |subject: &Subject| {
-        let wgsl = match replaced.kernels.get(subject.kernel.name) {
-            Some(text) => specialise_text(text, &subject.kernel)?,
-            None => specialise(&subject.kernel)?,
-        };
+        let wgsl = replaced.specialise(&subject.kernel)?;
         let mut row = Row::new(subject);
         let binary = match spirv::translate(&wgsl) {
             Ok(binary) => binary,

@@ -31,6 +31,8 @@
 //! assert!(reports[0].to_string().starts_with("last.wgsl:5: race: invocation 1 "), "{}", reports[0]);
 //! ```
 
+mod flow;
+mod lockstep;
 mod lower;
 mod machine;
 mod program;
@@ -39,6 +41,7 @@ pub mod rounding;
 mod shadow;
 mod word;
 
+pub use lockstep::{BANKS, Counted, Launch, SECTOR_BYTES, Tally, Unit};
 pub use lower::{Refusal, lower};
 pub use machine::{Buffer, Dispatch, Outcome};
 pub use program::Program;

@@ -7,11 +7,12 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
 use super::AnalyzeError;
+use super::model::Machine;
 use super::radv::{Executable, Radv, Target};
 use super::spirv::Binary;
 
 /// An AMD GPU for which RADV compiles without one: a generation each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Family {
     /// RDNA 3, as in the RX 7900 XTX; its matrix units take the kernels of `--class matrix`
     #[default]
@@ -29,6 +30,56 @@ impl Family {
             Family::Navi31 => "navi31",
             Family::Navi21 => "navi21",
             Family::Vega10 => "vega10",
+        }
+    }
+}
+
+/// A GPU to compile for, to model, or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Gpu {
+    /// RDNA 3: compiled for, and modelled as the RX 7900 XTX. Its matrix units take the kernels of `--class matrix`
+    #[default]
+    #[value(alias = "rx7900xtx")]
+    Navi31,
+    /// RDNA 2, as in the RX 6900 XT: compiled for
+    Navi21,
+    /// GCN 5, as in the RX Vega 64, with waves of 64: compiled for
+    Vega10,
+    /// NVIDIA H100 SXM5: modelled
+    H100,
+    /// NVIDIA GeForce RTX 3090: modelled
+    Rtx3090,
+    /// Apple M2 with 10 cores: modelled
+    M2,
+}
+
+impl Gpu {
+    /// As `--gpu` names it.
+    pub fn name(self) -> &'static str {
+        match (self.family(), self) {
+            (Some(family), _) => family.name(),
+            (None, Gpu::Rtx3090) => "rtx3090",
+            (None, Gpu::M2) => "m2",
+            (None, _) => "h100",
+        }
+    }
+
+    /// What a compiler is there for.
+    pub fn family(self) -> Option<Family> {
+        match self {
+            Gpu::Navi31 => Some(Family::Navi31),
+            Gpu::Navi21 => Some(Family::Navi21),
+            Gpu::Vega10 => Some(Family::Vega10),
+            Gpu::H100 | Gpu::Rtx3090 | Gpu::M2 => None,
+        }
+    }
+
+    /// What there is a model of.
+    pub fn machine(self) -> Option<&'static Machine> {
+        match self {
+            Gpu::Navi31 => Machine::named("rx7900xtx"),
+            Gpu::Navi21 | Gpu::Vega10 => None,
+            Gpu::H100 | Gpu::Rtx3090 | Gpu::M2 => Machine::named(self.name()),
         }
     }
 }

@@ -7,8 +7,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::assembly::{self, Class, Code, HotLoop, Mix};
-use super::compiler::{Compiler, Family};
-use super::radv::Executable;
+use super::compiler::{Compiler, Gpu};
+use super::model::Model;
+use super::radv::{Executable, Target};
 use super::{AnalyzeError, Subject};
 use crate::engine::kernel::DeviceClass;
 use crate::engine::units::{bytes, figure, percent};
@@ -40,13 +41,15 @@ pub struct Origin {
 }
 
 impl Origin {
-    pub fn new(compiler: &Compiler, family: Family, class: DeviceClass, workload: &str) -> Origin {
+    /// Without a compiler where there is none of this GPU.
+    pub fn new(compiler: Option<&Compiler>, gpu: Gpu, class: DeviceClass, workload: &str) -> Origin {
+        let target = |get: fn(&Target) -> &String| compiler.map_or(String::new(), |it| get(&it.target).clone());
         Origin {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: commit().unwrap_or_default(),
-            driver: compiler.target.driver.clone(),
-            device: compiler.target.device.clone(),
-            gpu: family.name().into(),
+            driver: target(|it| &it.driver),
+            device: target(|it| &it.device),
+            gpu: gpu.name().into(),
             class: class.to_string(),
             workload: workload.into(),
         }
@@ -189,14 +192,18 @@ impl Row {
 pub struct Report {
     pub format: u32,
     pub origin: Origin,
+    /// What the compiler says.
     pub rows: Vec<Row>,
+    /// What the model says, of a GPU that has one.
+    #[serde(default)]
+    pub model: Option<Model>,
 }
 
 impl Report {
     /// With the texts if `texts`; they are a hundred times as long as the rest.
-    pub fn new(origin: Origin, mut rows: Vec<Row>, texts: bool) -> Report {
+    pub fn new(origin: Origin, mut rows: Vec<Row>, model: Option<Model>, texts: bool) -> Report {
         rows.iter_mut().for_each(|row| row.text = row.text.take().filter(|_| texts));
-        Report { format: FORMAT, origin, rows }
+        Report { format: FORMAT, origin, rows, model }
     }
 
     /// Writes the report as JSON.
@@ -330,7 +337,11 @@ impl fmt::Display for Row {
 /// A table.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Origin { driver, device, class, workload, version, commit, .. } = &self.origin;
+        let Origin { driver, device, class, workload, version, commit, gpu } = &self.origin;
+        if driver.is_empty() {
+            writeln!(f, "There is no compiler for {gpu}: what follows is a model's alone. Nothing was run.")?;
+            return writeln!(f, "Kernels of class {class}, step of {workload}, stssad {version} {commit}");
+        }
         writeln!(f, "What the compiler says, for a GPU that is not there: {driver}, {device}. Nothing was run.")?;
         writeln!(f, "Kernels of class {class}, step of {workload}, stssad {version} {commit}\n")?;
         let row = |row: &Row| {
@@ -375,7 +386,10 @@ impl fmt::Display for Report {
                 writeln!(f, "\nrefused: {}: {reason}", row.name)?;
             }
         }
-        Ok(())
+        match &self.model {
+            Some(_) => Ok(()),
+            None => writeln!(f, "\nThere is no model of {gpu}: this is the compiler's alone."),
+        }
     }
 }
 

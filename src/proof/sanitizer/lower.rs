@@ -12,7 +12,7 @@ use naga::{
     ScalarKind, Span, Statement, StorageAccess, SwitchValue, Type, TypeInner,
 };
 
-use super::program::{Binding, Count, MatrixAccess, Memory, Op, Program, Slot, Variable};
+use super::program::{Binding, Count, MatrixAccess, Memory, Op, Program, Slot, Variable, Work};
 use super::word::{self, Map2, Math, Word};
 
 /// Why a source has no program: it is not WGSL, or it uses a feature that no kernel here uses.
@@ -33,6 +33,9 @@ const CAPABILITIES: Capabilities = Capabilities::IMMEDIATES
     .union(Capabilities::SUBGROUP)
     .union(Capabilities::SHADER_FLOAT16)
     .union(Capabilities::COOPERATIVE_MATRIX);
+
+/// Of WGSL's types, in bytes: that of `vec4<f32>`.
+const LARGEST_ALIGNMENT: u32 = 16;
 
 /// Parses and validates WGSL.
 ///
@@ -78,6 +81,7 @@ pub fn lower(file: &str, source: &str) -> Result<Program, Refusal> {
             file: file.to_owned(),
             code: Vec::new(),
             lines: Vec::new(),
+            works: Vec::new(),
             registers: Vec::new(),
             builtins: Vec::new(),
             immediates: Vec::new(),
@@ -146,6 +150,34 @@ fn unsupported<T>(what: impl std::fmt::Debug) -> Result<T, String> {
     Err(format!("the interpreter does not support {what:?}"))
 }
 
+fn work_of_binary(op: BinaryOperator, kind: ScalarKind) -> Work {
+    use BinaryOperator as Op;
+    match (op, kind) {
+        (Op::Add | Op::Subtract | Op::Multiply, ScalarKind::Float) => Work::Float,
+        (Op::Divide | Op::Modulo, ScalarKind::Float) => Work::Special,
+        (Op::Divide | Op::Modulo, _) => Work::Quotient,
+        (Op::Add | Op::Subtract, _) => Work::Sum,
+        (Op::Multiply, _) => Work::Product,
+        _ => Work::Integer,
+    }
+}
+
+fn work_of_math(function: MathFunction, kind: ScalarKind) -> Work {
+    use MathFunction as F;
+    match (function, kind) {
+        // A modifier of the instruction that reads or writes the value.
+        (F::Abs | F::Saturate, ScalarKind::Float) => Work::Nothing,
+        (F::Fma, ScalarKind::Float) => Work::Fma,
+        (
+            F::Exp | F::Exp2 | F::Log | F::Log2 | F::Pow | F::Sqrt | F::InverseSqrt | F::Sin | F::Cos | F::Tan,
+            ScalarKind::Float,
+        ) => Work::Special,
+        (F::Tanh | F::Atan | F::Atan2, ScalarKind::Float) => Work::Special,
+        (_, ScalarKind::Float) => Work::Float,
+        _ => Work::Integer,
+    }
+}
+
 impl<'m> Lowering<'m> {
     fn entry(&mut self, function: &'m Function, info: &'m FunctionInfo) -> Result<(), String> {
         for (handle, global) in self.module.global_variables.iter() {
@@ -169,6 +201,7 @@ impl<'m> Lowering<'m> {
     fn global(&mut self, global: &GlobalVariable) -> Result<Place, String> {
         let name = global.name.clone().unwrap_or_default();
         let variable = self.program.variables.len() as u32;
+        let mut first_byte = 0;
         let (memory, at, scalars) = match global.space {
             AddressSpace::Storage { access } => {
                 let binding = global.binding.as_ref().map_or(0, |b| b.binding);
@@ -179,6 +212,9 @@ impl<'m> Lowering<'m> {
             AddressSpace::WorkGroup => {
                 let (at, scalars) = (self.program.workgroup_scalars, self.scalars(global.ty)?);
                 self.program.workgroup_scalars += scalars;
+                let end = |it: &Variable| it.first_byte + it.scalars * it.scalar_bytes;
+                let others = self.program.variables.iter().filter(|it| it.memory == Memory::Workgroup);
+                first_byte = others.map(end).max().unwrap_or(0).next_multiple_of(LARGEST_ALIGNMENT);
                 self.program.workgroup_bytes += self.inner(global.ty).size(self.module.to_ctx());
                 (Memory::Workgroup, at, scalars)
             }
@@ -199,7 +235,8 @@ impl<'m> Lowering<'m> {
             space => return unsupported(space),
         };
         let strides = self.strides(global.ty)?;
-        self.program.variables.push(Variable { name, memory, at, scalars, strides });
+        let scalar_bytes = self.scalar_bytes(global.ty);
+        self.program.variables.push(Variable { name, memory, at, scalars, strides, scalar_bytes, first_byte });
         Ok(Place { memory, at, offset: None, variable })
     }
 
@@ -233,6 +270,15 @@ impl<'m> Lowering<'m> {
                 Ok(span / 4)
             }
             other => unsupported(other),
+        }
+    }
+
+    /// Size of a scalar of the type on a device: 2 where it holds halves, else 4.
+    fn scalar_bytes(&self, ty: Handle<Type>) -> u32 {
+        match self.inner(ty) {
+            TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } if *scalar == naga::Scalar::F16 => 2,
+            TypeInner::Array { base, .. } => self.scalar_bytes(*base),
+            _ => 4,
         }
     }
 
@@ -284,8 +330,13 @@ impl<'m> Lowering<'m> {
     }
 
     fn emit(&mut self, op: Op) -> usize {
+        self.emit_as(Work::Nothing, op)
+    }
+
+    fn emit_as(&mut self, work: Work, op: Op) -> usize {
         self.program.code.push(op);
         self.program.lines.push(self.line);
+        self.program.works.push(work);
         self.program.code.len() - 1
     }
 
@@ -316,9 +367,9 @@ impl<'m> Lowering<'m> {
         }
     }
 
-    fn map2(&mut self, f: Map2, a: Slot, b: Slot) -> Slot {
+    fn map2(&mut self, work: Work, f: Map2, a: Slot, b: Slot) -> Slot {
         let to = self.fresh(1)[0];
-        self.emit(Op::Map2 { f, to, a, b });
+        self.emit_as(work, Op::Map2 { f, to, a, b });
         to
     }
 
@@ -399,6 +450,8 @@ impl<'m> Lowering<'m> {
                 at: slots[0],
                 scalars,
                 strides: self.strides(local.ty)?,
+                scalar_bytes: self.scalar_bytes(local.ty),
+                first_byte: 0,
             });
             let place = Place { memory: Memory::Registers, at: slots[0], offset: None, variable };
             frame.locals.insert(handle, place);
@@ -563,7 +616,7 @@ impl<'m> Lowering<'m> {
                 }
             };
             let value = self.constant(bits);
-            let hit = self.map2(equal, selector, value);
+            let hit = self.map2(Work::Integer, equal, selector, value);
             let next = self.unless(hit);
             entries.push((index, self.jump()));
             let here = self.here();
@@ -589,6 +642,17 @@ impl<'m> Lowering<'m> {
         Ok(())
     }
 
+    /// How a load or store of consecutive scalars is executed: those of a vector at once.
+    fn work(place: Place, component: u32, count: u32) -> Work {
+        match (place.memory, component) {
+            (Memory::Registers, _) => Work::Nothing,
+            (_, 0) if count <= 4 => Work::Access { scalars: count, variable: place.variable },
+            _ if count <= 4 => Work::Nothing,
+            // Arrays and structures are copied one by one.
+            _ => Work::Access { scalars: 1, variable: place.variable },
+        }
+    }
+
     fn store(&mut self, place: Place, value: &Value) {
         if let Place { memory: Memory::Registers, offset: None, at, .. } = place
             && value.windows(2).all(|pair| pair[0] + 1 == pair[1])
@@ -598,10 +662,11 @@ impl<'m> Lowering<'m> {
         }
         for (component, &from) in (0..).zip(value) {
             let at = place.at + component;
-            self.emit(match place {
+            let op = match place {
                 Place { memory: Memory::Registers, offset: None, .. } => Op::Copy { to: at, from },
                 Place { memory, offset, .. } => Op::Store { from, memory, at, offset },
-            });
+            };
+            self.emit_as(Self::work(place, component, value.len() as u32), op);
         }
     }
 
@@ -613,10 +678,11 @@ impl<'m> Lowering<'m> {
         }
         for (component, &to) in (0..).zip(&value) {
             let at = place.at + component;
-            self.emit(match place {
+            let op = match place {
                 Place { memory: Memory::Registers, offset: None, .. } => Op::Copy { to, from: at },
                 Place { memory, offset, .. } => Op::Load { to, memory, at, offset },
-            });
+            };
+            self.emit_as(Self::work(place, component, scalars), op);
         }
         value
     }
@@ -684,8 +750,9 @@ impl<'m> Lowering<'m> {
                 let kind = Self::kind(self.type_of(frame, *expr))?;
                 let Some(f) = word::unary(*op, kind) else { return unsupported((op, kind)) };
                 let a = self.value(frame, *expr)?;
+                let work = if kind == ScalarKind::Float { Work::Nothing } else { Work::Integer };
                 self.zip([&a], |this, to, [a]| {
-                    this.emit(Op::Map1 { f, to, a });
+                    this.emit_as(work, Op::Map1 { f, to, a });
                 })
             }
             Expression::Binary { op, left, right } => {
@@ -698,14 +765,14 @@ impl<'m> Lowering<'m> {
                     if divides {
                         this.emit(Op::Divisor { a: b });
                     }
-                    this.emit(Op::Map2 { f, to, a, b });
+                    this.emit_as(work_of_binary(*op, kind), Op::Map2 { f, to, a, b });
                 })
             }
             Expression::Select { condition, accept, reject } => {
                 let operands = [*condition, *accept, *reject].map(|operand| self.value(frame, operand));
                 let [condition, accept, reject] = operands;
                 self.zip([&condition?, &accept?, &reject?], |this, to, [a, b, c]| {
-                    this.emit(Op::Map3 { f: word::SELECT, to, a, b, c });
+                    this.emit_as(Work::Integer, Op::Map3 { f: word::SELECT, to, a, b, c });
                 })
             }
             Expression::Relational { fun, argument } => {
@@ -716,7 +783,7 @@ impl<'m> Lowering<'m> {
                 };
                 let f = word::binary(op, ScalarKind::Bool).expect("booleans have both");
                 let argument = self.value(frame, *argument)?;
-                let folded = argument.into_iter().reduce(|a, b| self.map2(f, a, b));
+                let folded = argument.into_iter().reduce(|a, b| self.map2(Work::Integer, f, a, b));
                 folded.into_iter().collect()
             }
             Expression::Math { fun, arg, arg1, arg2, arg3: _ } => self.math(frame, *fun, [Some(*arg), *arg1, *arg2])?,
@@ -731,8 +798,11 @@ impl<'m> Lowering<'m> {
                 };
                 let Some(f) = f else { return unsupported((from, kind, convert)) };
                 let a = self.value(frame, *expr)?;
+                let is_float = |kind| kind == ScalarKind::Float;
+                let converts = convert.is_some() && (is_float(from) || is_float(*kind));
+                let work = if converts { Work::Integer } else { Work::Nothing };
                 self.zip([&a], |this, to, [a]| {
-                    this.emit(Op::Map1 { f, to, a });
+                    this.emit_as(work, Op::Map1 { f, to, a });
                 })
             }
             Expression::ArrayLength(array) => {
@@ -801,19 +871,28 @@ impl<'m> Lowering<'m> {
         if fun == MathFunction::Dot {
             let [multiply, add] = [BinaryOperator::Multiply, BinaryOperator::Add].map(|op| word::binary(op, kind));
             let (Some(multiply), Some(add)) = (multiply, add) else { return unsupported((fun, kind)) };
-            let products: Value =
-                operands[0].iter().zip(&operands[1]).map(|(&a, &b)| self.map2(multiply, a, b)).collect();
-            return Ok(products.into_iter().reduce(|a, b| self.map2(add, a, b)).into_iter().collect());
+            let one = if kind == ScalarKind::Float { Work::Float } else { Work::Integer };
+            // After the first product, a product and its sum are one multiply-add.
+            let [product, sum] = match kind {
+                ScalarKind::Float => [Work::Nothing, Work::Fma],
+                _ => [Work::Integer; 2],
+            };
+            let pairs = operands[0].iter().zip(&operands[1]).enumerate();
+            let products: Value = pairs
+                .map(|(index, (&a, &b))| self.map2(if index == 0 { one } else { product }, multiply, a, b))
+                .collect();
+            return Ok(products.into_iter().reduce(|a, b| self.map2(sum, add, a, b)).into_iter().collect());
         }
+        let work = work_of_math(fun, kind);
         match (word::math(fun, kind), operands.as_slice()) {
             (Some(Math::One(f)), [a]) => Ok(self.zip([a], |this, to, [a]| {
-                this.emit(Op::Map1 { f, to, a });
+                this.emit_as(work, Op::Map1 { f, to, a });
             })),
             (Some(Math::Two(f)), [a, b]) => Ok(self.zip([a, b], |this, to, [a, b]| {
-                this.emit(Op::Map2 { f, to, a, b });
+                this.emit_as(work, Op::Map2 { f, to, a, b });
             })),
             (Some(Math::Three(f)), [a, b, c]) => Ok(self.zip([a, b, c], |this, to, [a, b, c]| {
-                this.emit(Op::Map3 { f, to, a, b, c });
+                this.emit_as(work, Op::Map3 { f, to, a, b, c });
             })),
             _ => unsupported((fun, kind)),
         }
@@ -869,6 +948,8 @@ impl<'m> Lowering<'m> {
                     at: copy[0],
                     scalars: copy.len() as u32,
                     strides: vec![stride],
+                    scalar_bytes: 4,
+                    first_byte: 0,
                 });
                 let place = Place { memory: Memory::Registers, at: copy[0], offset: None, variable };
                 let element = self.index(place, index, signed, count, stride);
@@ -880,7 +961,10 @@ impl<'m> Lowering<'m> {
     fn index(&mut self, place: Place, index: Slot, signed: bool, count: Count, stride: u32) -> Place {
         let to = self.fresh(1)[0];
         let Place { offset: outer, variable, .. } = place;
-        self.emit(Op::Index { to, outer, index, signed, count, stride, variable });
+        // The address of an element of a buffer takes a scaling; that of workgroup memory is kept scaled, and registers
+        // have none.
+        let work = if matches!(place.memory, Memory::Storage(_)) { Work::Integer } else { Work::Nothing };
+        self.emit_as(work, Op::Index { to, outer, index, signed, count, stride, variable });
         Place { offset: Some(to), ..place }
     }
 

@@ -144,6 +144,30 @@ pub enum Op {
     End,
 }
 
+/// What an operation is to the hardware that executes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing: it moves registers, or a modifier of the instruction that reads its result does it.
+    Nothing,
+    /// A multiply-add of floats.
+    Fma,
+    /// Other arithmetic of floats at full rate.
+    Float,
+    /// Quotients, roots and transcendental functions.
+    Special,
+    /// A sum or difference of integers: where one of them is known, part of an address.
+    Sum,
+    /// A product of integers: with a sum that takes it, one multiply-add.
+    Product,
+    /// Other arithmetic of integers, comparisons, selections and conversions.
+    Integer,
+    /// An integer quotient or remainder.
+    Quotient,
+    /// The first of so many loads or stores of consecutive scalars that are one instruction, in the variable with this
+    /// index in [`Program::variables`].
+    Access { scalars: u32, variable: u32 },
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MatrixAccess {
     Load,
@@ -160,6 +184,9 @@ pub struct Variable {
     pub scalars: u32,
     /// Scalars from one element to the next, for each array level.
     pub strides: Vec<u32>,
+    /// Size of a scalar on a device, and of workgroup memory before the variable, in bytes.
+    pub scalar_bytes: u32,
+    pub first_byte: u32,
 }
 
 impl Variable {
@@ -190,6 +217,8 @@ pub struct Program {
     pub(super) code: Vec<Op>,
     /// The source line of each operation.
     pub(super) lines: Vec<u32>,
+    /// What each operation is to hardware.
+    pub(super) works: Vec<Work>,
     /// Initial registers: constants in place, everything else zero.
     pub(super) registers: Vec<Word>,
     pub(super) builtins: Vec<(BuiltIn, Slot)>,
