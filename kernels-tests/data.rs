@@ -314,7 +314,7 @@ fn a_wrong_tree_is_shown_beside_the_right_one() {
     assert!(message.contains("has no train/good"), "{message}");
     fs::remove_dir_all(folder.path().join("bottle/train/good")).unwrap();
     fs::create_dir(folder.path().join("bottle/train/good")).unwrap();
-    assert!(source(&|_| {}).contains("train/good holds no images: files count that end in png, jpg"));
+    assert!(source(&|_| {}).contains("train/good contains no images: files count that end in png, jpg"));
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn sets_without_enough_images_are_refused() {
 
     let halved = load(&source, &Loading { split: Split::Inductive, ..small() }, |_, _| {}).unwrap();
     assert_eq!((halved.task.tune.as_ref().unwrap().len(), halved.task.test.len()), (3, 3));
-    assert!(halved.table().to_string().contains("tune, labels unread"));
+    assert!(halved.table().to_string().contains("tune, labels unused"));
     drop(folder);
 }
 
@@ -436,7 +436,7 @@ fn own_folders_are_read_as_they_are_named() {
     let no_test = Folder { normal_split_ratio: 0.0, ..own.clone() };
     assert_eq!(read(&no_test).test.rows(Some(false)).len(), 0);
     fs::create_dir(at("empty")).unwrap();
-    assert!(refused(Folder { normal_dir: vec!["empty".into()], ..own.clone() }).contains("holds no images"));
+    assert!(refused(Folder { normal_dir: vec!["empty".into()], ..own.clone() }).contains("contains no images"));
     let one = Folder { normal_dir: vec!["one".into()], normal_test_dir: vec!["fine".into()], ..own };
     put(&at("one/1.png"), 1);
     assert!(refused(one).starts_with("there are 1 training images, but 3 are needed"));

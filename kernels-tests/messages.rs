@@ -153,7 +153,7 @@ fn what_a_file_has_wrong_is_told_with_its_line_in_the_words_of_its_keys() {
         ("[training]\n\nstep = 1", &["line 3: there is no key `step` in [training]; did you mean `steps`?"]),
         (
             "[training]\nsteps = 'many'",
-            &["line 2: `steps` in [training] is the text \"many\"", "a whole number from 0 on"],
+            &["line 2: `steps` in [training] is the text \"many\"", "a whole number of at least 0"],
         ),
         ("method = 'st-ssda'", &["line 1: `method` cannot be `st-ssda`; did you mean `st-ssad`?"]),
         ("[data]\nkind = 'mvtec'\nroot = 'x'", &["`--data mvtec` needs --category (such as `bottle`)"]),
@@ -173,7 +173,7 @@ fn what_the_flags_have_wrong_is_told_in_flags_before_a_file_is_read() {
     let mvtec = ["--data", "mvtec", "--root", "nowhere", "--category", "bottle"];
     let folders = ["--data", "folder", "--root", "nowhere", "--normal-dir", "good"];
     let cases: [(&[&str], &[&str], &[&str]); 20] = [
-        (&[], &[], &["nothing says which images to train on", "--data folder --normal-dir good", "stssad demo"]),
+        (&[], &[], &["there are no images to train on", "--data folder --normal-dir good", "stssad demo"]),
         (&["--data", "mvtec", "--root", "a"], &[], &["`--data mvtec` needs --category (such as `bottle`)"]),
         (&["--category", "bottle"], &[], &["give --data"]),
         (&["--data", "digits", "--normal", "six", "--anomaly", "9"], &[], &["--normal is the text \"six\""]),
@@ -189,8 +189,8 @@ fn what_the_flags_have_wrong_is_told_in_flags_before_a_file_is_read() {
         (&mvtec, &["--micro-batches", "20"], &["--micro-batches is 20"]),
         (&mvtec, &["--starts", "0"], &["--starts is 0"]),
         (&mvtec, &["--size", "0"], &["--size is 0: it must be from 1 to 4096"]),
-        (&mvtec, &["--max-train", "2"], &["--max-train is 2: training takes at least 3 images"]),
-        (&folders, &[], &["there is nothing to tune on: add --abnormal-dir"]),
+        (&mvtec, &["--max-train", "2"], &["--max-train is 2: training needs at least 3 images"]),
+        (&folders, &[], &["there are no images to tune on: add --unlabelled-dir"]),
         (&folders, &["--unlabelled-dir", "un", "--normal-split-ratio", "nan"], &["--normal-split-ratio is NaN"]),
         (
             &folders,
@@ -203,7 +203,7 @@ fn what_the_flags_have_wrong_is_told_in_flags_before_a_file_is_read() {
     }
     for (flag, value) in [("--seed", "18446744073709551615"), ("--steps", "-1"), ("--batch", "many")] {
         let said = stssad(&[&["train"], &mvtec, &[flag, value]]).with(2);
-        said.error(&[flag, value, "it has to be a whole number from 0 to 9223372036854775807"]);
+        said.error(&[flag, value, "it must be a whole number from 0 to 9223372036854775807"]);
     }
     // And with nothing wrong but the folder.
     refused(stssad(&[&["train"], &mvtec]), 3, &["there is no folder nowhere"]);
@@ -244,7 +244,7 @@ fn a_sweep_is_checked_as_a_whole_before_its_first_job() {
 #[test]
 fn flags_that_change_nothing_are_told() {
     let told = |flags: &[&str]| stssad(&[&["train", "--print-config"], flags]).with(0);
-    told(&["--starts", "99"]).notice(&["no effect: --starts 99: cutdiff has 4 starts, so 4 are trained"]);
+    told(&["--starts", "99"]).notice(&["no effect: --starts 99: cutdiff has only 4 starts"]);
     told(&["--method", "auto-encoder", "--encoder", "small", "--order", "1"]).notice(&[
         "no effect: --encoder: --method auto-encoder does not use it",
         "no effect: --order: --method auto-encoder does not use it",
@@ -337,15 +337,15 @@ fn no_error_is_said_twice() {
         (
             &[&["predict", text(&svhn), text(&images)]],
             2,
-            &["holds no model.safetensors", "name the folder of a finished run"],
+            &["contains no model.safetensors", "give the folder of a finished run"],
         ),
-        (&[&["predict", "nowhere", "nothing"]], 2, &["there is no nowhere", "name the folder of a finished run"]),
+        (&[&["predict", "nowhere", "nothing"]], 2, &["nowhere does not exist", "give the folder of a finished run"]),
         (&[&["predict", text(&damaged), "nothing"]], 74, &["is damaged"]),
         (&[&["train", "-c", "nowhere.toml"]], 74, &["cannot read nowhere.toml", "No such file"]),
         (
             &[&["train", "--data", "svhn", "--root", text(&svhn), "--normal", "1", "--anomaly", "2"]],
             3,
-            &["train_32x32.mat is not a MATLAB file", "it does not begin with a MATLAB header"],
+            &["train_32x32.mat is not a readable MATLAB file", "it does not begin with a MATLAB header"],
         ),
         (
             &[&[
@@ -363,7 +363,7 @@ fn no_error_is_said_twice() {
             &["there is no folder"],
         ),
         (&[&["train"], &PACKAGED, &TINY, &["--out", text(&inside)]], 74, &["cannot write", "Not a directory"]),
-        (&[&["check", "--shaders", text(&folder)]], 2, &["holds none of stssad's shaders"]),
+        (&[&["check", "--shaders", text(&folder)]], 2, &["contains none of stssad's shaders"]),
     ];
     for (arguments, code, parts) in cases {
         refused(stssad(arguments), code, parts);

@@ -184,9 +184,9 @@ fn a_finished_run_is_not_written_over() {
     let Finished { run, .. } = finished();
     let before = files(run);
     let said = stssad(&[&["train"], &GRAVEL, &TINY, &["--steps", "6", "--out", text(run)]]).with(2);
-    said.error(&["holds a finished run", "choose another --out"]);
+    said.error(&["contains a finished run", "choose another --out"]);
     stssad(&[&["train", "--resume", text(run)]]).with(2).error(&["is finished"]);
-    stssad(&[&["test", text(run), "--out", text(run)]]).with(2).error(&["holds a finished run"]);
+    stssad(&[&["test", text(run), "--out", text(run)]]).with(2).error(&["contains a finished run"]);
     let after = files(run);
     assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)), "a file was changed");
 }
@@ -228,10 +228,10 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
         running.until(done);
         running.signal(signal);
         let (said, _) = running.end();
-        said.with(75).notice(&["stopped; go on with: stssad train --resume"]);
+        said.with(75).notice(&["stopped; resume with: stssad train --resume"]);
         assert!(!run.join("result.json").exists() && run.join("checkpoint.safetensors").exists());
         let refused = stssad(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]).with(2);
-        refused.error(&["holds a run already", "--resume"]);
+        refused.error(&["contains an unfinished run", "--resume"]);
         running = Running::begin(&[&["train", "--resume", text(&run)], &QUIET]);
     }
     running.end().0.with(0);
@@ -337,14 +337,14 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_it_and_two_are_an_error() {
     let mut running = Running::begin(&[&["train", "--resume", text(&run)], &QUIET]);
     running.until(2);
     running.signal("-TERM");
-    running.end().0.with(75).notice(&["warning  ", "is damaged", "from the checkpoint before it"]);
+    running.end().0.with(75).notice(&["warning  ", "is damaged", "from the previous checkpoint"]);
 
     fs::write(&last, whole).unwrap();
     damage(&last);
     damage(&previous);
     let before = files(&run);
     stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&["checkpoint.safetensors is damaged", "checksum"]);
-    stssad(&[&["train"], &GRAVEL, &TINY, &["--out", text(&run)]]).with(2).error(&["holds a run already"]);
+    stssad(&[&["train"], &GRAVEL, &TINY, &["--out", text(&run)]]).with(2).error(&["contains an unfinished run"]);
     assert_eq!(files(&run), before);
 }
 
@@ -357,9 +357,9 @@ fn other_images_are_no_way_to_go_on() {
     let before = files(&run);
     fs::copy(category.join("train/good/001.png"), category.join("train/good/000.png")).unwrap();
     let said = stssad(&[&["train", "--resume", text(&run)], &QUIET]).with(3);
-    said.error(&["is of other images", "start anew in another folder"]);
+    said.error(&["was made with other images", "start a new run in another folder"]);
     assert_eq!(files(&run), before);
-    stssad(&[&["train", "--resume", text(&run), "--steps", "9"]]).with(2).error(&["leave out the other flags"]);
+    stssad(&[&["train", "--resume", text(&run), "--steps", "9"]]).with(2).error(&["omit the other flags"]);
     let empty = folder("foreign-empty");
     stssad(&[&["train", "--resume", text(&empty)]]).with(2).error(&["has no checkpoint", "--out"]);
 }
@@ -404,11 +404,11 @@ fn folders_without_enough_images_are_refused_in_one_message() {
     let bad = ["--abnormal-dir", "bad"];
     let missing = on_folders(&folder("missing").join("nowhere"), &bad).with(3);
     missing.error(&["there is no folder", "nowhere", "check the path"]);
-    on_folders(&folders("empty", 0, 4), &bad).with(3).error(&["good holds no images"]);
-    on_folders(&folders("empty-bad", 8, 0), &bad).with(3).error(&["bad holds no images"]);
+    on_folders(&folders("empty", 0, 4), &bad).with(3).error(&["good contains no images"]);
+    on_folders(&folders("empty-bad", 8, 0), &bad).with(3).error(&["bad contains no images"]);
     on_folders(&folders("one", 1, 4), &bad).with(3).error(&["images"]);
     on_folders(&folders("two", 3, 4), &bad).with(3).error(&["training", "images"]);
-    on_folders(&folders("nothing", 8, 0), &[]).with(2).error(&["there is nothing to tune on"]);
+    on_folders(&folders("nothing", 8, 0), &[]).with(2).error(&["there are no images to tune on"]);
 }
 
 #[test]
@@ -581,7 +581,7 @@ fn a_sweep_does_what_is_missing_and_its_shards_agree() {
         assert_eq!((&one["image_AUROC"], &one["metrics"]), (&other["image_AUROC"], &other["metrics"]), "{name}");
     }
 
-    finish(sweep(&whole, &["--index", "4"])).with(2).error(&["there is no job 4: the grid has jobs 0 to 3"]);
+    finish(sweep(&whole, &["--index", "4"])).with(2).error(&["there is no job 4: the jobs of the grid are 0 to 3"]);
 
     let merge = || stssad(&[&["sweep", "merge", text(&grid), "--out", text(&whole)]]);
     let table = merge().with(0).out;
@@ -600,7 +600,7 @@ fn a_share_that_cannot_be_is_refused() {
     fs::write(&grid, GRID).unwrap();
     for (variables, complaint) in [
         (&[("SLURM_ARRAY_TASK_ID", "one")][..], "SLURM_ARRAY_TASK_ID is `one`"),
-        (&[("SGE_TASK_ID", "-1")], "SGE_TASK_ID is `-1`, not a number from 0 on"),
+        (&[("SGE_TASK_ID", "-1")], "SGE_TASK_ID is `-1`: it must be a whole number"),
         (&[("JOB_COMPLETION_INDEX", "1"), ("AWS_BATCH_JOB_ARRAY_INDEX", "1")], "both"),
     ] {
         let mut sweep = command(&[&["sweep", "run", text(&grid), "--out", text(&folder.join("out"))]]);
@@ -613,7 +613,7 @@ fn a_share_that_cannot_be_is_refused() {
 fn a_folder_without_shaders_is_refused() {
     stssad(&[&["profile", "--shaders", text(&folder("no-shaders"))]])
         .with(2)
-        .error(&["holds none of stssad's shaders"]);
+        .error(&["contains none of stssad's shaders"]);
 }
 
 #[test]

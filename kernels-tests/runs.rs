@@ -143,7 +143,7 @@ fn a_result_that_cannot_be_read_is_an_error_and_stays() {
         for folder in [&run, &job, &demo] {
             fs::write(folder.join("result.json"), torn).unwrap();
         }
-        let parts = ["result.json is not a whole result", "remove it to do the run again"];
+        let parts = ["result.json is incomplete or damaged", "delete it to repeat the run"];
         stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &["--out", text(&run)]]).with(74).error(&parts);
         stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&parts);
         stssad(&[&["demo", "--out", text(&demo)]]).with(74).error(&parts);
@@ -294,7 +294,10 @@ fn a_run_that_saved_nothing_begins_anew_as_it_is_told() {
     running.child.kill().unwrap();
     running.end();
     let said = stssad(&[&["train", "--resume", text(&run)]]).with(2);
-    said.error(&[&format!("has no checkpoint: nothing was saved, begin anew with --out {}", run.display())]);
+    said.error(&[&format!(
+        "has no checkpoint, so there is nothing to resume: start the run again, with --out {}",
+        run.display()
+    )]);
     stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
     assert!(run.join("result.json").exists());
     stssad(&[&["train", "--resume", text(&run.join("typo"))]]).with(2).error(&["there is no folder"]);
@@ -312,7 +315,7 @@ fn a_hang_up_saves_unless_nohup_says_that_it_is_nothing() {
     let mut running = Running::begin(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
     running.until(1);
     running.signal("-HUP");
-    running.end().0.with(75).notice(&["stopped; go on with"]);
+    running.end().0.with(75).notice(&["stopped; resume with"]);
     assert!(run.join("checkpoint.safetensors").exists());
 
     let mut shell = shell("trap '' HUP; exec \"$@\"", &[&["train", "--resume", text(&run)], &JSON]);
@@ -342,7 +345,7 @@ fn a_stop_while_the_report_is_made_keeps_the_checkpoint() {
         Running::begin(&[&["train"], &PACKAGED, &SMALL, &FEW, &["--progress", "plain", "--out", text(&run)]]);
     running.until_said("report   curves");
     running.signal("-TERM");
-    running.end().0.with(75).notice(&["stopped; go on with"]);
+    running.end().0.with(75).notice(&["stopped; resume with"]);
     assert!(!run.join("result.json").exists() && run.join("checkpoint.safetensors").exists());
     stssad(&[&["train", "--resume", text(&run), "--progress", "none"]]).with(0);
     assert!(run.join("result.json").exists() && run.join("report.html").exists());
@@ -457,7 +460,7 @@ fn a_job_that_another_process_is_at_is_left_to_it() {
     let [grid, sweep, job] = planned(&root);
     let holder = stssad::run::folder::RunFolder::create(&job).unwrap();
     let run = || stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]]).with(0);
-    run().notice(&["1 of 8 jobs are still being done by other processes", "7 of the grid's 8 jobs are finished"]);
+    run().notice(&["1 of 8 jobs are being run by other processes", "7 of the grid's 8 jobs are finished"]);
     drop(holder);
     run().notice(&["8 of the grid's 8 jobs are finished"]);
 }

@@ -210,7 +210,7 @@ fn what_does_not_fit_is_refused_with_settings_that_run() {
         other => panic!("{other:?}"),
     }
     let nothing = fitted(&device().limited(1000), &config, &large).unwrap_err().to_string();
-    assert!(nothing.contains("no smaller size does either"), "{nothing}");
+    assert!(nothing.contains("no smaller size fits either"), "{nothing}");
 }
 
 fn micro(micro_batches: Option<usize>) -> Training {
@@ -350,7 +350,7 @@ fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
         .error(&["more than the 100 that `--max-bytes` allows: raise it"]);
     let empty = folder("mixed-empty");
     let said = stssad(&[&["predict", text(&run), text(&empty), text(&new.join("a.png"))]]).with(3);
-    assert!(said.err.contains("holds no images") && said.out.lines().count() == 3, "{said:?}");
+    assert!(said.err.contains("contains no images") && said.out.lines().count() == 3, "{said:?}");
 }
 
 /// A link that leads nowhere, one to a folder that it lies in, and a pipe that nobody writes to.
@@ -412,5 +412,5 @@ fn paths_in_the_wrong_order_or_of_no_run_are_told_apart() {
     stssad(&[&["predict", text(&image), text(&run)]]).with(2).error(&["name the run first"]);
     stssad(&[&["test", text(root)]]).with(2).error(&["holds runs, but is none", text(&run)]);
     stssad(&[&["test", text(&root.join("nowhere"))]]).with(2).error(&["there is no", "nowhere"]);
-    stssad(&[&["predict", text(&tree), text(&tree)]]).with(2).error(&["holds no model.safetensors"]);
+    stssad(&[&["predict", text(&tree), text(&tree)]]).with(2).error(&["contains no model.safetensors"]);
 }

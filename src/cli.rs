@@ -35,10 +35,10 @@ use terminal::{UNWRITTEN, Unprinted};
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
 ///
-/// Exit codes: 0 done; 1 a check failed, a part of a sweep failed or is missing, or stssad or the driver is at fault; 2 bad
-/// arguments or configuration; 3 bad data; 4 no usable device, or the work does not fit it; 70 training diverged; 74 a file,
+/// Exit codes: 0 success; 1 a check failed, part of a sweep failed or is missing, or stssad or the driver has a fault; 2 invalid
+/// arguments or configuration; 3 unusable data; 4 no usable device, or the work does not fit it; 70 training diverged; 74 a file,
 /// standard output or standard error cannot be read or written; 75 try again later: the run was stopped or the device was
-/// lost, and the run can be resumed, or another process works in the folder.
+/// lost, and the run can be resumed, or another process is using the folder.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, args_override_self = true)]
 struct Arguments {
@@ -48,11 +48,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Find the rotation that tells handwritten 6 from 9, without a label, on the packaged digits.
+    /// Train on the packaged digits: find, without labels, the rotation that turns a 6 into a 9.
     Demo(demo::Demo),
-    /// Train a detector on your own images, tune its augmentation, test it and report.
+    /// Train a detector on your own images: tune its augmentation, test it and write a report.
     Train(train::Train),
-    /// Test a trained detector again, on the same or on other labelled images.
+    /// Test a trained detector on the same or on other labelled images.
     Test(train::Test),
     /// Score images with a trained detector.
     Predict(train::Predict),
@@ -60,42 +60,41 @@ enum Command {
     Sweep(sweep::Sweep),
     /// Write a dataset in MVTec AD's layout: crops of a packaged photograph, some with painted defects.
     Paint(paint::Paint),
-    /// List the adapters that can be trained on.
+    /// List the GPU adapters that stssad can use.
     Devices(devices::Devices),
-    /// Check kernel by kernel that this device computes correctly; exits 1 if it does not.
+    /// Check, kernel by kernel, that this device computes correctly; exits 1 if it does not.
     Check(check::Check),
     /// Measure the device's peak arithmetic and bandwidth, and its dispatch and transfer costs.
     Peak(measure::Peak),
-    /// Measure each kernel by itself, at the shapes of the demo's training step.
+    /// Measure each kernel separately, at the shapes of the demo's training step.
     Bench(measure::Bench),
     /// Show where the time of the demo's training step goes, kernel by kernel and scope by scope.
     Profile(measure::Profile),
-    /// Show what an AMD GPU's compiler makes of each kernel, without that GPU: registers, occupancy, instructions; exits 1 where
-    /// it refuses one.
+    /// Compile each kernel for an AMD GPU, which need not be present, and show its registers, occupancy and instructions; exits 1
+    /// if one does not compile.
     Analyze(analyze::Analyze),
-    /// Print a script that completes stssad's arguments in a shell, such as bash, zsh or fish.
+    /// Print a completion script for a shell, such as bash, zsh or fish.
     ///
-    /// bash: `stssad completions bash > ~/.local/share/bash-completion/completions/stssad`. zsh: into a file `_stssad` in a folder
-    /// of `$fpath`. fish: into `~/.config/fish/completions/stssad.fish`. PowerShell: into a file that `$PROFILE` reads.
+    /// bash: `stssad completions bash > ~/.local/share/bash-completion/completions/stssad`. zsh: save it as `_stssad` in a folder of
+    /// `$fpath`. fish: save it as `~/.config/fish/completions/stssad.fish`. PowerShell: add it to `$PROFILE`.
     Completions { shell: Shell },
     /// Write the manual pages `stssad.1`, `stssad-train.1`, … to a folder, such as `~/.local/share/man/man1`.
     Man {
-        /// Folder of the pages.
+        /// Folder for the pages.
         folder: PathBuf,
     },
-    /// The process in which `analyze` compiles: a line of SPIR-V in, a line of what the driver says out.
+    /// The process in which `analyze` compiles: it reads lines of SPIR-V and answers each with a line.
     #[command(hide = true)]
     Radv(analyze::Radv),
 }
 
-/// Which device to use; part of every command that computes.
+/// Which device to use. Every command that computes has these.
 #[derive(Debug, clap::Args)]
 struct DeviceArguments {
-    /// Adapter to use: its number in `stssad devices`, or a part of its name, such as `4090`. A name that fits none is a bad
-    /// argument (exit code 2) [default: the best].
+    /// Adapter to use: its number in `stssad devices`, or part of its name, such as `4090` [default: the best].
     #[arg(long, value_name = "A")]
     adapter: Option<String>,
-    /// Use the shaders in DIR (`conv2d/input.wgsl`, …) in place of the built-in ones, to try a kernel without a new build.
+    /// Use the shaders in DIR (`conv2d/input.wgsl`, …) instead of the built-in ones, to try a kernel without a rebuild.
     #[arg(long, value_name = "DIR")]
     shaders: Option<PathBuf>,
 }
@@ -120,18 +119,21 @@ impl DeviceArguments {
             }
         }
         if replaced == 0 {
-            let problem = format!("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", folder.display());
+            let problem = format!(
+                "{} contains none of stssad's shaders (conv2d/input.wgsl, …): check the path",
+                folder.display()
+            );
             return Err(UsageError(problem).into());
         }
-        note!("shaders  {replaced} taken from {}", folder.display());
+        note!("shaders  {replaced} read from {}", folder.display());
         Ok(device)
     }
 }
 
-/// What convolutions and matrix products are computed in.
+/// Precision of convolutions and matrix products.
 #[derive(Debug, clap::Args)]
 struct PrecisionArguments {
-    /// Round the factors of convolutions and matrix products to this precision.
+    /// Precision to which the inputs of convolutions and matrix products are rounded.
     #[arg(long, value_enum, default_value_t, value_name = "P")]
     precision: Precision,
 }

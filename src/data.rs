@@ -43,44 +43,44 @@ pub enum DataError {
     #[error("there is no folder {}: check the path", path.display())]
     NoFolder { path: PathBuf },
     /// A file or folder could not be read from disk.
-    #[error("cannot read {}: check that it exists and may be read", path.display())]
+    #[error("cannot read {}: check that it exists and is readable", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("cannot write {}: check that the folder may be written to and the disk has room", path.display())]
+    #[error("cannot write {}: check that the folder is writable and the disk is not full", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
-    #[error("{} exists already: give another folder, so that nothing old is mixed in", path.display())]
+    #[error("{} already exists: choose another folder", path.display())]
     Occupied { path: PathBuf },
-    #[error("{} holds no images: files count that end in png, jpg, jpeg, bmp, tif or tiff", path.display())]
+    #[error("{} contains no images: their names must end in png, jpg, jpeg, bmp, tif or tiff", path.display())]
     NoImages { path: PathBuf },
     #[error("{} does not have the layout of `{dataset}`: {problem}\n  expected\n{expected}\n  found\n{found}", root.display())]
     Layout { dataset: &'static str, root: PathBuf, problem: String, expected: String, found: String },
     /// Every one of them, each with its reason.
     #[error(
-        "{} of {of} images cannot be used; repair or remove them, or use --on-bad-image skip to go on without them{}",
+        "{} of {of} images cannot be used; repair or remove them, or leave them out with --on-bad-image skip{}",
         bad.len(), lines(bad)
     )]
     BadImages { bad: Vec<BadImage>, of: usize },
     #[error(
-        "{count} images of {channels}×{side}×{side} need {bytes} bytes of memory, more than the {max} that `--max-bytes` \
-         allows: raise it, or give fewer images at once"
+        "{count} images of {channels}×{side}×{side} need {bytes} bytes of memory, more than the limit of {max}: raise \
+         --max-bytes, or give fewer images at once"
     )]
     TooLarge { count: usize, channels: usize, side: usize, bytes: u64, max: u64 },
-    #[error("{} is not a MATLAB file that can be read", path.display())]
+    #[error("{} is not a readable MATLAB file", path.display())]
     Mat { path: PathBuf, source: mat::MatError },
     /// A setting that contradicts itself or the data.
     #[error("{0}")]
     Setting(String),
     /// Width and height, in pixels, are not multiples of the tile's side.
     #[error(
-        "{} measures {width}×{height} pixels, which is no whole number of {tile}×{tile} tiles: \
+        "{} has {width}×{height} pixels, which is not a whole number of {tile}×{tile} tiles: \
          check the tile size, and that the sheet has no border or gaps",
         path.display()
     )]
     Ragged { path: PathBuf, width: u32, height: u32, tile: usize },
     /// A class or set has fewer images than are needed.
-    #[error("there are {found} {kind} images, but {wanted} are needed: supply more or ask for fewer")]
+    #[error("there are {found} {kind} images, but {wanted} are needed: add images, or use fewer")]
     TooFew { kind: &'static str, found: usize, wanted: usize },
     /// A set without images: nothing can be computed from it.
-    #[error("the split leaves the {set} set empty: ask for at least one image")]
+    #[error("the {set} set is empty: it needs at least one image")]
     Empty { set: &'static str },
     /// The classes differ in channels, height or width.
     #[error(

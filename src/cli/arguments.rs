@@ -21,7 +21,7 @@ pub struct RunArguments {
     /// Configuration file in TOML; flags override it.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print every setting as the file and the flags give it, in TOML, and stop.
+    /// Print every setting, with the file and the flags applied, as TOML and exit.
     #[arg(long)]
     pub print_config: bool,
     #[command(flatten)]
@@ -83,7 +83,7 @@ fn given(table: Table, is_given: &impl Fn(&str) -> bool) -> Table {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub struct DataArguments {
-    /// Where the images come from; each kind has its own flags.
+    /// Kind of dataset; each kind has its own flags.
     #[arg(long, value_name = "KIND")]
     data: Option<Kind>,
     /// mvtec, folder, svhn: folder of the dataset.
@@ -92,13 +92,13 @@ pub struct DataArguments {
     /// mvtec: the category, such as `bottle`.
     #[arg(long)]
     category: Option<String>,
-    /// mvtec: test this defect only. texture: the defect to paint.
+    /// mvtec: the only defect to test. texture: the defect to paint.
     #[arg(long)]
     defect: Option<String>,
-    /// folder: name of the task.
+    /// folder: name of the task [default: the name of the root folder].
     #[arg(long)]
     name: Option<String>,
-    /// folder: normal images, below the root. This flag and the next four may be repeated.
+    /// folder: normal images; the path is relative to --root. This flag and the next four may be repeated.
     #[arg(long, value_name = "DIR")]
     normal_dir: Vec<PathBuf>,
     /// folder: anomalous images to test on.
@@ -113,7 +113,7 @@ pub struct DataArguments {
     /// folder: unlabelled images that may contain anomalies, to tune on.
     #[arg(long, alias = "unlabeled-dir", value_name = "DIR")]
     unlabelled_dir: Vec<PathBuf>,
-    /// folder: share of the normal images to keep for the test [default: 0.2].
+    /// folder: share of the normal images to keep for the test, if --abnormal-dir is given [default: 0.2].
     #[arg(long, value_name = "SHARE")]
     normal_split_ratio: Option<f64>,
     /// digits, svhn: the normal digit. sheet: the image with the normal tiles.
@@ -138,7 +138,7 @@ pub struct DataArguments {
 enum Kind {
     /// MVTec AD's layout: --root, --category, --defect.
     Mvtec,
-    /// Folders of your own: --root, --normal-dir and its companions.
+    /// Your own folders of images: --root, --normal-dir, --unlabelled-dir and the other --…-dir flags.
     Folder,
     /// SVHN's .mat files: --root, --normal, --anomaly.
     Svhn,
@@ -146,7 +146,7 @@ enum Kind {
     Digits,
     /// The packaged photographs with painted defects: --texture, --defect, --slant.
     Texture,
-    /// Images that are sheets of tiles: --normal, --anomaly, --tile.
+    /// Two images that are sheets of square tiles: --normal, --anomaly, --tile.
     Sheet,
 }
 
@@ -156,7 +156,7 @@ fn put(table: &mut Table, key: &str, given: &Option<impl Serialize>) -> Result<(
         // TOML has signed integers and no other text than UTF-8.
         let value = Value::try_from(given).map_err(|_| {
             UsageError(format!(
-                "{} is beyond what a configuration file can hold: {} or UTF-8 text",
+                "{} cannot be stored in a configuration file: it must be a number up to {}, or UTF-8 text",
                 flag(&[key]),
                 i64::MAX
             ))

@@ -41,23 +41,23 @@ pub struct Bench {
     precision: PrecisionArguments,
     #[command(flatten)]
     step: StepArguments,
-    /// Time each kernel under every admissible choice of its tiles.
+    /// Time each kernel with every possible choice of tiles.
     #[arg(long, conflicts_with = "compare")]
     sweep_tiles: bool,
-    /// Take the kernels that are chosen for this class of device [default: this device's].
+    /// Use the kernels chosen for this class of device [default: the class of this device].
     #[arg(long, value_enum, conflicts_with = "precision")]
     class: Option<ClassArgument>,
     #[command(flatten)]
     device: DeviceArguments,
 }
 
-/// Which step is looked at.
+/// Which training step to measure.
 #[derive(Debug, Args)]
 struct StepArguments {
-    /// digits-small (the demo's step), pyramid-64, resnet18-32 or resnet18-256.
+    /// Training step to measure: digits-small (the demo's step), pyramid-64, resnet18-32 or resnet18-256.
     #[arg(long, value_name = "NAME", default_value = "digits-small")]
     workload: Workload,
-    /// Compute cheap values again rather than keep them.
+    /// Recompute cheap values instead of storing them.
     #[arg(long)]
     recompute: bool,
 }

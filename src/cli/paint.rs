@@ -10,13 +10,13 @@ use stssad::data::{Loading, Source, load, mvtec};
 /// Arguments of `stssad paint`.
 #[derive(Debug, Args)]
 pub struct Paint {
-    /// The photograph that images are cut from.
+    /// Photograph to cut the images from.
     #[arg(long)]
     texture: Photograph,
-    /// What is painted on half of the test images.
+    /// Defect to paint on half of the test images.
     #[arg(long)]
     defect: Defect,
-    /// Direction of a scratch or slash in radians [default: drawn].
+    /// Direction of a scratch or slash in radians [default: random].
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,
     /// Side of the images in pixels.
@@ -28,9 +28,10 @@ pub struct Paint {
     /// Test images of each class.
     #[arg(long, value_name = "N", default_value_t = 100)]
     test: usize,
+    /// Seed of all random draws.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Folder to write to, which becomes `--root`; the category is named after photograph and defect.
+    /// Folder to write to: the `--root` for training. The category is named after the photograph and the defect.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }

@@ -16,17 +16,19 @@ use stssad::training::trainer::Progress;
 
 use super::{STOPPED, progress_bar};
 
-/// How progress is shown, on standard error.
+/// How to show progress, on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// A bar on a terminal, plain lines elsewhere.
     #[default]
     Auto,
+    /// A progress bar.
     Bar,
     /// A line every ten seconds.
     Plain,
-    /// A JSON object a step.
+    /// A JSON object for each step.
     Json,
+    /// No progress.
     None,
 }
 
@@ -106,7 +108,7 @@ impl Watch for Shown {
     fn compiling(&mut self, done: usize, of: usize) {
         if self.wants_stop() {
             self.clear();
-            note!("stopped before the first step; go on with the same command");
+            note!("stopped before the first step; run the same command again");
             std::process::exit(STOPPED.into());
         }
         if self.mode == Mode::Bar {
@@ -179,7 +181,7 @@ impl Watch for Shown {
         self.clear();
         match self.mode {
             Mode::Json => note!("{}", json!({ "start": start, "failed": reason })),
-            _ => note!("train    start {} came to nothing: {reason}", start + 1),
+            _ => note!("train    start {} failed: {reason}", start + 1),
         }
     }
 

@@ -36,18 +36,18 @@ pub struct Sweep {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print the jobs of a grid, a JSON line each.
+    /// Print the jobs of a grid, one JSON object per line.
     Plan(Plan),
-    /// Do the jobs that are not done, or a share of them, in any number of processes at once.
+    /// Run the unfinished jobs of a grid, or a share of them; any number of processes may do so at once.
     ///
-    /// A job that another process is at is left to it. A job that fails does not end the others: they are done, the failed
-    /// ones are listed at the end, and the exit code is 1. Only a missing device (4) and a full disk (74) end a sweep at once.
+    /// A job that another process is running is skipped. If a job fails, the others still run; failed jobs are listed at the end, and
+    /// the exit code is 1. Only a missing or lost device (4, 75) and a full disk (74) end a sweep at once.
     ///
-    /// In an array of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task does the job of its own number, so that
-    /// an array for the whole grid has as many tasks as `sweep plan` prints lines. Where it has fewer, `--tasks N` says how
-    /// many.
+    /// In an array job of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task runs the job with the task's own number, so
+    /// an array for the whole grid needs as many tasks as `sweep plan` prints lines. For an array of N tasks, fewer than there are
+    /// jobs, add `--tasks N`.
     Run(Execute),
-    /// Make the table of what is there; exits 1 when jobs are missing.
+    /// Write and print a table of the finished jobs; exits 1 if jobs are missing.
     Merge(Merge),
 }
 
@@ -61,22 +61,23 @@ struct Plan {
 struct Execute {
     /// The grid, in TOML.
     grid: PathBuf,
-    /// Folder of the sweep; each job has its own in it.
+    /// Folder of the sweep; each job has a folder in it.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Do every N-th job from number I on, counted from 0.
+    /// Run every N-th job, starting with job I, counted from 0.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// Do job number I alone, counted from 0.
+    /// Run only job number I, counted from 0.
     #[arg(long, value_name = "I", conflicts_with = "shard")]
     index: Option<usize>,
-    /// The scheduler's array has N tasks: the task with number I does the jobs whose numbers leave the same remainder as I
-    /// when divided by N. A task that is submitted again does the same jobs again [default: as many tasks as jobs].
+    /// Number of tasks in the scheduler's array: task I runs the jobs whose numbers have the same remainder as I when divided by N. A
+    /// resubmitted task runs the same jobs again [default: the number of jobs].
     #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index"])]
     tasks: Option<NonZeroUsize>,
-    /// Write the images and the page of every run as well.
+    /// Also write the images and the report page of every run.
     #[arg(long)]
     reports: bool,
+    /// How to show the progress of each job on standard error.
     #[arg(long, value_enum, default_value_t = Mode::None, value_name = "HOW")]
     progress: Mode,
     #[command(flatten)]
@@ -166,9 +167,11 @@ impl Execute {
         let share = self.share(jobs.len(), |name| std::env::var(name).ok())?;
         let mine = share.of(&jobs);
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
-            return Err(
-                UsageError(format!("there is no job {index}: the grid has jobs 0 to {}", jobs.len() - 1)).into()
-            );
+            return Err(UsageError(format!(
+                "there is no job {index}: the jobs of the grid are 0 to {}",
+                jobs.len() - 1
+            ))
+            .into());
         }
         note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = stop_flag()?;
@@ -190,7 +193,7 @@ impl Execute {
                 Ok(Done::Already) => {}
                 Ok(Done::Elsewhere) => elsewhere += 1,
                 Ok(Done::Ending(Ending::Stopped)) => {
-                    note!("stopped at {}; run the same command to go on", job.name);
+                    note!("stopped at {}; run the same command to continue", job.name);
                     return Ok(ExitCode::from(STOPPED));
                 }
                 Ok(Done::Ending(Ending::Finished(outcome))) => {
@@ -205,7 +208,7 @@ impl Execute {
             }
         }
         if elsewhere > 0 {
-            note!("{elsewhere} of {} jobs are still being done by other processes", mine.len());
+            note!("{elsewhere} of {} jobs are being run by other processes", mine.len());
         }
         let finished = jobs.iter().filter(|job| job.folder(&self.out).join("result.json").exists()).count();
         note!("sweep    {finished} of the grid's {} jobs are finished", jobs.len());
@@ -245,23 +248,24 @@ impl Execute {
         match (&found[..], self.tasks) {
             ([], None) => Ok(Share::All),
             ([], Some(_)) => Err(UsageError(
-                "--tasks is for a scheduler's array, and no variable says which task this is: use --shard I/N".into(),
+                "--tasks is for array jobs, but no scheduler's variable gives the number of this task: use --shard I/N"
+                    .into(),
             )),
             ([(name, value)], tasks) => {
                 let task: usize =
-                    value.parse().map_err(|_| UsageError(format!("{name} is `{value}`, not a number from 0 on")))?;
+                    value.parse().map_err(|_| UsageError(format!("{name} is `{value}`: it must be a whole number")))?;
                 let of = tasks.map_or(jobs, NonZeroUsize::get);
                 match tasks {
                     Some(_) => note!("sweep    task {task} ({name}) of an array of {of}"),
                     None => note!(
-                        "sweep    task {task} ({name}) of an array with a task for each of {of} jobs; where it has fewer, say \
-                         how many by --tasks N"
+                        "sweep    task {task} ({name}) of an array with one task for each of {of} jobs; if the array has fewer \
+                         tasks, add --tasks N"
                     ),
                 }
                 Ok(Share::Shard { index: task % of, of })
             }
             ([(one, _), (other, _), ..], _) => {
-                Err(UsageError(format!("both {one} and {other} are set: name the share by --shard or --index")))
+                Err(UsageError(format!("both {one} and {other} are set: choose the jobs with --shard or --index")))
             }
         }
     }

@@ -31,8 +31,8 @@ pub struct Train {
     run: RunArguments,
     #[command(flatten)]
     output: OutputArguments,
-    /// Resume the run in DIR with its own configuration and data; without DIR, the unfinished run below results/stssad whose
-    /// checkpoint is the newest.
+    /// Resume the run in DIR with its own configuration and data; without DIR, resume the unfinished run below results/stssad with
+    /// the newest checkpoint.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "print_config", "out"])]
     resume: Option<Option<PathBuf>>,
     #[command(flatten)]
@@ -46,12 +46,13 @@ pub struct OutputArguments {
     /// Folder of the run [default: the next free results/stssad/<dataset>/<category>/vN].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Leave out the images and the page: only model, scores and figures.
+    /// Write only the model, the scores and the figures: no images, no report page.
     #[arg(long)]
     pub no_report: bool,
-    /// Say first what a step keeps on the device.
+    /// Print how much device memory a training step needs, before training.
     #[arg(long)]
     pub memory: bool,
+    /// How to show progress on standard error.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub progress: Mode,
     /// Print result.json to standard output when done.
@@ -66,9 +67,7 @@ impl Train {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         if let Some(folder) = &self.resume {
             if self.run.says_anything()? {
-                return Err(unfit(
-                    "--resume goes on with the run's own configuration: leave out the other flags".into(),
-                ));
+                return Err(unfit("--resume uses the run's own configuration: omit the other flags".into()));
             }
             return self.resume(folder.as_deref());
         }
@@ -112,15 +111,15 @@ impl Train {
     }
 }
 
-/// Refuses a folder that holds a run already.
+/// Refuses a folder that contains an unfinished run.
 fn is_free(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     match State::of(folder)? {
         State::Nothing => Ok(()),
         State::Unfinished => Err(unfit(format!(
-            "{shown} holds a run already: choose another --out, or go on with it by --resume {shown}"
+            "{shown} contains an unfinished run: choose another --out, or resume the run with --resume {shown}"
         ))),
-        State::Finished(_) => Err(unfit(format!("{shown} holds a finished run: choose another --out"))),
+        State::Finished(_) => Err(unfit(format!("{shown} contains a finished run: choose another --out"))),
     }
 }
 
@@ -129,7 +128,7 @@ fn is_unfinished(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     match State::of(folder)? {
         State::Unfinished => Ok(()),
-        State::Finished(_) => Err(unfit(format!("the run in {shown} is finished: there is nothing to go on with"))),
+        State::Finished(_) => Err(unfit(format!("the run in {shown} is finished: there is nothing to resume"))),
         State::Nothing if !folder.is_dir() => Err(unfit(format!("there is no folder {shown}: check the path"))),
         State::Nothing => Err(nothing_saved(folder)),
     }
@@ -137,14 +136,16 @@ fn is_unfinished(folder: &Path) -> anyhow::Result<()> {
 
 fn nothing_saved(folder: &Path) -> anyhow::Error {
     let shown = folder.display();
-    unfit(format!("{shown} has no checkpoint: nothing was saved, begin anew with --out {shown}"))
+    unfit(format!(
+        "{shown} has no checkpoint, so there is nothing to resume: start the run again, with --out {shown} to use this folder"
+    ))
 }
 
 /// The last whole checkpoint of a run's folder; says when an earlier one had to be taken.
 pub fn last_checkpoint(folder: &Path) -> anyhow::Result<Option<Checkpoint>> {
     let Some((checkpoint, damaged)) = Checkpoint::load(folder)? else { return Ok(None) };
     if let Some(reason) = damaged {
-        note!("warning  {reason}; going on from the checkpoint before it");
+        note!("warning  {reason}; resuming from the previous checkpoint");
     }
     Ok(Some(checkpoint))
 }
@@ -193,7 +194,7 @@ pub fn execute(
 ) -> anyhow::Result<ExitCode> {
     if let Some(reason) = folder.unlocked() {
         let shown = folder.path().display();
-        note!("note     {shown} cannot be locked ({reason}): take care that no other process writes to it");
+        note!("note     {shown} cannot be locked ({reason}): make sure that no other process writes to it");
     }
     let extent = if output.no_report { Extent::Figures } else { Extent::Full };
     let mut shown = Shown::new(output.progress, stop_flag()?);
@@ -203,7 +204,7 @@ pub fn execute(
     }
     match run.train(checkpoint, &mut shown).inspect_err(|error| tell_of_checkpoint(error, folder.path()))? {
         Ending::Stopped => {
-            note!("stopped; go on with: stssad train --resume {}", folder.path().display());
+            note!("stopped; resume with: stssad train --resume {}", folder.path().display());
             Ok(ExitCode::from(STOPPED))
         }
         Ending::Finished(outcome) => {
@@ -211,7 +212,7 @@ pub fn execute(
             note!("{}", figures(&outcome.metrics));
             note!("{}", told_threshold(outcome.threshold, outcome.alarms.as_ref()));
             let steps = outcome.steps * outcome.starts.len();
-            note!("{:.1} steps/s; everything is in {}", steps as f64 / outcome.seconds, folder.path().display());
+            note!("{:.1} steps/s; results are in {}", steps as f64 / outcome.seconds, folder.path().display());
             if output.json {
                 result!("{}", serde_json::to_string_pretty(&outcome)?)?;
             }
@@ -255,16 +256,18 @@ fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
         (Ok(_), _) => None,
         (Err(_), Some(other)) => {
             let other = other.display();
-            Some(format!("{shown} is no run, but {other} is: name the run first, as in stssad predict {other} {shown}"))
+            Some(format!(
+                "{shown} is not the folder of a run, but {other} is: give the run first, as in stssad predict {other} {shown}"
+            ))
         }
-        _ if !run.exists() => Some(format!("there is no {shown}: name the folder of a finished run")),
+        _ if !run.exists() => Some(format!("{shown} does not exist: give the folder of a finished run")),
         _ if !run.is_dir() || file(run).is_file() => None,
         _ if Checkpoint::load(run).map_or(true, |found| found.is_some()) => {
-            Some(format!("the run in {shown} is not finished: go on with it by stssad train --resume {shown}"))
+            Some(format!("the run in {shown} is not finished: resume it with stssad train --resume {shown}"))
         }
         _ => Some(match newest_run(run) {
-            Some(found) => format!("{shown} holds runs, but is none: name one of them, such as {}", found.display()),
-            None => format!("{shown} holds no {MODEL}: name the folder of a finished run"),
+            Some(found) => format!("{shown} is a folder of runs: give one of them, such as {}", found.display()),
+            None => format!("{shown} contains no {MODEL}: give the folder of a finished run"),
         }),
     };
     match problem {
@@ -284,7 +287,7 @@ fn newest_run(folder: &Path) -> Option<PathBuf> {
 fn told_threshold(threshold: Option<f64>, alarms: Option<&Alarms>) -> String {
     match (threshold, alarms) {
         (Some(threshold), Some(alarms)) => format!("threshold {threshold:.4}: {alarms}"),
-        _ => "no threshold: there are too few normal images to hold any out of training".into(),
+        _ => "no threshold: there are too few normal images to hold some out of training".into(),
     }
 }
 
@@ -322,8 +325,8 @@ impl Test {
         let [_, c, h, w] = loaded.task.test.images.shape().images().expect("a set holds images");
         if [c, h, w] != model.image {
             return Err(unfit(format!(
-                "the model takes images of {:?} (channels, height, width), these are {:?}: leave --size and --channels as \
-                 they were",
+                "the model was trained on images of shape {:?} (channels, height, width), but these have shape {:?}: use the \
+                 same --size and --channels",
                 model.image,
                 [c, h, w]
             )));
@@ -363,13 +366,13 @@ pub struct Predict {
     /// Images, or folders of them.
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// What an image that cannot be scored leads to.
+    /// What to do if an image cannot be scored.
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     on_bad_image: OnBad,
-    /// Refuse images with more pixels [default: as in training].
+    /// Refuse images with more pixels than this [default: as in training].
     #[arg(long, value_name = "N")]
     max_pixels: Option<u64>,
-    /// Most memory that all decoded images may take, in bytes [default: as in training].
+    /// Limit on the memory of all decoded images together, in bytes [default: as in training].
     #[arg(long, value_name = "BYTES")]
     max_bytes: Option<u64>,
     #[command(flatten)]
@@ -379,15 +382,15 @@ pub struct Predict {
     json: bool,
 }
 
-/// What an image that cannot be scored leads to.
+/// What to do if an image cannot be scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum OnBad {
-    /// The others are scored; the exit code is 3.
+    /// Score the others, and exit with 3.
     #[default]
     Report,
-    /// The others are scored; the exit code is 0.
+    /// Score the others, and exit with 0.
     Skip,
-    /// Nothing is scored; the exit code is 3.
+    /// Score nothing, and exit with 3.
     Error,
 }
 
@@ -412,12 +415,12 @@ impl Predict {
         let read = read_images(&self.images, model.conversion(), &loading, |_, _| {})?;
         match model.threshold {
             None => note!(
-                "note     the model has no threshold, because too few normal images could be held out: no image is called \
-                 anomalous or normal"
+                "note     the model has no threshold, because too few normal images could be held out of training: there are \
+                 scores only"
             ),
             Some(threshold) if threshold.held_out == 0 => note!(
-                "note     an earlier version took the model's threshold on its training images: new normal images exceed it \
-                 more often; train again for a threshold on held-out images"
+                "note     an earlier version of stssad set this threshold on training images, so it gives more false alarms: \
+                 train again for a threshold from held-out images"
             ),
             Some(_) => {}
         }

@@ -54,12 +54,12 @@ pub enum Channels {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resize {
-    /// Height and width are scaled each by itself: the whole image, out of proportion.
+    /// Scale height and width separately: shows the whole image, distorted.
     #[default]
     Stretch,
-    /// The largest square in the middle is scaled: in proportion, without what lies at the longer side's ends.
+    /// Cut out the largest central square and scale it: undistorted, but the ends of the longer side are lost.
     Crop,
-    /// The longer side is scaled to fit and the rest is black: the whole image, in proportion.
+    /// Scale the longer side to fit and fill the rest with black: shows the whole image, undistorted.
     Letterbox,
 }
 
@@ -72,20 +72,20 @@ pub enum DecodeError {
     NotAFile,
     #[error("is empty")]
     Empty,
-    #[error("is no PNG, JPEG, BMP or TIFF, whatever its name says")]
+    #[error("is not a PNG, JPEG, BMP or TIFF file, whatever its name says")]
     Unknown,
-    #[error("has {width}×{height} pixels, more than the {max} that `--max-pixels` allows")]
+    #[error("has {width}×{height} pixels, more than the limit of {max} (--max-pixels)")]
     TooManyPixels { width: u64, height: u64, max: u64 },
-    #[error("has {bytes} bytes, more than {max}, which an image within `--max-pixels` cannot need")]
+    #[error("has {bytes} bytes, more than the {max} that an image within --max-pixels can need")]
     TooManyBytes { bytes: u64, max: u64 },
-    #[error("is of a kind that is not read ({0}): convert it to 8 or 16 bit grey or RGB")]
+    #[error("is of an unsupported kind ({0}): convert it to 8 or 16 bit grey or RGB")]
     Unsupported(String),
     #[error("is damaged: {0}")]
     Damaged(String),
     /// Sizes are `[width, height]` in pixels.
-    #[error("measures {}×{} pixels, but its image {}×{}", mask[0], mask[1], image[0], image[1])]
+    #[error("has {}×{} pixels, but its image has {}×{}", mask[0], mask[1], image[0], image[1])]
     MaskSize { mask: [u32; 2], image: [u32; 2] },
-    #[error("has no mask: {expected} is not there")]
+    #[error("has no mask: {expected} does not exist")]
     MaskMissing { expected: String },
     /// A folder of which no image can be taken.
     #[error("{0}")]

@@ -130,9 +130,7 @@ fn leads_nowhere(error: &walkdir::Error) -> bool {
 pub(super) fn bad_folder(path: &Path, error: DataError) -> BadImage {
     let reason = match error {
         DataError::Unreadable { source, .. } => DecodeError::Unreadable(source),
-        _ => DecodeError::Folder(
-            "holds no images: they are told by the endings png, jpg, jpeg, bmp, tif and tiff".into(),
-        ),
+        _ => DecodeError::Folder("contains no images: their names must end in png, jpg, jpeg, bmp, tif or tiff".into()),
     };
     BadImage { path: path.to_owned(), reason }
 }

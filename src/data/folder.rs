@@ -115,9 +115,9 @@ impl Folder {
 
     pub(super) fn check(&self) -> Result<(), DataError> {
         let problem = if self.normal_dir.is_empty() {
-            "no folder of normal images is named: add --normal-dir".to_owned()
+            "there is no folder of normal images: add --normal-dir".to_owned()
         } else if self.abnormal_dir.is_empty() && self.unlabelled_dir.is_empty() {
-            "there is nothing to tune on: add --abnormal-dir, or --unlabelled-dir with images some of which are anomalies"
+            "there are no images to tune on: add --unlabelled-dir, with images that may contain anomalies, or --abnormal-dir"
                 .to_owned()
         } else if !(0.0..1.0).contains(&self.normal_split_ratio) {
             format!("--normal-split-ratio is {}: it must be from 0 to below 1", self.normal_split_ratio)
@@ -141,11 +141,14 @@ impl Folder {
         let cases = [
             (
                 share && !self.normal_test_dir.is_empty(),
-                "--normal-split-ratio: --normal-test-dir has the normal images to test on",
+                "--normal-split-ratio: the normal test images are those of --normal-test-dir",
             ),
-            (share && self.abnormal_dir.is_empty(), "--normal-split-ratio: there is no --abnormal-dir to test on"),
+            (
+                share && self.abnormal_dir.is_empty(),
+                "--normal-split-ratio: there is no --abnormal-dir, so there is no such test",
+            ),
             (!self.mask_dir.is_empty() && self.abnormal_dir.is_empty(), "--mask-dir: there is no --abnormal-dir"),
-            (inductive, "--split: with labelled and unlabelled images the split is inductive as it is"),
+            (inductive, "--split: with both labelled and unlabelled images the split is always inductive"),
         ];
         cases.into_iter().filter_map(|(idle, reason)| idle.then_some(reason)).collect()
     }
@@ -166,8 +169,8 @@ impl Folder {
             for (other, (outer, above)) in folders.iter().enumerate() {
                 if index != other && below.starts_with(above) {
                     return Err(DataError::Setting(format!(
-                        "the folder {} lies within {}, or is the same, so its images would be used twice: give folders that do \
-                         not overlap",
+                        "the folder {} is the same as {} or is inside it, so its images would be used twice: give folders that \
+                         do not overlap",
                         files::printable(&inner.to_string_lossy()),
                         files::printable(&outer.to_string_lossy())
                     )));

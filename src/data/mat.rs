@@ -37,15 +37,15 @@ pub enum Values {
 pub enum MatError {
     #[error("it does not begin with a MATLAB header")]
     Header,
-    #[error("it was saved by `-v7.3`, which is HDF5: save it with `-v7`")]
+    #[error("it was saved with `-v7.3`, which is HDF5: save it with `-v7`")]
     Hdf5,
-    #[error("it was written on a big-endian machine: save it anew")]
+    #[error("it was written on a big-endian machine: save it again on a little-endian one")]
     BigEndian,
-    #[error("it ends within an element: fetch it anew")]
+    #[error("it is truncated: download it again")]
     Cut,
-    #[error("a compressed element is damaged ({0}): fetch it anew")]
+    #[error("a compressed element is damaged ({0}): download it again")]
     Compression(io::Error),
-    #[error("an element says that it needs {bytes} bytes, more than the {max} that are allowed")]
+    #[error("an element needs {bytes} bytes, more than the limit of {max}: raise --max-bytes")]
     TooLarge { bytes: u64, max: u64 },
     #[error("{0}")]
     Malformed(&'static str),
@@ -104,7 +104,7 @@ fn inflate(data: &[u8], max: u64) -> Result<Vec<u8>, MatError> {
     // The checksum is compared at the end of the stream, which has to be asked for.
     match stream.read(&mut [0]).map_err(MatError::Compression)? {
         0 => Ok(element),
-        _ => Err(MatError::Malformed("a compressed element holds more than one array: save it anew with `-v7`")),
+        _ => Err(MatError::Malformed("a compressed element holds more than one array: save it again with `-v7`")),
     }
 }
 
@@ -123,7 +123,7 @@ fn next<'a>(rest: &mut &'a [u8]) -> Result<(u32, &'a [u8]), MatError> {
     Ok((kind, data))
 }
 
-const SMALL: &str = "a small element has more than 4 bytes: fetch the file anew";
+const SMALL: &str = "a small element has more than 4 bytes: download the file again";
 
 fn word(bytes: &[u8]) -> u32 {
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
@@ -131,7 +131,7 @@ fn word(bytes: &[u8]) -> u32 {
 
 /// The name and contents of a numeric array; `None` of another one.
 fn array(mut data: &[u8]) -> Result<Option<(String, Array)>, MatError> {
-    const ODD: MatError = MatError::Malformed("an array is not laid out as level 5 says: fetch the file anew");
+    const ODD: MatError = MatError::Malformed("an array does not have the layout of level 5: download the file again");
     let (UINT32, flags @ [class, ..]) = next(&mut data)? else { return Err(ODD) };
     if !NUMERIC.contains(class) {
         return Ok(None);
@@ -150,7 +150,7 @@ fn array(mut data: &[u8]) -> Result<Option<(String, Array)>, MatError> {
     };
     let product = extents.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
     if product != Some(count) {
-        return Err(MatError::Malformed("an array's values do not fill it: fetch the file anew"));
+        return Err(MatError::Malformed("an array has too few or too many values: download the file again"));
     }
     Ok(Some((String::from_utf8_lossy(name).into_owned(), Array { extents, values })))
 }
@@ -170,6 +170,6 @@ fn values((kind, data): (u32, &[u8])) -> Result<Values, MatError> {
         9 => numbers(data, f64::from_le_bytes),
         12 => numbers(data, |b| i64::from_le_bytes(b) as f64),
         13 => numbers(data, |b| u64::from_le_bytes(b) as f64),
-        _ => return Err(MatError::Malformed("an array's values are of an unknown type: fetch the file anew")),
+        _ => return Err(MatError::Malformed("an array has values of an unknown type: download the file again")),
     })
 }

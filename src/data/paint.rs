@@ -42,13 +42,13 @@ pub enum Defect {
     Scratch,
     /// A dark ellipse with soft edges.
     Blob,
-    /// An irregular soft darkening: a few Gaussians that overlap.
+    /// An irregular, soft, dark patch: a few overlapping Gaussians.
     Stain,
-    /// A disc in which contrast is lost towards the mean.
+    /// A disc in which the contrast is reduced.
     Faded,
-    /// A rectangle from another place of the photograph.
+    /// A rectangle copied from elsewhere in the photograph.
     Misprint,
-    /// A dark slender ellipse at one slant.
+    /// A dark, slender ellipse with a fixed direction.
     Slash,
 }
 
@@ -239,10 +239,14 @@ impl Texture {
     pub(super) fn check(&self, loading: &Loading) -> Result<(), DataError> {
         let side = loading.size.unwrap_or(SIDE);
         if !(8..=FIELD).contains(&side) {
-            return Err(DataError::Setting(format!("--size is {side}: a painted texture takes 8 to {FIELD} pixels")));
+            return Err(DataError::Setting(format!(
+                "--size is {side}: it must be from 8 to {FIELD} pixels for painted textures"
+            )));
         }
         match self.slant.filter(|slant| !slant.is_finite()) {
-            Some(slant) => Err(DataError::Setting(format!("--slant is {slant}: it must be radians, such as 0.9"))),
+            Some(slant) => {
+                Err(DataError::Setting(format!("--slant is {slant}: it must be an angle in radians, such as 0.9")))
+            }
             None => Ok(()),
         }
     }
@@ -410,9 +414,9 @@ mod tests {
             let loading = Loading { size: Some(size), ..Loading::default() };
             texture.load(&loading).unwrap_err().to_string()
         };
-        assert!(refused(texture, 129).contains("a painted texture takes 8 to 128 pixels"));
-        assert!(refused(texture, 4).contains("a painted texture takes 8 to 128 pixels"));
-        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("it must be radians"));
+        assert!(refused(texture, 129).contains("it must be from 8 to 128 pixels for painted textures"));
+        assert!(refused(texture, 4).contains("it must be from 8 to 128 pixels for painted textures"));
+        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("it must be an angle in radians"));
     }
 
     #[test]

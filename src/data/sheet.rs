@@ -70,9 +70,7 @@ impl Digits {
         for (flag, digit) in [("--normal", self.normal), ("--anomaly", self.anomaly)] {
             if !DIGITS.iter().any(|(packaged, _)| *packaged == digit) {
                 let known = DIGITS.map(|(digit, _)| digit.to_string()).join(", ");
-                return Err(DataError::Setting(format!(
-                    "{flag} is {digit}: the digits that come with the program are {known}"
-                )));
+                return Err(DataError::Setting(format!("{flag} is {digit}: the packaged digits are {known}")));
             }
         }
         match self.normal == self.anomaly {

@@ -92,7 +92,7 @@ impl Source {
         let skips = loading.on_bad_image == OnBadImage::Skip && !self.has_files();
         folder
             .into_iter()
-            .chain(skips.then_some("--on-bad-image: the images are not files of their own"))
+            .chain(skips.then_some("--on-bad-image: the images of this dataset are not single files"))
             .map(str::to_owned)
             .collect()
     }
@@ -103,29 +103,29 @@ impl Source {
 #[command(next_help_heading = "Images")]
 #[serde(default, deny_unknown_fields)]
 pub struct Loading {
-    /// Resize every image to this height and width, in pixels [default: the source's own size; for image files 256, or the longest
-    /// side of all images where that is less].
+    /// Resize every image to this height and width, in pixels [default: the dataset's own size; for image files 256, or the longest
+    /// side among them if that is less].
     #[arg(long, value_name = "PIXELS")]
     pub size: Option<usize>,
-    /// Channels of each image [default: grey for digits, sheets and textures, rgb for all others].
+    /// Channels of each image [default: grey for digits, sheet and texture, rgb otherwise].
     #[arg(long, value_enum)]
     pub channels: Option<Channels>,
     /// How to make an image square.
     #[arg(long, value_enum, default_value_t)]
     pub resize: Resize,
-    /// Tune on the test images without their labels, or on other images.
+    /// Which images to tune on.
     #[arg(long, value_enum, default_value_t)]
     pub split: Split,
-    /// What to do with an image that cannot be read.
+    /// What to do if an image cannot be read.
     #[arg(long, value_enum, default_value_t)]
     pub on_bad_image: OnBadImage,
-    /// Refuse images with more pixels, before they are decoded.
+    /// Refuse images with more pixels than this, before decoding them.
     #[arg(long, value_name = "N", default_value_t = MAX_PIXELS)]
     pub max_pixels: u64,
-    /// Refuse to decode images that take more memory than this together, in bytes.
+    /// Limit on the memory of all decoded images together, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = MAX_BYTES)]
     pub max_bytes: u64,
-    /// Train on at most N normal images, those held out for the threshold included [default: all].
+    /// Train on at most N normal images, including those held out for the threshold [default: all].
     #[arg(long, value_name = "N")]
     pub max_train: Option<usize>,
     /// Test on at most N normal images [default: all].
@@ -168,8 +168,8 @@ pub enum Split {
     /// The test images themselves, without their labels.
     #[default]
     Transductive,
-    /// Other images: half of the test candidates, each kind halved by itself. A source that has unlabelled images
-    /// besides labelled ones is inductive as it is.
+    /// Other images: half of each kind of test image is used for tuning, the other half for the test. A dataset with both unlabelled
+    /// and labelled images is always inductive.
     Inductive,
 }
 
@@ -177,10 +177,10 @@ pub enum Split {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBadImage {
-    /// An error that lists every one.
+    /// Stop with an error that lists every such image.
     #[default]
     Error,
-    /// The run goes on without them, and counts them.
+    /// Leave these images out, and list them in the report.
     Skip,
 }
 
@@ -217,7 +217,7 @@ impl Loading {
         }
         match self.max_train {
             Some(most) if most < LEAST_TRAIN => {
-                setting(format!("--max-train is {most}: training takes at least {LEAST_TRAIN} images"))
+                setting(format!("--max-train is {most}: training needs at least {LEAST_TRAIN} images"))
             }
             _ => Ok(()),
         }

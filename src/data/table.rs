@@ -27,7 +27,7 @@ impl fmt::Display for SplitTable<'_> {
         }
         match &task.tune {
             Some(tune) => {
-                row(f, "tune, labels unread", tune)?;
+                row(f, "tune, labels unused", tune)?;
                 row(f, "test", &task.test)?;
             }
             None => row(f, "tune = test", &task.test)?,
@@ -45,7 +45,7 @@ impl fmt::Display for SplitTable<'_> {
         let originals = listed(originals.iter().map(|(original, count)| format!("{original} ({count})")).collect());
         write!(f, "every image becomes {side}×{side} {channels}, {resize} from {originals}")?;
         if task.test.rows(Some(true)).is_empty() || task.test.rows(Some(false)).is_empty() {
-            write!(f, "\nnormal and anomalous test images are not both known: what needs both will be n/a")?;
+            write!(f, "\nthe labelled test images are not of both classes, so figures that need both are n/a")?;
         }
         let images = &task.train.images;
         let (first, others) = images.data().split_at(images.shape()[1..].iter().product());
@@ -57,7 +57,7 @@ impl fmt::Display for SplitTable<'_> {
             )?;
         }
         if !skipped.is_empty() {
-            write!(f, "\nskipped {} that cannot be used", skipped.len())?;
+            write!(f, "\nleft out {} images that cannot be used", skipped.len())?;
             for image in skipped {
                 write!(f, "\n  {image}")?;
             }

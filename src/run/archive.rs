@@ -41,14 +41,14 @@ pub struct Archive {
 /// Why a file could not be written, or is not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    #[error("cannot write {}: check that the folder may be written to and the disk is not full", path.display())]
+    #[error("cannot write {}: check that the folder is writable and the disk is not full", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot read {}: check that the file exists and may be read", path.display())]
+    #[error("cannot read {}: check that the file exists and is readable", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is damaged or not one of stssad's files: {reason}", path.display())]
+    #[error("{} is damaged or was not written by stssad: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error(
-        "{} has format {found}, this program reads format {VERSION}: use the version of stssad that wrote it", path.display()
+        "{} has format {found}, but this version of stssad reads format {VERSION}: use the version that wrote it", path.display()
     )]
     Version { path: PathBuf, found: String },
 }
@@ -82,7 +82,7 @@ impl Numbers {
                 let finite = values.iter().all(|value| value.is_finite());
                 finite.then_some(Numbers::Double(values)).ok_or("it is not finite".into())
             }
-            other => Err(format!("{other:?} of shape {:?} is not a kind of numbers that is kept", view.shape())),
+            other => Err(format!("tensors of type {other:?} and shape {:?} are not supported", view.shape())),
         }
     }
 }
@@ -176,7 +176,7 @@ impl Archive {
         let mut bytes = safetensors::serialize(views, Some(texts)).map_err(|error| error.to_string())?;
         match header_length(&bytes) {
             Some(length) if length <= LONGEST_HEADER => {}
-            _ => return Err(format!("it has so many tensors that its header is longer than {LONGEST_HEADER} bytes")),
+            _ => return Err(format!("its many tensors need a header of more than {LONGEST_HEADER} bytes")),
         }
         sort_header(&mut bytes).map_err(|error| error.to_string())?;
         Ok(bytes)

@@ -37,15 +37,15 @@ pub struct Holder {
 /// Why a folder cannot be written to.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
-    #[error("{} is in use by {}: wait until that process ends, or name another folder", path.display(), who(holder))]
+    #[error("{} is in use by {}: wait until that process ends, or choose another folder", path.display(), who(holder))]
     Held { path: PathBuf, holder: Option<Holder> },
     #[error(
-        "{} holds {file}, which stssad did not write and would overwrite: name another folder, or move the file away", path.display()
+        "{} contains {file}, which stssad did not write and would overwrite: choose another folder, or move the file", path.display()
     )]
     Foreign { path: PathBuf, file: String },
-    #[error("{} is a folder of `stssad {command}`: name another folder", path.display())]
+    #[error("{} is a folder of `stssad {command}`: choose another folder", path.display())]
     Kept { path: PathBuf, command: String },
-    #[error("cannot write to {}: check that the folder may be written to and the disk is not full", path.display())]
+    #[error("cannot write to {}: check that the folder is writable and the disk is not full", path.display())]
     Write { path: PathBuf, source: io::Error },
 }
 

@@ -22,7 +22,7 @@ use crate::ssad::nn::{ENCODERS, Named};
 #[command(next_help_heading = "Method")]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// Seed of all random draws: splits, initial weights, batches, places of patches.
+    /// Seed of all random draws: split, initial weights, batches, positions of patches.
     #[arg(long, value_name = "N", value_parser = whole::<u64>, default_value_t)]
     pub seed: u64,
     /// Method to train.
@@ -39,7 +39,7 @@ pub struct RunConfig {
     /// Encoder of the images.
     #[arg(long, value_parser = encoders(), default_value_t = RunConfig::default().encoder)]
     pub encoder: String,
-    /// Anomaly score, for the methods that have more than one.
+    /// Anomaly score, for methods that have more than one.
     #[arg(long, value_enum, default_value_t)]
     pub score: Rule,
     /// Where the images come from; the one key without a default.
@@ -68,7 +68,7 @@ fn encoders() -> PossibleValuesParser {
 /// When the text is something else.
 pub fn whole<T: TryFrom<i64>>(text: &str) -> Result<T, String> {
     let number = text.parse().ok().and_then(|number: i64| T::try_from(number).ok());
-    number.ok_or_else(|| format!("it has to be a whole number from 0 to {}", i64::MAX))
+    number.ok_or_else(|| format!("it must be a whole number from 0 to {}", i64::MAX))
 }
 
 /// How a detector is trained and tuned.
@@ -87,21 +87,18 @@ pub struct Training {
     /// Assumed share of anomalies among the unlabelled images, between 0 and 1.
     #[arg(long, value_name = "SHARE", default_value_t = Training::default().mass)]
     pub mass: f64,
-    /// Whether embeddings are brought to unit total distance before they are aligned; --no-normalise turns it off (an ablation).
+    /// Normalise embeddings to unit total distance before alignment; --no-normalise turns this off (an ablation).
     #[arg(long = "no-normalise", alias = "no-normalize", action = ArgAction::SetFalse)]
     pub normalise: bool,
-    /// Order of the hyper-gradient; 1 leaves out the second-order term (an ablation).
+    /// Order of the hyper-gradient; 1 omits the second-order term (an ablation).
     #[arg(long, value_name = "1|2", value_parser = value_parser!(u8).range(1..=2), default_value_t = Training::default().order)]
     pub order: u8,
-    /// Number of starting points of the augmentation to try [default: all that it has].
-    ///
-    /// For `random-static` it is the number of draws.
+    /// Number of the augmentation's starting points to train from; for `random-static`, number of draws [default: all; for
+    /// `random-static` 1].
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<usize>,
-    /// Train N starts at once, to use a GPU that one start does not fill [default: 1].
-    ///
-    /// Results are the same up to rounding.
+    /// Train N starts at once, for GPUs that one start does not keep busy; results differ by rounding only [default: 1].
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub together: Option<usize>,
@@ -112,30 +109,27 @@ pub struct Training {
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<usize>,
-    /// Normal images in a batch, or all where there are fewer.
+    /// Normal images in a batch (all of them if there are fewer).
     #[arg(long, alias = "batch-size", value_name = "N", value_parser = whole::<usize>, default_value_t = Training::default().batch)]
     pub batch: usize,
-    /// Unlabelled images in a batch, or all where there are fewer.
+    /// Unlabelled images in a batch (all of them if there are fewer).
     #[arg(long, value_name = "N", value_parser = whole::<usize>, default_value_t = Training::default().batch_val)]
     pub batch_val: usize,
-    /// Split each batch into N micro-batches and accumulate their gradients, to save memory [default: as few as the device needs].
-    ///
-    /// The batches become multiples of N. A run chooses the number before it trains and writes it to its own configuration.
+    /// Split each batch into N micro-batches and accumulate their gradients, to save memory; batch sizes are rounded down to
+    /// multiples of N [default: the fewest that fit the device].
     #[arg(long, alias = "gradient-accumulation", value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batches: Option<usize>,
-    /// Learning rate of the detector, for Adam.
+    /// Learning rate of the detector (Adam).
     #[arg(long, alias = "rate", value_name = "RATE", default_value_t = Training::default().learning_rate)]
     pub learning_rate: f64,
-    /// Step size of the look-ahead that tuning differentiates through.
+    /// Step size of the look-ahead step that tuning differentiates through.
     #[arg(long, value_name = "RATE", default_value_t = Training::default().look_ahead)]
     pub look_ahead: f32,
-    /// Round the factors of convolutions and matrix products to this precision in training.
-    ///
-    /// Scores are always computed in f32.
+    /// Precision to which training rounds the inputs of convolutions and matrix products; scores are always computed in f32.
     #[arg(long, value_enum, value_name = "P", default_value_t)]
     pub precision: Precision,
-    /// Compute cheap values again instead of keeping them: less memory, more time, the same results.
+    /// Recompute cheap values instead of storing them: less memory, more time, the same results.
     #[arg(long)]
     pub recompute: bool,
     /// Steps between two checkpoints.
@@ -200,7 +194,7 @@ pub enum ConfigError {
     /// A setting of `key`, its path with dots, is unknown or out of range.
     #[error("{place}{} is {found}: it must be {expected}", flag(&[key.rsplit('.').next().unwrap_or(key)]))]
     Range { place: String, key: &'static str, found: String, expected: &'static str },
-    #[error("there is no encoder `{name}`; there are {AUTO}, {}", known.join(", "))]
+    #[error("there is no encoder `{name}`; the encoders are {AUTO}, {}", known.join(", "))]
     Encoder { name: String, known: Vec<&'static str> },
     #[error(transparent)]
     Augmentation(#[from] augment::NameError),
@@ -209,7 +203,7 @@ pub enum ConfigError {
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(
-        "nothing says which images to train on: give --data and its flags, such as `--data folder --normal-dir good \
+        "there are no images to train on: give --data and its flags, such as `--data folder --normal-dir good \
          --unlabelled-dir new`, or a [data] table in a --config file; `stssad demo` needs no images"
     )]
     NoData,
@@ -361,9 +355,9 @@ impl RunConfig {
         let mass = (tunes && alignment == "mean-distance" && *mass != default.mass)
             .then(|| "--mass: --alignment mean-distance does not use it".to_owned());
         let known = self.augmentation().map_or(usize::MAX, |augmentation| augmentation.starts().len());
-        let cut = starts.filter(|&starts| tunes && starts > known).map(|starts| {
-            format!("--starts {starts}: {} has {known} starts, so {known} are trained", self.augmentation)
-        });
+        let cut = starts
+            .filter(|&starts| tunes && starts > known)
+            .map(|starts| format!("--starts {starts}: {} has only {known} starts", self.augmentation));
         let data = self.data.iter().flat_map(|source| source.without_effect(&self.images));
         idle.chain(mass).chain(cut).chain(data).collect()
     }
@@ -528,7 +522,7 @@ mod tests {
     fn settings_that_change_nothing_are_told() {
         let told = |text: &str| RunConfig::parse(text).unwrap().without_effect().join("\n");
         assert_eq!(told(""), "");
-        assert_eq!(told("[training]\nstarts = 99"), "--starts 99: cutdiff has 4 starts, so 4 are trained");
+        assert_eq!(told("[training]\nstarts = 99"), "--starts 99: cutdiff has only 4 starts");
         assert_eq!(told("[training]\nstarts = 4\norder = 1\nwarm_up = 3"), "");
         let idle = told("method = 'deep-svdd'\n[training]\norder = 1\nwarm_up = 9\nstarts = 2\nmass = 0.1");
         for flag in ["--order", "--warm-up", "--starts", "--mass"] {
@@ -614,25 +608,22 @@ mod tests {
     #[test]
     fn a_value_of_another_type_is_told_in_plain_words() {
         for (text, expected) in [
-            ("seed = 'x'", "run.toml, line 1: `seed` is the text \"x\"; it has to be a whole number from 0 on"),
-            ("seed = -1", "run.toml, line 1: `seed` is -1; it has to be a whole number from 0 on"),
+            ("seed = 'x'", "run.toml, line 1: `seed` is the text \"x\"; it must be a whole number of at least 0"),
+            ("seed = -1", "run.toml, line 1: `seed` is -1; it must be a whole number of at least 0"),
             (
                 "[training]\nsteps = 0.5",
-                "run.toml, line 2: `steps` in [training] is 0.5; it has to be a whole number from 0 on",
+                "run.toml, line 2: `steps` in [training] is 0.5; it must be a whole number of at least 0",
             ),
             (
                 "[training]\nrate = 'high'",
-                "run.toml, line 2: `learning_rate` in [training] is the text \"high\"; it has to be a number",
+                "run.toml, line 2: `learning_rate` in [training] is the text \"high\"; it must be a number",
             ),
-            ("training = 3", "run.toml, line 1: `training` is 3; it has to be a table"),
-            (
-                "[training]\nnormalise = 1",
-                "run.toml, line 2: `normalise` in [training] is 1; it has to be true or false",
-            ),
+            ("training = 3", "run.toml, line 1: `training` is 3; it must be a table"),
+            ("[training]\nnormalise = 1", "run.toml, line 2: `normalise` in [training] is 1; it must be true or false"),
             ("method = 'st-sad'", "run.toml, line 1: `method` cannot be `st-sad`; did you mean `st-ssad`?"),
             (
                 "\n[data]\nkind = 'digits'\nnormal = 'six'\nanomaly = 9",
-                "run.toml, line 4: `normal` in [data] is the text \"six\"; it has to be a whole number from 0 to 255",
+                "run.toml, line 4: `normal` in [data] is the text \"six\"; it must be a whole number from 0 to 255",
             ),
         ] {
             assert_eq!(said(text, ""), expected, "{text}");
@@ -643,7 +634,7 @@ mod tests {
     fn flags_are_called_flags() {
         assert_eq!(
             said("", "data = { kind = 'digits', normal = 'six', anomaly = 9 }"),
-            "--normal is the text \"six\"; it has to be a whole number from 0 to 255"
+            "--normal is the text \"six\"; it must be a whole number from 0 to 255"
         );
         assert_eq!(
             said("", "data = { kind = 'mvtec', root = 'a' }"),

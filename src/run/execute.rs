@@ -64,7 +64,7 @@ pub enum RunError {
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Report(#[from] ReportError),
-    #[error("the checkpoint in {} is of {what}: go on with what it began with, or start anew in another folder", folder.display())]
+    #[error("the checkpoint in {} was made with {what}: restore what the run began with, or start a new run in another folder", folder.display())]
     Foreign { folder: PathBuf, what: &'static str },
 }
 
@@ -317,7 +317,7 @@ impl Run<'_> {
         folder.write_metrics(&steps)?;
         folder.write_scores(&tested.scored, outcome.threshold)?;
         if self.extent == Extent::Full {
-            watch.reporting("curves, images, histogram, ROC");
+            watch.reporting("curves, images, histogram, ROC curve");
             folder.write_events(&steps)?;
             folder.write_curves(&outcome, &steps)?;
             let ends =

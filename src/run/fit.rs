@@ -56,13 +56,13 @@ pub enum FitError {
     /// The batches as they are fit in more parts.
     #[error(
         "a step of {} + {} images in {micro_batches} micro-batches does not fit this device, which binds at most {}: \
-         {fitting} micro-batches do; --micro-batches {fitting} asks for them, and without the setting they are chosen",
+         use --micro-batches {fitting}, or omit the setting and let stssad choose",
         batches[0], batches[1], units::bytes(*limit)
     )]
     MicroBatches { batches: [usize; 2], micro_batches: usize, fitting: usize, limit: u64 },
     /// No batches of such images fit.
     #[error(
-        "images of {side}×{side} pixels do not fit this device, which binds at most {}, in batches of this size: {}",
+        "batches of this size with images of {side}×{side} pixels do not fit this device, which binds at most {}: {}",
         units::bytes(*limit), advice(alternatives)
     )]
     Size { side: usize, limit: u64, alternatives: Vec<String> },
@@ -70,8 +70,8 @@ pub enum FitError {
 
 fn advice(alternatives: &[String]) -> String {
     match alternatives {
-        [] => "no smaller size does either".into(),
-        all => format!("{} would run", all.join(", or ")),
+        [] => "no smaller size fits either".into(),
+        all => format!("{} would fit", all.join(", or ")),
     }
 }
 
@@ -277,7 +277,7 @@ impl fmt::Display for Fitted {
             let [part, part_val] = [batch, batch_val].map(|batch| batch / micro_batches);
             write!(
                 f,
-                "\nnote     the step is cut into {micro_batches} micro-batches of {part} + {part_val} images: this device \
+                "\nnote     the step is split into {micro_batches} micro-batches of {part} + {part_val} images: this device \
                  binds at most {}",
                 units::bytes(limit)
             )?;
@@ -285,10 +285,7 @@ impl fmt::Display for Fitted {
         if *on_cpu && *flops >= SLOW_ON_CPU {
             let smaller =
                 if *encoder == "resnet18" { "a smaller --size or --encoder small" } else { "a smaller --size" };
-            write!(
-                f,
-                "\nnote     this is a CPU driver, on which a step of {gflop:.0} GFLOP is slow: {smaller} takes less"
-            )?;
+            write!(f, "\nnote     a step of {gflop:.0} GFLOP is slow on this CPU driver: {smaller} is faster")?;
         }
         Ok(())
     }
@@ -312,9 +309,8 @@ mod tests {
         let fitted = Fitted { config: RunConfig::default(), cost, cut: Some(128 << 20) };
         let expected = "cost     images of 256×256 pixels, encoder resnet18; a step of 32 + 64 images takes 3918 GFLOP and \
                         2.0 GiB on the device\n\
-                        note     the step is cut into 4 micro-batches of 8 + 16 images: this device binds at most 128.0 MiB\n\
-                        note     this is a CPU driver, on which a step of 3918 GFLOP is slow: a smaller --size or --encoder \
-                        small takes less";
+                        note     the step is split into 4 micro-batches of 8 + 16 images: this device binds at most 128.0 MiB\n\
+                        note     a step of 3918 GFLOP is slow on this CPU driver: a smaller --size or --encoder small is faster";
         assert_eq!(fitted.to_string(), expected);
         let mut on_gpu = fitted;
         (on_gpu.cost.on_cpu, on_gpu.cut) = (false, None);

@@ -59,12 +59,12 @@ pub enum State {
 pub enum FolderError {
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    #[error("cannot make {}: check that the folder may be written to and the disk is not full", path.display())]
+    #[error("cannot make {}: check that the folder is writable and the disk is not full", path.display())]
     Make { path: PathBuf, source: io::Error },
-    #[error("there is no run below {}: begin one, or name the folder of a run after --resume", root.display())]
+    #[error("there is no run below {}: start one, or give the folder of a run after --resume", root.display())]
     NoRun { root: PathBuf },
     /// With what each is instead.
-    #[error("no run below {} is unfinished:{}\nbegin a new run, or name the folder of a run after --resume", root.display(), lines(runs))]
+    #[error("no run below {} is unfinished:{}\nstart a new run, or give the folder of a run after --resume", root.display(), lines(runs))]
     NoneUnfinished { root: PathBuf, runs: Vec<(PathBuf, &'static str)> },
 }
 

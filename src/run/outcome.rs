@@ -128,13 +128,13 @@ fn setting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Setting, D::Err
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The file or the folder could not be written.
-    #[error("cannot write {}: check that the folder may be written to and the disk is not full", path.display())]
+    #[error("cannot write {}: check that the folder is writable and the disk is not full", path.display())]
     Write { path: PathBuf, source: io::Error },
     /// The contents could not be made into a file of this kind.
     #[error("cannot encode {file}")]
     Encode { file: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     /// There is a result, which says nothing.
-    #[error("{} is not a whole result: put a copy of it back, or remove it to do the run again", path.display())]
+    #[error("{} is incomplete or damaged: restore it from a copy, or delete it to repeat the run", path.display())]
     Result { path: PathBuf, source: io::Error },
 }
 

@@ -120,7 +120,7 @@ fn name(path: &[String], flags: &Table) -> String {
 /// What belongs to a key that is missing.
 fn example(key: &str) -> &'static str {
     match key {
-        "root" => " (the folder that the images are in)",
+        "root" => " (the folder of the images)",
         "category" => " (such as `bottle`)",
         "normal" => " (what is normal, such as the digit 6)",
         "anomaly" => " (what is an anomaly, such as the digit 9)",
@@ -193,7 +193,7 @@ fn explain(error: &toml::de::Error, table: &Table, flags: &Table) -> (Vec<String
     if let Some((key, _)) = after("missing field") {
         let problem = match (kind, key) {
             (Some(kind), _) => format!("`--data {kind}` needs {}{}", flag(&[key]), example(key)),
-            (None, "kind") => "nothing says what kind the images are: give --data, or `kind` in [data]".to_owned(),
+            (None, "kind") => "the kind of dataset is missing: give --data, or `kind` in [data]".to_owned(),
             _ => format!("the key `{key}`{within} is missing"),
         };
         return (parts, problem);
@@ -205,7 +205,7 @@ fn explain(error: &toml::de::Error, table: &Table, flags: &Table) -> (Vec<String
     for start in ["invalid type: ", "invalid value: "] {
         if let Some((given, expected)) = message.strip_prefix(start).and_then(|rest| rest.split_once(", expected ")) {
             let (given, expected) = (given_words(given), expected_words(expected));
-            return (parts.clone(), format!("{} is {given}; it has to be {expected}", name(&parts, flags)));
+            return (parts.clone(), format!("{} is {given}; it must be {expected}", name(&parts, flags)));
         }
     }
     let problem = if parts.is_empty() { message } else { format!("{}: {message}", name(&parts, flags)) };
@@ -229,7 +229,7 @@ fn given_words(given: &str) -> String {
 fn expected_words(expected: &str) -> &str {
     match expected {
         "u8" => "a whole number from 0 to 255",
-        "u32" | "u64" | "usize" => "a whole number from 0 on",
+        "u32" | "u64" | "usize" => "a whole number of at least 0",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
         "a string" => "text",

@@ -58,13 +58,13 @@ pub enum SweepError {
     Settings(#[from] SettingsError),
     #[error("the job {job}")]
     Config { job: String, source: Box<ConfigError> },
-    #[error("the grid has two {what}s called `{name}`: give each its own name")]
+    #[error("the grid has two {what}s named `{name}`: give each its own name")]
     Twice { what: &'static str, name: String },
-    #[error("the grid has no {what}: it takes at least one")]
+    #[error("the grid has no {what}: it needs at least one")]
     Nothing { what: &'static str },
-    #[error("the grid compares with `{0}`, but has no method of this name")]
+    #[error("the grid's `reference` is `{0}`, but no method has this name")]
     Reference(String),
-    #[error("`{0}` cannot name a folder: use letters, digits, `-`, `_` and `.`")]
+    #[error("`{0}` is not a valid name: use letters, digits, `-`, `_` and `.`, and begin with a letter or a digit")]
     Name(String),
 }
 

@@ -36,10 +36,10 @@ pub enum TrainError {
     /// Every start of the group has diverged; this is the last one. Starts count from 0, steps from 1.
     #[error("training diverged at start {start}, {}", diverged(*step, what))]
     Diverged { start: usize, step: usize, what: &'static str },
-    #[error("the checkpoint is of another network: they differ in the state `{state}`")]
+    #[error("the checkpoint is of another network: the state `{state}` differs")]
     Foreign { state: String },
     /// The reason of each start.
-    #[error("no start can be used: {}", each_start(.0))]
+    #[error("every start failed: {}", each_start(.0))]
     NoStart(Vec<String>),
 }
 

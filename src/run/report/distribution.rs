@@ -77,8 +77,11 @@ pub(super) fn roc(scored: &[Scored]) -> Result<Vec<u8>, String> {
         .with_y_axis_min(0.0)
         .with_y_axis_max(1.0);
     if ranking.is_none() {
-        layout =
-            layout.with_annotation(TextAnnotation::new("needs normals and anomalies, with finite scores", 0.08, 0.9));
+        layout = layout.with_annotation(TextAnnotation::new(
+            "needs finite scores of normal images and anomalies",
+            0.08,
+            0.9,
+        ));
     }
     RasterBackend::new().with_scale(1.0).render_scene(&render_multiple(plots, layout))
 }

@@ -77,7 +77,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                     @if !strips.is_empty() {
                         section {
                             h2 { "Highest scores" }
-                            p.note { "Image, mask, and the heat map over the image; blue to red over the whole test set." }
+                            p.note { "The image, its mask, and the heat map over the image, from blue (lowest of the whole test set) to red (highest)." }
                             (gallery(&highest(scored, |_| true))?)
                         }
                         @if let (Some(threshold), true) = (threshold, ranking.is_some()) {
@@ -86,7 +86,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                                 p.note {
                                     "At the threshold " (decimals(Some(threshold)))
                                     @if outcome.threshold.is_none() {
-                                        ", which has the best F1: the run has set none"
+                                        ", which has the best F1, because the run has none of its own"
                                     }
                                     "."
                                 }
@@ -102,7 +102,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                     h2 { "Search" }
                     (starts(&outcome.starts))
                     (plot("curves.png", "Hyper-parameters and losses over the training steps, a line for each start")?)
-                    (plot("pictures.png", "What the augmentation makes of normal images, and test images with scores")?)
+                    (plot("pictures.png", "Normal images, augmented images, and test images with scores")?)
                 }
                 @if let Some(counts) = &outcome.counts { (split(counts, scored)) }
                 @if !outcome.metrics.is_empty() { (metrics(&outcome.metrics)) }
@@ -138,7 +138,7 @@ fn verdict(auroc: Option<f64>, scored: &[Scored], threshold: Option<f64>, cut: O
         ),
         (Some(threshold), None) if !scored.is_empty() => {
             let flagged = scored.iter().filter(|image| is_flagged(image.score, threshold)).count();
-            format!(" {flagged} of them are anomalous by the threshold.")
+            format!(" The threshold flags {flagged} of them.")
         }
         _ => String::new(),
     };
@@ -194,7 +194,7 @@ fn starts(starts: &[Start]) -> Markup {
                 }
             }
         }
-        p.note { "The start with the greatest spread of its scores is kept; the AUROC, which needs labels, has no say." }
+        p.note { "The start whose scores have the greatest spread is kept; the AUROC, which needs labels, plays no part." }
     }
 }
 
@@ -243,7 +243,7 @@ fn split(counts: &Counts, scored: &[Scored]) -> Markup {
     let sets = [
         ("train", counts.train, "normal".to_owned()),
         ("held out, for the threshold", counts.held_out, "normal".to_owned()),
-        ("tune", counts.tune, "labels are not read".to_owned()),
+        ("tune", counts.tune, "labels are not used".to_owned()),
         ("test", counts.test, test),
     ];
     html! {
@@ -447,7 +447,7 @@ mod tests {
         let threshold = Outcome { threshold: Some(4.5), ..outcome.clone() };
         let unlabelled = Page { outcome: &threshold, scored: &example()[4..], ..bare };
         let text = render(&unlabelled, folder.path()).unwrap();
-        assert!(text.contains("1 of them are anomalous") && !text.contains("Worst mistakes"));
+        assert!(text.contains("The threshold flags 1 of them") && !text.contains("Worst mistakes"));
     }
 
     #[test]
