@@ -420,7 +420,7 @@ fn own_folders_are_read_as_they_are_named() {
 
     let refused = |own: Folder| message(&Source::Folder(own), &small());
     assert!(refused(Folder { normal_dir: Vec::new(), ..own.clone() }).contains("add --normal-dir"));
-    assert!(refused(Folder { abnormal_dir: Vec::new(), ..own.clone() }).contains("add --abnormal-dir, or"));
+    assert!(refused(Folder { abnormal_dir: Vec::new(), ..own.clone() }).contains("add --unlabelled-dir"));
     assert!(refused(Folder { normal_split_ratio: f64::NAN, ..own.clone() }).contains("--normal-split-ratio"));
     assert!(
         refused(Folder { mask_dir: vec!["masks".into(); 3], ..own.clone() })
@@ -429,8 +429,8 @@ fn own_folders_are_read_as_they_are_named() {
     assert!(refused(Folder { mask_dir: vec!["mask".into()], ..own.clone() }).contains("there is no folder"));
     assert!(refused(Folder { abnormal_dir: vec!["brocken".into()], ..own.clone() }).contains("there is no folder"));
     let nested = refused(Folder { normal_dir: vec![".".into()], ..own.clone() });
-    assert!(nested.contains("the folder broken lies within ., or is the same"), "{nested}");
-    assert!(refused(Folder { unlabelled_dir: vec!["bent/../fine".into()], ..own.clone() }).contains("lies within"));
+    assert!(nested.contains("the folder broken is the same as . or is inside it"), "{nested}");
+    assert!(refused(Folder { unlabelled_dir: vec!["bent/../fine".into()], ..own.clone() }).contains("is inside"));
     let absolute = Folder { unlabelled_dir: vec![at("belt")], abnormal_dir: Vec::new(), ..own.clone() };
     assert_eq!(read(&absolute).test.names[0], "belt/0.png");
     let no_test = Folder { normal_split_ratio: 0.0, ..own.clone() };
@@ -440,6 +440,34 @@ fn own_folders_are_read_as_they_are_named() {
     let one = Folder { normal_dir: vec!["one".into()], normal_test_dir: vec!["fine".into()], ..own };
     put(&at("one/1.png"), 1);
     assert!(refused(one).starts_with("there are 1 training images, but 3 are needed"));
+}
+
+/// A run, and several below `results`, write their reports among the images that they are about.
+#[test]
+fn the_images_of_reports_are_not_read() {
+    let (folder, mut tree) = tree();
+    let own = Folder { root: folder.path().to_owned(), normal_dir: vec!["own".into()], ..Folder::default() };
+    let own = Folder { unlabelled_dir: vec!["belt".into()], ..own };
+    for index in 0..4 {
+        put(&folder.path().join(format!("own/{index}.png")), index);
+        put(&folder.path().join(format!("belt/{index}.png")), 50 + index);
+    }
+    tree.defect = None;
+    let read = || {
+        [Source::Folder(own.clone()), Source::Mvtec(tree.clone())]
+            .map(|source| load(&source, &small(), |_, _| {}).unwrap().task)
+    };
+    let before = read();
+    for run in ["own", "own/results/v0", "belt/run", "bottle/test", "bottle/test/good/run"] {
+        let run = folder.path().join(run);
+        let images = ["curves.png", "pictures.png", "histogram.png", "roc.png", "images/good/000.png"];
+        images.iter().for_each(|name| put(&run.join(name), 200));
+        fs::write(run.join("stssad.json"), "{}").unwrap();
+    }
+    assert_eq!(read(), before);
+    // Elsewhere the same names are images like others.
+    put(&folder.path().join("belt/images/curves.png"), 99);
+    assert_eq!(levels(&read()[0].test), [50, 51, 52, 53, 99]);
 }
 
 #[cfg(unix)]

@@ -279,7 +279,6 @@ fn twenty_kills_at_random_moments_leave_a_whole_checkpoint_and_the_same_bits() {
     let run = folder("killed");
     // As a process leaves it that was killed in its first checkpoint.
     fs::write(run.join("stssad.json"), r#"{ "command": "train", "host": "here", "pid": 1, "since": "" }"#).unwrap();
-    fs::write(run.join("config.toml"), "").unwrap();
     fs::write(run.join(".checkpoint.safetensors.1.partial"), "half").unwrap();
     let mut stream = Stream::new(20, 97);
     let mut saved = 0;
@@ -343,13 +342,34 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_it_and_two_are_an_error() {
     damage(&last);
     damage(&previous);
     let before = files(&run);
-    stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&["checkpoint.safetensors is damaged", "checksum"]);
-    stssad(&[&["train"], &GRAVEL, &TINY, &["--out", text(&run)]]).with(2).error(&["contains an unfinished run"]);
+    let parts = [text(&last), text(&previous)].map(str::to_owned).join(" and ");
+    let parts = ["checkpoint.safetensors is damaged", "checksum", &format!("to start the run again, delete {parts}")];
+    let again = || stssad(&[&["train"], &long("4"), &QUIET, &["--out", text(&run)]]);
+    stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&parts);
+    again().with(74).error(&parts);
     assert_eq!(files(&run), before);
+    // The advice works.
+    fs::remove_file(&last).unwrap();
+    fs::remove_file(&previous).unwrap();
+    again().with(0);
 }
 
 #[test]
-fn other_images_are_no_way_to_go_on() {
+fn a_resumed_run_reports_as_it_was_told_at_first() {
+    for (flags, has_report) in [(&QUIET[..], false), (&QUIET[1..], true)] {
+        let run = folder(&format!("report-{has_report}"));
+        let mut running = Running::begin(&[&["train"], &long("8"), flags, &["--out", text(&run)]]);
+        running.until(5);
+        running.signal("-TERM");
+        running.end().0.with(75);
+        stssad(&[&["train", "--resume", text(&run)]]).with(0);
+        assert!(run.join("result.json").exists());
+        assert_eq!([run.join("report.html").exists(), run.join("images").exists()], [has_report; 2]);
+    }
+}
+
+#[test]
+fn other_images_are_no_way_to_resume() {
     let tree = folder("foreign-tree");
     let category = mvtec::write(&tree, &painted()).unwrap();
     let name = category.file_name().unwrap().to_str().unwrap();

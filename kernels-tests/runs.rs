@@ -207,6 +207,32 @@ fn a_configuration_that_is_used_in_place_keeps_its_comments() {
     assert_eq!(fs::read_to_string(&config).unwrap(), format!("# mine\n{printed}"));
 }
 
+/// Also in a folder that an earlier call has marked: that call failed, or was killed before it wrote a file.
+#[test]
+fn a_configuration_that_stssad_did_not_write_is_never_overwritten() {
+    let run = folder("configured");
+    let train = |flags: &[&str]| stssad(&[&["train"], &PACKAGED, &SMALL, &SILENT, &["--out", text(&run)], flags]);
+    let (config, marker) = (run.join("config.toml"), run.join("stssad.json"));
+    train(&["--micro-batches", "3", "--method", "st-ssad"]).with(2);
+    assert!(!marker.exists(), "a call that wrote nothing leaves the folder to the user");
+    // A run that diverged leaves its configuration, which the next one replaces.
+    train(&[&FEW[..], &["--learning-rate", "1e30"]].concat()).with(70);
+    let written = fs::read_to_string(&config).unwrap();
+    assert!(marker.exists() && written.starts_with("# Written by stssad"), "{written}");
+    train(&[&FEW[..], &["--learning-rate", "2e30"]].concat()).with(70);
+    let written = fs::read_to_string(&config).unwrap();
+    assert!(written.contains("learning_rate = 2e30"), "{written}");
+    for mine in [written.replace("2e30", "3e30"), "# mine\nseed = 3\n".to_owned()] {
+        fs::write(&config, &mine).unwrap();
+        let said = train(&FEW).with(2);
+        said.error(&["contains config.toml, which stssad did not write and would overwrite"]);
+        assert_eq!(fs::read_to_string(&config).unwrap(), mine);
+    }
+    // The advice works.
+    fs::rename(&config, run.join("mine.toml")).unwrap();
+    train(&FEW).with(0);
+}
+
 /// A power cut must not find the checkpoints gone and the result not yet there.
 #[test]
 fn a_result_is_on_the_disk_before_the_checkpoints_go() {

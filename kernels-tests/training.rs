@@ -113,7 +113,7 @@ fn a_snapshot_goes_on_with_the_same_bits_and_one_of_another_network_is_refused()
     let mut lacking = snapshot.clone();
     let (lost, _) = lacking.states.pop().unwrap();
     let refused = other.restore(&lacking).unwrap_err();
-    assert!(matches!(&refused, TrainError::Foreign { state } if *state == lost), "{refused}");
+    assert!(matches!(&refused, TrainError::Mismatch { state } if *state == lost), "{refused}");
     lacking.states.push(("of another".into(), Tensor::scalar(0.0)));
     assert!(other.restore(&lacking).is_err());
 }

@@ -37,6 +37,12 @@ const SAMPLE_STREAM: u32 = 0x5713;
 const KEPT_STREAM: u32 = 0x5714;
 const HELD_OUT_STREAM: u32 = 0x5715;
 
+/// The file that marks a folder to which stssad writes results.
+pub const MARKER: &str = "stssad.json";
+/// The images, and the folder of images, that stssad writes to such a folder. They are never read as images of a dataset, so
+/// results may lie among the images that they are about.
+pub const REPORT_IMAGES: [&str; 5] = ["curves.png", "pictures.png", "histogram.png", "roc.png", "images"];
+
 /// What is wrong with the data, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {

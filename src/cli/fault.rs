@@ -106,8 +106,8 @@ impl Faulty for CaseError {
 impl Faulty for ClaimError {
     fn fault(&self) -> Fault {
         match self {
-            ClaimError::Held { .. } => Fault::Busy,
-            ClaimError::Foreign { .. } | ClaimError::Kept { .. } => Fault::Usage,
+            ClaimError::InUse { .. } => Fault::Busy,
+            ClaimError::NotOurs { .. } | ClaimError::OtherCommand { .. } => Fault::Usage,
             ClaimError::Write { .. } => Fault::Storage,
         }
     }
@@ -117,6 +117,7 @@ impl Faulty for FolderError {
     fn fault(&self) -> Fault {
         match self {
             FolderError::Claim(error) => error.fault(),
+            FolderError::Report(error) => error.fault(),
             FolderError::Make { .. } => Fault::Storage,
             FolderError::NoRun { .. } | FolderError::NoneUnfinished { .. } => Fault::Usage,
         }
@@ -204,7 +205,7 @@ impl Faulty for TrainError {
             TrainError::Gpu(error) => error.fault(),
             TrainError::Grad(error) => error.fault(),
             TrainError::Data(error) => error.fault(),
-            TrainError::Foreign { .. } => Fault::Data,
+            TrainError::Mismatch { .. } => Fault::Data,
             TrainError::Diverged { .. } | TrainError::NoStart(_) => Fault::Diverged,
         }
     }
@@ -230,7 +231,8 @@ impl Faulty for RunError {
             RunError::Score(_) => Fault::Diverged,
             RunError::Archive(error) => error.fault(),
             RunError::Report(error) => error.fault(),
-            RunError::Foreign { .. } => Fault::Data,
+            RunError::Folder(error) => error.fault(),
+            RunError::Mismatch { .. } => Fault::Data,
         }
     }
 }

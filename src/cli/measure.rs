@@ -110,7 +110,7 @@ impl Bench {
 
 impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let _claim = self.options.out.as_deref().map(|out| Claim::take(out, profile::KEEPER)).transpose()?;
+        let _claim = self.options.out.as_deref().map(|out| Claim::take(out, profile::OWNER)).transpose()?;
         let device = self.device.open()?.with_precision(self.precision.precision)?;
         let task = self.step.workload.task()?;
         let config = Config { reuse: self.step.reuse(), ..self.step.workload.config(1) };

@@ -218,7 +218,7 @@ impl Execute {
 
     fn execute(&self, device: &Device, job: &Job, mut shown: Shown) -> anyhow::Result<Done> {
         let folder = match RunFolder::create(job.folder(&self.out)) {
-            Err(ClaimError::Held { .. }) => return Ok(Done::Elsewhere),
+            Err(ClaimError::InUse { .. }) => return Ok(Done::Elsewhere),
             claimed => claimed?,
         };
         // Whoever had it until now may have finished it.

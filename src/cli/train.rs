@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::fault::Faulty;
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use stssad::data::{Loaded, Loading, OnBadImage, load, read_images};
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
-use stssad::run::checkpoint::Checkpoint;
+use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
 use stssad::run::config::{RunConfig, overlay};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow};
@@ -21,6 +21,7 @@ use stssad::training::score::is_flagged;
 use walkdir::WalkDir;
 
 use super::arguments::{DataArguments, Given, RunArguments, printed};
+use super::fault::Faulty;
 use super::progress::{Mode, Shown, stop_flag};
 use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, progress_bar};
 
@@ -40,13 +41,13 @@ pub struct Train {
 }
 
 /// Where a run's files go and how it tells of itself.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArguments {
     /// Folder of the run [default: the next free results/stssad/<dataset>/<category>/vN].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Write only the model, the scores and the figures: no images, no report page.
+    /// Write only the model, the scores and the figures: no images, no report page. --resume remembers this.
     #[arg(long)]
     pub no_report: bool,
     /// Print how much device memory a training step needs, before training.
@@ -107,7 +108,9 @@ impl Train {
         note!("resume   {}", folder.path().display());
         let device = ready(&self.device, &config)?;
         let loaded = read(&config)?;
-        execute(&device, &config, &loaded, &folder, Some(checkpoint), &self.output)
+        let no_report = self.output.no_report || !checkpoint.full_report;
+        let output = OutputArguments { no_report, ..self.output.clone() };
+        execute(&device, &config, &loaded, &folder, Some(checkpoint), &output)
     }
 }
 
@@ -116,9 +119,12 @@ fn is_free(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     match State::of(folder)? {
         State::Nothing => Ok(()),
-        State::Unfinished => Err(unfit(format!(
-            "{shown} contains an unfinished run: choose another --out, or resume the run with --resume {shown}"
-        ))),
+        State::Unfinished => {
+            last_checkpoint(folder)?;
+            Err(unfit(format!(
+                "{shown} contains an unfinished run: choose another --out, or resume the run with --resume {shown}"
+            )))
+        }
         State::Finished(_) => Err(unfit(format!("{shown} contains a finished run: choose another --out"))),
     }
 }
@@ -141,9 +147,13 @@ fn nothing_saved(folder: &Path) -> anyhow::Error {
     ))
 }
 
-/// The last whole checkpoint of a run's folder; says when an earlier one had to be taken.
+/// The last whole checkpoint of a run's folder; tells the user if it is not the newest one.
 pub fn last_checkpoint(folder: &Path) -> anyhow::Result<Option<Checkpoint>> {
-    let Some((checkpoint, damaged)) = Checkpoint::load(folder)? else { return Ok(None) };
+    let loaded = Checkpoint::load(folder).with_context(|| {
+        let files = CHECKPOINTS.map(|name| folder.join(name).display().to_string()).join(" and ");
+        format!("no checkpoint can be read: to start the run again, delete {files}")
+    });
+    let Some((checkpoint, damaged)) = loaded? else { return Ok(None) };
     if let Some(reason) = damaged {
         note!("warning  {reason}; resuming from the previous checkpoint");
     }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use super::decode::{self, Conversion, DecodeError};
-use super::{DataError, Loading, OnBadImage, Set, Truth};
+use super::{DataError, Loading, MARKER, OnBadImage, REPORT_IMAGES, Set, Truth};
 use crate::engine::tensor::Tensor;
 
 const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff"];
@@ -76,20 +76,20 @@ impl Entry {
     }
 }
 
-/// All images below a folder, those of folders within it too, sorted by name; hidden files are none. Each is called
-/// `prefix` and its path below the folder, and nothing is known of it.
+/// All images in a folder and in the folders below it, sorted by name, except hidden files and the images of reports. The name
+/// of each is `prefix` followed by its path below the folder; its class is unknown.
 ///
 /// # Errors
-/// When the folder is not there, cannot be read, or holds no image.
+/// When the folder does not exist, cannot be read, or contains no image.
 pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError> {
     if !folder.is_dir() {
         return Err(DataError::NoFolder { path: folder.to_owned() });
     }
     let mut entries = Vec::new();
-    // A folder that links lead to again is not read again.
+    // A folder that is reached again through a link is not read twice.
     let mut visited = std::collections::HashSet::new();
     let wanted = |entry: &walkdir::DirEntry| {
-        let is_shown = entry.depth() == 0 || !is_hidden(entry.path());
+        let is_shown = entry.depth() == 0 || !is_left_out(entry.path());
         let is_new =
             !entry.file_type().is_dir() || entry.path().canonicalize().map_or(true, |path| visited.insert(path));
         is_shown && is_new
@@ -135,7 +135,7 @@ pub(super) fn bad_folder(path: &Path, error: DataError) -> BadImage {
     BadImage { path: path.to_owned(), reason }
 }
 
-/// The names of the folders in a folder, sorted; hidden ones are left out.
+/// The names of the folders in a folder, sorted, except hidden ones and those of reports.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -144,7 +144,7 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();
     for entry in folder.read_dir().map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.is_dir() && !is_hidden(&path) {
+        if path.is_dir() && !is_left_out(&path) {
             names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
     }
@@ -152,8 +152,11 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<String>, DataError> {
     Ok(names)
 }
 
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+/// Whether a file or folder is hidden, or belongs to a report of stssad.
+fn is_left_out(path: &Path) -> bool {
+    let Some(name) = path.file_name() else { return false };
+    let is_report = || REPORT_IMAGES.iter().any(|report| name == *report) && path.with_file_name(MARKER).is_file();
+    name.to_string_lossy().starts_with('.') || is_report()
 }
 
 fn is_image(path: &Path) -> bool {

@@ -17,18 +17,25 @@ pub struct Checkpoint {
     pub fingerprint: String,
     /// Seconds spent on training so far.
     pub seconds: f64,
+    /// Whether the run ends with a full report.
+    pub full_report: bool,
     pub snapshot: Snapshot,
-    /// The starts that are done, in order.
+    /// The finished starts, in order.
     pub finished: Vec<Trained>,
     /// Every step so far.
     pub history: Vec<Progress>,
 }
 
 const KIND: &str = "checkpoint";
+/// What the text `report` says of a run with a full report, and of one without.
+const FULL: &str = "full";
+const FIGURES_ONLY: &str = "figures only";
 
-/// The files of both generations in a run's folder.
+/// The newest checkpoint in a run's folder, and the one before it.
+pub const FILES: [&str; 2] = ["checkpoint.safetensors", "checkpoint.previous.safetensors"];
+
 fn files(folder: &Path) -> [PathBuf; 2] {
-    ["checkpoint.safetensors", "checkpoint.previous.safetensors"].map(|name| folder.join(name))
+    FILES.map(|name| folder.join(name))
 }
 
 impl Checkpoint {
@@ -75,6 +82,7 @@ impl Checkpoint {
         let mut archive = Archive::new(KIND);
         archive.texts.insert("config".into(), self.config.clone());
         archive.texts.insert("fingerprint".into(), self.fingerprint.clone());
+        archive.texts.insert("report".into(), if self.full_report { FULL } else { FIGURES_ONLY }.into());
         for (index, trained) in self.finished.iter().enumerate() {
             if let Some(reason) = &trained.failed {
                 archive.texts.insert(format!("{index}/failed"), reason.clone());
@@ -180,6 +188,7 @@ impl Checkpoint {
             config: archive.take_text("config")?,
             fingerprint: archive.take_text("fingerprint")?,
             seconds,
+            full_report: archive.texts.remove("report").is_none_or(|report| report == FULL),
             snapshot: Snapshot { start: start as usize, step: step as usize, states, failed },
             finished,
             history: history.data().chunks_exact(width).map(row).collect(),
@@ -237,6 +246,7 @@ mod tests {
             config: "seed = 1\n".into(),
             fingerprint: "f00d".into(),
             seconds: 1.5,
+            full_report: false,
             snapshot: Snapshot {
                 start: 1,
                 step,
@@ -261,7 +271,7 @@ mod tests {
         assert!(Checkpoint::load(&folder).unwrap().is_none());
         checkpoint(3).save(&folder).unwrap();
         assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, checkpoint(3));
-        let empty = Checkpoint { finished: Vec::new(), history: Vec::new(), ..checkpoint(0) };
+        let empty = Checkpoint { finished: Vec::new(), history: Vec::new(), full_report: true, ..checkpoint(0) };
         empty.save(&folder).unwrap();
         assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, empty);
         Checkpoint::remove(&folder);

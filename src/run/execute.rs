@@ -1,6 +1,5 @@
 //! A run: a task and a configuration become a folder with a model, scores, images and a report.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,8 +12,7 @@ use crate::run::archive::ArchiveError;
 use crate::run::checkpoint::Checkpoint;
 use crate::run::config::{ConfigError, RunConfig};
 use crate::run::fit::{FitError, Fitted, fitted};
-use crate::run::folder::FolderError;
-use crate::run::folder::RunFolder;
+use crate::run::folder::{FolderError, RunFolder};
 use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{Adapter, Augmentation as Found, Counts, Outcome, ReportError, Start};
 use crate::run::report::{ImageRow, Page, Step};
@@ -64,8 +62,10 @@ pub enum RunError {
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Report(#[from] ReportError),
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     #[error("the checkpoint in {} was made with {what}: restore what the run began with, or start a new run in another folder", folder.display())]
-    Foreign { folder: PathBuf, what: &'static str },
+    Mismatch { folder: PathBuf, what: &'static str },
 }
 
 impl From<GpuError> for RunError {
@@ -76,8 +76,6 @@ impl From<GpuError> for RunError {
 
 /// The file of the trained detector in a run's folder.
 pub const MODEL: &str = "model.safetensors";
-/// The file of the configuration in a run's folder.
-pub const CONFIG: &str = "config.toml";
 
 /// Makes and claims the next free `root/<dataset>/<category>/vN`; `latest` beside it leads there once the run's first step
 /// is done.
@@ -151,22 +149,14 @@ impl Run<'_> {
         let device = self.device.with_precision(self.config.training.precision)?;
         let text = self.config.to_toml();
         let fingerprint = task.fingerprint();
-        let foreign = |what| RunError::Foreign { folder: self.folder.path().to_owned(), what };
+        let mismatch = |what| RunError::Mismatch { folder: self.folder.path().to_owned(), what };
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.config != text) {
-            return Err(foreign("another configuration"));
+            return Err(mismatch("another configuration"));
         }
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
-            return Err(foreign("other images"));
+            return Err(mismatch("other images"));
         }
-        // A file that says the same, or leaves open what was chosen, stays as it is, with its comments.
-        let kept = fs::read_to_string(self.folder.path().join(CONFIG)).ok();
-        if !kept
-            .and_then(|kept| RunConfig::parse(&kept).ok())
-            .is_some_and(|kept| kept.completed_by(self.config) == *self.config)
-        {
-            self.folder.write(CONFIG, text.as_bytes())?;
-        }
-
+        self.folder.write_config(self.config)?;
         let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))?;
         let begun = Instant::now();
         let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
@@ -179,6 +169,7 @@ impl Run<'_> {
                 config: text.clone(),
                 fingerprint: fingerprint.clone(),
                 seconds: before + begun.elapsed().as_secs_f64(),
+                full_report: self.extent == Extent::Full,
                 snapshot: trainer.snapshot()?,
                 finished: finished.to_vec(),
                 history: history.to_vec(),

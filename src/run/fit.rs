@@ -12,6 +12,7 @@ use crate::engine::units;
 use crate::run::config::{ConfigError, RunConfig, Training};
 use crate::ssad::config::Config;
 use crate::ssad::method::{Method, Network, Rule};
+use crate::ssad::nn::Named;
 use crate::ssad::step::{TrainingStep, views};
 use crate::training::scorer::{self, Attributor, LEAST, Scorer};
 use crate::training::trainer::TrainError;
@@ -33,6 +34,8 @@ pub struct Cost {
     pub side: usize,
     /// What embeds them: `small`, `resnet18` or, of the method of this name, `auto-encoder`.
     pub encoder: &'static str,
+    /// An encoder that computes less, if there is one.
+    pub cheaper_encoder: Option<&'static str>,
     /// Normal and unlabelled images in a step.
     pub batches: [usize; 2],
     pub micro_batches: usize,
@@ -202,9 +205,10 @@ impl Planner<'_> {
         if let Some(side) = self.largest_side(&open)? {
             alternatives.push(format!("--size {side}{also}"));
         }
-        let small = RunConfig { encoder: "small".into(), ..open };
-        if config.method != Method::AutoEncoder && self.micro_batches(&small)?.is_some() {
-            alternatives.push(format!("--encoder small{also}"));
+        let cheapest = Named::cheapest().name;
+        let cheaper = RunConfig { encoder: cheapest.into(), ..open };
+        if config.method != Method::AutoEncoder && self.micro_batches(&cheaper)?.is_some() {
+            alternatives.push(format!("--encoder {cheapest}{also}"));
         }
         Ok(FitError::Size { side, limit: self.limit(), alternatives })
     }
@@ -238,12 +242,15 @@ impl Planner<'_> {
         let batches = [training.batch, training.batch_val];
         let step = self.step(config, batches.map(|batch| batch / parts))?;
         let memory = Memory::of(&step);
+        let cheapest = Named::cheapest().name;
+        let (encoder, cheaper_encoder) = match (training.method, config.encoder(self.image(config))?.name) {
+            (Method::AutoEncoder, _) => ("auto-encoder", None),
+            (_, encoder) => (encoder, (encoder != cheapest).then_some(cheapest)),
+        };
         Ok(Cost {
             side: config.images.size.expect("the side is known"),
-            encoder: match training.method {
-                Method::AutoEncoder => "auto-encoder",
-                _ => config.encoder(self.image(config))?.name,
-            },
+            encoder,
+            cheaper_encoder,
             batches,
             micro_batches: parts,
             bytes: memory.slot_bytes + memory.state_bytes + memory.constant_bytes + parts as u64 * memory.feed_bytes,
@@ -264,7 +271,7 @@ const SLOW_ON_CPU: u64 = 100_000_000_000;
 /// What is to be told before training: a line each.
 impl fmt::Display for Fitted {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Cost { side, encoder, batches: [batch, batch_val], micro_batches, bytes, flops, on_cpu } = &self.cost;
+        let Cost { side, encoder, batches: [batch, batch_val], micro_batches, bytes, flops, on_cpu, .. } = &self.cost;
         let gflop = *flops as f64 / 1e9;
         let digits = usize::from(gflop < 10.0);
         write!(
@@ -283,9 +290,11 @@ impl fmt::Display for Fitted {
             )?;
         }
         if *on_cpu && *flops >= SLOW_ON_CPU {
-            let smaller =
-                if *encoder == "resnet18" { "a smaller --size or --encoder small" } else { "a smaller --size" };
-            write!(f, "\nnote     a step of {gflop:.0} GFLOP is slow on this CPU driver: {smaller} is faster")?;
+            let cheaper = self.cost.cheaper_encoder.map(|name| format!(" or --encoder {name}")).unwrap_or_default();
+            write!(
+                f,
+                "\nnote     a step of {gflop:.0} GFLOP is slow on this CPU driver: a smaller --size{cheaper} is faster"
+            )?;
         }
         Ok(())
     }
@@ -299,7 +308,8 @@ mod tests {
     fn what_costs_much_on_a_cpu_is_told_before() {
         let cost = Cost {
             side: 256,
-            encoder: "resnet18",
+            encoder: "a deep one",
+            cheaper_encoder: Some("another"),
             batches: [32, 64],
             micro_batches: 4,
             bytes: 2 << 30,
@@ -307,10 +317,10 @@ mod tests {
             on_cpu: true,
         };
         let fitted = Fitted { config: RunConfig::default(), cost, cut: Some(128 << 20) };
-        let expected = "cost     images of 256×256 pixels, encoder resnet18; a step of 32 + 64 images takes 3918 GFLOP and \
+        let expected = "cost     images of 256×256 pixels, encoder a deep one; a step of 32 + 64 images takes 3918 GFLOP and \
                         2.0 GiB on the device\n\
                         note     the step is split into 4 micro-batches of 8 + 16 images: this device binds at most 128.0 MiB\n\
-                        note     a step of 3918 GFLOP is slow on this CPU driver: a smaller --size or --encoder small is faster";
+                        note     a step of 3918 GFLOP is slow on this CPU driver: a smaller --size or --encoder another is faster";
         assert_eq!(fitted.to_string(), expected);
         let mut on_gpu = fitted;
         (on_gpu.cost.on_cpu, on_gpu.cut) = (false, None);

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::run::checkpoint::Checkpoint;
-use crate::run::claim::{Claim, ClaimError, Keeper};
+use crate::run::claim::{Claim, ClaimError, Owner};
+use crate::run::config::RunConfig;
 use crate::run::disk;
 use crate::run::outcome::{Outcome, ReportError, write_whole};
 
-/// Everything that a run leaves in its folder, by its name there.
+/// The file of the configuration in a run's folder.
+const CONFIG: &str = "config.toml";
+/// Everything that a run writes to its folder.
 const RUN_FILES: &[&str] = &[
-    "config.toml",
+    CONFIG,
     "model.safetensors",
     "checkpoint.safetensors",
     "checkpoint.previous.safetensors",
@@ -27,10 +30,10 @@ const RUN_FILES: &[&str] = &[
     "report.html",
     "result.json",
 ];
-const TRAIN: Keeper = Keeper { command: "train", files: RUN_FILES };
-const DEMO: Keeper = Keeper { command: "demo", files: RUN_FILES };
-const TEST: Keeper = Keeper { command: "test", files: &["scores.csv", "test.json"] };
-const SWEEP: Keeper = Keeper { command: "sweep", files: &["comparison.md", "comparison.csv", "comparison.json"] };
+const TRAIN: Owner = Owner { command: "train", files: RUN_FILES };
+const DEMO: Owner = Owner { command: "demo", files: RUN_FILES };
+const TEST: Owner = Owner { command: "test", files: &["scores.csv", "test.json"] };
+const SWEEP: Owner = Owner { command: "sweep", files: &["comparison.md", "comparison.csv", "comparison.json"] };
 
 /// The name, beside the numbered folders of runs, that leads to the latest of them: a link, or where there are no links a
 /// text file with its name.
@@ -54,11 +57,13 @@ pub enum State {
     Finished(Box<Outcome>),
 }
 
-/// No run can be gone on with.
+/// Why a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
     #[error("cannot make {}: check that the folder is writable and the disk is not full", path.display())]
     Make { path: PathBuf, source: io::Error },
     #[error("there is no run below {}: start one, or give the folder of a run after --resume", root.display())]
@@ -129,7 +134,7 @@ impl RunFolder {
     /// # Errors
     /// When another process works in it, it is of another command, or it cannot be written to.
     pub fn resume(path: &Path) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::go_on(path, [TRAIN, DEMO])?, numbered: false })
+        Ok(RunFolder { claim: Claim::resume(path, [TRAIN, DEMO])?, numbered: false })
     }
 
     /// Claims the unfinished run below `root/<dataset>/<category>` whose checkpoint was written last, of those that no other
@@ -152,7 +157,7 @@ impl RunFolder {
         let mut held = None;
         for (_, run) in unfinished.iter().rev() {
             match Self::resume(run) {
-                Err(error @ ClaimError::Held { .. }) => held = held.or(Some(error)),
+                Err(error @ ClaimError::InUse { .. }) => held = held.or(Some(error)),
                 other => return Ok(RunFolder { numbered: true, ..other? }),
             }
         }
@@ -221,6 +226,27 @@ impl RunFolder {
         let _ = link(&latest, name.as_ref()).or_else(|_| disk::write(&latest, name.to_string_lossy().as_bytes()));
     }
 
+    /// Writes `config.toml`. A file that describes this configuration stays as it is, with its comments; it may omit what the run
+    /// chose.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or there is one with another configuration that stssad did not write.
+    pub(crate) fn write_config(&self, config: &RunConfig) -> Result<(), FolderError> {
+        let path = self.path().join(CONFIG);
+        if path.symlink_metadata().is_ok() {
+            let found = fs::read_to_string(&path).unwrap_or_default();
+            if RunConfig::parse(&found).is_ok_and(|found| found.completed_by(config) == *config) {
+                return Ok(());
+            }
+            let is_ours = found.split_once('\n').is_some_and(|(first, toml)| first == heading(toml));
+            if !is_ours {
+                return Err(ClaimError::NotOurs { path: self.path().into(), file: CONFIG.into() }.into());
+            }
+        }
+        let toml = config.to_toml();
+        Ok(self.write(CONFIG, format!("{}\n{toml}", heading(&toml)).as_bytes())?)
+    }
+
     /// Writes a file of the folder whole or not at all.
     ///
     /// # Errors
@@ -230,7 +256,13 @@ impl RunFolder {
     }
 }
 
-/// The run's folder that a path names: where `latest` is a text file, as on systems without links, the one that it names.
+/// The first line of a `config.toml` that stssad wrote: with its checksum, stssad knows that nobody has changed the file since.
+fn heading(toml: &str) -> String {
+    let checksum = &blake3::hash(toml.as_bytes()).to_hex()[..16];
+    format!("# Written by stssad, checksum {checksum}. Once you change this file, stssad does not overwrite it.")
+}
+
+/// The folder of the run that a path leads to: if `latest` is a text file, as on systems without links, the folder that it names.
 pub fn follow(path: &Path) -> PathBuf {
     let is_text = path.file_name().is_some_and(|name| name == LATEST) && path.is_file();
     let text = is_text.then(|| fs::read_to_string(path).ok()).flatten();
@@ -301,7 +333,7 @@ mod tests {
         let next = RunFolder::resume_newest(root).unwrap();
         assert_eq!(next.path(), older);
         let held = RunFolder::resume_newest(root).unwrap_err();
-        assert!(matches!(held, FolderError::Claim(ClaimError::Held { path, .. }) if path == newer));
+        assert!(matches!(held, FolderError::Claim(ClaimError::InUse { path, .. }) if path == newer));
     }
 
     #[test]
@@ -326,6 +358,14 @@ mod tests {
         let other = parent.path().join("other");
         fs::write(&other, "v1").unwrap();
         assert_eq!(follow(&other), other);
+    }
+
+    /// What a later run must not read as images of its dataset.
+    #[test]
+    fn every_image_of_a_report_is_left_out_of_datasets() {
+        let is_image = |name: &&&str| name.ends_with(".png") || !name.contains('.');
+        let images: Vec<&str> = RUN_FILES.iter().filter(is_image).copied().collect();
+        assert_eq!(images, crate::data::REPORT_IMAGES);
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub enum TrainError {
     #[error("training diverged at start {start}, {}", diverged(*step, what))]
     Diverged { start: usize, step: usize, what: &'static str },
     #[error("the checkpoint is of another network: the state `{state}` differs")]
-    Foreign { state: String },
+    Mismatch { state: String },
     /// The reason of each start.
     #[error("every start failed: {}", each_start(.0))]
     NoStart(Vec<String>),
@@ -323,7 +323,7 @@ impl<'a> Trainer<'a> {
         };
         let missing = known.iter().find(|state| differs(state, &snapshot.states));
         if let Some((state, _)) = missing.or_else(|| snapshot.states.iter().find(|state| differs(state, &known))) {
-            return Err(TrainError::Foreign { state: state.clone() });
+            return Err(TrainError::Mismatch { state: state.clone() });
         }
         self.begin(snapshot.start)?;
         for (name, tensor) in self.step.packed.pack(snapshot.states.clone()) {
