@@ -46,7 +46,7 @@ fn assert_near(name: &str, found: [[f32; 3]; 4], expected: [[f32; 3]; 4], tolera
 }
 
 #[test]
-fn every_format_shows_the_same_image_upright() {
+fn every_format_gives_the_same_upright_image() {
     let lossless =
         ["rgb.png", "palette.png", "rgba.png", "exif6.png", "rgb.bmp", "palette.bmp", "rgb.tif", "exif6.tif"];
     let jpegs = ["rgb.jpg", "progressive.jpg", "exif2.jpg", "exif3.jpg", "exif4.jpg", "exif5.jpg", "exif6.jpg"];
@@ -65,7 +65,7 @@ fn every_format_shows_the_same_image_upright() {
 }
 
 #[test]
-fn grey_in_all_its_forms_is_one_grey() {
+fn every_grey_format_gives_the_same_levels() {
     let grey = Conversion { channels: Channels::Grey, ..RGB };
     let luma = [0.299, 0.587, 0.114, 1.0];
     for name in ["grey.jpg", "grey.png", "grey16.png", "la.png", "rgb.png"] {
@@ -84,7 +84,7 @@ fn grey_in_all_its_forms_is_one_grey() {
 }
 
 #[test]
-fn the_bytes_tell_the_format_and_the_name_does_not() {
+fn the_format_is_recognised_by_the_bytes_and_not_by_the_name() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("png-inside.jpg");
     fs::copy(corpus("rgb.png"), &path).unwrap();
@@ -92,7 +92,7 @@ fn the_bytes_tell_the_format_and_the_name_does_not() {
 }
 
 #[test]
-fn files_cut_off_anywhere_are_damaged() {
+fn truncated_files_are_refused() {
     for name in ["rgb.jpg", "progressive.jpg", "cmyk.jpg", "grey.jpg", "rgb.png", "grey16.png", "rgb.bmp", "rgb.tif"] {
         let whole = bytes(name);
         for length in [whole.len() / 2, whole.len() - 20, 30] {
@@ -123,7 +123,7 @@ fn png_of(side: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_bomb_is_refused_by_its_header() {
+fn a_decompression_bomb_is_refused_by_its_header() {
     assert!(reason(&png_of(60_000)).contains("has 60000×60000 pixels, more than the 89478485 that `--max-pixels`"));
     let mut jpeg = bytes("rgb.jpg");
     let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
@@ -293,7 +293,7 @@ fn small_images_are_not_enlarged() {
 }
 
 #[test]
-fn a_wrong_tree_is_shown_beside_the_right_one() {
+fn a_wrong_layout_is_shown_with_the_expected_one() {
     let (folder, mvtec) = tree();
     let source = |change: &dyn Fn(&mut Mvtec)| {
         let mut mvtec = mvtec.clone();
@@ -318,7 +318,7 @@ fn a_wrong_tree_is_shown_beside_the_right_one() {
 }
 
 #[test]
-fn bad_images_are_all_named_or_skipped_and_counted() {
+fn bad_images_are_all_listed_or_skipped() {
     let (folder, mvtec) = tree();
     let at = |path: &str| folder.path().join("bottle").join(path);
     let cut = bytes("rgb.jpg");
@@ -348,7 +348,7 @@ fn bad_images_are_all_named_or_skipped_and_counted() {
 }
 
 #[test]
-fn sets_without_enough_images_are_refused() {
+fn sets_with_too_few_images_are_refused() {
     let (folder, mvtec) = tree();
     let source = Source::Mvtec(mvtec);
     for most in [2, 0] {
@@ -375,7 +375,7 @@ fn sets_without_enough_images_are_refused() {
 }
 
 #[test]
-fn own_folders_are_read_as_they_are_named() {
+fn the_users_own_folders_are_read() {
     let folder = TempDir::new().unwrap();
     let at = |path: &str| folder.path().join(path);
     for index in 0..10 {
@@ -472,7 +472,7 @@ fn the_images_of_reports_are_not_read() {
 
 #[cfg(unix)]
 #[test]
-fn odd_names_do_no_harm() {
+fn unusual_file_names_are_accepted() {
     let folder = TempDir::new().unwrap();
     for name in ["a b.png", "naïve.png", "new\nline.png", "\u{1b}[31mred.png", "-rf.png", "$(x).png"] {
         put(&folder.path().join("good").join(name), 1);
@@ -490,7 +490,7 @@ fn odd_names_do_no_harm() {
 }
 
 #[test]
-fn images_to_predict_are_files_and_folders() {
+fn images_to_score_may_be_files_and_folders() {
     let (folder, _) = tree();
     let at = |path: &str| folder.path().join("bottle").join(path);
     let paths = [at("test/hole"), at("train/good/002.png")];
@@ -564,7 +564,7 @@ fn mat_files_are_read_strictly() {
 }
 
 #[test]
-fn digits_and_sheets_are_drawn_alike() {
+fn digits_and_sheets_are_drawn_in_the_same_way() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/digits");
     let digits = load(&Source::Digits(Digits { normal: 6, anomaly: 9 }), &Loading::default(), |_, _| {}).unwrap().task;
     let sheet = Sheet { normal: root.join("6.png"), anomaly: root.join("9.png"), tile: 28 };
@@ -591,7 +591,7 @@ fn digits_and_sheets_are_drawn_alike() {
 }
 
 #[test]
-fn a_painted_task_survives_its_folder_to_the_bit() {
+fn a_painted_task_is_bit_identical_when_it_is_read_from_files() {
     let folder = TempDir::new().unwrap();
     let texture = Texture { texture: Photograph::Gravel, defect: Defect::Slash, slant: Some(0.9) };
     let few = Loading { max_train: Some(6), max_normals: Some(4), max_anomalies: Some(5), ..Loading::default() };
@@ -622,7 +622,7 @@ fn a_painted_task_survives_its_folder_to_the_bit() {
 }
 
 #[test]
-fn a_source_is_plain_toml() {
+fn a_source_can_be_written_as_toml() {
     #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Data {
@@ -654,7 +654,7 @@ fn a_source_is_plain_toml() {
 
 /// Decoded images stay what they were when nothing is to be scaled.
 #[test]
-fn a_image_of_the_right_size_is_not_touched() {
+fn an_image_of_the_right_size_is_unchanged() {
     let grey = GrayImage::from_fn(16, 16, |x, y| image::Luma([(x * 16 + y) as u8]));
     for resize in [Resize::Stretch, Resize::Crop, Resize::Letterbox] {
         let conversion = Conversion { side: 16, channels: Channels::Grey, resize };

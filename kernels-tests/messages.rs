@@ -33,7 +33,7 @@ fn is_finished(run: &Path) {
 }
 
 /// A sentence, or a part of one between colons, of some length that is said twice.
-fn said_twice(err: &str) -> Option<&str> {
+fn repeated(err: &str) -> Option<&str> {
     let error = &err[err.find("error: ").expect("an error")..];
     let parts: Vec<&str> = error.split([':', '\n']).map(str::trim).filter(|part| part.len() > 8).collect();
     parts.iter().enumerate().find(|(index, part)| parts[..*index].contains(part)).map(|(_, part)| *part)
@@ -44,7 +44,7 @@ fn said_twice(err: &str) -> Option<&str> {
 fn refused(said: Said, code: i32, parts: &[&str]) {
     let said = said.with(code);
     said.error(parts);
-    assert_eq!(said_twice(&said.err), None, "{}", said.err);
+    assert_eq!(repeated(&said.err), None, "{}", said.err);
     for word in ["unknown field", "missing field", "unknown variant", "invalid type", "invalid value", "usize", "u64"] {
         assert!(!said.err.contains(word), "`{word}` in {}", said.err);
     }
@@ -52,7 +52,7 @@ fn refused(said: Said, code: i32, parts: &[&str]) {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn notes_that_cannot_be_written_cost_no_work() {
+fn a_run_finishes_although_its_notes_cannot_be_written() {
     for (name, stderr) in [("full", full as fn() -> Stdio), ("unread", unread)] {
         let run = folder(&format!("notes-{name}")).join("run");
         let output = train(&run).stderr(stderr()).output().unwrap();
@@ -66,7 +66,7 @@ fn notes_that_cannot_be_written_cost_no_work() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_result_that_cannot_be_written_is_an_error_after_the_work() {
+fn a_result_that_cannot_be_printed_is_an_error_after_the_run() {
     let run = folder("results-full").join("run");
     let said = finish_with(train(&run), full()).with(74);
     said.error(&["cannot write to standard output", "No space left"]);
@@ -85,7 +85,7 @@ fn finish_with(mut command: Command, stdout: Stdio) -> Said {
 /// As `head` leaves it: no word, and no exit code either, since SIGPIPE ends other programs too.
 #[test]
 #[cfg(unix)]
-fn results_without_a_reader_end_the_program_without_a_word() {
+fn a_closed_pipe_ends_the_program_without_a_message() {
     for arguments in [&["devices"][..], &["train", "--print-config"]] {
         let said = finish_with(command(&[arguments]), unread());
         assert_eq!((said.code, said.err.as_str()), (None, ""), "{arguments:?}");
@@ -95,7 +95,7 @@ fn results_without_a_reader_end_the_program_without_a_word() {
 /// The system gives programs that begin without one of the three streams the null device in its place.
 #[test]
 #[cfg(unix)]
-fn closed_streams_are_no_reason_to_panic() {
+fn closed_streams_do_not_cause_a_panic() {
     for closed in ["2>&-", ">&-", ">&- 2>&-", "<&- >&- 2>&-"] {
         let run = folder("closed").join("run");
         let mut shell = Command::new("sh");
@@ -109,7 +109,7 @@ fn closed_streams_are_no_reason_to_panic() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn an_error_that_cannot_be_told_keeps_its_code() {
+fn an_error_that_cannot_be_printed_keeps_its_exit_code() {
     for (arguments, code) in [(&["train"][..], 2), (&["trian"], 2), (&["train", "-c", "nowhere.toml"], 74)] {
         let status = command(&[arguments]).stderr(full()).stdout(Stdio::null()).status().unwrap();
         assert_eq!(status.code(), Some(code), "{arguments:?}");
@@ -118,7 +118,7 @@ fn an_error_that_cannot_be_told_keeps_its_code() {
 
 /// Everything that is printed goes through one place, which does not panic; what only tests print is theirs.
 #[test]
-fn nothing_else_prints() {
+fn only_one_module_prints() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let is_code = |path: &Path| path.extension().is_some_and(|ending| ending == "rs");
     let files = walkdir::WalkDir::new(source).into_iter().map(Result::unwrap).map(walkdir::DirEntry::into_path);
@@ -147,7 +147,7 @@ fn configured(name: &str, content: &str) -> PathBuf {
 }
 
 #[test]
-fn what_a_file_has_wrong_is_told_with_its_line_in_the_words_of_its_keys() {
+fn errors_in_a_file_name_the_line_and_the_key() {
     let cases = [
         ("seed = 1\nsed = 1", &["run.toml, line 2: there is no key `sed`; did you mean `seed`?"][..]),
         ("[training]\n\nstep = 1", &["line 3: there is no key `step` in [training]; did you mean `steps`?"]),
@@ -168,7 +168,7 @@ fn what_a_file_has_wrong_is_told_with_its_line_in_the_words_of_its_keys() {
 }
 
 #[test]
-fn what_the_flags_have_wrong_is_told_in_flags_before_a_file_is_read() {
+fn errors_in_flags_name_the_flags_before_a_file_is_read() {
     // No such folder is there: whoever looked at it first would say so.
     let mvtec = ["--data", "mvtec", "--root", "nowhere", "--category", "bottle"];
     let folders = ["--data", "folder", "--root", "nowhere", "--normal-dir", "good"];
@@ -210,7 +210,7 @@ fn what_the_flags_have_wrong_is_told_in_flags_before_a_file_is_read() {
 }
 
 #[test]
-fn a_precision_that_the_device_has_not_is_told_before_a_file_is_read() {
+fn a_precision_that_the_device_lacks_is_refused_before_a_file_is_read() {
     let devices: serde_json::Value = serde_json::from_str(&stssad(&[&["devices", "--json"]]).with(0).out).unwrap();
     let is_able = !devices[0]["tiles"].as_array().unwrap().is_empty();
     let data = ["--data", "mvtec", "--root", "nowhere", "--category", "bottle", "--precision", "f16"];
@@ -219,7 +219,7 @@ fn a_precision_that_the_device_has_not_is_told_before_a_file_is_read() {
 }
 
 #[test]
-fn a_sweep_is_checked_as_a_whole_before_its_first_job() {
+fn the_whole_grid_is_checked_before_the_first_job() {
     let grid = |name: &str, method: &str| {
         let path = folder(name).join("grid.toml");
         let task = "[[task]]\nname = 'a'\nconfig.data = { kind = 'mvtec', root = 'nowhere', category = 'b' }\n";
@@ -242,7 +242,7 @@ fn a_sweep_is_checked_as_a_whole_before_its_first_job() {
 }
 
 #[test]
-fn flags_that_change_nothing_are_told() {
+fn flags_without_effect_are_noted() {
     let told = |flags: &[&str]| stssad(&[&["train", "--print-config"], flags]).with(0);
     told(&["--starts", "99"]).notice(&["no effect: --starts 99: cutdiff has only 4 starts"]);
     told(&["--method", "auto-encoder", "--encoder", "small", "--order", "1"]).notice(&[
@@ -254,7 +254,7 @@ fn flags_that_change_nothing_are_told() {
 }
 
 #[test]
-fn an_adapter_that_is_not_there_lists_those_that_are() {
+fn an_unknown_adapter_is_an_error_that_lists_the_adapters() {
     for name in ["4091", "geforce-of-another-house", "99"] {
         for arguments in [&["check", "--family", "sort"][..], &["demo"], &["peak"]] {
             let said = stssad(&[arguments, &["--adapter", name]]);
@@ -266,7 +266,7 @@ fn an_adapter_that_is_not_there_lists_those_that_are() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn no_adapter_at_all_asks_for_a_driver() {
+fn without_an_adapter_the_error_asks_for_a_driver() {
     for adapter in [&[][..], &["--adapter", "4090"]] {
         let mut none = command(&[&["check", "--family", "sort"], adapter]);
         none.env("VK_DRIVER_FILES", "/nonexistent.json").env("VK_ICD_FILENAMES", "/nonexistent.json");
@@ -275,7 +275,7 @@ fn no_adapter_at_all_asks_for_a_driver() {
 }
 
 #[test]
-fn a_cpu_driver_in_place_of_a_gpu_is_told_in_one_line() {
+fn a_cpu_driver_instead_of_a_gpu_is_noted_in_one_line() {
     let devices: serde_json::Value = serde_json::from_str(&stssad(&[&["devices", "--json"]]).with(0).out).unwrap();
     let is_cpu = devices[0]["class"] == "cpu";
     let name = devices[0]["name"].as_str().unwrap();
@@ -287,7 +287,7 @@ fn a_cpu_driver_in_place_of_a_gpu_is_told_in_one_line() {
 
 #[test]
 #[cfg(unix)]
-fn a_run_that_cannot_save_any_more_says_what_is_saved() {
+fn a_run_that_can_no_longer_save_says_how_to_resume() {
     let run = folder("unsaved").join("run");
     let long = ["--steps", "80", "--checkpoint-every", "2", "--progress", "none"];
     let mut child = command(&[&["train"], &PACKAGED, &["--starts", "1", "--out", text(&run)], &long])
@@ -301,7 +301,7 @@ fn a_run_that_cannot_save_any_more_says_what_is_saved() {
     }
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(75));
-    // A folder is in the way of the next checkpoint, also for a user who may do anything.
+    // A folder in the place of the next checkpoint stops even root.
     fs::remove_file(&saved).unwrap();
     fs::create_dir(&saved).unwrap();
     let said = stssad(&[&["train", "--resume", text(&run), "--no-report", "--progress", "none"]]).with(74);
@@ -318,7 +318,7 @@ type Case<'a> = (&'a [&'a [&'a str]], i32, &'a [&'a str]);
 
 /// Chains of causes of five modules: what one says no other repeats.
 #[test]
-fn no_error_is_said_twice() {
+fn no_error_is_repeated() {
     let folder = folder("once");
     let damaged = folder.join("damaged.safetensors");
     fs::write(&damaged, "no model").unwrap();

@@ -95,7 +95,7 @@ fn finished() -> &'static Finished {
 }
 
 #[test]
-fn a_finished_run_has_every_file_and_nothing_half_done() {
+fn a_finished_run_has_every_file_and_no_partial_one() {
     let Finished { run, said, .. } = finished();
     let found = files(run);
     let names: BTreeSet<&str> = found.keys().map(String::as_str).filter(|name| !name.starts_with("test/")).collect();
@@ -132,7 +132,7 @@ fn a_finished_run_has_every_file_and_nothing_half_done() {
 }
 
 #[test]
-fn train_test_and_predict_give_one_score() {
+fn train_test_and_predict_give_the_same_scores() {
     let Finished { category, run, .. } = finished();
     let test = folder("tested");
     stssad(&[&["test", text(run), "--out", text(&test)]]).with(0);
@@ -156,7 +156,7 @@ fn train_test_and_predict_give_one_score() {
 }
 
 #[test]
-fn progress_is_a_json_line_a_step() {
+fn json_progress_has_one_line_per_step() {
     let lines: Vec<Value> = steps_of(&finished().said.err);
     assert_eq!(lines.len(), 12);
     assert!(lines.iter().all(|line| line["inner"].as_f64().is_some_and(f64::is_finite)), "{lines:?}");
@@ -164,7 +164,7 @@ fn progress_is_a_json_line_a_step() {
 }
 
 #[test]
-fn a_reader_that_stops_ends_the_program_without_a_word() {
+fn a_reader_that_stops_ends_predict_without_a_message() {
     let Finished { category, run, .. } = finished();
     let images = category.join("test");
     for flags in ["", "--json"] {
@@ -180,7 +180,7 @@ fn a_reader_that_stops_ends_the_program_without_a_word() {
 }
 
 #[test]
-fn a_finished_run_is_not_written_over() {
+fn a_finished_run_is_not_overwritten() {
     let Finished { run, .. } = finished();
     let before = files(run);
     let said = stssad(&[&["train"], &GRAVEL, &TINY, &["--steps", "6", "--out", text(run)]]).with(2);
@@ -220,7 +220,7 @@ fn uninterrupted(steps: &str, name: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
+fn a_stopped_run_resumes_bit_identically() {
     let expected = uninterrupted("40", "stopped-whole");
     let run = folder("stopped");
     let mut running = Running::begin(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]);
@@ -240,7 +240,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
 }
 
 #[test]
-fn starts_side_by_side_are_told_of_one_by_one_and_go_on_with_the_same_bits() {
+fn starts_that_train_together_report_separately_and_resume_bit_identically() {
     let whole = folder("together-whole");
     let said = stssad(&[&["train"], &side_by_side(), &QUIET, &["--out", text(&whole)]]).with(0);
     let number = |line: &Value, key: &str| line[key].as_u64().unwrap();
@@ -274,7 +274,7 @@ fn position(checkpoint: &Checkpoint, steps: usize) -> usize {
 }
 
 #[test]
-fn twenty_kills_at_random_moments_leave_a_whole_checkpoint_and_the_same_bits() {
+fn after_twenty_kills_at_random_moments_the_result_is_bit_identical() {
     let expected = uninterrupted("40", "killed-whole");
     let run = folder("killed");
     // As a process leaves it that was killed in its first checkpoint.
@@ -328,7 +328,7 @@ fn damage(path: &Path) {
 }
 
 #[test]
-fn a_damaged_checkpoint_gives_way_to_the_one_before_it_and_two_are_an_error() {
+fn a_damaged_checkpoint_is_replaced_by_the_previous_one_and_two_are_an_error() {
     let run = stopped("damaged", &GRAVEL);
     let [last, previous] = ["checkpoint.safetensors", "checkpoint.previous.safetensors"].map(|name| run.join(name));
     let whole = fs::read(&last).unwrap();
@@ -355,7 +355,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_it_and_two_are_an_error() {
 }
 
 #[test]
-fn a_resumed_run_reports_as_it_was_told_at_first() {
+fn a_resumed_run_remembers_no_report() {
     for (flags, has_report) in [(&QUIET[..], false), (&QUIET[1..], true)] {
         let run = folder(&format!("report-{has_report}"));
         let mut running = Running::begin(&[&["train"], &long("8"), flags, &["--out", text(&run)]]);
@@ -385,10 +385,10 @@ fn other_images_are_no_way_to_resume() {
 }
 
 #[test]
-fn a_checkpoint_that_cannot_be_written_is_an_error_and_the_one_before_it_stays() {
+fn a_checkpoint_that_cannot_be_written_is_an_error_and_the_previous_one_stays() {
     let run = stopped("full", &GRAVEL);
     let checkpoint = fs::read(run.join("checkpoint.safetensors")).unwrap();
-    // A folder is in the way, also of a user who may do anything.
+    // A folder in its place stops even root.
     fs::remove_file(run.join("checkpoint.previous.safetensors")).unwrap();
     fs::create_dir(run.join("checkpoint.previous.safetensors")).unwrap();
     let said = stssad(&[&["train", "--resume", text(&run), "--no-report"]]).with(74);
@@ -420,7 +420,7 @@ fn on_folders(root: &Path, flags: &[&str]) -> Said {
 }
 
 #[test]
-fn folders_without_enough_images_are_refused_in_one_message() {
+fn folders_with_too_few_images_are_refused() {
     let bad = ["--abnormal-dir", "bad"];
     let missing = on_folders(&folder("missing").join("nowhere"), &bad).with(3);
     missing.error(&["there is no folder", "nowhere", "check the path"]);
@@ -432,7 +432,7 @@ fn folders_without_enough_images_are_refused_in_one_message() {
 }
 
 #[test]
-fn what_is_not_known_has_no_figure() {
+fn figures_that_need_missing_labels_are_absent() {
     // Anomalies are not told apart: no labels at all.
     let root = folders("unlabelled", 12, 6);
     let said = on_folders(&root, &["--unlabelled-dir", "bad"]).with(0);
@@ -459,7 +459,7 @@ fn what_is_not_known_has_no_figure() {
 }
 
 #[test]
-fn a_corrupt_image_is_named_or_skipped_and_counted() {
+fn corrupt_images_are_listed_or_skipped() {
     let root = folders("corrupt", 12, 6);
     fs::write(root.join("good/broken.png"), "no image").unwrap();
     fs::write(root.join("bad/cut.png"), &fs::read(root.join("bad/000.png")).unwrap()[..60]).unwrap();
@@ -475,7 +475,7 @@ fn a_corrupt_image_is_named_or_skipped_and_counted() {
 }
 
 #[test]
-fn any_name_that_a_file_can_have_is_taken() {
+fn every_valid_file_name_is_accepted() {
     let root = folders("names", 12, 6);
     for (number, name) in ["two words.png", "größer—图.png", "line\nbreak.png", "quote\"comma,.png"].iter().enumerate()
     {
@@ -494,7 +494,7 @@ fn any_name_that_a_file_can_have_is_taken() {
 }
 
 #[test]
-fn flags_go_before_the_file_and_what_is_printed_is_accepted() {
+fn flags_override_the_file_and_the_printed_configuration_is_valid() {
     let folder = folder("config");
     let path = folder.join("config.toml");
     fs::write(&path, "seed = 5\naugmentation = 'rotation'\n[data]\nkind = 'digits'\nnormal = 6\nanomaly = 9\n")
@@ -574,7 +574,7 @@ config.method = 'auto-encoder'
 ";
 
 #[test]
-fn a_sweep_does_what_is_missing_and_its_shards_agree() {
+fn a_sweep_runs_the_missing_jobs_and_shards_give_the_same_results() {
     let folder = folder("sweep");
     let grid = folder.join("grid.toml");
     fs::write(&grid, GRID).unwrap();
@@ -614,7 +614,7 @@ fn a_sweep_does_what_is_missing_and_its_shards_agree() {
 }
 
 #[test]
-fn a_share_that_cannot_be_is_refused() {
+fn an_invalid_array_task_is_refused() {
     let folder = folder("shares");
     let grid = folder.join("grid.toml");
     fs::write(&grid, GRID).unwrap();
@@ -637,7 +637,7 @@ fn a_folder_without_shaders_is_refused() {
 }
 
 #[test]
-fn precision_is_kept_in_the_record_and_refused_where_there_are_no_matrix_units() {
+fn the_precision_is_recorded_or_refused_without_matrix_units() {
     let devices: Value = serde_json::from_str(&stssad(&[&["devices", "--json"]]).with(0).out).unwrap();
     let out = folder("precision").join("run");
     let flags = ["--precision", "f16", "--steps", "3", "--starts", "1", "--no-report", "--out", text(&out)];
@@ -657,7 +657,7 @@ fn precision_is_kept_in_the_record_and_refused_where_there_are_no_matrix_units()
 }
 
 #[test]
-fn the_shipped_grids_are_grids() {
+fn the_packaged_grids_are_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/grids");
     let mut tasks = BTreeMap::new();
     for entry in fs::read_dir(root).unwrap() {
@@ -675,7 +675,7 @@ fn the_shipped_grids_are_grids() {
 }
 
 #[test]
-fn eight_runs_that_begin_at_once_get_eight_folders() {
+fn eight_simultaneous_runs_get_eight_folders() {
     let root = folder("eight");
     let rest = ["--steps", "1", "--warm-up", "1", "--starts", "1", "--no-report", "--progress", "none"];
     let small =
@@ -696,7 +696,7 @@ fn eight_runs_that_begin_at_once_get_eight_folders() {
 }
 
 #[test]
-fn without_a_terminal_there_are_plain_lines() {
+fn without_a_terminal_progress_is_plain_lines() {
     let run = folder("plain");
     let said =
         stssad(&[&["train"], &GRAVEL, &TINY, &["--steps", "3", "--starts", "1", "--no-report", "--out", text(&run)]]);

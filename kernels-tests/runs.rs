@@ -46,7 +46,7 @@ fn marked(folder: &Path, command: &str) {
 }
 
 #[test]
-fn bare_resume_goes_on_with_the_unfinished_run_whose_checkpoint_is_the_newest() {
+fn resume_without_a_folder_takes_the_unfinished_run_with_the_newest_checkpoint() {
     let root = folder("bare");
     let resume = || at(&root, &[&["train", "--resume"], &JSON]);
     finish(resume()).with(2).error(&["there is no run below results/stssad"]);
@@ -84,7 +84,7 @@ fn bare_resume_goes_on_with_the_unfinished_run_whose_checkpoint_is_the_newest() 
 }
 
 #[test]
-fn latest_moves_with_the_first_step_and_is_followed_as_a_text_file() {
+fn latest_moves_with_the_first_step_and_may_be_a_text_file() {
     let root = folder("latest");
     finish(at(&root, &[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT])).with(0);
     let latest = runs(&root).join("latest");
@@ -132,7 +132,7 @@ fn planned(root: &Path) -> [PathBuf; 3] {
 }
 
 #[test]
-fn a_result_that_cannot_be_read_is_an_error_and_stays() {
+fn an_unreadable_result_is_an_error_and_is_not_removed() {
     let root = folder("torn");
     let [grid, sweep, job] = planned(&root);
     let [run, demo] = ["run", "demo"].map(|name| root.join(name));
@@ -158,7 +158,7 @@ fn a_result_that_cannot_be_read_is_an_error_and_stays() {
 }
 
 #[test]
-fn what_stssad_did_not_write_is_never_overwritten() {
+fn files_that_stssad_did_not_write_are_never_overwritten() {
     let root = folder("foreign");
     let mine = "# mine\nseed = 3\n";
     let write = |name: &str| {
@@ -197,7 +197,7 @@ fn what_stssad_did_not_write_is_never_overwritten() {
 }
 
 #[test]
-fn a_configuration_that_is_used_in_place_keeps_its_comments() {
+fn a_configuration_in_the_folder_of_its_run_keeps_its_comments() {
     let run = folder("in-place");
     marked(&run, "train");
     let config = run.join("config.toml");
@@ -235,7 +235,7 @@ fn a_configuration_that_stssad_did_not_write_is_never_overwritten() {
 
 /// A power cut must not find the checkpoints gone and the result not yet there.
 #[test]
-fn a_result_is_on_the_disk_before_the_checkpoints_go() {
+fn the_result_is_flushed_before_the_checkpoints_are_removed() {
     let root = folder("flushed");
     let (run, trace) = (root.join("run"), root.join("trace"));
     let inner = command(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]);
@@ -259,7 +259,7 @@ fn a_result_is_on_the_disk_before_the_checkpoints_go() {
 }
 
 #[test]
-fn the_demo_begins_anew_in_its_own_folder() {
+fn the_demo_starts_over_in_its_own_folder() {
     let root = folder("demo");
     let run = root.join("run");
     stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
@@ -279,7 +279,7 @@ fn the_demo_begins_anew_in_its_own_folder() {
 }
 
 #[test]
-fn a_second_process_is_refused_until_the_first_is_gone() {
+fn a_second_process_is_refused_until_the_first_has_ended() {
     let root = folder("held");
     let run = root.join("run");
     let mut first = Running::begin(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
@@ -306,7 +306,7 @@ fn a_second_process_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
-fn a_run_that_saved_nothing_begins_anew_as_it_is_told() {
+fn a_run_without_a_checkpoint_can_be_started_again() {
     let run = folder("nothing").join("run");
     let mut running = Running::begin(&[
         &["train"],
@@ -330,7 +330,7 @@ fn a_run_that_saved_nothing_begins_anew_as_it_is_told() {
 }
 
 #[test]
-fn a_hang_up_saves_unless_nohup_says_that_it_is_nothing() {
+fn a_hang_up_stops_a_run_with_a_checkpoint_except_under_nohup() {
     // Under nohup, as in some batch systems, a signal that is ignored stays so in every process below.
     let survives = Command::new("sh").args(["-c", "kill -HUP $$"]).status().is_ok_and(|status| status.success());
     if survives {
@@ -365,7 +365,7 @@ fn shell(script: &str, parts: &[&[&str]]) -> Command {
 }
 
 #[test]
-fn a_stop_while_the_report_is_made_keeps_the_checkpoint() {
+fn a_stop_during_the_report_keeps_the_checkpoint() {
     let run = folder("reporting").join("run");
     let mut running =
         Running::begin(&[&["train"], &PACKAGED, &SMALL, &FEW, &["--progress", "plain", "--out", text(&run)]]);
@@ -389,7 +389,7 @@ fn fill_up(running: &Running) -> bool {
 }
 
 #[test]
-fn a_full_disk_is_exit_74_with_the_file_and_keeps_the_checkpoint() {
+fn a_full_disk_exits_with_74_and_keeps_the_checkpoint() {
     let root = folder("full");
     let run = root.join("run");
     stopped(&root, &["--out", "run"]);
@@ -459,7 +459,7 @@ fn done(grid: &Path, sweep: &Path) -> BTreeSet<usize> {
 }
 
 #[test]
-fn sweeps_that_run_at_once_do_each_job_once() {
+fn simultaneous_sweeps_run_each_job_once() {
     let root = folder("at-once");
     let grid = root.join("grid.toml");
     fs::write(&grid, GRID).unwrap();
@@ -481,7 +481,7 @@ fn sweeps_that_run_at_once_do_each_job_once() {
 }
 
 #[test]
-fn a_job_that_another_process_is_at_is_left_to_it() {
+fn a_job_of_another_process_is_skipped() {
     let root = folder("elsewhere");
     let [grid, sweep, job] = planned(&root);
     let holder = stssad::run::folder::RunFolder::create(&job).unwrap();
@@ -492,7 +492,7 @@ fn a_job_that_another_process_is_at_is_left_to_it() {
 }
 
 #[test]
-fn a_job_that_cannot_be_done_does_not_end_the_others() {
+fn a_failed_job_does_not_end_the_others() {
     let root = folder("failing");
     let grid = root.join("grid.toml");
     let task = "name = 'a'\nconfig.data = { kind = 'folder', root = 'nowhere', normal_dir = ['good'], unlabelled_dir = ['un'] }";
@@ -511,7 +511,7 @@ fn a_job_that_cannot_be_done_does_not_end_the_others() {
 }
 
 #[test]
-fn parts_of_an_array_that_are_submitted_again_do_just_their_jobs() {
+fn resubmitted_array_tasks_run_only_their_own_jobs() {
     let root = folder("array");
     let grid = root.join("grid.toml");
     fs::write(&grid, GRID).unwrap();

@@ -1,4 +1,4 @@
-//! Arguments, and what each command does with them.
+//! The command line: arguments, commands and exit codes.
 
 #[macro_use]
 mod terminal;
@@ -145,7 +145,7 @@ fn progress_bar(length: u64, template: &str) -> ProgressBar {
     bar
 }
 
-/// Builds the pipelines of a training step under a progress bar; some drivers take seconds.
+/// Compiles the pipelines of a training step, with a progress bar since some drivers take seconds.
 fn trainer<'a>(device: &Device, config: &'a Config, images: Visible<'a>) -> anyhow::Result<Trainer<'a>> {
     let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
     let trainer = Trainer::new(device, config, images, |done, of| {
@@ -156,14 +156,13 @@ fn trainer<'a>(device: &Device, config: &'a Config, images: Visible<'a>) -> anyh
     Ok(trainer)
 }
 
-/// A command line that asks for what cannot be done.
+/// An invalid command line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
 
-/// A file that grows beyond the limit of the user's processes is an error of its write, as on a full disk; the system would
-/// end the program.
-fn hear_of_file_limits() {
+/// Makes a write beyond the limit on file sizes an error, as on a full disk; by default the system ends the program.
+fn handle_file_limits() {
     #[cfg(unix)]
     {
         use signal_hook::{consts::SIGXFSZ, flag};
@@ -172,14 +171,14 @@ fn hear_of_file_limits() {
     }
 }
 
-/// The command line. A negative number is a value, so that what is wrong with it can be said.
+/// The command line. Negative numbers are values, so that an error can explain what is wrong with them.
 fn command() -> clap::Command {
     Arguments::command().mut_subcommands(|command| command.allow_negative_numbers(true))
 }
 
-/// Parses the command line, runs the command, and tells of its error, if it ends in one.
+/// Parses the command line, runs the command, and prints its error, if any.
 pub fn run() -> ExitCode {
-    hear_of_file_limits();
+    handle_file_limits();
     let parsed = command().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
     let code = match parsed {
         Ok(arguments) => arguments.command.run().unwrap_or_else(|error| fail(&error)),
@@ -223,8 +222,8 @@ impl Command {
     }
 }
 
-/// Tells of an error with its causes; the exit code of its kind. That the reader of our output has gone is no news to it:
-/// then the program ends as others do, by SIGPIPE and without a word.
+/// Prints an error with its causes, and returns its exit code. If the reader of a pipe has gone, the program ends by SIGPIPE
+/// without a message, as other programs do.
 fn fail(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref().is_some_and(Unprinted::reader_is_gone) {
         #[cfg(unix)]
@@ -235,18 +234,18 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code_of(fault(error)))
 }
 
-/// The exit code of a run that was stopped or lost its device and can be resumed, or that another process works on:
+/// The exit code if the run was stopped or lost its device and can be resumed, or if another process is using the folder:
 /// `EX_TEMPFAIL` of sysexits.h, since the same command may succeed later.
 const STOPPED: u8 = 75;
 
-/// The exit code of a command for which some of the data cannot be used.
+/// The exit code if some of the data cannot be used.
 const BAD_DATA: u8 = 3;
 
 fn fault(error: &anyhow::Error) -> Fault {
     if error.is::<UsageError>() { Fault::Usage } else { fault_of(error.chain()) }
 }
 
-/// The documented exit code of a kind of fault.
+/// The documented exit code for a kind of fault.
 fn code_of(fault: Fault) -> u8 {
     match fault {
         Fault::Internal => 1,
@@ -285,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_device_asks_to_be_called_again_whatever_wraps_it() {
+    fn a_lost_device_exits_with_75_whatever_wraps_the_error() {
         let lost = GpuError::Lost { at: "step 3".into(), reason: "reset".into() };
         let error = anyhow::Error::from(RunError::from(lost)).context("the job a");
         assert_eq!(code_of(fault(&error)), STOPPED);

@@ -1,4 +1,4 @@
-//! Flags that make up a run's configuration: they are laid over the file's, which is laid over the defaults.
+//! The configuration of a run: flags override the file, and the file overrides the defaults.
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use toml::{Table, Value};
 
 use super::UsageError;
 
-/// What to train, and on what.
+/// The configuration of a run, by a file and by flags.
 #[derive(Debug, Args)]
 pub struct RunArguments {
     /// Configuration file in TOML; flags override it.
@@ -30,7 +30,7 @@ pub struct RunArguments {
     settings: Given<RunConfig>,
 }
 
-/// Those settings of a kind that the command line gives, as a table to be laid over a file's.
+/// The settings that the command line gives, as a table that overrides a file's.
 #[derive(Debug)]
 pub struct Given<T> {
     pub table: Table,
@@ -67,7 +67,7 @@ impl<T: FromArgMatches + Serialize> FromArgMatches for Given<T> {
     }
 }
 
-/// What is left of a table when only the values stay whose keys `is_given` says yes to.
+/// The part of a table with the keys for which `is_given` holds.
 fn given(table: Table, is_given: &impl Fn(&str) -> bool) -> Table {
     let kept = table.into_iter().filter_map(|(key, value)| match value {
         Value::Table(inner) => {
@@ -150,10 +150,10 @@ enum Kind {
     Sheet,
 }
 
-/// Puts a flag that was given under a key.
+/// Inserts a flag, if it was given.
 fn put(table: &mut Table, key: &str, given: &Option<impl Serialize>) -> Result<(), UsageError> {
     if let Some(given) = given {
-        // TOML has signed integers and no other text than UTF-8.
+        // TOML has only signed integers and UTF-8 text.
         let value = Value::try_from(given).map_err(|_| {
             UsageError(format!(
                 "{} cannot be stored in a configuration file: it must be a number up to {}, or UTF-8 text",
@@ -166,13 +166,13 @@ fn put(table: &mut Table, key: &str, given: &Option<impl Serialize>) -> Result<(
     Ok(())
 }
 
-/// Numbers where they are, text where it is not: `--normal 6` and `--normal good.png`.
+/// A number or text: `--normal 6` and `--normal good.png`.
 fn number_or_text(flag: &Option<String>) -> Option<Value> {
     flag.as_ref().map(|text| text.parse::<i64>().map_or_else(|_| Value::from(text.clone()), Value::from))
 }
 
 impl DataArguments {
-    /// The table `data` that the flags make, if any was given.
+    /// The table `data` from the flags, if any was given.
     pub fn table(&self) -> anyhow::Result<Table> {
         let mut data = Table::new();
         let many = |paths: &Vec<PathBuf>| (!paths.is_empty()).then(|| paths.clone());
@@ -201,19 +201,19 @@ impl DataArguments {
 }
 
 impl RunArguments {
-    /// What the flags say of the configuration.
+    /// The part of the configuration that the flags set.
     fn flags(&self) -> anyhow::Result<Table> {
         let mut flags = self.data.table()?;
         overlay(&mut flags, self.settings.table.clone());
         Ok(flags)
     }
 
-    /// Whether any flag bears on the configuration.
-    pub fn says_anything(&self) -> anyhow::Result<bool> {
+    /// Whether any flag sets a part of the configuration.
+    pub fn sets_anything(&self) -> anyhow::Result<bool> {
         Ok(!self.flags()?.is_empty())
     }
 
-    /// Flags over file over defaults; tells of those that change nothing.
+    /// The configuration from flags, file and defaults; prints a note about settings without effect.
     pub fn resolve(&self) -> anyhow::Result<RunConfig> {
         let (mut name, mut text) = (String::new(), String::new());
         if let Some(path) = &self.config {
@@ -228,7 +228,7 @@ impl RunArguments {
     }
 }
 
-/// Every setting of a configuration with its help, as TOML that reads as the same configuration: settings that a run chooses are
+/// Every setting of a configuration with its help, as TOML that gives the same configuration when it is read; open settings are
 /// comments.
 pub fn printed(config: &RunConfig) -> String {
     let mut table: Table = config.to_toml().parse().expect("a configuration is TOML");

@@ -1,4 +1,4 @@
-//! `stssad check`: whether this device computes what it should.
+//! `stssad check`: whether this device computes correctly.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `stssad demo`: 6 is normal, 9 is the anomaly, and the rotation that leads from one to the other is not told.
+//! `stssad demo`: 6 is normal, 9 is the anomaly, and the program finds the rotation between them.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,7 +47,7 @@ pub struct Demo {
     print_plan: bool,
 }
 
-/// The demo's configuration: the recipe that the packaged digits are known to work with.
+/// The demo's configuration.
 fn config(order: u8, seed: u64) -> RunConfig {
     let most = Some(100);
     RunConfig {
@@ -60,7 +60,7 @@ fn config(order: u8, seed: u64) -> RunConfig {
     }
 }
 
-/// The demo's images, and what its training is made of.
+/// The demo's images and its training configuration.
 fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
     let loaded = load(config.source()?, &config.loading(), |_, _| {})?;
     let visible = loaded.task.visible();
@@ -85,7 +85,7 @@ impl Demo {
             return Ok(ExitCode::SUCCESS);
         }
         let folder = RunFolder::for_demo(&self.out)?;
-        folder.begin_anew()?;
+        folder.start_over()?;
         note!("{}", loaded.table());
         let output = OutputArguments {
             out: None,

@@ -1,4 +1,4 @@
-//! `stssad peak`, `bench` and `profile`: what the device can do, and what a training step makes of it.
+//! `stssad peak`, `bench` and `profile`: the limits of the device, and the speed of kernels and of a training step.
 
 use std::process::ExitCode;
 
@@ -25,7 +25,7 @@ pub struct Peak {
     json: bool,
 }
 
-/// The classes of devices that every device can run the kernels of.
+/// The classes of devices whose kernels run on every device.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum ClassArgument {
     Gpu,

@@ -1,4 +1,4 @@
-//! `stssad paint`: a dataset in MVTec AD's layout from a packaged photograph, to try things on.
+//! `stssad paint`: a dataset in MVTec AD's layout from a packaged photograph.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

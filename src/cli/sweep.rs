@@ -1,9 +1,9 @@
-//! `stssad sweep plan|run|merge`: methods over tasks and seeds.
+//! `stssad sweep plan|run|merge`: compares methods over tasks and seeds.
 //!
-//! A scheduler's array task knows its own number, but not the array's size: of a part that is submitted again, schedulers
-//! give another first number and another count. So a task's jobs follow from its number and from the N that it is told, and
-//! from nothing else: the jobs whose number leaves the same remainder when divided by N. Any N tasks with consecutive numbers
-//! do every job once, whether they are counted from 0 or from 1.
+//! A task of an array job knows its own number, but not the size of the array: if a part of the array is submitted again, schedulers
+//! report another first number and another count. So a task's jobs depend only on its number and on the given N: they are the jobs
+//! whose numbers have the same remainder when divided by N. Any N tasks with consecutive numbers run every job once, whether they
+//! are counted from 0 or from 1.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -114,7 +114,7 @@ impl FromStr for Shard {
     }
 }
 
-/// Variables in which schedulers say which of an array's tasks this is, and what they hold outside of arrays.
+/// Variables in which schedulers give the number of a task in its array, and their values outside of arrays.
 const ARRAYS: [(&str, Option<&str>); 7] = [
     ("SLURM_ARRAY_TASK_ID", None),
     ("PBS_ARRAY_INDEX", None),
@@ -152,12 +152,12 @@ impl Plan {
     }
 }
 
-/// What came of a job in this process.
+/// The outcome of a job in this process.
 enum Done {
     Ending(Ending),
-    /// Another process is at it.
+    /// Another process is running it.
     Elsewhere,
-    /// Another process finished it meanwhile.
+    /// It was already finished.
     Already,
 }
 
@@ -200,7 +200,7 @@ impl Execute {
                     let auroc = outcome.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}"));
                     note!("{place}  AUROC {auroc}  {:.0} s  {}", outcome.seconds, job.name);
                 }
-                Err(error) if ends_all(&error) => return Err(error.context(job.name.clone())),
+                Err(error) if ends_sweep(&error) => return Err(error.context(job.name.clone())),
                 Err(error) => {
                     note!("{place}  failed  {}: {error:#}", job.name);
                     failed.push(format!("\n  {}: {error:#}", job.name));
@@ -221,7 +221,7 @@ impl Execute {
             Err(ClaimError::InUse { .. }) => return Ok(Done::Elsewhere),
             claimed => claimed?,
         };
-        // Whoever had it until now may have finished it.
+        // The process that had it until now may have finished it.
         if job.outcome(&self.out)?.is_some() {
             return Ok(Done::Already);
         }
@@ -232,7 +232,7 @@ impl Execute {
         Ok(Done::Ending(run.train(checkpoint, &mut shown)?))
     }
 
-    /// The share of `jobs` jobs that the flags name, or a scheduler by a variable.
+    /// The share of `jobs` jobs, from the flags or from a scheduler's variable.
     fn share(&self, jobs: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Share, UsageError> {
         match (self.shard, self.index) {
             (Some(Shard { index, of }), _) => return Ok(Share::Shard { index, of }),
@@ -271,7 +271,7 @@ impl Execute {
     }
 }
 
-/// That the device could not be opened, which no other job's configuration will change.
+/// The device could not be opened; no other job could open it either.
 #[derive(Debug)]
 struct NoDevice;
 
@@ -281,8 +281,8 @@ impl fmt::Display for NoDevice {
     }
 }
 
-/// Whether every other job would fail for the same reason: there is no usable device, or no room on the disk.
-fn ends_all(error: &anyhow::Error) -> bool {
+/// Whether every other job would fail for the same reason: there is no usable device, or the disk is full.
+fn ends_sweep(error: &anyhow::Error) -> bool {
     let train = match error.downcast_ref::<RunError>() {
         Some(RunError::Train(train)) => Some(train),
         _ => error.downcast_ref::<TrainError>(),
@@ -325,7 +325,7 @@ mod tests {
         execute: Execute,
     }
 
-    /// The jobs, of so many, that a task with these variables does.
+    /// The jobs, out of `jobs`, that a task with these variables runs.
     fn share(flags: &[&str], jobs: usize, variables: &[(&str, &str)]) -> Result<BTreeSet<usize>, String> {
         let line = ["stssad", "grid.toml", "--out", "sweep"].iter().chain(flags);
         let alone = Alone::try_parse_from(line).map_err(|error| error.to_string())?;
@@ -339,8 +339,8 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_submitted_again_does_the_same_jobs() {
-        // As Slurm gives them for --array=0-7, for --array=3,7, and for --array=1-10:3, of which the ids are 1, 4, 7, 10.
+    fn a_resubmitted_task_runs_the_same_jobs() {
+        // Slurm's variables for --array=0-7, for --array=3,7, and for --array=1-10:3, with the ids 1, 4, 7 and 10.
         let slurm = |id: &str, first: &str, count: &str| {
             let variables =
                 [("SLURM_ARRAY_TASK_ID", id), ("SLURM_ARRAY_TASK_MIN", first), ("SLURM_ARRAY_TASK_COUNT", count)];
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_tasks_as_are_said_do_every_job_once() {
+    fn the_given_number_of_tasks_runs_every_job_once() {
         for (jobs, tasks, first) in [(8, 8, 0), (8, 8, 1), (8, 3, 0), (8, 3, 1), (7, 4, 5), (2, 5, 1), (1, 1, 1)] {
             let flags = ["--tasks", &tasks.to_string()];
             let mut done: Vec<usize> = Vec::new();
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scheduler_is_known_and_none_outside_of_an_array() {
+    fn every_scheduler_is_recognised_but_only_in_an_array() {
         for (name, outside) in ARRAYS {
             assert_eq!(share(&[], 8, &[(name, "3")]).unwrap(), [3].into(), "{name}");
             assert_eq!(share(&[], 8, &[(name, "")]).unwrap().len(), 8, "{name} without a value");
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_device_and_a_full_disk_end_a_sweep_and_nothing_else_does() {
+    fn only_a_missing_device_and_a_full_disk_end_a_sweep() {
         let written = |kind: ErrorKind| {
             let source = kind.into();
             anyhow::Error::from(RunError::from(stssad::run::outcome::ReportError::Write {
@@ -395,11 +395,11 @@ mod tests {
         let [at, reason] = ["a step", "it is gone"].map(String::from);
         let too_large = GpuError::TooLarge { what: "slot 1".into(), bytes: 2, limit: 1 };
         let out_of_memory = GpuError::OutOfMemory { at: at.clone(), reason: reason.clone() };
-        assert!(ends_all(&written(ErrorKind::StorageFull)) && ends_all(&written(ErrorKind::QuotaExceeded)));
-        assert!(ends_all(&gpu(GpuError::Lost { at, reason })));
-        assert!(ends_all(&anyhow::Error::from(GpuError::NoAdapter(String::new())).context(NoDevice)));
-        assert!(!ends_all(&written(ErrorKind::PermissionDenied)));
-        assert!(!ends_all(&gpu(too_large)) && !ends_all(&gpu(out_of_memory)));
-        assert!(!ends_all(&stssad::data::DataError::Empty { set: "training" }.into()));
+        assert!(ends_sweep(&written(ErrorKind::StorageFull)) && ends_sweep(&written(ErrorKind::QuotaExceeded)));
+        assert!(ends_sweep(&gpu(GpuError::Lost { at, reason })));
+        assert!(ends_sweep(&anyhow::Error::from(GpuError::NoAdapter(String::new())).context(NoDevice)));
+        assert!(!ends_sweep(&written(ErrorKind::PermissionDenied)));
+        assert!(!ends_sweep(&gpu(too_large)) && !ends_sweep(&gpu(out_of_memory)));
+        assert!(!ends_sweep(&stssad::data::DataError::Empty { set: "training" }.into()));
     }
 }

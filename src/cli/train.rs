@@ -1,4 +1,4 @@
-//! `stssad train`, `test` and `predict`: from a folder of images to a detector, its figures, and scores of new images.
+//! `stssad train`, `test` and `predict`: train a detector on a folder of images, test it, and score new images.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ pub struct Train {
     device: DeviceArguments,
 }
 
-/// Where a run's files go and how it tells of itself.
+/// The output of a run.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArguments {
@@ -61,13 +61,13 @@ pub struct OutputArguments {
     pub json: bool,
 }
 
-/// Where runs go that are not told where.
+/// Default folder of all runs.
 const RESULTS: &str = "results/stssad";
 
 impl Train {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         if let Some(folder) = &self.resume {
-            if self.run.says_anything()? {
+            if self.run.sets_anything()? {
                 return Err(unfit("--resume uses the run's own configuration: omit the other flags".into()));
             }
             return self.resume(folder.as_deref());
@@ -77,7 +77,7 @@ impl Train {
             result!("{}", printed(&config).trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
-        // What is in the way is told before the images are read; a new folder is made once they are known to be good.
+        // An existing folder is checked before the images are read; a new folder is made only after that.
         let claim = |out: &PathBuf| -> anyhow::Result<RunFolder> {
             let folder = RunFolder::create(out)?;
             is_free(out)?;
@@ -129,7 +129,7 @@ fn is_free(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Refuses a folder without a run to go on with.
+/// Refuses a folder without an unfinished run.
 fn is_unfinished(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     match State::of(folder)? {
@@ -164,7 +164,7 @@ fn unfit(problem: String) -> anyhow::Error {
     UsageError(problem).into()
 }
 
-/// Opens the device and says which it is.
+/// Opens the device and prints its name.
 fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
     let device = arguments.open()?;
     let adapter = device.adapter();
@@ -172,7 +172,7 @@ fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
     Ok(device)
 }
 
-/// Opens the device for a run, which it must be able to do at the run's precision, before any image is read.
+/// Opens the device for a run, and checks its precision before any image is read.
 fn ready(arguments: &DeviceArguments, config: &RunConfig) -> anyhow::Result<Device> {
     config.source()?;
     let device = open(arguments)?;
@@ -180,7 +180,7 @@ fn ready(arguments: &DeviceArguments, config: &RunConfig) -> anyhow::Result<Devi
     Ok(device)
 }
 
-/// Reads the images and says what went where.
+/// Reads the images and prints a table of the sets.
 fn read(config: &RunConfig) -> anyhow::Result<Loaded> {
     let bar = progress_bar(0, "read     {bar:28} {pos}/{len} images");
     let loaded = load(config.source()?, &config.loading(), |done, of| {
@@ -193,7 +193,7 @@ fn read(config: &RunConfig) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
-/// Trains and reports, and says where everything is.
+/// Trains a detector, writes the results and prints a summary.
 pub fn execute(
     device: &Device,
     config: &RunConfig,
@@ -231,7 +231,7 @@ pub fn execute(
     }
 }
 
-/// Says what is left of a run that ended in an error, where the same run may succeed later.
+/// After an error that may not recur, prints how to resume the run.
 fn tell_of_checkpoint(error: &RunError, folder: &Path) {
     if !error.fault().may_pass() {
         return;
@@ -245,7 +245,7 @@ fn tell_of_checkpoint(error: &RunError, folder: &Path) {
     }
 }
 
-/// The figures on one line, what cannot be had as `n/a`.
+/// The metrics on one line; undefined ones as `n/a`.
 fn figures(metrics: &Metrics) -> String {
     let figure = |(name, value): (&String, &Option<f64>)| match value {
         Some(value) => format!("{name} {value:.3}"),
@@ -254,8 +254,8 @@ fn figures(metrics: &Metrics) -> String {
     metrics.iter().map(figure).collect::<Vec<_>>().join("   ")
 }
 
-/// The model of a run's folder, or of the file itself. `others` are the images to score, among which a run lies where both
-/// were given in the wrong order.
+/// The model in a run's folder, or in a file. If `run` is not one but one of the `others`, the images to score, is, the arguments
+/// were swapped.
 fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
     let run = &follow(run);
     let file = |path: &Path| if path.is_dir() { path.join(MODEL) } else { path.to_owned() };
@@ -286,14 +286,14 @@ fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
     }
 }
 
-/// The run below a folder whose model was written last.
+/// The newest run below a folder, by its model.
 fn newest_run(folder: &Path) -> Option<PathBuf> {
     let models = WalkDir::new(folder).max_depth(5).into_iter().flatten().filter(|entry| entry.file_name() == MODEL);
     let newest = models.max_by_key(|entry| entry.metadata().ok().and_then(|about| about.modified().ok()))?;
     newest.path().parent().map(Path::to_owned)
 }
 
-/// The threshold and what it is worth, on one line.
+/// The threshold and its false alarms, on one line.
 fn told_threshold(threshold: Option<f64>, alarms: Option<&Alarms>) -> String {
     match (threshold, alarms) {
         (Some(threshold), Some(alarms)) => format!("threshold {threshold:.4}: {alarms}"),
@@ -341,7 +341,7 @@ impl Test {
                 [c, h, w]
             )));
         }
-        // Earlier versions held no images out, so that their sets differ.
+        // Earlier versions held no images out, so their sets differ.
         let is_earlier = model.threshold.is_some_and(|threshold| threshold.held_out == 0);
         if loaded.task.fingerprint() != model.fingerprint && !is_earlier {
             note!("note     these are not the images that the model was trained and tuned on");
@@ -438,7 +438,7 @@ impl Predict {
             true => Vec::new(),
             false => Predictor::new(&open(&self.device)?, &model)?.judge(&read.set.images)?.scores,
         };
-        // Names are below the folder that was given, and two folders may have the same.
+        // Paths and not names, which may be equal in two folders.
         let scored = read.paths.iter().zip(&scores).map(|(path, &score)| Predicted {
             path: path.to_string_lossy(),
             score: if score.is_finite() { Ok(score) } else { Err(format!("its score is not finite: {score}")) },

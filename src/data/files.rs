@@ -1,4 +1,4 @@
-//! Image files of a folder: found in the order of their names, read and converted in parallel.
+//! Lists the image files of a folder by name, and reads and converts them in parallel.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::engine::tensor::Tensor;
 
 const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff"];
 
-/// A file that cannot be used.
+/// An unusable file.
 #[derive(Debug)]
 pub struct BadImage {
     pub path: PathBuf,
@@ -28,7 +28,7 @@ impl fmt::Display for BadImage {
     }
 }
 
-/// Text from the file system, on one line and without what would steer a terminal.
+/// Escapes the control characters in a text from the file system.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| match c.is_control() {
@@ -38,18 +38,18 @@ pub(super) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// What is known of where an image's defect lies.
+/// The mask of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Mask {
     Unknown,
-    /// Nothing of the image is a defect.
+    /// No pixel belongs to a defect.
     Blank,
     File(PathBuf),
-    /// There should be one, by one of these names.
+    /// A file with one of these names is missing.
     Missing(String),
 }
 
-/// An image that is still to be read.
+/// An image file that is not yet read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     pub path: PathBuf,
@@ -60,7 +60,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// A file, called by its whole path below the root or the working folder.
+    /// A file, named by its whole path.
     pub fn of_file(path: &Path) -> Self {
         let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
         let name = name_of(&parts.collect::<PathBuf>());
@@ -98,7 +98,7 @@ pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError>
         let path = match entry {
             Ok(entry) if entry.file_type().is_dir() => continue,
             Ok(entry) => entry.into_path(),
-            // A link that leads nowhere, or to a folder that it lies in: one bad file, if it is called an image.
+            // A broken link, or a link to a folder that contains it, is one unusable image if it has the name of one.
             Err(error) if error.depth() > 0 && leads_nowhere(&error) => match error.path() {
                 Some(path) => path.to_owned(),
                 None => continue,
@@ -126,7 +126,7 @@ fn leads_nowhere(error: &walkdir::Error) -> bool {
     is_missing || error.loop_ancestor().is_some()
 }
 
-/// A folder that could not be [listed](list), among the files that cannot be used.
+/// A folder that could not be [listed](list), as an unusable image.
 pub(super) fn bad_folder(path: &Path, error: DataError) -> BadImage {
     let reason = match error {
         DataError::Unreadable { source, .. } => DecodeError::Unreadable(source),
@@ -163,13 +163,13 @@ fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
-/// A relative path as a name: `/` between its parts on every system.
+/// A relative path as a name, with `/` as the separator on every system.
 fn name_of(path: &Path) -> String {
     let parts: Vec<String> = path.iter().map(|part| printable(&part.to_string_lossy())).collect();
     parts.join("/")
 }
 
-/// The file in `folder` whose name is one of `stems` with any image's ending.
+/// The image file in `folder` whose name without its ending is one of `stems`.
 pub(super) fn find(folder: &Path, stems: &[String]) -> Option<PathBuf> {
     let candidates = stems.iter().flat_map(|stem| {
         ENDINGS.iter().flat_map(move |ending| [format!("{stem}.{ending}"), format!("{stem}.{}", ending.to_uppercase())])
@@ -177,12 +177,12 @@ pub(super) fn find(folder: &Path, stems: &[String]) -> Option<PathBuf> {
     candidates.map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The side that files are brought to where no size is asked for, in pixels.
+/// Default side of images from files, in pixels.
 pub(super) const SIDE: usize = 256;
 
 impl Conversion {
-    /// This conversion of files that are still to be read. Where `loading` names no size and all of them are smaller, it is
-    /// the longest side that one has: to enlarge them all would cost time and add nothing.
+    /// This conversion for the files of these sets. If `loading` sets no size and all images are smaller than the default, the side is
+    /// the longest side among them: enlarging them would cost time and add nothing.
     pub(super) fn for_files<const SETS: usize>(self, loading: &Loading, sets: [&Vec<Entry>; SETS]) -> Self {
         if loading.size.is_some() {
             return self;
@@ -200,14 +200,14 @@ pub(super) struct Reading<'a> {
     pub on_file: &'a (dyn Fn(usize, usize) + Sync),
 }
 
-/// What was read.
+/// The images of several sets.
 #[derive(Debug)]
 pub(super) struct Read<const SETS: usize> {
     pub sets: [Set; SETS],
-    /// The files of all sets, one after the other.
+    /// The files of all sets, in order.
     pub paths: Vec<PathBuf>,
     pub skipped: Vec<BadImage>,
-    /// How many files there were of each size and kind of pixels.
+    /// Number of files of each size and pixel format.
     pub originals: BTreeMap<String, usize>,
 }
 
@@ -217,10 +217,10 @@ pub(super) fn describe(image: &DynamicImage) -> String {
 }
 
 impl Reading<'_> {
-    /// Reads every image, whatever becomes of others, so that one message can name all bad ones.
+    /// Reads every image even if some are unusable, so that one error can list all of them.
     ///
     /// # Errors
-    /// When an image cannot be used and bad ones are not skipped, or all together are larger than allowed.
+    /// When an image is unusable and such images are not skipped, or all images together exceed the memory limit.
     pub fn read<const SETS: usize>(&self, sets: [Vec<Entry>; SETS]) -> Result<Read<SETS>, DataError> {
         let Conversion { side, channels, .. } = self.conversion;
         let row = channels.count() * side * side;
@@ -274,7 +274,7 @@ impl Reading<'_> {
         Ok(Read { sets, paths, skipped, originals })
     }
 
-    /// Converts an image into `pixels`; what the file held, and what is known of it.
+    /// Converts an image into `pixels`; returns its original format and its labels.
     fn read_entry(&self, entry: &Entry, pixels: &mut [f32]) -> Result<(String, Truth), DecodeError> {
         let max_pixels = self.loading.max_pixels;
         let image = decode::read(&entry.path, max_pixels)?;

@@ -1,4 +1,4 @@
-//! Folders of one's own images, by the arguments that anomalib's `Folder` has.
+//! Folders of the user's own images, with the arguments of anomalib's `Folder`.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -12,27 +12,27 @@ use super::mvtec::mask_of;
 use super::{DataError, KEPT_STREAM, Loaded, Loading, Split, Task, component};
 use crate::engine::philox::Stream;
 
-/// Folders with normal images and, as there are, anomalies and unlabelled ones. In TOML each list may be one text.
+/// Folders of normal images, anomalies and unlabelled images. In TOML each list may be a single path.
 ///
-/// * Without `normal_test_dir`, and with `abnormal_dir`, a share of the normal images is kept for the test.
-/// * Unlabelled images are tuned on. Without labelled test images they are what is scored as well.
+/// * With `abnormal_dir` but without `normal_test_dir`, a share of the normal images is kept for the test.
+/// * Unlabelled images are used for tuning. Without labelled test images they are also the test set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Folder {
-    /// What names the task; by default the root's name.
+    /// Name of the task; by default the name of the root folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The folder that all others are below, unless they are absolute.
+    /// The folder to which the other paths are relative.
     pub root: PathBuf,
     #[serde(deserialize_with = "one_or_many")]
     pub normal_dir: Vec<PathBuf>,
-    /// Each is a kind of anomaly, called by the folder's name.
+    /// Each folder is a kind of anomaly, named after the folder.
     #[serde(deserialize_with = "one_or_many")]
     pub abnormal_dir: Vec<PathBuf>,
     #[serde(deserialize_with = "one_or_many")]
     pub normal_test_dir: Vec<PathBuf>,
-    /// Masks of the anomalies: one folder for all, or one for each `abnormal_dir`. `003_mask.png` or `003.png` belongs to
-    /// `003.jpg`.
+    /// Masks of the anomalies: one folder for all, or one for each `abnormal_dir`. The mask of `003.jpg` is `003_mask.png` or
+    /// `003.png`.
     #[serde(deserialize_with = "one_or_many")]
     pub mask_dir: Vec<PathBuf>,
     #[serde(deserialize_with = "one_or_many")]
@@ -133,7 +133,7 @@ impl Folder {
         Err(DataError::Setting(problem))
     }
 
-    /// Flags that were given and change nothing, each with the reason.
+    /// Settings without effect, each with the reason.
     pub(super) fn without_effect(&self, loading: &Loading) -> Vec<&'static str> {
         let share = self.normal_split_ratio != Folder::default().normal_split_ratio;
         let labelled = !self.abnormal_dir.is_empty() || !self.normal_test_dir.is_empty();
@@ -153,8 +153,7 @@ impl Folder {
         cases.into_iter().filter_map(|(idle, reason)| idle.then_some(reason)).collect()
     }
 
-    /// Folders are read with all that lies below them, so none may lie within another: an image would be in two sets, or
-    /// a mask be taken for an image.
+    /// Folders are read recursively, so none may contain another: an image would be in two sets, or a mask would be read as an image.
     fn check_apart(&self) -> Result<(), DataError> {
         let lists = [&self.normal_dir, &self.abnormal_dir, &self.normal_test_dir, &self.unlabelled_dir, &self.mask_dir];
         let folders: Vec<(&PathBuf, PathBuf)> = lists
@@ -180,8 +179,8 @@ impl Folder {
         Ok(())
     }
 
-    /// All images of the folders, called by the folder as it was named, an absolute one by its own name, and the path
-    /// below it.
+    /// All images of the folders. The name of each is its folder, as given, or only the last part of an absolute path, followed by its
+    /// path below the folder.
     fn list(&self, folders: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
         let mut entries = Vec::new();
         for folder in folders {
@@ -196,7 +195,7 @@ impl Folder {
     }
 }
 
-/// The folder's own name, also of `.`.
+/// The last part of a folder's path, even for `.`.
 fn name(folder: &Path) -> String {
     let path = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     path.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned())

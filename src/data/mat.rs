@@ -1,8 +1,8 @@
-//! Arrays from MATLAB files of level 5 (`save -v6` and `-v7`), as little-endian machines write them.
+//! Reads arrays from little-endian MATLAB files of level 5 (`save -v6` and `-v7`).
 //!
-//! After a header of 128 bytes come elements: a type and a size in bytes, a word each, and the data, padded to 8 bytes; up
-//! to 4 bytes may lie in the size's place, the size being the type's upper half. A compressed element is a zlib stream of
-//! one element; an array is an element of elements: flags, extents, name, values.
+//! A header of 128 bytes is followed by elements: type and size in bytes, one word each, then the data, padded to 8 bytes. In a
+//! small element the size is the upper half of the type, and up to 4 bytes of data follow in the place of the size. A compressed
+//! element is a zlib stream of one element. An array is an element that contains elements: flags, extents, name, values.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -14,25 +14,25 @@ const INT32: u32 = 5;
 const UINT32: u32 = 6;
 const MATRIX: u32 = 14;
 const COMPRESSED: u32 = 15;
-/// Classes of arrays from `double` to `uint64`: all that are plain numbers.
+/// The numeric classes of arrays, from `double` to `uint64`.
 const NUMERIC: std::ops::RangeInclusive<u8> = 6..=15;
 
 /// A numeric array.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
-    /// Extents; the first runs fastest in memory.
+    /// Extents; the first index runs fastest in memory.
     pub extents: Vec<usize>,
     pub values: Values,
 }
 
-/// The values of an array; bytes stay bytes.
+/// The values of an array.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     Bytes(Vec<u8>),
     Numbers(Vec<f64>),
 }
 
-/// What is wrong with a MATLAB file.
+/// Why a MATLAB file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MatError {
     #[error("it does not begin with a MATLAB header")]
@@ -55,10 +55,10 @@ pub enum MatError {
     Shape { name: &'static str, found: String, expected: &'static str },
 }
 
-/// All numeric arrays of a file, by name; what else it holds is passed over.
+/// All numeric arrays of a file, by name; other contents are ignored.
 ///
 /// # Errors
-/// When the contents are no such file, are damaged, or an element would take more than `max` bytes.
+/// When the file has another format or is damaged, or an element needs more than `max` bytes.
 pub fn read(bytes: &[u8], max: u64) -> Result<BTreeMap<String, Array>, MatError> {
     let (header, mut rest) = bytes.split_at_checked(128).ok_or(MatError::Header)?;
     if header.starts_with(b"MATLAB 7.3") {
@@ -88,7 +88,7 @@ pub fn read(bytes: &[u8], max: u64) -> Result<BTreeMap<String, Array>, MatError>
     Ok(arrays)
 }
 
-/// An element of a compressed one, tag and data. Memory grows with what the stream holds, not with what it promises.
+/// Decompresses an element, with its tag. Memory grows with the actual data, not with the stated size.
 fn inflate(data: &[u8], max: u64) -> Result<Vec<u8>, MatError> {
     let mut stream = ZlibDecoder::new(data);
     let mut element = vec![0; 8];
@@ -101,14 +101,14 @@ fn inflate(data: &[u8], max: u64) -> Result<Vec<u8>, MatError> {
     if element.len() as u64 != 8 + bytes {
         return Err(MatError::Cut);
     }
-    // The checksum is compared at the end of the stream, which has to be asked for.
+    // Reading to the end of the stream verifies its checksum.
     match stream.read(&mut [0]).map_err(MatError::Compression)? {
         0 => Ok(element),
         _ => Err(MatError::Malformed("a compressed element holds more than one array: save it again with `-v7`")),
     }
 }
 
-/// The type and data of the next element.
+/// The type and the data of the next element.
 fn next<'a>(rest: &mut &'a [u8]) -> Result<(u32, &'a [u8]), MatError> {
     let (tag, after) = rest.split_at_checked(8).ok_or(MatError::Cut)?;
     let (kind, size) = (word(tag), word(&tag[4..]));
@@ -129,7 +129,7 @@ fn word(bytes: &[u8]) -> u32 {
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
-/// The name and contents of a numeric array; `None` of another one.
+/// The name and contents of a numeric array; `None` for other arrays.
 fn array(mut data: &[u8]) -> Result<Option<(String, Array)>, MatError> {
     const ODD: MatError = MatError::Malformed("an array does not have the layout of level 5: download the file again");
     let (UINT32, flags @ [class, ..]) = next(&mut data)? else { return Err(ODD) };

@@ -1,4 +1,4 @@
-//! What went into which set, as a table.
+//! A table of the sets of a task.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::fmt;
 use super::files::printable;
 use super::{Channels, Loaded, Resize, Set};
 
-/// The sets of a task by what is known of their images: to be read before training, not by it.
+/// The sets of a task with the numbers of labels and masks.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitTable<'a>(pub &'a Loaded);
 
-/// Sizes and kinds listed before the rest is only counted.
+/// Number of sizes or kinds that are listed; the rest are only counted.
 const LISTED: usize = 12;
 
 impl fmt::Display for SplitTable<'_> {

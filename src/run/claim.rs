@@ -201,7 +201,7 @@ mod tests {
     const TEST: Owner = Owner { command: "test", files: &["test.json"] };
 
     #[test]
-    fn one_claim_at_a_time() {
+    fn a_folder_has_one_claim_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/run");
         let claim = Claim::take(&path, TRAIN).unwrap();
