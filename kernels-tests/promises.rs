@@ -369,7 +369,7 @@ fn a_resumed_run_remembers_no_report() {
 }
 
 #[test]
-fn other_images_are_no_way_to_resume() {
+fn a_run_does_not_resume_with_other_images() {
     let tree = folder("foreign-tree");
     let category = mvtec::write(&tree, &painted()).unwrap();
     let name = category.file_name().unwrap().to_str().unwrap();

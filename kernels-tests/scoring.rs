@@ -344,10 +344,10 @@ fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
     none.error(&["2 of 4 images cannot be used", "--on-bad-image skip"]);
     assert!(none.out.is_empty(), "{}", none.out);
     let large = stssad(&[&["predict", text(&run), text(&new.join("a.png")), "--max-pixels", "100"]]).with(3);
-    assert!(large.err.contains("more than the 100 that `--max-pixels` allows"), "{}", large.err);
+    assert!(large.err.contains("more than the limit of 100 (--max-pixels)"), "{}", large.err);
     stssad(&[&["predict", text(&run), text(&new.join("a.png")), "--max-bytes", "100"]])
         .with(3)
-        .error(&["more than the 100 that `--max-bytes` allows: raise it"]);
+        .error(&["more than the limit of 100: raise --max-bytes"]);
     let empty = folder("mixed-empty");
     let said = stssad(&[&["predict", text(&run), text(&empty), text(&new.join("a.png"))]]).with(3);
     assert!(said.err.contains("contains no images") && said.out.lines().count() == 3, "{said:?}");
@@ -407,10 +407,10 @@ fn paths_in_the_wrong_order_or_of_no_run_are_told_apart() {
     let root = colour();
     let (run, tree) = (root.join("run"), root.join("tree"));
     let said = stssad(&[&["predict", text(&tree), text(&run)]]).with(2);
-    said.error(&["is no run, but", "name the run first, as in stssad predict"]);
+    said.error(&["is not the folder of a run, but", "give the run first, as in stssad predict"]);
     let image = tree.join("part/test/bar/000.png");
-    stssad(&[&["predict", text(&image), text(&run)]]).with(2).error(&["name the run first"]);
-    stssad(&[&["test", text(root)]]).with(2).error(&["holds runs, but is none", text(&run)]);
-    stssad(&[&["test", text(&root.join("nowhere"))]]).with(2).error(&["there is no", "nowhere"]);
+    stssad(&[&["predict", text(&image), text(&run)]]).with(2).error(&["give the run first"]);
+    stssad(&[&["test", text(root)]]).with(2).error(&["is a folder of runs: give one of them", text(&run)]);
+    stssad(&[&["test", text(&root.join("nowhere"))]]).with(2).error(&["nowhere does not exist"]);
     stssad(&[&["predict", text(&tree), text(&tree)]]).with(2).error(&["contains no model.safetensors"]);
 }

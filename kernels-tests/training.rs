@@ -336,7 +336,7 @@ fn identical_training_images_are_noted_and_fail_only_if_a_distance_is_needed() {
         "{starts}"
     );
     let (said, result) = run("distance", "distance");
-    said.with(70).error(&["no start can be used: start 1:", "start 2:", "singular"]);
+    said.with(70).error(&["every start failed: start 1:", "start 2:", "singular"]);
     assert!(!result.exists());
 }
 

@@ -114,7 +114,7 @@ impl Train {
     }
 }
 
-/// Refuses a folder that contains an unfinished run.
+/// Refuses a folder that contains a run.
 fn is_free(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     match State::of(folder)? {
