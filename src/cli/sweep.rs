@@ -304,7 +304,7 @@ impl Merge {
         }
         let outcomes = jobs.iter().map(|job| job.outcome(&self.out)).collect::<Result<Vec<_>, _>>()?;
         let comparison = merge(&grid, &jobs, &outcomes)?;
-        comparison.write(RunFolder::for_comparison(&self.out)?.path())?;
+        comparison.write(&RunFolder::for_comparison(&self.out)?)?;
         match self.json {
             true => result!("{}", serde_json::to_string_pretty(&comparison)?)?,
             false => result!("{}", comparison.markdown())?,

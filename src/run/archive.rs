@@ -293,17 +293,10 @@ mod tests {
         archive
     }
 
-    /// An empty folder for one test, in the build folder.
-    fn folder(name: &str) -> PathBuf {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/archive-tests").join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        path
-    }
-
     #[test]
     fn an_archive_is_read_back_and_no_partial_file_is_left() {
-        let path = folder("whole").join("model.safetensors");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
         archive().write(&path).unwrap();
         assert_eq!(Archive::read(&path, "model").unwrap(), archive());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -311,8 +304,8 @@ mod tests {
 
     #[test]
     fn the_previous_one_is_kept() {
-        let folder = folder("previous");
-        let [last, previous] = ["last", "previous"].map(|name| folder.join(name));
+        let folder = tempfile::tempdir().unwrap();
+        let [last, previous] = ["last", "previous"].map(|name| folder.path().join(name));
         let mut newer = archive();
         newer.texts.insert("config".into(), "seed = 2\n".into());
         archive().write_keeping(&last, &previous).unwrap();
@@ -336,7 +329,8 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_truncation_is_noticed() {
-        let path = folder("flips").join("model.safetensors");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
         archive().write(&path).unwrap();
         let bytes = fs::read(&path).unwrap();
         for position in 0..bytes.len() {
@@ -357,7 +351,8 @@ mod tests {
 
     #[test]
     fn errors_give_the_reason() {
-        let path = folder("refusals").join("model.safetensors");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
         let message = |path: &Path, kind: &str| Archive::read(path, kind).unwrap_err().to_string();
         assert!(message(&path, "model").contains("check that the file exists"));
         archive().write(&path).unwrap();
@@ -382,7 +377,8 @@ mod tests {
     /// As many as in a checkpoint of a deep network with many finished starts.
     #[test]
     fn an_archive_may_have_many_tensors() {
-        let path = folder("many").join("checkpoint.safetensors");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
         let mut archive = Archive::new("checkpoint");
         for index in 0..20_000 {
             let name = format!("{index}/state/encoder.stage.2.block.1.convolution.weight");
@@ -395,7 +391,8 @@ mod tests {
 
     #[test]
     fn a_failed_write_keeps_the_previous_file() {
-        let path = folder("failed").join("model.safetensors");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
         archive().write(&path).unwrap();
         let missing = path.with_file_name("no/such/folder");
         assert!(matches!(archive().write(&missing), Err(ArchiveError::Write { .. })));

@@ -258,42 +258,37 @@ mod tests {
         }
     }
 
-    fn folder(name: &str) -> PathBuf {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/checkpoint-tests").join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        path
-    }
-
     #[test]
     fn a_checkpoint_is_loaded_as_it_was_saved() {
-        let folder = folder("whole");
-        assert!(Checkpoint::load(&folder).unwrap().is_none());
-        checkpoint(3).save(&folder).unwrap();
-        assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, checkpoint(3));
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        assert!(Checkpoint::load(folder).unwrap().is_none());
+        checkpoint(3).save(folder).unwrap();
+        assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, checkpoint(3));
         let empty = Checkpoint { finished: Vec::new(), history: Vec::new(), full_report: true, ..checkpoint(0) };
-        empty.save(&folder).unwrap();
-        assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, empty);
-        Checkpoint::remove(&folder);
-        assert!(Checkpoint::load(&folder).unwrap().is_none());
+        empty.save(folder).unwrap();
+        assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, empty);
+        Checkpoint::remove(folder);
+        assert!(Checkpoint::load(folder).unwrap().is_none());
     }
 
     #[test]
     fn the_previous_checkpoint_is_used_if_the_last_is_damaged() {
-        let folder = folder("damaged");
-        checkpoint(3).save(&folder).unwrap();
-        checkpoint(4).save(&folder).unwrap();
-        let [last, previous] = files(&folder);
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        checkpoint(3).save(folder).unwrap();
+        checkpoint(4).save(folder).unwrap();
+        let [last, previous] = files(folder);
         fs::write(&last, b"torn").unwrap();
-        let (loaded, reason) = Checkpoint::load(&folder).unwrap().unwrap();
+        let (loaded, reason) = Checkpoint::load(folder).unwrap().unwrap();
         assert_eq!(loaded, checkpoint(3));
         assert!(reason.unwrap().to_string().contains("checkpoint.safetensors is damaged"));
         // After a crash between the two renames only the previous checkpoint is left.
         fs::remove_file(&last).unwrap();
-        assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, checkpoint(3));
+        assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, checkpoint(3));
         fs::write(&last, b"torn").unwrap();
         fs::write(&previous, b"torn").unwrap();
-        assert!(Checkpoint::load(&folder).is_err());
+        assert!(Checkpoint::load(folder).is_err());
     }
 
     #[test]

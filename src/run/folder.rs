@@ -9,7 +9,7 @@ use crate::run::checkpoint::Checkpoint;
 use crate::run::claim::{Claim, ClaimError, Owner};
 use crate::run::config::RunConfig;
 use crate::run::disk;
-use crate::run::outcome::{Outcome, ReportError, write_whole};
+use crate::run::outcome::{Outcome, ReportError};
 
 /// The file of the configuration in a run's folder.
 const CONFIG: &str = "config.toml";
@@ -95,12 +95,16 @@ impl State {
 }
 
 impl RunFolder {
+    fn claim(path: &Path, owner: Owner) -> Result<Self, ClaimError> {
+        Ok(RunFolder { claim: Claim::take(path, owner)?, numbered: false })
+    }
+
     /// Claims a folder for a run; makes it, with its parents, if there is none. An existing run in it is not changed.
     ///
     /// # Errors
     /// When another process works in it, it contains other files that the run would overwrite, or it cannot be written to.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::take(&path.into(), TRAIN)?, numbered: false })
+        Self::claim(&path.into(), TRAIN)
     }
 
     /// As [`create`](RunFolder::create), for the demo.
@@ -108,7 +112,7 @@ impl RunFolder {
     /// # Errors
     /// As [`create`](RunFolder::create).
     pub fn for_demo(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::take(&path.into(), DEMO)?, numbered: false })
+        Self::claim(&path.into(), DEMO)
     }
 
     /// Claims a folder for the scores of a test.
@@ -116,7 +120,7 @@ impl RunFolder {
     /// # Errors
     /// As [`create`](RunFolder::create).
     pub fn for_test(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::take(&path.into(), TEST)?, numbered: false })
+        Self::claim(&path.into(), TEST)
     }
 
     /// Claims the folder of a sweep for a comparison of its jobs, each of which has its own folder in it.
@@ -124,7 +128,7 @@ impl RunFolder {
     /// # Errors
     /// As [`create`](RunFolder::create).
     pub fn for_comparison(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::take(&path.into(), SWEEP)?, numbered: false })
+        Self::claim(&path.into(), SWEEP)
     }
 
     /// Claims the folder of a run that has a checkpoint.
@@ -182,7 +186,7 @@ impl RunFolder {
         loop {
             let path = parent.join(format!("v{version}"));
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(RunFolder { claim: Claim::take(&path, TRAIN)?, numbered: true }),
+                Ok(()) => return Ok(RunFolder { numbered: true, ..Self::claim(&path, TRAIN)? }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => version += 1,
                 Err(error) => return Err(failed(&path)(error)),
             }
@@ -244,12 +248,14 @@ impl RunFolder {
         Ok(self.write(CONFIG, format!("{}\n{toml}", heading(&toml)).as_bytes())?)
     }
 
-    /// Writes a file of the folder whole or not at all.
+    /// Writes a file of the folder whole or not at all, so that it survives a power cut.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReportError> {
-        write_whole(&self.path().join(name), bytes)
+        let path = self.path().join(name);
+        let written = disk::write(&path, bytes).and_then(|()| disk::sync_folder(self.path()));
+        written.map_err(|source| ReportError::Write { path, source })
     }
 }
 

@@ -8,10 +8,9 @@ use crate::engine::tensor::Tensor;
 use crate::run::archive::{Archive, ArchiveError, Numbers};
 use crate::run::checkpoint::{fit_numbers, take_fit};
 use crate::run::config::RunConfig;
-use crate::ssad::method::Network;
-use crate::ssad::method::Rule;
+use crate::ssad::method::{Network, Rule};
 use crate::training::score::{LedoitWolf, Threshold};
-use crate::training::scorer::{Attributor, Readings, Scorer};
+use crate::training::scorer::{Attributor, BATCH, Readings, Scorer};
 use crate::training::trainer::Trained;
 
 const KIND: &str = "model";
@@ -172,9 +171,6 @@ pub struct Predictor<'a> {
     /// The last scorer, and its batch size.
     scorer: Option<(usize, Scorer)>,
 }
-
-/// Largest batch for scoring. Scores do not depend on it.
-pub const BATCH: usize = 64;
 
 impl<'a> Predictor<'a> {
     /// Puts a model on a device.

@@ -7,7 +7,6 @@ use std::{fs, io};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::engine::kernel::Precision;
-use crate::run::disk;
 use crate::run::scored::{Alarms, Metrics};
 use crate::ssad::augment::Setting;
 
@@ -152,11 +151,4 @@ impl Outcome {
         };
         read.map(Some).map_err(|source| ReportError::Result { path, source })
     }
-}
-
-/// Writes a file whole or not at all, so that it survives a power cut.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    disk::write(path, bytes)
-        .and_then(|()| disk::sync_folder(disk::folder_of(path)))
-        .map_err(|source| ReportError::Write { path: path.into(), source })
 }

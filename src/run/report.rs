@@ -30,7 +30,7 @@ pub use html::Page;
 pub use samples::ImageRow;
 
 use crate::run::folder::RunFolder;
-use crate::run::outcome::{Outcome, ReportError, Start, write_whole};
+use crate::run::outcome::{Outcome, ReportError, Start};
 use crate::run::scored::{self, Maps, Scored};
 use crate::ssad::augment::Setting;
 

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
 
 use serde::Serialize;
 
-use super::{ReportError, write_whole};
+use super::{ReportError, RunFolder};
 use crate::run::statistics::{mean, ranks, standard_deviation, wilcoxon};
 
 /// The result of one run.
@@ -175,16 +174,16 @@ impl Comparison {
         encode().map_err(|source| ReportError::Encode { file: "comparison.csv", source })
     }
 
-    /// Writes `comparison.md`, `comparison.csv` and `comparison.json` into an existing folder.
+    /// Writes `comparison.md`, `comparison.csv` and `comparison.json`.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<(), ReportError> {
-        write_whole(&folder.join("comparison.md"), self.markdown().as_bytes())?;
-        write_whole(&folder.join("comparison.csv"), &self.csv()?)?;
+    pub fn write(&self, folder: &RunFolder) -> Result<(), ReportError> {
+        folder.write("comparison.md", self.markdown().as_bytes())?;
+        folder.write("comparison.csv", &self.csv()?)?;
         let json = serde_json::to_vec_pretty(self)
             .map_err(|source| ReportError::Encode { file: "comparison.json", source: source.into() })?;
-        write_whole(&folder.join("comparison.json"), &json)
+        folder.write("comparison.json", &json)
     }
 }
 
