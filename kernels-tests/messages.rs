@@ -182,7 +182,7 @@ fn errors_in_flags_name_the_flags_before_a_file_is_read() {
         (&mvtec, &["--augmentation", "blur"], &["there is no augmentation `blur`"]),
         (&mvtec, &["--alignment", "kl"], &["there is no alignment loss `kl`"]),
         (&mvtec, &["--mass", "nan"], &["--mass is NaN"]),
-        (&mvtec, &["--steps", "0"], &["--steps is 0: it must be at least 1"]),
+        (&mvtec, &["--steps", "0"], &["--steps is 0: it must be from 1 to 16777216"]),
         (&mvtec, &["--warm-up", "181"], &["--warm-up is 181"]),
         (&mvtec, &["--rate", "nan"], &["--learning-rate is NaN"]),
         (&mvtec, &["--batch", "1"], &["--batch is 1: it must be at least 2"]),
@@ -201,12 +201,54 @@ fn errors_in_flags_name_the_flags_before_a_file_is_read() {
     for (data, flags, parts) in cases {
         refused(stssad(&[&["train"], data, flags]), 2, parts);
     }
-    for (flag, value) in [("--seed", "18446744073709551615"), ("--steps", "-1"), ("--batch", "many")] {
+    for (flag, value) in [
+        ("--seed", "18446744073709551615"),
+        ("--steps", "-1"),
+        ("--batch", "many"),
+        ("--size", "18446744073709551615"),
+        ("--max-train", "9223372036854775808"),
+    ] {
         let said = stssad(&[&["train"], &mvtec, &[flag, value]]).with(2);
         said.error(&[flag, value, "it must be a whole number from 0 to 9223372036854775807"]);
     }
     // And with nothing wrong but the folder.
     refused(stssad(&[&["train"], &mvtec]), 3, &["there is no folder nowhere"]);
+}
+
+/// The largest numbers that flags take lead to an error, or to a run, but not to a panic or an exhausted memory.
+#[test]
+fn huge_numbers_are_refused() {
+    let texture = ["--data", "texture", "--texture", "gravel", "--defect", "blob"];
+    let digits = ["--data", "digits", "--normal", "6", "--anomaly", "9"];
+    let huge = "9223372036854775807";
+    let cases: [(&[&str], &[&str], i32, &str); 7] = [
+        (&texture, &["--max-train", huge], 3, "more than the limit of 8589934592: raise --max-bytes"),
+        (&texture, &["--max-train", huge, "--max-normals", huge, "--max-anomalies", huge], 3, "raise --max-bytes"),
+        (&digits, &["--max-train", huge, "--max-normals", huge], 3, "there are 500 normal images, but"),
+        (&digits, &["--size", huge], 2, "it must be from 1 to 4096"),
+        (&digits, &["--steps", huge], 2, "it must be from 1 to 16777216"),
+        (&digits, &["--starts", huge, "--method", "random-static"], 2, "it must be from 1 to 10000"),
+        (&digits, &["--micro-batches", huge], 2, "--micro-batches is"),
+    ];
+    for (data, flags, code, part) in cases {
+        refused(stssad(&[&["train"], data, flags]), code, &[part]);
+    }
+    for flags in [["--train", huge], ["--test", "0"], ["--size", "129"]] {
+        let said = stssad(&[&["paint", "--texture", "brick", "--defect", "blob", "--out", "nowhere"], &flags]).with(2);
+        said.error(&[flags[0], flags[1]]);
+    }
+}
+
+/// Paths that are not what the command takes.
+#[test]
+fn files_in_place_of_folders_are_refused() {
+    let folder = folder("files");
+    let file = folder.join("file.toml");
+    fs::write(&file, "").unwrap();
+    let file = text(&file);
+    refused(stssad(&[&["train", "--resume", file]]), 2, &["there is no folder", "file.toml"]);
+    refused(stssad(&[&["sweep", "plan", file]]), 2, &["file.toml: the key `seeds` is missing"]);
+    refused(stssad(&[&["train", "-c", text(&folder)]]), 74, &["cannot read"]);
 }
 
 #[test]

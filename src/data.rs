@@ -23,7 +23,7 @@ use std::path::PathBuf;
 pub use batches::Batches;
 pub use decode::{Channels, Conversion, DecodeError, Resize};
 pub use files::BadImage;
-pub use source::{Images, Loaded, Loading, OnBadImage, Source, Split, load, read_images};
+pub use source::{Images, Loaded, Loading, OnBadImage, Source, Split, load, read_images, whole};
 pub use table::SplitTable;
 
 use crate::engine::philox::Stream;
@@ -230,7 +230,8 @@ impl Task {
         if image != other {
             return Err(DataError::Mismatch { normal: image.to_vec(), anomaly: other.to_vec() });
         }
-        let checks = [("normal", normal.len(), train + test_normals), ("anomalous", anomaly.len(), test_anomalies)];
+        let normals = train.saturating_add(test_normals);
+        let checks = [("normal", normal.len(), normals), ("anomalous", anomaly.len(), test_anomalies)];
         if let Some((kind, found, wanted)) = checks.into_iter().find(|(_, found, wanted)| found < wanted) {
             return Err(DataError::TooFew { kind, found, wanted });
         }

@@ -227,10 +227,7 @@ impl Reading<'_> {
         let counts = sets.each_ref().map(Vec::len);
         let entries: Vec<Entry> = sets.into_iter().flatten().collect();
         let count = entries.len();
-        let (bytes, max) = (4 * row as u64 * count as u64, self.loading.max_bytes);
-        if bytes > max {
-            return Err(DataError::TooLarge { count, channels: channels.count(), side, bytes, max });
-        }
+        self.loading.check_memory(count, self.conversion)?;
 
         let done = AtomicUsize::new(0);
         let mut pixels = vec![0.0; row * count];

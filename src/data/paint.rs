@@ -253,6 +253,7 @@ impl Texture {
         let photograph = self.texture.canvas()?;
         let [train, normals, anomalies] = [loading.max_train, loading.max_normals, loading.max_anomalies];
         let counts = [train.unwrap_or(COUNTS[0]), normals.unwrap_or(COUNTS[1]), anomalies.unwrap_or(COUNTS[2])];
+        loading.check_memory(counts.into_iter().fold(0, usize::saturating_add), conversion)?;
         let clean = |count: usize, fields: Fields, stream: u32| -> Vec<(Canvas, Vec<bool>)> {
             let mut stream = Stream::new(loading.seed, stream);
             (0..count).map(|_| (photograph.crop(side, fields, &mut stream), vec![false; side * side])).collect()

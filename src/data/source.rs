@@ -98,6 +98,15 @@ impl Source {
     }
 }
 
+/// Parses a whole number within the range of TOML.
+///
+/// # Errors
+/// When the text is anything else.
+pub fn whole<T: TryFrom<i64>>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().and_then(|number: i64| T::try_from(number).ok());
+    number.ok_or_else(|| format!("it must be a whole number from 0 to {}", i64::MAX))
+}
+
 /// How the images are read and the sets drawn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
 #[command(next_help_heading = "Images")]
@@ -105,7 +114,7 @@ impl Source {
 pub struct Loading {
     /// Resize every image to this height and width, in pixels [default: the dataset's own size; for image files 256, or the longest
     /// side among them if that is less].
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>)]
     pub size: Option<usize>,
     /// Channels of each image [default: grey for digits, sheet and texture, rgb otherwise].
     #[arg(long, value_enum)]
@@ -120,19 +129,19 @@ pub struct Loading {
     #[arg(long, value_enum, default_value_t)]
     pub on_bad_image: OnBadImage,
     /// Refuse images with more pixels than this, before decoding them.
-    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS)]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, default_value_t = MAX_PIXELS)]
     pub max_pixels: u64,
     /// Limit on the memory of all decoded images together, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = MAX_BYTES)]
+    #[arg(long, value_name = "BYTES", value_parser = whole::<u64>, default_value_t = MAX_BYTES)]
     pub max_bytes: u64,
     /// Train on at most N normal images, including those held out for the threshold [default: all].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub max_train: Option<usize>,
     /// Test on at most N normal images [default: all].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub max_normals: Option<usize>,
     /// Test on at most N anomalous images [default: all].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub max_anomalies: Option<usize>,
     /// Seed of all random draws; it is the seed of the run, so it is not stored here.
     #[arg(skip)]
@@ -231,6 +240,20 @@ impl Loading {
         let side = self.size.unwrap_or(side);
         check_side(side)?;
         Ok(Conversion { side, channels: self.channels.unwrap_or(channels), resize: self.resize })
+    }
+
+    /// Checks that this many images fit in the memory that they may take.
+    pub(super) fn check_memory(
+        &self,
+        count: usize,
+        Conversion { side, channels, .. }: Conversion,
+    ) -> Result<(), DataError> {
+        let (channels, max) = (channels.count(), self.max_bytes);
+        let bytes = (4 * channels * side * side) as u64;
+        match bytes.saturating_mul(count as u64) {
+            bytes if bytes > max => Err(DataError::TooLarge { count, channels, side, bytes, max }),
+            _ => Ok(()),
+        }
     }
 
     /// Draws at most as many images of each class as the limits allow, in their original order.

@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args, value_parser};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, Loading, Source};
+use crate::data::{DataError, Loading, Source, whole};
 use crate::engine::kernel::Precision;
 use crate::engine::plan::Reuse;
 use crate::run::settings::{FORMER_NAMES, SettingsError, Written, flag};
@@ -60,15 +60,6 @@ fn encoders() -> PossibleValuesParser {
     let auto = PossibleValue::new(AUTO).help("small up to 64 pixels, resnet18 above");
     let named = ENCODERS.iter().map(|known| PossibleValue::new(known.name).help(known.about));
     std::iter::once(auto).chain(named).collect::<Vec<PossibleValue>>().into()
-}
-
-/// Parses a whole number within the range of TOML.
-///
-/// # Errors
-/// When the text is anything else.
-pub fn whole<T: TryFrom<i64>>(text: &str) -> Result<T, String> {
-    let number = text.parse().ok().and_then(|number: i64| T::try_from(number).ok());
-    number.ok_or_else(|| format!("it must be a whole number from 0 to {}", i64::MAX))
 }
 
 /// How a detector is trained and tuned.
@@ -182,6 +173,11 @@ impl Training {
     }
 }
 
+/// Checkpoints count steps in f32, which is exact up to this number.
+const MOST_STEPS: usize = 1 << 24;
+/// Far more starts than anyone can train.
+const MOST_STARTS: usize = 10_000;
+
 /// The range of the number of micro-batches.
 const PARTS: &str = "from 1 to half of the images in each batch";
 
@@ -288,7 +284,7 @@ impl RunConfig {
         };
         check("training.mass", mass, "between 0 and 1, both excluded", *mass > 0.0 && *mass < 1.0)?;
         check("training.order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
-        check("training.steps", steps, "at least 1", *steps > 0)?;
+        check("training.steps", steps, "from 1 to 16777216", (1..=MOST_STEPS).contains(steps))?;
         check("training.warm_up", &warm_up, "no more than --steps", warm_up <= *steps)?;
         check(
             "training.learning_rate",
@@ -306,7 +302,8 @@ impl RunConfig {
             "at least 1",
             self.training.checkpoint_every > 0,
         )?;
-        check("training.starts", &0, "at least 1", self.training.starts != Some(0))?;
+        let starts = self.training.starts.unwrap_or(1);
+        check("training.starts", &starts, "from 1 to 10000", (1..=MOST_STARTS).contains(&starts))?;
         check("training.together", &0, "at least 1", self.training.together != Some(0))?;
         self.alignment()?;
         self.augmentation()?;
@@ -502,13 +499,15 @@ mod tests {
             ("look_ahead = nan", "--look-ahead is NaN"),
             ("warm_up = 181", "--warm-up is 181: it must be no more than --steps"),
             ("order = 3", "--order is 3: it must be 1 or 2"),
-            ("steps = 0", "--steps is 0"),
+            ("steps = 0", "--steps is 0: it must be from 1 to 16777216"),
+            ("steps = 16777217", "--steps is 16777217"),
             ("batch = 1", "--batch is 1: it must be at least 2"),
             ("batch_val = 0", "--batch-val is 0"),
             ("micro_batches = 0", "--micro-batches is 0"),
             ("micro_batches = 17", "--micro-batches is 17: it must be from 1 to half of the images in each batch"),
             ("checkpoint_every = 0", "--checkpoint-every is 0"),
-            ("starts = 0", "--starts is 0: it must be at least 1"),
+            ("starts = 0", "--starts is 0: it must be from 1 to 10000"),
+            ("starts = 10001", "--starts is 10001"),
             ("together = 0", "--together is 0"),
         ] {
             let message = RunConfig::parse(&format!("[training]\n{setting}")).unwrap_err().to_string();
@@ -656,8 +655,8 @@ mod tests {
     #[test]
     fn a_number_out_of_range_names_its_line_unless_a_flag_set_it() {
         let text = "[training]\nsteps = 0";
-        assert_eq!(said(text, ""), "run.toml, line 2: --steps is 0: it must be at least 1");
-        assert_eq!(said("", text), "--steps is 0: it must be at least 1");
-        assert_eq!(said(text, text), "--steps is 0: it must be at least 1");
+        assert_eq!(said(text, ""), "run.toml, line 2: --steps is 0: it must be from 1 to 16777216");
+        assert_eq!(said("", text), "--steps is 0: it must be from 1 to 16777216");
+        assert_eq!(said(text, text), "--steps is 0: it must be from 1 to 16777216");
     }
 }

@@ -146,7 +146,9 @@ impl Outcome {
     pub fn load(folder: &Path) -> Result<Option<Self>, ReportError> {
         let path = folder.join("result.json");
         let read = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             read => read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from)),
         };
         read.map(Some).map_err(|source| ReportError::Result { path, source })

@@ -106,7 +106,7 @@ impl fmt::Display for Alarms {
                 let Alarms { normal, normal_flagged, .. } = self;
                 write!(f, "; exceeded by {normal_flagged} of {normal} normal test images ({:.1} %)", 100.0 * rate)
             }
-            None => write!(f, "; no test image is known to be normal"),
+            None => write!(f, "; no test image is labelled normal"),
         }
     }
 }
@@ -224,7 +224,7 @@ pub(super) mod tests {
         assert_eq!(alarms.to_string(), says);
         let unknown = Alarms::of(threshold, &example()[4..]);
         assert_eq!((unknown.normal, unknown.false_alarm_rate), (0, None));
-        assert!(unknown.to_string().ends_with("; no test image is known to be normal"), "{unknown}");
+        assert!(unknown.to_string().ends_with("; no test image is labelled normal"), "{unknown}");
         let earlier = Alarms::of(Threshold { held_out: 0, ..threshold }, &example()).to_string();
         assert!(earlier.starts_with("set on the training images"), "{earlier}");
     }

@@ -42,7 +42,11 @@ impl Written<'_> {
     pub fn read<T: DeserializeOwned>(&self, table: Table, flags: &Table) -> Result<T, SettingsError> {
         table.clone().try_into().map_err(|error| {
             let (path, problem) = explain(&error, &table, flags);
-            SettingsError { place: self.place(&path, flags), problem }
+            let place = match path.is_empty() && !self.name.is_empty() {
+                true => format!("{}: ", self.name),
+                false => self.place(&path, flags),
+            };
+            SettingsError { place, problem }
         })
     }
 
