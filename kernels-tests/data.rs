@@ -102,9 +102,9 @@ fn truncated_files_are_refused() {
         }
     }
     assert_eq!(reason(&[]), "is empty");
-    assert!(reason(b"a text, whatever its name").starts_with("is no PNG, JPEG, BMP or TIFF"));
+    assert!(reason(b"a text, whatever its name").starts_with("is not a PNG, JPEG, BMP or TIFF file"));
     let float = reason(&bytes("float.tif"));
-    assert!(float.contains("is of a kind that is not read") && float.contains("8 or 16 bit"), "{float}");
+    assert!(float.contains("is of an unsupported kind") && float.contains("8 or 16 bit"), "{float}");
     let mut flipped = bytes("rgb.png");
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x10;
@@ -124,7 +124,7 @@ fn png_of(side: u32) -> Vec<u8> {
 
 #[test]
 fn a_decompression_bomb_is_refused_by_its_header() {
-    assert!(reason(&png_of(60_000)).contains("has 60000×60000 pixels, more than the 89478485 that `--max-pixels`"));
+    assert!(reason(&png_of(60_000)).contains("has 60000×60000 pixels, more than the limit of 89478485 (--max-pixels)"));
     let mut jpeg = bytes("rgb.jpg");
     let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
@@ -135,7 +135,7 @@ fn a_decompression_bomb_is_refused_by_its_header() {
     assert!(reason(&bmp).contains("60000×60000"), "{}", reason(&bmp));
 
     let refused = decode::decode(&bytes("rgb.png"), 511).unwrap_err().to_string();
-    assert!(refused.contains("has 32×16 pixels, more than the 511"), "{refused}");
+    assert!(refused.contains("has 32×16 pixels, more than the limit of 511"), "{refused}");
     assert!(decode::decode(&bytes("rgb.png"), 512).is_ok());
     // Promised, within the limit, and not there.
     assert!(reason(&png_of(2_000)).starts_with("is damaged"));
@@ -314,7 +314,7 @@ fn a_wrong_layout_is_shown_with_the_expected_one() {
     assert!(message.contains("has no train/good"), "{message}");
     fs::remove_dir_all(folder.path().join("bottle/train/good")).unwrap();
     fs::create_dir(folder.path().join("bottle/train/good")).unwrap();
-    assert!(source(&|_| {}).contains("train/good contains no images: files count that end in png, jpg"));
+    assert!(source(&|_| {}).contains("train/good contains no images: their names must end in png, jpg"));
 }
 
 #[test]
@@ -334,7 +334,7 @@ fn bad_images_are_all_listed_or_skipped() {
         "train/good/001.png is damaged",
         "test/good/000.png is empty",
         "000.PNG has the mask",
-        "measures 4×4 pixels, but its image 8×8",
+        "has 4×4 pixels, but its image has 8×8",
         "001.PNG has no mask",
         "001_mask.png or 001.png is not there",
     ] {
@@ -344,7 +344,7 @@ fn bad_images_are_all_listed_or_skipped() {
     assert_eq!((levels(&loaded.task.train), levels(&loaded.task.test)), (vec![0, 2, 3], vec![101, 120, 121]));
     assert_eq!(loaded.skipped.len(), 4);
     let table = loaded.table().to_string();
-    assert!(table.contains("skipped 4 that cannot be used") && table.contains("000.png is empty"), "{table}");
+    assert!(table.contains("left out 4 images that cannot be used") && table.contains("000.png is empty"), "{table}");
 }
 
 #[test]
@@ -353,12 +353,12 @@ fn sets_with_too_few_images_are_refused() {
     let source = Source::Mvtec(mvtec);
     for most in [2, 0] {
         let said = message(&source, &Loading { max_train: Some(most), ..small() });
-        assert_eq!(said, format!("--max-train is {most}: training takes at least 3 images"));
+        assert_eq!(said, format!("--max-train is {most}: training needs at least 3 images"));
     }
     let none = Loading { max_anomalies: Some(0), ..small() };
     let loaded = load(&source, &none, |_, _| {}).unwrap();
     assert_eq!(loaded.task.test.labels(), Some(vec![false; 2]));
-    assert!(loaded.table().to_string().contains("what needs both will be n/a"));
+    assert!(loaded.table().to_string().contains("figures that need both are n/a"));
     assert!(message(&source, &Loading { size: Some(0), ..small() }).contains("--size is 0: it must be from 1 to 4096"));
     let much = message(&source, &Loading { max_bytes: 2_559, ..small() });
     assert!(much.contains("10 images of 1×8×8 need 2560 bytes") && much.contains("--max-bytes"), "{much}");
@@ -504,7 +504,7 @@ fn images_to_score_may_be_files_and_folders() {
     assert!(images.set.truths.iter().all(|truth| *truth == Truth::default()));
     let refused = |paths: &[PathBuf]| read_images(paths, conversion, &loading, |_, _| {}).unwrap_err().to_string();
     assert!(refused(&[at("test/none.png")]).contains("none.png cannot be read"));
-    assert!(refused(&[]).contains("prediction set empty"));
+    assert!(refused(&[]).contains("the prediction set is empty"));
 }
 
 #[test]
@@ -533,7 +533,7 @@ fn svhn_is_read_from_its_own_files() {
     fs::copy(corpus("kinds.mat"), empty.path().join("train_32x32.mat")).unwrap();
     assert!(refused(Svhn { root: empty.path().into(), ..svhn.clone() }).contains("it has no array `X`, only d, i"));
     let small = Loading { max_bytes: 100, ..Loading::default() };
-    assert!(message(&Source::Svhn(svhn), &small).contains("more than the 100 that are allowed"));
+    assert!(message(&Source::Svhn(svhn), &small).contains("more than the limit of 100: raise --max-bytes"));
 }
 
 #[test]
@@ -580,11 +580,11 @@ fn digits_and_sheets_are_drawn_in_the_same_way() {
     let task = load(&Source::Digits(Digits { normal: 0, anomaly: 1 }), &large, |_, _| {}).unwrap().task;
     assert_eq!(task.test.images.shape()[1..], [3, 32, 32]);
     let refused = |normal, anomaly| message(&Source::Digits(Digits { normal, anomaly }), &Loading::default());
-    assert!(refused(4, 1).contains("--normal is 4: the digits that come with the program are 0, 1, 2, 3, 5, 6, 9"));
+    assert!(refused(4, 1).contains("--normal is 4: the packaged digits are 0, 1, 2, 3, 5, 6, 9"));
     assert!(refused(1, 1).contains("give two digits"));
     let cut = Sheet { normal: corpus("rgb.png"), anomaly: corpus("rgb.png"), tile: 5 };
     assert!(
-        message(&Source::Sheet(cut), &Loading::default()).contains("32×16 pixels, which is no whole number of 5×5")
+        message(&Source::Sheet(cut), &Loading::default()).contains("32×16 pixels, which is not a whole number of 5×5")
     );
     let missing = Sheet { normal: "no.png".into(), anomaly: "no.png".into(), tile: 5 };
     assert!(message(&Source::Sheet(missing), &Loading::default()).contains("no.png cannot be read"));
@@ -615,7 +615,7 @@ fn a_painted_task_is_bit_identical_when_it_is_read_from_files() {
     assert_eq!(read.test.images, painted.test.images);
     assert_eq!(read.test.truths, painted.test.truths);
     let again = mvtec::write(folder.path(), &painted).unwrap_err().to_string();
-    assert!(again.contains("exists already"), "{again}");
+    assert!(again.contains("already exists"), "{again}");
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     assert!(mvtec::write(&file, &painted).unwrap_err().to_string().contains("cannot write"));
