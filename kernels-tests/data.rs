@@ -336,7 +336,7 @@ fn bad_images_are_all_listed_or_skipped() {
         "000.PNG has the mask",
         "has 4×4 pixels, but its image has 8×8",
         "001.PNG has no mask",
-        "001_mask.png or 001.png is not there",
+        "001_mask.png or 001.png does not exist",
     ] {
         assert!(message.contains(part), "no `{part}` in {message}");
     }
