@@ -323,7 +323,7 @@ fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
     let [new, missing] = mixed("mixed");
     let predict = |flags: &[&str]| stssad(&[&["predict", text(&run), text(&new), text(&missing)], flags]);
     let said = predict(&[]).with(3);
-    for part in ["b.png: is no PNG, JPEG", "missing.png: cannot be read", "2 of 4 images could not be scored"] {
+    for part in ["b.png: is not a PNG, JPEG", "missing.png: cannot be read", "2 of 4 images could not be scored"] {
         assert!(said.err.contains(part), "no `{part}` in {}", said.err);
     }
     let rows: Vec<csv::StringRecord> =
@@ -372,7 +372,7 @@ fn predict_goes_past_links_and_pipes() {
 fn train_has_the_flag_that_a_set_too_large_names() {
     let tree = colour().join("tree");
     let data = ["--data", "mvtec", "--root", text(&tree), "--category", "part", "--max-bytes", "1000"];
-    stssad(&[&["train"], &data]).with(3).error(&["more than the 1000 that `--max-bytes` allows: raise it"]);
+    stssad(&[&["train"], &data]).with(3).error(&["more than the limit of 1000: raise --max-bytes"]);
 }
 
 #[test]
