@@ -1,4 +1,4 @@
-//! Images as users have them: every format, every way in which files and folders are wrong, every source.
+//! Datasets as users have them: all formats, faulty files and folders, and all sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -96,7 +96,7 @@ fn truncated_files_are_refused() {
     for name in ["rgb.jpg", "progressive.jpg", "cmyk.jpg", "grey.jpg", "rgb.png", "grey16.png", "rgb.bmp", "rgb.tif"] {
         let whole = bytes(name);
         for length in [whole.len() / 2, whole.len() - 20, 30] {
-            // A PNG's last chunk of 12 bytes says nothing; the pixels end before.
+            // The last chunk of a PNG, of 12 bytes, has no pixels.
             let error = reason(&whole[..length]);
             assert!(error.starts_with("is damaged"), "{name} cut to {length}: {error}");
         }
@@ -111,7 +111,7 @@ fn truncated_files_are_refused() {
     assert!(reason(&flipped).starts_with("is damaged"));
 }
 
-/// A PNG whose header promises `side`² pixels.
+/// A PNG whose header states `side`² pixels.
 fn png_of(side: u32) -> Vec<u8> {
     let mut png = bytes("rgb.png");
     png[16..20].copy_from_slice(&side.to_be_bytes());
@@ -137,9 +137,9 @@ fn a_decompression_bomb_is_refused_by_its_header() {
     let refused = decode::decode(&bytes("rgb.png"), 511).unwrap_err().to_string();
     assert!(refused.contains("has 32×16 pixels, more than the limit of 511"), "{refused}");
     assert!(decode::decode(&bytes("rgb.png"), 512).is_ok());
-    // Promised, within the limit, and not there.
+    // The header states a size within the limit, but the pixels are missing.
     assert!(reason(&png_of(2_000)).starts_with("is damaged"));
-    // A file that is larger than any image of so few pixels is not even read.
+    // A file larger than any image of this many pixels is not read.
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("long.png");
     fs::File::create(&path).unwrap().set_len((16 << 20) + 8_001).unwrap();
@@ -149,7 +149,7 @@ fn a_decompression_bomb_is_refused_by_its_header() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens to a file, there is an image or an error, and no panic.
+    /// A changed file gives an image or an error, but no panic.
     #[test]
     fn a_changed_file_never_panics(
         name in prop::sample::select(vec!["rgb.jpg", "progressive.jpg", "cmyk.jpg", "palette.png", "grey16.png", "rgb.bmp",
@@ -180,7 +180,7 @@ proptest! {
         let _ = mat::read(&bytes, 1 << 20);
     }
 
-    /// No name leads out of its folder.
+    /// No name leaves its folder.
     #[test]
     fn a_component_is_one_part_of_a_path(name in ".*") {
         let path = Path::new("root").join(component(&name));
@@ -273,7 +273,7 @@ fn an_mvtec_tree_is_read_with_its_masks() {
     assert_eq!(levels(&one.test), [100, 101, 120, 121]);
 }
 
-/// Without a size, files are brought to 256 pixels, but none is enlarged where all are smaller.
+/// By default images become 256 pixels large, but they are not enlarged if all are smaller.
 #[test]
 fn small_images_are_not_enlarged() {
     let (folder, mvtec) = tree();
@@ -465,7 +465,7 @@ fn the_images_of_reports_are_not_read() {
         fs::write(run.join("stssad.json"), "{}").unwrap();
     }
     assert_eq!(read(), before);
-    // Elsewhere the same names are images like others.
+    // In other folders these names are ordinary images.
     put(&folder.path().join("belt/images/curves.png"), 99);
     assert_eq!(levels(&read()[0].test), [50, 51, 52, 53, 99]);
 }
@@ -603,7 +603,7 @@ fn a_painted_task_is_bit_identical_when_it_is_read_from_files() {
     let mvtec = Mvtec { root: folder.path().into(), category: "gravel-slash".into(), defect: Some("slash".into()) };
     let loading = Loading { size: Some(32), channels: Some(Channels::Grey), ..Loading::default() };
     let read = load(&Source::Mvtec(mvtec), &loading, |_, _| {}).unwrap().task;
-    // The folder has no place for what is held out: who reads it draws anew.
+    // The layout has no place for held-out images: they are drawn again.
     let normal = |task: &Task| {
         let all = task.train.clone().join(task.held_out.clone().unwrap()).images;
         let mut rows: Vec<Vec<u32>> =
@@ -652,7 +652,7 @@ fn a_source_can_be_written_as_toml() {
     assert!(toml::from_str::<Source>("kind = 'cifar'").unwrap_err().to_string().contains("mvtec"));
 }
 
-/// Decoded images stay what they were when nothing is to be scaled.
+/// Images are not changed if they need no scaling.
 #[test]
 fn an_image_of_the_right_size_is_unchanged() {
     let grey = GrayImage::from_fn(16, 16, |x, y| image::Luma([(x * 16 + y) as u8]));

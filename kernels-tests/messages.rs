@@ -1,4 +1,4 @@
-//! What the command line says: in time, once, in the user's words, and never with a panic where it cannot be written.
+//! Messages of the command line: they come early, once and in the user's words, and never cause a panic.
 
 mod process;
 
@@ -8,14 +8,14 @@ use std::process::{Command, Stdio};
 
 use process::{PACKAGED, Said, command, finish, folder, json, stssad, text};
 
-/// With [`PACKAGED`] a run of seconds, but for where it goes.
+/// With [`PACKAGED`], a run of a few seconds.
 const TINY: [&str; 6] = ["--steps", "3", "--starts", "1", "--no-report", "--json"];
 
 fn train(run: &Path) -> Command {
     command(&[&["train"], &PACKAGED, &TINY, &["--out", text(run)]])
 }
 
-/// Where nothing fits any more.
+/// A full device.
 fn full() -> Stdio {
     OpenOptions::new().write(true).open("/dev/full").expect("the system has /dev/full").into()
 }
@@ -32,14 +32,14 @@ fn is_finished(run: &Path) {
     assert!(json(&run.join("result.json"))["seconds"].is_f64());
 }
 
-/// A sentence, or a part of one between colons, of some length that is said twice.
+/// A long part of the error, between colons, that occurs twice.
 fn repeated(err: &str) -> Option<&str> {
     let error = &err[err.find("error: ").expect("an error")..];
     let parts: Vec<&str> = error.split([':', '\n']).map(str::trim).filter(|part| part.len() > 8).collect();
     parts.iter().enumerate().find(|(index, part)| parts[..*index].contains(part)).map(|(_, part)| *part)
 }
 
-/// An error of this exit code, said once, with all of `parts` and in none of the words of serde.
+/// The command failed with this exit code and one error that contains all of `parts`, none of it twice or in serde's words.
 #[track_caller]
 fn refused(said: Said, code: i32, parts: &[&str]) {
     let said = said.with(code);
@@ -58,7 +58,7 @@ fn a_run_finishes_although_its_notes_cannot_be_written() {
         let output = train(&run).stderr(stderr()).output().unwrap();
         assert_eq!(output.status.code(), Some(74), "{name}");
         is_finished(&run);
-        // The result is printed as ever.
+        // The result is still printed.
         let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(printed, json(&run.join("result.json")), "{name}");
     }
@@ -76,13 +76,13 @@ fn a_result_that_cannot_be_printed_is_an_error_after_the_run() {
     }
 }
 
-/// What a command left whose standard output is `stdout`.
+/// Runs a command with this standard output.
 fn finish_with(mut command: Command, stdout: Stdio) -> Said {
     let output = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap();
     Said { code: output.status.code(), out: String::new(), err: String::from_utf8(output.stderr).unwrap() }
 }
 
-/// As `head` leaves it: no word, and no exit code either, since SIGPIPE ends other programs too.
+/// No message and no exit code: SIGPIPE ends the program, as it ends other programs.
 #[test]
 #[cfg(unix)]
 fn a_closed_pipe_ends_the_program_without_a_message() {
@@ -92,7 +92,7 @@ fn a_closed_pipe_ends_the_program_without_a_message() {
     }
 }
 
-/// The system gives programs that begin without one of the three streams the null device in its place.
+/// The system replaces missing standard streams by the null device.
 #[test]
 #[cfg(unix)]
 fn closed_streams_do_not_cause_a_panic() {
@@ -116,7 +116,7 @@ fn an_error_that_cannot_be_printed_keeps_its_exit_code() {
     }
 }
 
-/// Everything that is printed goes through one place, which does not panic; what only tests print is theirs.
+/// Everything is printed by `cli/terminal.rs`, which does not panic; tests may print as they like.
 #[test]
 fn only_one_module_prints() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -139,7 +139,7 @@ fn only_one_module_prints() {
     assert!(seen > 50, "{seen}");
 }
 
-/// Text for a configuration file in a folder of this name.
+/// A configuration file with these contents.
 fn configured(name: &str, content: &str) -> PathBuf {
     let path = folder(name).join("run.toml");
     fs::write(&path, content).unwrap();
@@ -169,7 +169,7 @@ fn errors_in_a_file_name_the_line_and_the_key() {
 
 #[test]
 fn errors_in_flags_name_the_flags_before_a_file_is_read() {
-    // No such folder is there: whoever looked at it first would say so.
+    // The folder does not exist: reading it first would give another error.
     let mvtec = ["--data", "mvtec", "--root", "nowhere", "--category", "bottle"];
     let folders = ["--data", "folder", "--root", "nowhere", "--normal-dir", "good"];
     let cases: [(&[&str], &[&str], &[&str]); 20] = [
@@ -211,7 +211,7 @@ fn errors_in_flags_name_the_flags_before_a_file_is_read() {
         let said = stssad(&[&["train"], &mvtec, &[flag, value]]).with(2);
         said.error(&[flag, value, "it must be a whole number from 0 to 9223372036854775807"]);
     }
-    // And with nothing wrong but the folder.
+    // With valid flags only the folder is wrong.
     refused(stssad(&[&["train"], &mvtec]), 3, &["there is no folder nowhere"]);
 }
 
@@ -239,7 +239,7 @@ fn huge_numbers_are_refused() {
     }
 }
 
-/// Paths that are not what the command takes.
+/// A file where a command expects a folder, and a folder where it expects a file.
 #[test]
 fn files_in_place_of_folders_are_refused() {
     let folder = folder("files");
@@ -358,7 +358,7 @@ fn a_run_that_can_no_longer_save_says_how_to_resume() {
 /// Arguments, the exit code, and parts of the error.
 type Case<'a> = (&'a [&'a [&'a str]], i32, &'a [&'a str]);
 
-/// Chains of causes of five modules: what one says no other repeats.
+/// Errors with chains of causes, from five modules.
 #[test]
 fn no_error_is_repeated() {
     let folder = folder("once");

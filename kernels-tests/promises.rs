@@ -1,4 +1,4 @@
-//! What the command line promises: files, exit codes, figures that agree, and runs that go on with the same bits.
+//! Promises of the command line: files, exit codes, consistent figures, and runs that resume bit-identically.
 
 mod process;
 
@@ -17,7 +17,7 @@ use stssad::engine::philox::Stream;
 use stssad::run::checkpoint::Checkpoint;
 use stssad::ssad::{augment, loss};
 
-/// A run of seconds.
+/// A run of a few seconds.
 const TINY: [&str; 14] = [
     "--size",
     "16",
@@ -36,7 +36,7 @@ const TINY: [&str; 14] = [
 ];
 const GRAVEL: [&str; 6] = ["--data", "texture", "--texture", "gravel", "--defect", "blob"];
 
-/// A column of a CSV file by the column `path`.
+/// A column of a CSV file, keyed by the column `path`.
 fn column(csv_text: &str, name: &str) -> BTreeMap<String, String> {
     let mut reader = csv::Reader::from_reader(csv_text.as_bytes());
     let header = reader.headers().unwrap().clone();
@@ -49,7 +49,7 @@ fn read(folder: &Path, name: &str) -> String {
     fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// All files below a folder, relative to it, with their bytes; but not those that tell which process worked there last.
+/// All files below a folder with their bytes, by their relative paths, except the marker and the lock.
 fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = walkdir::WalkDir::new(root).into_iter().map(Result::unwrap);
     let is_claim = |name: &std::ffi::OsStr| name == "stssad.json" || name == ".stssad.lock";
@@ -71,7 +71,7 @@ fn painted() -> Task {
     load(&Source::Texture(texture), &loading, |_, _| {}).unwrap().task
 }
 
-/// A run on an MVTec tree, finished, which several tests look at.
+/// A finished run on an MVTec tree, shared by several tests.
 struct Finished {
     /// `<category>` in the tree.
     category: PathBuf,
@@ -168,7 +168,7 @@ fn a_reader_that_stops_ends_predict_without_a_message() {
     let Finished { category, run, .. } = finished();
     let images = category.join("test");
     for flags in ["", "--json"] {
-        // What `head` leaves must be more than a pipe holds, or nobody notices.
+        // The output must be larger than the buffer of a pipe.
         let many = vec![text(&images); 150].join(" ");
         let script = format!("{} predict {} {many} {flags} | head -1", env!("CARGO_BIN_EXE_stssad"), text(run));
         let mut shell = Command::new("sh");
@@ -191,13 +191,13 @@ fn a_finished_run_is_not_overwritten() {
     assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)), "a file was changed");
 }
 
-/// What a run that can be stopped is begun by: `--checkpoint-every 2`, a JSON line a step.
+/// Flags of a run that is long enough to be stopped, with frequent checkpoints.
 fn long(steps: &str) -> Vec<&str> {
     let rest = ["--steps", steps, "--starts", "2", "--checkpoint-every", "2"];
     [&GRAVEL[..], &TINY, &rest].concat()
 }
 
-/// Three starts, two of which are trained side by side.
+/// Three starts, two of which train together.
 fn side_by_side() -> Vec<&'static str> {
     let rest = ["--steps", "12", "--starts", "3", "--together", "2", "--checkpoint-every", "2"];
     [&GRAVEL[..], &TINY, &rest].concat()
@@ -205,7 +205,7 @@ fn side_by_side() -> Vec<&'static str> {
 
 const QUIET: [&str; 3] = ["--no-report", "--progress", "json"];
 
-/// Everything that follows from the configuration alone: not how long it took.
+/// All files that depend only on the configuration.
 fn bits(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = ["model.safetensors", "metrics.csv", "scores.csv", "config.toml"];
     names
@@ -261,13 +261,13 @@ fn starts_that_train_together_report_separately_and_resume_bit_identically() {
     assert_eq!(bits(&run), bits(&whole));
 }
 
-/// Checkpoints and half-written files.
+/// Checkpoints and partial files.
 fn leftovers(run: &Path) -> BTreeSet<String> {
     let is_left = |name: &String| name.contains("checkpoint") || name.ends_with(".partial");
     files(run).into_keys().filter(is_left).collect()
 }
 
-/// Steps that a checkpoint has behind it, over all starts.
+/// Number of steps before a checkpoint, over all starts.
 fn position(checkpoint: &Checkpoint, steps: usize) -> usize {
     let under_way = checkpoint.snapshot.start == checkpoint.finished.len();
     checkpoint.finished.len() * steps + if under_way { checkpoint.snapshot.step } else { 0 }
@@ -277,19 +277,19 @@ fn position(checkpoint: &Checkpoint, steps: usize) -> usize {
 fn after_twenty_kills_at_random_moments_the_result_is_bit_identical() {
     let expected = uninterrupted("40", "killed-whole");
     let run = folder("killed");
-    // As a process leaves it that was killed in its first checkpoint.
+    // The state after a kill during the first checkpoint.
     fs::write(run.join("stssad.json"), r#"{ "command": "train", "host": "here", "pid": 1, "since": "" }"#).unwrap();
     fs::write(run.join(".checkpoint.safetensors.1.partial"), "half").unwrap();
     let mut stream = Stream::new(20, 97);
     let mut saved = 0;
     let begin = |saved: usize| match saved {
-        // Nothing was saved, so the same command begins anew.
+        // Nothing was saved, so the same command starts again.
         0 => Running::begin(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]),
         _ => Running::begin(&[&["train", "--resume", text(&run)], &QUIET]),
     };
     for kill in 0..20 {
         let mut running = begin(saved);
-        // After some steps and a part of one; now and then before the first.
+        // After some steps and part of another; sometimes before the first.
         running.until(stream.below(5));
         std::thread::sleep(Duration::from_millis(stream.below(40) as u64));
         running.child.kill().unwrap();
@@ -319,7 +319,7 @@ fn stopped(name: &str, data: &[&str]) -> PathBuf {
     run
 }
 
-/// Turns a bit in the middle of a file.
+/// Flips a bit in the middle of a file.
 fn damage(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -433,13 +433,13 @@ fn folders_with_too_few_images_are_refused() {
 
 #[test]
 fn figures_that_need_missing_labels_are_absent() {
-    // Anomalies are not told apart: no labels at all.
+    // No labels at all.
     let root = folders("unlabelled", 12, 6);
     let said = on_folders(&root, &["--unlabelled-dir", "bad"]).with(0);
     assert!(said.err.contains("n/a"), "{}", said.err);
     assert!(json(&root.join("run/result.json"))["image_AUROC"].is_null());
 
-    // One class alone.
+    // Only one class.
     let root = folders("no-anomalies", 12, 6);
     let said = on_folders(&root, &["--normal-test-dir", "bad", "--unlabelled-dir", "more"]);
     assert_eq!(said.code, Some(3), "{}", said.err);
@@ -650,7 +650,7 @@ fn the_precision_is_recorded_or_refused_without_matrix_units() {
     said.with(0);
     assert_eq!(json(&out.join("result.json"))["precision"], "f16");
     assert!(read(&out, "config.toml").contains("precision = \"f16\""));
-    // Scores are f32's, whoever computes them.
+    // Scores are always computed in f32.
     let tested = folder("precision-test");
     stssad(&[&["test", text(&out), "--out", text(&tested)]]).with(0);
     assert_eq!(read(&tested, "scores.csv"), read(&out, "scores.csv"));

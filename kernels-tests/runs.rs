@@ -1,4 +1,4 @@
-//! Runs and sweeps lose nothing: what is there is gone on with, left alone, or refused, whoever else is at it.
+//! Runs and sweeps lose nothing: existing work is resumed, kept or refused, also with several processes.
 #![cfg(unix)]
 
 mod process;
@@ -11,11 +11,11 @@ use std::process::{Command, Stdio};
 use process::{PACKAGED, Running, Said, command, finish, folder, json, stssad, text};
 use stssad::run::checkpoint::Checkpoint;
 
-/// With [`PACKAGED`] a run whose kernels are few and whose steps are short.
+/// With [`PACKAGED`], a run with few kernels and short steps.
 const SMALL: [&str; 4] = ["--method", "auto-encoder", "--starts", "1"];
-/// Steps that end.
+/// Flags of a run that ends soon.
 const FEW: [&str; 4] = ["--steps", "2", "--warm-up", "1"];
-/// Steps that do not end before somebody ends them.
+/// Flags of a run that lasts until it is stopped.
 const MANY: [&str; 6] = ["--steps", "1000000", "--warm-up", "1", "--checkpoint-every", "5"];
 const JSON: [&str; 3] = ["--no-report", "--progress", "json"];
 const SILENT: [&str; 3] = ["--no-report", "--progress", "none"];
@@ -26,7 +26,7 @@ fn at(folder: &Path, parts: &[&[&str]]) -> Command {
     command
 }
 
-/// A run that was begun in a folder, with these flags, and stopped with a checkpoint.
+/// Starts a run in a folder with these flags, and stops it after a checkpoint.
 fn stopped(folder: &Path, flags: &[&str]) {
     let mut running = Running::of(at(folder, &[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, flags]));
     running.until(6);
@@ -53,7 +53,7 @@ fn resume_without_a_folder_takes_the_unfinished_run_with_the_newest_checkpoint()
     stopped(&root, &[]);
     stopped(&root, &[]);
     finish(at(&root, &[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT])).with(0);
-    // A run that diverged cannot be resumed, and does not stand in the way of those that can.
+    // A diverged run cannot be resumed, and must not be found.
     let elsewhere = ["--rate", "1e30", "--out", "results/stssad/a/b/v0"];
     finish(at(&root, &[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &elsewhere])).with(70);
     assert!(!root.join("results/stssad/a/b/v0/checkpoint.safetensors").exists());
@@ -64,7 +64,7 @@ fn resume_without_a_folder_takes_the_unfinished_run_with_the_newest_checkpoint()
 
     let mut first = Running::of(resume());
     first.until(1);
-    // The first one is at the newest run now, so the next one takes the other.
+    // The first process works on the newest run, so the next one takes the other run.
     let mut second = Running::of(resume());
     second.until(1);
     finish(resume()).with(75).error(&["v1 is in use by process"]);
@@ -120,7 +120,7 @@ fn latest_moves_with_the_first_step_and_may_be_a_text_file() {
     running.end().0.with(75);
 }
 
-/// A grid's file in a folder, the folder of its sweep, and that of its first job.
+/// A grid file, the folder of its sweep, and the folder of its first job.
 fn planned(root: &Path) -> [PathBuf; 3] {
     let grid = root.join("grid.toml");
     fs::write(&grid, GRID).unwrap();
@@ -186,7 +186,7 @@ fn files_that_stssad_did_not_write_are_never_overwritten() {
     stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
     refused(stssad(&[&["test", text(&run), "--out", scored]]), "scores.csv");
     stssad(&[&["profile", "--out", text(&run)]]).with(2).error(&["a folder of `stssad train`"]);
-    // A folder of its own is written to again.
+    // stssad writes to its own folder again.
     for _ in 0..2 {
         stssad(&[&["test", text(&run), "--out", text(&root.join("again"))]]).with(0);
     }
@@ -233,7 +233,7 @@ fn a_configuration_that_stssad_did_not_write_is_never_overwritten() {
     train(&FEW).with(0);
 }
 
-/// A power cut must not find the checkpoints gone and the result not yet there.
+/// After a power cut there must be either the checkpoints or the result.
 #[test]
 fn the_result_is_flushed_before_the_checkpoints_are_removed() {
     let root = folder("flushed");
@@ -252,7 +252,7 @@ fn the_result_is_flushed_before_the_checkpoints_are_removed() {
     let rest = after(&calls, &format!("{}/result.json\") = 0", run.display()));
     let (between, _) = rest.split_once("checkpoint.safetensors").expect("the checkpoint goes afterwards");
     assert!(between.contains(&format!("<{}>) = 0", run.display())), "{between}");
-    // The new checkpoint's name is flushed before it takes the place of an older one.
+    // The new checkpoint is flushed before it replaces an older one.
     let rest = after(&calls, ".checkpoint.safetensors.");
     let (between, _) = rest.split_once("rename").expect("the checkpoint is renamed");
     assert!(between.contains(&format!("<{}>) = 0", run.display())), "{between}");
@@ -273,7 +273,7 @@ fn the_demo_starts_over_in_its_own_folder() {
     running.end().0.with(75);
     assert!(!demo.join("result.json").exists() && demo.join("checkpoint.safetensors").exists());
     assert_eq!(fs::read_to_string(demo.join("notes.txt")).unwrap(), "mine");
-    // The folder of a run is no demo's to begin anew.
+    // The demo does not start over in the folder of a run.
     stssad(&[&["demo", "--out", text(&run)]]).with(2).error(&["a folder of `stssad train`"]);
     assert!(run.join("result.json").exists());
 }
@@ -331,7 +331,7 @@ fn a_run_without_a_checkpoint_can_be_started_again() {
 
 #[test]
 fn a_hang_up_stops_a_run_with_a_checkpoint_except_under_nohup() {
-    // Under nohup, as in some batch systems, a signal that is ignored stays so in every process below.
+    // Under nohup, as in some batch systems, child processes ignore the signal too.
     let survives = Command::new("sh").args(["-c", "kill -HUP $$"]).status().is_ok_and(|status| status.success());
     if survives {
         println!("left out: these tests run under nohup");
@@ -356,7 +356,7 @@ fn a_hang_up_stops_a_run_with_a_checkpoint_except_under_nohup() {
     running.end().0.with(75);
 }
 
-/// What runs `"$@"`, the binary with these arguments, under a shell's settings.
+/// A shell that runs this script, with the binary and these arguments as `"$@"`.
 fn shell(script: &str, parts: &[&[&str]]) -> Command {
     let inner = command(parts);
     let mut shell = Command::new("sh");
@@ -377,7 +377,7 @@ fn a_stop_during_the_report_keeps_the_checkpoint() {
     assert!(run.join("result.json").exists() && run.join("report.html").exists());
 }
 
-/// Lets the files of a process grow no longer than 4 KiB, as on a full disk; `false` where nobody can.
+/// Limits the files of a process to 4 KiB, as on a full disk; `false` if that is not possible.
 fn fill_up(running: &Running) -> bool {
     let process = running.child.id().to_string();
     let limited = Command::new("prlimit").args(["--fsize=4096:4096", "--pid", &process]).status();
@@ -401,13 +401,13 @@ fn a_full_disk_exits_with_74_and_keeps_the_checkpoint() {
     running.end().0.with(74).error(&["cannot write", "checkpoint.safetensors", "the disk is not full"]);
     let names: Vec<String> = fs::read_dir(&run).unwrap().map(|it| text(&it.unwrap().path()).to_owned()).collect();
     assert!(names.iter().all(|name| !name.ends_with(".partial")), "{names:?}");
-    // What was saved is whole, and can be gone on with.
+    // The checkpoint is whole, and the run can be resumed.
     let mut running = Running::begin(&[&["train", "--resume", text(&run)], &JSON]);
     running.until(1);
     running.signal("-TERM");
     running.end().0.with(75);
 
-    // No other job would have more room.
+    // A full disk ends the whole sweep.
     let grid = root.join("grid.toml");
     fs::write(&grid, GRID.replace("steps = 2\n", "steps = 1000000\n")).unwrap();
     let sweep = root.join("sweep");
@@ -449,7 +449,7 @@ name = 'other'
 config.augmentation = 'cutout'
 ";
 
-/// The numbers of the jobs of a sweep that are finished.
+/// The numbers of the finished jobs of a sweep.
 fn done(grid: &Path, sweep: &Path) -> BTreeSet<usize> {
     let plan = stssad(&[&["sweep", "plan", text(grid)]]).with(0).out;
     let name =
