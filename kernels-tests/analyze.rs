@@ -85,7 +85,7 @@ fn what_cannot_be_compiled_is_said_before_the_driver_is_asked() {
     stssad(&[&["analyze", "no/such"]]).with(2).error(&["no kernel of the step fits no/such", "conv2d/output"]);
     stssad(&[&["analyze", "conv2d/output(n=2)"]]).with(2).error(&["is no case"]);
     let empty = folder("empty");
-    stssad(&[&["analyze", "--shaders", text(&empty)]]).with(2).error(&["holds none of stssad's shaders"]);
+    stssad(&[&["analyze", "--shaders", text(&empty)]]).with(2).error(&["contains none of stssad's shaders"]);
 }
 
 /// A manifest of no driver, as where RADV is missing: what to install is said.

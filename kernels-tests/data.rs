@@ -1,4 +1,4 @@
-//! Images as users have them: every format, every way in which files and folders are wrong, every source.
+//! Datasets as users have them: all formats, faulty files and folders, and all sources.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ fn assert_near(name: &str, found: [[f32; 3]; 4], expected: [[f32; 3]; 4], tolera
 }
 
 #[test]
-fn every_format_shows_the_same_image_upright() {
+fn every_format_gives_the_same_upright_image() {
     let lossless =
         ["rgb.png", "palette.png", "rgba.png", "exif6.png", "rgb.bmp", "palette.bmp", "rgb.tif", "exif6.tif"];
     let jpegs = ["rgb.jpg", "progressive.jpg", "exif2.jpg", "exif3.jpg", "exif4.jpg", "exif5.jpg", "exif6.jpg"];
@@ -65,7 +65,7 @@ fn every_format_shows_the_same_image_upright() {
 }
 
 #[test]
-fn grey_in_all_its_forms_is_one_grey() {
+fn every_grey_format_gives_the_same_levels() {
     let grey = Conversion { channels: Channels::Grey, ..RGB };
     let luma = [0.299, 0.587, 0.114, 1.0];
     for name in ["grey.jpg", "grey.png", "grey16.png", "la.png", "rgb.png"] {
@@ -84,7 +84,7 @@ fn grey_in_all_its_forms_is_one_grey() {
 }
 
 #[test]
-fn the_bytes_tell_the_format_and_the_name_does_not() {
+fn the_format_is_recognised_by_the_bytes_and_not_by_the_name() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("png-inside.jpg");
     fs::copy(corpus("rgb.png"), &path).unwrap();
@@ -92,26 +92,26 @@ fn the_bytes_tell_the_format_and_the_name_does_not() {
 }
 
 #[test]
-fn files_cut_off_anywhere_are_damaged() {
+fn truncated_files_are_refused() {
     for name in ["rgb.jpg", "progressive.jpg", "cmyk.jpg", "grey.jpg", "rgb.png", "grey16.png", "rgb.bmp", "rgb.tif"] {
         let whole = bytes(name);
         for length in [whole.len() / 2, whole.len() - 20, 30] {
-            // A PNG's last chunk of 12 bytes says nothing; the pixels end before.
+            // The last chunk of a PNG, of 12 bytes, has no pixels.
             let error = reason(&whole[..length]);
             assert!(error.starts_with("is damaged"), "{name} cut to {length}: {error}");
         }
     }
     assert_eq!(reason(&[]), "is empty");
-    assert!(reason(b"a text, whatever its name").starts_with("is no PNG, JPEG, BMP or TIFF"));
+    assert!(reason(b"a text, whatever its name").starts_with("is not a PNG, JPEG, BMP or TIFF file"));
     let float = reason(&bytes("float.tif"));
-    assert!(float.contains("is of a kind that is not read") && float.contains("8 or 16 bit"), "{float}");
+    assert!(float.contains("is of an unsupported kind") && float.contains("8 or 16 bit"), "{float}");
     let mut flipped = bytes("rgb.png");
     let middle = flipped.len() / 2;
     flipped[middle] ^= 0x10;
     assert!(reason(&flipped).starts_with("is damaged"));
 }
 
-/// A PNG whose header promises `side`² pixels.
+/// A PNG whose header states `side`² pixels.
 fn png_of(side: u32) -> Vec<u8> {
     let mut png = bytes("rgb.png");
     png[16..20].copy_from_slice(&side.to_be_bytes());
@@ -123,8 +123,8 @@ fn png_of(side: u32) -> Vec<u8> {
 }
 
 #[test]
-fn a_bomb_is_refused_by_its_header() {
-    assert!(reason(&png_of(60_000)).contains("has 60000×60000 pixels, more than the 89478485 that `--max-pixels`"));
+fn a_decompression_bomb_is_refused_by_its_header() {
+    assert!(reason(&png_of(60_000)).contains("has 60000×60000 pixels, more than the limit of 89478485 (--max-pixels)"));
     let mut jpeg = bytes("rgb.jpg");
     let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
     jpeg[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
@@ -135,11 +135,11 @@ fn a_bomb_is_refused_by_its_header() {
     assert!(reason(&bmp).contains("60000×60000"), "{}", reason(&bmp));
 
     let refused = decode::decode(&bytes("rgb.png"), 511).unwrap_err().to_string();
-    assert!(refused.contains("has 32×16 pixels, more than the 511"), "{refused}");
+    assert!(refused.contains("has 32×16 pixels, more than the limit of 511"), "{refused}");
     assert!(decode::decode(&bytes("rgb.png"), 512).is_ok());
-    // Promised, within the limit, and not there.
+    // The header states a size within the limit, but the pixels are missing.
     assert!(reason(&png_of(2_000)).starts_with("is damaged"));
-    // A file that is larger than any image of so few pixels is not even read.
+    // A file larger than any image of this many pixels is not read.
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("long.png");
     fs::File::create(&path).unwrap().set_len((16 << 20) + 8_001).unwrap();
@@ -149,7 +149,7 @@ fn a_bomb_is_refused_by_its_header() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happens to a file, there is an image or an error, and no panic.
+    /// A changed file gives an image or an error, but no panic.
     #[test]
     fn a_changed_file_never_panics(
         name in prop::sample::select(vec!["rgb.jpg", "progressive.jpg", "cmyk.jpg", "palette.png", "grey16.png", "rgb.bmp",
@@ -180,7 +180,7 @@ proptest! {
         let _ = mat::read(&bytes, 1 << 20);
     }
 
-    /// No name leads out of its folder.
+    /// No name leaves its folder.
     #[test]
     fn a_component_is_one_part_of_a_path(name in ".*") {
         let path = Path::new("root").join(component(&name));
@@ -273,7 +273,7 @@ fn an_mvtec_tree_is_read_with_its_masks() {
     assert_eq!(levels(&one.test), [100, 101, 120, 121]);
 }
 
-/// Without a size, files are brought to 256 pixels, but none is enlarged where all are smaller.
+/// By default images become 256 pixels large, but they are not enlarged if all are smaller.
 #[test]
 fn small_images_are_not_enlarged() {
     let (folder, mvtec) = tree();
@@ -293,7 +293,7 @@ fn small_images_are_not_enlarged() {
 }
 
 #[test]
-fn a_wrong_tree_is_shown_beside_the_right_one() {
+fn a_wrong_layout_is_shown_with_the_expected_one() {
     let (folder, mvtec) = tree();
     let source = |change: &dyn Fn(&mut Mvtec)| {
         let mut mvtec = mvtec.clone();
@@ -314,11 +314,11 @@ fn a_wrong_tree_is_shown_beside_the_right_one() {
     assert!(message.contains("has no train/good"), "{message}");
     fs::remove_dir_all(folder.path().join("bottle/train/good")).unwrap();
     fs::create_dir(folder.path().join("bottle/train/good")).unwrap();
-    assert!(source(&|_| {}).contains("train/good holds no images: files count that end in png, jpg"));
+    assert!(source(&|_| {}).contains("train/good contains no images: their names must end in png, jpg"));
 }
 
 #[test]
-fn bad_images_are_all_named_or_skipped_and_counted() {
+fn bad_images_are_all_listed_or_skipped() {
     let (folder, mvtec) = tree();
     let at = |path: &str| folder.path().join("bottle").join(path);
     let cut = bytes("rgb.jpg");
@@ -334,9 +334,9 @@ fn bad_images_are_all_named_or_skipped_and_counted() {
         "train/good/001.png is damaged",
         "test/good/000.png is empty",
         "000.PNG has the mask",
-        "measures 4×4 pixels, but its image 8×8",
+        "has 4×4 pixels, but its image has 8×8",
         "001.PNG has no mask",
-        "001_mask.png or 001.png is not there",
+        "001_mask.png or 001.png does not exist",
     ] {
         assert!(message.contains(part), "no `{part}` in {message}");
     }
@@ -344,21 +344,21 @@ fn bad_images_are_all_named_or_skipped_and_counted() {
     assert_eq!((levels(&loaded.task.train), levels(&loaded.task.test)), (vec![0, 2, 3], vec![101, 120, 121]));
     assert_eq!(loaded.skipped.len(), 4);
     let table = loaded.table().to_string();
-    assert!(table.contains("skipped 4 that cannot be used") && table.contains("000.png is empty"), "{table}");
+    assert!(table.contains("left out 4 images that cannot be used") && table.contains("000.png is empty"), "{table}");
 }
 
 #[test]
-fn sets_without_enough_images_are_refused() {
+fn sets_with_too_few_images_are_refused() {
     let (folder, mvtec) = tree();
     let source = Source::Mvtec(mvtec);
     for most in [2, 0] {
         let said = message(&source, &Loading { max_train: Some(most), ..small() });
-        assert_eq!(said, format!("--max-train is {most}: training takes at least 3 images"));
+        assert_eq!(said, format!("--max-train is {most}: training needs at least 3 images"));
     }
     let none = Loading { max_anomalies: Some(0), ..small() };
     let loaded = load(&source, &none, |_, _| {}).unwrap();
     assert_eq!(loaded.task.test.labels(), Some(vec![false; 2]));
-    assert!(loaded.table().to_string().contains("what needs both will be n/a"));
+    assert!(loaded.table().to_string().contains("figures that need both are n/a"));
     assert!(message(&source, &Loading { size: Some(0), ..small() }).contains("--size is 0: it must be from 1 to 4096"));
     let much = message(&source, &Loading { max_bytes: 2_559, ..small() });
     assert!(much.contains("10 images of 1×8×8 need 2560 bytes") && much.contains("--max-bytes"), "{much}");
@@ -370,12 +370,12 @@ fn sets_without_enough_images_are_refused() {
 
     let halved = load(&source, &Loading { split: Split::Inductive, ..small() }, |_, _| {}).unwrap();
     assert_eq!((halved.task.tune.as_ref().unwrap().len(), halved.task.test.len()), (3, 3));
-    assert!(halved.table().to_string().contains("tune, labels unread"));
+    assert!(halved.table().to_string().contains("tune, labels unused"));
     drop(folder);
 }
 
 #[test]
-fn own_folders_are_read_as_they_are_named() {
+fn the_users_own_folders_are_read() {
     let folder = TempDir::new().unwrap();
     let at = |path: &str| folder.path().join(path);
     for index in 0..10 {
@@ -420,7 +420,7 @@ fn own_folders_are_read_as_they_are_named() {
 
     let refused = |own: Folder| message(&Source::Folder(own), &small());
     assert!(refused(Folder { normal_dir: Vec::new(), ..own.clone() }).contains("add --normal-dir"));
-    assert!(refused(Folder { abnormal_dir: Vec::new(), ..own.clone() }).contains("add --abnormal-dir, or"));
+    assert!(refused(Folder { abnormal_dir: Vec::new(), ..own.clone() }).contains("add --unlabelled-dir"));
     assert!(refused(Folder { normal_split_ratio: f64::NAN, ..own.clone() }).contains("--normal-split-ratio"));
     assert!(
         refused(Folder { mask_dir: vec!["masks".into(); 3], ..own.clone() })
@@ -429,22 +429,50 @@ fn own_folders_are_read_as_they_are_named() {
     assert!(refused(Folder { mask_dir: vec!["mask".into()], ..own.clone() }).contains("there is no folder"));
     assert!(refused(Folder { abnormal_dir: vec!["brocken".into()], ..own.clone() }).contains("there is no folder"));
     let nested = refused(Folder { normal_dir: vec![".".into()], ..own.clone() });
-    assert!(nested.contains("the folder broken lies within ., or is the same"), "{nested}");
-    assert!(refused(Folder { unlabelled_dir: vec!["bent/../fine".into()], ..own.clone() }).contains("lies within"));
+    assert!(nested.contains("the folder broken is the same as . or is inside it"), "{nested}");
+    assert!(refused(Folder { unlabelled_dir: vec!["bent/../fine".into()], ..own.clone() }).contains("is inside"));
     let absolute = Folder { unlabelled_dir: vec![at("belt")], abnormal_dir: Vec::new(), ..own.clone() };
     assert_eq!(read(&absolute).test.names[0], "belt/0.png");
     let no_test = Folder { normal_split_ratio: 0.0, ..own.clone() };
     assert_eq!(read(&no_test).test.rows(Some(false)).len(), 0);
     fs::create_dir(at("empty")).unwrap();
-    assert!(refused(Folder { normal_dir: vec!["empty".into()], ..own.clone() }).contains("holds no images"));
+    assert!(refused(Folder { normal_dir: vec!["empty".into()], ..own.clone() }).contains("contains no images"));
     let one = Folder { normal_dir: vec!["one".into()], normal_test_dir: vec!["fine".into()], ..own };
     put(&at("one/1.png"), 1);
     assert!(refused(one).starts_with("there are 1 training images, but 3 are needed"));
 }
 
+/// A run, and several below `results`, write their reports among the images that they are about.
+#[test]
+fn the_images_of_reports_are_not_read() {
+    let (folder, mut tree) = tree();
+    let own = Folder { root: folder.path().to_owned(), normal_dir: vec!["own".into()], ..Folder::default() };
+    let own = Folder { unlabelled_dir: vec!["belt".into()], ..own };
+    for index in 0..4 {
+        put(&folder.path().join(format!("own/{index}.png")), index);
+        put(&folder.path().join(format!("belt/{index}.png")), 50 + index);
+    }
+    tree.defect = None;
+    let read = || {
+        [Source::Folder(own.clone()), Source::Mvtec(tree.clone())]
+            .map(|source| load(&source, &small(), |_, _| {}).unwrap().task)
+    };
+    let before = read();
+    for run in ["own", "own/results/v0", "belt/run", "bottle/test", "bottle/test/good/run"] {
+        let run = folder.path().join(run);
+        let images = ["curves.png", "pictures.png", "histogram.png", "roc.png", "images/good/000.png"];
+        images.iter().for_each(|name| put(&run.join(name), 200));
+        fs::write(run.join("stssad.json"), "{}").unwrap();
+    }
+    assert_eq!(read(), before);
+    // In other folders these names are ordinary images.
+    put(&folder.path().join("belt/images/curves.png"), 99);
+    assert_eq!(levels(&read()[0].test), [50, 51, 52, 53, 99]);
+}
+
 #[cfg(unix)]
 #[test]
-fn odd_names_do_no_harm() {
+fn unusual_file_names_are_accepted() {
     let folder = TempDir::new().unwrap();
     for name in ["a b.png", "naïve.png", "new\nline.png", "\u{1b}[31mred.png", "-rf.png", "$(x).png"] {
         put(&folder.path().join("good").join(name), 1);
@@ -462,7 +490,7 @@ fn odd_names_do_no_harm() {
 }
 
 #[test]
-fn images_to_predict_are_files_and_folders() {
+fn images_to_score_may_be_files_and_folders() {
     let (folder, _) = tree();
     let at = |path: &str| folder.path().join("bottle").join(path);
     let paths = [at("test/hole"), at("train/good/002.png")];
@@ -476,7 +504,7 @@ fn images_to_predict_are_files_and_folders() {
     assert!(images.set.truths.iter().all(|truth| *truth == Truth::default()));
     let refused = |paths: &[PathBuf]| read_images(paths, conversion, &loading, |_, _| {}).unwrap_err().to_string();
     assert!(refused(&[at("test/none.png")]).contains("none.png cannot be read"));
-    assert!(refused(&[]).contains("prediction set empty"));
+    assert!(refused(&[]).contains("the prediction set is empty"));
 }
 
 #[test]
@@ -505,7 +533,7 @@ fn svhn_is_read_from_its_own_files() {
     fs::copy(corpus("kinds.mat"), empty.path().join("train_32x32.mat")).unwrap();
     assert!(refused(Svhn { root: empty.path().into(), ..svhn.clone() }).contains("it has no array `X`, only d, i"));
     let small = Loading { max_bytes: 100, ..Loading::default() };
-    assert!(message(&Source::Svhn(svhn), &small).contains("more than the 100 that are allowed"));
+    assert!(message(&Source::Svhn(svhn), &small).contains("more than the limit of 100: raise --max-bytes"));
 }
 
 #[test]
@@ -536,7 +564,7 @@ fn mat_files_are_read_strictly() {
 }
 
 #[test]
-fn digits_and_sheets_are_drawn_alike() {
+fn digits_and_sheets_are_drawn_in_the_same_way() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/digits");
     let digits = load(&Source::Digits(Digits { normal: 6, anomaly: 9 }), &Loading::default(), |_, _| {}).unwrap().task;
     let sheet = Sheet { normal: root.join("6.png"), anomaly: root.join("9.png"), tile: 28 };
@@ -552,18 +580,18 @@ fn digits_and_sheets_are_drawn_alike() {
     let task = load(&Source::Digits(Digits { normal: 0, anomaly: 1 }), &large, |_, _| {}).unwrap().task;
     assert_eq!(task.test.images.shape()[1..], [3, 32, 32]);
     let refused = |normal, anomaly| message(&Source::Digits(Digits { normal, anomaly }), &Loading::default());
-    assert!(refused(4, 1).contains("--normal is 4: the digits that come with the program are 0, 1, 2, 3, 5, 6, 9"));
+    assert!(refused(4, 1).contains("--normal is 4: the packaged digits are 0, 1, 2, 3, 5, 6, 9"));
     assert!(refused(1, 1).contains("give two digits"));
     let cut = Sheet { normal: corpus("rgb.png"), anomaly: corpus("rgb.png"), tile: 5 };
     assert!(
-        message(&Source::Sheet(cut), &Loading::default()).contains("32×16 pixels, which is no whole number of 5×5")
+        message(&Source::Sheet(cut), &Loading::default()).contains("32×16 pixels, which is not a whole number of 5×5")
     );
     let missing = Sheet { normal: "no.png".into(), anomaly: "no.png".into(), tile: 5 };
     assert!(message(&Source::Sheet(missing), &Loading::default()).contains("no.png cannot be read"));
 }
 
 #[test]
-fn a_painted_task_survives_its_folder_to_the_bit() {
+fn a_painted_task_is_bit_identical_when_it_is_read_from_files() {
     let folder = TempDir::new().unwrap();
     let texture = Texture { texture: Photograph::Gravel, defect: Defect::Slash, slant: Some(0.9) };
     let few = Loading { max_train: Some(6), max_normals: Some(4), max_anomalies: Some(5), ..Loading::default() };
@@ -575,7 +603,7 @@ fn a_painted_task_survives_its_folder_to_the_bit() {
     let mvtec = Mvtec { root: folder.path().into(), category: "gravel-slash".into(), defect: Some("slash".into()) };
     let loading = Loading { size: Some(32), channels: Some(Channels::Grey), ..Loading::default() };
     let read = load(&Source::Mvtec(mvtec), &loading, |_, _| {}).unwrap().task;
-    // The folder has no place for what is held out: who reads it draws anew.
+    // The layout has no place for held-out images: they are drawn again.
     let normal = |task: &Task| {
         let all = task.train.clone().join(task.held_out.clone().unwrap()).images;
         let mut rows: Vec<Vec<u32>> =
@@ -587,14 +615,14 @@ fn a_painted_task_survives_its_folder_to_the_bit() {
     assert_eq!(read.test.images, painted.test.images);
     assert_eq!(read.test.truths, painted.test.truths);
     let again = mvtec::write(folder.path(), &painted).unwrap_err().to_string();
-    assert!(again.contains("exists already"), "{again}");
+    assert!(again.contains("already exists"), "{again}");
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     assert!(mvtec::write(&file, &painted).unwrap_err().to_string().contains("cannot write"));
 }
 
 #[test]
-fn a_source_is_plain_toml() {
+fn a_source_can_be_written_as_toml() {
     #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Data {
@@ -624,9 +652,9 @@ fn a_source_is_plain_toml() {
     assert!(toml::from_str::<Source>("kind = 'cifar'").unwrap_err().to_string().contains("mvtec"));
 }
 
-/// Decoded images stay what they were when nothing is to be scaled.
+/// Images are not changed if they need no scaling.
 #[test]
-fn a_image_of_the_right_size_is_not_touched() {
+fn an_image_of_the_right_size_is_unchanged() {
     let grey = GrayImage::from_fn(16, 16, |x, y| image::Luma([(x * 16 + y) as u8]));
     for resize in [Resize::Stretch, Resize::Crop, Resize::Letterbox] {
         let conversion = Conversion { side: 16, channels: Channels::Grey, resize };

@@ -130,7 +130,7 @@ fn told<T: std::fmt::Debug>(result: Result<T, GpuError>) -> String {
 }
 
 #[test]
-fn what_moves_between_threads_may() {
+fn types_that_move_between_threads_are_send() {
     fn sends<T: Send>() {}
     fn shares<T: Send + Sync>() {}
     sends::<Executor>();
@@ -143,7 +143,7 @@ fn what_moves_between_threads_may() {
 }
 
 #[test]
-fn an_application_s_device_computes_the_same_bits() {
+fn an_applications_device_gives_bit_identical_results() {
     let example = Example::new();
     let device = hosted();
     let (mut executor, _states) = example.fed(&device);
@@ -154,7 +154,7 @@ fn an_application_s_device_computes_the_same_bits() {
 }
 
 #[test]
-fn a_device_without_what_kernels_need_is_refused_with_what_is_missing() {
+fn a_device_without_required_features_is_refused_and_they_are_named() {
     let adapter = adapter();
     let refused = |change: fn(&mut wgpu::DeviceDescriptor)| {
         let (device, queue) = opened(&adapter, change);
@@ -184,7 +184,7 @@ fn a_device_without_what_kernels_need_is_refused_with_what_is_missing() {
 }
 
 #[test]
-fn a_device_s_own_limits_count_not_those_of_its_adapter() {
+fn the_limits_of_the_device_count_and_not_those_of_its_adapter() {
     let adapter = adapter();
     let (device, queue) = opened(&adapter, |descriptor| {
         descriptor.required_features.remove(wgpu::Features::TIMESTAMP_QUERY);
@@ -201,7 +201,7 @@ fn a_device_s_own_limits_count_not_those_of_its_adapter() {
 }
 
 #[test]
-fn the_application_s_callbacks_stay_and_hear_of_its_own_faults_alone() {
+fn the_applications_callbacks_stay_and_receive_only_its_own_errors() {
     let adapter = adapter();
     let (raw, queue) = opened(&adapter, |_| ());
     let [errors, losses] = [0, 1].map(|_| Arc::new(AtomicUsize::new(0)));
@@ -299,7 +299,7 @@ fn the_output_of_one_executor_is_the_feed_of_another() {
 }
 
 #[test]
-fn buffers_that_do_not_fit_are_refused_with_the_reason() {
+fn unsuitable_buffers_are_refused_with_the_reason() {
     let example = Example::new();
     let device = hosted();
     let (mut executor, _states) = example.unfed(&device);
@@ -338,7 +338,7 @@ fn buffers_that_do_not_fit_are_refused_with_the_reason() {
 }
 
 #[test]
-fn outputs_and_states_are_read_where_they_lie() {
+fn outputs_and_states_are_read_in_place() {
     let example = Example::new();
     let expected = example.expected(2);
     let device = hosted();
@@ -366,7 +366,7 @@ fn outputs_and_states_are_read_where_they_lie() {
 }
 
 #[test]
-fn fetches_of_several_runs_are_in_flight_and_each_has_its_own() {
+fn fetches_of_several_runs_may_be_in_flight_with_values_of_their_own() {
     let example = Example::new();
     let expected = example.expected(6);
     let device = hosted();
@@ -410,7 +410,7 @@ fn fetches_of_several_runs_are_in_flight_and_each_has_its_own() {
 }
 
 #[test]
-fn a_fetch_is_polled_without_waiting_and_dropped_at_any_time() {
+fn a_fetch_can_be_polled_without_waiting_and_dropped_at_any_time() {
     struct Count(AtomicUsize);
     impl Wake for Count {
         fn wake(self: Arc<Self>) {
@@ -459,7 +459,7 @@ fn a_fetch_is_polled_without_waiting_and_dropped_at_any_time() {
 }
 
 #[test]
-fn a_run_that_was_not_executed_is_noticed_by_its_own_fetches() {
+fn a_run_that_was_not_executed_fails_its_own_fetches() {
     let example = Example::new();
     let device = hosted();
     let (mut executor, _states) = example.fed(&device);
@@ -483,7 +483,7 @@ fn a_run_that_was_not_executed_is_noticed_by_its_own_fetches() {
 }
 
 #[test]
-fn executors_on_threads_compute_what_they_do_one_after_another() {
+fn executors_on_several_threads_give_the_same_results_as_in_sequence() {
     const RUNS: usize = 40;
     let example = Example::new();
     let device = hosted();
@@ -516,7 +516,7 @@ fn executors_on_threads_compute_what_they_do_one_after_another() {
 
 /// An error that one thread makes is not taken for one of another's.
 #[test]
-fn a_fault_is_told_by_the_thread_that_made_it() {
+fn an_error_is_reported_on_the_thread_that_caused_it() {
     let example = Example::new();
     let adapter = adapter();
     let [device, other] = [0, 1].map(|_| hosted_of(&adapter));

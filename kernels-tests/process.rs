@@ -9,7 +9,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use serde_json::Value;
 
-/// A few packaged images of 16 pixels, and batches as small.
+/// A few packaged images of 16 pixels, and small batches.
 pub const PACKAGED: [&str; 18] = [
     "--data",
     "texture",
@@ -31,7 +31,7 @@ pub const PACKAGED: [&str; 18] = [
     "4",
 ];
 
-/// A folder of the test's own, empty.
+/// An empty folder for one test.
 pub fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(env!("CARGO_CRATE_NAME")).join(name);
     let _ = fs::remove_dir_all(&path);
@@ -39,7 +39,7 @@ pub fn folder(name: &str) -> PathBuf {
     path
 }
 
-/// What a command left: its exit code, none where a signal ended it, and what it printed.
+/// The exit code of a command, `None` if a signal ended it, and its output.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -48,7 +48,7 @@ pub struct Said {
 }
 
 impl Said {
-    /// Ended with this code, and without a panic.
+    /// Checks the exit code, and that there was no panic.
     #[track_caller]
     pub fn with(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}", self.err);
@@ -56,7 +56,7 @@ impl Said {
         self
     }
 
-    /// The one error that was told, which says all of `parts`.
+    /// Checks that there is one error, which contains all of `parts`.
     #[track_caller]
     pub fn error(&self, parts: &[&str]) {
         assert_eq!(self.err.matches("error: ").count(), 1, "{}", self.err);
@@ -65,7 +65,7 @@ impl Said {
         }
     }
 
-    /// No error was told, but all of `parts` was.
+    /// Checks that there is no error, and that the notes contain all of `parts`.
     #[track_caller]
     pub fn notice(&self, parts: &[&str]) {
         assert!(!self.err.contains("error: "), "{}", self.err);
@@ -75,7 +75,7 @@ impl Said {
 
 pub fn command(parts: &[&[&str]]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stssad"));
-    // A scheduler of the tests' own would pick shards.
+    // If the tests run in an array job, its variables would choose jobs.
     for variable in [
         "SLURM_ARRAY_TASK_ID",
         "PBS_ARRAY_INDEX",
@@ -110,12 +110,12 @@ pub fn json(path: &Path) -> Value {
     serde_json::from_slice(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The lines of `--progress json` in what a command printed.
+/// The lines of `--progress json` in the output of a command.
 pub fn steps_of(err: &str) -> Vec<Value> {
     err.lines().filter(|line| line.starts_with('{')).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// A run under way, whose steps are read from what it says.
+/// A running command, whose steps are read from its output.
 #[derive(Debug)]
 pub struct Running {
     pub child: Child,
@@ -135,7 +135,7 @@ impl Running {
         Running { child, lines, steps: Vec::new(), err: String::new() }
     }
 
-    /// Reads on until so many steps are done, or the run ends.
+    /// Reads until this many steps are done, or the run ends.
     pub fn until(&mut self, steps: usize) {
         let mut line = String::new();
         while self.steps.len() < steps && self.lines.read_line(&mut line).unwrap() > 0 {
@@ -144,7 +144,7 @@ impl Running {
         }
     }
 
-    /// Reads on until a line says this, or the run ends.
+    /// Reads until the output contains this, or the run ends.
     pub fn until_said(&mut self, part: &str) {
         while !self.err.contains(part) && self.lines.read_line(&mut self.err).unwrap() > 0 {}
     }
@@ -157,7 +157,7 @@ impl Running {
     pub fn end(mut self) -> (Said, Vec<Value>) {
         let mut rest = String::new();
         self.lines.read_to_string(&mut rest).unwrap();
-        // The last line of a killed process may be a part.
+        // The last line of a killed process may be incomplete.
         self.steps.extend(rest.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()));
         let code = self.child.wait().unwrap().code();
         (Said { code, out: String::new(), err: self.err + &rest }, self.steps)

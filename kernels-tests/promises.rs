@@ -1,4 +1,4 @@
-//! What the command line promises: files, exit codes, figures that agree, and runs that go on with the same bits.
+//! Promises of the command line: files, exit codes, consistent figures, and runs that resume bit-identically.
 
 mod process;
 
@@ -17,7 +17,7 @@ use stssad::engine::philox::Stream;
 use stssad::run::checkpoint::Checkpoint;
 use stssad::ssad::{augment, loss};
 
-/// A run of seconds.
+/// A run of a few seconds.
 const TINY: [&str; 14] = [
     "--size",
     "16",
@@ -36,7 +36,7 @@ const TINY: [&str; 14] = [
 ];
 const GRAVEL: [&str; 6] = ["--data", "texture", "--texture", "gravel", "--defect", "blob"];
 
-/// A column of a CSV file by the column `path`.
+/// A column of a CSV file, keyed by the column `path`.
 fn column(csv_text: &str, name: &str) -> BTreeMap<String, String> {
     let mut reader = csv::Reader::from_reader(csv_text.as_bytes());
     let header = reader.headers().unwrap().clone();
@@ -49,7 +49,7 @@ fn read(folder: &Path, name: &str) -> String {
     fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// All files below a folder, relative to it, with their bytes; but not those that tell which process worked there last.
+/// All files below a folder with their bytes, by their relative paths, except the marker and the lock.
 fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = walkdir::WalkDir::new(root).into_iter().map(Result::unwrap);
     let is_claim = |name: &std::ffi::OsStr| name == "stssad.json" || name == ".stssad.lock";
@@ -71,7 +71,7 @@ fn painted() -> Task {
     load(&Source::Texture(texture), &loading, |_, _| {}).unwrap().task
 }
 
-/// A run on an MVTec tree, finished, which several tests look at.
+/// A finished run on an MVTec tree, shared by several tests.
 struct Finished {
     /// `<category>` in the tree.
     category: PathBuf,
@@ -95,7 +95,7 @@ fn finished() -> &'static Finished {
 }
 
 #[test]
-fn a_finished_run_has_every_file_and_nothing_half_done() {
+fn a_finished_run_has_every_file_and_no_partial_one() {
     let Finished { run, said, .. } = finished();
     let found = files(run);
     let names: BTreeSet<&str> = found.keys().map(String::as_str).filter(|name| !name.starts_with("test/")).collect();
@@ -132,7 +132,7 @@ fn a_finished_run_has_every_file_and_nothing_half_done() {
 }
 
 #[test]
-fn train_test_and_predict_give_one_score() {
+fn train_test_and_predict_give_the_same_scores() {
     let Finished { category, run, .. } = finished();
     let test = folder("tested");
     stssad(&[&["test", text(run), "--out", text(&test)]]).with(0);
@@ -156,7 +156,7 @@ fn train_test_and_predict_give_one_score() {
 }
 
 #[test]
-fn progress_is_a_json_line_a_step() {
+fn json_progress_has_one_line_per_step() {
     let lines: Vec<Value> = steps_of(&finished().said.err);
     assert_eq!(lines.len(), 12);
     assert!(lines.iter().all(|line| line["inner"].as_f64().is_some_and(f64::is_finite)), "{lines:?}");
@@ -164,11 +164,11 @@ fn progress_is_a_json_line_a_step() {
 }
 
 #[test]
-fn a_reader_that_stops_ends_the_program_without_a_word() {
+fn a_reader_that_stops_ends_predict_without_a_message() {
     let Finished { category, run, .. } = finished();
     let images = category.join("test");
     for flags in ["", "--json"] {
-        // What `head` leaves must be more than a pipe holds, or nobody notices.
+        // The output must be larger than the buffer of a pipe.
         let many = vec![text(&images); 150].join(" ");
         let script = format!("{} predict {} {many} {flags} | head -1", env!("CARGO_BIN_EXE_stssad"), text(run));
         let mut shell = Command::new("sh");
@@ -180,24 +180,24 @@ fn a_reader_that_stops_ends_the_program_without_a_word() {
 }
 
 #[test]
-fn a_finished_run_is_not_written_over() {
+fn a_finished_run_is_not_overwritten() {
     let Finished { run, .. } = finished();
     let before = files(run);
     let said = stssad(&[&["train"], &GRAVEL, &TINY, &["--steps", "6", "--out", text(run)]]).with(2);
-    said.error(&["holds a finished run", "choose another --out"]);
+    said.error(&["contains a finished run", "choose another --out"]);
     stssad(&[&["train", "--resume", text(run)]]).with(2).error(&["is finished"]);
-    stssad(&[&["test", text(run), "--out", text(run)]]).with(2).error(&["holds a finished run"]);
+    stssad(&[&["test", text(run), "--out", text(run)]]).with(2).error(&["contains a finished run"]);
     let after = files(run);
     assert!(before.iter().all(|(name, bytes)| after.get(name) == Some(bytes)), "a file was changed");
 }
 
-/// What a run that can be stopped is begun by: `--checkpoint-every 2`, a JSON line a step.
+/// Flags of a run that is long enough to be stopped, with frequent checkpoints.
 fn long(steps: &str) -> Vec<&str> {
     let rest = ["--steps", steps, "--starts", "2", "--checkpoint-every", "2"];
     [&GRAVEL[..], &TINY, &rest].concat()
 }
 
-/// Three starts, two of which are trained side by side.
+/// Three starts, two of which train together.
 fn side_by_side() -> Vec<&'static str> {
     let rest = ["--steps", "12", "--starts", "3", "--together", "2", "--checkpoint-every", "2"];
     [&GRAVEL[..], &TINY, &rest].concat()
@@ -205,7 +205,7 @@ fn side_by_side() -> Vec<&'static str> {
 
 const QUIET: [&str; 3] = ["--no-report", "--progress", "json"];
 
-/// Everything that follows from the configuration alone: not how long it took.
+/// All files that depend only on the configuration.
 fn bits(run: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = ["model.safetensors", "metrics.csv", "scores.csv", "config.toml"];
     names
@@ -220,7 +220,7 @@ fn uninterrupted(steps: &str, name: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 #[test]
-fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
+fn a_stopped_run_resumes_bit_identically() {
     let expected = uninterrupted("40", "stopped-whole");
     let run = folder("stopped");
     let mut running = Running::begin(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]);
@@ -228,10 +228,10 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
         running.until(done);
         running.signal(signal);
         let (said, _) = running.end();
-        said.with(75).notice(&["stopped; go on with: stssad train --resume"]);
+        said.with(75).notice(&["stopped; resume with: stssad train --resume"]);
         assert!(!run.join("result.json").exists() && run.join("checkpoint.safetensors").exists());
         let refused = stssad(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]).with(2);
-        refused.error(&["holds a run already", "--resume"]);
+        refused.error(&["contains an unfinished run", "--resume"]);
         running = Running::begin(&[&["train", "--resume", text(&run)], &QUIET]);
     }
     running.end().0.with(0);
@@ -240,7 +240,7 @@ fn a_run_that_was_stopped_goes_on_with_the_same_bits() {
 }
 
 #[test]
-fn starts_side_by_side_are_told_of_one_by_one_and_go_on_with_the_same_bits() {
+fn starts_that_train_together_report_separately_and_resume_bit_identically() {
     let whole = folder("together-whole");
     let said = stssad(&[&["train"], &side_by_side(), &QUIET, &["--out", text(&whole)]]).with(0);
     let number = |line: &Value, key: &str| line[key].as_u64().unwrap();
@@ -261,36 +261,35 @@ fn starts_side_by_side_are_told_of_one_by_one_and_go_on_with_the_same_bits() {
     assert_eq!(bits(&run), bits(&whole));
 }
 
-/// Checkpoints and half-written files.
+/// Checkpoints and partial files.
 fn leftovers(run: &Path) -> BTreeSet<String> {
     let is_left = |name: &String| name.contains("checkpoint") || name.ends_with(".partial");
     files(run).into_keys().filter(is_left).collect()
 }
 
-/// Steps that a checkpoint has behind it, over all starts.
+/// Number of steps before a checkpoint, over all starts.
 fn position(checkpoint: &Checkpoint, steps: usize) -> usize {
     let under_way = checkpoint.snapshot.start == checkpoint.finished.len();
     checkpoint.finished.len() * steps + if under_way { checkpoint.snapshot.step } else { 0 }
 }
 
 #[test]
-fn twenty_kills_at_random_moments_leave_a_whole_checkpoint_and_the_same_bits() {
+fn after_twenty_kills_at_random_moments_the_result_is_bit_identical() {
     let expected = uninterrupted("40", "killed-whole");
     let run = folder("killed");
-    // As a process leaves it that was killed in its first checkpoint.
+    // The state after a kill during the first checkpoint.
     fs::write(run.join("stssad.json"), r#"{ "command": "train", "host": "here", "pid": 1, "since": "" }"#).unwrap();
-    fs::write(run.join("config.toml"), "").unwrap();
     fs::write(run.join(".checkpoint.safetensors.1.partial"), "half").unwrap();
     let mut stream = Stream::new(20, 97);
     let mut saved = 0;
     let begin = |saved: usize| match saved {
-        // Nothing was saved, so the same command begins anew.
+        // Nothing was saved, so the same command starts again.
         0 => Running::begin(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]),
         _ => Running::begin(&[&["train", "--resume", text(&run)], &QUIET]),
     };
     for kill in 0..20 {
         let mut running = begin(saved);
-        // After some steps and a part of one; now and then before the first.
+        // After some steps and part of another; sometimes before the first.
         running.until(stream.below(5));
         std::thread::sleep(Duration::from_millis(stream.below(40) as u64));
         running.child.kill().unwrap();
@@ -320,7 +319,7 @@ fn stopped(name: &str, data: &[&str]) -> PathBuf {
     run
 }
 
-/// Turns a bit in the middle of a file.
+/// Flips a bit in the middle of a file.
 fn damage(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2;
@@ -329,7 +328,7 @@ fn damage(path: &Path) {
 }
 
 #[test]
-fn a_damaged_checkpoint_gives_way_to_the_one_before_it_and_two_are_an_error() {
+fn a_damaged_checkpoint_is_replaced_by_the_previous_one_and_two_are_an_error() {
     let run = stopped("damaged", &GRAVEL);
     let [last, previous] = ["checkpoint.safetensors", "checkpoint.previous.safetensors"].map(|name| run.join(name));
     let whole = fs::read(&last).unwrap();
@@ -337,19 +336,40 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_it_and_two_are_an_error() {
     let mut running = Running::begin(&[&["train", "--resume", text(&run)], &QUIET]);
     running.until(2);
     running.signal("-TERM");
-    running.end().0.with(75).notice(&["warning  ", "is damaged", "from the checkpoint before it"]);
+    running.end().0.with(75).notice(&["warning  ", "is damaged", "from the previous checkpoint"]);
 
     fs::write(&last, whole).unwrap();
     damage(&last);
     damage(&previous);
     let before = files(&run);
-    stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&["checkpoint.safetensors is damaged", "checksum"]);
-    stssad(&[&["train"], &GRAVEL, &TINY, &["--out", text(&run)]]).with(2).error(&["holds a run already"]);
+    let parts = [text(&last), text(&previous)].map(str::to_owned).join(" and ");
+    let parts = ["checkpoint.safetensors is damaged", "checksum", &format!("to start the run again, delete {parts}")];
+    let again = || stssad(&[&["train"], &long("4"), &QUIET, &["--out", text(&run)]]);
+    stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&parts);
+    again().with(74).error(&parts);
     assert_eq!(files(&run), before);
+    // The advice works.
+    fs::remove_file(&last).unwrap();
+    fs::remove_file(&previous).unwrap();
+    again().with(0);
 }
 
 #[test]
-fn other_images_are_no_way_to_go_on() {
+fn a_resumed_run_remembers_no_report() {
+    for (flags, has_report) in [(&QUIET[..], false), (&QUIET[1..], true)] {
+        let run = folder(&format!("report-{has_report}"));
+        let mut running = Running::begin(&[&["train"], &long("8"), flags, &["--out", text(&run)]]);
+        running.until(5);
+        running.signal("-TERM");
+        running.end().0.with(75);
+        stssad(&[&["train", "--resume", text(&run)]]).with(0);
+        assert!(run.join("result.json").exists());
+        assert_eq!([run.join("report.html").exists(), run.join("images").exists()], [has_report; 2]);
+    }
+}
+
+#[test]
+fn a_run_does_not_resume_with_other_images() {
     let tree = folder("foreign-tree");
     let category = mvtec::write(&tree, &painted()).unwrap();
     let name = category.file_name().unwrap().to_str().unwrap();
@@ -357,18 +377,18 @@ fn other_images_are_no_way_to_go_on() {
     let before = files(&run);
     fs::copy(category.join("train/good/001.png"), category.join("train/good/000.png")).unwrap();
     let said = stssad(&[&["train", "--resume", text(&run)], &QUIET]).with(3);
-    said.error(&["is of other images", "start anew in another folder"]);
+    said.error(&["was made with other images", "start a new run in another folder"]);
     assert_eq!(files(&run), before);
-    stssad(&[&["train", "--resume", text(&run), "--steps", "9"]]).with(2).error(&["leave out the other flags"]);
+    stssad(&[&["train", "--resume", text(&run), "--steps", "9"]]).with(2).error(&["omit the other flags"]);
     let empty = folder("foreign-empty");
     stssad(&[&["train", "--resume", text(&empty)]]).with(2).error(&["has no checkpoint", "--out"]);
 }
 
 #[test]
-fn a_checkpoint_that_cannot_be_written_is_an_error_and_the_one_before_it_stays() {
+fn a_checkpoint_that_cannot_be_written_is_an_error_and_the_previous_one_stays() {
     let run = stopped("full", &GRAVEL);
     let checkpoint = fs::read(run.join("checkpoint.safetensors")).unwrap();
-    // A folder is in the way, also of a user who may do anything.
+    // A folder in its place stops even root.
     fs::remove_file(run.join("checkpoint.previous.safetensors")).unwrap();
     fs::create_dir(run.join("checkpoint.previous.safetensors")).unwrap();
     let said = stssad(&[&["train", "--resume", text(&run), "--no-report"]]).with(74);
@@ -400,26 +420,26 @@ fn on_folders(root: &Path, flags: &[&str]) -> Said {
 }
 
 #[test]
-fn folders_without_enough_images_are_refused_in_one_message() {
+fn folders_with_too_few_images_are_refused() {
     let bad = ["--abnormal-dir", "bad"];
     let missing = on_folders(&folder("missing").join("nowhere"), &bad).with(3);
     missing.error(&["there is no folder", "nowhere", "check the path"]);
-    on_folders(&folders("empty", 0, 4), &bad).with(3).error(&["good holds no images"]);
-    on_folders(&folders("empty-bad", 8, 0), &bad).with(3).error(&["bad holds no images"]);
+    on_folders(&folders("empty", 0, 4), &bad).with(3).error(&["good contains no images"]);
+    on_folders(&folders("empty-bad", 8, 0), &bad).with(3).error(&["bad contains no images"]);
     on_folders(&folders("one", 1, 4), &bad).with(3).error(&["images"]);
     on_folders(&folders("two", 3, 4), &bad).with(3).error(&["training", "images"]);
-    on_folders(&folders("nothing", 8, 0), &[]).with(2).error(&["there is nothing to tune on"]);
+    on_folders(&folders("nothing", 8, 0), &[]).with(2).error(&["there are no images to tune on"]);
 }
 
 #[test]
-fn what_is_not_known_has_no_figure() {
-    // Anomalies are not told apart: no labels at all.
+fn figures_that_need_missing_labels_are_absent() {
+    // No labels at all.
     let root = folders("unlabelled", 12, 6);
     let said = on_folders(&root, &["--unlabelled-dir", "bad"]).with(0);
     assert!(said.err.contains("n/a"), "{}", said.err);
     assert!(json(&root.join("run/result.json"))["image_AUROC"].is_null());
 
-    // One class alone.
+    // Only one class.
     let root = folders("no-anomalies", 12, 6);
     let said = on_folders(&root, &["--normal-test-dir", "bad", "--unlabelled-dir", "more"]);
     assert_eq!(said.code, Some(3), "{}", said.err);
@@ -439,7 +459,7 @@ fn what_is_not_known_has_no_figure() {
 }
 
 #[test]
-fn a_corrupt_image_is_named_or_skipped_and_counted() {
+fn corrupt_images_are_listed_or_skipped() {
     let root = folders("corrupt", 12, 6);
     fs::write(root.join("good/broken.png"), "no image").unwrap();
     fs::write(root.join("bad/cut.png"), &fs::read(root.join("bad/000.png")).unwrap()[..60]).unwrap();
@@ -455,7 +475,7 @@ fn a_corrupt_image_is_named_or_skipped_and_counted() {
 }
 
 #[test]
-fn any_name_that_a_file_can_have_is_taken() {
+fn every_valid_file_name_is_accepted() {
     let root = folders("names", 12, 6);
     for (number, name) in ["two words.png", "größer—图.png", "line\nbreak.png", "quote\"comma,.png"].iter().enumerate()
     {
@@ -474,7 +494,7 @@ fn any_name_that_a_file_can_have_is_taken() {
 }
 
 #[test]
-fn flags_go_before_the_file_and_what_is_printed_is_accepted() {
+fn flags_override_the_file_and_the_printed_configuration_is_valid() {
     let folder = folder("config");
     let path = folder.join("config.toml");
     fs::write(&path, "seed = 5\naugmentation = 'rotation'\n[data]\nkind = 'digits'\nnormal = 6\nanomaly = 9\n")
@@ -554,7 +574,7 @@ config.method = 'auto-encoder'
 ";
 
 #[test]
-fn a_sweep_does_what_is_missing_and_its_shards_agree() {
+fn a_sweep_runs_the_missing_jobs_and_shards_give_the_same_results() {
     let folder = folder("sweep");
     let grid = folder.join("grid.toml");
     fs::write(&grid, GRID).unwrap();
@@ -581,7 +601,7 @@ fn a_sweep_does_what_is_missing_and_its_shards_agree() {
         assert_eq!((&one["image_AUROC"], &one["metrics"]), (&other["image_AUROC"], &other["metrics"]), "{name}");
     }
 
-    finish(sweep(&whole, &["--index", "4"])).with(2).error(&["there is no job 4: the grid has jobs 0 to 3"]);
+    finish(sweep(&whole, &["--index", "4"])).with(2).error(&["there is no job 4: the jobs of the grid are 0 to 3"]);
 
     let merge = || stssad(&[&["sweep", "merge", text(&grid), "--out", text(&whole)]]);
     let table = merge().with(0).out;
@@ -594,13 +614,13 @@ fn a_sweep_does_what_is_missing_and_its_shards_agree() {
 }
 
 #[test]
-fn a_share_that_cannot_be_is_refused() {
+fn an_invalid_array_task_is_refused() {
     let folder = folder("shares");
     let grid = folder.join("grid.toml");
     fs::write(&grid, GRID).unwrap();
     for (variables, complaint) in [
         (&[("SLURM_ARRAY_TASK_ID", "one")][..], "SLURM_ARRAY_TASK_ID is `one`"),
-        (&[("SGE_TASK_ID", "-1")], "SGE_TASK_ID is `-1`, not a number from 0 on"),
+        (&[("SGE_TASK_ID", "-1")], "SGE_TASK_ID is `-1`: it must be a whole number"),
         (&[("JOB_COMPLETION_INDEX", "1"), ("AWS_BATCH_JOB_ARRAY_INDEX", "1")], "both"),
     ] {
         let mut sweep = command(&[&["sweep", "run", text(&grid), "--out", text(&folder.join("out"))]]);
@@ -613,11 +633,11 @@ fn a_share_that_cannot_be_is_refused() {
 fn a_folder_without_shaders_is_refused() {
     stssad(&[&["profile", "--shaders", text(&folder("no-shaders"))]])
         .with(2)
-        .error(&["holds none of stssad's shaders"]);
+        .error(&["contains none of stssad's shaders"]);
 }
 
 #[test]
-fn precision_is_kept_in_the_record_and_refused_where_there_are_no_matrix_units() {
+fn the_precision_is_recorded_or_refused_without_matrix_units() {
     let devices: Value = serde_json::from_str(&stssad(&[&["devices", "--json"]]).with(0).out).unwrap();
     let out = folder("precision").join("run");
     let flags = ["--precision", "f16", "--steps", "3", "--starts", "1", "--no-report", "--out", text(&out)];
@@ -630,14 +650,14 @@ fn precision_is_kept_in_the_record_and_refused_where_there_are_no_matrix_units()
     said.with(0);
     assert_eq!(json(&out.join("result.json"))["precision"], "f16");
     assert!(read(&out, "config.toml").contains("precision = \"f16\""));
-    // Scores are f32's, whoever computes them.
+    // Scores are always computed in f32.
     let tested = folder("precision-test");
     stssad(&[&["test", text(&out), "--out", text(&tested)]]).with(0);
     assert_eq!(read(&tested, "scores.csv"), read(&out, "scores.csv"));
 }
 
 #[test]
-fn the_shipped_grids_are_grids() {
+fn the_packaged_grids_are_valid() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/grids");
     let mut tasks = BTreeMap::new();
     for entry in fs::read_dir(root).unwrap() {
@@ -655,7 +675,7 @@ fn the_shipped_grids_are_grids() {
 }
 
 #[test]
-fn eight_runs_that_begin_at_once_get_eight_folders() {
+fn eight_simultaneous_runs_get_eight_folders() {
     let root = folder("eight");
     let rest = ["--steps", "1", "--warm-up", "1", "--starts", "1", "--no-report", "--progress", "none"];
     let small =
@@ -676,7 +696,7 @@ fn eight_runs_that_begin_at_once_get_eight_folders() {
 }
 
 #[test]
-fn without_a_terminal_there_are_plain_lines() {
+fn without_a_terminal_progress_is_plain_lines() {
     let run = folder("plain");
     let said =
         stssad(&[&["train"], &GRAVEL, &TINY, &["--steps", "3", "--starts", "1", "--no-report", "--out", text(&run)]]);

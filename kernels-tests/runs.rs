@@ -1,4 +1,4 @@
-//! Runs and sweeps lose nothing: what is there is gone on with, left alone, or refused, whoever else is at it.
+//! Runs and sweeps lose nothing: existing work is resumed, kept or refused, also with several processes.
 #![cfg(unix)]
 
 mod process;
@@ -11,11 +11,11 @@ use std::process::{Command, Stdio};
 use process::{PACKAGED, Running, Said, command, finish, folder, json, stssad, text};
 use stssad::run::checkpoint::Checkpoint;
 
-/// With [`PACKAGED`] a run whose kernels are few and whose steps are short.
+/// With [`PACKAGED`], a run with few kernels and short steps.
 const SMALL: [&str; 4] = ["--method", "auto-encoder", "--starts", "1"];
-/// Steps that end.
+/// Flags of a run that ends soon.
 const FEW: [&str; 4] = ["--steps", "2", "--warm-up", "1"];
-/// Steps that do not end before somebody ends them.
+/// Flags of a run that lasts until it is stopped.
 const MANY: [&str; 6] = ["--steps", "1000000", "--warm-up", "1", "--checkpoint-every", "5"];
 const JSON: [&str; 3] = ["--no-report", "--progress", "json"];
 const SILENT: [&str; 3] = ["--no-report", "--progress", "none"];
@@ -26,7 +26,7 @@ fn at(folder: &Path, parts: &[&[&str]]) -> Command {
     command
 }
 
-/// A run that was begun in a folder, with these flags, and stopped with a checkpoint.
+/// Starts a run in a folder with these flags, and stops it after a checkpoint.
 fn stopped(folder: &Path, flags: &[&str]) {
     let mut running = Running::of(at(folder, &[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, flags]));
     running.until(6);
@@ -46,14 +46,14 @@ fn marked(folder: &Path, command: &str) {
 }
 
 #[test]
-fn bare_resume_goes_on_with_the_unfinished_run_whose_checkpoint_is_the_newest() {
+fn resume_without_a_folder_takes_the_unfinished_run_with_the_newest_checkpoint() {
     let root = folder("bare");
     let resume = || at(&root, &[&["train", "--resume"], &JSON]);
     finish(resume()).with(2).error(&["there is no run below results/stssad"]);
     stopped(&root, &[]);
     stopped(&root, &[]);
     finish(at(&root, &[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT])).with(0);
-    // A run that diverged cannot be resumed, and does not stand in the way of those that can.
+    // A diverged run cannot be resumed, and must not be found.
     let elsewhere = ["--rate", "1e30", "--out", "results/stssad/a/b/v0"];
     finish(at(&root, &[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &elsewhere])).with(70);
     assert!(!root.join("results/stssad/a/b/v0/checkpoint.safetensors").exists());
@@ -64,7 +64,7 @@ fn bare_resume_goes_on_with_the_unfinished_run_whose_checkpoint_is_the_newest() 
 
     let mut first = Running::of(resume());
     first.until(1);
-    // The first one is at the newest run now, so the next one takes the other.
+    // The first process works on the newest run, so the next one takes the other run.
     let mut second = Running::of(resume());
     second.until(1);
     finish(resume()).with(75).error(&["v1 is in use by process"]);
@@ -84,7 +84,7 @@ fn bare_resume_goes_on_with_the_unfinished_run_whose_checkpoint_is_the_newest() 
 }
 
 #[test]
-fn latest_moves_with_the_first_step_and_is_followed_as_a_text_file() {
+fn latest_moves_with_the_first_step_and_may_be_a_text_file() {
     let root = folder("latest");
     finish(at(&root, &[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT])).with(0);
     let latest = runs(&root).join("latest");
@@ -120,7 +120,7 @@ fn latest_moves_with_the_first_step_and_is_followed_as_a_text_file() {
     running.end().0.with(75);
 }
 
-/// A grid's file in a folder, the folder of its sweep, and that of its first job.
+/// A grid file, the folder of its sweep, and the folder of its first job.
 fn planned(root: &Path) -> [PathBuf; 3] {
     let grid = root.join("grid.toml");
     fs::write(&grid, GRID).unwrap();
@@ -132,7 +132,7 @@ fn planned(root: &Path) -> [PathBuf; 3] {
 }
 
 #[test]
-fn a_result_that_cannot_be_read_is_an_error_and_stays() {
+fn an_unreadable_result_is_an_error_and_is_not_removed() {
     let root = folder("torn");
     let [grid, sweep, job] = planned(&root);
     let [run, demo] = ["run", "demo"].map(|name| root.join(name));
@@ -143,7 +143,7 @@ fn a_result_that_cannot_be_read_is_an_error_and_stays() {
         for folder in [&run, &job, &demo] {
             fs::write(folder.join("result.json"), torn).unwrap();
         }
-        let parts = ["result.json is not a whole result", "remove it to do the run again"];
+        let parts = ["result.json is incomplete or damaged", "delete it to repeat the run"];
         stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &["--out", text(&run)]]).with(74).error(&parts);
         stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&parts);
         stssad(&[&["demo", "--out", text(&demo)]]).with(74).error(&parts);
@@ -158,7 +158,7 @@ fn a_result_that_cannot_be_read_is_an_error_and_stays() {
 }
 
 #[test]
-fn what_stssad_did_not_write_is_never_overwritten() {
+fn files_that_stssad_did_not_write_are_never_overwritten() {
     let root = folder("foreign");
     let mine = "# mine\nseed = 3\n";
     let write = |name: &str| {
@@ -186,7 +186,7 @@ fn what_stssad_did_not_write_is_never_overwritten() {
     stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
     refused(stssad(&[&["test", text(&run), "--out", scored]]), "scores.csv");
     stssad(&[&["profile", "--out", text(&run)]]).with(2).error(&["a folder of `stssad train`"]);
-    // A folder of its own is written to again.
+    // stssad writes to its own folder again.
     for _ in 0..2 {
         stssad(&[&["test", text(&run), "--out", text(&root.join("again"))]]).with(0);
     }
@@ -197,7 +197,7 @@ fn what_stssad_did_not_write_is_never_overwritten() {
 }
 
 #[test]
-fn a_configuration_that_is_used_in_place_keeps_its_comments() {
+fn a_configuration_in_the_folder_of_its_run_keeps_its_comments() {
     let run = folder("in-place");
     marked(&run, "train");
     let config = run.join("config.toml");
@@ -207,9 +207,35 @@ fn a_configuration_that_is_used_in_place_keeps_its_comments() {
     assert_eq!(fs::read_to_string(&config).unwrap(), format!("# mine\n{printed}"));
 }
 
-/// A power cut must not find the checkpoints gone and the result not yet there.
+/// Also in a folder that an earlier call has marked: that call failed, or was killed before it wrote a file.
 #[test]
-fn a_result_is_on_the_disk_before_the_checkpoints_go() {
+fn a_configuration_that_stssad_did_not_write_is_never_overwritten() {
+    let run = folder("configured");
+    let train = |flags: &[&str]| stssad(&[&["train"], &PACKAGED, &SMALL, &SILENT, &["--out", text(&run)], flags]);
+    let (config, marker) = (run.join("config.toml"), run.join("stssad.json"));
+    train(&["--micro-batches", "3", "--method", "st-ssad"]).with(2);
+    assert!(!marker.exists(), "a call that wrote nothing leaves the folder to the user");
+    // A run that diverged leaves its configuration, which the next one replaces.
+    train(&[&FEW[..], &["--learning-rate", "1e30", "--seed", "1"]].concat()).with(70);
+    let written = fs::read_to_string(&config).unwrap();
+    assert!(marker.exists() && written.starts_with("# Written by stssad"), "{written}");
+    train(&[&FEW[..], &["--learning-rate", "1e30", "--seed", "2"]].concat()).with(70);
+    let written = fs::read_to_string(&config).unwrap();
+    assert!(written.contains("seed = 2"), "{written}");
+    for mine in [written.replace("seed = 2", "seed = 3"), "# mine\nseed = 3\n".to_owned()] {
+        fs::write(&config, &mine).unwrap();
+        let said = train(&FEW).with(2);
+        said.error(&["contains config.toml, which stssad did not write and would overwrite"]);
+        assert_eq!(fs::read_to_string(&config).unwrap(), mine);
+    }
+    // The advice works.
+    fs::rename(&config, run.join("mine.toml")).unwrap();
+    train(&FEW).with(0);
+}
+
+/// After a power cut there must be either the checkpoints or the result.
+#[test]
+fn the_result_is_flushed_before_the_checkpoints_are_removed() {
     let root = folder("flushed");
     let (run, trace) = (root.join("run"), root.join("trace"));
     let inner = command(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]);
@@ -226,14 +252,14 @@ fn a_result_is_on_the_disk_before_the_checkpoints_go() {
     let rest = after(&calls, &format!("{}/result.json\") = 0", run.display()));
     let (between, _) = rest.split_once("checkpoint.safetensors").expect("the checkpoint goes afterwards");
     assert!(between.contains(&format!("<{}>) = 0", run.display())), "{between}");
-    // The new checkpoint's name is flushed before it takes the place of an older one.
+    // The new checkpoint is flushed before it replaces an older one.
     let rest = after(&calls, ".checkpoint.safetensors.");
     let (between, _) = rest.split_once("rename").expect("the checkpoint is renamed");
     assert!(between.contains(&format!("<{}>) = 0", run.display())), "{between}");
 }
 
 #[test]
-fn the_demo_begins_anew_in_its_own_folder() {
+fn the_demo_starts_over_in_its_own_folder() {
     let root = folder("demo");
     let run = root.join("run");
     stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
@@ -247,13 +273,13 @@ fn the_demo_begins_anew_in_its_own_folder() {
     running.end().0.with(75);
     assert!(!demo.join("result.json").exists() && demo.join("checkpoint.safetensors").exists());
     assert_eq!(fs::read_to_string(demo.join("notes.txt")).unwrap(), "mine");
-    // The folder of a run is no demo's to begin anew.
+    // The demo does not start over in the folder of a run.
     stssad(&[&["demo", "--out", text(&run)]]).with(2).error(&["a folder of `stssad train`"]);
     assert!(run.join("result.json").exists());
 }
 
 #[test]
-fn a_second_process_is_refused_until_the_first_is_gone() {
+fn a_second_process_is_refused_until_the_first_has_ended() {
     let root = folder("held");
     let run = root.join("run");
     let mut first = Running::begin(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
@@ -280,7 +306,7 @@ fn a_second_process_is_refused_until_the_first_is_gone() {
 }
 
 #[test]
-fn a_run_that_saved_nothing_begins_anew_as_it_is_told() {
+fn a_run_without_a_checkpoint_can_be_started_again() {
     let run = folder("nothing").join("run");
     let mut running = Running::begin(&[
         &["train"],
@@ -294,15 +320,18 @@ fn a_run_that_saved_nothing_begins_anew_as_it_is_told() {
     running.child.kill().unwrap();
     running.end();
     let said = stssad(&[&["train", "--resume", text(&run)]]).with(2);
-    said.error(&[&format!("has no checkpoint: nothing was saved, begin anew with --out {}", run.display())]);
+    said.error(&[&format!(
+        "has no checkpoint, so there is nothing to resume: start the run again, with --out {}",
+        run.display()
+    )]);
     stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(0);
     assert!(run.join("result.json").exists());
     stssad(&[&["train", "--resume", text(&run.join("typo"))]]).with(2).error(&["there is no folder"]);
 }
 
 #[test]
-fn a_hang_up_saves_unless_nohup_says_that_it_is_nothing() {
-    // Under nohup, as in some batch systems, a signal that is ignored stays so in every process below.
+fn a_hang_up_stops_a_run_with_a_checkpoint_except_under_nohup() {
+    // Under nohup, as in some batch systems, child processes ignore the signal too.
     let survives = Command::new("sh").args(["-c", "kill -HUP $$"]).status().is_ok_and(|status| status.success());
     if survives {
         println!("left out: these tests run under nohup");
@@ -312,7 +341,7 @@ fn a_hang_up_saves_unless_nohup_says_that_it_is_nothing() {
     let mut running = Running::begin(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
     running.until(1);
     running.signal("-HUP");
-    running.end().0.with(75).notice(&["stopped; go on with"]);
+    running.end().0.with(75).notice(&["stopped; resume with"]);
     assert!(run.join("checkpoint.safetensors").exists());
 
     let mut shell = shell("trap '' HUP; exec \"$@\"", &[&["train", "--resume", text(&run)], &JSON]);
@@ -327,7 +356,7 @@ fn a_hang_up_saves_unless_nohup_says_that_it_is_nothing() {
     running.end().0.with(75);
 }
 
-/// What runs `"$@"`, the binary with these arguments, under a shell's settings.
+/// A shell that runs this script, with the binary and these arguments as `"$@"`.
 fn shell(script: &str, parts: &[&[&str]]) -> Command {
     let inner = command(parts);
     let mut shell = Command::new("sh");
@@ -336,19 +365,19 @@ fn shell(script: &str, parts: &[&[&str]]) -> Command {
 }
 
 #[test]
-fn a_stop_while_the_report_is_made_keeps_the_checkpoint() {
+fn a_stop_during_the_report_keeps_the_checkpoint() {
     let run = folder("reporting").join("run");
     let mut running =
         Running::begin(&[&["train"], &PACKAGED, &SMALL, &FEW, &["--progress", "plain", "--out", text(&run)]]);
     running.until_said("report   curves");
     running.signal("-TERM");
-    running.end().0.with(75).notice(&["stopped; go on with"]);
+    running.end().0.with(75).notice(&["stopped; resume with"]);
     assert!(!run.join("result.json").exists() && run.join("checkpoint.safetensors").exists());
     stssad(&[&["train", "--resume", text(&run), "--progress", "none"]]).with(0);
     assert!(run.join("result.json").exists() && run.join("report.html").exists());
 }
 
-/// Lets the files of a process grow no longer than 4 KiB, as on a full disk; `false` where nobody can.
+/// Limits the files of a process to 4 KiB, as on a full disk; `false` if that is not possible.
 fn fill_up(running: &Running) -> bool {
     let process = running.child.id().to_string();
     let limited = Command::new("prlimit").args(["--fsize=4096:4096", "--pid", &process]).status();
@@ -360,7 +389,7 @@ fn fill_up(running: &Running) -> bool {
 }
 
 #[test]
-fn a_full_disk_is_exit_74_with_the_file_and_keeps_the_checkpoint() {
+fn a_full_disk_exits_with_74_and_keeps_the_checkpoint() {
     let root = folder("full");
     let run = root.join("run");
     stopped(&root, &["--out", "run"]);
@@ -372,13 +401,13 @@ fn a_full_disk_is_exit_74_with_the_file_and_keeps_the_checkpoint() {
     running.end().0.with(74).error(&["cannot write", "checkpoint.safetensors", "the disk is not full"]);
     let names: Vec<String> = fs::read_dir(&run).unwrap().map(|it| text(&it.unwrap().path()).to_owned()).collect();
     assert!(names.iter().all(|name| !name.ends_with(".partial")), "{names:?}");
-    // What was saved is whole, and can be gone on with.
+    // The checkpoint is whole, and the run can be resumed.
     let mut running = Running::begin(&[&["train", "--resume", text(&run)], &JSON]);
     running.until(1);
     running.signal("-TERM");
     running.end().0.with(75);
 
-    // No other job would have more room.
+    // A full disk ends the whole sweep.
     let grid = root.join("grid.toml");
     fs::write(&grid, GRID.replace("steps = 2\n", "steps = 1000000\n")).unwrap();
     let sweep = root.join("sweep");
@@ -420,7 +449,7 @@ name = 'other'
 config.augmentation = 'cutout'
 ";
 
-/// The numbers of the jobs of a sweep that are finished.
+/// The numbers of the finished jobs of a sweep.
 fn done(grid: &Path, sweep: &Path) -> BTreeSet<usize> {
     let plan = stssad(&[&["sweep", "plan", text(grid)]]).with(0).out;
     let name =
@@ -430,7 +459,7 @@ fn done(grid: &Path, sweep: &Path) -> BTreeSet<usize> {
 }
 
 #[test]
-fn sweeps_that_run_at_once_do_each_job_once() {
+fn simultaneous_sweeps_run_each_job_once() {
     let root = folder("at-once");
     let grid = root.join("grid.toml");
     fs::write(&grid, GRID).unwrap();
@@ -452,18 +481,18 @@ fn sweeps_that_run_at_once_do_each_job_once() {
 }
 
 #[test]
-fn a_job_that_another_process_is_at_is_left_to_it() {
+fn a_job_of_another_process_is_skipped() {
     let root = folder("elsewhere");
     let [grid, sweep, job] = planned(&root);
     let holder = stssad::run::folder::RunFolder::create(&job).unwrap();
     let run = || stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]]).with(0);
-    run().notice(&["1 of 8 jobs are still being done by other processes", "7 of the grid's 8 jobs are finished"]);
+    run().notice(&["1 of 8 jobs are being run by other processes", "7 of the grid's 8 jobs are finished"]);
     drop(holder);
     run().notice(&["8 of the grid's 8 jobs are finished"]);
 }
 
 #[test]
-fn a_job_that_cannot_be_done_does_not_end_the_others() {
+fn a_failed_job_does_not_end_the_others() {
     let root = folder("failing");
     let grid = root.join("grid.toml");
     let task = "name = 'a'\nconfig.data = { kind = 'folder', root = 'nowhere', normal_dir = ['good'], unlabelled_dir = ['un'] }";
@@ -482,7 +511,7 @@ fn a_job_that_cannot_be_done_does_not_end_the_others() {
 }
 
 #[test]
-fn parts_of_an_array_that_are_submitted_again_do_just_their_jobs() {
+fn resubmitted_array_tasks_run_only_their_own_jobs() {
     let root = folder("array");
     let grid = root.join("grid.toml");
     fs::write(&grid, GRID).unwrap();

@@ -210,7 +210,7 @@ fn what_does_not_fit_is_refused_with_settings_that_run() {
         other => panic!("{other:?}"),
     }
     let nothing = fitted(&device().limited(1000), &config, &large).unwrap_err().to_string();
-    assert!(nothing.contains("no smaller size does either"), "{nothing}");
+    assert!(nothing.contains("no smaller size fits either"), "{nothing}");
 }
 
 fn micro(micro_batches: Option<usize>) -> Training {
@@ -323,7 +323,7 @@ fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
     let [new, missing] = mixed("mixed");
     let predict = |flags: &[&str]| stssad(&[&["predict", text(&run), text(&new), text(&missing)], flags]);
     let said = predict(&[]).with(3);
-    for part in ["b.png: is no PNG, JPEG", "missing.png: cannot be read", "2 of 4 images could not be scored"] {
+    for part in ["b.png: is not a PNG, JPEG", "missing.png: cannot be read", "2 of 4 images could not be scored"] {
         assert!(said.err.contains(part), "no `{part}` in {}", said.err);
     }
     let rows: Vec<csv::StringRecord> =
@@ -344,13 +344,13 @@ fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
     none.error(&["2 of 4 images cannot be used", "--on-bad-image skip"]);
     assert!(none.out.is_empty(), "{}", none.out);
     let large = stssad(&[&["predict", text(&run), text(&new.join("a.png")), "--max-pixels", "100"]]).with(3);
-    assert!(large.err.contains("more than the 100 that `--max-pixels` allows"), "{}", large.err);
+    assert!(large.err.contains("more than the limit of 100 (--max-pixels)"), "{}", large.err);
     stssad(&[&["predict", text(&run), text(&new.join("a.png")), "--max-bytes", "100"]])
         .with(3)
-        .error(&["more than the 100 that `--max-bytes` allows: raise it"]);
+        .error(&["more than the limit of 100: raise --max-bytes"]);
     let empty = folder("mixed-empty");
     let said = stssad(&[&["predict", text(&run), text(&empty), text(&new.join("a.png"))]]).with(3);
-    assert!(said.err.contains("holds no images") && said.out.lines().count() == 3, "{said:?}");
+    assert!(said.err.contains("contains no images") && said.out.lines().count() == 3, "{said:?}");
 }
 
 /// A link that leads nowhere, one to a folder that it lies in, and a pipe that nobody writes to.
@@ -372,7 +372,7 @@ fn predict_goes_past_links_and_pipes() {
 fn train_has_the_flag_that_a_set_too_large_names() {
     let tree = colour().join("tree");
     let data = ["--data", "mvtec", "--root", text(&tree), "--category", "part", "--max-bytes", "1000"];
-    stssad(&[&["train"], &data]).with(3).error(&["more than the 1000 that `--max-bytes` allows: raise it"]);
+    stssad(&[&["train"], &data]).with(3).error(&["more than the limit of 1000: raise --max-bytes"]);
 }
 
 #[test]
@@ -407,10 +407,10 @@ fn paths_in_the_wrong_order_or_of_no_run_are_told_apart() {
     let root = colour();
     let (run, tree) = (root.join("run"), root.join("tree"));
     let said = stssad(&[&["predict", text(&tree), text(&run)]]).with(2);
-    said.error(&["is no run, but", "name the run first, as in stssad predict"]);
+    said.error(&["is not the folder of a run, but", "give the run first, as in stssad predict"]);
     let image = tree.join("part/test/bar/000.png");
-    stssad(&[&["predict", text(&image), text(&run)]]).with(2).error(&["name the run first"]);
-    stssad(&[&["test", text(root)]]).with(2).error(&["holds runs, but is none", text(&run)]);
-    stssad(&[&["test", text(&root.join("nowhere"))]]).with(2).error(&["there is no", "nowhere"]);
-    stssad(&[&["predict", text(&tree), text(&tree)]]).with(2).error(&["holds no model.safetensors"]);
+    stssad(&[&["predict", text(&image), text(&run)]]).with(2).error(&["give the run first"]);
+    stssad(&[&["test", text(root)]]).with(2).error(&["is a folder of runs: give one of them", text(&run)]);
+    stssad(&[&["test", text(&root.join("nowhere"))]]).with(2).error(&["nowhere does not exist"]);
+    stssad(&[&["predict", text(&tree), text(&tree)]]).with(2).error(&["contains no model.safetensors"]);
 }

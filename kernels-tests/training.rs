@@ -76,7 +76,7 @@ fn validation_labels_cannot_leak() {
 }
 
 #[test]
-fn two_runs_with_one_seed_are_byte_equal_and_two_seeds_are_not() {
+fn equal_seeds_give_bit_identical_runs_and_different_seeds_do_not() {
     let task = task(4);
     let run = |seed: u64| train(&config(CutDiff, seed), &task);
     let (first, second, other) = (run(4), run(4), run(5));
@@ -85,7 +85,7 @@ fn two_runs_with_one_seed_are_byte_equal_and_two_seeds_are_not() {
 }
 
 #[test]
-fn a_trainer_can_be_used_again_and_gives_the_same() {
+fn a_trainer_can_be_reused_with_the_same_result() {
     let (config, task) = (config(Rotation::default(), 5), task(5));
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     let first = alone(trainer.train(0, |_| {}).unwrap());
@@ -94,7 +94,7 @@ fn a_trainer_can_be_used_again_and_gives_the_same() {
 }
 
 #[test]
-fn a_snapshot_goes_on_with_the_same_bits_and_one_of_another_network_is_refused() {
+fn training_resumes_bit_identically_and_refuses_a_snapshot_of_another_network() {
     let (config, task) = (config(CutDiff, 12), task(12));
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     let whole = alone(trainer.train(1, |_| {}).unwrap());
@@ -113,7 +113,7 @@ fn a_snapshot_goes_on_with_the_same_bits_and_one_of_another_network_is_refused()
     let mut lacking = snapshot.clone();
     let (lost, _) = lacking.states.pop().unwrap();
     let refused = other.restore(&lacking).unwrap_err();
-    assert!(matches!(&refused, TrainError::Foreign { state } if *state == lost), "{refused}");
+    assert!(matches!(&refused, TrainError::Mismatch { state } if *state == lost), "{refused}");
     lacking.states.push(("of another".into(), Tensor::scalar(0.0)));
     assert!(other.restore(&lacking).is_err());
 }
@@ -124,7 +124,7 @@ fn together(config: Config) -> Config {
 }
 
 #[test]
-fn starts_together_take_the_steps_of_each_alone() {
+fn starts_that_train_together_take_the_same_steps_as_alone() {
     let task = task(14);
     for method in [Method::StSsad, Method::RandomStatic, Method::DeepSvdd] {
         let mut config = Config { method, warm_up: 1, steps: 2, ..together(config(CutDiff, 14)) };
@@ -158,7 +158,7 @@ fn starts_together_take_the_steps_of_each_alone() {
 }
 
 #[test]
-fn a_group_of_starts_goes_on_with_the_same_bits() {
+fn a_group_of_starts_resumes_bit_identically() {
     let (config, task) = (together(config(Rotation::default(), 15)), task(15));
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     for first in [0, 2] {
@@ -190,7 +190,7 @@ fn finished(trainer: &mut Trainer) -> Vec<Trained> {
 }
 
 #[test]
-fn a_start_that_diverges_is_marked_and_leaves_the_others_as_they_are() {
+fn a_diverged_start_is_marked_and_does_not_affect_the_others() {
     let (config, task) = (together(config(CutDiff, 16)), task(16));
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     let sound = trainer.train(0, |_| {}).unwrap();
@@ -222,7 +222,7 @@ fn a_start_that_diverges_is_marked_and_leaves_the_others_as_they_are() {
 }
 
 #[test]
-fn what_is_not_finite_in_the_weights_ends_a_start_at_that_step() {
+fn a_weight_that_is_not_finite_ends_its_start_at_that_step() {
     let task = task(17);
     for warm_up in [0, 2] {
         let config = Config { warm_up, ..config(Rotation::default(), 17) };
@@ -278,7 +278,7 @@ fn a_bound_does_not_hide_a_diverged_hyper_parameter() {
 }
 
 #[test]
-fn states_that_are_not_finite_become_no_model() {
+fn a_start_with_states_that_are_not_finite_is_not_chosen() {
     let (config, task) = (config(Rotation::default(), 20), task(20));
     let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     while trainer.step().unwrap().is_some() {}
@@ -292,7 +292,7 @@ fn states_that_are_not_finite_become_no_model() {
 }
 
 #[test]
-fn embeddings_without_a_distance_leave_the_logits_for_scores() {
+fn without_a_distance_the_logits_are_the_scores() {
     let mut task = task(21);
     task.train.images = Tensor::full(task.train.images.shape().clone(), 0.5);
     let of_rule = |score: Rule| {
@@ -310,7 +310,7 @@ fn embeddings_without_a_distance_leave_the_logits_for_scores() {
 }
 
 #[test]
-fn identical_training_images_are_told_and_end_only_what_needs_a_distance() {
+fn identical_training_images_are_noted_and_fail_only_if_a_distance_is_needed() {
     let root = process::folder("identical");
     let mut noise = Stream::new(5, 0);
     for index in 0..6 {
@@ -336,12 +336,12 @@ fn identical_training_images_are_told_and_end_only_what_needs_a_distance() {
         "{starts}"
     );
     let (said, result) = run("distance", "distance");
-    said.with(70).error(&["no start can be used: start 1:", "start 2:", "singular"]);
+    said.with(70).error(&["every start failed: start 1:", "start 2:", "singular"]);
     assert!(!result.exists());
 }
 
 #[test]
-fn however_slots_are_shared_a_step_leaves_the_same_bits() {
+fn a_step_is_bit_identical_however_slots_are_shared() {
     let task = task(6);
     let device = device();
     let run = |reuse: Reuse| {
@@ -362,7 +362,7 @@ fn however_slots_are_shared_a_step_leaves_the_same_bits() {
 }
 
 #[test]
-fn a_step_after_the_first_makes_nothing_on_the_device_and_submits_as_often_as_planned() {
+fn later_steps_allocate_nothing_on_the_device_and_submit_as_planned() {
     let (config, task) = (config(CutDiff, 13), task(13));
     let device = device();
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
@@ -381,7 +381,7 @@ fn a_step_after_the_first_makes_nothing_on_the_device_and_submits_as_often_as_pl
 }
 
 #[test]
-fn a_step_of_many_submits_leaves_the_same_bits() {
+fn a_step_of_many_submits_is_bit_identical() {
     let task = task(17);
     for micro_batches in [1, 2] {
         let config = Config { micro_batches, steps: 3, warm_up: 1, ..config(Rotation::default(), 17) };
@@ -405,7 +405,7 @@ fn a_step_of_many_submits_leaves_the_same_bits() {
 }
 
 #[test]
-fn a_step_that_the_driver_did_not_execute_ends_training() {
+fn training_ends_if_the_driver_does_not_execute_a_step() {
     let (config, task) = (config(CutDiff, 18), task(18));
     let device = device();
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();

@@ -1,4 +1,4 @@
-//! Arguments, and what each command does with them.
+//! The command line: arguments, commands and exit codes.
 
 #[macro_use]
 mod terminal;
@@ -35,10 +35,10 @@ use terminal::{UNWRITTEN, Unprinted};
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
 ///
-/// Exit codes: 0 done; 1 a check failed, a part of a sweep failed or is missing, or stssad or the driver is at fault; 2 bad
-/// arguments or configuration; 3 bad data; 4 no usable device, or the work does not fit it; 70 training diverged; 74 a file,
+/// Exit codes: 0 success; 1 a check failed, part of a sweep failed or is missing, or stssad or the driver has a fault; 2 invalid
+/// arguments or configuration; 3 unusable data; 4 no usable device, or the work does not fit it; 70 training diverged; 74 a file,
 /// standard output or standard error cannot be read or written; 75 try again later: the run was stopped or the device was
-/// lost, and the run can be resumed, or another process works in the folder.
+/// lost, and the run can be resumed, or another process is using the folder.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, args_override_self = true)]
 struct Arguments {
@@ -48,11 +48,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Find the rotation that tells handwritten 6 from 9, without a label, on the packaged digits.
+    /// Train on the packaged digits: find, without labels, the rotation that turns a 6 into a 9.
     Demo(demo::Demo),
-    /// Train a detector on your own images, tune its augmentation, test it and report.
+    /// Train a detector on your own images: tune its augmentation, test it and write a report.
     Train(train::Train),
-    /// Test a trained detector again, on the same or on other labelled images.
+    /// Test a trained detector on the same or on other labelled images.
     Test(train::Test),
     /// Score images with a trained detector.
     Predict(train::Predict),
@@ -60,42 +60,41 @@ enum Command {
     Sweep(sweep::Sweep),
     /// Write a dataset in MVTec AD's layout: crops of a packaged photograph, some with painted defects.
     Paint(paint::Paint),
-    /// List the adapters that can be trained on.
+    /// List the GPU adapters that stssad can use.
     Devices(devices::Devices),
-    /// Check kernel by kernel that this device computes correctly; exits 1 if it does not.
+    /// Check, kernel by kernel, that this device computes correctly; exits 1 if it does not.
     Check(check::Check),
     /// Measure the device's peak arithmetic and bandwidth, and its dispatch and transfer costs.
     Peak(measure::Peak),
-    /// Measure each kernel by itself, at the shapes of the demo's training step.
+    /// Measure each kernel separately, at the shapes of the demo's training step.
     Bench(measure::Bench),
     /// Show where the time of the demo's training step goes, kernel by kernel and scope by scope.
     Profile(measure::Profile),
-    /// Show what an AMD GPU's compiler makes of each kernel, without that GPU: registers, occupancy, instructions; exits 1 where
-    /// it refuses one.
+    /// Compile each kernel for an AMD GPU, which need not be present, and show its registers, occupancy and instructions; exits 1
+    /// if one does not compile.
     Analyze(analyze::Analyze),
-    /// Print a script that completes stssad's arguments in a shell, such as bash, zsh or fish.
+    /// Print a completion script for a shell, such as bash, zsh or fish.
     ///
-    /// bash: `stssad completions bash > ~/.local/share/bash-completion/completions/stssad`. zsh: into a file `_stssad` in a folder
-    /// of `$fpath`. fish: into `~/.config/fish/completions/stssad.fish`. PowerShell: into a file that `$PROFILE` reads.
+    /// bash: `stssad completions bash > ~/.local/share/bash-completion/completions/stssad`. zsh: save it as `_stssad` in a folder of
+    /// `$fpath`. fish: save it as `~/.config/fish/completions/stssad.fish`. PowerShell: add it to `$PROFILE`.
     Completions { shell: Shell },
     /// Write the manual pages `stssad.1`, `stssad-train.1`, … to a folder, such as `~/.local/share/man/man1`.
     Man {
-        /// Folder of the pages.
+        /// Folder for the pages.
         folder: PathBuf,
     },
-    /// The process in which `analyze` compiles: a line of SPIR-V in, a line of what the driver says out.
+    /// The process in which `analyze` compiles: it reads lines of SPIR-V and answers each with a line.
     #[command(hide = true)]
     Radv(analyze::Radv),
 }
 
-/// Which device to use; part of every command that computes.
+/// Which device to use. Every command that computes has these.
 #[derive(Debug, clap::Args)]
 struct DeviceArguments {
-    /// Adapter to use: its number in `stssad devices`, or a part of its name, such as `4090`. A name that fits none is a bad
-    /// argument (exit code 2) [default: the best].
+    /// Adapter to use: its number in `stssad devices`, or part of its name, such as `4090` [default: the best].
     #[arg(long, value_name = "A")]
     adapter: Option<String>,
-    /// Use the shaders in DIR (`conv2d/input.wgsl`, …) in place of the built-in ones, to try a kernel without a new build.
+    /// Use the shaders in DIR (`conv2d/input.wgsl`, …) instead of the built-in ones, to try a kernel without a rebuild.
     #[arg(long, value_name = "DIR")]
     shaders: Option<PathBuf>,
 }
@@ -111,15 +110,15 @@ impl DeviceArguments {
         for (name, text) in replaced.kernels {
             device.replace_shader(name, text);
         }
-        note!("shaders  {} taken from {}", replaced.files, folder.display());
+        note!("shaders  {} read from {}", replaced.files, folder.display());
         Ok(device)
     }
 }
 
-/// What convolutions and matrix products are computed in.
+/// Precision of convolutions and matrix products.
 #[derive(Debug, clap::Args)]
 struct PrecisionArguments {
-    /// Round the factors of convolutions and matrix products to this precision.
+    /// Precision to which the inputs of convolutions and matrix products are rounded.
     #[arg(long, value_enum, default_value_t, value_name = "P")]
     precision: Precision,
 }
@@ -131,7 +130,7 @@ fn progress_bar(length: u64, template: &str) -> ProgressBar {
     bar
 }
 
-/// Builds the pipelines of a training step under a progress bar; some drivers take seconds.
+/// Compiles the pipelines of a training step, with a progress bar since some drivers take seconds.
 fn trainer<'a>(device: &Device, config: &'a Config, images: Visible<'a>) -> anyhow::Result<Trainer<'a>> {
     let bar = progress_bar(0, "compile  {bar:28} {pos}/{len} dispatches");
     let trainer = Trainer::new(device, config, images, |done, of| {
@@ -142,14 +141,13 @@ fn trainer<'a>(device: &Device, config: &'a Config, images: Visible<'a>) -> anyh
     Ok(trainer)
 }
 
-/// A command line that asks for what cannot be done.
+/// An invalid command line.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
 
-/// A file that grows beyond the limit of the user's processes is an error of its write, as on a full disk; the system would
-/// end the program.
-fn hear_of_file_limits() {
+/// Makes a write beyond the limit on file sizes an error, as on a full disk; by default the system ends the program.
+fn handle_file_limits() {
     #[cfg(unix)]
     {
         use signal_hook::{consts::SIGXFSZ, flag};
@@ -158,14 +156,14 @@ fn hear_of_file_limits() {
     }
 }
 
-/// The command line. A negative number is a value, so that what is wrong with it can be said.
+/// The command line. Negative numbers are values, so that an error can explain what is wrong with them.
 fn command() -> clap::Command {
     Arguments::command().mut_subcommands(|command| command.allow_negative_numbers(true))
 }
 
-/// Parses the command line, runs the command, and tells of its error, if it ends in one.
+/// Parses the command line, runs the command, and prints its error, if any.
 pub fn run() -> ExitCode {
-    hear_of_file_limits();
+    handle_file_limits();
     let parsed = command().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches));
     let code = match parsed {
         Ok(arguments) => arguments.command.run().unwrap_or_else(|error| fail(&error)),
@@ -209,8 +207,8 @@ impl Command {
     }
 }
 
-/// Tells of an error with its causes; the exit code of its kind. That the reader of our output has gone is no news to it:
-/// then the program ends as others do, by SIGPIPE and without a word.
+/// Prints an error with its causes, and returns its exit code. If the reader of a pipe has gone, the program ends by SIGPIPE
+/// without a message, as other programs do.
 fn fail(error: &anyhow::Error) -> ExitCode {
     if error.downcast_ref().is_some_and(Unprinted::reader_is_gone) {
         #[cfg(unix)]
@@ -221,18 +219,18 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(code_of(fault(error)))
 }
 
-/// The exit code of a run that was stopped or lost its device and can be resumed, or that another process works on:
+/// The exit code if the run was stopped or lost its device and can be resumed, or if another process is using the folder:
 /// `EX_TEMPFAIL` of sysexits.h, since the same command may succeed later.
 const STOPPED: u8 = 75;
 
-/// The exit code of a command for which some of the data cannot be used.
+/// The exit code if some of the data cannot be used.
 const BAD_DATA: u8 = 3;
 
 fn fault(error: &anyhow::Error) -> Fault {
     if error.is::<UsageError>() { Fault::Usage } else { fault_of(error.chain()) }
 }
 
-/// The documented exit code of a kind of fault.
+/// The documented exit code for a kind of fault.
 fn code_of(fault: Fault) -> u8 {
     match fault {
         Fault::Internal => 1,
@@ -271,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_device_asks_to_be_called_again_whatever_wraps_it() {
+    fn a_lost_device_exits_with_75_whatever_wraps_the_error() {
         let lost = GpuError::Lost { at: "step 3".into(), reason: "reset".into() };
         let error = anyhow::Error::from(RunError::from(lost)).context("the job a");
         assert_eq!(code_of(fault(&error)), STOPPED);

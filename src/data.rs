@@ -1,8 +1,7 @@
-//! Images and what is known of them: the sets that a run works on, read from disk, painted, or handed over.
+//! Datasets: images with their labels and masks, read from files or painted.
 //!
-//! [`load`] makes a [`Task`] of a [`Source`], which names where images come from, and a [`Loading`], which says how they
-//! are read; both are plain data that a TOML file or a command line can fill. Training sees a task through [`Visible`]
-//! alone.
+//! [`load`] makes a [`Task`] from a [`Source`], which says where the images come from, and a [`Loading`], which says how they are
+//! read. Both are plain data that a TOML file or the command line can set. Training sees only the [`Visible`] part of a task.
 
 mod batches;
 mod files;
@@ -24,71 +23,77 @@ use std::path::PathBuf;
 pub use batches::Batches;
 pub use decode::{Channels, Conversion, DecodeError, Resize};
 pub use files::BadImage;
-pub use source::{Images, Loaded, Loading, OnBadImage, Source, Split, load, read_images};
+pub use source::{Images, Loaded, Loading, OnBadImage, Source, Split, load, read_images, whole};
 pub use table::SplitTable;
 
 use crate::engine::philox::Stream;
 use crate::engine::tensor::Tensor;
 
-/// The streams that tasks are drawn from; streams of other purposes have other numbers.
+/// The random streams for drawing tasks; streams for other purposes have other numbers.
 const SPLIT_STREAM: u32 = 0x5711;
 const HALVES_STREAM: u32 = 0x5712;
 const SAMPLE_STREAM: u32 = 0x5713;
 const KEPT_STREAM: u32 = 0x5714;
 const HELD_OUT_STREAM: u32 = 0x5715;
 
+/// The file that marks a folder to which stssad writes results.
+pub const MARKER: &str = "stssad.json";
+/// The images, and the folder of images, that stssad writes to such a folder. They are never read as images of a dataset, so
+/// results may lie among the images that they are about.
+pub const REPORT_IMAGES: [&str; 5] = ["curves.png", "pictures.png", "histogram.png", "roc.png", "images"];
+
 /// What is wrong with the data, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
     #[error("there is no folder {}: check the path", path.display())]
     NoFolder { path: PathBuf },
-    /// A file or folder could not be read from disk.
-    #[error("cannot read {}: check that it exists and may be read", path.display())]
+    /// A file or folder could not be read.
+    #[error("cannot read {}: check that it exists and is readable", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
-    #[error("cannot write {}: check that the folder may be written to and the disk has room", path.display())]
+    #[error("cannot write {}: check that the folder is writable and the disk is not full", path.display())]
     Unwritable { path: PathBuf, source: io::Error },
-    #[error("{} exists already: give another folder, so that nothing old is mixed in", path.display())]
+    #[error("{} already exists: choose another folder", path.display())]
     Occupied { path: PathBuf },
-    #[error("{} holds no images: files count that end in png, jpg, jpeg, bmp, tif or tiff", path.display())]
+    #[error("{} contains no images: their names must end in png, jpg, jpeg, bmp, tif or tiff", path.display())]
     NoImages { path: PathBuf },
     #[error("{} does not have the layout of `{dataset}`: {problem}\n  expected\n{expected}\n  found\n{found}", root.display())]
     Layout { dataset: &'static str, root: PathBuf, problem: String, expected: String, found: String },
-    /// Every one of them, each with its reason.
+    /// All unusable images, each with the reason.
     #[error(
-        "{} of {of} images cannot be used; repair or remove them, or use --on-bad-image skip to go on without them{}",
+        "{} of {of} images cannot be used; repair or remove them, or leave them out with --on-bad-image skip{}",
         bad.len(), lines(bad)
     )]
     BadImages { bad: Vec<BadImage>, of: usize },
     #[error(
-        "{count} images of {channels}×{side}×{side} need {bytes} bytes of memory, more than the {max} that `--max-bytes` \
-         allows: raise it, or give fewer images at once"
+        "{count} images of {channels}×{side}×{side} need {bytes} bytes of memory, more than the limit of {max}: raise \
+         --max-bytes, or give fewer images at once"
     )]
     TooLarge { count: usize, channels: usize, side: usize, bytes: u64, max: u64 },
-    #[error("{} is not a MATLAB file that can be read", path.display())]
+    #[error("{} is not a readable MATLAB file", path.display())]
     Mat { path: PathBuf, source: mat::MatError },
-    /// A setting that contradicts itself or the data.
+    /// A setting is out of range, or contradicts another setting or the data.
     #[error("{0}")]
     Setting(String),
-    /// Width and height, in pixels, are not multiples of the tile's side.
+    /// The width or height of the sheet is not a multiple of the tile's side.
     #[error(
-        "{} measures {width}×{height} pixels, which is no whole number of {tile}×{tile} tiles: \
+        "{} has {width}×{height} pixels, which is not a whole number of {tile}×{tile} tiles: \
          check the tile size, and that the sheet has no border or gaps",
         path.display()
     )]
     Ragged { path: PathBuf, width: u32, height: u32, tile: usize },
-    /// A class or set has fewer images than are needed.
-    #[error("there are {found} {kind} images, but {wanted} are needed: supply more or ask for fewer")]
+    /// A class or set has too few images.
+    #[error("there are {found} {kind} images, but {wanted} are needed: add images, or use fewer")]
     TooFew { kind: &'static str, found: usize, wanted: usize },
-    /// A set without images: nothing can be computed from it.
-    #[error("the split leaves the {set} set empty: ask for at least one image")]
+    /// A set has no images.
+    #[error("the {set} set is empty: it needs at least one image")]
     Empty { set: &'static str },
-    /// The classes differ in channels, height or width.
+    /// The two classes differ in channels, height or width.
     #[error(
         "normal images have shape {normal:?} and anomalies {anomaly:?} (channels, height, width): \
          convert both to one size and one number of channels"
     )]
     Mismatch { normal: Vec<usize>, anomaly: Vec<usize> },
-    /// A batch that is empty, or larger than the set it is drawn from.
+    /// A batch is empty, or larger than its set.
     #[error("a batch of {batch} cannot be drawn from {count} images: use a batch between 1 and {count}")]
     Batch { batch: usize, count: usize },
 }
@@ -97,39 +102,39 @@ fn lines(bad: &[BadImage]) -> String {
     bad.iter().map(|image| format!("\n  {image}")).collect()
 }
 
-/// What is known of an image. Only metrics and reports may look: training and tuning get [`Visible`] sets.
+/// The labels of an image. Only metrics and reports use them: training and tuning get [`Visible`] sets.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Truth {
-    /// Whether it is an anomaly; `None` where nobody said.
+    /// Whether it is an anomaly; `None` if unknown.
     pub anomalous: Option<bool>,
-    /// `good`, the defect's or class's name, or empty where nobody said.
+    /// `good`, the name of the defect or class, or empty if unknown.
     pub kind: String,
-    /// For each pixel, row by row, whether a defect covers it; `None` where there is no mask.
+    /// For each pixel, row by row, whether a defect covers it; `None` if there is no mask.
     pub mask: Option<Vec<bool>>,
 }
 
-/// Images with what is known of each.
+/// Images with their labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Set {
     /// `[N, C, H, W]`, black 0 and white 1.
     pub images: Tensor,
-    /// Where each comes from: its path below the dataset's root with `/` between the parts, or `6.png#17` for a tile.
+    /// The path of each image below the dataset's root, with `/` as the separator, or `6.png#17` for a tile.
     pub names: Vec<String>,
     pub truths: Vec<Truth>,
 }
 
 impl Set {
-    /// Images `[N, C, H, W]` of one class: `name#0`, `name#1`, …
+    /// Images `[N, C, H, W]` of one class, named `name#0`, `name#1`, …
     ///
     /// # Panics
-    /// When the images have not four axes.
+    /// When the images do not have four axes.
     pub fn of_class(images: Tensor, name: &str, kind: &str, anomalous: bool) -> Self {
         let [count, ..] = images.shape().images().unwrap_or_else(|error| panic!("{error}"));
         let truth = Truth { anomalous: Some(anomalous), kind: kind.to_owned(), mask: None };
         Set { images, names: (0..count).map(|row| format!("{name}#{row}")).collect(), truths: vec![truth; count] }
     }
 
-    /// How many images there are.
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.names.len()
     }
@@ -141,7 +146,7 @@ impl Set {
     /// The images `rows`, in that order.
     ///
     /// # Panics
-    /// When a row lies outside.
+    /// When a row is out of range.
     pub fn select(&self, rows: &[usize]) -> Set {
         Set {
             images: self.images.gather_rows(rows),
@@ -163,32 +168,32 @@ impl Set {
         Set { images: Tensor::new([&[names.len()], &shape[1..]].concat(), images), names, truths }
     }
 
-    /// Whether each is an anomaly; `None` unless that is known of every one.
+    /// Whether each image is an anomaly; `None` if that is unknown for any image.
     pub fn labels(&self) -> Option<Vec<bool>> {
         self.truths.iter().map(|truth| truth.anomalous).collect()
     }
 
-    /// The rows of which it is known that they are, or are not, anomalies; or, with `None`, of which nothing is known.
+    /// The rows with this label: anomalies, normal images, or with `None` unlabelled images.
     pub fn rows(&self, anomalous: Option<bool>) -> Vec<usize> {
         (0..self.len()).filter(|&row| self.truths[row].anomalous == anomalous).collect()
     }
 }
 
-/// A detection task: the method's sets.
+/// A detection task: the sets of images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Task {
-    /// `mvtec`, `folder`, …: as it is called on the command line and in the results' folder.
+    /// `mvtec`, `folder`, …: the name on the command line and in the path of the results.
     pub dataset: String,
-    /// Such as `bottle-crack` or `6-9`; fit to name a folder.
+    /// Such as `bottle-crack` or `6-9`; a valid name for a folder.
     pub category: String,
     /// `D_trn`: normal images.
     pub train: Set,
-    /// Normal images that neither training nor tuning sees: the threshold is taken on their scores. `None` where there are
-    /// too few normal images to set any aside.
+    /// Normal images that are used neither for training nor for tuning: their scores set the threshold. `None` if there are too few
+    /// normal images to hold any out.
     pub held_out: Option<Set>,
     /// `D_val` of an inductive split, disjoint from `test`; `None` in a transductive one, where it is `test` unlabelled.
     pub tune: Option<Set>,
-    /// What is scored.
+    /// The images to score.
     pub test: Set,
 }
 
@@ -207,9 +212,9 @@ impl Task {
         Visible { train: &self.train.images, val: &self.tune.as_ref().unwrap_or(&self.test).images }
     }
 
-    /// Draws a task of semantic classes, transductive, from all images of a normal class and of an anomalous one:
-    /// `train` and `test_normals` different normals, and `test_anomalies` anomalies, which lie in random order. The draw
-    /// depends on `seed` alone. Dataset and category are called `semantic` and after the kinds, such as `6-9`.
+    /// Draws a transductive task from a normal and an anomalous class: `train` normal images to train on, and in random order
+    /// `test_normals` other normal images and `test_anomalies` anomalies to test on. The draw depends on `seed` only. The dataset is
+    /// named `semantic`, and the category after the kinds, such as `6-9`.
     ///
     /// # Errors
     /// When a class has too few images, the classes differ in shape, or a set would be empty.
@@ -225,7 +230,8 @@ impl Task {
         if image != other {
             return Err(DataError::Mismatch { normal: image.to_vec(), anomaly: other.to_vec() });
         }
-        let checks = [("normal", normal.len(), train + test_normals), ("anomalous", anomaly.len(), test_anomalies)];
+        let normals = train.saturating_add(test_normals);
+        let checks = [("normal", normal.len(), normals), ("anomalous", anomaly.len(), test_anomalies)];
         if let Some((kind, found, wanted)) = checks.into_iter().find(|(_, found, wanted)| found < wanted) {
             return Err(DataError::TooFew { kind, found, wanted });
         }
@@ -255,8 +261,8 @@ impl Task {
         })
     }
 
-    /// The inductive form of a transductive task: half of `test` to tune on and half to score, by `seed`. Each kind is
-    /// halved by itself, to within one image.
+    /// The inductive form of a transductive task: half of the images of each kind in `test`, drawn by `seed`, become the images to
+    /// tune on.
     pub fn halved(self, seed: u64) -> Self {
         let mut strata = BTreeMap::<_, Vec<usize>>::new();
         for (row, truth) in self.test.truths.iter().enumerate() {
@@ -275,9 +281,8 @@ impl Task {
         Task { tune: Some(half(0)), test: half(1), ..self }
     }
 
-    /// Sets a share of the training images aside, drawn by `seed`: a tenth, and where there are fewer than a hundred as many
-    /// as ten, but no more than a quarter. Fewer than ten say little about a threshold, and training needs the rest; of three
-    /// images none can be spared.
+    /// Holds some training images out, drawn by `seed`: a tenth; of fewer than a hundred images ten, but at most a quarter. Fewer than
+    /// ten images say little about a threshold, and training needs the rest. Of three images none is held out.
     pub fn held_out(self, seed: u64) -> Self {
         let count = self.train.len();
         let held = (count / 10).max((count / 4).min(10));
@@ -294,11 +299,11 @@ impl Task {
         Task { train: trained, held_out: Some(held), ..self }
     }
 
-    /// What tells this task's data from other data: the same images, names and labels in the same sets have the same
-    /// fingerprint, 32 hexadecimal digits of BLAKE3.
+    /// A fingerprint of the data, 32 hexadecimal digits of BLAKE3: it is equal exactly for the same images, names and labels in the
+    /// same sets.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new();
-        // Every text ends in a byte that no UTF-8 has, so that no two lists of texts read alike.
+        // Every text is terminated by a byte that UTF-8 never contains, so that different lists never hash alike.
         let mut text = |text: &dyn fmt::Display| {
             hasher.update(text.to_string().as_bytes());
             hasher.update(&[0xff]);
@@ -330,9 +335,8 @@ impl Task {
     }
 }
 
-/// `name` as one part of a path that is safe on every system and cannot lead out of its folder: ASCII letters, digits,
-/// `-`, `_` and inner dots stay, all else becomes `_`, and a changed or long name ends in eight digits of its hash, so
-/// that different names stay different.
+/// Turns `name` into one component of a path that is valid on every system: ASCII letters, digits, `-`, `_` and inner dots stay, all
+/// other characters become `_`. A changed or long name gets eight digits of its hash, so that different names stay different.
 pub fn component(name: &str) -> String {
     const LONGEST: usize = 80;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -348,7 +352,7 @@ pub fn component(name: &str) -> String {
 mod tests {
     use super::*;
 
-    /// `count` images of one pixel, which tells them apart.
+    /// `count` images of one pixel each, all different.
     fn pixels(count: usize, first: usize, kind: &str, anomalous: bool) -> Set {
         let levels = (first..first + count).map(|value| value as f32).collect();
         Set::of_class(Tensor::new([count, 1, 1, 1], levels), kind, kind, anomalous)
@@ -363,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_is_disjoint_and_its_labels_are_true() {
+    fn the_sets_of_a_task_are_disjoint_and_its_labels_are_right() {
         let task = Task::semantic(&normals(50), &anomalies(20), 30, 15, 10, 3).unwrap();
         assert_eq!((task.dataset.as_str(), task.category.as_str()), ("semantic", "six-nine"));
         assert_eq!((task.train.len(), task.test.len()), (30, 25));
@@ -384,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_depends_on_its_seed_alone() {
+    fn a_task_depends_only_on_its_seed() {
         let task = |seed| Task::semantic(&normals(50), &anomalies(20), 30, 15, 10, seed).unwrap();
         assert_eq!(task(1), task(1));
         assert_ne!(task(1).train, task(2).train);
@@ -397,14 +401,14 @@ mod tests {
         };
         assert!(task(&anomalies(5), [4, 2, 1]).starts_with("there are 5 normal images, but 6 are needed"));
         assert!(task(&anomalies(5), [4, 1, 6]).starts_with("there are 5 anomalous images"));
-        assert!(task(&anomalies(5), [0, 1, 1]).contains("training set empty"));
-        assert!(task(&anomalies(5), [1, 0, 0]).contains("test set empty"));
+        assert!(task(&anomalies(5), [0, 1, 1]).contains("the training set is empty"));
+        assert!(task(&anomalies(5), [1, 0, 0]).contains("the test set is empty"));
         let large = Set::of_class(Tensor::full([5, 1, 2, 2], 0.0), "large", "large", true);
         assert!(task(&large, [1, 1, 1]).contains("[1, 1, 1] and anomalies [1, 2, 2]"));
     }
 
     #[test]
-    fn halves_are_disjoint_and_have_their_share_of_every_kind() {
+    fn halves_are_disjoint_and_have_half_of_every_kind() {
         let test = normals(21).join(anomalies(10)).join(pixels(5, 200, "seven", true));
         let (dataset, category) = (String::new(), String::new());
         let task = Task { dataset, category, train: normals(1), held_out: None, tune: None, test };
@@ -422,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn held_out_images_are_a_part_of_the_normal_ones_that_training_does_not_see() {
+    fn held_out_images_are_normal_images_that_are_not_trained_on() {
         let whole = Task::semantic(&normals(60), &anomalies(5), 50, 10, 5, 3).unwrap();
         let task = whole.clone().held_out(1);
         let held = task.held_out.as_ref().unwrap();
@@ -447,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_known_of_all_or_of_none() {
+    fn labels_exist_for_all_images_or_for_none() {
         let mut set = normals(2).join(anomalies(1));
         assert_eq!(set.labels(), Some(vec![false, false, true]));
         assert_eq!(set.rows(Some(true)), [2]);
@@ -456,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fingerprint_changes_with_anything_that_counts() {
+    fn a_fingerprint_changes_with_every_part_of_the_data() {
         let task = Task::semantic(&normals(9), &anomalies(9), 4, 2, 2, 0).unwrap();
         let changed = |change: fn(&mut Task)| {
             let mut task = task.clone();

@@ -1,4 +1,4 @@
-//! Runs: what they are made of, the folders they live in, and what comes of them.
+//! Runs: their configurations, folders, checkpoints, results and reports; and sweeps of many runs.
 
 pub mod disk;
 pub mod claim;

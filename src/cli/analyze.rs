@@ -84,16 +84,21 @@ impl Analyze {
             Some(compiler) => analyze::run(compiler, &subjects, &replaced)?,
             None => Vec::new(),
         };
-        let machine = self.gpu.machine();
-        let model = machine.map(|machine| analyze::model(machine, &subjects, &replaced)).transpose()?;
         let origin = Origin::new(compiler.as_ref(), self.gpu, class, self.workload.name);
-        let report = Report::new(origin, rows, model, self.asm);
-        if let Some(path) = &self.json {
-            report.write(path)?;
-        }
+        let mut report = Report::new(origin, rows, self.asm);
         result!("{report}")?;
         if self.asm || !self.kernels.is_empty() {
             result!("{}", report.details())?;
+        }
+        match self.gpu.machine() {
+            Some(machine) => {
+                note!("model    {} kernels are interpreted, which takes minutes where a step has many", subjects.len());
+                report.model = Some(analyze::model(machine, &subjects, &replaced)?);
+            }
+            None => result!("\nThere is no model of {}: this is the compiler's alone.", self.gpu.name())?,
+        }
+        if let Some(path) = &self.json {
+            report.write(path)?;
         }
         if let Some(model) = &report.model {
             result!("\n{model}")?;

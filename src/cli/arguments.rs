@@ -1,4 +1,4 @@
-//! Flags that make up a run's configuration: they are laid over the file's, which is laid over the defaults.
+//! The configuration of a run: flags override the file, and the file overrides the defaults.
 
 use std::marker::PhantomData;
 use std::path::PathBuf;
@@ -15,13 +15,13 @@ use toml::{Table, Value};
 
 use super::UsageError;
 
-/// What to train, and on what.
+/// The configuration of a run, by a file and by flags.
 #[derive(Debug, Args)]
 pub struct RunArguments {
     /// Configuration file in TOML; flags override it.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print every setting as the file and the flags give it, in TOML, and stop.
+    /// Print every setting, with the file and the flags applied, as TOML and exit.
     #[arg(long)]
     pub print_config: bool,
     #[command(flatten)]
@@ -30,7 +30,7 @@ pub struct RunArguments {
     settings: Given<RunConfig>,
 }
 
-/// Those settings of a kind that the command line gives, as a table to be laid over a file's.
+/// The settings that the command line gives, as a table that overrides a file's.
 #[derive(Debug)]
 pub struct Given<T> {
     pub table: Table,
@@ -67,7 +67,7 @@ impl<T: FromArgMatches + Serialize> FromArgMatches for Given<T> {
     }
 }
 
-/// What is left of a table when only the values stay whose keys `is_given` says yes to.
+/// The part of a table with the keys for which `is_given` holds.
 fn given(table: Table, is_given: &impl Fn(&str) -> bool) -> Table {
     let kept = table.into_iter().filter_map(|(key, value)| match value {
         Value::Table(inner) => {
@@ -83,7 +83,7 @@ fn given(table: Table, is_given: &impl Fn(&str) -> bool) -> Table {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Data")]
 pub struct DataArguments {
-    /// Where the images come from; each kind has its own flags.
+    /// Kind of dataset; each kind has its own flags.
     #[arg(long, value_name = "KIND")]
     data: Option<Kind>,
     /// mvtec, folder, svhn: folder of the dataset.
@@ -92,13 +92,13 @@ pub struct DataArguments {
     /// mvtec: the category, such as `bottle`.
     #[arg(long)]
     category: Option<String>,
-    /// mvtec: test this defect only. texture: the defect to paint.
+    /// mvtec: the only defect to test. texture: the defect to paint.
     #[arg(long)]
     defect: Option<String>,
-    /// folder: name of the task.
+    /// folder: name of the task [default: the name of the root folder].
     #[arg(long)]
     name: Option<String>,
-    /// folder: normal images, below the root. This flag and the next four may be repeated.
+    /// folder: normal images; the path is relative to --root. This flag and the next four may be repeated.
     #[arg(long, value_name = "DIR")]
     normal_dir: Vec<PathBuf>,
     /// folder: anomalous images to test on.
@@ -113,7 +113,7 @@ pub struct DataArguments {
     /// folder: unlabelled images that may contain anomalies, to tune on.
     #[arg(long, alias = "unlabeled-dir", value_name = "DIR")]
     unlabelled_dir: Vec<PathBuf>,
-    /// folder: share of the normal images to keep for the test [default: 0.2].
+    /// folder: share of the normal images to keep for the test, if --abnormal-dir is given [default: 0.2].
     #[arg(long, value_name = "SHARE")]
     normal_split_ratio: Option<f64>,
     /// digits, svhn: the normal digit. sheet: the image with the normal tiles.
@@ -138,7 +138,7 @@ pub struct DataArguments {
 enum Kind {
     /// MVTec AD's layout: --root, --category, --defect.
     Mvtec,
-    /// Folders of your own: --root, --normal-dir and its companions.
+    /// Your own folders of images: --root, --normal-dir, --unlabelled-dir and the other --…-dir flags.
     Folder,
     /// SVHN's .mat files: --root, --normal, --anomaly.
     Svhn,
@@ -146,17 +146,17 @@ enum Kind {
     Digits,
     /// The packaged photographs with painted defects: --texture, --defect, --slant.
     Texture,
-    /// Images that are sheets of tiles: --normal, --anomaly, --tile.
+    /// Two images that are sheets of square tiles: --normal, --anomaly, --tile.
     Sheet,
 }
 
-/// Puts a flag that was given under a key.
+/// Inserts a flag, if it was given.
 fn put(table: &mut Table, key: &str, given: &Option<impl Serialize>) -> Result<(), UsageError> {
     if let Some(given) = given {
-        // TOML has signed integers and no other text than UTF-8.
+        // TOML has only signed integers and UTF-8 text.
         let value = Value::try_from(given).map_err(|_| {
             UsageError(format!(
-                "{} is beyond what a configuration file can hold: {} or UTF-8 text",
+                "{} cannot be stored in a configuration file: it must be a number up to {}, or UTF-8 text",
                 flag(&[key]),
                 i64::MAX
             ))
@@ -166,13 +166,13 @@ fn put(table: &mut Table, key: &str, given: &Option<impl Serialize>) -> Result<(
     Ok(())
 }
 
-/// Numbers where they are, text where it is not: `--normal 6` and `--normal good.png`.
+/// A number or text: `--normal 6` and `--normal good.png`.
 fn number_or_text(flag: &Option<String>) -> Option<Value> {
     flag.as_ref().map(|text| text.parse::<i64>().map_or_else(|_| Value::from(text.clone()), Value::from))
 }
 
 impl DataArguments {
-    /// The table `data` that the flags make, if any was given.
+    /// The table `data` from the flags, if any was given.
     pub fn table(&self) -> anyhow::Result<Table> {
         let mut data = Table::new();
         let many = |paths: &Vec<PathBuf>| (!paths.is_empty()).then(|| paths.clone());
@@ -201,19 +201,19 @@ impl DataArguments {
 }
 
 impl RunArguments {
-    /// What the flags say of the configuration.
+    /// The part of the configuration that the flags set.
     fn flags(&self) -> anyhow::Result<Table> {
         let mut flags = self.data.table()?;
         overlay(&mut flags, self.settings.table.clone());
         Ok(flags)
     }
 
-    /// Whether any flag bears on the configuration.
-    pub fn says_anything(&self) -> anyhow::Result<bool> {
+    /// Whether any flag sets a part of the configuration.
+    pub fn sets_anything(&self) -> anyhow::Result<bool> {
         Ok(!self.flags()?.is_empty())
     }
 
-    /// Flags over file over defaults; tells of those that change nothing.
+    /// The configuration from flags, file and defaults; prints a note about settings without effect.
     pub fn resolve(&self) -> anyhow::Result<RunConfig> {
         let (mut name, mut text) = (String::new(), String::new());
         if let Some(path) = &self.config {
@@ -228,7 +228,7 @@ impl RunArguments {
     }
 }
 
-/// Every setting of a configuration with its help, as TOML that reads as the same configuration: settings that a run chooses are
+/// Every setting of a configuration with its help, as TOML that gives the same configuration when it is read; open settings are
 /// comments.
 pub fn printed(config: &RunConfig) -> String {
     let mut table: Table = config.to_toml().parse().expect("a configuration is TOML");

@@ -1,4 +1,4 @@
-//! `stssad check`: whether this device computes what it should.
+//! `stssad check`: whether this device computes correctly.
 
 use std::process::ExitCode;
 
@@ -11,18 +11,18 @@ use super::{DeviceArguments, progress_bar};
 /// Arguments of `stssad check`.
 #[derive(Debug, Args)]
 pub struct Check {
-    /// A case's name as it is printed, to run it alone, or a part of names [default: everything].
+    /// Cases to run: the full name of one, as printed, or part of the names of several [default: all].
     #[arg(value_name = "CASE")]
     filter: Option<String>,
-    #[arg(long, value_name = "F", help = format!("Only one family: {}", FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")))]
+    #[arg(long, value_name = "F", help = format!("Check only this family: {}", FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")))]
     family: Option<String>,
-    /// Only the backward rules, first and second order.
+    /// Check only the backward rules, of first and second order.
     #[arg(long)]
     grad: bool,
-    /// Only the training step, node by node.
+    /// Check only the training step, node by node.
     #[arg(long)]
     step: bool,
-    /// Seed of the numbers that kernels are fed.
+    /// Seed of the kernels' random inputs.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]

@@ -1,4 +1,4 @@
-//! `stssad demo`: 6 is normal, 9 is the anomaly, and the rotation that leads from one to the other is not told.
+//! `stssad demo`: 6 is normal, 9 is the anomaly, and the program finds the rotation between them.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,36 +17,37 @@ use super::{DeviceArguments, PrecisionArguments, trainer};
 /// Arguments of `stssad demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Folder for the demo's files; those of an earlier demo are replaced.
+    /// Folder for the demo's files; files of an earlier demo are overwritten.
     #[arg(long, value_name = "DIR", default_value = "results/demo")]
     out: PathBuf,
-    /// Seed of the split, the initial weights, the batches and the random places.
+    /// Seed of all random draws: split, initial weights, batches.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Order of the hyper-gradient: 1 leaves out the second-order term, for comparison.
+    /// Order of the hyper-gradient: 1 omits the second-order term, for comparison.
     #[arg(long, value_name = "1|2", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     order: u8,
-    /// Compute cheap values again rather than keep them: the same results for less memory and more time.
+    /// Recompute cheap values instead of storing them: less memory, more time, the same results.
     #[arg(long)]
     recompute: bool,
-    /// Say first what a step keeps on the device.
+    /// Print how much device memory a training step needs, before training.
     #[arg(long)]
     memory: bool,
     #[command(flatten)]
     precision: PrecisionArguments,
     #[command(flatten)]
     device: DeviceArguments,
+    /// How to show progress on standard error.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     progress: Mode,
     /// Print result.json to standard output when done.
     #[arg(long)]
     json: bool,
-    /// Print the planned step, a line a dispatch, and stop.
+    /// Print the plan of a training step, one line per dispatch, and exit.
     #[arg(long)]
     print_plan: bool,
 }
 
-/// The demo's configuration: the recipe that the packaged digits are known to work with.
+/// The demo's configuration.
 fn config(order: u8, seed: u64) -> RunConfig {
     let most = Some(100);
     RunConfig {
@@ -59,7 +60,7 @@ fn config(order: u8, seed: u64) -> RunConfig {
     }
 }
 
-/// The demo's images, and what its training is made of.
+/// The demo's images and its training configuration.
 fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
     let loaded = load(config.source()?, &config.loading(), |_, _| {})?;
     let visible = loaded.task.visible();
@@ -84,7 +85,7 @@ impl Demo {
             return Ok(ExitCode::SUCCESS);
         }
         let folder = RunFolder::for_demo(&self.out)?;
-        folder.begin_anew()?;
+        folder.start_over()?;
         note!("{}", loaded.table());
         let output = OutputArguments {
             out: None,

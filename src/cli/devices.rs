@@ -1,4 +1,4 @@
-//! `stssad devices`: what can be trained on.
+//! `stssad devices`: the adapters, their limits and their features.
 
 use std::process::ExitCode;
 
@@ -46,11 +46,11 @@ impl Devices {
     }
 }
 
-/// What `--precision f16` may expect.
+/// Whether `--precision f16` is possible.
 fn f16(adapter: &AdapterSummary) -> String {
     let tiles: Vec<String> = adapter.tiles.iter().map(ToString::to_string).collect();
     match &adapter.without_tiles {
         Some(reason) => format!("refused: {reason}"),
-        None => format!("matrices of {} are offered, and are proven when a command uses f16", tiles.join(", ")),
+        None => format!("the driver offers matrices of {}; they are tested when a command uses f16", tiles.join(", ")),
     }
 }

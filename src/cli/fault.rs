@@ -1,5 +1,4 @@
-//! What kind of fault an error is, for whoever has to act on it without reading it: the command line's exit codes follow
-//! from this, and whether a sweep goes on, and whether it is worth resuming a run.
+//! Classifies errors by their kind of fault, which decides the exit code and whether resuming a run may help.
 
 use std::error::Error;
 use std::io;
@@ -26,40 +25,40 @@ use stssad::training::trainer::TrainError;
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The command line or a configuration asks for what cannot be done.
+    /// The command line or a configuration is invalid.
     Usage,
-    /// The images, or what was made of them, cannot be used.
+    /// The images or results cannot be used.
     Data,
-    /// There is no device for this work, or the work does not fit it.
+    /// There is no suitable device, or the work does not fit it.
     Device,
-    /// The device has no memory left, which others may free.
+    /// The device has no free memory; other programs may free some.
     Memory,
-    /// The device stopped working under way; it works again after a reset.
+    /// The device was lost; it may work again after a reset.
     Lost,
-    /// Training did not converge to finite numbers.
+    /// Training diverged.
     Diverged,
     /// A file or a stream cannot be read or written.
     Storage,
     /// Another process works in the folder.
     Busy,
-    /// A fault of stssad, or of the driver.
+    /// A fault in stssad or the driver.
     Internal,
 }
 
 impl Fault {
-    /// Whether the same run, resumed later, may get past it.
+    /// Whether the same run may succeed when it is resumed later.
     pub fn may_pass(self) -> bool {
         matches!(self, Fault::Memory | Fault::Lost | Fault::Storage)
     }
 }
 
-/// An error that knows what kind of fault it is.
+/// An error with a known kind of fault.
 pub trait Faulty: Error {
     /// The kind of fault.
     fn fault(&self) -> Fault;
 }
 
-/// The kind of fault of an error: of the first of its causes, from the outermost on, that knows its own.
+/// The kind of fault of an error: that of the outermost of its causes with a known kind.
 pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) -> Fault {
     fn of<E: Faulty + 'static>(link: &(dyn Error + 'static)) -> Option<Fault> {
         link.downcast_ref::<E>().map(Faulty::fault)
@@ -108,8 +107,8 @@ impl Faulty for CaseError {
 impl Faulty for ClaimError {
     fn fault(&self) -> Fault {
         match self {
-            ClaimError::Held { .. } => Fault::Busy,
-            ClaimError::Foreign { .. } | ClaimError::Kept { .. } => Fault::Usage,
+            ClaimError::InUse { .. } => Fault::Busy,
+            ClaimError::NotOurs { .. } | ClaimError::OtherCommand { .. } => Fault::Usage,
             ClaimError::Write { .. } => Fault::Storage,
         }
     }
@@ -119,6 +118,7 @@ impl Faulty for FolderError {
     fn fault(&self) -> Fault {
         match self {
             FolderError::Claim(error) => error.fault(),
+            FolderError::Report(error) => error.fault(),
             FolderError::Make { .. } => Fault::Storage,
             FolderError::NoRun { .. } | FolderError::NoneUnfinished { .. } => Fault::Usage,
         }
@@ -215,7 +215,7 @@ impl Faulty for TrainError {
             TrainError::Gpu(error) => error.fault(),
             TrainError::Grad(error) => error.fault(),
             TrainError::Data(error) => error.fault(),
-            TrainError::Foreign { .. } => Fault::Data,
+            TrainError::Mismatch { .. } => Fault::Data,
             TrainError::Diverged { .. } | TrainError::NoStart(_) => Fault::Diverged,
         }
     }
@@ -241,7 +241,8 @@ impl Faulty for RunError {
             RunError::Score(_) => Fault::Diverged,
             RunError::Archive(error) => error.fault(),
             RunError::Report(error) => error.fault(),
-            RunError::Foreign { .. } => Fault::Data,
+            RunError::Folder(error) => error.fault(),
+            RunError::Mismatch { .. } => Fault::Data,
         }
     }
 }
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_found_through_what_wraps_it() {
+    fn the_kind_of_fault_is_found_through_wrapping_errors() {
         let lost = || GpuError::Lost { at: "step 3".into(), reason: "Unknown reset".into() };
         assert_eq!(of(&lost()), Fault::Lost);
         assert_eq!(of(&RunError::Train(TrainError::Gpu(lost()))), Fault::Lost);
@@ -266,7 +267,7 @@ mod tests {
         assert_eq!(of(&RunError::from(diverged)), Fault::Diverged);
         let full = ReportError::Write { path: "a".into(), source: io::Error::other("full") };
         assert_eq!(of(&RunError::from(full)), Fault::Storage);
-        // The outermost decides: a folder that cannot be read is bad data, though an I/O error is below it.
+        // The outermost error decides: an unreadable folder is unusable data, although its cause is an I/O error.
         let unreadable = DataError::Unreadable { path: "a".into(), source: io::Error::other("gone") };
         let context = anyhow::Error::from(unreadable).context("the job a");
         assert_eq!(fault_of(context.chain()), Fault::Data);
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_passes_is_worth_resuming() {
+    fn only_some_faults_are_worth_resuming() {
         let passing = [Fault::Memory, Fault::Lost, Fault::Storage];
         for fault in [Fault::Usage, Fault::Data, Fault::Device, Fault::Diverged, Fault::Internal] {
             assert!(!fault.may_pass(), "{fault:?}");

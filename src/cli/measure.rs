@@ -1,4 +1,4 @@
-//! `stssad peak`, `bench` and `profile`: what the device can do, and what a training step makes of it.
+//! `stssad peak`, `bench` and `profile`: the limits of the device, and the speed of kernels and of a training step.
 
 use std::process::ExitCode;
 
@@ -25,7 +25,7 @@ pub struct Peak {
     json: bool,
 }
 
-/// The classes of devices that every device can run the kernels of.
+/// The classes of devices whose kernels run on every device.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum ClassArgument {
     Gpu,
@@ -41,23 +41,23 @@ pub struct Bench {
     precision: PrecisionArguments,
     #[command(flatten)]
     step: StepArguments,
-    /// Time each kernel under every admissible choice of its tiles.
+    /// Time each kernel with every possible choice of tiles.
     #[arg(long, conflicts_with = "compare")]
     sweep_tiles: bool,
-    /// Take the kernels that are chosen for this class of device [default: this device's].
+    /// Use the kernels chosen for this class of device [default: the class of this device].
     #[arg(long, value_enum, conflicts_with = "precision")]
     class: Option<ClassArgument>,
     #[command(flatten)]
     device: DeviceArguments,
 }
 
-/// Which step is looked at.
+/// Which training step to measure.
 #[derive(Debug, Args)]
 struct StepArguments {
-    /// digits-small (the demo's step), pyramid-64, resnet18-32 or resnet18-256.
+    /// Training step to measure: digits-small (the demo's step), pyramid-64, resnet18-32 or resnet18-256.
     #[arg(long, value_name = "NAME", default_value = "digits-small")]
     workload: Workload,
-    /// Compute cheap values again rather than keep them.
+    /// Recompute cheap values instead of storing them.
     #[arg(long)]
     recompute: bool,
 }
@@ -110,7 +110,7 @@ impl Bench {
 
 impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let _claim = self.options.out.as_deref().map(|out| Claim::take(out, profile::KEEPER)).transpose()?;
+        let _claim = self.options.out.as_deref().map(|out| Claim::take(out, profile::OWNER)).transpose()?;
         let device = self.device.open()?.with_precision(self.precision.precision)?;
         let task = self.step.workload.task()?;
         let config = Config { reuse: self.step.reuse(), ..self.step.workload.config(1) };

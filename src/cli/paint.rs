@@ -1,4 +1,4 @@
-//! `stssad paint`: a dataset in MVTec AD's layout from a packaged photograph, to try things on.
+//! `stssad paint`: a dataset in MVTec AD's layout from a packaged photograph.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,27 +10,28 @@ use stssad::data::{Loading, Source, load, mvtec};
 /// Arguments of `stssad paint`.
 #[derive(Debug, Args)]
 pub struct Paint {
-    /// The photograph that images are cut from.
+    /// Photograph to cut the images from.
     #[arg(long)]
     texture: Photograph,
-    /// What is painted on half of the test images.
+    /// Defect to paint on half of the test images.
     #[arg(long)]
     defect: Defect,
-    /// Direction of a scratch or slash in radians [default: drawn].
+    /// Direction of a scratch or slash in radians [default: random].
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,
     /// Side of the images in pixels.
-    #[arg(long, value_name = "PIXELS", default_value_t = 32)]
-    size: usize,
+    #[arg(long, value_name = "PIXELS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(8..=128))]
+    size: u32,
     /// Normal images to train on.
-    #[arg(long, value_name = "N", default_value_t = 300)]
-    train: usize,
+    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(3..=100_000))]
+    train: u32,
     /// Test images of each class.
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    test: usize,
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    test: u32,
+    /// Seed of all random draws.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Folder to write to, which becomes `--root`; the category is named after photograph and defect.
+    /// Folder to write to: the `--root` for training. The category is named after the photograph and the defect.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -39,10 +40,10 @@ impl Paint {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let source = Source::Texture(Texture { texture: self.texture, defect: self.defect, slant: self.slant });
         let loading = Loading {
-            size: Some(self.size),
-            max_train: Some(self.train),
-            max_normals: Some(self.test),
-            max_anomalies: Some(self.test),
+            size: Some(self.size as usize),
+            max_train: Some(self.train as usize),
+            max_normals: Some(self.test as usize),
+            max_anomalies: Some(self.test as usize),
             seed: self.seed,
             ..Loading::default()
         };

@@ -1,4 +1,4 @@
-//! How a run tells of its progress: a bar, plain lines, JSON lines, or not at all; and how it is asked to stop.
+//! Shows the progress of a run, and requests its stop on a signal.
 
 use std::io::{IsTerminal, stderr};
 use std::sync::Arc;
@@ -16,25 +16,27 @@ use stssad::training::trainer::Progress;
 
 use super::{STOPPED, progress_bar};
 
-/// How progress is shown, on standard error.
+/// How to show progress, on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Mode {
     /// A bar on a terminal, plain lines elsewhere.
     #[default]
     Auto,
+    /// A progress bar.
     Bar,
     /// A line every ten seconds.
     Plain,
-    /// A JSON object a step.
+    /// A JSON object for each step.
     Json,
+    /// No progress.
     None,
 }
 
-/// Set by the first SIGINT, SIGTERM, SIGHUP or SIGUSR1. A second SIGINT, SIGTERM or SIGUSR1 ends the program at once; SIGHUP
-/// does not, since a lost terminal may send it more than once.
+/// A flag that the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 sets. A second SIGINT, SIGTERM or SIGUSR1 ends the program at once; a
+/// second SIGHUP does not, since a lost terminal may send several.
 ///
 /// # Errors
-/// When the system takes no handler.
+/// When the system refuses a handler.
 pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = Arc::new(AtomicBool::new(false));
@@ -54,7 +56,7 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// Whether the process was begun by `nohup`, and is to outlive its terminal.
+/// Whether the process ignores SIGHUP, as `nohup` arranges, so that it outlives its terminal.
 #[cfg(unix)]
 fn hang_up_is_ignored() -> bool {
     // SAFETY: all of its fields may be zero.
@@ -72,11 +74,11 @@ pub struct Shown {
     bar: Option<ProgressBar>,
     begun: Instant,
     told: Instant,
-    /// Steps of this process, those of each start of a group counted.
+    /// Steps in this process, counted separately for each start of a group.
     steps: usize,
 }
 
-/// Between two plain lines.
+/// Time between two plain lines.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 impl Shown {
@@ -101,12 +103,12 @@ impl Shown {
 }
 
 impl Watch for Shown {
-    /// Ends the process when a stop is asked for: compiling takes many seconds on some drivers, and all that was trained is
-    /// in the checkpoint that the run began from.
+    /// Ends the process if a stop is requested: compiling takes many seconds on some drivers, and nothing was trained since the
+    /// checkpoint that the run began from.
     fn compiling(&mut self, done: usize, of: usize) {
         if self.wants_stop() {
             self.clear();
-            note!("stopped before the first step; go on with the same command");
+            note!("stopped before the first step; run the same command again");
             std::process::exit(STOPPED.into());
         }
         if self.mode == Mode::Bar {
@@ -139,12 +141,12 @@ impl Watch for Shown {
                 let begins = self.bar.is_none();
                 let bar = self.bar(all, "train    {bar:28} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
                 if begins {
-                    // What a checkpoint had done already does not count for the rate.
+                    // Steps before the checkpoint do not count for the rate.
                     bar.set_position((done - progress.len()) as u64);
                     bar.reset_eta();
                 }
                 bar.set_position(done as u64);
-                // The starts of a group take turns.
+                // The message alternates between the starts of a group.
                 bar.set_message(told(&progress[step % progress.len()]).join("  "));
                 if done == all {
                     self.clear();
@@ -154,7 +156,7 @@ impl Watch for Shown {
                 self.told = Instant::now();
                 let rate = self.steps as f64 / self.begun.elapsed().as_secs_f64();
                 let speed = if rate < 1.0 { format!("{:.1} s/step", 1.0 / rate) } else { format!("{rate:.1} steps/s") };
-                // The first step says little about the others.
+                // The first step is not representative.
                 let left = match all - done {
                     steps if first || steps == 0 => String::new(),
                     steps => format!("  {} left", HumanDuration(Duration::from_secs_f64(steps as f64 / rate))),
@@ -179,7 +181,7 @@ impl Watch for Shown {
         self.clear();
         match self.mode {
             Mode::Json => note!("{}", json!({ "start": start, "failed": reason })),
-            _ => note!("train    start {} came to nothing: {reason}", start + 1),
+            _ => note!("train    start {} failed: {reason}", start + 1),
         }
     }
 

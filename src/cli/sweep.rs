@@ -1,9 +1,9 @@
-//! `stssad sweep plan|run|merge`: methods over tasks and seeds.
+//! `stssad sweep plan|run|merge`: compares methods over tasks and seeds.
 //!
-//! A scheduler's array task knows its own number, but not the array's size: of a part that is submitted again, schedulers
-//! give another first number and another count. So a task's jobs follow from its number and from the N that it is told, and
-//! from nothing else: the jobs whose number leaves the same remainder when divided by N. Any N tasks with consecutive numbers
-//! do every job once, whether they are counted from 0 or from 1.
+//! A task of an array job knows its own number, but not the size of the array: if a part of the array is submitted again, schedulers
+//! report another first number and another count. So a task's jobs depend only on its number and on the given N: they are the jobs
+//! whose numbers have the same remainder when divided by N. Any N tasks with consecutive numbers run every job once, whether they
+//! are counted from 0 or from 1.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -36,18 +36,18 @@ pub struct Sweep {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print the jobs of a grid, a JSON line each.
+    /// Print the jobs of a grid, one JSON object per line.
     Plan(Plan),
-    /// Do the jobs that are not done, or a share of them, in any number of processes at once.
+    /// Run the unfinished jobs of a grid, or a share of them; any number of processes may do so at once.
     ///
-    /// A job that another process is at is left to it. A job that fails does not end the others: they are done, the failed
-    /// ones are listed at the end, and the exit code is 1. Only a missing device (4) and a full disk (74) end a sweep at once.
+    /// A job that another process is running is skipped. If a job fails, the others still run; failed jobs are listed at the end, and
+    /// the exit code is 1. Only a missing or lost device (4, 75) and a full disk (74) end a sweep at once.
     ///
-    /// In an array of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task does the job of its own number, so that
-    /// an array for the whole grid has as many tasks as `sweep plan` prints lines. Where it has fewer, `--tasks N` says how
-    /// many.
+    /// In an array job of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task runs the job with the task's own number, so
+    /// an array for the whole grid needs as many tasks as `sweep plan` prints lines. For an array of N tasks, fewer than there are
+    /// jobs, add `--tasks N`.
     Run(Execute),
-    /// Make the table of what is there; exits 1 when jobs are missing.
+    /// Write and print a table of the finished jobs; exits 1 if jobs are missing.
     Merge(Merge),
 }
 
@@ -61,22 +61,23 @@ struct Plan {
 struct Execute {
     /// The grid, in TOML.
     grid: PathBuf,
-    /// Folder of the sweep; each job has its own in it.
+    /// Folder of the sweep; each job has a folder in it.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Do every N-th job from number I on, counted from 0.
+    /// Run every N-th job, starting with job I, counted from 0.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// Do job number I alone, counted from 0.
+    /// Run only job number I, counted from 0.
     #[arg(long, value_name = "I", conflicts_with = "shard")]
     index: Option<usize>,
-    /// The scheduler's array has N tasks: the task with number I does the jobs whose numbers leave the same remainder as I
-    /// when divided by N. A task that is submitted again does the same jobs again [default: as many tasks as jobs].
+    /// Number of tasks in the scheduler's array: task I runs the jobs whose numbers have the same remainder as I when divided by N. A
+    /// resubmitted task runs the same jobs again [default: the number of jobs].
     #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index"])]
     tasks: Option<NonZeroUsize>,
-    /// Write the images and the page of every run as well.
+    /// Also write the images and the report page of every run.
     #[arg(long)]
     reports: bool,
+    /// How to show the progress of each job on standard error.
     #[arg(long, value_enum, default_value_t = Mode::None, value_name = "HOW")]
     progress: Mode,
     #[command(flatten)]
@@ -113,7 +114,7 @@ impl FromStr for Shard {
     }
 }
 
-/// Variables in which schedulers say which of an array's tasks this is, and what they hold outside of arrays.
+/// Variables in which schedulers give the number of a task in its array, and their values outside of arrays.
 const ARRAYS: [(&str, Option<&str>); 7] = [
     ("SLURM_ARRAY_TASK_ID", None),
     ("PBS_ARRAY_INDEX", None),
@@ -151,12 +152,12 @@ impl Plan {
     }
 }
 
-/// What came of a job in this process.
+/// The outcome of a job in this process.
 enum Done {
     Ending(Ending),
-    /// Another process is at it.
+    /// Another process is running it.
     Elsewhere,
-    /// Another process finished it meanwhile.
+    /// It was already finished.
     Already,
 }
 
@@ -166,9 +167,11 @@ impl Execute {
         let share = self.share(jobs.len(), |name| std::env::var(name).ok())?;
         let mine = share.of(&jobs);
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
-            return Err(
-                UsageError(format!("there is no job {index}: the grid has jobs 0 to {}", jobs.len() - 1)).into()
-            );
+            return Err(UsageError(format!(
+                "there is no job {index}: the jobs of the grid are 0 to {}",
+                jobs.len() - 1
+            ))
+            .into());
         }
         note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = stop_flag()?;
@@ -190,14 +193,14 @@ impl Execute {
                 Ok(Done::Already) => {}
                 Ok(Done::Elsewhere) => elsewhere += 1,
                 Ok(Done::Ending(Ending::Stopped)) => {
-                    note!("stopped at {}; run the same command to go on", job.name);
+                    note!("stopped at {}; run the same command to continue", job.name);
                     return Ok(ExitCode::from(STOPPED));
                 }
                 Ok(Done::Ending(Ending::Finished(outcome))) => {
                     let auroc = outcome.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}"));
                     note!("{place}  AUROC {auroc}  {:.0} s  {}", outcome.seconds, job.name);
                 }
-                Err(error) if ends_all(&error) => return Err(error.context(job.name.clone())),
+                Err(error) if ends_sweep(&error) => return Err(error.context(job.name.clone())),
                 Err(error) => {
                     note!("{place}  failed  {}: {error:#}", job.name);
                     failed.push(format!("\n  {}: {error:#}", job.name));
@@ -205,7 +208,7 @@ impl Execute {
             }
         }
         if elsewhere > 0 {
-            note!("{elsewhere} of {} jobs are still being done by other processes", mine.len());
+            note!("{elsewhere} of {} jobs are being run by other processes", mine.len());
         }
         let finished = jobs.iter().filter(|job| job.folder(&self.out).join("result.json").exists()).count();
         note!("sweep    {finished} of the grid's {} jobs are finished", jobs.len());
@@ -215,10 +218,10 @@ impl Execute {
 
     fn execute(&self, device: &Device, job: &Job, mut shown: Shown) -> anyhow::Result<Done> {
         let folder = match RunFolder::create(job.folder(&self.out)) {
-            Err(ClaimError::Held { .. }) => return Ok(Done::Elsewhere),
+            Err(ClaimError::InUse { .. }) => return Ok(Done::Elsewhere),
             claimed => claimed?,
         };
-        // Whoever had it until now may have finished it.
+        // The process that had it until now may have finished it.
         if job.outcome(&self.out)?.is_some() {
             return Ok(Done::Already);
         }
@@ -229,7 +232,7 @@ impl Execute {
         Ok(Done::Ending(run.train(checkpoint, &mut shown)?))
     }
 
-    /// The share of `jobs` jobs that the flags name, or a scheduler by a variable.
+    /// The share of `jobs` jobs, from the flags or from a scheduler's variable.
     fn share(&self, jobs: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Share, UsageError> {
         match (self.shard, self.index) {
             (Some(Shard { index, of }), _) => return Ok(Share::Shard { index, of }),
@@ -245,29 +248,30 @@ impl Execute {
         match (&found[..], self.tasks) {
             ([], None) => Ok(Share::All),
             ([], Some(_)) => Err(UsageError(
-                "--tasks is for a scheduler's array, and no variable says which task this is: use --shard I/N".into(),
+                "--tasks is for array jobs, but no scheduler's variable gives the number of this task: use --shard I/N"
+                    .into(),
             )),
             ([(name, value)], tasks) => {
                 let task: usize =
-                    value.parse().map_err(|_| UsageError(format!("{name} is `{value}`, not a number from 0 on")))?;
+                    value.parse().map_err(|_| UsageError(format!("{name} is `{value}`: it must be a whole number")))?;
                 let of = tasks.map_or(jobs, NonZeroUsize::get);
                 match tasks {
                     Some(_) => note!("sweep    task {task} ({name}) of an array of {of}"),
                     None => note!(
-                        "sweep    task {task} ({name}) of an array with a task for each of {of} jobs; where it has fewer, say \
-                         how many by --tasks N"
+                        "sweep    task {task} ({name}) of an array with one task for each of {of} jobs; if the array has fewer \
+                         tasks, add --tasks N"
                     ),
                 }
                 Ok(Share::Shard { index: task % of, of })
             }
             ([(one, _), (other, _), ..], _) => {
-                Err(UsageError(format!("both {one} and {other} are set: name the share by --shard or --index")))
+                Err(UsageError(format!("both {one} and {other} are set: choose the jobs with --shard or --index")))
             }
         }
     }
 }
 
-/// That the device could not be opened, which no other job's configuration will change.
+/// The device could not be opened; no other job could open it either.
 #[derive(Debug)]
 struct NoDevice;
 
@@ -277,8 +281,8 @@ impl fmt::Display for NoDevice {
     }
 }
 
-/// Whether every other job would fail for the same reason: there is no usable device, or no room on the disk.
-fn ends_all(error: &anyhow::Error) -> bool {
+/// Whether every other job would fail for the same reason: there is no usable device, or the disk is full.
+fn ends_sweep(error: &anyhow::Error) -> bool {
     let train = match error.downcast_ref::<RunError>() {
         Some(RunError::Train(train)) => Some(train),
         _ => error.downcast_ref::<TrainError>(),
@@ -300,7 +304,7 @@ impl Merge {
         }
         let outcomes = jobs.iter().map(|job| job.outcome(&self.out)).collect::<Result<Vec<_>, _>>()?;
         let comparison = merge(&grid, &jobs, &outcomes)?;
-        comparison.write(RunFolder::for_comparison(&self.out)?.path())?;
+        comparison.write(&RunFolder::for_comparison(&self.out)?)?;
         match self.json {
             true => result!("{}", serde_json::to_string_pretty(&comparison)?)?,
             false => result!("{}", comparison.markdown())?,
@@ -321,7 +325,7 @@ mod tests {
         execute: Execute,
     }
 
-    /// The jobs, of so many, that a task with these variables does.
+    /// The jobs, out of `jobs`, that a task with these variables runs.
     fn share(flags: &[&str], jobs: usize, variables: &[(&str, &str)]) -> Result<BTreeSet<usize>, String> {
         let line = ["stssad", "grid.toml", "--out", "sweep"].iter().chain(flags);
         let alone = Alone::try_parse_from(line).map_err(|error| error.to_string())?;
@@ -335,8 +339,8 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_is_submitted_again_does_the_same_jobs() {
-        // As Slurm gives them for --array=0-7, for --array=3,7, and for --array=1-10:3, of which the ids are 1, 4, 7, 10.
+    fn a_resubmitted_task_runs_the_same_jobs() {
+        // Slurm's variables for --array=0-7, for --array=3,7, and for --array=1-10:3, with the ids 1, 4, 7 and 10.
         let slurm = |id: &str, first: &str, count: &str| {
             let variables =
                 [("SLURM_ARRAY_TASK_ID", id), ("SLURM_ARRAY_TASK_MIN", first), ("SLURM_ARRAY_TASK_COUNT", count)];
@@ -351,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_tasks_as_are_said_do_every_job_once() {
+    fn the_given_number_of_tasks_runs_every_job_once() {
         for (jobs, tasks, first) in [(8, 8, 0), (8, 8, 1), (8, 3, 0), (8, 3, 1), (7, 4, 5), (2, 5, 1), (1, 1, 1)] {
             let flags = ["--tasks", &tasks.to_string()];
             let mut done: Vec<usize> = Vec::new();
@@ -364,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn every_scheduler_is_known_and_none_outside_of_an_array() {
+    fn every_scheduler_is_recognised_but_only_in_an_array() {
         for (name, outside) in ARRAYS {
             assert_eq!(share(&[], 8, &[(name, "3")]).unwrap(), [3].into(), "{name}");
             assert_eq!(share(&[], 8, &[(name, "")]).unwrap().len(), 8, "{name} without a value");
@@ -379,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_device_and_a_full_disk_end_a_sweep_and_nothing_else_does() {
+    fn only_a_missing_device_and_a_full_disk_end_a_sweep() {
         let written = |kind: ErrorKind| {
             let source = kind.into();
             anyhow::Error::from(RunError::from(stssad::run::outcome::ReportError::Write {
@@ -391,11 +395,11 @@ mod tests {
         let [at, reason] = ["a step", "it is gone"].map(String::from);
         let too_large = GpuError::TooLarge { what: "slot 1".into(), bytes: 2, limit: 1 };
         let out_of_memory = GpuError::OutOfMemory { at: at.clone(), reason: reason.clone() };
-        assert!(ends_all(&written(ErrorKind::StorageFull)) && ends_all(&written(ErrorKind::QuotaExceeded)));
-        assert!(ends_all(&gpu(GpuError::Lost { at, reason })));
-        assert!(ends_all(&anyhow::Error::from(GpuError::NoAdapter(String::new())).context(NoDevice)));
-        assert!(!ends_all(&written(ErrorKind::PermissionDenied)));
-        assert!(!ends_all(&gpu(too_large)) && !ends_all(&gpu(out_of_memory)));
-        assert!(!ends_all(&stssad::data::DataError::Empty { set: "training" }.into()));
+        assert!(ends_sweep(&written(ErrorKind::StorageFull)) && ends_sweep(&written(ErrorKind::QuotaExceeded)));
+        assert!(ends_sweep(&gpu(GpuError::Lost { at, reason })));
+        assert!(ends_sweep(&anyhow::Error::from(GpuError::NoAdapter(String::new())).context(NoDevice)));
+        assert!(!ends_sweep(&written(ErrorKind::PermissionDenied)));
+        assert!(!ends_sweep(&gpu(too_large)) && !ends_sweep(&gpu(out_of_memory)));
+        assert!(!ends_sweep(&stssad::data::DataError::Empty { set: "training" }.into()));
     }
 }

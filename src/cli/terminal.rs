@@ -1,15 +1,14 @@
-//! The one place that prints: results to standard output, notes to standard error.
+//! All printing: results to standard output, notes to standard error.
 //!
-//! `println!` panics when a line cannot be written: on a full disk, or when the reader of a pipe has gone. Here a note that
-//! cannot be written is remembered, so that the work goes on and the program still ends with [`UNWRITTEN`]; a result that
-//! cannot be written is an error.
+//! `println!` panics if a line cannot be written, because the disk is full or the reader of a pipe has gone. Here, if a note cannot
+//! be written, the work continues and the program ends with [`UNWRITTEN`]; if a result cannot be written, that is an error.
 
 use std::fmt::Display;
 use std::io::{self, Write, stderr, stdout};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The exit code when something could not be written: `EX_IOERR` of sysexits.h.
+/// The exit code if output could not be written: `EX_IOERR` of sysexits.h.
 pub const UNWRITTEN: u8 = 74;
 
 /// Whether a note was lost.
@@ -21,7 +20,7 @@ static LOST: AtomicBool = AtomicBool::new(false);
 pub struct Unprinted(#[from] io::Error);
 
 impl Unprinted {
-    /// Whether whoever read our output stopped, as `head` does.
+    /// Whether the reader of the pipe has gone, as `head` does.
     pub fn reader_is_gone(&self) -> bool {
         self.0.kind() == io::ErrorKind::BrokenPipe
     }
@@ -32,19 +31,19 @@ macro_rules! note {
     ($($text:tt)*) => { $crate::cli::terminal::note(format_args!($($text)*)) };
 }
 
-/// Prints a result, formatted as by `format!`, to standard output; an [`Unprinted`] where that cannot be written to.
+/// Prints a result, formatted as by `format!`, to standard output; an [`Unprinted`] if that fails.
 macro_rules! result {
     ($($text:tt)*) => { $crate::cli::terminal::result(format_args!($($text)*)) };
 }
 
-/// Prints lines that accompany the work to standard error.
+/// Prints a note to standard error.
 pub fn note(text: impl Display) {
     if write(stderr().lock(), &text).is_err() {
         LOST.store(true, Ordering::Relaxed);
     }
 }
 
-/// Prints what was asked for to standard output.
+/// Prints a result to standard output.
 pub fn result(text: impl Display) -> Result<(), Unprinted> {
     Ok(write(stdout().lock(), &text)?)
 }
@@ -64,7 +63,7 @@ pub fn lost_a_note() -> bool {
     LOST.load(Ordering::Relaxed)
 }
 
-/// Prints the help or version that was asked for, or what is wrong with the command line; the exit code of either.
+/// Prints the help, the version, or an error in the command line, and returns the exit code.
 pub fn answer(error: &clap::Error) -> Result<ExitCode, Unprinted> {
     let printed = error.print();
     match error.use_stderr() {

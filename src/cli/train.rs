@@ -1,16 +1,16 @@
-//! `stssad train`, `test` and `predict`: from a folder of images to a detector, its figures, and scores of new images.
+//! `stssad train`, `test` and `predict`: train a detector on a folder of images, test it, and score new images.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::cli::fault::Faulty;
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 use stssad::data::{Loaded, Loading, OnBadImage, load, read_images};
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
-use stssad::run::checkpoint::Checkpoint;
+use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
 use stssad::run::config::{RunConfig, overlay};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow};
@@ -21,6 +21,7 @@ use stssad::training::score::is_flagged;
 use walkdir::WalkDir;
 
 use super::arguments::{DataArguments, Given, RunArguments, printed};
+use super::fault::Faulty;
 use super::progress::{Mode, Shown, stop_flag};
 use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, progress_bar};
 
@@ -31,27 +32,28 @@ pub struct Train {
     run: RunArguments,
     #[command(flatten)]
     output: OutputArguments,
-    /// Resume the run in DIR with its own configuration and data; without DIR, the unfinished run below results/stssad whose
-    /// checkpoint is the newest.
+    /// Resume the run in DIR with its own configuration and data; without DIR, resume the unfinished run below results/stssad with
+    /// the newest checkpoint.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "print_config", "out"])]
     resume: Option<Option<PathBuf>>,
     #[command(flatten)]
     device: DeviceArguments,
 }
 
-/// Where a run's files go and how it tells of itself.
-#[derive(Debug, Args)]
+/// The output of a run.
+#[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub struct OutputArguments {
     /// Folder of the run [default: the next free results/stssad/<dataset>/<category>/vN].
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Leave out the images and the page: only model, scores and figures.
+    /// Write only the model, the scores and the figures: no images, no report page. --resume remembers this.
     #[arg(long)]
     pub no_report: bool,
-    /// Say first what a step keeps on the device.
+    /// Print how much device memory a training step needs, before training.
     #[arg(long)]
     pub memory: bool,
+    /// How to show progress on standard error.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub progress: Mode,
     /// Print result.json to standard output when done.
@@ -59,16 +61,14 @@ pub struct OutputArguments {
     pub json: bool,
 }
 
-/// Where runs go that are not told where.
+/// Default folder of all runs.
 const RESULTS: &str = "results/stssad";
 
 impl Train {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         if let Some(folder) = &self.resume {
-            if self.run.says_anything()? {
-                return Err(unfit(
-                    "--resume goes on with the run's own configuration: leave out the other flags".into(),
-                ));
+            if self.run.sets_anything()? {
+                return Err(unfit("--resume uses the run's own configuration: omit the other flags".into()));
             }
             return self.resume(folder.as_deref());
         }
@@ -77,7 +77,7 @@ impl Train {
             result!("{}", printed(&config).trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
-        // What is in the way is told before the images are read; a new folder is made once they are known to be good.
+        // An existing folder is checked before the images are read; a new folder is made only after that.
         let claim = |out: &PathBuf| -> anyhow::Result<RunFolder> {
             let folder = RunFolder::create(out)?;
             is_free(out)?;
@@ -108,28 +108,33 @@ impl Train {
         note!("resume   {}", folder.path().display());
         let device = ready(&self.device, &config)?;
         let loaded = read(&config)?;
-        execute(&device, &config, &loaded, &folder, Some(checkpoint), &self.output)
+        let no_report = self.output.no_report || !checkpoint.full_report;
+        let output = OutputArguments { no_report, ..self.output.clone() };
+        execute(&device, &config, &loaded, &folder, Some(checkpoint), &output)
     }
 }
 
-/// Refuses a folder that holds a run already.
+/// Refuses a folder that contains a run.
 fn is_free(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     match State::of(folder)? {
         State::Nothing => Ok(()),
-        State::Unfinished => Err(unfit(format!(
-            "{shown} holds a run already: choose another --out, or go on with it by --resume {shown}"
-        ))),
-        State::Finished(_) => Err(unfit(format!("{shown} holds a finished run: choose another --out"))),
+        State::Unfinished => {
+            last_checkpoint(folder)?;
+            Err(unfit(format!(
+                "{shown} contains an unfinished run: choose another --out, or resume the run with --resume {shown}"
+            )))
+        }
+        State::Finished(_) => Err(unfit(format!("{shown} contains a finished run: choose another --out"))),
     }
 }
 
-/// Refuses a folder without a run to go on with.
+/// Refuses a folder without an unfinished run.
 fn is_unfinished(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     match State::of(folder)? {
         State::Unfinished => Ok(()),
-        State::Finished(_) => Err(unfit(format!("the run in {shown} is finished: there is nothing to go on with"))),
+        State::Finished(_) => Err(unfit(format!("the run in {shown} is finished: there is nothing to resume"))),
         State::Nothing if !folder.is_dir() => Err(unfit(format!("there is no folder {shown}: check the path"))),
         State::Nothing => Err(nothing_saved(folder)),
     }
@@ -137,14 +142,20 @@ fn is_unfinished(folder: &Path) -> anyhow::Result<()> {
 
 fn nothing_saved(folder: &Path) -> anyhow::Error {
     let shown = folder.display();
-    unfit(format!("{shown} has no checkpoint: nothing was saved, begin anew with --out {shown}"))
+    unfit(format!(
+        "{shown} has no checkpoint, so there is nothing to resume: start the run again, with --out {shown} to use this folder"
+    ))
 }
 
-/// The last whole checkpoint of a run's folder; says when an earlier one had to be taken.
+/// The last whole checkpoint of a run's folder; tells the user if it is not the newest one.
 pub fn last_checkpoint(folder: &Path) -> anyhow::Result<Option<Checkpoint>> {
-    let Some((checkpoint, damaged)) = Checkpoint::load(folder)? else { return Ok(None) };
+    let loaded = Checkpoint::load(folder).with_context(|| {
+        let files = CHECKPOINTS.map(|name| folder.join(name).display().to_string()).join(" and ");
+        format!("no checkpoint can be read: to start the run again, delete {files}")
+    });
+    let Some((checkpoint, damaged)) = loaded? else { return Ok(None) };
     if let Some(reason) = damaged {
-        note!("warning  {reason}; going on from the checkpoint before it");
+        note!("warning  {reason}; resuming from the previous checkpoint");
     }
     Ok(Some(checkpoint))
 }
@@ -153,7 +164,7 @@ fn unfit(problem: String) -> anyhow::Error {
     UsageError(problem).into()
 }
 
-/// Opens the device and says which it is.
+/// Opens the device and prints its name.
 fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
     let device = arguments.open()?;
     let adapter = device.adapter();
@@ -161,7 +172,7 @@ fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
     Ok(device)
 }
 
-/// Opens the device for a run, which it must be able to do at the run's precision, before any image is read.
+/// Opens the device for a run, and checks its precision before any image is read.
 fn ready(arguments: &DeviceArguments, config: &RunConfig) -> anyhow::Result<Device> {
     config.source()?;
     let device = open(arguments)?;
@@ -169,7 +180,7 @@ fn ready(arguments: &DeviceArguments, config: &RunConfig) -> anyhow::Result<Devi
     Ok(device)
 }
 
-/// Reads the images and says what went where.
+/// Reads the images and prints a table of the sets.
 fn read(config: &RunConfig) -> anyhow::Result<Loaded> {
     let bar = progress_bar(0, "read     {bar:28} {pos}/{len} images");
     let loaded = load(config.source()?, &config.loading(), |done, of| {
@@ -182,7 +193,7 @@ fn read(config: &RunConfig) -> anyhow::Result<Loaded> {
     Ok(loaded)
 }
 
-/// Trains and reports, and says where everything is.
+/// Trains a detector, writes the results and prints a summary.
 pub fn execute(
     device: &Device,
     config: &RunConfig,
@@ -193,7 +204,7 @@ pub fn execute(
 ) -> anyhow::Result<ExitCode> {
     if let Some(reason) = folder.unlocked() {
         let shown = folder.path().display();
-        note!("note     {shown} cannot be locked ({reason}): take care that no other process writes to it");
+        note!("note     {shown} cannot be locked ({reason}): make sure that no other process writes to it");
     }
     let extent = if output.no_report { Extent::Figures } else { Extent::Full };
     let mut shown = Shown::new(output.progress, stop_flag()?);
@@ -203,7 +214,7 @@ pub fn execute(
     }
     match run.train(checkpoint, &mut shown).inspect_err(|error| tell_of_checkpoint(error, folder.path()))? {
         Ending::Stopped => {
-            note!("stopped; go on with: stssad train --resume {}", folder.path().display());
+            note!("stopped; resume with: stssad train --resume {}", folder.path().display());
             Ok(ExitCode::from(STOPPED))
         }
         Ending::Finished(outcome) => {
@@ -211,7 +222,7 @@ pub fn execute(
             note!("{}", figures(&outcome.metrics));
             note!("{}", told_threshold(outcome.threshold, outcome.alarms.as_ref()));
             let steps = outcome.steps * outcome.starts.len();
-            note!("{:.1} steps/s; everything is in {}", steps as f64 / outcome.seconds, folder.path().display());
+            note!("{:.1} steps/s; results are in {}", steps as f64 / outcome.seconds, folder.path().display());
             if output.json {
                 result!("{}", serde_json::to_string_pretty(&outcome)?)?;
             }
@@ -220,7 +231,7 @@ pub fn execute(
     }
 }
 
-/// Says what is left of a run that ended in an error, where the same run may succeed later.
+/// After an error that may not recur, prints how to resume the run.
 fn tell_of_checkpoint(error: &RunError, folder: &Path) {
     if !error.fault().may_pass() {
         return;
@@ -234,7 +245,7 @@ fn tell_of_checkpoint(error: &RunError, folder: &Path) {
     }
 }
 
-/// The figures on one line, what cannot be had as `n/a`.
+/// The metrics on one line; undefined ones as `n/a`.
 fn figures(metrics: &Metrics) -> String {
     let figure = |(name, value): (&String, &Option<f64>)| match value {
         Some(value) => format!("{name} {value:.3}"),
@@ -243,8 +254,8 @@ fn figures(metrics: &Metrics) -> String {
     metrics.iter().map(figure).collect::<Vec<_>>().join("   ")
 }
 
-/// The model of a run's folder, or of the file itself. `others` are the images to score, among which a run lies where both
-/// were given in the wrong order.
+/// The model in a run's folder, or in a file. If `run` is not one but one of the `others`, the images to score, is, the arguments
+/// were swapped.
 fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
     let run = &follow(run);
     let file = |path: &Path| if path.is_dir() { path.join(MODEL) } else { path.to_owned() };
@@ -255,16 +266,18 @@ fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
         (Ok(_), _) => None,
         (Err(_), Some(other)) => {
             let other = other.display();
-            Some(format!("{shown} is no run, but {other} is: name the run first, as in stssad predict {other} {shown}"))
+            Some(format!(
+                "{shown} is not the folder of a run, but {other} is: give the run first, as in stssad predict {other} {shown}"
+            ))
         }
-        _ if !run.exists() => Some(format!("there is no {shown}: name the folder of a finished run")),
+        _ if !run.exists() => Some(format!("{shown} does not exist: give the folder of a finished run")),
         _ if !run.is_dir() || file(run).is_file() => None,
         _ if Checkpoint::load(run).map_or(true, |found| found.is_some()) => {
-            Some(format!("the run in {shown} is not finished: go on with it by stssad train --resume {shown}"))
+            Some(format!("the run in {shown} is not finished: resume it with stssad train --resume {shown}"))
         }
         _ => Some(match newest_run(run) {
-            Some(found) => format!("{shown} holds runs, but is none: name one of them, such as {}", found.display()),
-            None => format!("{shown} holds no {MODEL}: name the folder of a finished run"),
+            Some(found) => format!("{shown} is a folder of runs: give one of them, such as {}", found.display()),
+            None => format!("{shown} contains no {MODEL}: give the folder of a finished run"),
         }),
     };
     match problem {
@@ -273,18 +286,18 @@ fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
     }
 }
 
-/// The run below a folder whose model was written last.
+/// The newest run below a folder, by its model.
 fn newest_run(folder: &Path) -> Option<PathBuf> {
     let models = WalkDir::new(folder).max_depth(5).into_iter().flatten().filter(|entry| entry.file_name() == MODEL);
     let newest = models.max_by_key(|entry| entry.metadata().ok().and_then(|about| about.modified().ok()))?;
     newest.path().parent().map(Path::to_owned)
 }
 
-/// The threshold and what it is worth, on one line.
+/// The threshold and its false alarms, on one line.
 fn told_threshold(threshold: Option<f64>, alarms: Option<&Alarms>) -> String {
     match (threshold, alarms) {
         (Some(threshold), Some(alarms)) => format!("threshold {threshold:.4}: {alarms}"),
-        _ => "no threshold: there are too few normal images to hold any out of training".into(),
+        _ => "no threshold: there are too few normal images to hold some out of training".into(),
     }
 }
 
@@ -322,13 +335,13 @@ impl Test {
         let [_, c, h, w] = loaded.task.test.images.shape().images().expect("a set holds images");
         if [c, h, w] != model.image {
             return Err(unfit(format!(
-                "the model takes images of {:?} (channels, height, width), these are {:?}: leave --size and --channels as \
-                 they were",
+                "the model was trained on images of shape {:?} (channels, height, width), but these have shape {:?}: use the \
+                 same --size and --channels",
                 model.image,
                 [c, h, w]
             )));
         }
-        // Earlier versions held no images out, so that their sets differ.
+        // Earlier versions held no images out, so their sets differ.
         let is_earlier = model.threshold.is_some_and(|threshold| threshold.held_out == 0);
         if loaded.task.fingerprint() != model.fingerprint && !is_earlier {
             note!("note     these are not the images that the model was trained and tuned on");
@@ -363,13 +376,13 @@ pub struct Predict {
     /// Images, or folders of them.
     #[arg(required = true)]
     images: Vec<PathBuf>,
-    /// What an image that cannot be scored leads to.
+    /// What to do if an image cannot be scored.
     #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
     on_bad_image: OnBad,
-    /// Refuse images with more pixels [default: as in training].
+    /// Refuse images with more pixels than this [default: as in training].
     #[arg(long, value_name = "N")]
     max_pixels: Option<u64>,
-    /// Most memory that all decoded images may take, in bytes [default: as in training].
+    /// Limit on the memory of all decoded images together, in bytes [default: as in training].
     #[arg(long, value_name = "BYTES")]
     max_bytes: Option<u64>,
     #[command(flatten)]
@@ -379,15 +392,15 @@ pub struct Predict {
     json: bool,
 }
 
-/// What an image that cannot be scored leads to.
+/// What to do if an image cannot be scored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum OnBad {
-    /// The others are scored; the exit code is 3.
+    /// Score the others, and exit with 3.
     #[default]
     Report,
-    /// The others are scored; the exit code is 0.
+    /// Score the others, and exit with 0.
     Skip,
-    /// Nothing is scored; the exit code is 3.
+    /// Score nothing, and exit with 3.
     Error,
 }
 
@@ -412,12 +425,12 @@ impl Predict {
         let read = read_images(&self.images, model.conversion(), &loading, |_, _| {})?;
         match model.threshold {
             None => note!(
-                "note     the model has no threshold, because too few normal images could be held out: no image is called \
-                 anomalous or normal"
+                "note     the model has no threshold, because too few normal images could be held out of training: there are \
+                 scores only"
             ),
             Some(threshold) if threshold.held_out == 0 => note!(
-                "note     an earlier version took the model's threshold on its training images: new normal images exceed it \
-                 more often; train again for a threshold on held-out images"
+                "note     an earlier version of stssad set this threshold on training images, so it gives more false alarms: \
+                 train again for a threshold from held-out images"
             ),
             Some(_) => {}
         }
@@ -425,7 +438,7 @@ impl Predict {
             true => Vec::new(),
             false => Predictor::new(&open(&self.device)?, &model)?.judge(&read.set.images)?.scores,
         };
-        // Names are below the folder that was given, and two folders may have the same.
+        // Paths and not names, which may be equal in two folders.
         let scored = read.paths.iter().zip(&scores).map(|(path, &score)| Predicted {
             path: path.to_string_lossy(),
             score: if score.is_finite() { Ok(score) } else { Err(format!("its score is not finite: {score}")) },

@@ -3,23 +3,22 @@
 use super::DataError;
 use crate::engine::philox::Stream;
 
-/// An endless sequence of batches of row indices. An epoch is a random order of all rows, cut into whole batches: no
-/// row comes twice in it, and the few rows that do not fill a batch wait for the next. The sequence depends on `seed`
-/// and `stream` alone.
+/// An endless sequence of batches of row indices. An epoch is a random order of all rows, split into whole batches; rows that do not
+/// fill a batch are dropped until the next epoch. The sequence depends only on `seed` and `stream`.
 #[derive(Clone, Debug)]
 pub struct Batches {
     count: usize,
     batch: usize,
     seed: u64,
     stream: u32,
-    /// Where the orders are drawn from, one epoch after the other.
+    /// The random stream of the orders.
     orders: Stream,
     order: Vec<usize>,
     position: usize,
 }
 
 impl Batches {
-    /// Batches of `batch` out of the rows `0..count`.
+    /// Batches of `batch` rows from `0..count`.
     ///
     /// # Errors
     /// When `batch` is zero or exceeds `count`.
@@ -30,12 +29,12 @@ impl Batches {
         Ok(Batches { count, batch, seed, stream, orders: Stream::new(seed, stream), order: Vec::new(), position: 0 })
     }
 
-    /// How many batches have been drawn.
+    /// Number of batches drawn so far.
     pub fn position(&self) -> usize {
         self.position
     }
 
-    /// This sequence as it is after `position` batches: what a resumed run goes on with.
+    /// This sequence after `position` batches, for a resumed run.
     pub fn at(self, position: usize) -> Self {
         let per_epoch = self.count / self.batch;
         let mut orders = Stream::new(self.seed, self.stream);
@@ -60,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_holds_no_row_twice() {
+    fn an_epoch_has_no_row_twice() {
         let mut batches = Batches::new(10, 3, 1, 2).unwrap();
         let mut epochs = Vec::new();
         for _ in 0..4 {
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_sequence_goes_on_alike() {
+    fn a_restarted_sequence_continues_identically() {
         let fresh = Batches::new(10, 3, 1, 2).unwrap();
         let mut whole = fresh.clone();
         for position in 0..8 {

@@ -1,8 +1,8 @@
-//! One image file: from its bytes to what the detector sees, by one conversion.
+//! Decodes an image file and converts it to the detector's input.
 //!
-//! A file's format is told by its first bytes, never by its name. Pixels are brought upright by the EXIF orientation,
-//! palettes and CMYK become RGB, transparent pixels are laid over white, and colour profiles are not applied. 8 bit
-//! levels are divided by 255 and 16 bit ones by 65535: black is 0 and white is 1.
+//! The format is recognised by the first bytes of the file, never by its name. The EXIF orientation is applied, palettes and CMYK
+//! become RGB, transparent pixels are blended with white, and colour profiles are ignored. 8 bit levels are divided by 255 and
+//! 16 bit levels by 65535: black is 0 and white is 1.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -21,13 +21,13 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-/// Pixels of an image that is decoded when nobody says otherwise; about 9,450 × 9,450.
+/// Default limit on the pixels of an image; about 9,450 × 9,450.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
-/// Rec. 601: the weights of red, green and blue in grey, as Pillow, OpenCV and torchvision have them.
+/// The weights of red, green and blue in grey by Rec. 601, as in Pillow, OpenCV and torchvision.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
-/// How every image of a run becomes `[C, H, W]`: a part of what was trained, since scores hold for no other.
+/// How every image of a run is converted to `[C, H, W]`. It belongs to the model: scores are valid only for this conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversion {
@@ -49,21 +49,21 @@ pub enum Channels {
     Rgb,
 }
 
-/// How an image that is not square becomes so. Scaling takes the mean under a triangle filter, whose support grows with
-/// the reduction, so that nothing is aliased (Pillow's `BILINEAR`). An image of the right size is left as it is.
+/// How an image is made square. Scaling uses a triangle filter whose support grows with the reduction, so that nothing is aliased
+/// (Pillow's `BILINEAR`). An image of the right size is not changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resize {
-    /// Height and width are scaled each by itself: the whole image, out of proportion.
+    /// Scale height and width separately: shows the whole image, distorted.
     #[default]
     Stretch,
-    /// The largest square in the middle is scaled: in proportion, without what lies at the longer side's ends.
+    /// Cut out the largest central square and scale it: undistorted, but the ends of the longer side are lost.
     Crop,
-    /// The longer side is scaled to fit and the rest is black: the whole image, in proportion.
+    /// Scale the longer side to fit and fill the rest with black: shows the whole image, undistorted.
     Letterbox,
 }
 
-/// Why a file is no image to work with.
+/// Why an image file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     #[error("cannot be read: {0}")]
@@ -72,29 +72,29 @@ pub enum DecodeError {
     NotAFile,
     #[error("is empty")]
     Empty,
-    #[error("is no PNG, JPEG, BMP or TIFF, whatever its name says")]
+    #[error("is not a PNG, JPEG, BMP or TIFF file, whatever its name says")]
     Unknown,
-    #[error("has {width}×{height} pixels, more than the {max} that `--max-pixels` allows")]
+    #[error("has {width}×{height} pixels, more than the limit of {max} (--max-pixels)")]
     TooManyPixels { width: u64, height: u64, max: u64 },
-    #[error("has {bytes} bytes, more than {max}, which an image within `--max-pixels` cannot need")]
+    #[error("has {bytes} bytes, more than the {max} that an image within --max-pixels can need")]
     TooManyBytes { bytes: u64, max: u64 },
-    #[error("is of a kind that is not read ({0}): convert it to 8 or 16 bit grey or RGB")]
+    #[error("is of an unsupported kind ({0}): convert it to 8 or 16 bit grey or RGB")]
     Unsupported(String),
     #[error("is damaged: {0}")]
     Damaged(String),
     /// Sizes are `[width, height]` in pixels.
-    #[error("measures {}×{} pixels, but its image {}×{}", mask[0], mask[1], image[0], image[1])]
+    #[error("has {}×{} pixels, but its image has {}×{}", mask[0], mask[1], image[0], image[1])]
     MaskSize { mask: [u32; 2], image: [u32; 2] },
-    #[error("has no mask: {expected} is not there")]
+    #[error("has no mask: {expected} does not exist")]
     MaskMissing { expected: String },
-    /// A folder of which no image can be taken.
+    /// A folder without usable images.
     #[error("{0}")]
     Folder(String),
     #[error("has the mask {name}, which {reason}")]
     Mask { name: String, reason: Box<DecodeError> },
 }
 
-/// What decoders say takes one line.
+/// The message of a decoder, on one line.
 fn damaged(error: impl std::fmt::Display) -> DecodeError {
     DecodeError::Damaged(error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
@@ -106,19 +106,18 @@ fn undecodable(error: ImageError) -> DecodeError {
     }
 }
 
-/// The file's image, upright and opaque: 8 or 16 bit, grey or RGB.
+/// Reads an image file: upright and opaque, 8 or 16 bit, grey or RGB.
 ///
 /// # Errors
-/// When the file cannot be read or decoded, or holds more than `max_pixels` pixels, which its header tells before
-/// anything is allocated.
+/// When the file cannot be read or decoded, or its header states more than `max_pixels` pixels; then nothing is allocated.
 pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, DecodeError> {
-    // Asked before it is opened: whoever opens a named pipe waits until somebody writes to it.
+    // Checked before the file is opened: opening a named pipe would block until another process writes to it.
     let about = std::fs::metadata(path).map_err(DecodeError::Unreadable)?;
     if !about.is_file() {
         return Err(DecodeError::NotAFile);
     }
     let file = File::open(path).map_err(DecodeError::Unreadable)?;
-    // 16 bit RGBA, uncompressed, with room for a header and colour profile.
+    // Uncompressed 16 bit RGBA, plus a header and a colour profile.
     let max = max_pixels.saturating_mul(8).saturating_add(16 << 20);
     if about.len() > max {
         return Err(DecodeError::TooManyBytes { bytes: about.len(), max });
@@ -128,15 +127,15 @@ pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, DecodeError> {
     decode(&bytes, max_pixels)
 }
 
-/// The longer side of a file's image in pixels, by its header alone; `None` where that cannot be read.
+/// The longer side of an image file in pixels, from its header; `None` if the header cannot be read.
 pub(super) fn longer_side(path: &Path) -> Option<usize> {
-    // A pipe is not opened: that would wait for whoever writes to it.
+    // Opening a named pipe would block.
     let file = path.is_file().then(|| ImageReader::open(path).ok()).flatten()?;
     let (width, height) = file.with_guessed_format().ok()?.into_dimensions().ok()?;
     Some(width.max(height) as usize).filter(|&side| side > 0)
 }
 
-/// [`read`] of a file's contents.
+/// As [`read`], for the contents of a file.
 ///
 /// # Errors
 /// As [`read`].
@@ -170,14 +169,14 @@ fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(Dyna
     let mut decoder = reader.into_decoder().map_err(undecodable)?;
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into(), max_pixels)?;
-    // `into_decoder` alone would let a small file of many pixels through.
+    // `into_decoder` does not check this limit.
     limits.reserve(decoder.total_bytes()).map_err(undecodable)?;
     decoder.set_limits(limits).map_err(undecodable)?;
     let orientation = decoder.orientation().map_err(undecodable)?;
     Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, orientation))
 }
 
-/// JPEG by its decoder's strict mode, without which a file that was cut off decodes to a half-grey image.
+/// Decodes JPEG in strict mode; otherwise a truncated file would decode to a half-grey image.
 fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
     let options = DecoderOptions::default().set_strict_mode(true).set_max_width(usize::MAX).set_max_height(usize::MAX);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
@@ -198,7 +197,7 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientati
     Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
-/// Transparency over white; pixels of floats are refused.
+/// Blends transparent pixels with white; refuses floating-point pixels.
 fn opaque(image: DynamicImage) -> Result<DynamicImage, DecodeError> {
     let (width, height) = (image.width(), image.height());
     let opaque = match image {
@@ -227,7 +226,7 @@ fn opaque(image: DynamicImage) -> Result<DynamicImage, DecodeError> {
     opaque.ok_or_else(|| damaged("its pixels do not fill it"))
 }
 
-/// Pixels of `channels` levels, the last of which is alpha, without it.
+/// Blends pixels of `channels` levels, the last of which is alpha, with white, and drops alpha.
 fn over_white<T: Primitive + Into<f32>>(levels: &[T], channels: usize, level: fn(f32) -> T) -> Vec<T> {
     let white: f32 = T::DEFAULT_MAX_VALUE.into();
     let blend = |pixel: &[T]| -> Vec<T> {
@@ -239,7 +238,7 @@ fn over_white<T: Primitive + Into<f32>>(levels: &[T], channels: usize, level: fn
 }
 
 impl Conversion {
-    /// The image as `[C, side, side]`, row-major.
+    /// Converts an image to `[C, side, side]`, row-major.
     pub fn apply(&self, image: &DynamicImage) -> Vec<f32> {
         let fitted = self.fit(image, FilterType::Triangle);
         let pixels: Vec<[f32; 3]> = match &fitted {
@@ -254,16 +253,15 @@ impl Conversion {
             self.centre(pixels.iter().map(value).collect(), fitted.width() as usize, 0.0)
         };
         match self.channels {
-            // Grey stays what it is, to the bit.
+            // Grey images are not changed by weights.
             Channels::Grey if fitted.color().channel_count() == 1 => plane(&|pixel| pixel[0]),
             Channels::Grey => plane(&|pixel| pixel.iter().zip(LUMA).map(|(level, weight)| level * weight).sum()),
             Channels::Rgb => (0..3).flat_map(|channel| plane(&|pixel| pixel[channel])).collect(),
         }
     }
 
-    /// The mask that lies over an image, `side` × `side`, row by row: it takes the image's way, by the nearest pixel.
-    /// A defect is where the mask is brighter than half of its brightest pixel, so that masks of 0 and 1, of 0 and 255,
-    /// and with soft edges all mean what they show.
+    /// Converts a mask like its image, but by the nearest pixel, to `side` × `side`, row by row. A pixel belongs to the defect if it is
+    /// brighter than half of the mask's brightest pixel, so masks of 0 and 1, of 0 and 255, and with soft edges all work.
     pub fn apply_mask(&self, mask: &DynamicImage) -> Vec<bool> {
         let levels = mask.to_luma16();
         let brightest = levels.iter().copied().max().unwrap_or(0);
@@ -275,7 +273,7 @@ impl Conversion {
         self.centre(fitted.iter().map(|&level| level == 1).collect(), width, false)
     }
 
-    /// Scaled, and cropped if need be: `side` × `side`, or less one way in a letterbox.
+    /// Scales and crops an image to `side` × `side`; for a letterbox, one side may be shorter.
     fn fit(&self, image: &DynamicImage, filter: FilterType) -> DynamicImage {
         let ([width, height], side) = ([image.width(), image.height()], self.side as u32);
         let (shorter, longer) = (width.min(height), width.max(height));
@@ -299,7 +297,7 @@ impl Conversion {
         }
     }
 
-    /// Rows of `width` values in the middle of `side` × `side` ones.
+    /// Centres rows of `width` values in `side` × `side` values, surrounded by `around`.
     fn centre<T: Copy>(&self, values: Vec<T>, width: usize, around: T) -> Vec<T> {
         let (side, height) = (self.side, values.len() / width);
         if (width, height) == (side, side) {
@@ -341,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stretched_image_is_whole_and_a_cropped_one_in_proportion() {
+    fn stretching_keeps_the_whole_image_and_cropping_its_proportions() {
         let stretched = GREY.apply(&wide());
         assert!(rows(&stretched).iter().all(|row| row[0] > 0.3 && row[3] > 0.3 && row[1] < 0.2), "{stretched:?}");
         let cropped = Conversion { resize: Resize::Crop, ..GREY }.apply(&wide());
@@ -362,9 +360,9 @@ mod tests {
         assert_eq!(colours.apply(&white).len(), 48);
     }
 
-    /// The mean of a chessboard is grey, however much it shrinks: nothing is aliased.
+    /// A chessboard becomes grey at any reduction: nothing is aliased.
     #[test]
-    fn shrinking_takes_means() {
+    fn reduction_averages_pixels() {
         let chessboard = GrayImage::from_fn(256, 256, |x, y| Luma([if (x + y) % 2 == 0 { 255 } else { 0 }]));
         for level in GREY.apply(&chessboard.into()) {
             assert!((level - 0.5).abs() < 0.01, "{level}");
@@ -372,10 +370,10 @@ mod tests {
     }
 
     #[test]
-    fn a_mask_takes_the_way_of_its_image() {
+    fn a_mask_is_converted_like_its_image() {
         let mask = wide();
         for (resize, expected) in [(Resize::Crop, [[false; 4]; 4]), (Resize::Stretch, [[false; 4]; 4])] {
-            // The nearest pixels of a stretched row are its second, fourth, sixth and eighth, or those before.
+            // A stretched row keeps every second pixel.
             let found = Conversion { resize, ..GREY }.apply_mask(&mask);
             match resize {
                 Resize::Crop => assert_eq!(found, expected.as_flattened()),
@@ -396,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn transparency_lies_over_white() {
+    fn transparency_is_blended_with_white() {
         let pixel = |levels: &[u8], colour| decode(&png(levels, colour), 1).unwrap();
         let half = pixel(&[0, 100, 255, 128], image::ExtendedColorType::Rgba8);
         assert_eq!(half.into_rgb8().get_pixel(0, 0).0, [127, 177, 255]);
@@ -412,14 +410,14 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_bits_keep_what_eight_cannot() {
+    fn sixteen_bits_keep_their_precision() {
         let deep = ImageBuffer::from_fn(4, 4, |x, _| Luma([257 * x as u16 + 1]));
         let levels = GREY.apply(&DynamicImage::ImageLuma16(deep));
         assert_eq!(levels[..4], [0u16, 1, 2, 3].map(|x| f32::from(257 * x + 1) / 65_535.0));
     }
 
     #[test]
-    fn a_folder_is_no_image() {
+    fn a_folder_is_not_an_image() {
         let error = read(Path::new(env!("CARGO_MANIFEST_DIR")), MAX_PIXELS).unwrap_err().to_string();
         assert!(error.contains("is a folder") || error.contains("cannot be read"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! Image files of a folder: found in the order of their names, read and converted in parallel.
+//! Lists the image files of a folder by name, and reads and converts them in parallel.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,12 +10,12 @@ use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use super::decode::{self, Conversion, DecodeError};
-use super::{DataError, Loading, OnBadImage, Set, Truth};
+use super::{DataError, Loading, MARKER, OnBadImage, REPORT_IMAGES, Set, Truth};
 use crate::engine::tensor::Tensor;
 
 const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff"];
 
-/// A file that cannot be used.
+/// An unusable file.
 #[derive(Debug)]
 pub struct BadImage {
     pub path: PathBuf,
@@ -28,7 +28,7 @@ impl fmt::Display for BadImage {
     }
 }
 
-/// Text from the file system, on one line and without what would steer a terminal.
+/// Escapes the control characters in a text from the file system.
 pub(super) fn printable(text: &str) -> String {
     text.chars()
         .flat_map(|c| match c.is_control() {
@@ -38,18 +38,18 @@ pub(super) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// What is known of where an image's defect lies.
+/// The mask of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Mask {
     Unknown,
-    /// Nothing of the image is a defect.
+    /// No pixel belongs to a defect.
     Blank,
     File(PathBuf),
-    /// There should be one, by one of these names.
+    /// A file with one of these names is missing.
     Missing(String),
 }
 
-/// An image that is still to be read.
+/// An image file that is not yet read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     pub path: PathBuf,
@@ -60,7 +60,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// A file, called by its whole path below the root or the working folder.
+    /// A file, named by its whole path.
     pub fn of_file(path: &Path) -> Self {
         let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
         let name = name_of(&parts.collect::<PathBuf>());
@@ -76,20 +76,20 @@ impl Entry {
     }
 }
 
-/// All images below a folder, those of folders within it too, sorted by name; hidden files are none. Each is called
-/// `prefix` and its path below the folder, and nothing is known of it.
+/// All images in a folder and in the folders below it, sorted by name, except hidden files and the images of reports. The name
+/// of each is `prefix` followed by its path below the folder; its class is unknown.
 ///
 /// # Errors
-/// When the folder is not there, cannot be read, or holds no image.
+/// When the folder does not exist, cannot be read, or contains no image.
 pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError> {
     if !folder.is_dir() {
         return Err(DataError::NoFolder { path: folder.to_owned() });
     }
     let mut entries = Vec::new();
-    // A folder that links lead to again is not read again.
+    // A folder that is reached again through a link is not read twice.
     let mut visited = std::collections::HashSet::new();
     let wanted = |entry: &walkdir::DirEntry| {
-        let is_shown = entry.depth() == 0 || !is_hidden(entry.path());
+        let is_shown = entry.depth() == 0 || !is_left_out(entry.path());
         let is_new =
             !entry.file_type().is_dir() || entry.path().canonicalize().map_or(true, |path| visited.insert(path));
         is_shown && is_new
@@ -98,7 +98,7 @@ pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError>
         let path = match entry {
             Ok(entry) if entry.file_type().is_dir() => continue,
             Ok(entry) => entry.into_path(),
-            // A link that leads nowhere, or to a folder that it lies in: one bad file, if it is called an image.
+            // A broken link, or a link to a folder that contains it, is one unusable image if it has the name of one.
             Err(error) if error.depth() > 0 && leads_nowhere(&error) => match error.path() {
                 Some(path) => path.to_owned(),
                 None => continue,
@@ -126,18 +126,16 @@ fn leads_nowhere(error: &walkdir::Error) -> bool {
     is_missing || error.loop_ancestor().is_some()
 }
 
-/// A folder that could not be [listed](list), among the files that cannot be used.
+/// A folder that could not be [listed](list), as an unusable image.
 pub(super) fn bad_folder(path: &Path, error: DataError) -> BadImage {
     let reason = match error {
         DataError::Unreadable { source, .. } => DecodeError::Unreadable(source),
-        _ => DecodeError::Folder(
-            "holds no images: they are told by the endings png, jpg, jpeg, bmp, tif and tiff".into(),
-        ),
+        _ => DecodeError::Folder("contains no images: their names must end in png, jpg, jpeg, bmp, tif or tiff".into()),
     };
     BadImage { path: path.to_owned(), reason }
 }
 
-/// The names of the folders in a folder, sorted; hidden ones are left out.
+/// The names of the folders in a folder, sorted, except hidden ones and those of reports.
 ///
 /// # Errors
 /// When the folder cannot be read.
@@ -146,7 +144,7 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<String>, DataError> {
     let mut names = Vec::new();
     for entry in folder.read_dir().map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.is_dir() && !is_hidden(&path) {
+        if path.is_dir() && !is_left_out(&path) {
             names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
     }
@@ -154,21 +152,24 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<String>, DataError> {
     Ok(names)
 }
 
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
+/// Whether a file or folder is hidden, or belongs to a report of stssad.
+fn is_left_out(path: &Path) -> bool {
+    let Some(name) = path.file_name() else { return false };
+    let is_report = || REPORT_IMAGES.iter().any(|report| name == *report) && path.with_file_name(MARKER).is_file();
+    name.to_string_lossy().starts_with('.') || is_report()
 }
 
 fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
 }
 
-/// A relative path as a name: `/` between its parts on every system.
+/// A relative path as a name, with `/` as the separator on every system.
 fn name_of(path: &Path) -> String {
     let parts: Vec<String> = path.iter().map(|part| printable(&part.to_string_lossy())).collect();
     parts.join("/")
 }
 
-/// The file in `folder` whose name is one of `stems` with any image's ending.
+/// The image file in `folder` whose name without its ending is one of `stems`.
 pub(super) fn find(folder: &Path, stems: &[String]) -> Option<PathBuf> {
     let candidates = stems.iter().flat_map(|stem| {
         ENDINGS.iter().flat_map(move |ending| [format!("{stem}.{ending}"), format!("{stem}.{}", ending.to_uppercase())])
@@ -176,12 +177,12 @@ pub(super) fn find(folder: &Path, stems: &[String]) -> Option<PathBuf> {
     candidates.map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
-/// The side that files are brought to where no size is asked for, in pixels.
+/// Default side of images from files, in pixels.
 pub(super) const SIDE: usize = 256;
 
 impl Conversion {
-    /// This conversion of files that are still to be read. Where `loading` names no size and all of them are smaller, it is
-    /// the longest side that one has: to enlarge them all would cost time and add nothing.
+    /// This conversion for the files of these sets. If `loading` sets no size and all images are smaller than the default, the side is
+    /// the longest side among them: enlarging them would cost time and add nothing.
     pub(super) fn for_files<const SETS: usize>(self, loading: &Loading, sets: [&Vec<Entry>; SETS]) -> Self {
         if loading.size.is_some() {
             return self;
@@ -199,14 +200,14 @@ pub(super) struct Reading<'a> {
     pub on_file: &'a (dyn Fn(usize, usize) + Sync),
 }
 
-/// What was read.
+/// The images of several sets.
 #[derive(Debug)]
 pub(super) struct Read<const SETS: usize> {
     pub sets: [Set; SETS],
-    /// The files of all sets, one after the other.
+    /// The files of all sets, in order.
     pub paths: Vec<PathBuf>,
     pub skipped: Vec<BadImage>,
-    /// How many files there were of each size and kind of pixels.
+    /// Number of files of each size and pixel format.
     pub originals: BTreeMap<String, usize>,
 }
 
@@ -216,20 +217,17 @@ pub(super) fn describe(image: &DynamicImage) -> String {
 }
 
 impl Reading<'_> {
-    /// Reads every image, whatever becomes of others, so that one message can name all bad ones.
+    /// Reads every image even if some are unusable, so that one error can list all of them.
     ///
     /// # Errors
-    /// When an image cannot be used and bad ones are not skipped, or all together are larger than allowed.
+    /// When an image is unusable and such images are not skipped, or all images together exceed the memory limit.
     pub fn read<const SETS: usize>(&self, sets: [Vec<Entry>; SETS]) -> Result<Read<SETS>, DataError> {
         let Conversion { side, channels, .. } = self.conversion;
         let row = channels.count() * side * side;
         let counts = sets.each_ref().map(Vec::len);
         let entries: Vec<Entry> = sets.into_iter().flatten().collect();
         let count = entries.len();
-        let (bytes, max) = (4 * row as u64 * count as u64, self.loading.max_bytes);
-        if bytes > max {
-            return Err(DataError::TooLarge { count, channels: channels.count(), side, bytes, max });
-        }
+        self.loading.check_memory(count, self.conversion)?;
 
         let done = AtomicUsize::new(0);
         let mut pixels = vec![0.0; row * count];
@@ -273,7 +271,7 @@ impl Reading<'_> {
         Ok(Read { sets, paths, skipped, originals })
     }
 
-    /// Converts an image into `pixels`; what the file held, and what is known of it.
+    /// Converts an image into `pixels`; returns its original format and its labels.
     fn read_entry(&self, entry: &Entry, pixels: &mut [f32]) -> Result<(String, Truth), DecodeError> {
         let max_pixels = self.loading.max_pixels;
         let image = decode::read(&entry.path, max_pixels)?;

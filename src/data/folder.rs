@@ -1,4 +1,4 @@
-//! Folders of one's own images, by the arguments that anomalib's `Folder` has.
+//! Folders of the user's own images, with the arguments of anomalib's `Folder`.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -12,27 +12,27 @@ use super::mvtec::mask_of;
 use super::{DataError, KEPT_STREAM, Loaded, Loading, Split, Task, component};
 use crate::engine::philox::Stream;
 
-/// Folders with normal images and, as there are, anomalies and unlabelled ones. In TOML each list may be one text.
+/// Folders of normal images, anomalies and unlabelled images. In TOML each list may be a single path.
 ///
-/// * Without `normal_test_dir`, and with `abnormal_dir`, a share of the normal images is kept for the test.
-/// * Unlabelled images are tuned on. Without labelled test images they are what is scored as well.
+/// * With `abnormal_dir` but without `normal_test_dir`, a share of the normal images is kept for the test.
+/// * Unlabelled images are used for tuning. Without labelled test images they are also the test set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Folder {
-    /// What names the task; by default the root's name.
+    /// Name of the task; by default the name of the root folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The folder that all others are below, unless they are absolute.
+    /// The folder to which the other paths are relative.
     pub root: PathBuf,
     #[serde(deserialize_with = "one_or_many")]
     pub normal_dir: Vec<PathBuf>,
-    /// Each is a kind of anomaly, called by the folder's name.
+    /// Each folder is a kind of anomaly, named after the folder.
     #[serde(deserialize_with = "one_or_many")]
     pub abnormal_dir: Vec<PathBuf>,
     #[serde(deserialize_with = "one_or_many")]
     pub normal_test_dir: Vec<PathBuf>,
-    /// Masks of the anomalies: one folder for all, or one for each `abnormal_dir`. `003_mask.png` or `003.png` belongs to
-    /// `003.jpg`.
+    /// Masks of the anomalies: one folder for all, or one for each `abnormal_dir`. The mask of `003.jpg` is `003_mask.png` or
+    /// `003.png`.
     #[serde(deserialize_with = "one_or_many")]
     pub mask_dir: Vec<PathBuf>,
     #[serde(deserialize_with = "one_or_many")]
@@ -115,9 +115,9 @@ impl Folder {
 
     pub(super) fn check(&self) -> Result<(), DataError> {
         let problem = if self.normal_dir.is_empty() {
-            "no folder of normal images is named: add --normal-dir".to_owned()
+            "there is no folder of normal images: add --normal-dir".to_owned()
         } else if self.abnormal_dir.is_empty() && self.unlabelled_dir.is_empty() {
-            "there is nothing to tune on: add --abnormal-dir, or --unlabelled-dir with images some of which are anomalies"
+            "there are no images to tune on: add --unlabelled-dir, with images that may contain anomalies, or --abnormal-dir"
                 .to_owned()
         } else if !(0.0..1.0).contains(&self.normal_split_ratio) {
             format!("--normal-split-ratio is {}: it must be from 0 to below 1", self.normal_split_ratio)
@@ -133,7 +133,7 @@ impl Folder {
         Err(DataError::Setting(problem))
     }
 
-    /// Flags that were given and change nothing, each with the reason.
+    /// Settings without effect, each with the reason.
     pub(super) fn without_effect(&self, loading: &Loading) -> Vec<&'static str> {
         let share = self.normal_split_ratio != Folder::default().normal_split_ratio;
         let labelled = !self.abnormal_dir.is_empty() || !self.normal_test_dir.is_empty();
@@ -141,17 +141,19 @@ impl Folder {
         let cases = [
             (
                 share && !self.normal_test_dir.is_empty(),
-                "--normal-split-ratio: --normal-test-dir has the normal images to test on",
+                "--normal-split-ratio: the normal test images are those of --normal-test-dir",
             ),
-            (share && self.abnormal_dir.is_empty(), "--normal-split-ratio: there is no --abnormal-dir to test on"),
+            (
+                share && self.abnormal_dir.is_empty(),
+                "--normal-split-ratio: there is no --abnormal-dir, so there is no such test",
+            ),
             (!self.mask_dir.is_empty() && self.abnormal_dir.is_empty(), "--mask-dir: there is no --abnormal-dir"),
-            (inductive, "--split: with labelled and unlabelled images the split is inductive as it is"),
+            (inductive, "--split: with both labelled and unlabelled images the split is always inductive"),
         ];
         cases.into_iter().filter_map(|(idle, reason)| idle.then_some(reason)).collect()
     }
 
-    /// Folders are read with all that lies below them, so none may lie within another: an image would be in two sets, or
-    /// a mask be taken for an image.
+    /// Folders are read recursively, so none may contain another: an image would be in two sets, or a mask would be read as an image.
     fn check_apart(&self) -> Result<(), DataError> {
         let lists = [&self.normal_dir, &self.abnormal_dir, &self.normal_test_dir, &self.unlabelled_dir, &self.mask_dir];
         let folders: Vec<(&PathBuf, PathBuf)> = lists
@@ -166,8 +168,8 @@ impl Folder {
             for (other, (outer, above)) in folders.iter().enumerate() {
                 if index != other && below.starts_with(above) {
                     return Err(DataError::Setting(format!(
-                        "the folder {} lies within {}, or is the same, so its images would be used twice: give folders that do \
-                         not overlap",
+                        "the folder {} is the same as {} or is inside it, so its images would be used twice: give folders that \
+                         do not overlap",
                         files::printable(&inner.to_string_lossy()),
                         files::printable(&outer.to_string_lossy())
                     )));
@@ -177,8 +179,8 @@ impl Folder {
         Ok(())
     }
 
-    /// All images of the folders, called by the folder as it was named, an absolute one by its own name, and the path
-    /// below it.
+    /// All images of the folders. The name of each is its folder, as given, or only the last part of an absolute path, followed by its
+    /// path below the folder.
     fn list(&self, folders: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
         let mut entries = Vec::new();
         for folder in folders {
@@ -193,7 +195,7 @@ impl Folder {
     }
 }
 
-/// The folder's own name, also of `.`.
+/// The last part of a folder's path, even for `.`.
 fn name(folder: &Path) -> String {
     let path = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     path.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned())

@@ -1,8 +1,8 @@
-//! Arrays from MATLAB files of level 5 (`save -v6` and `-v7`), as little-endian machines write them.
+//! Reads arrays from little-endian MATLAB files of level 5 (`save -v6` and `-v7`).
 //!
-//! After a header of 128 bytes come elements: a type and a size in bytes, a word each, and the data, padded to 8 bytes; up
-//! to 4 bytes may lie in the size's place, the size being the type's upper half. A compressed element is a zlib stream of
-//! one element; an array is an element of elements: flags, extents, name, values.
+//! A header of 128 bytes is followed by elements: type and size in bytes, one word each, then the data, padded to 8 bytes. In a
+//! small element the size is the upper half of the type, and up to 4 bytes of data follow in the place of the size. A compressed
+//! element is a zlib stream of one element. An array is an element that contains elements: flags, extents, name, values.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -14,38 +14,38 @@ const INT32: u32 = 5;
 const UINT32: u32 = 6;
 const MATRIX: u32 = 14;
 const COMPRESSED: u32 = 15;
-/// Classes of arrays from `double` to `uint64`: all that are plain numbers.
+/// The numeric classes of arrays, from `double` to `uint64`.
 const NUMERIC: std::ops::RangeInclusive<u8> = 6..=15;
 
 /// A numeric array.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array {
-    /// Extents; the first runs fastest in memory.
+    /// Extents; the first index runs fastest in memory.
     pub extents: Vec<usize>,
     pub values: Values,
 }
 
-/// The values of an array; bytes stay bytes.
+/// The values of an array.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Values {
     Bytes(Vec<u8>),
     Numbers(Vec<f64>),
 }
 
-/// What is wrong with a MATLAB file.
+/// Why a MATLAB file cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MatError {
     #[error("it does not begin with a MATLAB header")]
     Header,
-    #[error("it was saved by `-v7.3`, which is HDF5: save it with `-v7`")]
+    #[error("it was saved with `-v7.3`, which is HDF5: save it with `-v7`")]
     Hdf5,
-    #[error("it was written on a big-endian machine: save it anew")]
+    #[error("it was written on a big-endian machine: save it again on a little-endian one")]
     BigEndian,
-    #[error("it ends within an element: fetch it anew")]
+    #[error("it is truncated: download it again")]
     Cut,
-    #[error("a compressed element is damaged ({0}): fetch it anew")]
+    #[error("a compressed element is damaged ({0}): download it again")]
     Compression(io::Error),
-    #[error("an element says that it needs {bytes} bytes, more than the {max} that are allowed")]
+    #[error("an element needs {bytes} bytes, more than the limit of {max}: raise --max-bytes")]
     TooLarge { bytes: u64, max: u64 },
     #[error("{0}")]
     Malformed(&'static str),
@@ -55,10 +55,10 @@ pub enum MatError {
     Shape { name: &'static str, found: String, expected: &'static str },
 }
 
-/// All numeric arrays of a file, by name; what else it holds is passed over.
+/// All numeric arrays of a file, by name; other contents are ignored.
 ///
 /// # Errors
-/// When the contents are no such file, are damaged, or an element would take more than `max` bytes.
+/// When the file has another format or is damaged, or an element needs more than `max` bytes.
 pub fn read(bytes: &[u8], max: u64) -> Result<BTreeMap<String, Array>, MatError> {
     let (header, mut rest) = bytes.split_at_checked(128).ok_or(MatError::Header)?;
     if header.starts_with(b"MATLAB 7.3") {
@@ -88,7 +88,7 @@ pub fn read(bytes: &[u8], max: u64) -> Result<BTreeMap<String, Array>, MatError>
     Ok(arrays)
 }
 
-/// An element of a compressed one, tag and data. Memory grows with what the stream holds, not with what it promises.
+/// Decompresses an element, with its tag. Memory grows with the actual data, not with the stated size.
 fn inflate(data: &[u8], max: u64) -> Result<Vec<u8>, MatError> {
     let mut stream = ZlibDecoder::new(data);
     let mut element = vec![0; 8];
@@ -101,14 +101,14 @@ fn inflate(data: &[u8], max: u64) -> Result<Vec<u8>, MatError> {
     if element.len() as u64 != 8 + bytes {
         return Err(MatError::Cut);
     }
-    // The checksum is compared at the end of the stream, which has to be asked for.
+    // Reading to the end of the stream verifies its checksum.
     match stream.read(&mut [0]).map_err(MatError::Compression)? {
         0 => Ok(element),
-        _ => Err(MatError::Malformed("a compressed element holds more than one array: save it anew with `-v7`")),
+        _ => Err(MatError::Malformed("a compressed element holds more than one array: save it again with `-v7`")),
     }
 }
 
-/// The type and data of the next element.
+/// The type and the data of the next element.
 fn next<'a>(rest: &mut &'a [u8]) -> Result<(u32, &'a [u8]), MatError> {
     let (tag, after) = rest.split_at_checked(8).ok_or(MatError::Cut)?;
     let (kind, size) = (word(tag), word(&tag[4..]));
@@ -123,15 +123,15 @@ fn next<'a>(rest: &mut &'a [u8]) -> Result<(u32, &'a [u8]), MatError> {
     Ok((kind, data))
 }
 
-const SMALL: &str = "a small element has more than 4 bytes: fetch the file anew";
+const SMALL: &str = "a small element has more than 4 bytes: download the file again";
 
 fn word(bytes: &[u8]) -> u32 {
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
-/// The name and contents of a numeric array; `None` of another one.
+/// The name and contents of a numeric array; `None` for other arrays.
 fn array(mut data: &[u8]) -> Result<Option<(String, Array)>, MatError> {
-    const ODD: MatError = MatError::Malformed("an array is not laid out as level 5 says: fetch the file anew");
+    const ODD: MatError = MatError::Malformed("an array does not have the layout of level 5: download the file again");
     let (UINT32, flags @ [class, ..]) = next(&mut data)? else { return Err(ODD) };
     if !NUMERIC.contains(class) {
         return Ok(None);
@@ -150,7 +150,7 @@ fn array(mut data: &[u8]) -> Result<Option<(String, Array)>, MatError> {
     };
     let product = extents.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent));
     if product != Some(count) {
-        return Err(MatError::Malformed("an array's values do not fill it: fetch the file anew"));
+        return Err(MatError::Malformed("an array has too few or too many values: download the file again"));
     }
     Ok(Some((String::from_utf8_lossy(name).into_owned(), Array { extents, values })))
 }
@@ -170,6 +170,6 @@ fn values((kind, data): (u32, &[u8])) -> Result<Values, MatError> {
         9 => numbers(data, f64::from_le_bytes),
         12 => numbers(data, |b| i64::from_le_bytes(b) as f64),
         13 => numbers(data, |b| u64::from_le_bytes(b) as f64),
-        _ => return Err(MatError::Malformed("an array's values are of an unknown type: fetch the file anew")),
+        _ => return Err(MatError::Malformed("an array has values of an unknown type: download the file again")),
     })
 }

@@ -17,7 +17,7 @@ pub struct Mvtec {
     pub root: PathBuf,
     /// Such as `bottle`.
     pub category: String,
-    /// The one defect that is tested beside the good images, such as `broken_large`; by default all are.
+    /// The only defect to test, such as `broken_large`; by default all defects are tested.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub defect: Option<String>,
 }
@@ -101,7 +101,7 @@ impl Mvtec {
     }
 }
 
-/// The mask of an image: `003_mask.png` or `003.png` of the folder for `003.png`; nothing is known without the folder.
+/// The mask of an image: for `003.png`, `003_mask.png` or `003.png` in the folder `masks`; unknown if there is no such folder.
 pub(super) fn mask_of(image: &Path, masks: &Path) -> Mask {
     if !masks.is_dir() {
         return Mask::Unknown;
@@ -117,7 +117,7 @@ pub(super) fn mask_of(image: &Path, masks: &Path) -> Mask {
     }
 }
 
-/// The folders in `folder`, a line each, with what they hold.
+/// The folders in `folder`, one per line, with their contents.
 fn found(folder: &Path) -> String {
     const LINES: usize = 16;
     let names = files::folders(folder).unwrap_or_default();
@@ -139,12 +139,12 @@ fn found(folder: &Path) -> String {
     lines.join("\n")
 }
 
-/// Writes a transductive task as `root/<category>` in MVTec AD's layout: `train/good`, `test/good`, `test/<kind>`, and
-/// for images with a mask `ground_truth/<kind>/NNN_mask.png`. Images are 8 bit PNGs numbered from 000 in each folder.
-/// Held-out images follow those of training in `train/good`: whoever reads the folder holds out a share of its own.
+/// Writes a transductive task to `root/<category>` in MVTec AD's layout: `train/good`, `test/good`, `test/<kind>`, and masks in
+/// `ground_truth/<kind>/NNN_mask.png`. Images are 8 bit PNGs, numbered from 000 in each folder. Held-out images are written to
+/// `train/good` after the training images; whoever reads the folder holds out its own share.
 ///
 /// # Errors
-/// When the folder is there already, or cannot be written to.
+/// When the folder already exists, or cannot be written to.
 ///
 /// # Panics
 /// When the images are neither grey nor RGB.

@@ -1,5 +1,4 @@
-//! Painted defects on photographs of textures: industrial anomalies of which everything is known, that come with the
-//! program.
+//! Packaged photographs of textures with painted defects: industrial anomalies with known masks.
 
 use std::collections::BTreeMap;
 use std::f64::consts::{PI, TAU};
@@ -13,15 +12,13 @@ use super::{BadImage, DataError, Loaded, Loading, Set, Task, Truth};
 use crate::engine::philox::Stream;
 use crate::engine::tensor::Tensor;
 
-/// Crops of a packaged photograph, some with a painted defect. A defect looks the same in every image of a task, but
-/// for its random place.
+/// Crops of a packaged photograph, some with a painted defect. Within a task, defects differ only in their random position.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Texture {
     pub texture: Photograph,
     pub defect: Defect,
-    /// The direction of a slash or scratch in radians, from along a row towards down the columns; drawn by the seed when
-    /// none is given.
+    /// The direction of a slash or scratch in radians, from the direction of the rows towards that of the columns; random if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slant: Option<f64>,
 }
@@ -34,7 +31,7 @@ pub enum Photograph {
     Gravel,
 }
 
-/// What is painted. Sizes are shares of the crop's side.
+/// The kinds of defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Defect {
@@ -42,24 +39,24 @@ pub enum Defect {
     Scratch,
     /// A dark ellipse with soft edges.
     Blob,
-    /// An irregular soft darkening: a few Gaussians that overlap.
+    /// An irregular, soft, dark patch: a few overlapping Gaussians.
     Stain,
-    /// A disc in which contrast is lost towards the mean.
+    /// A disc in which the contrast is reduced.
     Faded,
-    /// A rectangle from another place of the photograph.
+    /// A rectangle copied from elsewhere in the photograph.
     Misprint,
-    /// A dark slender ellipse at one slant.
+    /// A dark, slender ellipse with a fixed direction.
     Slash,
 }
 
-/// Images to train on, normal ones to test on, and anomalies, when the loading names no numbers.
+/// Default numbers of training images, normal test images and anomalies.
 const COUNTS: [usize; 3] = [300, 100, 100];
-/// Side of a crop, in pixels, when the loading names none.
+/// Default side of a crop, in pixels.
 const SIDE: usize = 32;
-/// Training crops lie within the dark fields of a chessboard of such fields, test crops within the bright ones, so that
-/// they share no pixel but every part of the photograph is in both.
+/// The photograph is divided like a chessboard into fields of this side. Training crops lie in the dark fields and test crops in the
+/// bright ones, so they share no pixel, but both cover the whole photograph.
 const FIELD: usize = 128;
-/// A pixel belongs to the defect when it changed by this much of the range from black to white.
+/// A pixel belongs to the mask if the defect changes it by at least this share of the range from black to white.
 const NOTICEABLE: f32 = 0.04;
 
 const LOOK_STREAM: u32 = 0x9a10;
@@ -79,7 +76,7 @@ impl fmt::Display for Defect {
     }
 }
 
-/// A grey image of levels from 0 to 1, row by row.
+/// A square grey image with levels from 0 to 1, row by row.
 #[derive(Clone, Debug, PartialEq)]
 struct Canvas {
     side: usize,
@@ -110,7 +107,7 @@ enum Fields {
 }
 
 impl Canvas {
-    /// A random square of `side` pixels within one of the fields.
+    /// A random square of `side` pixels in one of the fields.
     fn crop(&self, side: usize, fields: Fields, stream: &mut Stream) -> Canvas {
         let columns = self.side / FIELD;
         let half = columns * columns / 2;
@@ -123,7 +120,7 @@ impl Canvas {
         Canvas { side, levels: (0..side).flat_map(row).copied().collect() }
     }
 
-    /// Each level anew, from what it was, at the pixel's middle as seen from a place.
+    /// Replaces each level by `level` of the old level and the offset of the pixel's centre from `place`.
     fn paint(&mut self, place: [f64; 2], level: impl Fn(f32, [f64; 2]) -> f64) {
         for y in 0..self.side {
             for x in 0..self.side {
@@ -134,7 +131,7 @@ impl Canvas {
         }
     }
 
-    /// To the 8 bit levels that a file could hold.
+    /// Rounds the levels to 8 bits.
     fn quantise(&mut self) {
         for level in &mut self.levels {
             *level = (*level * 255.0).round() / 255.0;
@@ -142,16 +139,16 @@ impl Canvas {
     }
 }
 
-/// What a task's defects have in common: random, but drawn once. Lengths are in pixels.
+/// The random appearance that all defects of a task share. Lengths are in pixels.
 #[derive(Clone, Debug)]
 struct Look {
     defect: Defect,
     slant: f64,
-    /// Half of the length and of the breadth.
+    /// Half of the length and half of the width.
     extent: [f64; 2],
-    /// The level that a blob, slash or scratch is painted with, or the share that a stain takes away.
+    /// The level of a blob, slash or scratch, or the share by which a stain darkens.
     level: f64,
-    /// Places, from the defect's own, and radii of a stain's parts.
+    /// Offsets and radii of the parts of a stain.
     parts: Vec<([f64; 2], f64)>,
 }
 
@@ -180,15 +177,14 @@ impl Look {
         Look { defect: texture.defect, slant: texture.slant.unwrap_or(slant), extent, level, parts }
     }
 
-    /// Paints the defect at a random place, so that at least half of each way lies within; `foreign` is what a misprint
-    /// shows.
+    /// Paints the defect at a random position, with its centre well inside the image; a misprint copies `foreign`.
     fn paint(&self, canvas: &mut Canvas, foreign: &Canvas, stream: &mut Stream) {
         let side = canvas.side as f64;
         let place = [0, 1].map(|_| side * (0.2 + 0.6 * stream.uniform()));
         let [length, breadth] = self.extent;
         let (sin, cos) = self.slant.sin_cos();
         let turned = move |[x, y]: [f64; 2]| [x * cos + y * sin, y * cos - x * sin];
-        // How much of a pixel an ellipse covers: 1 within, 0 outside, and in between within half a pixel of its edge.
+        // Coverage of a pixel by an ellipse: 1 inside, 0 outside, in between near its edge.
         let ellipse = move |offset: [f64; 2], soft: f64| {
             let [along, across] = turned(offset);
             let radius = (along / length).hypot(across / breadth);
@@ -235,14 +231,17 @@ impl Look {
 }
 
 impl Texture {
-    /// Paints the task; the same seed paints the same.
     pub(super) fn check(&self, loading: &Loading) -> Result<(), DataError> {
         let side = loading.size.unwrap_or(SIDE);
         if !(8..=FIELD).contains(&side) {
-            return Err(DataError::Setting(format!("--size is {side}: a painted texture takes 8 to {FIELD} pixels")));
+            return Err(DataError::Setting(format!(
+                "--size is {side}: it must be from 8 to {FIELD} pixels for painted textures"
+            )));
         }
         match self.slant.filter(|slant| !slant.is_finite()) {
-            Some(slant) => Err(DataError::Setting(format!("--slant is {slant}: it must be radians, such as 0.9"))),
+            Some(slant) => {
+                Err(DataError::Setting(format!("--slant is {slant}: it must be an angle in radians, such as 0.9")))
+            }
             None => Ok(()),
         }
     }
@@ -254,6 +253,7 @@ impl Texture {
         let photograph = self.texture.canvas()?;
         let [train, normals, anomalies] = [loading.max_train, loading.max_normals, loading.max_anomalies];
         let counts = [train.unwrap_or(COUNTS[0]), normals.unwrap_or(COUNTS[1]), anomalies.unwrap_or(COUNTS[2])];
+        loading.check_memory(counts.into_iter().fold(0, usize::saturating_add), conversion)?;
         let clean = |count: usize, fields: Fields, stream: u32| -> Vec<(Canvas, Vec<bool>)> {
             let mut stream = Stream::new(loading.seed, stream);
             (0..count).map(|_| (photograph.crop(side, fields, &mut stream), vec![false; side * side])).collect()
@@ -285,8 +285,8 @@ impl Texture {
         Ok(Loaded { task, conversion, skipped: Vec::new(), originals })
     }
 
-    /// A crop with the defect, and the pixels that it changed noticeably. A place where it would hardly be seen, such as a
-    /// blob on a dark joint, is drawn anew.
+    /// A crop with the defect, and its mask. A position where the defect is hardly visible, such as a dark blob on a dark joint, is
+    /// drawn again.
     fn painted(&self, photograph: &Canvas, side: usize, look: &Look, stream: &mut Stream) -> (Canvas, Vec<bool>) {
         const TRIES: usize = 20;
         let mut most = 0;
@@ -310,7 +310,7 @@ impl Texture {
     }
 }
 
-/// Grey images with their one channel copied as often as there are channels.
+/// Copies the channel of grey images to all channels.
 fn coloured(grey: Tensor, channels: Channels) -> Tensor {
     let mut shape = grey.shape().to_vec();
     let plane = shape[2] * shape[3];
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn every_defect_is_seen_and_its_mask_says_where() {
+    fn every_defect_is_visible_and_has_a_mask() {
         for (texture, defect) in shapes() {
             let task = task(texture, defect, 1);
             assert_eq!(task.category, format!("{texture}-{defect}"));
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_alone_decides() {
+    fn painted_images_depend_only_on_the_seed() {
         for (texture, defect) in shapes() {
             assert_eq!(task(texture, defect, 2), task(texture, defect, 2));
             assert_ne!(task(texture, defect, 2).test, task(texture, defect, 3).test);
@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(clean(Defect::Blob).images, clean(Defect::Slash).images, "training shows nothing of the defect");
     }
 
-    /// Each pixel of the photograph is told apart by its level, which is its place.
+    /// The level of each pixel is its position in the photograph.
     #[test]
     fn training_and_test_crops_share_no_pixel() {
         let places = Canvas { side: 512, levels: (0..512 * 512).map(|place| place as f32).collect() };
@@ -378,9 +378,9 @@ mod tests {
         }
     }
 
-    /// The second moments of a slash's mask lie along its slant.
+    /// The second moments of a slash give its direction.
     #[test]
-    fn a_slash_has_the_slant_asked_for() {
+    fn a_slash_has_the_requested_slant() {
         for slant in [0.0, 0.9, 2.0] {
             let look =
                 Look::draw(&Texture { texture: Photograph::Brick, defect: Defect::Slash, slant: Some(slant) }, 32, 0);
@@ -404,19 +404,19 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_painted_is_refused() {
+    fn impossible_paintings_are_refused() {
         let texture = Texture { texture: Photograph::Brick, defect: Defect::Blob, slant: None };
         let refused = |texture: Texture, size| {
             let loading = Loading { size: Some(size), ..Loading::default() };
             texture.load(&loading).unwrap_err().to_string()
         };
-        assert!(refused(texture, 129).contains("a painted texture takes 8 to 128 pixels"));
-        assert!(refused(texture, 4).contains("a painted texture takes 8 to 128 pixels"));
-        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("it must be radians"));
+        assert!(refused(texture, 129).contains("it must be from 8 to 128 pixels for painted textures"));
+        assert!(refused(texture, 4).contains("it must be from 8 to 128 pixels for painted textures"));
+        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("it must be an angle in radians"));
     }
 
     #[test]
-    fn other_sizes_and_colours_are_painted_too() {
+    fn other_sizes_and_channels_are_painted() {
         let texture = Texture { texture: Photograph::Gravel, defect: Defect::Stain, slant: None };
         let loading =
             Loading { size: Some(64), channels: Some(Channels::Rgb), max_train: Some(3), ..Loading::default() };

@@ -1,4 +1,4 @@
-//! Sheets: images of square tiles without gaps, one class each; and the digits that come with the program.
+//! Sheets, which are images of square tiles of one class without gaps; and the packaged digits, which are such sheets.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,20 +10,20 @@ use super::decode::{self, Channels, Conversion, DecodeError};
 use super::{BadImage, DataError, Loaded, Loading, Set, Task};
 use crate::engine::tensor::Tensor;
 
-/// Two sheets of tiles. A fifth of the normal tiles is kept for the test, and as many anomalies are drawn; limits of the
-/// loading come first.
+/// Two sheets of tiles. Unless the loading sets other numbers, a fifth of the normal tiles is kept for the test, with as many
+/// anomalies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sheet {
     /// Image of the normal tiles.
     pub normal: PathBuf,
-    /// Image of the anomalous ones.
+    /// Image of the anomalous tiles.
     pub anomaly: PathBuf,
     /// Side of a tile, in pixels.
     pub tile: usize,
 }
 
-/// Handwritten digits that come with the program, 500 of each of 0, 1, 2, 3, 5, 6 and 9, 28×28; drawn as a sheet's.
+/// The packaged handwritten digits: 500 images of 28×28 pixels for each of 0, 1, 2, 3, 5, 6 and 9; drawn like sheets.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Digits {
@@ -70,9 +70,7 @@ impl Digits {
         for (flag, digit) in [("--normal", self.normal), ("--anomaly", self.anomaly)] {
             if !DIGITS.iter().any(|(packaged, _)| *packaged == digit) {
                 let known = DIGITS.map(|(digit, _)| digit.to_string()).join(", ");
-                return Err(DataError::Setting(format!(
-                    "{flag} is {digit}: the digits that come with the program are {known}"
-                )));
+                return Err(DataError::Setting(format!("{flag} is {digit}: the packaged digits are {known}")));
             }
         }
         match self.normal == self.anomaly {
@@ -118,10 +116,10 @@ fn draw(
     Ok(Loaded { task: Task { dataset: dataset.to_owned(), ..task }, conversion, skipped: Vec::new(), originals })
 }
 
-/// The tiles of a sheet, row by row: `[N, C, side, side]`. `path` only names the sheet in errors.
+/// The tiles of a sheet, row by row: `[N, C, side, side]`. `path` is only used in errors.
 ///
 /// # Errors
-/// When the sheet is no whole number of tiles wide and high.
+/// When the width or height is not a whole number of tiles.
 pub fn cut(sheet: &DynamicImage, path: &Path, tile: usize, conversion: &Conversion) -> Result<Tensor, DataError> {
     let (width, height) = (sheet.width(), sheet.height());
     let whole = |extent: u32| tile != 0 && (extent as usize).is_multiple_of(tile);

@@ -1,4 +1,4 @@
-//! Where images come from and how they are read, as plain data; and the task that becomes of it.
+//! Where images come from and how they are read, as plain data; and loading them as a task.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub enum Source {
     Svhn(Svhn),
 }
 
-/// By hand, since what serde derives for tags forgets which key an error is about.
+/// Not derived, because serde's errors for tagged enums do not name the key.
 impl<'de> Deserialize<'de> for Source {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         fn read<T: DeserializeOwned, E: Error>(table: Table, source: fn(T) -> Source) -> Result<Source, E> {
@@ -62,7 +62,7 @@ impl<'de> Deserialize<'de> for Source {
 }
 
 impl Source {
-    /// Whether images could be read, as far as that can be told without looking at a file.
+    /// Checks everything that can be checked without reading a file.
     ///
     /// # Errors
     /// When a setting is out of range or contradicts another.
@@ -78,12 +78,12 @@ impl Source {
         }
     }
 
-    /// Whether each image is a file of its own, which may be bad.
+    /// Whether each image is a separate file.
     fn has_files(&self) -> bool {
         matches!(self, Source::Mvtec(_) | Source::Folder(_))
     }
 
-    /// Flags that were given and change nothing, each with the reason, such as `--mask-dir: there is no --abnormal-dir`.
+    /// Settings without effect, each with the reason, such as `--mask-dir: there is no --abnormal-dir`.
     pub fn without_effect(&self, loading: &Loading) -> Vec<String> {
         let folder = match self {
             Source::Folder(folder) => folder.without_effect(loading),
@@ -92,10 +92,19 @@ impl Source {
         let skips = loading.on_bad_image == OnBadImage::Skip && !self.has_files();
         folder
             .into_iter()
-            .chain(skips.then_some("--on-bad-image: the images are not files of their own"))
+            .chain(skips.then_some("--on-bad-image: the images of this dataset are not single files"))
             .map(str::to_owned)
             .collect()
     }
+}
+
+/// Parses a whole number within the range of TOML.
+///
+/// # Errors
+/// When the text is anything else.
+pub fn whole<T: TryFrom<i64>>(text: &str) -> Result<T, String> {
+    let number = text.parse().ok().and_then(|number: i64| T::try_from(number).ok());
+    number.ok_or_else(|| format!("it must be a whole number from 0 to {}", i64::MAX))
 }
 
 /// How the images are read and the sets drawn.
@@ -103,44 +112,44 @@ impl Source {
 #[command(next_help_heading = "Images")]
 #[serde(default, deny_unknown_fields)]
 pub struct Loading {
-    /// Resize every image to this height and width, in pixels [default: the source's own size; for image files 256, or the longest
-    /// side of all images where that is less].
-    #[arg(long, value_name = "PIXELS")]
+    /// Resize every image to this height and width, in pixels [default: the dataset's own size; for image files 256, or the longest
+    /// side among them if that is less].
+    #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>)]
     pub size: Option<usize>,
-    /// Channels of each image [default: grey for digits, sheets and textures, rgb for all others].
+    /// Channels of each image [default: grey for digits, sheet and texture, rgb otherwise].
     #[arg(long, value_enum)]
     pub channels: Option<Channels>,
     /// How to make an image square.
     #[arg(long, value_enum, default_value_t)]
     pub resize: Resize,
-    /// Tune on the test images without their labels, or on other images.
+    /// Which images to tune on.
     #[arg(long, value_enum, default_value_t)]
     pub split: Split,
-    /// What to do with an image that cannot be read.
+    /// What to do if an image cannot be read.
     #[arg(long, value_enum, default_value_t)]
     pub on_bad_image: OnBadImage,
-    /// Refuse images with more pixels, before they are decoded.
-    #[arg(long, value_name = "N", default_value_t = MAX_PIXELS)]
+    /// Refuse images with more pixels than this, before decoding them.
+    #[arg(long, value_name = "N", value_parser = whole::<u64>, default_value_t = MAX_PIXELS)]
     pub max_pixels: u64,
-    /// Refuse to decode images that take more memory than this together, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = MAX_BYTES)]
+    /// Limit on the memory of all decoded images together, in bytes.
+    #[arg(long, value_name = "BYTES", value_parser = whole::<u64>, default_value_t = MAX_BYTES)]
     pub max_bytes: u64,
-    /// Train on at most N normal images, those held out for the threshold included [default: all].
-    #[arg(long, value_name = "N")]
+    /// Train on at most N normal images, including those held out for the threshold [default: all].
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub max_train: Option<usize>,
     /// Test on at most N normal images [default: all].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub max_normals: Option<usize>,
     /// Test on at most N anomalous images [default: all].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub max_anomalies: Option<usize>,
-    /// Seed of every draw, and of what is painted: the run's, so no file says it.
+    /// Seed of all random draws; it is the seed of the run, so it is not stored here.
     #[arg(skip)]
     #[serde(skip)]
     pub seed: u64,
 }
 
-/// Memory that all converted images may take, in bytes, where nothing else is said.
+/// Default limit on the memory of all converted images, in bytes.
 const MAX_BYTES: u64 = 8 << 30;
 
 impl Default for Loading {
@@ -161,52 +170,52 @@ impl Default for Loading {
     }
 }
 
-/// What is tuned on.
+/// The images to tune on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Split {
     /// The test images themselves, without their labels.
     #[default]
     Transductive,
-    /// Other images: half of the test candidates, each kind halved by itself. A source that has unlabelled images
-    /// besides labelled ones is inductive as it is.
+    /// Other images: half of each kind of test image is used for tuning, the other half for the test. A dataset with both unlabelled
+    /// and labelled images is always inductive.
     Inductive,
 }
 
-/// What an image that cannot be used leads to.
+/// What to do if an image cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnBadImage {
-    /// An error that lists every one.
+    /// Stop with an error that lists every such image.
     #[default]
     Error,
-    /// The run goes on without them, and counts them.
+    /// Leave these images out, and list them in the report.
     Skip,
 }
 
-/// A task, and what happened on the way to it.
+/// A task, and how it was loaded.
 #[derive(Debug)]
 pub struct Loaded {
     pub task: Task,
-    /// How every image was converted; scores hold for images converted alike.
+    /// How every image was converted; scores are valid only for this conversion.
     pub conversion: Conversion,
     pub skipped: Vec<BadImage>,
-    /// How many images there were of each size and kind of pixels before the conversion, such as `900×900 Rgb8`.
+    /// Number of images of each size and pixel format before the conversion, such as `900×900 Rgb8`.
     pub originals: BTreeMap<String, usize>,
 }
 
-/// Images of which nothing is known.
+/// Unlabelled images to score.
 #[derive(Debug)]
 pub struct Images {
     pub set: Set,
-    /// The file of each, as it was named or found.
+    /// The path of each image.
     pub paths: Vec<PathBuf>,
-    /// The files, and folders, that cannot be used.
+    /// Files and folders that cannot be used.
     pub skipped: Vec<BadImage>,
 }
 
 impl Loading {
-    /// Whether the numbers are in range.
+    /// Checks that the numbers are in range.
     fn check(&self) -> Result<(), DataError> {
         let setting = |problem: String| Err(DataError::Setting(problem));
         if let Some(side) = self.size {
@@ -217,23 +226,37 @@ impl Loading {
         }
         match self.max_train {
             Some(most) if most < LEAST_TRAIN => {
-                setting(format!("--max-train is {most}: training takes at least {LEAST_TRAIN} images"))
+                setting(format!("--max-train is {most}: training needs at least {LEAST_TRAIN} images"))
             }
             _ => Ok(()),
         }
     }
 
-    /// The conversion, with a source's own side and channels where nothing else is asked for.
+    /// The conversion; `side` and `channels` are the defaults of the source.
     ///
     /// # Errors
-    /// When the size is zero or beyond 4096.
+    /// When the size is 0 or above 4096.
     pub fn conversion(&self, side: usize, channels: Channels) -> Result<Conversion, DataError> {
         let side = self.size.unwrap_or(side);
         check_side(side)?;
         Ok(Conversion { side, channels: self.channels.unwrap_or(channels), resize: self.resize })
     }
 
-    /// At most so many of each class as asked for, in the order they were in.
+    /// Checks that this many images fit in the memory that they may take.
+    pub(super) fn check_memory(
+        &self,
+        count: usize,
+        Conversion { side, channels, .. }: Conversion,
+    ) -> Result<(), DataError> {
+        let (channels, max) = (channels.count(), self.max_bytes);
+        let bytes = (4 * channels * side * side) as u64;
+        match bytes.saturating_mul(count as u64) {
+            bytes if bytes > max => Err(DataError::TooLarge { count, channels, side, bytes, max }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Draws at most as many images of each class as the limits allow, in their original order.
     fn sample(&self, task: Task) -> Task {
         let mut stream = Stream::new(self.seed, SAMPLE_STREAM);
         let mut draw = |rows: Vec<usize>, most: Option<usize>| -> Vec<usize> {
@@ -266,10 +289,10 @@ fn check_side(side: usize) -> Result<(), DataError> {
     }
 }
 
-/// One image has neither a spread nor a neighbour, and two do not tell how sure their covariance is.
+/// The covariance of the embeddings cannot be estimated from fewer images.
 const LEAST_TRAIN: usize = 3;
 
-/// Reads a task. `on_file` hears after each file how many of how many are done, from several threads.
+/// Loads a task. `on_file` is called from several threads, after each file, with the number of files done and of all files.
 ///
 /// # Errors
 /// When images are missing, cannot be used, or are too few.
@@ -297,18 +320,18 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
 }
 
 impl Loaded {
-    /// What went where, to print before training.
+    /// A table of the sets, to print before training.
     pub fn table(&self) -> SplitTable<'_> {
         SplitTable(self)
     }
 }
 
-/// Reads images of which nothing is known: each path is a file, or a folder with all that lies below it. Of `loading`
-/// only `on_bad_image`, `max_pixels` and `max_bytes` are read; with [`OnBadImage::Skip`] the set may come out empty.
+/// Reads unlabelled images. Each path is a file, or a folder that is read recursively. Of `loading` only `on_bad_image`, `max_pixels`
+/// and `max_bytes` are used; with [`OnBadImage::Skip`] the set may be empty.
 ///
 /// # Errors
-/// When there is no path, all images together need too much memory, or, where bad ones are not skipped, a path is not there,
-/// a folder holds no image, or an image cannot be used.
+/// When there is no path, or all images together need too much memory; and unless unusable images are skipped, when a path does not
+/// exist, a folder contains no image, or an image cannot be used.
 pub fn read_images(
     paths: &[PathBuf],
     conversion: Conversion,

@@ -1,4 +1,4 @@
-//! The Street View House Numbers, as they are published: `train_32x32.mat` and `test_32x32.mat`.
+//! The Street View House Numbers in their published format: `train_32x32.mat` and `test_32x32.mat`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +12,12 @@ use super::mat::{self, MatError, Values};
 use super::{DataError, Loaded, Loading, Set, Task};
 use crate::engine::tensor::Tensor;
 
-/// One digit is normal and another the anomaly. All of the normal digit's training images are trained on, and all test
-/// images of both are tested, unless the loading limits them.
+/// One digit is normal and another is the anomaly. Unless the loading limits them, all training images of the normal digit and all
+/// test images of both are used.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Svhn {
-    /// The folder of the two files.
+    /// The folder with the two files.
     pub root: PathBuf,
     pub normal: u8,
     pub anomaly: u8,
@@ -25,7 +25,7 @@ pub struct Svhn {
 
 /// Side of an image, in pixels.
 const SIDE: usize = 32;
-/// How the files call 0.
+/// The label of the digit 0 in the files.
 const ZERO: u8 = 10;
 
 impl Svhn {
@@ -57,7 +57,7 @@ impl Svhn {
     }
 }
 
-/// The images of each digit, which is an anomaly or not.
+/// The images of each digit, labelled as an anomaly or not.
 fn read<const DIGITS: usize>(
     path: &Path,
     digits: [(u8, bool); DIGITS],
@@ -79,7 +79,7 @@ fn read<const DIGITS: usize>(
     }))
 }
 
-/// Levels of an image: the row runs fastest, then the column, then the colour.
+/// Number of levels of an image. The row runs fastest, then the column, then the colour.
 const IMAGE: usize = SIDE * SIDE * 3;
 
 fn upright(levels: &[u8]) -> RgbImage {

@@ -1,4 +1,4 @@
-//! What went into which set, as a table.
+//! A table of the sets of a task.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,11 +6,11 @@ use std::fmt;
 use super::files::printable;
 use super::{Channels, Loaded, Resize, Set};
 
-/// The sets of a task by what is known of their images: to be read before training, not by it.
+/// The sets of a task with the numbers of labels and masks.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitTable<'a>(pub &'a Loaded);
 
-/// Sizes and kinds listed before the rest is only counted.
+/// Number of sizes or kinds that are listed; the rest are only counted.
 const LISTED: usize = 12;
 
 impl fmt::Display for SplitTable<'_> {
@@ -27,7 +27,7 @@ impl fmt::Display for SplitTable<'_> {
         }
         match &task.tune {
             Some(tune) => {
-                row(f, "tune, labels unread", tune)?;
+                row(f, "tune, labels unused", tune)?;
                 row(f, "test", &task.test)?;
             }
             None => row(f, "tune = test", &task.test)?,
@@ -45,7 +45,7 @@ impl fmt::Display for SplitTable<'_> {
         let originals = listed(originals.iter().map(|(original, count)| format!("{original} ({count})")).collect());
         write!(f, "every image becomes {side}×{side} {channels}, {resize} from {originals}")?;
         if task.test.rows(Some(true)).is_empty() || task.test.rows(Some(false)).is_empty() {
-            write!(f, "\nnormal and anomalous test images are not both known: what needs both will be n/a")?;
+            write!(f, "\nthe labelled test images are not of both classes, so figures that need both are n/a")?;
         }
         let images = &task.train.images;
         let (first, others) = images.data().split_at(images.shape()[1..].iter().product());
@@ -57,7 +57,7 @@ impl fmt::Display for SplitTable<'_> {
             )?;
         }
         if !skipped.is_empty() {
-            write!(f, "\nskipped {} that cannot be used", skipped.len())?;
+            write!(f, "\nleft out {} images that cannot be used", skipped.len())?;
             for image in skipped {
                 write!(f, "\n  {image}")?;
             }

@@ -61,6 +61,8 @@ mod timestamps;
 mod watch;
 
 pub use choice::Choice;
+#[cfg(feature = "program")]
+pub(crate) use device::IMMEDIATE_BYTES;
 pub use device::{AdapterSummary, Device, Tally, adapters};
 pub use executor::{Executor, States};
 pub use isolated::Isolated;

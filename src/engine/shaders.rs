@@ -91,7 +91,7 @@ fn names(sources: &[(&str, &str)]) -> String {
 pub enum ReplaceError {
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{} holds none of stssad's shaders (conv2d/input.wgsl, …)", .0.display())]
+    #[error("{} contains none of stssad's shaders (conv2d/input.wgsl, …): check the path", .0.display())]
     None(PathBuf),
     #[error("{shader}.wgsl includes {part}, but only {} can be included", names(PARTS))]
     NoSuchPart { shader: &'static str, part: String },
@@ -232,7 +232,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         let refused = |folder: &Path| Replaced::from_folder(folder).unwrap_err().to_string();
-        assert!(refused(folder).ends_with("holds none of stssad's shaders (conv2d/input.wgsl, …)"));
+        assert!(refused(folder).ends_with("contains none of stssad's shaders (conv2d/input.wgsl, …): check the path"));
         std::fs::create_dir_all(folder.join("gemm")).unwrap();
         std::fs::write(folder.join("gemm/tile.wgsl"), "// another").unwrap();
         let replaced = Replaced::from_folder(folder).unwrap();

@@ -325,9 +325,9 @@ impl Case {
             for (index, input) in step.inputs.iter_mut().enumerate() {
                 let name: Arc<str> = format!("set {set}, input {index}").into();
                 plan.feeds.push((name.clone(), input.shape.clone()));
-                input.place = Place::Feed(name);
+                (input.place, input.offset) = (Place::Feed(name), 0);
             }
-            step.output.place = Place::Slot(set);
+            (step.output.place, step.output.offset) = (Place::Slot(set), 0);
             plan.steps.push(step);
             let mut between = fence.clone();
             between.inputs[0].place = Place::Slot(set);
@@ -485,6 +485,16 @@ mod tests {
         let relu = cases.iter().find(|case| case.calls == 2).expect("two equal dispatches are one case");
         assert!(relu.step.kernel.name.starts_with("elementwise"));
         assert_eq!(names.len(), names.iter().collect::<std::collections::HashSet<_>>().len(), "{names:?}");
+    }
+
+    /// As parameters that lie in one array have them.
+    #[test]
+    fn operands_within_an_array_are_measured_in_buffers_of_their_own() {
+        let mut step = plan().steps[0].clone();
+        step.inputs.iter_mut().chain([&mut step.output]).for_each(|operand| operand.offset = 256);
+        let case = Case { name: "a".into(), step, calls: 1 };
+        let device = Device::open(&Choice::Best).unwrap();
+        Executor::new(&device, case.rotated(2, device.class()), &States::new(&device), |_, _| ()).unwrap();
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::engine::plan::{Plan, Step};
 use crate::engine::units::{figure, percent};
 use crate::measure::figures::{Measure, MeasureError, Origin, Table, write};
 use crate::measure::peak::{self, Peak};
-use crate::run::claim::Keeper;
+use crate::run::claim::Owner;
 
 /// How `stssad profile` measures.
 #[derive(Clone, Debug, clap::Args)]
@@ -38,7 +38,7 @@ pub struct Options {
 }
 
 /// What `stssad profile --out` writes.
-pub const KEEPER: Keeper = Keeper {
+pub const OWNER: Owner = Owner {
     command: "profile",
     files: &["profile.json", "trace.json", "roofline.svg", "roofline.png", "memory.svg", "memory.png"],
 };

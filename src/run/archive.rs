@@ -1,7 +1,7 @@
-//! Named tensors and texts in one safetensors file: how models and checkpoints are kept.
+//! The file format of models and checkpoints: named tensors and texts in one safetensors file.
 //!
-//! Written so that no crash leaves half a file where a whole one is looked for: beside the target, flushed to the disk,
-//! read back, renamed. Read strictly: what is not exactly what was written is refused with the reason.
+//! Each file is first written under another name in the same folder, flushed to the disk and read back, then renamed: no crash
+//! leaves half a file. Reading is strict: a file that differs in any bit from what was written is refused with the reason.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -13,15 +13,15 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use crate::engine::tensor::Tensor;
 use crate::run::disk;
 
-/// Raised when a file is laid out anew.
+/// Increases with each change of the format.
 const VERSION: &str = "1";
-/// The longest header that is written and read: as long as safetensors takes. Each tensor adds some hundred bytes to it, and a
-/// checkpoint has those of all starts.
+/// Limit on the header's length, as in safetensors. Each tensor adds about a hundred bytes, and a checkpoint has the tensors of
+/// all starts.
 const LONGEST_HEADER: u64 = 100_000_000;
 const VERSION_KEY: &str = "stssad-format";
 const CHECKSUM_KEY: &str = "blake3";
 
-/// Numbers of an [`Archive`].
+/// A tensor of an [`Archive`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Numbers {
     Single(Tensor),
@@ -32,29 +32,29 @@ pub enum Numbers {
 /// Named tensors and texts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Archive {
-    /// What it holds, such as `model`: a file of another kind is refused.
+    /// What the archive contains, such as `model`: a file of another kind is refused.
     pub kind: String,
     pub texts: BTreeMap<String, String>,
     pub numbers: BTreeMap<String, Numbers>,
 }
 
-/// Why a file could not be written, or is not taken.
+/// Why an archive could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
-    #[error("cannot write {}: check that the folder may be written to and the disk is not full", path.display())]
+    #[error("cannot write {}: check that the folder is writable and the disk is not full", path.display())]
     Write { path: PathBuf, source: io::Error },
-    #[error("cannot read {}: check that the file exists and may be read", path.display())]
+    #[error("cannot read {}: check that the file exists and is readable", path.display())]
     Read { path: PathBuf, source: io::Error },
-    #[error("{} is damaged or not one of stssad's files: {reason}", path.display())]
+    #[error("{} is damaged or was not written by stssad: {reason}", path.display())]
     Damaged { path: PathBuf, reason: String },
     #[error(
-        "{} has format {found}, this program reads format {VERSION}: use the version of stssad that wrote it", path.display()
+        "{} has format {found}, but this version of stssad reads format {VERSION}: use the version that wrote it", path.display()
     )]
     Version { path: PathBuf, found: String },
 }
 
 impl Numbers {
-    /// safetensors are little-endian, as is every machine that wgpu runs on.
+    /// safetensors is little-endian, like every machine that wgpu runs on.
     fn bytes(&self) -> &[u8] {
         match self {
             Numbers::Single(tensor) => bytemuck::cast_slice(tensor.data()),
@@ -82,7 +82,7 @@ impl Numbers {
                 let finite = values.iter().all(|value| value.is_finite());
                 finite.then_some(Numbers::Double(values)).ok_or("it is not finite".into())
             }
-            other => Err(format!("{other:?} of shape {:?} is not a kind of numbers that is kept", view.shape())),
+            other => Err(format!("tensors of type {other:?} and shape {:?} are not supported", view.shape())),
         }
     }
 }
@@ -93,18 +93,18 @@ impl Archive {
         Archive { kind: kind.to_owned(), ..Archive::default() }
     }
 
-    /// Takes the text `name`, or says that it is missing.
+    /// Removes the text `name` and returns it.
     ///
     /// # Errors
-    /// A sentence.
+    /// When it is missing.
     pub fn take_text(&mut self, name: &str) -> Result<String, String> {
         self.texts.remove(name).ok_or_else(|| format!("the text `{name}` is missing"))
     }
 
-    /// Takes the tensor `name`, or says that it is missing.
+    /// Removes the tensor `name` and returns it.
     ///
     /// # Errors
-    /// A sentence.
+    /// When it is missing or in double precision.
     pub fn take_single(&mut self, name: &str) -> Result<Tensor, String> {
         match self.numbers.remove(name) {
             Some(Numbers::Single(tensor)) => Ok(tensor),
@@ -113,10 +113,10 @@ impl Archive {
         }
     }
 
-    /// Takes the vector `name`, or says that it is missing.
+    /// Removes the vector `name` and returns it.
     ///
     /// # Errors
-    /// A sentence.
+    /// When it is missing or in single precision.
     pub fn take_double(&mut self, name: &str) -> Result<Vec<f64>, String> {
         match self.numbers.remove(name) {
             Some(Numbers::Double(values)) => Ok(values),
@@ -125,7 +125,7 @@ impl Archive {
         }
     }
 
-    /// Takes all tensors whose names begin with `prefix`, which is left out of them.
+    /// Removes all tensors whose names begin with `prefix` and returns them, their names without the prefix.
     pub fn take_group(&mut self, prefix: &str) -> Vec<(String, Tensor)> {
         let names: Vec<String> = self.numbers.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
         let take = |name: String| {
@@ -135,18 +135,18 @@ impl Archive {
         names.into_iter().filter_map(take).collect()
     }
 
-    /// Complains of whatever has not been taken.
+    /// Checks that nothing is left.
     ///
     /// # Errors
-    /// A sentence that names it.
+    /// When something is left; the error names it.
     pub fn end(self) -> Result<(), String> {
         match self.texts.keys().chain(self.numbers.keys()).next() {
-            Some(name) => Err(format!("`{name}` is not known")),
+            Some(name) => Err(format!("`{name}` is unknown")),
             None => Ok(()),
         }
     }
 
-    /// Changes with every bit of the contents.
+    /// A hash of the whole contents.
     fn checksum(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         let mut add = |bytes: &[u8]| {
@@ -176,13 +176,13 @@ impl Archive {
         let mut bytes = safetensors::serialize(views, Some(texts)).map_err(|error| error.to_string())?;
         match header_length(&bytes) {
             Some(length) if length <= LONGEST_HEADER => {}
-            _ => return Err(format!("it has so many tensors that its header is longer than {LONGEST_HEADER} bytes")),
+            _ => return Err(format!("its many tensors need a header of more than {LONGEST_HEADER} bytes")),
         }
         sort_header(&mut bytes).map_err(|error| error.to_string())?;
         Ok(bytes)
     }
 
-    /// Writes the archive to `path` whole or not at all: a reader, a crash or a full disk leaves what was there before.
+    /// Writes the archive to `path` whole or not at all: after a crash, or on a full disk, the previous file is still there.
     ///
     /// # Errors
     /// When the file cannot be written, or does not read back as it was written.
@@ -194,8 +194,7 @@ impl Archive {
         })
     }
 
-    /// As [`write`](Archive::write), and what was at `path` becomes `previous`; but a damaged file does not take the place of
-    /// a whole one.
+    /// As [`write`](Archive::write), but the file at `path` is first renamed to `previous`, unless it is damaged.
     ///
     /// # Errors
     /// As [`write`](Archive::write).
@@ -206,14 +205,14 @@ impl Archive {
             Err(_) => Ok(()),
         };
         let sync = || disk::sync_folder(disk::folder_of(path));
-        // The new file outlasts a power cut before the oldest one goes.
+        // The new file must survive a power cut before the oldest one is removed.
         sync().and_then(|()| keep()).and_then(|()| fs::rename(&partial, path)).and_then(|()| sync()).map_err(|source| {
             disk::discard(&partial);
             ArchiveError::Write { path: path.into(), source }
         })
     }
 
-    /// Writes to a file of this process in the same folder, flushes it to the disk, and reads it back.
+    /// Writes a partial file in the same folder, flushes it to the disk, and reads it back.
     fn write_beside(&self, path: &Path) -> Result<PathBuf, ArchiveError> {
         let bytes = self.serialize().map_err(|reason| ArchiveError::Damaged { path: path.into(), reason })?;
         let unwritten = |source| ArchiveError::Write { path: path.into(), source };
@@ -228,7 +227,7 @@ impl Archive {
     /// Reads an archive of a kind.
     ///
     /// # Errors
-    /// When the file cannot be read, is of another kind or version, or is not exactly as it was written.
+    /// When the file cannot be read, is of another kind or version, or has changed since it was written.
     pub fn read(path: &Path, kind: &str) -> Result<Self, ArchiveError> {
         let bytes = fs::read(path).map_err(|source| ArchiveError::Read { path: path.into(), source })?;
         let damaged = |reason: String| ArchiveError::Damaged { path: path.into(), reason };
@@ -266,12 +265,12 @@ impl Archive {
     }
 }
 
-/// What a safetensors file says of its header's length.
+/// The header's length, as the file states it.
 fn header_length(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().map(|word| u64::from_le_bytes(*word))
 }
 
-/// Sorts the keys of a safetensors header, which come in any order: equal archives are equal files.
+/// Sorts the keys of a safetensors header, so that equal archives give equal files.
 fn sort_header(bytes: &mut [u8]) -> serde_json::Result<()> {
     let (length, rest) = bytes.split_first_chunk_mut().expect("a header's length");
     let header = &mut rest[..u64::from_le_bytes(*length) as usize];
@@ -294,17 +293,10 @@ mod tests {
         archive
     }
 
-    /// A folder of the test's own under the build folder, empty.
-    fn folder(name: &str) -> PathBuf {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/archive-tests").join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        path
-    }
-
     #[test]
-    fn what_is_written_is_read_and_nothing_else_is_left() {
-        let path = folder("whole").join("model.safetensors");
+    fn an_archive_is_read_back_and_no_partial_file_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
         archive().write(&path).unwrap();
         assert_eq!(Archive::read(&path, "model").unwrap(), archive());
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -312,8 +304,8 @@ mod tests {
 
     #[test]
     fn the_previous_one_is_kept() {
-        let folder = folder("previous");
-        let [last, previous] = ["last", "previous"].map(|name| folder.join(name));
+        let folder = tempfile::tempdir().unwrap();
+        let [last, previous] = ["last", "previous"].map(|name| folder.path().join(name));
         let mut newer = archive();
         newer.texts.insert("config".into(), "seed = 2\n".into());
         archive().write_keeping(&last, &previous).unwrap();
@@ -328,7 +320,7 @@ mod tests {
         assert_eq!(Archive::read(&previous, "model").unwrap(), archive());
     }
 
-    /// Maps that are hashed have another order in each process, and in each of themselves.
+    /// Each hash map has an order of its own.
     #[test]
     fn equal_archives_are_equal_bytes() {
         let bytes = archive().serialize().unwrap();
@@ -336,8 +328,9 @@ mod tests {
     }
 
     #[test]
-    fn no_flipped_bit_and_no_cut_goes_unnoticed() {
-        let path = folder("flips").join("model.safetensors");
+    fn every_flipped_bit_and_every_truncation_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
         archive().write(&path).unwrap();
         let bytes = fs::read(&path).unwrap();
         for position in 0..bytes.len() {
@@ -345,7 +338,7 @@ mod tests {
                 let mut flipped = bytes.clone();
                 flipped[position] ^= 1 << bit;
                 fs::write(&path, &flipped).unwrap();
-                // Spaces after the header are all that carries no meaning.
+                // Only the spaces after the header have no meaning.
                 let read = Archive::read(&path, "model");
                 assert!(read.is_err() || bytes[position] == b' ', "bit {bit} of byte {position}: {read:?}");
             }
@@ -357,8 +350,9 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_why() {
-        let path = folder("refusals").join("model.safetensors");
+    fn errors_give_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
         let message = |path: &Path, kind: &str| Archive::read(path, kind).unwrap_err().to_string();
         assert!(message(&path, "model").contains("check that the file exists"));
         archive().write(&path).unwrap();
@@ -380,10 +374,11 @@ mod tests {
         assert!(message(&path, "model").contains("w: it is not finite"));
     }
 
-    /// As a checkpoint of a deep network with many finished starts has it.
+    /// As many as in a checkpoint of a deep network with many finished starts.
     #[test]
-    fn whatever_is_written_is_read_however_many_tensors_it_has() {
-        let path = folder("many").join("checkpoint.safetensors");
+    fn an_archive_may_have_many_tensors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("checkpoint.safetensors");
         let mut archive = Archive::new("checkpoint");
         for index in 0..20_000 {
             let name = format!("{index}/state/encoder.stage.2.block.1.convolution.weight");
@@ -395,8 +390,9 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_write_leaves_what_was_there() {
-        let path = folder("failed").join("model.safetensors");
+    fn a_failed_write_keeps_the_previous_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
         archive().write(&path).unwrap();
         let missing = path.with_file_name("no/such/folder");
         assert!(matches!(archive().write(&missing), Err(ArchiveError::Write { .. })));
@@ -404,12 +400,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_asked_for_is_noticed() {
+    fn unexpected_contents_are_noticed() {
         let mut archive = archive();
         assert_eq!(archive.take_single("w").unwrap().data(), [1.5, -0.25]);
         assert!(archive.take_single("w").unwrap_err().contains("is missing"));
         assert!(archive.take_double("mean").is_ok() && archive.take_text("config").is_ok());
         archive.texts.insert("extra".into(), String::new());
-        assert_eq!(archive.end().unwrap_err(), "`extra` is not known");
+        assert_eq!(archive.end().unwrap_err(), "`extra` is unknown");
     }
 }

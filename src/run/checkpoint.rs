@@ -1,4 +1,4 @@
-//! Checkpoints: a run under way, kept so that it can go on later with the same bits.
+//! Checkpoints, from which a run resumes bit-identically.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -13,35 +13,42 @@ use crate::training::trainer::{Failure, Progress, Snapshot, Trained};
 pub struct Checkpoint {
     /// The run's configuration, as TOML.
     pub config: String,
-    /// Tells whether the data are still the same.
+    /// Fingerprint of the data, to notice if they change.
     pub fingerprint: String,
     /// Seconds spent on training so far.
     pub seconds: f64,
+    /// Whether the run ends with a full report.
+    pub full_report: bool,
     pub snapshot: Snapshot,
-    /// The starts that are done, in order.
+    /// The finished starts, in order.
     pub finished: Vec<Trained>,
     /// Every step so far.
     pub history: Vec<Progress>,
 }
 
 const KIND: &str = "checkpoint";
+/// What the text `report` says of a run with a full report, and of one without.
+const FULL: &str = "full";
+const FIGURES_ONLY: &str = "figures only";
 
-/// The files of both generations in a run's folder.
+/// The newest checkpoint in a run's folder, and the one before it.
+pub const FILES: [&str; 2] = ["checkpoint.safetensors", "checkpoint.previous.safetensors"];
+
 fn files(folder: &Path) -> [PathBuf; 2] {
-    ["checkpoint.safetensors", "checkpoint.previous.safetensors"].map(|name| folder.join(name))
+    FILES.map(|name| folder.join(name))
 }
 
 impl Checkpoint {
-    /// Writes the checkpoint into a run's folder; the one before stays beside it.
+    /// Writes the checkpoint to a run's folder, and keeps the previous one.
     ///
     /// # Errors
-    /// When the file cannot be written; the checkpoints that were there stay.
+    /// When the file cannot be written; earlier checkpoints stay.
     pub fn save(&self, folder: &Path) -> Result<(), ArchiveError> {
         let [last, previous] = files(folder);
         self.archive().write_keeping(&last, &previous)
     }
 
-    /// The last whole checkpoint of a run's folder, and why an earlier one had to be taken; `None` where there is none.
+    /// The newest checkpoint in a run's folder that can be read, and why it is not the newest, if so; `None` if there is none.
     ///
     /// # Errors
     /// When there are checkpoints, but none can be read.
@@ -57,16 +64,16 @@ impl Checkpoint {
         }
     }
 
-    /// When the newest checkpoint of a run's folder was written, whole or not; `None` where there is none.
+    /// When the newest checkpoint in a run's folder was written, damaged or not; `None` if there is none.
     pub fn saved_at(folder: &Path) -> Option<SystemTime> {
         let written = |file: PathBuf| file.symlink_metadata().ok()?.modified().ok();
         files(folder).into_iter().filter_map(written).max()
     }
 
-    /// Removes the checkpoints of a run that needs them no longer.
+    /// Removes the checkpoints of a run that no longer needs them.
     pub fn remove(folder: &Path) {
         for file in files(folder) {
-            // A checkpoint too many does no harm.
+            // A leftover checkpoint does no harm.
             let _ = std::fs::remove_file(file);
         }
     }
@@ -75,6 +82,7 @@ impl Checkpoint {
         let mut archive = Archive::new(KIND);
         archive.texts.insert("config".into(), self.config.clone());
         archive.texts.insert("fingerprint".into(), self.fingerprint.clone());
+        archive.texts.insert("report".into(), if self.full_report { FULL } else { FIGURES_ONLY }.into());
         for (index, trained) in self.finished.iter().enumerate() {
             if let Some(reason) = &trained.failed {
                 archive.texts.insert(format!("{index}/failed"), reason.clone());
@@ -180,6 +188,7 @@ impl Checkpoint {
             config: archive.take_text("config")?,
             fingerprint: archive.take_text("fingerprint")?,
             seconds,
+            full_report: archive.texts.remove("report").is_none_or(|report| report == FULL),
             snapshot: Snapshot { start: start as usize, step: step as usize, states, failed },
             finished,
             history: history.data().chunks_exact(width).map(row).collect(),
@@ -191,16 +200,16 @@ impl Checkpoint {
 /// The training set and the unlabelled one.
 const SETS: [&str; 2] = ["trn", "val"];
 
-/// Columns of the history before the raw coordinates: start, step, inner, whether there is an outer, outer.
+/// Columns of the history before the raw coordinates: start, step, inner, whether outer exists, outer.
 const FIGURES: usize = 5;
 
-/// The numbers of a fitted score, by name.
+/// The parts of a fitted score, by name.
 pub(crate) fn fit_numbers(fit: &LedoitWolf) -> [(&'static str, Vec<f64>); 3] {
     let (mean, root) = fit.parts();
     [("fit/mean", mean.to_vec()), ("fit/root", root.to_vec()), ("fit/shrinkage", vec![fit.shrinkage()])]
 }
 
-/// Takes what [`fit_numbers`] put under `prefix`, where it did.
+/// Removes the fitted score that [`fit_numbers`] wrote under `prefix` and returns it, if there is one.
 pub(crate) fn take_fit(archive: &mut Archive, prefix: &str) -> Result<Option<LedoitWolf>, String> {
     if !archive.numbers.contains_key(&format!("{prefix}fit/mean")) {
         return Ok(None);
@@ -230,13 +239,14 @@ mod tests {
         };
         let failure = |reason: &str| Failure { reason: reason.into(), a: vec![0.5, -1.0] };
         let failed = Trained::failed(vec![1.0, 2.0], failure("diverged at step 3"));
-        // Without a distance the logits alone are scores, and nothing spreads.
+        // Without a distance only the logits are scores, and the spread is 0.
         let collapsed = Trained { fit: None, scores: [vec![], vec![]], spread: Some(0.0), ..trained.clone() };
         let progress = |step, outer| Progress { start: 0, step, inner: 0.1, outer, a: vec![0.5, -1.0] };
         Checkpoint {
             config: "seed = 1\n".into(),
             fingerprint: "f00d".into(),
             seconds: 1.5,
+            full_report: false,
             snapshot: Snapshot {
                 start: 1,
                 step,
@@ -248,46 +258,41 @@ mod tests {
         }
     }
 
-    fn folder(name: &str) -> PathBuf {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/checkpoint-tests").join(name);
-        let _ = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).unwrap();
-        path
+    #[test]
+    fn a_checkpoint_is_loaded_as_it_was_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        assert!(Checkpoint::load(folder).unwrap().is_none());
+        checkpoint(3).save(folder).unwrap();
+        assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, checkpoint(3));
+        let empty = Checkpoint { finished: Vec::new(), history: Vec::new(), full_report: true, ..checkpoint(0) };
+        empty.save(folder).unwrap();
+        assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, empty);
+        Checkpoint::remove(folder);
+        assert!(Checkpoint::load(folder).unwrap().is_none());
     }
 
     #[test]
-    fn what_is_saved_is_loaded() {
-        let folder = folder("whole");
-        assert!(Checkpoint::load(&folder).unwrap().is_none());
-        checkpoint(3).save(&folder).unwrap();
-        assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, checkpoint(3));
-        let empty = Checkpoint { finished: Vec::new(), history: Vec::new(), ..checkpoint(0) };
-        empty.save(&folder).unwrap();
-        assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, empty);
-        Checkpoint::remove(&folder);
-        assert!(Checkpoint::load(&folder).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_damaged_one_gives_way_to_the_one_before() {
-        let folder = folder("damaged");
-        checkpoint(3).save(&folder).unwrap();
-        checkpoint(4).save(&folder).unwrap();
-        let [last, previous] = files(&folder);
+    fn the_previous_checkpoint_is_used_if_the_last_is_damaged() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        checkpoint(3).save(folder).unwrap();
+        checkpoint(4).save(folder).unwrap();
+        let [last, previous] = files(folder);
         fs::write(&last, b"torn").unwrap();
-        let (loaded, reason) = Checkpoint::load(&folder).unwrap().unwrap();
+        let (loaded, reason) = Checkpoint::load(folder).unwrap().unwrap();
         assert_eq!(loaded, checkpoint(3));
         assert!(reason.unwrap().to_string().contains("checkpoint.safetensors is damaged"));
-        // A crash between the two renames leaves only the previous one.
+        // After a crash between the two renames only the previous checkpoint is left.
         fs::remove_file(&last).unwrap();
-        assert_eq!(Checkpoint::load(&folder).unwrap().unwrap().0, checkpoint(3));
+        assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, checkpoint(3));
         fs::write(&last, b"torn").unwrap();
         fs::write(&previous, b"torn").unwrap();
-        assert!(Checkpoint::load(&folder).is_err());
+        assert!(Checkpoint::load(folder).is_err());
     }
 
     #[test]
-    fn what_is_missing_or_strange_is_named() {
+    fn missing_and_unknown_entries_are_named() {
         let refused = |change: fn(&mut Archive)| {
             let mut archive = checkpoint(3).archive();
             change(&mut archive);
@@ -300,7 +305,7 @@ mod tests {
         );
         assert_eq!(
             refused(|archive| drop(archive.numbers.insert("junk".into(), Numbers::Double(vec![1.0])))),
-            "`junk` is not known"
+            "`junk` is unknown"
         );
         assert!(
             refused(|archive| drop(archive.numbers.insert("0/fit/root".into(), Numbers::Double(vec![0.0; 4]))))

@@ -1,10 +1,10 @@
-//! Everything that a run follows from, as a TOML file holds it and the command line's flags override it.
+//! The configuration of a run: a TOML file, which the flags of the command line override.
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args, value_parser};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, Loading, Source};
+use crate::data::{DataError, Loading, Source, whole};
 use crate::engine::kernel::Precision;
 use crate::engine::plan::Reuse;
 use crate::run::settings::{FORMER_NAMES, SettingsError, Written, flag};
@@ -16,13 +16,13 @@ use crate::ssad::method::Rule;
 use crate::ssad::method::{Method, random_starts};
 use crate::ssad::nn::{ENCODERS, Named};
 
-/// A run's configuration. Each setting is described here, or in [`Loading`], once: its key in a TOML file is its name, its flag the
-/// same with dashes, and its help the first paragraph. `stssad train --print-config` shows all of them.
+/// A run's configuration. Each setting is described once, here or in [`Loading`]: the field's name is its key in a TOML file and,
+/// with dashes, its flag; the first paragraph is its help. `stssad train --print-config` prints all settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Args)]
 #[command(next_help_heading = "Method")]
 #[serde(default, deny_unknown_fields)]
 pub struct RunConfig {
-    /// Seed of all random draws: splits, initial weights, batches, places of patches.
+    /// Seed of all random draws: split, initial weights, batches, positions of patches.
     #[arg(long, value_name = "N", value_parser = whole::<u64>, default_value_t)]
     pub seed: u64,
     /// Method to train.
@@ -39,10 +39,10 @@ pub struct RunConfig {
     /// Encoder of the images.
     #[arg(long, value_parser = encoders(), default_value_t = RunConfig::default().encoder)]
     pub encoder: String,
-    /// Anomaly score, for the methods that have more than one.
+    /// Anomaly score, for methods that have more than one.
     #[arg(long, value_enum, default_value_t)]
     pub score: Rule,
-    /// Where the images come from; the one key without a default.
+    /// Where the images come from; the only key without a default.
     #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Source>,
@@ -52,23 +52,14 @@ pub struct RunConfig {
     pub training: Training,
 }
 
-/// The encoder that is chosen by the images' size.
+/// Chooses the encoder by the size of the images.
 const AUTO: &str = "auto";
 
-/// The encoders that there are, with what they are.
+/// The names of the encoders, with their help.
 fn encoders() -> PossibleValuesParser {
     let auto = PossibleValue::new(AUTO).help("small up to 64 pixels, resnet18 above");
     let named = ENCODERS.iter().map(|known| PossibleValue::new(known.name).help(known.about));
     std::iter::once(auto).chain(named).collect::<Vec<PossibleValue>>().into()
-}
-
-/// A whole number that TOML can hold.
-///
-/// # Errors
-/// When the text is something else.
-pub fn whole<T: TryFrom<i64>>(text: &str) -> Result<T, String> {
-    let number = text.parse().ok().and_then(|number: i64| T::try_from(number).ok());
-    number.ok_or_else(|| format!("it has to be a whole number from 0 to {}", i64::MAX))
 }
 
 /// How a detector is trained and tuned.
@@ -87,21 +78,18 @@ pub struct Training {
     /// Assumed share of anomalies among the unlabelled images, between 0 and 1.
     #[arg(long, value_name = "SHARE", default_value_t = Training::default().mass)]
     pub mass: f64,
-    /// Whether embeddings are brought to unit total distance before they are aligned; --no-normalise turns it off (an ablation).
+    /// Normalise embeddings to unit total distance before alignment; --no-normalise turns this off (an ablation).
     #[arg(long = "no-normalise", alias = "no-normalize", action = ArgAction::SetFalse)]
     pub normalise: bool,
-    /// Order of the hyper-gradient; 1 leaves out the second-order term (an ablation).
+    /// Order of the hyper-gradient; 1 omits the second-order term (an ablation).
     #[arg(long, value_name = "1|2", value_parser = value_parser!(u8).range(1..=2), default_value_t = Training::default().order)]
     pub order: u8,
-    /// Number of starting points of the augmentation to try [default: all that it has].
-    ///
-    /// For `random-static` it is the number of draws.
+    /// Number of the augmentation's starting points to train from; for `random-static`, number of draws [default: all; for
+    /// `random-static` 1].
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub starts: Option<usize>,
-    /// Train N starts at once, to use a GPU that one start does not fill [default: 1].
-    ///
-    /// Results are the same up to rounding.
+    /// Train N starts at once, for GPUs that one start does not keep busy; results differ by rounding only [default: 1].
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub together: Option<usize>,
@@ -112,30 +100,27 @@ pub struct Training {
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<usize>,
-    /// Normal images in a batch, or all where there are fewer.
+    /// Normal images in a batch (all of them if there are fewer).
     #[arg(long, alias = "batch-size", value_name = "N", value_parser = whole::<usize>, default_value_t = Training::default().batch)]
     pub batch: usize,
-    /// Unlabelled images in a batch, or all where there are fewer.
+    /// Unlabelled images in a batch (all of them if there are fewer).
     #[arg(long, value_name = "N", value_parser = whole::<usize>, default_value_t = Training::default().batch_val)]
     pub batch_val: usize,
-    /// Split each batch into N micro-batches and accumulate their gradients, to save memory [default: as few as the device needs].
-    ///
-    /// The batches become multiples of N. A run chooses the number before it trains and writes it to its own configuration.
+    /// Split each batch into N micro-batches and accumulate their gradients, to save memory; batch sizes are rounded down to
+    /// multiples of N [default: the fewest that fit the device].
     #[arg(long, alias = "gradient-accumulation", value_name = "N", value_parser = whole::<usize>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub micro_batches: Option<usize>,
-    /// Learning rate of the detector, for Adam.
+    /// Learning rate of the detector (Adam).
     #[arg(long, alias = "rate", value_name = "RATE", default_value_t = Training::default().learning_rate)]
     pub learning_rate: f64,
-    /// Step size of the look-ahead that tuning differentiates through.
+    /// Step size of the look-ahead step that tuning differentiates through.
     #[arg(long, value_name = "RATE", default_value_t = Training::default().look_ahead)]
     pub look_ahead: f32,
-    /// Round the factors of convolutions and matrix products to this precision in training.
-    ///
-    /// Scores are always computed in f32.
+    /// Precision to which training rounds the inputs of convolutions and matrix products; scores are always computed in f32.
     #[arg(long, value_enum, value_name = "P", default_value_t)]
     pub precision: Precision,
-    /// Compute cheap values again instead of keeping them: less memory, more time, the same results.
+    /// Recompute cheap values instead of storing them: less memory, more time, the same results.
     #[arg(long)]
     pub recompute: bool,
     /// Steps between two checkpoints.
@@ -182,25 +167,30 @@ impl Default for Training {
 }
 
 impl Training {
-    /// Steps of each start that do not tune.
+    /// Steps of each start before tuning begins.
     fn warm_up(&self) -> usize {
         self.warm_up.unwrap_or(self.steps * 2 / 9)
     }
 }
 
-/// What the number of micro-batches must be.
+/// Checkpoints count steps in f32, which is exact up to this number.
+const MOST_STEPS: usize = 1 << 24;
+/// Far more starts than anyone can train.
+const MOST_STARTS: usize = 10_000;
+
+/// The range of the number of micro-batches.
 const PARTS: &str = "from 1 to half of the images in each batch";
 
-/// A configuration that no run can follow.
+/// Why a configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The text is not TOML, or has keys or values that are not known.
+    /// The text is not TOML, or has unknown keys or values.
     #[error(transparent)]
     Settings(#[from] SettingsError),
     /// A setting of `key`, its path with dots, is unknown or out of range.
     #[error("{place}{} is {found}: it must be {expected}", flag(&[key.rsplit('.').next().unwrap_or(key)]))]
     Range { place: String, key: &'static str, found: String, expected: &'static str },
-    #[error("there is no encoder `{name}`; there are {AUTO}, {}", known.join(", "))]
+    #[error("there is no encoder `{name}`; the encoders are {AUTO}, {}", known.join(", "))]
     Encoder { name: String, known: Vec<&'static str> },
     #[error(transparent)]
     Augmentation(#[from] augment::NameError),
@@ -209,13 +199,13 @@ pub enum ConfigError {
     #[error(transparent)]
     Data(#[from] DataError),
     #[error(
-        "nothing says which images to train on: give --data and its flags, such as `--data folder --normal-dir good \
+        "there are no images to train on: give --data and its flags, such as `--data folder --normal-dir good \
          --unlabelled-dir new`, or a [data] table in a --config file; `stssad demo` needs no images"
     )]
     NoData,
 }
 
-/// Lays `over` upon `base`, table by table; a `data` table of another kind replaces the whole of the one below.
+/// Overrides `base` with the settings in `over`, table by table; a `data` table of another kind replaces the whole table.
 pub fn overlay(base: &mut toml::Table, over: toml::Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
@@ -231,7 +221,7 @@ pub fn overlay(base: &mut toml::Table, over: toml::Table) {
     }
 }
 
-/// The settings under the names that they have now.
+/// The settings under their present names.
 fn with_present_names(mut settings: toml::Table) -> toml::Table {
     for (path, name) in FORMER_NAMES {
         let (key, tables) = path.split_last().expect("a path is not empty");
@@ -246,16 +236,15 @@ fn with_present_names(mut settings: toml::Table) -> toml::Table {
 }
 
 impl RunConfig {
-    /// The configuration that a table describes; keys that are left out have their defaults. Like all that are read, it has
-    /// passed [`check`](Self::check).
+    /// The configuration that a table describes; missing keys have their defaults. It has passed [`check`](Self::check).
     ///
     /// # Errors
-    /// When a key or value is not known, or a value is out of range or contradicts another.
+    /// When a key or value is unknown, or a value is out of range or contradicts another.
     pub fn from_table(table: toml::Table) -> Result<Self, ConfigError> {
         Self::layered(&Written::default(), table)
     }
 
-    /// Reads TOML; keys that are left out have their defaults.
+    /// Reads TOML; missing keys have their defaults.
     ///
     /// # Errors
     /// When the text is not TOML, or as [`from_table`](Self::from_table).
@@ -263,10 +252,10 @@ impl RunConfig {
         Self::layered(&Written { text, ..Written::default() }, toml::Table::new())
     }
 
-    /// The configuration of a file with `flags` laid over it.
+    /// The configuration of a file, overridden by `flags`.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse), with the file's name and line where it is the file's fault.
+    /// As [`parse`](Self::parse), with the file's name and the line if the fault is in the file.
     pub fn layered(written: &Written, flags: toml::Table) -> Result<Self, ConfigError> {
         let (mut table, flags) = (with_present_names(written.table()?), with_present_names(flags));
         overlay(&mut table, flags.clone());
@@ -281,10 +270,10 @@ impl RunConfig {
         }
     }
 
-    /// Whether a run could follow it, as far as that can be told without looking at an image.
+    /// Checks everything that can be checked without reading an image.
     ///
     /// # Errors
-    /// When a name is not known, a number is out of range, or settings contradict each other.
+    /// When a name is unknown, a number is out of range, or settings contradict each other.
     pub fn check(&self) -> Result<(), ConfigError> {
         let Training { mass, steps, learning_rate, look_ahead, batch, batch_val, .. } = &self.training;
         let parts = self.training.micro_batches.unwrap_or(1);
@@ -295,7 +284,7 @@ impl RunConfig {
         };
         check("training.mass", mass, "between 0 and 1, both excluded", *mass > 0.0 && *mass < 1.0)?;
         check("training.order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
-        check("training.steps", steps, "at least 1", *steps > 0)?;
+        check("training.steps", steps, "from 1 to 16777216", (1..=MOST_STEPS).contains(steps))?;
         check("training.warm_up", &warm_up, "no more than --steps", warm_up <= *steps)?;
         check(
             "training.learning_rate",
@@ -313,7 +302,8 @@ impl RunConfig {
             "at least 1",
             self.training.checkpoint_every > 0,
         )?;
-        check("training.starts", &0, "at least 1", self.training.starts != Some(0))?;
+        let starts = self.training.starts.unwrap_or(1);
+        check("training.starts", &starts, "from 1 to 10000", (1..=MOST_STARTS).contains(&starts))?;
         check("training.together", &0, "at least 1", self.training.together != Some(0))?;
         self.alignment()?;
         self.augmentation()?;
@@ -321,15 +311,14 @@ impl RunConfig {
         Ok(self.data.as_ref().map_or(Ok(()), |source| source.check(&self.images))?)
     }
 
-    /// Whether each micro-batch of batches of these sizes has a pair of images.
+    /// Whether each micro-batch has at least two images, for batches of these sizes.
     fn divides(&self, batch: usize, batch_val: usize) -> bool {
         let parts = self.training.micro_batches.unwrap_or(1);
         let least = if self.method == Method::StSsad { batch.min(batch_val) } else { batch };
         parts == 1 || (parts > 0 && least / 2 >= parts)
     }
 
-    /// Flags, or keys by the names of their flags, that differ from their defaults and yet change nothing, each with the
-    /// reason: what a user who set them should know.
+    /// The settings that differ from their defaults but have no effect, by the names of their flags, each with the reason.
     pub fn without_effect(&self) -> Vec<String> {
         let (default, method) = (Training::default(), self.method);
         let Training { alignment, mass, normalise, order, starts, together, warm_up, batch_val, look_ahead, .. } =
@@ -361,9 +350,9 @@ impl RunConfig {
         let mass = (tunes && alignment == "mean-distance" && *mass != default.mass)
             .then(|| "--mass: --alignment mean-distance does not use it".to_owned());
         let known = self.augmentation().map_or(usize::MAX, |augmentation| augmentation.starts().len());
-        let cut = starts.filter(|&starts| tunes && starts > known).map(|starts| {
-            format!("--starts {starts}: {} has {known} starts, so {known} are trained", self.augmentation)
-        });
+        let cut = starts
+            .filter(|&starts| tunes && starts > known)
+            .map(|starts| format!("--starts {starts}: {} has only {known} starts", self.augmentation));
         let data = self.data.iter().flat_map(|source| source.without_effect(&self.images));
         idle.chain(mass).chain(cut).chain(data).collect()
     }
@@ -371,17 +360,17 @@ impl RunConfig {
     /// Where the images come from.
     ///
     /// # Errors
-    /// When nothing says.
+    /// When the configuration does not say.
     pub fn source(&self) -> Result<&Source, ConfigError> {
         self.data.as_ref().ok_or(ConfigError::NoData)
     }
 
-    /// How the images are read, the draws by this run's seed.
+    /// How the images are read, with this run's seed.
     pub fn loading(&self) -> Loading {
         Loading { seed: self.seed, ..self.images.clone() }
     }
 
-    /// This configuration with the size and the micro-batches of another where it leaves them open: those that a run chose.
+    /// This configuration, with the size and the number of micro-batches that a run chose if it sets none.
     pub fn completed_by(&self, chosen: &RunConfig) -> Self {
         let mut config = self.clone();
         config.images.size = config.images.size.or(chosen.images.size);
@@ -389,7 +378,7 @@ impl RunConfig {
         config
     }
 
-    /// As TOML, every key written out.
+    /// As TOML, with every key.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a configuration is plain text and numbers")
     }
@@ -397,7 +386,7 @@ impl RunConfig {
     /// The augmentation, by its name.
     ///
     /// # Errors
-    /// When there is none of this name.
+    /// When no such name exists.
     pub fn augmentation(&self) -> Result<Box<dyn Augmentation>, ConfigError> {
         Ok(augment::by_name(&self.augmentation)?)
     }
@@ -405,7 +394,7 @@ impl RunConfig {
     /// The encoder of images `[C, H, W]`, with its head.
     ///
     /// # Errors
-    /// When there is none of this name.
+    /// When no such name exists.
     pub fn encoder(&self, [_, h, w]: [usize; 3]) -> Result<&'static Named, ConfigError> {
         let name = (self.encoder != AUTO).then_some(&*self.encoder);
         Named::find(name, [h, w]).map_err(|known| ConfigError::Encoder { name: self.encoder.clone(), known })
@@ -415,10 +404,10 @@ impl RunConfig {
         Ok(Alignment::by_name(&self.training.alignment, self.training.mass)?)
     }
 
-    /// The training of images `[C, H, W]`, of which there are `normals` to train on and `unlabelled` to tune on.
+    /// The training configuration for images `[C, H, W]`, with `normals` images to train on and `unlabelled` images to tune on.
     ///
     /// # Errors
-    /// When a name is not known or a number out of range.
+    /// When a name is unknown or a number is out of range.
     pub fn training(&self, [c, h, w]: [usize; 3], normals: usize, unlabelled: usize) -> Result<Config, ConfigError> {
         self.check()?;
         let parts = self.training.micro_batches.unwrap_or(1);
@@ -467,14 +456,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_printed_configuration_is_the_configuration() {
+    fn a_configuration_is_read_back_from_its_toml() {
         let config = RunConfig { seed: 7, method: Method::DeepSvdd, ..RunConfig::default() };
         assert_eq!(RunConfig::parse(&config.to_toml()).unwrap(), config);
         assert_eq!(RunConfig::parse("").unwrap(), RunConfig::default());
     }
 
     #[test]
-    fn names_of_earlier_versions_are_read() {
+    fn former_names_of_settings_are_read() {
         let former = "[pictures]\nsize = 20\n[training]\nrate = 0.5\n[data]\nkind = 'folder'\nroot = '.'\nunlabeled_dir = 'u'\n\
                       normal_dir = 'n'";
         let config = RunConfig::parse(former).unwrap();
@@ -484,23 +473,23 @@ mod tests {
             written.contains("[images]") && written.contains("unlabelled_dir") && !written.contains("pictures"),
             "{written}"
         );
-        // A flag is laid over either name.
+        // A flag overrides either name.
         let flags = "[training]\nlearning_rate = 0.25".parse().unwrap();
         let written = Written { name: "", text: former };
         assert_eq!(RunConfig::layered(&written, flags).unwrap().training.learning_rate, 0.25);
     }
 
     #[test]
-    fn what_is_not_known_is_refused_with_what_is() {
+    fn unknown_names_are_refused_with_the_known_ones() {
         let message = |text: &str| RunConfig::parse(text).unwrap_err().to_string();
         assert!(message("augmentation = 'blur'").contains("there is no augmentation `blur`; there are rotation"));
         assert!(message("[training]\nalignment = 'kl'").contains("there is no alignment loss `kl`"));
         assert!(message("[data]\nkind = 'digits'\nnormal = 6\nanomaly = 6").contains("are both 6"));
     }
 
-    /// Each number that is out of range is refused before an image is looked at, NaN with the rest.
+    /// Numbers out of range, NaN among them, are refused before an image is read.
     #[test]
-    fn numbers_out_of_range_are_refused_when_they_are_read() {
+    fn numbers_out_of_range_are_refused_with_their_line() {
         for (setting, expected) in [
             ("mass = 1.0", "--mass is 1: it must be between 0 and 1"),
             ("mass = nan", "--mass is NaN"),
@@ -510,13 +499,15 @@ mod tests {
             ("look_ahead = nan", "--look-ahead is NaN"),
             ("warm_up = 181", "--warm-up is 181: it must be no more than --steps"),
             ("order = 3", "--order is 3: it must be 1 or 2"),
-            ("steps = 0", "--steps is 0"),
+            ("steps = 0", "--steps is 0: it must be from 1 to 16777216"),
+            ("steps = 16777217", "--steps is 16777217"),
             ("batch = 1", "--batch is 1: it must be at least 2"),
             ("batch_val = 0", "--batch-val is 0"),
             ("micro_batches = 0", "--micro-batches is 0"),
             ("micro_batches = 17", "--micro-batches is 17: it must be from 1 to half of the images in each batch"),
             ("checkpoint_every = 0", "--checkpoint-every is 0"),
-            ("starts = 0", "--starts is 0: it must be at least 1"),
+            ("starts = 0", "--starts is 0: it must be from 1 to 10000"),
+            ("starts = 10001", "--starts is 10001"),
             ("together = 0", "--together is 0"),
         ] {
             let message = RunConfig::parse(&format!("[training]\n{setting}")).unwrap_err().to_string();
@@ -525,10 +516,10 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_change_nothing_are_told() {
+    fn settings_without_effect_are_listed() {
         let told = |text: &str| RunConfig::parse(text).unwrap().without_effect().join("\n");
         assert_eq!(told(""), "");
-        assert_eq!(told("[training]\nstarts = 99"), "--starts 99: cutdiff has 4 starts, so 4 are trained");
+        assert_eq!(told("[training]\nstarts = 99"), "--starts 99: cutdiff has only 4 starts");
         assert_eq!(told("[training]\nstarts = 4\norder = 1\nwarm_up = 3"), "");
         let idle = told("method = 'deep-svdd'\n[training]\norder = 1\nwarm_up = 9\nstarts = 2\nmass = 0.1");
         for flag in ["--order", "--warm-up", "--starts", "--mass"] {
@@ -551,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_laid_over_each_other() {
+    fn tables_override_each_other() {
         let read = |text: &str| text.parse::<toml::Table>().unwrap();
         let mut base = read("seed = 1\n[data]\nkind = 'mvtec'\nroot = 'a'\ncategory = 'b'\n[training]\nsteps = 5");
         overlay(&mut base, read("[data]\ncategory = 'c'\n[training]\nrate = 0.1"));
@@ -577,7 +568,7 @@ mod tests {
         let parts = |text: &str| RunConfig::parse(text).unwrap().training([1, 32, 32], 20, 30);
         let config = parts("[training]\nmicro_batches = 8").unwrap();
         assert_eq!((config.batch, config.batch_val, config.micro_batches), (16, 24, 8));
-        // Ten pairs are in the 20 normal images that there are.
+        // The 20 normal images make ten pairs.
         assert!(parts("[training]\nmicro_batches = 11").is_err());
         assert!(parts("[training]\nmicro_batches = 10").is_ok());
     }
@@ -593,14 +584,14 @@ mod tests {
         assert_eq!(starts(1).len(), 1);
     }
 
-    /// What is said of a configuration in `run.toml` with flags over it.
+    /// The error about `run.toml` with these contents and flags.
     fn said(text: &str, flags: &str) -> String {
         let written = Written { name: "run.toml", text };
         RunConfig::layered(&written, flags.parse().unwrap()).unwrap_err().to_string()
     }
 
     #[test]
-    fn a_key_that_is_not_known_is_told_with_the_nearest_that_is() {
+    fn the_error_about_an_unknown_key_suggests_a_similar_one() {
         assert_eq!(said("sed = 1", ""), "run.toml, line 1: there is no key `sed`; did you mean `seed`?");
         let text = "seed = 1\n\n[training]\nsteps = 9\nbatchval = 3\n";
         assert_eq!(
@@ -612,27 +603,24 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_another_type_is_told_in_plain_words() {
+    fn errors_about_types_are_in_plain_words() {
         for (text, expected) in [
-            ("seed = 'x'", "run.toml, line 1: `seed` is the text \"x\"; it has to be a whole number from 0 on"),
-            ("seed = -1", "run.toml, line 1: `seed` is -1; it has to be a whole number from 0 on"),
+            ("seed = 'x'", "run.toml, line 1: `seed` is the text \"x\"; it must be a whole number of at least 0"),
+            ("seed = -1", "run.toml, line 1: `seed` is -1; it must be a whole number of at least 0"),
             (
                 "[training]\nsteps = 0.5",
-                "run.toml, line 2: `steps` in [training] is 0.5; it has to be a whole number from 0 on",
+                "run.toml, line 2: `steps` in [training] is 0.5; it must be a whole number of at least 0",
             ),
             (
                 "[training]\nrate = 'high'",
-                "run.toml, line 2: `learning_rate` in [training] is the text \"high\"; it has to be a number",
+                "run.toml, line 2: `learning_rate` in [training] is the text \"high\"; it must be a number",
             ),
-            ("training = 3", "run.toml, line 1: `training` is 3; it has to be a table"),
-            (
-                "[training]\nnormalise = 1",
-                "run.toml, line 2: `normalise` in [training] is 1; it has to be true or false",
-            ),
+            ("training = 3", "run.toml, line 1: `training` is 3; it must be a table"),
+            ("[training]\nnormalise = 1", "run.toml, line 2: `normalise` in [training] is 1; it must be true or false"),
             ("method = 'st-sad'", "run.toml, line 1: `method` cannot be `st-sad`; did you mean `st-ssad`?"),
             (
                 "\n[data]\nkind = 'digits'\nnormal = 'six'\nanomaly = 9",
-                "run.toml, line 4: `normal` in [data] is the text \"six\"; it has to be a whole number from 0 to 255",
+                "run.toml, line 4: `normal` in [data] is the text \"six\"; it must be a whole number from 0 to 255",
             ),
         ] {
             assert_eq!(said(text, ""), expected, "{text}");
@@ -640,10 +628,10 @@ mod tests {
     }
 
     #[test]
-    fn flags_are_called_flags() {
+    fn errors_about_flags_name_the_flags() {
         assert_eq!(
             said("", "data = { kind = 'digits', normal = 'six', anomaly = 9 }"),
-            "--normal is the text \"six\"; it has to be a whole number from 0 to 255"
+            "--normal is the text \"six\"; it must be a whole number from 0 to 255"
         );
         assert_eq!(
             said("", "data = { kind = 'mvtec', root = 'a' }"),
@@ -658,17 +646,17 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_not_toml_is_told_with_its_line() {
+    fn a_syntax_error_names_its_line() {
         let text = said("seed = 1\nsteps = ", "");
         assert!(text.starts_with("run.toml, line 2: this is not TOML: "), "{text}");
         assert!(!text.contains('\n'), "{text}");
     }
 
     #[test]
-    fn a_number_out_of_range_is_told_with_its_line_unless_a_flag_gave_it() {
+    fn a_number_out_of_range_names_its_line_unless_a_flag_set_it() {
         let text = "[training]\nsteps = 0";
-        assert_eq!(said(text, ""), "run.toml, line 2: --steps is 0: it must be at least 1");
-        assert_eq!(said("", text), "--steps is 0: it must be at least 1");
-        assert_eq!(said(text, text), "--steps is 0: it must be at least 1");
+        assert_eq!(said(text, ""), "run.toml, line 2: --steps is 0: it must be from 1 to 16777216");
+        assert_eq!(said("", text), "--steps is 0: it must be from 1 to 16777216");
+        assert_eq!(said(text, text), "--steps is 0: it must be from 1 to 16777216");
     }
 }

@@ -1,23 +1,22 @@
-//! Files that appear whole or not at all: written beside their place, flushed to the disk, and renamed.
+//! Atomic writes: a file is written under another name, flushed to the disk, and renamed.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Writes a file so that no reader, and no crash, ever meets half of it. The new name is not yet flushed to the disk:
-/// [`sync_folder`] does that.
+/// Writes a file whole or not at all. [`sync_folder`] then flushes its name to the disk.
 ///
 /// # Errors
-/// When the file cannot be written; what was at `path` stays.
+/// When the file cannot be written; a previous file at `path` stays.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let partial = beside(path, bytes)?;
     fs::rename(&partial, path).inspect_err(|_| discard(&partial))
 }
 
-/// Writes a file of this process beside `path` and flushes it to the disk; whoever renames it makes it whole.
+/// Writes a partial file in the folder of `path`, flushes it to the disk, and returns its path; renaming it completes the write.
 ///
 /// # Errors
-/// When the file cannot be written; nothing of it is left.
+/// When the file cannot be written; no partial file is left.
 pub(crate) fn beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
@@ -27,19 +26,19 @@ pub(crate) fn beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
     Ok(partial)
 }
 
-/// Removes a file that [`beside`] wrote and nobody wants; where that fails, a file too many does no harm.
+/// Removes a file that is no longer needed; if that fails, the leftover does no harm.
 pub(crate) fn discard(partial: &Path) {
     let _ = fs::remove_file(partial);
 }
 
-/// The file that a partial one of any process was to become, by the partial one's name.
+/// The name of the file that a partial file, of whatever process, would have become.
 pub(crate) fn whole_name(partial: &str) -> Option<&str> {
     let (name, process) = partial.strip_prefix('.')?.strip_suffix(".partial")?.rsplit_once('.')?;
     (!process.is_empty() && process.bytes().all(|digit| digit.is_ascii_digit())).then_some(name)
 }
 
-/// Flushes the names in a folder to the disk, so that renames in it outlast a power cut; where the system cannot flush
-/// folders there is nothing to do.
+/// Flushes the names in a folder to the disk, so that renames survive a power cut. Does nothing on systems that cannot flush
+/// folders.
 ///
 /// # Errors
 /// When the disk fails.
@@ -51,7 +50,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The folder that a file lies in, the working one where its path names none.
+/// The folder of a file; the empty path stands for the working folder.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new(""))
 }
@@ -61,13 +60,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_whole_or_not_there() {
+    fn a_file_is_written_whole_or_not_at_all() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         write(&path, b"one").unwrap();
         write(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
-        // A folder is in the way, also of a user who may do anything.
+        // A folder in its place stops even root.
         let taken = folder.path().join("taken");
         fs::create_dir(&taken).unwrap();
         fs::write(taken.join("inside"), "").unwrap();
@@ -76,9 +75,9 @@ mod tests {
         assert_eq!(names, 2, "nothing partial is left");
     }
 
-    /// Two processes that write one file must not write into one partial file.
+    /// Two processes that write the same file must not share a partial file.
     #[test]
-    fn a_partial_file_carries_its_process() {
+    fn the_name_of_a_partial_file_has_its_process() {
         let folder = tempfile::tempdir().unwrap();
         let partial = beside(&folder.path().join("result.json"), b"half").unwrap();
         let name = partial.file_name().unwrap().to_str().unwrap();

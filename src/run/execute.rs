@@ -1,6 +1,5 @@
-//! A run: a task and a configuration become a folder with a model, scores, images and a report.
+//! A run: trains a detector by a configuration, tests it, and writes the model, the scores and the report to a folder.
 
-use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,39 +12,37 @@ use crate::run::archive::ArchiveError;
 use crate::run::checkpoint::Checkpoint;
 use crate::run::config::{ConfigError, RunConfig};
 use crate::run::fit::{FitError, Fitted, fitted};
-use crate::run::folder::FolderError;
-use crate::run::folder::RunFolder;
+use crate::run::folder::{FolderError, RunFolder};
 use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{Adapter, Augmentation as Found, Counts, Outcome, ReportError, Start};
 use crate::run::report::{ImageRow, Page, Step};
-use crate::run::scored::Maps;
-use crate::run::scored::{Alarms, Metrics, Scored, metrics};
+use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
 use crate::ssad::config::Config;
 use crate::ssad::step::TrainingStep;
 use crate::training::score::{ScoreError, Threshold, auroc, check_finite};
 use crate::training::trainer::{Progress, TrainError, Trained, Trainer, choose};
 
-/// Whom a run tells of its progress, and who may stop it.
+/// Is told of a run's progress, and may stop it.
 pub trait Watch {
-    /// So many of the kernels are compiled. Who is to end the process may do so here: nothing is lost.
+    /// `done` of `of` kernels are compiled. Ending the process here loses nothing.
     fn compiling(&mut self, done: usize, of: usize);
-    /// The numbers of the run are chosen, and its first step is about to be compiled.
+    /// The open settings of the run are chosen, and its first step is about to be compiled.
     fn fitted(&mut self, fitted: &Fitted);
-    /// A step was done, by each start of a group that has not failed.
+    /// A step is done, for each start of the group that has not failed.
     fn step(&mut self, progress: &[Progress], config: &Config);
-    /// A start, counted from 0, came to nothing; the others go on.
+    /// A start, counted from 0, failed; the others continue.
     fn failed(&mut self, _start: usize, _reason: &str) {}
-    /// A file of the report was written, or so many of many.
+    /// This part of the report is about to be written.
     fn reporting(&mut self, what: &str);
-    /// Whether to save a checkpoint and end. Asked between two steps, and between two parts of the report.
+    /// Whether to save a checkpoint and stop. Asked between steps, and between parts of the report.
     fn wants_stop(&self) -> bool;
 }
 
-/// How a run came to its end.
+/// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
     Finished(Box<Outcome>),
-    /// It can go on from its checkpoint.
+    /// It can be resumed from its checkpoint.
     Stopped,
 }
 
@@ -64,8 +61,10 @@ pub enum RunError {
     Archive(#[from] ArchiveError),
     #[error(transparent)]
     Report(#[from] ReportError),
-    #[error("the checkpoint in {} is of {what}: go on with what it began with, or start anew in another folder", folder.display())]
-    Foreign { folder: PathBuf, what: &'static str },
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error("the checkpoint in {} was made with {what}: restore what the run began with, or start a new run in another folder", folder.display())]
+    Mismatch { folder: PathBuf, what: &'static str },
 }
 
 impl From<GpuError> for RunError {
@@ -76,11 +75,9 @@ impl From<GpuError> for RunError {
 
 /// The file of the trained detector in a run's folder.
 pub const MODEL: &str = "model.safetensors";
-/// The file of the configuration in a run's folder.
-pub const CONFIG: &str = "config.toml";
 
-/// Makes and claims the next free `root/<dataset>/<category>/vN`; `latest` beside it leads there once the run's first step
-/// is done.
+/// Makes and claims the next free `root/<dataset>/<category>/vN`; after the first step of the run, `latest` in the same folder leads
+/// to it.
 ///
 /// # Errors
 /// When a folder cannot be made.
@@ -88,12 +85,12 @@ pub fn next_folder(root: &Path, task: &Task) -> Result<RunFolder, FolderError> {
     RunFolder::next(&root.join(component(&task.dataset)).join(component(&task.category)))
 }
 
-/// What the report of a run holds.
+/// How much a run writes at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// Every file.
     Full,
-    /// The model, the scores and the figures: what a comparison of many runs needs.
+    /// The model, the scores and the figures, which suffice for comparing runs.
     Figures,
 }
 
@@ -108,17 +105,17 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// `config` for this run's images.
+    /// The training configuration for this run's images.
     fn training(&self, config: &RunConfig) -> Result<Config, ConfigError> {
         let visible = self.loaded.task.visible();
         let [normals, c, h, w] = visible.train.shape().images().expect("a set holds images");
         config.training([c, h, w], normals, visible.val.shape()[0])
     }
 
-    /// The plan of a step, of one that tunes where the method does.
+    /// The plan of a training step; of a tuning step if the method tunes.
     ///
     /// # Errors
-    /// When the configuration cannot be followed, or does not fit the device.
+    /// When the configuration is invalid for these images, or does not fit the device.
     pub fn plan(&self) -> Result<Plan, RunError> {
         let config = self.training(&fitted(self.device, self.config, self.loaded)?.config)?;
         let [_, c, h, w] = self.loaded.task.visible().train.shape().images().expect("a set holds images");
@@ -127,13 +124,12 @@ impl Run<'_> {
         Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, config.reuse)))
     }
 
-    /// Trains, from a checkpoint where one is given, tests, and writes the report.
+    /// Trains, from a checkpoint if one is given, tests, and writes the report.
     ///
     /// # Errors
-    /// When the configuration cannot be followed, training fails, or a file cannot be written. The checkpoints that were
-    /// written stay.
+    /// When the configuration is invalid for these images, training fails, or a file cannot be written. Checkpoints stay.
     pub fn train(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
-        // A run that goes on keeps the numbers that it began with, also on another device.
+        // A resumed run keeps the settings that it chose at first, even on another device.
         let config = match &checkpoint {
             Some(checkpoint) => self.config.completed_by(&RunConfig::parse(&checkpoint.config)?),
             None => self.config.clone(),
@@ -143,7 +139,7 @@ impl Run<'_> {
         Run { config: &fitted.config, ..*self }.train_fitted(checkpoint, watch)
     }
 
-    /// Trains as [`train`](Run::train), with a configuration that leaves nothing open.
+    /// As [`train`](Run::train), with every setting chosen.
     fn train_fitted(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
         let task = &self.loaded.task;
         let visible = task.visible();
@@ -151,22 +147,14 @@ impl Run<'_> {
         let device = self.device.with_precision(self.config.training.precision)?;
         let text = self.config.to_toml();
         let fingerprint = task.fingerprint();
-        let foreign = |what| RunError::Foreign { folder: self.folder.path().to_owned(), what };
+        let mismatch = |what| RunError::Mismatch { folder: self.folder.path().to_owned(), what };
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.config != text) {
-            return Err(foreign("another configuration"));
+            return Err(mismatch("another configuration"));
         }
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
-            return Err(foreign("other images"));
+            return Err(mismatch("other images"));
         }
-        // A file that says the same, or leaves open what was chosen, stays as it is, with its comments.
-        let kept = fs::read_to_string(self.folder.path().join(CONFIG)).ok();
-        if !kept
-            .and_then(|kept| RunConfig::parse(&kept).ok())
-            .is_some_and(|kept| kept.completed_by(self.config) == *self.config)
-        {
-            self.folder.write(CONFIG, text.as_bytes())?;
-        }
-
+        self.folder.write_config(self.config)?;
         let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))?;
         let begun = Instant::now();
         let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
@@ -179,6 +167,7 @@ impl Run<'_> {
                 config: text.clone(),
                 fingerprint: fingerprint.clone(),
                 seconds: before + begun.elapsed().as_secs_f64(),
+                full_report: self.extent == Extent::Full,
                 snapshot: trainer.snapshot()?,
                 finished: finished.to_vec(),
                 history: history.to_vec(),
@@ -190,7 +179,7 @@ impl Run<'_> {
                 Some(snapshot) if snapshot.start == finished.len() => trainer.restore(&snapshot)?,
                 _ => trainer.begin(finished.len())?,
             }
-            // Whoever asked while kernels were compiled is heard before the first step.
+            // A stop may have been requested while the kernels were compiled.
             if watch.wants_stop() {
                 save(&trainer, &finished, &history)?;
                 return Ok(Ending::Stopped);
@@ -198,7 +187,7 @@ impl Run<'_> {
             loop {
                 let progress = match trainer.step() {
                     Ok(Some(progress)) => progress,
-                    // Each start that diverged is marked below, with its reason.
+                    // `assess` gives the reason of each start that diverged.
                     Ok(None) | Err(TrainError::Diverged { .. }) => break,
                     Err(error) => return Err(error.into()),
                 };
@@ -224,7 +213,7 @@ impl Run<'_> {
             save(&trainer, &finished, &history)?;
         }
         let seconds = before + begun.elapsed().as_secs_f64();
-        // A run of which no start can be used cannot be resumed, and is not to stand in the way of those that can.
+        // A run whose every start failed cannot be resumed, so a bare `--resume` must not find it.
         let chosen = choose(&finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
         let Some(outcome) = self.report(&mut trainer, &config, &finished, chosen, &history, seconds, watch)? else {
             return Ok(Ending::Stopped);
@@ -233,7 +222,7 @@ impl Run<'_> {
         Ok(Ending::Finished(Box::new(outcome)))
     }
 
-    /// Tests the chosen start and writes every file of the folder, `result.json` last; `None` where it was stopped before.
+    /// Tests the chosen start and writes all results, `result.json` last; `None` if it was stopped before that.
     #[expect(clippy::too_many_arguments, reason = "all that training leaves, used once")]
     fn report(
         &self,
@@ -262,7 +251,7 @@ impl Run<'_> {
             return Ok(None);
         }
 
-        // The starts are compared on what they were tuned on.
+        // The starts are compared on the images that they were tuned on.
         let labels = task.tune.as_ref().unwrap_or(&task.test).labels();
         let auroc_of = |scores: &[f64]| labels.as_ref().and_then(|labels| auroc(scores, labels));
         let setting = |a: &[f32]| config.setting(a);
@@ -317,7 +306,7 @@ impl Run<'_> {
         folder.write_metrics(&steps)?;
         folder.write_scores(&tested.scored, outcome.threshold)?;
         if self.extent == Extent::Full {
-            watch.reporting("curves, images, histogram, ROC");
+            watch.reporting("curves, images, histogram, ROC curve");
             folder.write_events(&steps)?;
             folder.write_curves(&outcome, &steps)?;
             let ends =
@@ -345,23 +334,23 @@ impl Run<'_> {
     }
 }
 
-/// A test set as a model sees it.
+/// The results of a model on a test set.
 #[derive(Clone, Debug)]
 pub struct Tested {
     pub scored: Vec<Scored>,
     pub metrics: Metrics,
-    /// What the threshold is worth; `None` where the model has none.
+    /// How many normal images the threshold flags; `None` if the model has no threshold.
     pub alarms: Option<Alarms>,
-    /// Where the scores come from, `[N, 1, H, W]`.
+    /// Heat maps of the scores, `[N, 1, H, W]`.
     pub heat: Tensor,
 }
 
-/// The masks of a set, as reports take them.
+/// The masks of a set.
 pub fn masks(set: &Set) -> Vec<Option<&[bool]>> {
     set.truths.iter().map(|truth| truth.mask.as_deref()).collect()
 }
 
-/// Scores every image of a set, and measures how well the scores fit what is known.
+/// Scores every image of a set, and computes the metrics that its labels and masks allow.
 ///
 /// # Errors
 /// When the device fails, or a score is not finite.
@@ -390,7 +379,7 @@ pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, RunErro
 /// Images in a row of `pictures.png`.
 const IMAGES: usize = 10;
 
-/// Normal images, what they became, and anomalies, or where nobody said the highest scores.
+/// Writes `pictures.png`: normal images, augmented images, and test images; those with the highest scores if there are no labels.
 fn write_images(
     folder: &RunFolder,
     task: &Task,
@@ -424,7 +413,7 @@ mod tests {
     use crate::run::config::Training;
     use crate::ssad::method::Method;
 
-    /// Loses the device in the step after this one.
+    /// Loses the device after this step.
     struct Losing<'a> {
         device: &'a Device,
         after: usize,
@@ -449,7 +438,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checkpoint_survives_the_loss_of_the_device() {
+    fn a_checkpoint_survives_the_loss_of_the_device() {
         let config = RunConfig {
             data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
             images: Loading {

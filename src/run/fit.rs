@@ -1,5 +1,5 @@
-//! What fits a device, found by planning, which takes none of its memory: how many images are scored at once, in how many
-//! micro-batches a step is computed, and where none fit, which other settings run to the end.
+//! Fits a run to a device: chooses the number of micro-batches, and if the run does not fit, finds settings that do. It only makes
+//! plans, which need no memory on the device.
 
 use std::fmt;
 
@@ -12,39 +12,42 @@ use crate::engine::units;
 use crate::run::config::{ConfigError, RunConfig, Training};
 use crate::ssad::config::Config;
 use crate::ssad::method::{Method, Network, Rule};
+use crate::ssad::nn::Named;
 use crate::ssad::step::{TrainingStep, views};
 use crate::training::scorer::{self, Attributor, LEAST, Scorer};
 use crate::training::trainer::TrainError;
 
-/// A run whose numbers are chosen, and what it will cost.
+/// A run with every setting chosen, and its cost.
 #[derive(Clone, Debug)]
 pub struct Fitted {
     /// The configuration with the side of the images and the number of micro-batches written out.
     pub config: RunConfig,
     pub cost: Cost,
-    /// Bytes that a value may have at most, if that is why there are micro-batches.
+    /// The device's limit on a value in bytes, if it is the reason for the micro-batches.
     cut: Option<u64>,
 }
 
-/// What a training step costs.
+/// The cost of a training step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cost {
     /// Height and width of the images in pixels.
     pub side: usize,
-    /// What embeds them: `small`, `resnet18` or, of the method of this name, `auto-encoder`.
+    /// Name of the encoder; `auto-encoder` for the method of this name.
     pub encoder: &'static str,
+    /// An encoder that computes less, if there is one.
+    pub cheaper_encoder: Option<&'static str>,
     /// Normal and unlabelled images in a step.
     pub batches: [usize; 2],
     pub micro_batches: usize,
-    /// Bytes that a step keeps on the device.
+    /// Device memory in bytes.
     pub bytes: u64,
     /// Floating-point operations.
     pub flops: u64,
-    /// Whether a CPU computes them.
+    /// Whether the device is a CPU.
     pub on_cpu: bool,
 }
 
-/// Why a run cannot be computed on a device, and what can.
+/// Why a run does not fit a device, and which settings do.
 #[derive(Debug, thiserror::Error)]
 pub enum FitError {
     #[error(transparent)]
@@ -53,16 +56,16 @@ pub enum FitError {
     Train(#[from] TrainError),
     #[error(transparent)]
     Gpu(#[from] GpuError),
-    /// The batches as they are fit in more parts.
+    /// The batches fit with more micro-batches.
     #[error(
         "a step of {} + {} images in {micro_batches} micro-batches does not fit this device, which binds at most {}: \
-         {fitting} micro-batches do; --micro-batches {fitting} asks for them, and without the setting they are chosen",
+         use --micro-batches {fitting}, or omit the setting and let stssad choose",
         batches[0], batches[1], units::bytes(*limit)
     )]
     MicroBatches { batches: [usize; 2], micro_batches: usize, fitting: usize, limit: u64 },
-    /// No batches of such images fit.
+    /// The batches do not fit with any number of micro-batches.
     #[error(
-        "images of {side}×{side} pixels do not fit this device, which binds at most {}, in batches of this size: {}",
+        "batches of this size with images of {side}×{side} pixels do not fit this device, which binds at most {}: {}",
         units::bytes(*limit), advice(alternatives)
     )]
     Size { side: usize, limit: u64, alternatives: Vec<String> },
@@ -70,25 +73,25 @@ pub enum FitError {
 
 fn advice(alternatives: &[String]) -> String {
     match alternatives {
-        [] => "no smaller size does either".into(),
-        all => format!("{} would run", all.join(", or ")),
+        [] => "no smaller size fits either".into(),
+        all => format!("{} would fit", all.join(", or ")),
     }
 }
 
-/// What is planned for, and on which device.
+/// Plans runs for a device and a task.
 struct Planner<'a> {
     device: &'a Device,
-    /// The same at full precision, which scores.
+    /// The same device at full precision, for scoring.
     exact: Device,
     channels: usize,
-    /// Images to train on and to tune on.
+    /// Number of images to train on and to tune on.
     sets: [usize; 2],
 }
 
-/// Chooses what `config` leaves open, so that the whole run fits the device: its steps, the scores, and the heat maps.
+/// Chooses the open settings of `config` so that the whole run fits the device: training, scoring and heat maps.
 ///
 /// # Errors
-/// When the configuration cannot be followed, or does not fit as it is.
+/// When the configuration is invalid for these images, or the run does not fit with the settings that it fixes.
 pub fn fitted(device: &Device, config: &RunConfig, loaded: &Loaded) -> Result<Fitted, FitError> {
     let visible = loaded.task.visible();
     let [normals, channels, side, _] = visible.train.shape().images().expect("a set holds images");
@@ -129,13 +132,13 @@ impl Planner<'_> {
         [self.channels, side, side]
     }
 
-    /// `config` for this run's images.
+    /// The training configuration for this run's images.
     fn training(&self, config: &RunConfig) -> Result<Config, FitError> {
         let [normals, unlabelled] = self.sets;
         Ok(config.training(self.image(config), normals, unlabelled)?)
     }
 
-    /// The plan of a step of one part of the batches. No value of the whole step is larger.
+    /// The plan of a step with one micro-batch of this size. No value of the whole step is larger.
     fn step(&self, config: &RunConfig, [batch, batch_val]: [usize; 2]) -> Result<Plan, FitError> {
         let mut part = config.clone();
         (part.training.batch, part.training.batch_val) = (batch, batch_val);
@@ -146,8 +149,8 @@ impl Planner<'_> {
         Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, part.reuse)))
     }
 
-    /// The largest value of what a run computes beside its steps, in bytes, with `batch` images in a part, and as few as
-    /// can be that are scored at once.
+    /// The largest value, in bytes, that a run computes outside its training steps, with micro-batches of `batch` images and the
+    /// smallest batches for scoring.
     fn largest_beside(&self, config: &RunConfig, batch: usize) -> Result<u64, FitError> {
         let (training, image) = (self.training(config)?, self.image(config));
         let network = Network::new(training.method, &training.detector, image);
@@ -160,8 +163,8 @@ impl Planner<'_> {
         Ok(plans.map(|plan| plan.largest().1).max().unwrap_or(0))
     }
 
-    /// The fewest micro-batches in which the run fits, of two images or more each; `None` if there are none. Where a few more
-    /// leave out no image of a batch, it is as many.
+    /// The smallest number of micro-batches, of at least two images each, with which the run fits; `None` if there is none. A
+    /// slightly larger number is preferred if it divides the batches.
     fn micro_batches(&self, config: &RunConfig) -> Result<Option<usize>, FitError> {
         let whole = RunConfig { training: uncut(config), ..config.clone() };
         let Config { batch, batch_val, .. } = self.training(&whole)?;
@@ -181,13 +184,13 @@ impl Planner<'_> {
         Ok((self.largest_beside(&whole, batch / parts)? <= self.limit()).then_some(parts))
     }
 
-    /// Which other settings run to the end where these fit in no number of micro-batches.
+    /// The error for a run that fits with no number of micro-batches, with settings that would fit.
     fn refusal(&self, config: &RunConfig) -> Result<FitError, FitError> {
         let side = config.images.size.expect("the side is known");
         let also = if config.training.micro_batches.is_some() { " without --micro-batches" } else { "" };
         let open = RunConfig { training: uncut(config), ..config.clone() };
         let mut alternatives = Vec::new();
-        // Few unlabelled images allow few micro-batches, and then a smaller batch is what fits.
+        // With few unlabelled images the micro-batches cannot be small enough, but a smaller batch may fit.
         let Config { batch, .. } = self.training(&open)?;
         let smaller = |batch: usize| {
             let training = Training { batch, ..open.training.clone() };
@@ -202,14 +205,15 @@ impl Planner<'_> {
         if let Some(side) = self.largest_side(&open)? {
             alternatives.push(format!("--size {side}{also}"));
         }
-        let small = RunConfig { encoder: "small".into(), ..open };
-        if config.method != Method::AutoEncoder && self.micro_batches(&small)?.is_some() {
-            alternatives.push(format!("--encoder small{also}"));
+        let cheapest = Named::cheapest().name;
+        let cheaper = RunConfig { encoder: cheapest.into(), ..open };
+        if config.method != Method::AutoEncoder && self.micro_batches(&cheaper)?.is_some() {
+            alternatives.push(format!("--encoder {cheapest}{also}"));
         }
         Ok(FitError::Size { side, limit: self.limit(), alternatives })
     }
 
-    /// The largest side below the configured one, a multiple of 16, at which the run fits.
+    /// The largest side, a multiple of 16 below the configured side, with which the run fits.
     fn largest_side(&self, config: &RunConfig) -> Result<Option<usize>, FitError> {
         let at = |side: usize| {
             let mut config = config.clone();
@@ -238,12 +242,15 @@ impl Planner<'_> {
         let batches = [training.batch, training.batch_val];
         let step = self.step(config, batches.map(|batch| batch / parts))?;
         let memory = Memory::of(&step);
+        let cheapest = Named::cheapest().name;
+        let (encoder, cheaper_encoder) = match (training.method, config.encoder(self.image(config))?.name) {
+            (Method::AutoEncoder, _) => ("auto-encoder", None),
+            (_, encoder) => (encoder, (encoder != cheapest).then_some(cheapest)),
+        };
         Ok(Cost {
             side: config.images.size.expect("the side is known"),
-            encoder: match training.method {
-                Method::AutoEncoder => "auto-encoder",
-                _ => config.encoder(self.image(config))?.name,
-            },
+            encoder,
+            cheaper_encoder,
             batches,
             micro_batches: parts,
             bytes: memory.slot_bytes + memory.state_bytes + memory.constant_bytes + parts as u64 * memory.feed_bytes,
@@ -253,18 +260,18 @@ impl Planner<'_> {
     }
 }
 
-/// The training of a configuration, with the number of micro-batches left open.
+/// The training settings of a configuration, without the number of micro-batches.
 fn uncut(config: &RunConfig) -> Training {
     Training { micro_batches: None, ..config.training.clone() }
 }
 
-/// From how many operations a step on is slow on any CPU, at some 100 billion in a second.
+/// A step of as many operations takes about a second on a CPU.
 const SLOW_ON_CPU: u64 = 100_000_000_000;
 
-/// What is to be told before training: a line each.
+/// What the user should know before training, one fact per line.
 impl fmt::Display for Fitted {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Cost { side, encoder, batches: [batch, batch_val], micro_batches, bytes, flops, on_cpu } = &self.cost;
+        let Cost { side, encoder, batches: [batch, batch_val], micro_batches, bytes, flops, on_cpu, .. } = &self.cost;
         let gflop = *flops as f64 / 1e9;
         let digits = usize::from(gflop < 10.0);
         write!(
@@ -277,17 +284,16 @@ impl fmt::Display for Fitted {
             let [part, part_val] = [batch, batch_val].map(|batch| batch / micro_batches);
             write!(
                 f,
-                "\nnote     the step is cut into {micro_batches} micro-batches of {part} + {part_val} images: this device \
+                "\nnote     the step is split into {micro_batches} micro-batches of {part} + {part_val} images: this device \
                  binds at most {}",
                 units::bytes(limit)
             )?;
         }
         if *on_cpu && *flops >= SLOW_ON_CPU {
-            let smaller =
-                if *encoder == "resnet18" { "a smaller --size or --encoder small" } else { "a smaller --size" };
+            let cheaper = self.cost.cheaper_encoder.map(|name| format!(" or --encoder {name}")).unwrap_or_default();
             write!(
                 f,
-                "\nnote     this is a CPU driver, on which a step of {gflop:.0} GFLOP is slow: {smaller} takes less"
+                "\nnote     a step of {gflop:.0} GFLOP is slow on this CPU driver: a smaller --size{cheaper} is faster"
             )?;
         }
         Ok(())
@@ -299,10 +305,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_costs_much_on_a_cpu_is_told_before() {
+    fn a_large_step_on_a_cpu_is_noted() {
         let cost = Cost {
             side: 256,
-            encoder: "resnet18",
+            encoder: "a deep one",
+            cheaper_encoder: Some("another"),
             batches: [32, 64],
             micro_batches: 4,
             bytes: 2 << 30,
@@ -310,11 +317,10 @@ mod tests {
             on_cpu: true,
         };
         let fitted = Fitted { config: RunConfig::default(), cost, cut: Some(128 << 20) };
-        let expected = "cost     images of 256×256 pixels, encoder resnet18; a step of 32 + 64 images takes 3918 GFLOP and \
+        let expected = "cost     images of 256×256 pixels, encoder a deep one; a step of 32 + 64 images takes 3918 GFLOP and \
                         2.0 GiB on the device\n\
-                        note     the step is cut into 4 micro-batches of 8 + 16 images: this device binds at most 128.0 MiB\n\
-                        note     this is a CPU driver, on which a step of 3918 GFLOP is slow: a smaller --size or --encoder \
-                        small takes less";
+                        note     the step is split into 4 micro-batches of 8 + 16 images: this device binds at most 128.0 MiB\n\
+                        note     a step of 3918 GFLOP is slow on this CPU driver: a smaller --size or --encoder another is faster";
         assert_eq!(fitted.to_string(), expected);
         let mut on_gpu = fitted;
         (on_gpu.cost.on_cpu, on_gpu.cut) = (false, None);

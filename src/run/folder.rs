@@ -1,4 +1,4 @@
-//! The folder of a run: who may write to it, how far the run is, and which run is the latest.
+//! The folder of a run: who may write to it, the state of its run, and which run is the latest.
 
 use std::fs;
 use std::io;
@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::run::checkpoint::Checkpoint;
-use crate::run::claim::{Claim, ClaimError, Keeper};
+use crate::run::claim::{Claim, ClaimError, Owner};
+use crate::run::config::RunConfig;
 use crate::run::disk;
-use crate::run::outcome::{Outcome, ReportError, write_whole};
+use crate::run::outcome::{Outcome, ReportError};
 
-/// Everything that a run leaves in its folder, by its name there.
+/// The file of the configuration in a run's folder.
+const CONFIG: &str = "config.toml";
+/// Everything that a run writes to its folder.
 const RUN_FILES: &[&str] = &[
-    "config.toml",
+    CONFIG,
     "model.safetensors",
     "checkpoint.safetensors",
     "checkpoint.previous.safetensors",
@@ -27,48 +30,49 @@ const RUN_FILES: &[&str] = &[
     "report.html",
     "result.json",
 ];
-const TRAIN: Keeper = Keeper { command: "train", files: RUN_FILES };
-const DEMO: Keeper = Keeper { command: "demo", files: RUN_FILES };
-const TEST: Keeper = Keeper { command: "test", files: &["scores.csv", "test.json"] };
-const SWEEP: Keeper = Keeper { command: "sweep", files: &["comparison.md", "comparison.csv", "comparison.json"] };
+const TRAIN: Owner = Owner { command: "train", files: RUN_FILES };
+const DEMO: Owner = Owner { command: "demo", files: RUN_FILES };
+const TEST: Owner = Owner { command: "test", files: &["scores.csv", "test.json"] };
+const SWEEP: Owner = Owner { command: "sweep", files: &["comparison.md", "comparison.csv", "comparison.json"] };
 
-/// The name, beside the numbered folders of runs, that leads to the latest of them: a link, or where there are no links a
-/// text file with its name.
+/// The name that leads to the latest of the numbered runs in a folder: a link, or on systems without links a text file.
 const LATEST: &str = "latest";
 
-/// The folder of one run, one test or one comparison, which nobody else writes to meanwhile.
+/// The folder of a run, a test or a comparison, claimed so that no other process writes to it.
 #[derive(Debug)]
 pub struct RunFolder {
     claim: Claim,
-    /// Whether it is one of the numbered folders that `latest` leads to.
+    /// Whether it is one of the numbered folders.
     numbered: bool,
 }
 
-/// How far the run in a folder is.
+/// The state of the run in a folder.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// There is neither a result nor a checkpoint.
+    /// It has neither a result nor a checkpoint.
     Nothing,
     /// It has a checkpoint, and no result.
     Unfinished,
     Finished(Box<Outcome>),
 }
 
-/// No run can be gone on with.
+/// Why a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     #[error(transparent)]
     Claim(#[from] ClaimError),
-    #[error("cannot make {}: check that the folder may be written to and the disk is not full", path.display())]
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error("cannot make {}: check that the folder is writable and the disk is not full", path.display())]
     Make { path: PathBuf, source: io::Error },
-    #[error("there is no run below {}: begin one, or name the folder of a run after --resume", root.display())]
+    #[error("there is no run below {}: start one, or give the folder of a run after --resume", root.display())]
     NoRun { root: PathBuf },
-    /// With what each is instead.
-    #[error("no run below {} is unfinished:{}\nbegin a new run, or name the folder of a run after --resume", root.display(), lines(runs))]
+    /// With the state of each run.
+    #[error("no run below {} is unfinished:{}\nstart a new run, or give the folder of a run after --resume", root.display(), lines(runs))]
     NoneUnfinished { root: PathBuf, runs: Vec<(PathBuf, &'static str)> },
 }
 
-/// The newest few, a line each.
+/// The newest few runs, one per line.
 fn lines(runs: &[(PathBuf, &'static str)]) -> String {
     const SHOWN: usize = 10;
     let shown = runs.iter().take(SHOWN).map(|(run, state)| format!("\n  {} {state}", run.display()));
@@ -77,10 +81,10 @@ fn lines(runs: &[(PathBuf, &'static str)]) -> String {
 }
 
 impl State {
-    /// How far the run in a folder is, by the folder's files.
+    /// The state of the run in a folder.
     ///
     /// # Errors
-    /// When there is a result that cannot be read: the run is then neither finished nor to be done again.
+    /// When there is a result that cannot be read: then the run is neither finished, nor may it be repeated.
     pub fn of(folder: &Path) -> Result<Self, ReportError> {
         Ok(match Outcome::load(folder)? {
             Some(outcome) => State::Finished(Box::new(outcome)),
@@ -91,13 +95,16 @@ impl State {
 }
 
 impl RunFolder {
-    /// Claims a folder for a run, and makes it with its parents where there is none. A run that is there already stays as
-    /// it is.
+    fn claim(path: &Path, owner: Owner) -> Result<Self, ClaimError> {
+        Ok(RunFolder { claim: Claim::take(path, owner)?, numbered: false })
+    }
+
+    /// Claims a folder for a run; makes it, with its parents, if there is none. An existing run in it is not changed.
     ///
     /// # Errors
-    /// When another process works in it, it holds other files that the run would overwrite, or it cannot be written to.
+    /// When another process works in it, it contains other files that the run would overwrite, or it cannot be written to.
     pub fn create(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::take(&path.into(), TRAIN)?, numbered: false })
+        Self::claim(&path.into(), TRAIN)
     }
 
     /// As [`create`](RunFolder::create), for the demo.
@@ -105,7 +112,7 @@ impl RunFolder {
     /// # Errors
     /// As [`create`](RunFolder::create).
     pub fn for_demo(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::take(&path.into(), DEMO)?, numbered: false })
+        Self::claim(&path.into(), DEMO)
     }
 
     /// Claims a folder for the scores of a test.
@@ -113,30 +120,30 @@ impl RunFolder {
     /// # Errors
     /// As [`create`](RunFolder::create).
     pub fn for_test(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::take(&path.into(), TEST)?, numbered: false })
+        Self::claim(&path.into(), TEST)
     }
 
-    /// Claims the folder of a sweep for a comparison of its jobs, which have folders of their own in it.
+    /// Claims the folder of a sweep for a comparison of its jobs, each of which has its own folder in it.
     ///
     /// # Errors
     /// As [`create`](RunFolder::create).
     pub fn for_comparison(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::take(&path.into(), SWEEP)?, numbered: false })
+        Self::claim(&path.into(), SWEEP)
     }
 
     /// Claims the folder of a run that has a checkpoint.
     ///
     /// # Errors
-    /// When another process works in it, it is of another command, or it cannot be written to.
+    /// When another process works in it, it belongs to another command, or it cannot be written to.
     pub fn resume(path: &Path) -> Result<Self, ClaimError> {
-        Ok(RunFolder { claim: Claim::go_on(path, [TRAIN, DEMO])?, numbered: false })
+        Ok(RunFolder { claim: Claim::resume(path, [TRAIN, DEMO])?, numbered: false })
     }
 
-    /// Claims the unfinished run below `root/<dataset>/<category>` whose checkpoint was written last, of those that no other
-    /// process is at.
+    /// Claims the unfinished run below `root/<dataset>/<category>` with the newest checkpoint, except runs that another process is
+    /// working on.
     ///
     /// # Errors
-    /// When there is none, or it cannot be written to.
+    /// When there is no such run, or it cannot be written to.
     pub fn resume_newest(root: &Path) -> Result<Self, FolderError> {
         let runs: Vec<PathBuf> =
             folders(root).iter().flat_map(|set| folders(set)).flat_map(|it| folders(&it)).collect();
@@ -152,7 +159,7 @@ impl RunFolder {
         let mut held = None;
         for (_, run) in unfinished.iter().rev() {
             match Self::resume(run) {
-                Err(error @ ClaimError::Held { .. }) => held = held.or(Some(error)),
+                Err(error @ ClaimError::InUse { .. }) => held = held.or(Some(error)),
                 other => return Ok(RunFolder { numbered: true, ..other? }),
             }
         }
@@ -179,28 +186,28 @@ impl RunFolder {
         loop {
             let path = parent.join(format!("v{version}"));
             match fs::create_dir(&path) {
-                Ok(()) => return Ok(RunFolder { claim: Claim::take(&path, TRAIN)?, numbered: true }),
+                Ok(()) => return Ok(RunFolder { numbered: true, ..Self::claim(&path, TRAIN)? }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => version += 1,
                 Err(error) => return Err(failed(&path)(error)),
             }
         }
     }
 
-    /// Where the folder is.
+    /// The folder.
     pub fn path(&self) -> &Path {
         self.claim.path()
     }
 
-    /// Why another process might write to the folder as well: its file system has no locks.
+    /// Why the folder is not locked, if its file system has no locks; another process might then write to it too.
     pub fn unlocked(&self) -> Option<&io::Error> {
         self.claim.unlocked()
     }
 
-    /// Gives up the run that is there, so that another can begin.
+    /// Removes the result and the checkpoints of the run in the folder, so that another can begin.
     ///
     /// # Errors
     /// When there is a result that cannot be read, or it cannot be removed.
-    pub fn begin_anew(&self) -> Result<(), ReportError> {
+    pub fn start_over(&self) -> Result<(), ReportError> {
         if let State::Finished(_) = State::of(self.path())? {
             let result = self.path().join("result.json");
             fs::remove_file(&result).map_err(|source| ReportError::Write { path: result, source })?;
@@ -209,28 +216,56 @@ impl RunFolder {
         Ok(())
     }
 
-    /// Makes `latest` lead to the run, once it has begun, if it is a numbered one. Another run may do the same at once:
-    /// either is the latest.
+    /// Makes `latest` lead to this run, if its folder is numbered. If another run does the same at once, either may win.
     pub(crate) fn begun(&self) {
         if !self.numbered {
             return;
         }
         let (parent, name) = (disk::folder_of(self.path()), self.path().file_name().unwrap_or_default());
         let latest = parent.join(LATEST);
-        // A run is worth more than a name that leads to it, so where neither way is open there is none.
+        // A run must not fail because of its link, so an error is ignored.
         let _ = link(&latest, name.as_ref()).or_else(|_| disk::write(&latest, name.to_string_lossy().as_bytes()));
     }
 
-    /// Writes a file of the folder whole or not at all.
+    /// Writes `config.toml`. A file that describes this configuration stays as it is, with its comments; it may omit what the run
+    /// chose.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or there is one with another configuration that stssad did not write.
+    pub(crate) fn write_config(&self, config: &RunConfig) -> Result<(), FolderError> {
+        let path = self.path().join(CONFIG);
+        if path.symlink_metadata().is_ok() {
+            let found = fs::read_to_string(&path).unwrap_or_default();
+            if RunConfig::parse(&found).is_ok_and(|found| found.completed_by(config) == *config) {
+                return Ok(());
+            }
+            let is_ours = found.split_once('\n').is_some_and(|(first, toml)| first == heading(toml));
+            if !is_ours {
+                return Err(ClaimError::NotOurs { path: self.path().into(), file: CONFIG.into() }.into());
+            }
+        }
+        let toml = config.to_toml();
+        Ok(self.write(CONFIG, format!("{}\n{toml}", heading(&toml)).as_bytes())?)
+    }
+
+    /// Writes a file of the folder whole or not at all, so that it survives a power cut.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReportError> {
-        write_whole(&self.path().join(name), bytes)
+        let path = self.path().join(name);
+        let written = disk::write(&path, bytes).and_then(|()| disk::sync_folder(self.path()));
+        written.map_err(|source| ReportError::Write { path, source })
     }
 }
 
-/// The run's folder that a path names: where `latest` is a text file, as on systems without links, the one that it names.
+/// The first line of a `config.toml` that stssad wrote: with its checksum, stssad knows that nobody has changed the file since.
+fn heading(toml: &str) -> String {
+    let checksum = &blake3::hash(toml.as_bytes()).to_hex()[..16];
+    format!("# Written by stssad, checksum {checksum}. Once you change this file, stssad does not overwrite it.")
+}
+
+/// The folder of the run that a path leads to: if `latest` is a text file, as on systems without links, the folder that it names.
 pub fn follow(path: &Path) -> PathBuf {
     let is_text = path.file_name().is_some_and(|name| name == LATEST) && path.is_file();
     let text = is_text.then(|| fs::read_to_string(path).ok()).flatten();
@@ -238,7 +273,7 @@ pub fn follow(path: &Path) -> PathBuf {
     name.map_or_else(|| path.to_owned(), |name| path.with_file_name(name))
 }
 
-/// Makes a link in one step, so that no reader finds none.
+/// Replaces a link atomically.
 #[cfg(unix)]
 fn link(at: &Path, target: &Path) -> io::Result<()> {
     let partial = at.with_file_name(format!(".{LATEST}.{}.partial", std::process::id()));
@@ -247,13 +282,13 @@ fn link(at: &Path, target: &Path) -> io::Result<()> {
     fs::rename(&partial, at).inspect_err(|_| disk::discard(&partial))
 }
 
-/// Links need a privilege on Windows.
+/// On Windows links need a privilege.
 #[cfg(not(unix))]
 fn link(_at: &Path, _target: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// The folders in a folder, links left out.
+/// The folders in a folder, except links.
 fn folders(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
@@ -268,7 +303,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// A run with these files, the first of which was written so many seconds after the others' epoch.
+    /// A run with these files, written at this second.
     fn run(root: &Path, name: &str, files: &[&str], second: u64) -> PathBuf {
         let path = root.join(name);
         fs::create_dir_all(&path).unwrap();
@@ -281,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_unfinished_run_is_told_by_its_checkpoint() {
+    fn the_newest_unfinished_run_is_found_by_its_checkpoint() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         let said = |error: FolderError| error.to_string();
@@ -293,19 +328,19 @@ mod tests {
 
         let newer = run(root, "digits/6-9/v0", &["checkpoint.previous.safetensors"], 5);
         let older = run(root, "folder/parts/v2", &["checkpoint.safetensors"], 4);
-        // Whatever else is written into a folder does not make its run newer.
+        // Other new files in a folder do not make its run newer.
         fs::write(older.join("notes.txt"), "").unwrap();
         let found = RunFolder::resume_newest(root).unwrap();
         assert_eq!(found.path(), newer);
-        // A run that a process is at is not interrupted.
+        // A run that another process works on is skipped.
         let next = RunFolder::resume_newest(root).unwrap();
         assert_eq!(next.path(), older);
         let held = RunFolder::resume_newest(root).unwrap_err();
-        assert!(matches!(held, FolderError::Claim(ClaimError::Held { path, .. }) if path == newer));
+        assert!(matches!(held, FolderError::Claim(ClaimError::InUse { path, .. }) if path == newer));
     }
 
     #[test]
-    fn latest_moves_when_a_run_has_begun_and_is_followed_as_text() {
+    fn latest_moves_when_a_run_has_begun_and_may_be_a_text_file() {
         let parent = tempfile::tempdir().unwrap();
         let latest = parent.path().join(LATEST);
         let [first, second] = [(); 2].map(|()| RunFolder::next(parent.path()).unwrap());
@@ -328,8 +363,16 @@ mod tests {
         assert_eq!(follow(&other), other);
     }
 
+    /// What a later run must not read as images of its dataset.
     #[test]
-    fn a_result_that_cannot_be_read_is_neither_finished_nor_unfinished() {
+    fn every_image_of_a_report_is_left_out_of_datasets() {
+        let is_image = |name: &&&str| name.ends_with(".png") || !name.contains('.');
+        let images: Vec<&str> = RUN_FILES.iter().filter(is_image).copied().collect();
+        assert_eq!(images, crate::data::REPORT_IMAGES);
+    }
+
+    #[test]
+    fn a_run_with_an_unreadable_result_is_neither_finished_nor_unfinished() {
         let folder = tempfile::tempdir().unwrap();
         let folder = RunFolder::for_demo(folder.path()).unwrap();
         assert_eq!(State::of(folder.path()).unwrap(), State::Nothing);
@@ -338,13 +381,13 @@ mod tests {
         for text in ["", "{}", "half of a res", "\u{fffd}"] {
             folder.write("result.json", text.as_bytes()).unwrap();
             let error = State::of(folder.path()).unwrap_err().to_string();
-            assert!(error.contains("result.json") && error.contains("remove"), "{error}");
-            assert!(folder.begin_anew().is_err());
+            assert!(error.contains("result.json") && error.contains("delete"), "{error}");
+            assert!(folder.start_over().is_err());
             assert_eq!(fs::read_to_string(folder.path().join("result.json")).unwrap(), text, "nothing was removed");
         }
         folder.write_result(&Outcome::default()).unwrap();
         assert!(matches!(State::of(folder.path()).unwrap(), State::Finished(_)));
-        folder.begin_anew().unwrap();
+        folder.start_over().unwrap();
         assert_eq!(State::of(folder.path()).unwrap(), State::Nothing);
     }
 }

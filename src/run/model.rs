@@ -1,4 +1,4 @@
-//! A trained detector as it is kept: everything that scoring images needs, in one file.
+//! A trained detector, in one file with everything that scoring images needs.
 
 use std::path::Path;
 
@@ -8,10 +8,9 @@ use crate::engine::tensor::Tensor;
 use crate::run::archive::{Archive, ArchiveError, Numbers};
 use crate::run::checkpoint::{fit_numbers, take_fit};
 use crate::run::config::RunConfig;
-use crate::ssad::method::Network;
-use crate::ssad::method::Rule;
+use crate::ssad::method::{Network, Rule};
 use crate::training::score::{LedoitWolf, Threshold};
-use crate::training::scorer::{Attributor, Readings, Scorer};
+use crate::training::scorer::{Attributor, BATCH, Readings, Scorer};
 use crate::training::trainer::Trained;
 
 const KIND: &str = "model";
@@ -19,26 +18,26 @@ const KIND: &str = "model";
 /// A trained detector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Model {
-    /// What it was trained by; also the conversion of its images.
+    /// The configuration that it was trained with; includes the conversion of its images.
     pub config: RunConfig,
-    /// `[C, H, W]` of the images that it takes.
+    /// `[C, H, W]` of its images.
     pub image: [usize; 3],
-    /// Of the data that it was trained on.
+    /// Fingerprint of the data that it was trained on.
     pub fingerprint: String,
     /// The augmentation's raw coordinates.
     pub a: Vec<f32>,
-    /// What embeddings are scored by; `None` where the network gives the score itself, or they gave no distance and the score
-    /// is the logit.
+    /// The distance that scores embeddings; `None` if the network gives the score itself, or the embeddings give no distance and
+    /// the score is the logit.
     pub fit: Option<LedoitWolf>,
-    /// From which score on an image counts as an anomaly: no label is asked, but how normal images score that were held out
-    /// of training. `None` where there were none.
+    /// The score from which an image counts as an anomaly, set on normal images that were held out of training. `None` if there
+    /// were none.
     pub threshold: Option<Threshold>,
     /// Parameters and running statistics, by name.
     pub states: Vec<(String, Tensor)>,
 }
 
 impl Model {
-    /// The model that a trained start is, without a threshold.
+    /// The model of a trained start, without a threshold.
     pub fn new(config: &RunConfig, image: [usize; 3], fingerprint: &str, trained: &Trained) -> Self {
         Model {
             config: config.clone(),
@@ -51,7 +50,7 @@ impl Model {
         }
     }
 
-    /// How images become what the model takes.
+    /// How images are converted for the model.
     pub fn conversion(&self) -> Conversion {
         let channels = if self.image[0] == 1 { Channels::Grey } else { Channels::Rgb };
         Conversion { side: self.image[1], channels, resize: self.config.images.resize }
@@ -83,7 +82,7 @@ impl Model {
     /// Reads a model.
     ///
     /// # Errors
-    /// When the file cannot be read, or is not exactly a model as this version writes it.
+    /// When the file cannot be read, or is not a valid model.
     pub fn load(path: &Path) -> Result<Self, ArchiveError> {
         let archive = Archive::read(path, KIND)?;
         Self::from_archive(archive).map_err(|reason| ArchiveError::Damaged { path: path.into(), reason })
@@ -119,12 +118,12 @@ impl Model {
         model.check_states().map(|()| model)
     }
 
-    /// Holds the states against those that the configuration asks for.
+    /// Checks that the states and the score are those of the configuration.
     fn check_states(&self) -> Result<(), String> {
         let network = self.network().map_err(|error| error.to_string())?;
         let needs_fit = network.scores_by_distance() && self.config.score == Rule::Distance;
         if needs_fit && self.fit.is_none() || self.fit.is_some() && !network.scores_by_distance() {
-            return Err("its score does not fit its method".into());
+            return Err("its score does not match its method".into());
         }
         if self.fit.as_ref().is_some_and(|fit| fit.parts().0.len() != network.features()) {
             return Err("its score is of another encoder".into());
@@ -141,23 +140,23 @@ impl Model {
         Ok(())
     }
 
-    /// What embeddings are scored by, where it is they that are.
+    /// The distance that scores embeddings, if the score is a distance.
     fn distance(&self) -> Option<&LedoitWolf> {
         self.fit.as_ref().filter(|_| self.config.score == Rule::Distance)
     }
 
     fn network(&self) -> Result<Network, crate::run::config::ConfigError> {
-        // The sizes of the sets change nothing in the network.
+        // The network does not depend on the sizes of the sets.
         let config = self.config.training(self.image, usize::MAX, usize::MAX)?;
         Ok(Network::new(config.method, &config.detector, self.image))
     }
 }
 
-/// What a model makes of images.
+/// A model's results for images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgement {
     pub scores: Vec<f64>,
-    /// The head's logit, a second score of the methods that have one.
+    /// The head's logits, a second score, for methods with a head.
     pub logits: Option<Vec<f64>>,
     readings: Readings,
 }
@@ -169,12 +168,9 @@ pub struct Predictor<'a> {
     device: Device,
     network: Network,
     states: States,
-    /// How many images were last to be scored at once, and what scores them.
+    /// The last scorer, and its batch size.
     scorer: Option<(usize, Scorer)>,
 }
-
-/// Images that are scored at once, where there are as many and the device binds them. Scores do not depend on it.
-pub const BATCH: usize = 64;
 
 impl<'a> Predictor<'a> {
     /// Puts a model on a device.
@@ -183,7 +179,7 @@ impl<'a> Predictor<'a> {
     /// When the device refuses.
     ///
     /// # Panics
-    /// When the model is none that was trained or loaded.
+    /// When the model is invalid; one that was trained or loaded is valid.
     pub fn new(device: &Device, model: &'a Model) -> Result<Self, GpuError> {
         let network = model.network().expect("a model's configuration was held against its states");
         let mut states = States::new(device);
@@ -193,7 +189,7 @@ impl<'a> Predictor<'a> {
         Ok(Predictor { model, device: device.clone(), network, states, scorer: None })
     }
 
-    /// Scores images `[N, C, H, W]`. A score that is not finite is one that the network cannot give.
+    /// Scores images `[N, C, H, W]`. A score may be infinite or NaN.
     ///
     /// # Errors
     /// When the device fails.
@@ -210,8 +206,8 @@ impl<'a> Predictor<'a> {
         Ok(Judgement { scores, logits, readings })
     }
 
-    /// Where the scores of the same images come from, `[N, 1, H, W]`: the slope of the score by each pixel, smoothed over
-    /// a sixteenth of the image.
+    /// Heat maps `[N, 1, H, W]` of the scores of the same images: the magnitude of the score's gradient with respect to each pixel,
+    /// smoothed over a sixteenth of the image.
     ///
     /// # Errors
     /// When the device fails.
@@ -232,7 +228,7 @@ impl<'a> Predictor<'a> {
     }
 }
 
-/// How many of the images are taken at once, if the device binds them.
+/// Batch size for these images, if the device can bind it.
 fn at_once(images: &Tensor) -> usize {
     images.shape()[0].clamp(1, BATCH)
 }
@@ -265,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_read_with_its_threshold_or_without_and_so_is_one_of_an_earlier_version() {
+    fn a_model_is_read_with_or_without_a_threshold_and_from_an_earlier_version() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("model.safetensors");
         for threshold in [model().threshold, None] {

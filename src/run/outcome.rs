@@ -1,4 +1,4 @@
-//! What came of a run: the contents of `result.json`.
+//! The result of a run: the contents of `result.json`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,43 +7,42 @@ use std::{fs, io};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::engine::kernel::Precision;
-use crate::run::disk;
 use crate::run::scored::{Alarms, Metrics};
 use crate::ssad::augment::Setting;
 
-/// What came of a run: the contents of `result.json`.
+/// The result of a run: the contents of `result.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Outcome {
-    /// Of the kept start, on the validation set; `None`, in the file `null`, when there is nothing to compare.
+    /// Of the chosen start on the test set; `None`, in the file `null`, without labels of both classes.
     #[serde(rename = "image_AUROC")]
     pub image_auroc: Option<f64>,
-    /// What the kept start found.
+    /// The augmentation that the chosen start found.
     pub augmentation: Augmentation,
-    /// 2 when the hyper-gradient had its second-order part, 1 when not.
+    /// Order of the hyper-gradient: 2, or 1 without the second-order term.
     pub order: u8,
-    /// Of convolutions and matrix products in training.
+    /// Precision of convolutions and matrix products in training.
     #[serde(default)]
     pub precision: Precision,
-    /// What all random draws of the run followed from.
+    /// Seed of all random draws.
     pub seed: u64,
     /// Training steps of each start, warm-up included.
     pub steps: usize,
-    /// Wall-clock time of training all starts.
+    /// Wall-clock time of the training of all starts.
     pub seconds: f64,
-    /// Where it was computed.
+    /// The device.
     pub adapter: Adapter,
-    /// In the order they were run.
+    /// In the order in which they were trained.
     pub starts: Vec<Start>,
-    /// As it is called on the command line; this and what follows is absent from the file where nobody said.
+    /// The kind of dataset, as on the command line. This field and the following ones may be absent from the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
     /// The part of the dataset, such as `bottle`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
-    /// As it is called in comparisons.
+    /// The method, as on the command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Of the kept start on the test set.
+    /// Of the chosen start on the test set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: Metrics,
     /// The score from which on an image counts as an anomaly.
@@ -52,22 +51,22 @@ pub struct Outcome {
     /// How many normal images the threshold flags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<Alarms>,
-    /// How many images each set has.
+    /// Number of images in each set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
-    /// Images that could not be used, by name.
+    /// Images that could not be used, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
 }
 
-/// Images in each set of a run.
+/// Number of images in each set of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     pub train: usize,
     /// Normal images that were held out of training, for the threshold.
     #[serde(default)]
     pub held_out: usize,
-    /// Unlabelled images to tune on; in a transductive run those of the test set.
+    /// Unlabelled images to tune on; in a transductive run the test set.
     pub tune: usize,
     pub test: usize,
 }
@@ -82,12 +81,12 @@ pub struct Augmentation {
     pub values: Setting,
 }
 
-/// The device that a run was computed on.
+/// The device that computed a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Adapter {
-    /// As the driver gives it.
+    /// The name that the driver gives.
     pub name: String,
-    /// With its version where the driver tells.
+    /// The driver, with its version if known.
     pub driver: String,
     /// `discrete`, `integrated`, `virtual`, `cpu` or `other`.
     pub class: String,
@@ -96,66 +95,62 @@ pub struct Adapter {
 /// One of the starting values that a run tries.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Start {
-    /// Where the search began.
+    /// Hyper-parameters at the start.
     #[serde(deserialize_with = "setting")]
     pub start: Setting,
-    /// Where it ended.
+    /// Hyper-parameters at the end.
     #[serde(deserialize_with = "setting")]
     pub end: Setting,
-    /// The selection statistic, [`spread`](crate::training::score::spread) of the validation scores; absent of a start that failed.
+    /// [`spread`](crate::training::score::spread) of the scores of the unlabelled images, by which the start is chosen; absent if the
+    /// start failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spread: Option<f64>,
-    /// As [`Outcome::image_auroc`]. Not used for the choice.
+    /// As [`Outcome::image_auroc`], on the images to tune on. It plays no part in the choice.
     #[serde(rename = "image_AUROC")]
     pub image_auroc: Option<f64>,
-    /// The same of the second score, the head's logit.
+    /// The same for the second score, the head's logit.
     #[serde(rename = "image_AUROC_logit")]
     pub image_auroc_logit: Option<f64>,
-    /// Whether this is the start that is kept.
+    /// Whether this start was chosen.
     pub chosen: bool,
-    /// Why the start came to nothing; absent where it did not.
+    /// Why the start failed; absent if it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,
 }
 
-/// JSON has no NaN: what diverged is written as `null`, and read back as NaN.
+/// JSON has no NaN: it is written as `null` and read back as NaN.
 fn setting<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Setting, D::Error> {
     let values = BTreeMap::<String, Option<f64>>::deserialize(deserializer)?;
     Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
-/// Why a file of the report was not written.
+/// Why a result could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    /// The file or the folder could not be written.
-    #[error("cannot write {}: check that the folder may be written to and the disk is not full", path.display())]
+    /// The file or folder could not be written.
+    #[error("cannot write {}: check that the folder is writable and the disk is not full", path.display())]
     Write { path: PathBuf, source: io::Error },
-    /// The contents could not be made into a file of this kind.
+    /// The contents could not be encoded.
     #[error("cannot encode {file}")]
     Encode { file: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
-    /// There is a result, which says nothing.
-    #[error("{} is not a whole result: put a copy of it back, or remove it to do the run again", path.display())]
+    /// There is a `result.json` that cannot be read.
+    #[error("{} is incomplete or damaged: restore it from a copy, or delete it to repeat the run", path.display())]
     Result { path: PathBuf, source: io::Error },
 }
 
 impl Outcome {
-    /// What came of the run in a folder; `None` while there is no `result.json`.
+    /// The result of the run in a folder; `None` if there is no `result.json`.
     ///
     /// # Errors
-    /// When there is a `result.json` that cannot be read, or holds something else.
+    /// When there is a `result.json` that cannot be read or is something else.
     pub fn load(folder: &Path) -> Result<Option<Self>, ReportError> {
         let path = folder.join("result.json");
         let read = match fs::read(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             read => read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from)),
         };
         read.map(Some).map_err(|source| ReportError::Result { path, source })
     }
-}
-
-/// Writes a file whole or not at all, and so that it outlasts a power cut.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    disk::write(path, bytes)
-        .and_then(|()| disk::sync_folder(disk::folder_of(path)))
-        .map_err(|source| ReportError::Write { path: path.into(), source })
 }

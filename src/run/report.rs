@@ -1,17 +1,17 @@
-//! What a run leaves behind: a folder with `result.json` for machines and `report.html` for people.
+//! The report of a run: a folder with `result.json` for programs and `report.html` for people.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | `result.json` | the [`Outcome`] |
 //! | `report.html` | everything, on one page |
-//! | `metrics.csv`, `events.out.tfevents.…` | the training, a row a [`Step`]; the same for TensorBoard |
-//! | `curves.png`, `pictures.png` | the search, and what the augmentation makes |
-//! | `scores.csv`, `histogram.png`, `roc.png` | the test set, a row a [`Scored`] image, and how the scores lie |
-//! | `images/<kind>/<name>.png` | a strip an image, with mask and heat map |
+//! | `metrics.csv`, `events.out.tfevents.…` | the training, one row per [`Step`]; the same for TensorBoard |
+//! | `curves.png`, `pictures.png` | the course of the training, and augmented images |
+//! | `scores.csv`, `histogram.png`, `roc.png` | the test set, one row per [`Scored`] image; the distribution of the scores |
+//! | `images/<kind>/<name>.png` | a strip for each image, with mask and heat map |
 //!
-//! A [`Table`] is for the terminal; a [`Comparison`] is of many runs.
+//! A [`Table`] is printed to the terminal; a [`Comparison`] is about many runs.
 //!
-//! Each file appears whole or not at all, and `result.json` comes last: a run that has one is finished.
+//! Each file is written whole or not at all, and `result.json` last: a run that has one is finished.
 
 mod comparison;
 mod curves;
@@ -30,22 +30,22 @@ pub use html::Page;
 pub use samples::ImageRow;
 
 use crate::run::folder::RunFolder;
-use crate::run::outcome::{Outcome, ReportError, Start, write_whole};
+use crate::run::outcome::{Outcome, ReportError, Start};
 use crate::run::scored::{self, Maps, Scored};
 use crate::ssad::augment::Setting;
 
 /// A training step: a row of `metrics.csv`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// Index into [`Outcome::starts`].
+    /// Index in [`Outcome::starts`].
     pub start: usize,
     /// Counted from 1 in each start.
     pub step: usize,
     /// Training loss, in nats.
     pub inner: f32,
-    /// Alignment loss; `None`, in the file an empty field, for a step that does not tune.
+    /// Alignment loss; `None`, in the file an empty field, if the step does not tune.
     pub outer: Option<f32>,
-    /// The augmentation's hyper-parameters that the step used.
+    /// The augmentation's hyper-parameters in this step.
     pub setting: Setting,
 }
 
@@ -59,7 +59,7 @@ impl RunFolder {
         self.write("metrics.csv", &bytes)
     }
 
-    /// Writes `curves.png`: hyper-parameters and losses over the steps, a line for each start, the kept one in front.
+    /// Writes `curves.png`: hyper-parameters and losses over the steps, a line for each start, the chosen start in front.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -69,21 +69,21 @@ impl RunFolder {
         self.write("curves.png", &bytes)
     }
 
-    /// Writes `pictures.png`: titled rows of images, with their scores where there are any.
+    /// Writes `pictures.png`: titled rows of images, with scores if there are any.
     ///
     /// # Errors
     /// When the file cannot be written.
     ///
     /// # Panics
-    /// When there is no row, or a row does not hold grey or RGB images.
+    /// When there is no row, or a row has images that are neither grey nor RGB.
     pub fn write_images(&self, rows: &[ImageRow]) -> Result<(), ReportError> {
         let bytes = samples::draw(rows).map_err(|source| ReportError::Encode { file: "pictures.png", source })?;
         self.write("pictures.png", &bytes)
     }
 
-    /// Writes `scores.csv`: `path,label,score,kind,logit,anomalous` with a row an image. The label is 0 for normal, 1 for
-    /// an anomaly; `anomalous` is 1 from the threshold on; either is empty where it is not known, as that of a score that is
-    /// not finite.
+    /// Writes `scores.csv`: `path,label,score,kind,logit,anomalous`, one row per image. The label is 0 for a normal image and 1 for
+    /// an anomaly; `anomalous` is 1 if the score reaches the threshold. Either is empty if unknown; a score that is not finite
+    /// leaves `anomalous` empty.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -93,8 +93,8 @@ impl RunFolder {
         self.write("scores.csv", &bytes)
     }
 
-    /// Writes `histogram.png`, how the scores of normal, anomalous and unlabelled images are distributed, and `roc.png`,
-    /// which says so where there are not two classes to tell apart. Scores that are not finite are left out.
+    /// Writes `histogram.png`, the distribution of the scores of normal, anomalous and unlabelled images, and `roc.png`, the ROC
+    /// curve, or a note if there are not two classes. Scores that are not finite are omitted.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -106,15 +106,15 @@ impl RunFolder {
         self.write("roc.png", &encode("roc.png", distribution::roc(scored))?)
     }
 
-    /// Writes a strip for each image, `images/<kind>/<name>.png`: the image, its mask, and the heat map over it, under
-    /// name and score. Returns where each is, below the folder, in the order of `scored`. `progress` is called now and
-    /// then with the strips done and their number; where it breaks, no more are written.
+    /// Writes a strip for each image, `images/<kind>/<name>.png`: the image, its mask, and the heat map over the image, below its
+    /// name and score. Returns their paths below the folder, in the order of `scored`. `progress` is called from time to time with
+    /// the number of strips done and the number of all; if it breaks, no more are written.
     ///
     /// # Errors
     /// When a file cannot be written.
     ///
     /// # Panics
-    /// When the maps do not fit each other or `scored`.
+    /// When the sizes of the maps and of `scored` differ.
     pub fn write_strips(
         &self,
         scored: &[Scored],
@@ -125,7 +125,7 @@ impl RunFolder {
     }
 
     /// Writes the steps for TensorBoard, as scalars `start0/inner`, `start0/outer`, `start0/angle_degrees`, … All events
-    /// carry the present as their time.
+    /// have the present time.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -134,11 +134,10 @@ impl RunFolder {
         self.write(events::FILE, &events::encode(steps, now.as_secs_f64()))
     }
 
-    /// Writes `report.html`: a page that needs no other file, with the images that are in the folder by now, so call it
-    /// after they are written.
+    /// Writes `report.html`: a page that needs no other file. It embeds images from the folder, so call it after they are written.
     ///
     /// # Errors
-    /// When an image cannot be read, or the page not be written.
+    /// When an image cannot be read, or the page cannot be written.
     ///
     /// # Panics
     /// When there are strips, but not one for each image.
@@ -172,7 +171,7 @@ fn step_table(steps: &[Step]) -> Result<Vec<u8>, Box<dyn std::error::Error + Sen
     Ok(table.into_inner()?)
 }
 
-/// Prints the starts of a run as a table, the kept one marked.
+/// The starts of a run as a table for the terminal, with the chosen start marked.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a>(pub &'a [Start]);
 
@@ -200,7 +199,7 @@ impl std::fmt::Display for Table<'_> {
     }
 }
 
-/// A setting for people: `120°`, or `46°, area 0.0142, aspect 5.20`.
+/// Formats hyper-parameters: `120°`, or `46°, area 0.0142, aspect 5.20`.
 pub fn plain(setting: &Setting) -> String {
     let values = setting.iter().map(|(name, &value)| match name.as_str() {
         "angle_degrees" => format!("{value:.0}°"),
@@ -254,7 +253,7 @@ mod tests {
         }
     }
 
-    /// A folder of the test's own under the build folder, empty.
+    /// An empty folder for one test, in the build folder.
     pub fn folder(name: &str) -> RunFolder {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/report-tests").join(name);
         let _ = fs::remove_dir_all(&path);
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_said_is_absent_from_the_result_and_what_was_said_is_read_back() {
+    fn unknown_fields_are_absent_from_the_result_and_known_ones_are_read_back() {
         let told = Outcome {
             dataset: Some("mvtec".into()),
             category: Some("bottle".into()),
@@ -345,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn metrics_have_a_row_a_step() {
+    fn metrics_have_one_row_per_step() {
         let step = |start, outer| Step { start, step: 3, inner: 0.7, outer, setting: patch(45.0, 0.1, 1.5) };
         let text = String::from_utf8(step_table(&[step(0, None), step(1, Some(0.25))]).unwrap()).unwrap();
         let expected =
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn curves_are_drawn_of_whatever_there_is() {
+    fn curves_are_drawn_for_any_steps() {
         let folder = folder("curves");
         let step = |step, inner| Step { start: 1, step, inner, outer: None, setting: angle(f64::from(inner)) };
         for steps in [vec![], vec![step(0, 0.5)], vec![step(0, f32::NAN), step(1, f32::INFINITY)]] {
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_marks_the_kept_start() {
+    fn the_table_marks_the_chosen_start() {
         let starts = [
             start(angle(120.0), angle(171.6), 0.28412, Some(0.9876), true),
             start(angle(30.0), angle(344.0), 0.07, None, false),

@@ -1,4 +1,4 @@
-//! `scores.csv`, and the metrics of a scored test set.
+//! A scored test set: `scores.csv` and the metrics.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,32 +12,32 @@ use crate::training::score::{Ranking, Threshold, auroc, is_flagged};
 /// A scored image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scored {
-    /// Where it comes from, with `/` between the parts; no two images share one.
+    /// Its unique name: the path in the dataset, with `/` as the separator.
     pub name: String,
-    /// `good`, the defect's or class's name, or empty where nobody said.
+    /// `good`, the name of the defect or class, or empty if unknown.
     pub kind: String,
-    /// `None` where nobody said.
+    /// `None` if unknown.
     pub anomalous: Option<bool>,
     /// The higher, the more anomalous.
     pub score: f64,
-    /// The second score, the head's logit, of methods that have one.
+    /// The second score, the head's logit, for methods with a head.
     pub logit: Option<f64>,
 }
 
-/// What there is to see of a test set, image by image.
+/// The images of a test set, with their heat maps and masks.
 #[derive(Clone, Copy, Debug)]
 pub struct Maps<'a> {
-    /// Grey or RGB `[N, 1 or 3, H, W]`, black 0 and white 1; beyond is clamped.
+    /// Grey or RGB `[N, 1 or 3, H, W]`, from black 0 to white 1; other values are clamped.
     pub images: &'a Tensor,
-    /// How anomalous each pixel is, `[N, 1, H, W]`, in any unit. Colours go from the least value of the whole set, blue, to
-    /// the greatest, red, so that strips can be compared; what is not finite stays uncoloured.
+    /// How anomalous each pixel is, `[N, 1, H, W]`, in any unit. Colours range from blue for the smallest value of the whole set to
+    /// red for the largest, so strips can be compared; values that are not finite have no colour.
     pub heat: &'a Tensor,
-    /// For each image, row by row, which pixels a defect covers; `None` where there is no mask.
+    /// For each image, row by row, which pixels a defect covers; `None` if there is no mask.
     pub masks: &'a [Option<&'a [bool]>],
 }
 
 impl Maps<'_> {
-    /// Extents `[N, C, H, W]`, once everything is known to fit.
+    /// Checks that all sizes agree, and returns `[N, C, H, W]`.
     pub(crate) fn extents(&self, scored: &[Scored]) -> [usize; 4] {
         let [n, c, h, w] = self.images.shape().images().expect("images have four axes");
         assert_eq!(self.heat.shape()[..], [n, 1, h, w], "the heat fits images of shape {:?}", self.images.shape());
@@ -47,7 +47,7 @@ impl Maps<'_> {
         [n, c, h, w]
     }
 
-    /// Heat and truth of all pixels of which the truth is known: those under a mask, and those of normal images.
+    /// Heat and label of all labelled pixels: those of images with a mask, and those of normal images.
     fn pixels(&self, scored: &[Scored]) -> (Vec<f32>, Vec<bool>) {
         let [_, _, h, w] = self.extents(scored);
         let (mut heat, mut defects) = (Vec::new(), Vec::new());
@@ -63,11 +63,11 @@ impl Maps<'_> {
     }
 }
 
-/// What a threshold is worth: how many normal images it flags, of those that it was taken on and of those of the test.
+/// False alarms of a threshold: how many normal images it flags, among those on which it was set and among the test images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alarms {
-    /// Normal images held out of training, on whose scores the threshold was taken; 0 for the models of earlier versions,
-    /// which took it on their training images.
+    /// Normal images held out of training, on whose scores the threshold was set; 0 for models of earlier versions, which used
+    /// their training images.
     pub held_out: usize,
     /// How many of them are flagged.
     pub held_out_flagged: usize,
@@ -75,7 +75,7 @@ pub struct Alarms {
     pub normal: usize,
     /// How many of them are flagged.
     pub normal_flagged: usize,
-    /// The measured share of false alarms, `normal_flagged / normal`; `None`, in the file `null`, where that cannot be known.
+    /// The measured false-alarm rate, `normal_flagged / normal`; `None`, in the file `null`, without normal test images.
     pub false_alarm_rate: Option<f64>,
 }
 
@@ -94,11 +94,11 @@ impl Alarms {
     }
 }
 
-/// Follows the threshold in a sentence.
+/// The part of a sentence after the threshold.
 impl fmt::Display for Alarms {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self.held_out {
-            0 => write!(f, "taken on the training images, as earlier versions did")?,
+            0 => write!(f, "set on the training images, as in earlier versions")?,
             held_out => write!(f, "exceeded by {} of {held_out} held-out normal images", self.held_out_flagged)?,
         }
         match self.false_alarm_rate {
@@ -106,17 +106,17 @@ impl fmt::Display for Alarms {
                 let Alarms { normal, normal_flagged, .. } = self;
                 write!(f, "; exceeded by {normal_flagged} of {normal} normal test images ({:.1} %)", 100.0 * rate)
             }
-            None => write!(f, "; no test image is known to be normal"),
+            None => write!(f, "; no test image is labelled normal"),
         }
     }
 }
 
-/// Figures by the names that anomalib gives them, `None` (in files `null`) where there is nothing to compare.
+/// Metrics under anomalib's names; `None` (in files `null`) if a metric is undefined.
 pub type Metrics = BTreeMap<String, Option<f64>>;
 
-/// The metrics of labelled images, and of their pixels where there are maps: `image_AUROC`; `image_AUPR`, as average
-/// precision; `image_F1Max`, which chooses its threshold by the labels; `image_F1Score`, `image_Precision` and
-/// `image_Recall` at `threshold`; `pixel_AUROC` over all pixels at once, of images with a mask and of normal ones.
+/// The metrics of labelled images, and of their pixels if there are maps: `image_AUROC`; `image_AUPR`, the average precision;
+/// `image_F1Max`, whose threshold is chosen by the labels; `image_F1Score`, `image_Precision` and `image_Recall` at `threshold`;
+/// `pixel_AUROC` over all pixels of images with a mask and of normal images together.
 ///
 /// # Panics
 /// When the maps do not fit each other or `scored`.
@@ -152,7 +152,7 @@ pub(super) fn table(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>
     table.write_record(["path", "label", "score", "kind", "logit", "anomalous"])?;
     let bit = |bit: Option<bool>| bit.map(|bit| u8::from(bit).to_string()).unwrap_or_default();
     for Scored { name, kind, anomalous, score, logit } in scored {
-        // Of a score that is no number nothing follows.
+        // A score that is not finite flags nothing.
         let flagged = threshold.filter(|_| score.is_finite()).map(|threshold| is_flagged(*score, threshold));
         let logit = logit.map(|logit| logit.to_string()).unwrap_or_default();
         table.write_record([name, &bit(*anomalous), &score.to_string(), kind, &logit, &bit(flagged)])?;
@@ -170,7 +170,7 @@ pub(super) mod tests {
         Scored { name: name.into(), kind: kind.into(), anomalous, score, logit: None }
     }
 
-    /// Scores 1…4, of which one anomaly lies below a normal, and an unlabelled image above all.
+    /// Scores 1…4, with one anomaly below a normal image, and an unlabelled image with the highest score.
     pub fn example() -> Vec<Scored> {
         [
             ("a", Some(false), 1.0),
@@ -184,7 +184,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_row_a_image() {
+    fn one_row_per_image() {
         let mut images = example();
         images[0].name = "a, \"odd\"\nname.png".into();
         images[1].logit = Some(-0.5);
@@ -224,14 +224,14 @@ pub(super) mod tests {
         assert_eq!(alarms.to_string(), says);
         let unknown = Alarms::of(threshold, &example()[4..]);
         assert_eq!((unknown.normal, unknown.false_alarm_rate), (0, None));
-        assert!(unknown.to_string().ends_with("; no test image is known to be normal"), "{unknown}");
+        assert!(unknown.to_string().ends_with("; no test image is labelled normal"), "{unknown}");
         let earlier = Alarms::of(Threshold { held_out: 0, ..threshold }, &example()).to_string();
-        assert!(earlier.starts_with("taken on the training images"), "{earlier}");
+        assert!(earlier.starts_with("set on the training images"), "{earlier}");
     }
 
     /// Pixels of images with a mask, and of normal ones without; not of the anomaly without a mask.
     #[test]
-    fn pixels_are_ranked_together() {
+    fn the_pixels_of_all_images_are_ranked_together() {
         let (images, heat) =
             (Tensor::full([4, 1, 1, 2], 0.5), Tensor::new([4, 1, 1, 2], (0..8).map(|x| x as f32).collect()));
         let mask = [false, true];

@@ -1,25 +1,24 @@
-//! Settings as people write them: TOML, and flags laid over it.
+//! Settings from TOML files, overridden by flags.
 //!
-//! What cannot be read is told in the words of keys and flags, with the line of the file, and not in those of the types
-//! that it is read into. The texts of serde and toml are taken apart here and nowhere else.
+//! Errors name keys, flags and lines, and not Rust types. Only this module parses the messages of serde and toml.
 
 use serde::de::DeserializeOwned;
 use toml::Table;
 use toml::de::{DeTable, DeValue};
 
-/// Settings that cannot be read.
+/// Why settings cannot be read.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{place}{problem}")]
 pub struct SettingsError {
-    /// Such as `grid.toml, line 3: `; empty where the settings are in no file.
+    /// Such as `grid.toml, line 3: `; empty if the setting is not in a file.
     place: String,
     problem: String,
 }
 
-/// A text that settings are written in.
+/// The text of a settings file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Written<'a> {
-    /// The file's name; empty where there is none.
+    /// The file's name; empty if there is none.
     pub name: &'a str,
     pub text: &'a str,
 }
@@ -36,19 +35,23 @@ impl Written<'_> {
         })
     }
 
-    /// The settings that `table` describes: this text's, with `flags` already laid over them.
+    /// The settings that `table` describes: those of this text, already overridden by `flags`.
     ///
     /// # Errors
-    /// When a key is missing or not known, or a value is not one that it can have.
+    /// When a key is missing or unknown, or a value is invalid.
     pub fn read<T: DeserializeOwned>(&self, table: Table, flags: &Table) -> Result<T, SettingsError> {
         table.clone().try_into().map_err(|error| {
             let (path, problem) = explain(&error, &table, flags);
-            SettingsError { place: self.place(&path, flags), problem }
+            let place = match path.is_empty() && !self.name.is_empty() {
+                true => format!("{}: ", self.name),
+                false => self.place(&path, flags),
+            };
+            SettingsError { place, problem }
         })
     }
 
-    /// Where the setting of this path is written, such as `grid.toml, line 3: `; empty when it comes from the flags or is not
-    /// in this text.
+    /// Where the setting with this path is written, such as `grid.toml, line 3: `; empty if it comes from the flags or is not in
+    /// this text.
     pub fn place(&self, path: &[String], flags: &Table) -> String {
         let offset = DeTable::parse(self.text).ok().and_then(|table| offset_of(table.get_ref(), path));
         match offset {
@@ -63,20 +66,20 @@ impl Written<'_> {
     }
 }
 
-/// Keys of earlier versions, or of another spelling, each by its path, and what they are called now.
+/// Former names and other spellings of keys, each as a path, with the present name.
 pub const FORMER_NAMES: [(&[&str], &str); 3] = [
     (&["pictures"], "images"),
     (&["training", "rate"], "learning_rate"),
     (&["data", "unlabeled_dir"], "unlabelled_dir"),
 ];
 
-/// Whether a key in a file is this one, under its present name or a former one.
+/// Whether a key in a file is this key, by its present or a former name.
 fn is_called(written: &str, key: &str) -> bool {
     let was = |(path, name): &(&[&str], &str)| *name == key && path.last() == Some(&written);
     written == key || FORMER_NAMES.iter().any(was)
 }
 
-/// Where a path, or the longest part of it that there is, begins in a text; of the tables of an array the first that has it.
+/// Where a path, or the longest part of it that exists, begins in a text; in an array of tables, in the first that has it.
 fn offset_of(table: &DeTable, path: &[String]) -> Option<usize> {
     let (first, rest) = path.split_first()?;
     let (key, value) = table.iter().find(|(key, _)| is_called(key.get_ref(), first))?;
@@ -98,7 +101,7 @@ fn has(table: &Table, path: &[String]) -> bool {
     }
 }
 
-/// The flag that sets the key of this path, such as `--batch-val`. Every key that has a flag is called like it, but for two.
+/// The flag for the key with this path, such as `--batch-val`. All but two have the name of their key.
 pub fn flag(path: &[impl AsRef<str>]) -> String {
     match path.last().map(AsRef::as_ref).unwrap_or_default() {
         "kind" => "--data".to_owned(),
@@ -107,7 +110,7 @@ pub fn flag(path: &[impl AsRef<str>]) -> String {
     }
 }
 
-/// A setting by its flag if the flags have it, else by its key.
+/// The name of a setting: its flag if the flags set it, else its key.
 fn name(path: &[String], flags: &Table) -> String {
     match path {
         [] => "the configuration".to_owned(),
@@ -117,10 +120,10 @@ fn name(path: &[String], flags: &Table) -> String {
     }
 }
 
-/// What belongs to a key that is missing.
+/// An explanation of a missing key.
 fn example(key: &str) -> &'static str {
     match key {
-        "root" => " (the folder that the images are in)",
+        "root" => " (the folder of the images)",
         "category" => " (such as `bottle`)",
         "normal" => " (what is normal, such as the digit 6)",
         "anomaly" => " (what is an anomaly, such as the digit 9)",
@@ -131,7 +134,7 @@ fn example(key: &str) -> &'static str {
     }
 }
 
-/// What lies between the backticks of a text.
+/// The parts of a text between backticks.
 fn quoted(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -144,7 +147,7 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// What `given` may have been meant to be; else all that there is.
+/// A suggestion for what `given` was meant to be, or the list of all known names.
 fn suggestion(given: &str, known: &[&str], all: &str, called: impl Fn(&str) -> String) -> String {
     let likeness = |name: &str| strsim::jaro(given, name);
     let nearest = known.iter().copied().max_by(|one, other| likeness(one).total_cmp(&likeness(other)));
@@ -154,9 +157,9 @@ fn suggestion(given: &str, known: &[&str], all: &str, called: impl Fn(&str) -> S
     }
 }
 
-/// The path of the setting that an error is about, and what is wrong with it.
+/// The path of the setting that an error is about, and the problem.
 fn explain(error: &toml::de::Error, table: &Table, flags: &Table) -> (Vec<String>, String) {
-    // Without its input the error names the path, `in `a.b``, and so does one that it was made of.
+    // Without its input the error ends with the path, `in `a.b``; so does the error that it wraps.
     let mut error = error.clone();
     error.set_input(None);
     let text = error.to_string();
@@ -193,7 +196,7 @@ fn explain(error: &toml::de::Error, table: &Table, flags: &Table) -> (Vec<String
     if let Some((key, _)) = after("missing field") {
         let problem = match (kind, key) {
             (Some(kind), _) => format!("`--data {kind}` needs {}{}", flag(&[key]), example(key)),
-            (None, "kind") => "nothing says what kind the images are: give --data, or `kind` in [data]".to_owned(),
+            (None, "kind") => "the kind of dataset is missing: give --data, or `kind` in [data]".to_owned(),
             _ => format!("the key `{key}`{within} is missing"),
         };
         return (parts, problem);
@@ -205,14 +208,14 @@ fn explain(error: &toml::de::Error, table: &Table, flags: &Table) -> (Vec<String
     for start in ["invalid type: ", "invalid value: "] {
         if let Some((given, expected)) = message.strip_prefix(start).and_then(|rest| rest.split_once(", expected ")) {
             let (given, expected) = (given_words(given), expected_words(expected));
-            return (parts.clone(), format!("{} is {given}; it has to be {expected}", name(&parts, flags)));
+            return (parts.clone(), format!("{} is {given}; it must be {expected}", name(&parts, flags)));
         }
     }
     let problem = if parts.is_empty() { message } else { format!("{}: {message}", name(&parts, flags)) };
     (parts, problem)
 }
 
-/// serde's words for a value, such as `string "many"`, in ours.
+/// Translates serde's description of a value, such as `string "many"`.
 fn given_words(given: &str) -> String {
     let (kind, value) = given.split_once(' ').unwrap_or((given, ""));
     match kind {
@@ -225,11 +228,11 @@ fn given_words(given: &str) -> String {
     }
 }
 
-/// serde's words for what was expected, such as `usize`, in ours.
+/// Translates serde's description of what was expected, such as `usize`.
 fn expected_words(expected: &str) -> &str {
     match expected {
         "u8" => "a whole number from 0 to 255",
-        "u32" | "u64" | "usize" => "a whole number from 0 on",
+        "u32" | "u64" | "usize" => "a whole number of at least 0",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
         "a string" => "text",

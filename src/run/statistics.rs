@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_to_compare_is_none() {
+    fn without_differences_there_is_no_test() {
         for useless in [&[][..], &[0.0, -0.0], &[1.0, f64::NAN], &[f64::INFINITY]] {
             assert_eq!(wilcoxon(useless), None);
         }

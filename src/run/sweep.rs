@@ -1,9 +1,8 @@
-//! Sweeps: tasks × methods × seeds as independent jobs, each a run in a folder of its own.
+//! Sweeps: tasks × methods × seeds as independent jobs, each a run in its own folder.
 //!
-//! A job is named by a hash of all that it follows from, and a process locks its folder while it does the job. So any number
-//! of processes, on one machine or many, can work on one sweep: a finished job is skipped, one that another process is at is
-//! left to it, an unfinished one goes on from its checkpoint, and what comes out does not depend on who did what in which
-//! order.
+//! The name of a job contains a hash of its configuration, and a process locks the job's folder while it works on it. So any
+//! number of processes, on one machine or many, can work on one sweep: finished jobs and those of other processes are skipped,
+//! and unfinished ones resume from their checkpoints. The results do not depend on which process did which job, or in which order.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,12 +15,12 @@ use crate::run::outcome::{Outcome, ReportError};
 use crate::run::report::{Comparison, ComparisonError, Run};
 use crate::run::settings::{SettingsError, Written};
 
-/// A grid, as a TOML file holds it: what all jobs have in common, and what each task and method lays over it.
+/// A grid, read from a TOML file: settings common to all jobs, and the settings of each task and method that override them.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grid {
     pub seeds: Vec<u64>,
-    /// The method that the others are compared with, by its entry's name.
+    /// Name of the method that the others are compared with.
     pub reference: String,
     #[serde(default)]
     pub common: Table,
@@ -31,7 +30,7 @@ pub struct Grid {
     pub methods: Vec<Entry>,
 }
 
-/// A named part of a configuration.
+/// A task or a method: a named part of a configuration.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Entry {
@@ -51,20 +50,20 @@ pub struct Job {
     pub config: RunConfig,
 }
 
-/// A grid that no sweep can follow.
+/// Why a grid is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum SweepError {
     #[error(transparent)]
     Settings(#[from] SettingsError),
     #[error("the job {job}")]
     Config { job: String, source: Box<ConfigError> },
-    #[error("the grid has two {what}s called `{name}`: give each its own name")]
+    #[error("the grid has two {what}s named `{name}`: give each its own name")]
     Twice { what: &'static str, name: String },
-    #[error("the grid has no {what}: it takes at least one")]
+    #[error("the grid has no {what}: it needs at least one")]
     Nothing { what: &'static str },
-    #[error("the grid compares with `{0}`, but has no method of this name")]
+    #[error("the grid's `reference` is `{0}`, but no method has this name")]
     Reference(String),
-    #[error("`{0}` cannot name a folder: use letters, digits, `-`, `_` and `.`")]
+    #[error("`{0}` is not a valid name: use letters, digits, `-`, `_` and `.`, and begin with a letter or a digit")]
     Name(String),
 }
 
@@ -72,7 +71,7 @@ impl Grid {
     /// Reads a grid.
     ///
     /// # Errors
-    /// When the text is not TOML, or a key is missing or not known.
+    /// When the text is not TOML, or a key is missing or unknown.
     pub fn parse(text: &str) -> Result<Self, SweepError> {
         Self::read(&Written { text, ..Written::default() })
     }
@@ -85,10 +84,10 @@ impl Grid {
         Ok(written.read(written.table()?, &Table::new())?)
     }
 
-    /// All jobs: task by task, in it seed by seed, in it method by method.
+    /// All jobs, ordered by task, then by seed, then by method.
     ///
     /// # Errors
-    /// When a name occurs twice or cannot name a folder, nothing is left to do, or a job's configuration is not one.
+    /// When a name is repeated or cannot name a folder, there are no jobs, or a job's configuration is invalid.
     pub fn jobs(&self) -> Result<Vec<Job>, SweepError> {
         let names = |entries: &[Entry]| entries.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>();
         for (what, names) in [("task", names(&self.tasks)), ("method", names(&self.methods))] {
@@ -139,16 +138,16 @@ fn check_names(what: &'static str, mut names: Vec<String>) -> Result<(), SweepEr
     }
 }
 
-/// Which of a plan's jobs one process does.
+/// The jobs that one process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     All,
-    /// Every `of`-th job from `index` on, which counts from 0.
+    /// Every `of`-th job, starting with job `index`, counted from 0.
     Shard {
         index: usize,
         of: usize,
     },
-    /// One job alone, which counts from 0.
+    /// One job, counted from 0.
     Index(usize),
 }
 
@@ -174,12 +173,12 @@ impl fmt::Display for Share {
 }
 
 impl Job {
-    /// The job's folder in the sweep's.
+    /// The job's folder in the folder of the sweep.
     pub fn folder(&self, sweep: &Path) -> PathBuf {
         sweep.join(&self.name)
     }
 
-    /// What came of it; `None` while it is not finished.
+    /// The job's result; `None` if it is not finished.
     ///
     /// # Errors
     /// When there is a result that cannot be read.
@@ -188,7 +187,7 @@ impl Job {
     }
 }
 
-/// The comparison of all methods, from what came of each job; those without a result are listed as missing.
+/// Compares the methods by the results of the jobs; jobs without a result are listed as missing.
 ///
 /// # Errors
 /// When the jobs cannot be compared; see [`Comparison::new`].

@@ -36,10 +36,10 @@ pub enum TrainError {
     /// Every start of the group has diverged; this is the last one. Starts count from 0, steps from 1.
     #[error("training diverged at start {start}, {}", diverged(*step, what))]
     Diverged { start: usize, step: usize, what: &'static str },
-    #[error("the checkpoint is of another network: they differ in the state `{state}`")]
-    Foreign { state: String },
+    #[error("the checkpoint is of another network: the state `{state}` differs")]
+    Mismatch { state: String },
     /// The reason of each start.
-    #[error("no start can be used: {}", each_start(.0))]
+    #[error("every start failed: {}", each_start(.0))]
     NoStart(Vec<String>),
 }
 
@@ -323,7 +323,7 @@ impl<'a> Trainer<'a> {
         };
         let missing = known.iter().find(|state| differs(state, &snapshot.states));
         if let Some((state, _)) = missing.or_else(|| snapshot.states.iter().find(|state| differs(state, &known))) {
-            return Err(TrainError::Foreign { state: state.clone() });
+            return Err(TrainError::Mismatch { state: state.clone() });
         }
         self.begin(snapshot.start)?;
         for (name, tensor) in self.step.packed.pack(snapshot.states.clone()) {

@@ -43,8 +43,8 @@ pub struct AdapterSummary {
     pub unusable: Option<String>,
 }
 
-/// Bytes of immediates that the kernels need at most.
-pub(super) const IMMEDIATE_BYTES: usize = 96;
+/// Bytes of immediates that the kernels need at most, and that the layout of every pipeline has.
+pub(crate) const IMMEDIATE_BYTES: usize = 96;
 
 fn instance() -> wgpu::Instance {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();

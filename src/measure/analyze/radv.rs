@@ -11,9 +11,7 @@ use ash::{Device, Entry, Instance, ext, khr, vk};
 use serde::{Deserialize, Serialize};
 
 use super::spirv::Binary;
-
-/// Bytes of immediates in the layout of every pipeline, as `engine::gpu` has them.
-const IMMEDIATE_BYTES: u32 = 96;
+use crate::engine::gpu::IMMEDIATE_BYTES;
 
 /// The device that is not there, and the driver that compiles for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -104,8 +102,8 @@ impl Radv {
         };
         let bindings: Vec<_> = (0..binary.buffers).map(storage).collect();
         let set = vk::DescriptorSetLayoutCreateInfo::default().bindings(&bindings);
-        let immediates =
-            [vk::PushConstantRange { stage_flags: vk::ShaderStageFlags::ALL, offset: 0, size: IMMEDIATE_BYTES }];
+        let size = IMMEDIATE_BYTES as u32;
+        let immediates = [vk::PushConstantRange { stage_flags: vk::ShaderStageFlags::ALL, offset: 0, size }];
         let module = vk::ShaderModuleCreateInfo::default().code(&binary.words);
         // SAFETY: the words are SPIR-V that naga wrote from a validated module, and its bindings are those of the
         // layout; every structure lives through the call that reads it. The few bytes of module and layouts stay until

@@ -1,60 +1,59 @@
-//! The comparison of methods over tasks, from the results of many runs.
+//! Compares methods over tasks by the results of many runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::path::Path;
 
 use serde::Serialize;
 
-use super::{ReportError, write_whole};
+use super::{ReportError, RunFolder};
 use crate::run::statistics::{mean, ranks, standard_deviation, wilcoxon};
 
-/// The result of one run, as far as the comparison needs it.
+/// The result of one run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     pub task: String,
     pub method: String,
     pub seed: u64,
-    /// `None` for a run that failed, or whose task has but one class.
+    /// `None` if the run failed, or its task has only one class.
     pub image_auroc: Option<f64>,
 }
 
-/// Methods over tasks and seeds. Whatever method, task or seed occurs at all is expected in every combination.
+/// Methods over tasks and seeds. Every combination of the tasks, methods and seeds is expected.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     /// The method that the others are tested against.
     pub reference: String,
     /// In alphabetical order.
     pub tasks: Vec<String>,
-    /// In order of their average rank, methods without one last.
+    /// By average rank; methods without one come last.
     pub methods: Vec<Method>,
     /// The runs without a result.
     pub missing: Vec<Missing>,
 }
 
-/// How one method did.
+/// The results of one method.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Method {
     pub name: String,
     /// For each of [`Comparison::tasks`].
     pub cells: Vec<Cell>,
-    /// Mean over the tasks that have a result.
+    /// Mean over the tasks with a result.
     pub mean: Option<f64>,
-    /// Mean over the tasks that every method has a result on, rank 1 the highest AUROC, ties averaged.
+    /// Mean over the tasks for which every method has a result; rank 1 is the highest AUROC, ties are averaged.
     pub average_rank: Option<f64>,
-    /// Wilcoxon's signed-rank test against the reference, two-sided, over the tasks that both have a result on: pairs are
-    /// means over seeds. `None` for the reference, and where no pair differs.
+    /// p of Wilcoxon's signed-rank test against the reference, two-sided, over the tasks for which both have a result; the pairs are
+    /// means over seeds. `None` for the reference, and if no pair differs.
     pub p: Option<f64>,
 }
 
 /// A method on a task.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cell {
-    /// Mean over the seeds that have a result.
+    /// Mean over the seeds with a result.
     pub mean: Option<f64>,
-    /// Sample standard deviation over the same.
+    /// Sample standard deviation over the same seeds.
     pub sd: Option<f64>,
-    /// How many these are.
+    /// Number of these seeds.
     pub seeds: usize,
 }
 
@@ -75,10 +74,10 @@ pub enum ComparisonError {
 }
 
 impl Comparison {
-    /// Compares `runs`, in whatever order.
+    /// Compares `runs`, in any order.
     ///
     /// # Errors
-    /// When a run is there twice.
+    /// When a run occurs twice.
     pub fn new(runs: &[Run], reference: &str) -> Result<Self, ComparisonError> {
         let mut results: BTreeMap<(&str, &str, u64), Option<f64>> = BTreeMap::new();
         for Run { task, method, seed, image_auroc } in runs {
@@ -126,7 +125,7 @@ impl Comparison {
         Ok(Comparison { reference: reference.into(), tasks, methods, missing })
     }
 
-    /// A table for people: a row a task, a column a method, and what is missing below it. AUROC in percent.
+    /// A Markdown table: one row per task, one column per method, then the missing runs. AUROC in percent.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         let mut line = |first: &str, cells: Vec<String>| {
@@ -143,9 +142,9 @@ impl Comparison {
         line("**average rank**", of_each(&|method| number(method.average_rank, 2)));
         line(&format!("**p against {}**", inert(&self.reference)), of_each(&|method| number(method.p, 4)));
         text.push_str(
-            "\nImage AUROC in percent, mean ± standard deviation over seeds. Ranks: over the tasks that every ",
+            "\nImage AUROC in percent, mean ± standard deviation over seeds. Ranks: over the tasks for which every ",
         );
-        text.push_str("method has a result on, 1 is best. p: Wilcoxon signed-rank, two-sided, over tasks.\n");
+        text.push_str("method has a result; 1 is best. p: Wilcoxon signed-rank test, two-sided, over tasks.\n");
         if !self.missing.is_empty() {
             writeln!(text, "\nMissing runs: {}\n", self.missing.len()).expect("a string takes all");
             for Missing { task, method, seed } in &self.missing {
@@ -175,20 +174,20 @@ impl Comparison {
         encode().map_err(|source| ReportError::Encode { file: "comparison.csv", source })
     }
 
-    /// Writes `comparison.md`, `comparison.csv` and `comparison.json` into an existing folder.
+    /// Writes `comparison.md`, `comparison.csv` and `comparison.json`.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<(), ReportError> {
-        write_whole(&folder.join("comparison.md"), self.markdown().as_bytes())?;
-        write_whole(&folder.join("comparison.csv"), &self.csv()?)?;
+    pub fn write(&self, folder: &RunFolder) -> Result<(), ReportError> {
+        folder.write("comparison.md", self.markdown().as_bytes())?;
+        folder.write("comparison.csv", &self.csv()?)?;
         let json = serde_json::to_vec_pretty(self)
             .map_err(|source| ReportError::Encode { file: "comparison.json", source: source.into() })?;
-        write_whole(&folder.join("comparison.json"), &json)
+        folder.write("comparison.json", &json)
     }
 }
 
-/// `98.8 ± 0.4`, without the deviation where one seed has none.
+/// `98.8 ± 0.4`, or `98.8` for a single seed.
 impl std::fmt::Display for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(&percent(self.mean))?;
@@ -204,7 +203,7 @@ fn number(value: Option<f64>, digits: usize) -> String {
     value.map_or("n/a".into(), |value| format!("{value:.digits$}"))
 }
 
-/// A name that cannot break a table of Markdown, or be markup.
+/// Escapes a name so that Markdown shows it as it is.
 fn inert(name: &str) -> String {
     let mut text = String::new();
     for character in name.chars() {
@@ -294,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_and_an_unknown_reference_compare_to_nothing() {
+    fn no_runs_or_an_unknown_reference_give_no_p() {
         let empty = Comparison::new(&[], "st-ssad").unwrap();
         assert!(empty.tasks.is_empty() && empty.markdown().starts_with("| task |\n"));
         let unknown = Comparison::new(&runs(), "other").unwrap();

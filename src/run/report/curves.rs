@@ -1,4 +1,4 @@
-//! `curves.png`: what the search did, step by step.
+//! `curves.png`: hyper-parameters and losses, step by step.
 
 use kuva::RasterBackend;
 use kuva::plot::{LegendEntry, LegendShape, LinePlot};
@@ -10,7 +10,7 @@ use kuva::render::theme::Theme;
 use super::{Step, plain};
 use crate::run::outcome::{Augmentation, Outcome};
 
-/// The kept start stands out from the others, which need only be told apart.
+/// The chosen start stands out from the others.
 const KEPT: &str = "#c8102e";
 const OTHERS: [&str; 8] = ["#6f9bd1", "#6dbf8b", "#e2a75e", "#a98bc9", "#8c8c8c", "#5fc0c0", "#c9b458", "#dd8fb9"];
 
@@ -19,10 +19,10 @@ const SIZE: (f64, f64) = (1200.0, 760.0);
 
 type Read<'a> = Box<dyn Fn(&Step) -> Option<f64> + 'a>;
 
-/// What a panel shows: its title with the unit, and how to read it off a step.
+/// The quantity that a panel shows.
 struct Quantity<'a> {
     title: String,
-    /// Length after which the quantity repeats itself.
+    /// The period of an angle.
     period: Option<f64>,
     read: Read<'a>,
 }
@@ -41,7 +41,7 @@ pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String>
 
     let starts = &outcome.starts;
     let colour = |start: usize| if starts[start].chosen { KEPT } else { OTHERS[start % OTHERS.len()] };
-    // The kept start is drawn last, above the others.
+    // The chosen start is drawn last, above the others.
     let mut order: Vec<usize> = (0..starts.len()).collect();
     order.sort_by_key(|&start| starts[start].chosen);
     let lines = |quantity: &Quantity| -> Vec<Plot> {
@@ -59,7 +59,7 @@ pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String>
     let layouts = quantities.iter().zip(&plots).map(|(quantity, plots)| quantity.layout(plots, last)).collect();
 
     let legend = starts.iter().enumerate().map(|(index, start)| {
-        // Several values are read off the left ends of the lines; the number is that of `metrics.csv`.
+        // With several values the start is named by its number in `metrics.csv`.
         let label = if values.len() == 1 { plain(&start.start) } else { format!("start {index}") };
         LegendEntry {
             label: label + if start.chosen { " (kept)" } else { "" },
@@ -69,8 +69,8 @@ pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String>
         }
     });
 
-    // Two columns a hyper-parameter above, so that each of the two losses can span half of them; without any, the losses
-    // have the image to themselves.
+    // Each hyper-parameter takes two columns, so that each of the two losses below can span half of the width. Without
+    // hyper-parameters there are only the losses.
     let width = values.len().max(1);
     let above: Vec<usize> = (0..2 * values.len()).collect();
     let below: Vec<usize> = (above.len()..above.len() + 2 * width).collect();
@@ -94,7 +94,7 @@ impl<'a> Quantity<'a> {
     fn tuned(key: &'a str, augmentation: &str) -> Self {
         let (part, name) = key.split_once('.').map_or((None, key), |(part, name)| (Some(part), name));
         let (title, period) = match name {
-            // A turned image is itself again after a whole turn, a patch after half of one.
+            // An image repeats after 360°, a patch after 180°.
             "angle_degrees" if part.unwrap_or(augmentation).starts_with("rotation") => ("Angle (degrees)", Some(360.0)),
             "angle_degrees" => ("Angle (degrees)", Some(180.0)),
             "spread_degrees" => ("Spread of the angle (degrees)", None),
@@ -112,7 +112,7 @@ impl<'a> Quantity<'a> {
 
     fn layout(&self, plots: &[Plot], last: f64) -> Layout {
         let theme = Theme { grid_color: "#e6e6e6".into(), legend_border: "#cccccc".into(), ..Theme::light() };
-        // The title stands above the axis that it names: kuva's upright labels blur at this size.
+        // A title instead of a label on the y axis: kuva's vertical labels blur at this size.
         let layout = Layout::auto_from_plots(plots)
             .with_theme(theme)
             .with_title(self.title.clone())
@@ -126,7 +126,7 @@ impl<'a> Quantity<'a> {
     }
 }
 
-/// Runs of finite points. A periodic quantity is brought into `0..period`, and its line broken where it passes the end.
+/// Splits a line into pieces of finite points. A periodic quantity is mapped to `0..period`, and its line is cut where it wraps.
 fn pieces(points: impl Iterator<Item = (f64, f64)>, period: Option<f64>) -> Vec<Vec<(f64, f64)>> {
     let mut pieces: Vec<Vec<(f64, f64)>> = vec![Vec::new()];
     for (x, y) in points {
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_break_where_an_angle_passes_the_end() {
+    fn lines_are_cut_where_an_angle_wraps() {
         let points = [(0.0, 350.0), (1.0, 358.0), (2.0, 365.0), (3.0, f64::NAN), (4.0, -10.0)];
         let expected = vec![vec![(0.0, 350.0), (1.0, 358.0)], vec![(2.0, 5.0)], vec![(4.0, 350.0)]];
         assert_eq!(pieces(points.into_iter(), Some(360.0)), expected);

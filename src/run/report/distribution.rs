@@ -1,4 +1,4 @@
-//! `histogram.png` and `roc.png`: how the scores of a test set lie, and how well they tell anomalies apart.
+//! `histogram.png` and `roc.png`: the distribution of the scores of a test set, and how well they separate anomalies.
 
 use kuva::RasterBackend;
 use kuva::plot::{Histogram, RocGroup, RocPlot};
@@ -11,14 +11,14 @@ use kuva::render::theme::Theme;
 use crate::run::scored::{self, Scored};
 use crate::training::score::Ranking;
 
-/// Bars over the range of all scores.
+/// Number of bars over the range of all scores.
 const BARS: usize = 40;
 
 const NORMAL: &str = "#1f6fb4";
 const ANOMALOUS: &str = "#c8102e";
 const UNLABELLED: &str = "#8c8c8c";
 
-/// A PNG of the scores, bars of one class upon those of the other, with a line at the threshold.
+/// A PNG of the scores: stacked bars for the classes, and a line at the threshold.
 pub(super) fn histogram(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>, String> {
     let of = |class: Option<bool>| -> Vec<f64> {
         let scores = scored.iter().filter(|image| image.anomalous == class).map(|image| image.score);
@@ -56,7 +56,7 @@ pub(super) fn histogram(scored: &[Scored], threshold: Option<f64>) -> Result<Vec
     RasterBackend::new().with_scale(1.0).render_scene(&render_multiple(plots, layout))
 }
 
-/// A PNG of the true- over the false-positive rate, or of a sentence where there are not two classes.
+/// A PNG of the ROC curve, or of a note if there are not two classes.
 pub(super) fn roc(scored: &[Scored]) -> Result<Vec<u8>, String> {
     let ranking = scored::ranking(scored);
     let points: Vec<(f64, f64)> = ranking.iter().flat_map(corners).collect();
@@ -68,7 +68,7 @@ pub(super) fn roc(scored: &[Scored]) -> Result<Vec<u8>, String> {
         Some(ranking) => format!("Share of anomalies flagged, AUROC {:.4}", ranking.auroc()),
         None => "Share of anomalies flagged, AUROC n/a".into(),
     };
-    // The title names the upright axis: kuva's upright labels blur at this size.
+    // A title instead of a label on the y axis: kuva's vertical labels blur at this size.
     let mut layout = framed(Layout::auto_from_plots(&plots), (560.0, 520.0))
         .with_title(title)
         .with_x_label("share of normals flagged")
@@ -77,18 +77,21 @@ pub(super) fn roc(scored: &[Scored]) -> Result<Vec<u8>, String> {
         .with_y_axis_min(0.0)
         .with_y_axis_max(1.0);
     if ranking.is_none() {
-        layout =
-            layout.with_annotation(TextAnnotation::new("needs normals and anomalies, with finite scores", 0.08, 0.9));
+        layout = layout.with_annotation(TextAnnotation::new(
+            "needs finite scores of normal images and anomalies",
+            0.08,
+            0.9,
+        ));
     }
     RasterBackend::new().with_scale(1.0).render_scene(&render_multiple(plots, layout))
 }
 
-/// (share of normals, share of anomalies) flagged, from neither to all.
+/// The corners of the ROC curve: (share of normal images flagged, share of anomalies flagged).
 fn corners(ranking: &Ranking) -> Vec<(f64, f64)> {
     std::iter::once((0.0, 0.0)).chain(ranking.cuts().map(|cut| (cut.false_alarm_rate(), cut.recall()))).collect()
 }
 
-/// From the least to the greatest; of a single value, or none, an interval about it.
+/// The smallest and the largest value; an interval around a single value; `0..1` without values.
 fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     let (least, most) =
         values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(value), most.max(value)));
@@ -103,7 +106,7 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     }
 }
 
-/// The range widened to whole ticks, and their distance: 1, 2 or 5 times a power of ten.
+/// Widens a range to whole ticks, and returns their distance: 1, 2 or 5 times a power of ten.
 fn round((least, most): (f64, f64)) -> ((f64, f64), f64) {
     let about = (most - least) / 8.0;
     let power = 10f64.powf(about.log10().floor());
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_there_is_can_be_drawn() {
+    fn any_scores_can_be_drawn() {
         let odd = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, -f64::MAX, 0.0];
         let sets =
             [vec![], vec![scored("a", None, 3.0)], odd.map(|score| scored("b", Some(score > 0.0), score)).into()];
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_curve_goes_from_nothing_to_everything_through_every_cut() {
+    fn the_roc_curve_passes_through_every_cut() {
         let ranking = super::super::scored::ranking(&example()).unwrap();
         assert_eq!(corners(&ranking), [(0.0, 0.0), (0.0, 0.5), (0.5, 0.5), (0.5, 1.0), (1.0, 1.0)]);
         assert!(count(&drawn(roc(&example())), [0xc8, 0x10, 0x2e]) > 500);

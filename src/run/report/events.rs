@@ -4,13 +4,13 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use super::Step;
 
-/// TensorBoard reads every file with `tfevents` in its name; one name, so that a repeated run replaces its events.
+/// TensorBoard reads every file with `tfevents` in its name. The name is fixed, so a repeated run replaces its events.
 pub(super) const FILE: &str = "events.out.tfevents.0.stssad";
 
-/// CRC-32C, as TFRecord's frames have it.
+/// CRC-32C, the checksum of TFRecord frames.
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// An event a step, all at `wall_time`, in seconds since 1970.
+/// One event per step, all with the time `wall_time`, in seconds since 1970.
 pub(super) fn encode(steps: &[Step], wall_time: f64) -> Vec<u8> {
     let mut file = Vec::new();
     let mut version = Vec::new();
@@ -48,12 +48,12 @@ fn frame(file: &mut Vec<u8>, message: &[u8]) {
     file.extend(masked_checksum(message).to_le_bytes());
 }
 
-/// The checksum turned and shifted, so that a checksum of data that holds checksums is none of theirs.
+/// TFRecord's masked checksum, for data that contain checksums themselves.
 fn masked_checksum(data: &[u8]) -> u32 {
     CRC.checksum(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// Protobuf's field 1, a double: an event's time.
+/// Field 1, a double in protobuf: the time of an event.
 fn time(message: &mut Vec<u8>, seconds: f64) {
     message.push(1 << 3 | 1);
     message.extend(seconds.to_le_bytes());
@@ -66,7 +66,7 @@ fn bytes(message: &mut Vec<u8>, field: u8, content: &[u8]) {
     message.extend(content);
 }
 
-/// Seven bits a byte, lowest first, the eighth set in all but the last.
+/// A varint in protobuf: seven bits per byte, lowest first; the eighth bit is set in all bytes but the last.
 fn varint(message: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         message.push(value as u8 | 0x80);
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(CRC.checksum(b"123456789"), 0xe306_9283);
     }
 
-    /// CRC-32C bit by bit, to share nothing with the writer.
+    /// CRC-32C bit by bit, independent of the writer's.
     fn checksum(data: &[u8]) -> u32 {
         !data.iter().fold(!0u32, |crc, &byte| {
             (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 })
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn events_read_back() {
+    fn events_are_read_back() {
         let file = encode(&steps(), 1.5e9);
         let messages = messages(&file).unwrap();
         assert_eq!(messages.len(), 3);

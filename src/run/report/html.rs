@@ -1,4 +1,4 @@
-//! `report.html`: all of a run on one page, in one file that needs nothing else.
+//! `report.html`: the whole run on one self-contained page.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -11,18 +11,18 @@ use crate::run::outcome::{Counts, Outcome, Start};
 use crate::run::scored::{self, Metrics, Scored};
 use crate::training::score::{Cut, Ranking, is_flagged};
 
-/// Strips shown of the highest scores, and of each kind of mistake.
+/// Number of strips shown for the highest scores, and for each kind of mistake.
 const STRIPS: usize = 6;
 
 const STYLE: &str = include_str!("style.css");
 
-/// What the page is made of, besides the images that the run's folder has.
+/// The contents of the page, besides the images in the run's folder.
 #[derive(Clone, Copy, Debug)]
 pub struct Page<'a> {
     pub outcome: &'a Outcome,
     /// The test set; may be empty.
     pub scored: &'a [Scored],
-    /// Where each one's strip is below the run's folder, in the order of `scored`; empty where there are none.
+    /// Path of each image's strip below the run's folder, in the order of `scored`; empty if there are none.
     pub strips: &'a [PathBuf],
     /// The effective configuration, as TOML.
     pub config: Option<&'a str>,
@@ -34,7 +34,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
     assert!(strips.is_empty() || strips.len() == scored.len(), "a strip for each image, or none");
     let ranking = scored::ranking(scored);
     let auroc = ranking.as_ref().map_or(outcome.image_auroc, |ranking| Some(ranking.auroc()));
-    // Without a threshold of its own, mistakes are those that the best threshold would have made.
+    // Without a threshold, the mistakes are those at the threshold with the best F1.
     let threshold = outcome.threshold.or_else(|| Some(ranking.as_ref()?.best_f1().threshold));
     let cut = ranking.as_ref().zip(threshold).map(|(ranking, threshold)| ranking.at(threshold));
     let place = [&outcome.dataset, &outcome.category].into_iter().flatten().cloned().collect::<Vec<_>>().join(" / ");
@@ -50,7 +50,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                // Nothing is fetched and nothing runs, whatever the names say.
+                // Nothing is fetched and no script runs, whatever the names contain.
                 meta http-equiv="Content-Security-Policy"
                     content="default-src 'none'; img-src data:; style-src 'unsafe-inline'";
                 title { (subject) " – anomaly detection report" }
@@ -77,7 +77,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                     @if !strips.is_empty() {
                         section {
                             h2 { "Highest scores" }
-                            p.note { "Image, mask, and the heat map over the image; blue to red over the whole test set." }
+                            p.note { "The image, its mask, and the heat map over the image, from blue (lowest of the whole test set) to red (highest)." }
                             (gallery(&highest(scored, |_| true))?)
                         }
                         @if let (Some(threshold), true) = (threshold, ranking.is_some()) {
@@ -86,7 +86,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                                 p.note {
                                     "At the threshold " (decimals(Some(threshold)))
                                     @if outcome.threshold.is_none() {
-                                        ", which has the best F1: the run has set none"
+                                        ", which has the best F1, because the run has none of its own"
                                     }
                                     "."
                                 }
@@ -102,7 +102,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                     h2 { "Search" }
                     (starts(&outcome.starts))
                     (plot("curves.png", "Hyper-parameters and losses over the training steps, a line for each start")?)
-                    (plot("pictures.png", "What the augmentation makes of normal images, and test images with scores")?)
+                    (plot("pictures.png", "Normal images, augmented images, and test images with scores")?)
                 }
                 @if let Some(counts) = &outcome.counts { (split(counts, scored)) }
                 @if !outcome.metrics.is_empty() { (metrics(&outcome.metrics)) }
@@ -138,14 +138,14 @@ fn verdict(auroc: Option<f64>, scored: &[Scored], threshold: Option<f64>, cut: O
         ),
         (Some(threshold), None) if !scored.is_empty() => {
             let flagged = scored.iter().filter(|image| is_flagged(image.score, threshold)).count();
-            format!(" {flagged} of them are anomalous by the threshold.")
+            format!(" The threshold flags {flagged} of them.")
         }
         _ => String::new(),
     };
     first + &second
 }
 
-/// The figures that a reader looks for first.
+/// The most important figures.
 fn figures(outcome: &Outcome, auroc: Option<f64>) -> Markup {
     let order = if outcome.order == 1 { "first" } else { "second" };
     let steps = format!("{} × {}", outcome.starts.len(), outcome.steps);
@@ -194,11 +194,11 @@ fn starts(starts: &[Start]) -> Markup {
                 }
             }
         }
-        p.note { "The start with the greatest spread of its scores is kept; the AUROC, which needs labels, has no say." }
+        p.note { "The start whose scores have the greatest spread is kept; the AUROC, which needs labels, plays no part." }
     }
 }
 
-/// For each kind of image its number, how many are flagged, and how well it is told from the normal images.
+/// For each kind of image: how many there are, how many are flagged, and the AUROC against the normal images.
 fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
     let mut kinds: Vec<&str> = scored.iter().map(|image| image.kind.as_str()).collect();
     kinds.sort_unstable();
@@ -243,7 +243,7 @@ fn split(counts: &Counts, scored: &[Scored]) -> Markup {
     let sets = [
         ("train", counts.train, "normal".to_owned()),
         ("held out, for the threshold", counts.held_out, "normal".to_owned()),
-        ("tune", counts.tune, "labels are not read".to_owned()),
+        ("tune", counts.tune, "labels are not used".to_owned()),
         ("test", counts.test, test),
     ];
     html! {
@@ -276,7 +276,7 @@ fn metrics(metrics: &Metrics) -> Markup {
     }
 }
 
-/// Strips with captions; a word where there are none.
+/// Strips with captions, or "None."
 fn gallery(page: &Page, folder: &Path, rows: &[usize]) -> io::Result<Markup> {
     let strip = |&row: &usize| -> io::Result<Markup> {
         let Scored { name, kind, score, .. } = &page.scored[row];
@@ -296,7 +296,7 @@ fn gallery(page: &Page, folder: &Path, rows: &[usize]) -> io::Result<Markup> {
     })
 }
 
-/// An image within the page; nothing where the folder has none.
+/// An image embedded in the page; nothing if the file does not exist.
 fn embedded(path: &Path, says: &str) -> io::Result<Markup> {
     match fs::read(path) {
         Ok(bytes) => {
@@ -308,7 +308,7 @@ fn embedded(path: &Path, says: &str) -> io::Result<Markup> {
     }
 }
 
-/// Rows with the highest scores among those wanted, the highest first.
+/// The wanted rows with the highest scores, highest first.
 fn highest(scored: &[Scored], wanted: impl Fn(&Scored) -> bool) -> Vec<usize> {
     let mut rows: Vec<usize> = (0..scored.len()).filter(|&row| wanted(&scored[row])).collect();
     rows.sort_by(|&a, &b| scored[b].score.total_cmp(&scored[a].score));
@@ -316,12 +316,12 @@ fn highest(scored: &[Scored], wanted: impl Fn(&Scored) -> bool) -> Vec<usize> {
     rows
 }
 
-/// Normal images that are flagged, the worst first.
+/// Normal images that are flagged, highest score first.
 fn false_alarms(scored: &[Scored], threshold: f64) -> Vec<usize> {
     highest(scored, |image| image.anomalous == Some(false) && is_flagged(image.score, threshold))
 }
 
-/// Anomalies that are not flagged, the worst first.
+/// Anomalies that are not flagged, lowest score first.
 fn misses(scored: &[Scored], threshold: f64) -> Vec<usize> {
     let missed = |row: &usize| scored[*row].anomalous == Some(true) && !is_flagged(scored[*row].score, threshold);
     let mut rows: Vec<usize> = (0..scored.len()).filter(missed).collect();
@@ -334,7 +334,7 @@ fn decimals(value: Option<f64>) -> String {
     value.filter(|value| value.is_finite()).map_or("n/a".into(), |value| format!("{value:.4}"))
 }
 
-/// `12.5 s`, from two minutes on `3 min 20 s`.
+/// `12.5 s`, or from two minutes on `3 min 20 s`.
 fn duration(seconds: f64) -> String {
     if seconds < 120.0 {
         format!("{seconds:.1} s")
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_holds_all_there_is_and_fetches_nothing() {
+    fn the_page_is_complete_and_fetches_nothing() {
         let folder = folder("html");
         let strips: Vec<PathBuf> = (0..5).map(|row| format!("images/k/{row}.png").into()).collect();
         images(folder.path(), &["histogram.png", "roc.png", "curves.png", "pictures.png"]);
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_written_by_others_is_markup() {
+    fn names_and_texts_are_escaped() {
         let folder = folder("html-names");
         let evil = "<script>alert(1)</script>\" onerror=\"x' & </title></pre></style>";
         let strips = vec![PathBuf::from("s.png"); 5];
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_without_labels_scores_or_images_has_a_page_too() {
+    fn a_run_without_labels_scores_or_images_has_a_page() {
         let folder = folder("html-bare");
         let outcome = Outcome { image_auroc: None, ..outcome() };
         let bare = Page { outcome: &outcome, scored: &[], strips: &[], config: None };
@@ -447,11 +447,11 @@ mod tests {
         let threshold = Outcome { threshold: Some(4.5), ..outcome.clone() };
         let unlabelled = Page { outcome: &threshold, scored: &example()[4..], ..bare };
         let text = render(&unlabelled, folder.path()).unwrap();
-        assert!(text.contains("1 of them are anomalous") && !text.contains("Worst mistakes"));
+        assert!(text.contains("The threshold flags 1 of them") && !text.contains("Worst mistakes"));
     }
 
     #[test]
-    fn mistakes_come_worst_first() {
+    fn the_worst_mistakes_come_first() {
         let scored = example();
         assert_eq!(highest(&scored, |_| true), [4, 3, 2, 1, 0]);
         assert_eq!(false_alarms(&scored, 0.0), [2, 0]);
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_for_people() {
+    fn durations_are_readable() {
         assert_eq!([duration(12.46), duration(200.9)], ["12.5 s", "3 min 20 s"]);
     }
 }

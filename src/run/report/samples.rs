@@ -10,22 +10,22 @@ use kuva::render::render::{Primitive, Scene, TextAnchor};
 
 use crate::engine::tensor::Tensor;
 
-/// About the side of an image on the sheet, in pixels.
+/// Approximate side of an image on the sheet, in pixels.
 const SIDE: u32 = 104;
 const GAP: u32 = 10;
 const MARGIN: u32 = 24;
-/// Room above a row for its title, and below for its scores.
+/// Space above a row for its title, and below it for the scores.
 const TITLE: u32 = 34;
 const SCORES: u32 = 20;
 
 /// A row of images under a title.
 #[derive(Clone, Copy, Debug)]
 pub struct ImageRow<'a> {
-    /// Stands above the row.
+    /// Written above the row.
     pub title: &'a str,
-    /// Grey or RGB `[N, 1 or 3, H, W]`, black 0 and white 1; beyond is clamped.
+    /// Grey or RGB `[N, 1 or 3, H, W]`, from black 0 to white 1; other values are clamped.
     pub images: &'a Tensor,
-    /// Anomaly scores to write under the first images; none for none.
+    /// Anomaly scores to write below the first images; may be empty.
     pub scores: &'a [f64],
 }
 
@@ -37,7 +37,7 @@ pub(super) fn draw(rows: &[ImageRow]) -> Result<Vec<u8>, Box<dyn Error + Send + 
     let longest = rows.iter().map(|(_, images)| images.len() as u32).max().expect("a sheet has rows");
     let pitch = |row: &ImageRow| TITLE + height + if row.scores.is_empty() { 0 } else { SCORES };
 
-    // Text first, by the font that the plots use, then images into its pixels.
+    // The text is drawn first, in the font of the plots; then the images are copied into the pixels.
     let width = 2 * MARGIN + longest * (side + GAP) - GAP;
     let tall = 2 * MARGIN - GAP + rows.iter().map(|(row, _)| pitch(row)).sum::<u32>();
     let mut text = Scene::new(f64::from(width), f64::from(tall)).with_background(Some("white"));
@@ -58,7 +58,7 @@ pub(super) fn draw(rows: &[ImageRow]) -> Result<Vec<u8>, Box<dyn Error + Send + 
     compose(&text, &placed)
 }
 
-/// A PNG of the text with images put into its pixels, each at its left and top.
+/// A PNG of the text, with each image copied to its (left, top).
 pub(super) fn compose(text: &Scene, images: &[(RgbImage, u32, u32)]) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
     let drawn = RasterBackend::new().with_scale(1.0).render_scene(text)?;
     let mut sheet = image::load_from_memory_with_format(&drawn, ImageFormat::Png)?.into_rgb8();
@@ -83,7 +83,7 @@ fn enlarged(images: &Tensor) -> Vec<RgbImage> {
     pixels.map(|pixels| scaled(&paint(pixels, [channels, height, width]), SIDE)).collect()
 }
 
-/// The pixels of one image `[1 or 3, H, W]`, black 0 and white 1; beyond is clamped.
+/// The pixels of one image `[1 or 3, H, W]`, from black 0 to white 1; other values are clamped.
 ///
 /// # Panics
 /// When it is neither grey nor RGB.
@@ -98,8 +98,8 @@ pub(super) fn paint(pixels: &[f32], [channels, height, width]: [usize; 3]) -> Rg
     })
 }
 
-/// The image with its longer side at about `side`: a small one grows by a whole factor, so that its pixels stay what
-/// they are; one of less than twice the side stays.
+/// Scales an image so that its longer side is about `side`: a small image by a whole factor, so that its pixels stay sharp. An
+/// image of less than twice the side keeps its size.
 pub(super) fn scaled(image: &RgbImage, side: u32) -> RgbImage {
     let (w, h) = image.dimensions();
     let longer = w.max(h);
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn images_grow_by_whole_factors() {
+    fn images_are_enlarged_by_whole_factors() {
         for (side, expected) in [(28, 112), (32, 96), (64, 128), (128, 128), (256, 104)] {
             assert_eq!(
                 enlarged(&Tensor::full([2, 1, side, side], 0.5))[1].dimensions(),
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sheet_holds_its_images_on_white() {
+    fn a_sheet_shows_its_images_on_white() {
         let (black, score) = (Tensor::full([3, 1, 28, 28], 0.0), [1.5, f64::NAN]);
         let rows = [
             ImageRow { title: "normal", images: &black, scores: &score },

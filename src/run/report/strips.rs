@@ -1,4 +1,4 @@
-//! `images/`: for each image a strip of what was seen, what was to be found, and where it was found.
+//! `images/`: for each test image a strip with the image, its mask and its heat map.
 
 use std::collections::{BTreeSet, HashMap};
 use std::error::Error;
@@ -15,24 +15,24 @@ use super::{ReportError, Scored};
 use crate::run::disk;
 use crate::run::scored::Maps;
 
-/// About the longer side of a field in pixels; no field comes out smaller than 128 or larger than 384.
+/// Approximate longer side of a field in pixels; the actual side is between 128 and 384.
 const SIDE: u32 = 192;
 const GAP: u32 = 8;
 const MARGIN: u32 = 8;
-/// Room for the title.
+/// Space for the title.
 const TITLE: u32 = 26;
-/// Size of the title's letters, and about how wide they are.
+/// Size of the title's letters, and their approximate width.
 const LETTER: (u32, u32) = (13, 8);
-/// Share of the heat's colour over the image.
+/// Opacity of the heat map over the image.
 const OPACITY: f64 = 0.5;
 
-/// Longest part of a path, in bytes; file systems take 255.
+/// Longest part of a path, in bytes; file systems allow 255.
 const LONGEST: usize = 100;
 
-/// Strips that are drawn at once, between two calls of the caller.
+/// Number of strips that are drawn between two calls of `progress`.
 const AT_ONCE: usize = 64;
 
-/// Writes the strips below `folder`, and returns where, or breaks off where `progress` says so.
+/// Writes the strips below `folder` and returns their paths; stops if `progress` breaks.
 pub(super) fn write(
     folder: &Path,
     scored: &[Scored],
@@ -67,19 +67,19 @@ pub(super) fn write(
     Ok(ControlFlow::Continue(paths))
 }
 
-/// One image with all that belongs to it.
+/// One image with its heat map and mask.
 struct Strip<'a> {
     image: &'a [f32],
     heat: &'a [f32],
     mask: Option<&'a [bool]>,
     /// `[C, H, W]` of the image.
     extents: [usize; 3],
-    /// Least and greatest heat of the whole set.
+    /// Smallest and largest heat of the whole set.
     heat_range: (f32, f32),
 }
 
 impl Strip<'_> {
-    /// A PNG of image, mask, and heat over the image, under a title.
+    /// A PNG of the image, the mask, and the heat map over the image, below a title.
     fn draw(&self, scored: &Scored) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
         let image = paint(self.image, self.extents);
         let [_, h, w] = self.extents;
@@ -109,7 +109,7 @@ impl Strip<'_> {
         compose(&sheet, &placed.collect::<Vec<_>>())
     }
 
-    /// Turbo's colour of a heat between the set's least and greatest.
+    /// The colour of a heat value between the smallest and the largest of the set, by the Turbo colour map.
     fn colour(&self, heat: f32) -> Option<colorous::Color> {
         let (least, most) = (f64::from(self.heat_range.0), f64::from(self.heat_range.1));
         let share = (f64::from(heat) - least) / (most - least).max(f64::MIN_POSITIVE);
@@ -124,7 +124,7 @@ fn blend(under: Rgb<u8>, colorous::Color { r, g, b }: colorous::Color) -> Rgb<u8
     }))
 }
 
-/// Score and name, the name's beginning left out where it does not fit `letters`.
+/// Score and name; a name that does not fit in `letters` loses its beginning.
 fn title(scored: &Scored, letters: u32) -> String {
     let class = match scored.anomalous {
         Some(true) => "  anomalous",
@@ -138,11 +138,11 @@ fn title(scored: &Scored, letters: u32) -> String {
         length if length <= room => String::from_iter(name),
         length => "…".chars().chain(name[(length + 1 - room.max(1)).min(length)..].iter().copied()).collect(),
     };
-    // The plots' font sets what stands between two dollars as mathematics.
+    // The plots render text between two dollar signs as mathematics.
     (score + &name).replace('$', "\\$")
 }
 
-/// For each image `images/<kind>/<stem>.png`, no two alike, also where upper and lower case are one.
+/// `images/<kind>/<stem>.png` for each image, unique even on file systems that ignore case.
 fn paths(scored: &[Scored]) -> Vec<PathBuf> {
     let mut taken: HashMap<String, usize> = HashMap::new();
     let unique = |image: &Scored| {
@@ -157,14 +157,14 @@ fn paths(scored: &[Scored]) -> Vec<PathBuf> {
             if *count == 1 {
                 return Path::new("images").join(&kind).join(name);
             }
-            // Of a thousand images with one stem, each looks only where none has looked.
+            // Skips the numbers that earlier images with this stem have tried.
             number = (*count).max(number + 1);
         }
     };
     scored.iter().map(unique).collect()
 }
 
-/// `003` of `003.png`; `6.png#17` stays as it is.
+/// `003` for `003.png`; `6.png#17` is unchanged.
 fn without_extension(name: &str) -> &str {
     let known = |extension: &str| image::ImageFormat::from_extension(extension).is_some();
     name.rsplit_once('.')
@@ -172,7 +172,8 @@ fn without_extension(name: &str) -> &str {
         .map_or(name, |(stem, _)| stem)
 }
 
-/// A name for a file or folder on every system: letters and digits of any script, `-`, and dots between them, all else `_`.
+/// A valid name for a file or folder on every system: letters and digits of any script, `-`, and inner dots stay; all other
+/// characters become `_`.
 fn safe(name: &str) -> String {
     const DEVICES: [&str; 4] = ["con", "prn", "aux", "nul"];
     let short = name.char_indices().take_while(|(start, c)| start + c.len_utf8() <= LONGEST).map(|(_, c)| c);
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn strips_are_called_after_their_images() {
+    fn strips_are_named_after_their_images() {
         let of = |name, kind| paths(&[named(name, kind)])[0].display().to_string();
         assert_eq!(of("bottle/test/crack/003.png", "crack"), "images/crack/003.png");
         assert_eq!(of("6.png#17", "6"), "images/6/6.png_17.png");
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn titles_fit_and_are_no_mathematics() {
+    fn titles_fit_and_are_not_mathematics() {
         let image = Scored { anomalous: Some(true), score: 1.25, ..named("a/$x$\n.png", "") };
         assert_eq!(title(&image, 99), "1.250  anomalous  a/\\$x\\$ .png");
         assert_eq!(title(&named("folder/003.png", ""), 14), "0.000  …03.png");
@@ -296,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heat_without_any_range_is_drawn() {
+    fn constant_heat_is_drawn() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/report-tests/flat");
         let images = Tensor::full([1, 3, 4, 4], f32::NAN);
         for value in [0.0, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE] {
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn strips_are_broken_off_between_some_and_the_next() {
+    fn writing_strips_can_be_stopped() {
         let folder = tempfile::tempdir().unwrap();
         let many: Vec<Scored> = (0..3 * AT_ONCE).map(|index| scored(&format!("{index}"), None, 0.0)).collect();
         let tensor = Tensor::full([many.len(), 1, 1, 1], 0.5);

@@ -55,7 +55,7 @@ pub struct Named {
     pub detector: fn(usize, [usize; 2]) -> Detector,
 }
 
-/// Every encoder that a configuration can ask for, with the head that goes with it.
+/// Every encoder that a configuration can ask for, with the head that goes with it; the cheapest first.
 pub static ENCODERS: &[Named] = &[
     Named { name: "small", about: "three convolutions", detector: |channels, _| Detector::small(channels) },
     Named {
@@ -69,6 +69,11 @@ pub static ENCODERS: &[Named] = &[
 const SMALL: usize = 64;
 
 impl Named {
+    /// The encoder that computes the least.
+    pub fn cheapest() -> &'static Named {
+        &ENCODERS[0]
+    }
+
     /// The encoder of this name, or the one for images of this size where there is no name.
     ///
     /// # Errors
@@ -169,5 +174,19 @@ impl Detector {
     /// ResNet-18 with 512 features, its stem by the images' `[height, width]`, and a head of two hidden layers.
     pub fn resnet18(input_channels: usize, size: [usize; 2]) -> Self {
         Detector::new(input_channels, Arc::new(ResNet18::for_images(size)), vec![512, 128])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn encoders_are_listed_by_their_number_of_parameters() {
+        let count = |known: &Named| -> usize {
+            let declared = (known.detector)(3, [32, 32]).declared();
+            declared.parameters.iter().map(|parameter| parameter.shape.iter().product::<usize>()).sum()
+        };
+        assert!(ENCODERS.iter().map(count).is_sorted());
     }
 }
