@@ -1,5 +1,7 @@
 //! Lowering: from a primitive, which is mathematics, to the kernel that computes it on a class of devices.
 
+pub(in crate::engine) mod gemm;
+
 use std::sync::Arc;
 
 use crate::engine::kernel::{DeviceClass, Kernel};

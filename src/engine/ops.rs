@@ -30,8 +30,6 @@ macro_rules! lowers {
     };
 }
 
-mod gemm;
-
 pub mod conv2d;
 pub mod elementwise;
 pub mod layout;

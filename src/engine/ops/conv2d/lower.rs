@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::{Conv2d, PartialKernel, Problem, Role};
 use crate::engine::kernel::{DeviceClass, Kernel, Tile};
 use crate::engine::lower::Lower;
+use crate::engine::lower::gemm::{Product, TILES, Tiles};
 use crate::engine::ops::Shaders;
-use crate::engine::ops::gemm::{Product, TILES, Tiles};
 use crate::engine::tape::Primitive;
 use crate::engine::tensor::Shape;
 

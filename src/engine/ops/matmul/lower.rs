@@ -4,8 +4,8 @@ use super::Matmul;
 use crate::engine::kernel::Tile;
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
+use crate::engine::lower::gemm::{Product, TILES, Tiles};
 use crate::engine::ops::Shaders;
-use crate::engine::ops::gemm::{Product, TILES, Tiles};
 use crate::engine::tensor::Shape;
 
 pub(super) const SHADERS: Shaders = shaders!["matmul/product", "matmul/product_broadcast", "matmul/product_matrix"];

@@ -8,7 +8,7 @@ const LANES: f64 = 32_768.0;
 /// A matrix product `[M, K] · [K, N]`, once for each of `layers`: groups of channels, phases of a stride, or parts of a
 /// longer sum.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Product {
+pub(in crate::engine) struct Product {
     pub m: usize,
     pub n: usize,
     pub k: usize,
@@ -32,7 +32,7 @@ impl Product {
 
 /// Tiles of a product that passes through workgroup memory: of the whole workgroup, and of an invocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tiles {
+pub(in crate::engine) struct Tiles {
     pub m: usize,
     pub n: usize,
     pub k: usize,
@@ -45,7 +45,7 @@ pub(super) struct Tiles {
 /// Those that there is a choice of, from large products to small ones. All keep within what every device has, and leave
 /// no invocation idle; others of that kind are no quicker by [`Tiles::cost`], but for a few percent.
 #[rustfmt::skip]
-pub(super) const TILES: [Tiles; 18] = [
+pub(in crate::engine) const TILES: [Tiles; 18] = [
     tiles(64, 128, 8, [8, 8], 1),
     tiles(128, 64, 8, [8, 8], 1),
     tiles(64, 64, 8, [8, 8], 1),
