@@ -108,7 +108,7 @@ impl DeviceArguments {
         let Some(folder) = &self.shaders else { return Ok(device) };
         let replaced = Replaced::from_folder(folder)?;
         for (name, text) in replaced.kernels {
-            device.replace_shader(name, text);
+            device.replace_shader(&name, text);
         }
         note!("shaders  {} read from {}", replaced.files, folder.display());
         Ok(device)

@@ -101,8 +101,8 @@ pub enum ReplaceError {
 #[derive(Clone, Debug, Default)]
 pub struct Replaced {
     /// The name of each replaced kernel and its text, with its included part.
-    pub kernels: HashMap<&'static str, String>,
-    /// How many files were read.
+    pub kernels: HashMap<String, String>,
+    /// How many files were read from a folder.
     pub files: usize,
 }
 
@@ -131,8 +131,9 @@ impl Replaced {
             }
         }
         let texts = own.iter().filter_map(|&&(name, built_in)| {
-            let text = with_part(found.get(name).map_or(built_in, |text| text), &found);
-            (text != with_part(built_in, &HashMap::new()) || found.contains_key(name)).then_some((name, text))
+            let text = found.get(name).map_or(built_in, |text| text);
+            let is_replaced = [Some(name), included(text)].into_iter().flatten().any(|file| found.contains_key(file));
+            is_replaced.then(|| (name.to_owned(), with_part(text, &found)))
         });
         Ok(Replaced { kernels: texts.collect(), files: found.len() })
     }
@@ -236,7 +237,7 @@ mod tests {
         std::fs::create_dir_all(folder.join("gemm")).unwrap();
         std::fs::write(folder.join("gemm/tile.wgsl"), "// another").unwrap();
         let replaced = Replaced::from_folder(folder).unwrap();
-        let mut names: Vec<&str> = replaced.kernels.keys().copied().collect();
+        let mut names: Vec<&str> = replaced.kernels.keys().map(String::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["conv2d/input", "conv2d/kernel", "conv2d/output", "matmul/product"]);
         assert_eq!(replaced.files, 1);

@@ -82,13 +82,22 @@ pub struct Subject {
     /// As [`Row::name`].
     pub name: String,
     pub kernel: Kernel,
-    pub dispatches: usize,
-    /// Of all its dispatches.
-    pub flops: u64,
     /// Of the step's floating-point operations.
     pub share: f64,
     /// Its dispatches, each kind once.
     pub distinct: Vec<Dispatch>,
+}
+
+impl Subject {
+    /// How many dispatches of the step it computes.
+    pub fn dispatches(&self) -> usize {
+        self.distinct.iter().map(|dispatch| dispatch.count).sum()
+    }
+
+    /// Floating-point operations of all its dispatches.
+    pub fn flops(&self) -> u64 {
+        self.distinct.iter().map(|dispatch| dispatch.count as u64 * dispatch.flops).sum()
+    }
 }
 
 /// A dispatch, or several equal ones.
@@ -131,48 +140,38 @@ pub fn subjects(names: &[String], workload: &Workload, class: DeviceClass) -> Re
         let case: Case = name.parse()?;
         let (shapes, output) = (case.shapes(), case.output());
         let Some(lowered) = lowering(&*case.primitive) else { continue };
-        let flops = lowered.flops(&shapes, &output);
-        let kernel = lowered.kernel(&shapes, &output, class);
         let operands = || shapes.iter().copied().chain([&output]);
         let dispatch = Dispatch {
             name: case.to_string(),
-            kernel: kernel.clone(),
+            kernel: lowered.kernel(&shapes, &output, class),
             lengths: operands().map(Shape::count).collect(),
             bytes: operands().map(Shape::bytes).sum(),
-            flops,
+            flops: lowered.flops(&shapes, &output),
             count: 1,
         };
-        subjects.push(Subject {
-            name: case.to_string(),
-            kernel,
-            dispatches: 1,
-            flops,
-            share: 1.0,
-            distinct: vec![dispatch],
-        });
+        let (name, kernel) = (dispatch.name.clone(), dispatch.kernel.clone());
+        subjects.push(Subject { name, kernel, share: 1.0, distinct: vec![dispatch] });
     }
     Ok(subjects)
 }
 
 /// The distinct pipelines of a plan, those with most operations first. Each is named by its largest dispatch.
 fn of_step(plan: &Plan) -> Vec<Subject> {
-    let mut found: Vec<(u64, Subject)> = Vec::new();
+    let mut subjects: Vec<Subject> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
     for step in &plan.steps {
-        let place = *places.entry(step.kernel.specialisation()).or_insert(found.len());
-        if place == found.len() {
+        let place = *places.entry(step.kernel.specialisation()).or_insert(subjects.len());
+        if place == subjects.len() {
             let kernel = step.kernel.clone();
-            let subject =
-                Subject { name: String::new(), kernel, dispatches: 0, flops: 0, share: 0.0, distinct: Vec::new() };
-            found.push((0, subject));
+            subjects.push(Subject { name: String::new(), kernel, share: 0.0, distinct: Vec::new() });
         }
-        let (largest, subject) = &mut found[place];
+        let distinct = &mut subjects[place].distinct;
         let shapes: Vec<String> = step.inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
         let name = format!("{} {} → {:?}", step.kernel.name, shapes.join(" "), step.output.shape).replace(", ", ",");
-        match subject.distinct.iter_mut().find(|it| it.name == name && it.kernel == step.kernel) {
+        match distinct.iter_mut().find(|it| it.name == name && it.kernel == step.kernel) {
             Some(dispatch) => dispatch.count += 1,
-            None => subject.distinct.push(Dispatch {
-                name: name.clone(),
+            None => distinct.push(Dispatch {
+                name,
                 kernel: step.kernel.clone(),
                 lengths: step.inputs.iter().chain([&step.output]).map(|operand| operand.shape.count()).collect(),
                 bytes: step.bytes(),
@@ -180,24 +179,21 @@ fn of_step(plan: &Plan) -> Vec<Subject> {
                 count: 1,
             }),
         }
-        if subject.name.is_empty() || step.flops > *largest {
-            (*largest, subject.name) = (step.flops, name);
-        }
-        subject.dispatches += 1;
-        subject.flops += step.flops;
     }
-    let total: u64 = found.iter().map(|(_, subject)| subject.flops).sum();
-    let mut subjects: Vec<Subject> = found.into_iter().map(|(_, subject)| subject).collect();
+    let total: u64 = subjects.iter().map(Subject::flops).sum();
     let mut named: BTreeMap<String, usize> = BTreeMap::new();
     for subject in &mut subjects {
-        subject.share = subject.flops as f64 / total.max(1) as f64;
+        subject.share = subject.flops() as f64 / total.max(1) as f64;
+        // The first of the largest.
+        let largest = subject.distinct.iter().rev().max_by_key(|dispatch| dispatch.flops);
+        subject.name.clone_from(&largest.expect("a pipeline has a dispatch").name);
         // The same shapes under other constants, such as another function, are told apart by number.
         let number = named.entry(subject.name.clone()).and_modify(|number| *number += 1).or_insert(1);
         if *number > 1 {
             subject.name += &format!(" #{number}");
         }
     }
-    subjects.sort_by_key(|subject| std::cmp::Reverse(subject.flops));
+    subjects.sort_by_key(|subject| std::cmp::Reverse(subject.flops()));
     subjects
 }
 

@@ -11,7 +11,7 @@ use super::number::Number;
 use super::watch::{Lost, Watch};
 use super::{Choice, Clock, GpuError};
 use crate::engine::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
-use crate::engine::shaders::{element_bytes, source, specialise_text};
+use crate::engine::shaders::{Replaced, element_bytes};
 
 /// What an adapter is, for people and for records.
 #[derive(Clone, Debug, Serialize, PartialEq)]
@@ -122,7 +122,7 @@ pub struct Device {
     layouts: Arc<Mutex<Layouts>>,
     tally: Arc<Mutex<Tally>>,
     /// Texts that stand in for the built-in ones, by kernel name.
-    replaced: Arc<Mutex<HashMap<String, String>>>,
+    replaced: Arc<Mutex<Replaced>>,
     /// The number of the newest readback.
     pub(super) readbacks: Arc<Mutex<Number>>,
     /// Submits that tests have go lost, by their position among all.
@@ -397,10 +397,7 @@ impl Device {
         if let Some(pipeline) = self.pipelines.lock().unwrap().get(&key) {
             return Ok(pipeline.clone());
         }
-        let source = match self.replaced.lock().unwrap().get(kernel.name) {
-            Some(text) => specialise_text(text, kernel)?,
-            None => specialise_text(source(kernel)?, kernel)?,
-        };
+        let source = self.replaced.lock().unwrap().specialise(kernel)?;
         self.tally.lock().unwrap().pipelines += 1;
         let watch = self.watch();
         let (bindings, layout) = self.layout((0..=inputs).map(|binding| element_bytes(&source, binding)).collect());
@@ -456,6 +453,6 @@ impl Device {
 
     /// Has pipelines compiled from now on take `text` for the shader `name`: to try a kernel without building anew.
     pub fn replace_shader(&self, name: &str, text: String) {
-        self.replaced.lock().unwrap().insert(name.to_owned(), text);
+        self.replaced.lock().unwrap().kernels.insert(name.to_owned(), text);
     }
 }

@@ -16,13 +16,17 @@ pub(in crate::engine) struct Product {
 }
 
 impl Product {
+    /// As partial sums, of `part` of the `units` that the depth consists of each.
+    pub fn in_parts(self, units: usize, part: usize) -> Product {
+        Product { k: self.k / units * part, layers: self.layers * units.div_ceil(part), ..self }
+    }
+
     /// How many of the `units` that the depth consists of a partial sum best has: all, where the sum stays whole.
     pub fn part(self, units: usize) -> usize {
         let cost = |&part: &usize| {
-            let parts = units.div_ceil(part);
-            let product = Product { k: self.k / units * part, layers: self.layers * parts, ..self };
+            let product = self.in_parts(units, part);
             // Each partial sum is written, read and added.
-            let again = if parts > 1 { 4.0 * (parts * self.m * self.n * self.layers) as f64 / LANES } else { 0.0 };
+            let again = if part < units { 4.0 * (self.m * self.n * product.layers) as f64 / LANES } else { 0.0 };
             Tiles::choose(product).cost(product) + again
         };
         let halves = std::iter::successors(Some(units), |&part| (part > 1).then(|| part.div_ceil(2)));

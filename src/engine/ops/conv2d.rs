@@ -258,22 +258,18 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let geometry = Geometry { image: [h, w], window: [r, s], stride, padding };
     let [out_h, out_w] = geometry.output()?;
     let (image, kernel, output) = ([n, c, h, w], [k, c / groups, r, s], [n, k, out_h, out_w]);
-    if role == "partial_kernel" {
-        let whole = Conv2d { solve_for: Role::Kernel, geometry, groups };
-        let parts = Parts::new(PartialKernel { whole, run: p.number_or("run", n)? });
-        return Ok(parts.exact(true).linear_in(&[&[0], &[1]]).input(image, Fill::ANY).input(output, Fill::ANY));
-    }
-    let (solve_for, first, second) = match role {
-        "output" => (Role::Output, image, kernel),
-        "input" => (Role::Input, output, kernel),
-        "kernel" => (Role::Kernel, image, output),
+    let whole = |solve_for| Conv2d { solve_for, geometry, groups };
+    let (parts, first, second) = match role {
+        "output" => (Parts::new(whole(Role::Output)), image, kernel),
+        "input" => (Parts::new(whole(Role::Input)), output, kernel),
+        "kernel" => (Parts::new(whole(Role::Kernel)), image, output),
+        "partial_kernel" => {
+            let partial = PartialKernel { whole: whole(Role::Kernel), run: p.number_or("run", n)? };
+            (Parts::new(partial), image, output)
+        }
         _ => return Err(no_role("conv2d", role)),
     };
-    Ok(Parts::new(Conv2d { solve_for, geometry, groups })
-        .exact(true)
-        .linear_in(&[&[0], &[1]])
-        .input(first, Fill::ANY)
-        .input(second, Fill::ANY))
+    Ok(parts.exact(true).linear_in(&[&[0], &[1]]).input(first, Fill::ANY).input(second, Fill::ANY))
 }
 
 /// Geometries that are run in all three roles.

@@ -76,8 +76,7 @@ fn as_a<P: Primitive>(primitive: &dyn Primitive) -> Option<&P> {
 
 impl Fusion {
     fn new(class: DeviceClass) -> Self {
-        let (applied, constants, packed) = Default::default();
-        Fusion { class, graph: Tape::new(), applied, constants, packed }
+        Fusion { class, graph: Tape::new(), applied: HashMap::new(), constants: HashMap::new(), packed: HashSet::new() }
     }
 
     fn record(&mut self, node: &Node, inputs: &[Value]) -> Value {

@@ -12,10 +12,9 @@ use super::radv::{Executable, Radv, Target};
 use super::spirv::Binary;
 
 /// An AMD GPU for which RADV compiles without one: a generation each.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// RDNA 3, as in the RX 7900 XTX; its matrix units take the kernels of `--class matrix`
-    #[default]
     Navi31,
     /// RDNA 2, as in the RX 6900 XT
     Navi21,
@@ -56,11 +55,13 @@ pub enum Gpu {
 impl Gpu {
     /// As `--gpu` names it.
     pub fn name(self) -> &'static str {
-        match (self.family(), self) {
-            (Some(family), _) => family.name(),
-            (None, Gpu::Rtx3090) => "rtx3090",
-            (None, Gpu::M2) => "m2",
-            (None, _) => "h100",
+        match self {
+            Gpu::Navi31 => Family::Navi31.name(),
+            Gpu::Navi21 => Family::Navi21.name(),
+            Gpu::Vega10 => Family::Vega10.name(),
+            Gpu::H100 => "h100",
+            Gpu::Rtx3090 => "rtx3090",
+            Gpu::M2 => "m2",
         }
     }
 

@@ -17,9 +17,8 @@ mod machine;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{AnalyzeError, Dispatch, Subject};
@@ -347,28 +346,20 @@ pub fn model(machine: &Machine, subjects: &[Subject], replaced: &Replaced) -> Re
             tasks.push((dispatch, replaced.specialise(&dispatch.kernel)?));
         }
     }
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let work = || {
-        while let Some((dispatch, text)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = bound(dispatch, text, machine);
-            let row = Row {
-                name: dispatch.name.clone(),
-                kernel: dispatch.kernel.name.into(),
-                dispatches: dispatch.count,
-                workgroups: dispatch.kernel.workgroups().iter().map(|&extent| u64::from(extent)).product(),
-                flops: dispatch.flops,
-                refused: result.as_ref().err().cloned(),
-                bound: result.ok(),
-                text: text.clone(),
-            };
-            found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(row);
+    let row = |(dispatch, text): (&Dispatch, String)| {
+        let result = bound(dispatch, &text, machine);
+        Row {
+            name: dispatch.name.clone(),
+            kernel: dispatch.kernel.name.into(),
+            dispatches: dispatch.count,
+            workgroups: dispatch.kernel.workgroups().iter().map(|&extent| u64::from(extent)).product(),
+            flops: dispatch.flops,
+            refused: result.as_ref().err().cloned(),
+            bound: result.ok(),
+            text,
         }
     };
-    std::thread::scope(|scope| {
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(tasks.len());
-        (0..threads).for_each(|_| drop(scope.spawn(work)));
-    });
-    let mut rows = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut rows: Vec<Row> = tasks.into_par_iter().map(row).collect();
     rows.sort_by(|one, other| other.seconds().total_cmp(&one.seconds()).then_with(|| one.name.cmp(&other.name)));
     Ok(Model { machine: machine.name.into(), rows })
 }

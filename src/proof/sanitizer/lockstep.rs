@@ -18,8 +18,6 @@
 
 use std::collections::{HashMap, HashSet};
 
-use naga::BuiltIn;
-
 use super::flow::{Class, Flow, Stride};
 use super::program::{Count, Memory, OUTSIDE, Op, Program, Slot, Work};
 use super::word::Word;
@@ -118,8 +116,6 @@ pub struct Counted {
     /// Barriers that the workgroup passed.
     pub barriers: u64,
     pub subgroups: u64,
-    /// Whether it was left before its end, at the limit.
-    pub is_cut: bool,
 }
 
 /// Why a program cannot be counted.
@@ -149,10 +145,8 @@ impl Program {
                 flow = Flow::new(self, &unrolls);
                 result = Lockstep::new(self, &flow, launch, workgroup).run().0;
             }
-            if result.is_cut {
-                return Err(format!("a workgroup has not finished after {} instructions", launch.limit));
-            }
-            counted.push(result);
+            let unfinished = || format!("a workgroup has not finished after {} instructions", launch.limit);
+            counted.push(result.ok_or_else(unfinished)?);
         }
         Ok(counted)
     }
@@ -296,8 +290,8 @@ impl<'a> Lockstep<'a> {
         }
     }
 
-    /// What the workgroup did, and how many turns each loop took on average.
-    fn run(mut self) -> (Counted, Vec<u64>) {
+    /// What the workgroup did, unless it reached the limit first, and how many turns each loop took on average.
+    fn run(mut self) -> (Option<Counted>, Vec<u64>) {
         let (invocations, width) = (self.program.invocations(), self.launch.subgroup);
         let mut subgroups: Vec<Subgroup> =
             (0..invocations.div_ceil(width)).map(|index| self.subgroup(index * width)).collect();
@@ -309,8 +303,7 @@ impl<'a> Lockstep<'a> {
                 at_barrier |= self.resume(subgroup);
                 weight = subgroup.weight;
                 if self.operations >= self.launch.limit {
-                    result.is_cut = true;
-                    return (result, self.turns(&subgroups));
+                    return (None, self.turns(&subgroups));
                 }
             }
             result.waits += weight * u64::from(self.reads_buffer);
@@ -324,7 +317,7 @@ impl<'a> Lockstep<'a> {
             result.tallies.entry((self.program.lines[at], unit)).or_default().add(tally);
         }
         result.sectors = self.distinct;
-        (result, self.turns(&subgroups))
+        (Some(result), self.turns(&subgroups))
     }
 
     fn turns(&self, subgroups: &[Subgroup]) -> Vec<u64> {
@@ -367,32 +360,12 @@ impl<'a> Lockstep<'a> {
             let count = if self.steps[slot] == 1 { self.launch.subgroup as usize } else { 1 };
             registers[home..home + count].fill(word);
         }
-        let [across, down, _] = program.workgroup_size;
-        let [x, y, _] = self.launch.workgroups.map(u64::from);
+        let workgroups = self.launch.workgroups;
+        let [x, y, _] = workgroups.map(u64::from);
         let group = [self.workgroup % x, self.workgroup / x % y, self.workgroup / (x * y)].map(|index| index as u32);
         for lane in 0..width {
-            let index = first + lane;
-            let local = [index % across, index / across % down, index / (across * down)];
-            for &(builtin, slot) in &program.builtins {
-                let value: [u32; 3] = match builtin {
-                    BuiltIn::GlobalInvocationId => {
-                        std::array::from_fn(|axis| group[axis] * program.workgroup_size[axis] + local[axis])
-                    }
-                    BuiltIn::LocalInvocationId => local,
-                    BuiltIn::WorkGroupId => group,
-                    BuiltIn::NumWorkGroups => self.launch.workgroups,
-                    BuiltIn::LocalInvocationIndex => [index; 3],
-                    BuiltIn::SubgroupSize => [self.launch.subgroup; 3],
-                    BuiltIn::SubgroupInvocationId => [lane; 3],
-                    other => unreachable!("builtin {other:?} is not supported"),
-                };
-                let is_scalar = matches!(
-                    builtin,
-                    BuiltIn::LocalInvocationIndex | BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId
-                );
-                for (slot, &value) in (slot..).zip(&value[..if is_scalar { 1 } else { 3 }]) {
-                    registers[self.place(slot, lane)] = Word::u32(value);
-                }
+            for (slot, value) in program.builtin_values(workgroups, group, first + lane, self.launch.subgroup) {
+                registers[self.place(slot, lane)] = Word::u32(value);
             }
         }
         for (&slot, &bits) in program.immediates.iter().zip(self.launch.immediates) {
@@ -500,9 +473,9 @@ impl<'a> Lockstep<'a> {
 
     /// Where a long loop begins a turn: goes on to the next one that is run.
     fn skip(&self, it: &mut Subgroup, at: usize, mask: u64) {
-        let is_here = |index: &usize| self.flow.loops[*index].start == at && self.flow.strides[*index].is_some();
-        let Some(index) = (0..self.flow.loops.len()).find(is_here) else { return };
-        let Some(stride) = &self.flow.strides[index] else { return };
+        let of_loop = |index: usize| Some((index, self.flow.strides[index].as_ref()?));
+        let mut here = (0..self.flow.loops.len()).filter(|&index| self.flow.loops[index].start == at);
+        let Some((index, stride)) = here.find_map(of_loop) else { return };
         let mut long = match it.long {
             Some(long) if long.index == index => Long { turn: long.turn + 1, ..long },
             _ => Long { index, turn: 0, turns: self.turns_left(it, stride, mask) },

@@ -2,8 +2,6 @@
 
 use std::collections::HashMap;
 
-use naga::BuiltIn;
-
 use super::program::{Count, MatrixAccess, Memory, OUTSIDE, Op, Program, Slot};
 use super::report::{Kind, Report};
 use super::shadow::{Access, Shadow};
@@ -205,30 +203,10 @@ impl Machine<'_> {
     }
 
     fn invocation(&self, index: u32) -> Invocation {
-        let [width, height, _] = self.program.workgroup_size;
-        let local = [index % width, index / width % height, index / (width * height)];
-        let workgroup = self.workgroup_id();
+        let Dispatch { workgroups, subgroup, .. } = *self.dispatch;
         let mut registers = self.program.registers.clone();
-        for &(builtin, slot) in &self.program.builtins {
-            let global = |axis: usize| workgroup[axis] * self.program.workgroup_size[axis] + local[axis];
-            let value = match builtin {
-                BuiltIn::GlobalInvocationId => [0, 1, 2].map(global),
-                BuiltIn::LocalInvocationId => local,
-                BuiltIn::LocalInvocationIndex => [index; 3],
-                BuiltIn::WorkGroupId => workgroup,
-                BuiltIn::NumWorkGroups => self.dispatch.workgroups,
-                BuiltIn::SubgroupSize => [self.dispatch.subgroup; 3],
-                BuiltIn::SubgroupInvocationId => [index % self.dispatch.subgroup; 3],
-                other => unreachable!("builtin {other:?} is not supported"),
-            };
-            let is_scalar = matches!(
-                builtin,
-                BuiltIn::LocalInvocationIndex | BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId
-            );
-            let components = if is_scalar { 1 } else { 3 };
-            for (at, &value) in value[..components].iter().enumerate() {
-                registers[slot as usize + at] = Word::u32(value);
-            }
+        for (slot, value) in self.program.builtin_values(workgroups, self.workgroup_id(), index, subgroup) {
+            registers[slot as usize] = Word::u32(value);
         }
         for (&slot, &bits) in self.program.immediates.iter().zip(self.dispatch.immediates) {
             registers[slot as usize] = Word::u32(bits);

@@ -265,6 +265,32 @@ impl Program {
         self.builtins.iter().any(tells) || self.code.iter().any(|op| matches!(op, Op::Shuffle { .. }))
     }
 
+    /// The registers that builtins fill in an invocation, given by its index in its workgroup, and their values.
+    pub(super) fn builtin_values(
+        &self,
+        workgroups: [u32; 3],
+        workgroup: [u32; 3],
+        index: u32,
+        subgroup: u32,
+    ) -> impl Iterator<Item = (Slot, u32)> {
+        let [width, height, _] = self.workgroup_size;
+        let local = [index % width, index / width % height, index / (width * height)];
+        let global = [0, 1, 2].map(|axis| workgroup[axis] * self.workgroup_size[axis] + local[axis]);
+        self.builtins.iter().flat_map(move |&(builtin, slot)| {
+            let (value, components) = match builtin {
+                BuiltIn::GlobalInvocationId => (global, 3),
+                BuiltIn::LocalInvocationId => (local, 3),
+                BuiltIn::LocalInvocationIndex => ([index; 3], 1),
+                BuiltIn::WorkGroupId => (workgroup, 3),
+                BuiltIn::NumWorkGroups => (workgroups, 3),
+                BuiltIn::SubgroupSize => ([subgroup; 3], 1),
+                BuiltIn::SubgroupInvocationId => ([index % subgroup; 3], 1),
+                other => unreachable!("builtin {other:?} is not supported"),
+            };
+            (slot..).zip(value).take(components)
+        })
+    }
+
     /// Names the element that holds a scalar of shared memory.
     pub(super) fn element(&self, memory: Memory, scalar: u32) -> String {
         let holds = |v: &&Variable| {

@@ -76,9 +76,8 @@ impl Lower for Conv2d {
 impl Lower for PartialKernel {
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, _: DeviceClass) -> Kernel {
         let problem = self.accepted(inputs);
-        let Product { m, n, k, layers } = self.whole.gemm(&problem);
         let run = self.run.min(problem.n);
-        let part = Product { m, n, k: k / problem.n * run, layers: layers * problem.n.div_ceil(run) };
+        let part = self.whole.gemm(&problem).in_parts(problem.n, run);
         self.whole.tiled(&problem, Tiles::choose(part), run)
     }
 
