@@ -16,7 +16,7 @@
 //! Of a long loop the first and the last turns and some between are run and stand for the others, where its counters can
 //! be advanced without them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::flow::{Class, Flow, Stride};
 use super::program::{Count, Memory, OUTSIDE, Op, Program, Slot, Work};
@@ -107,8 +107,8 @@ impl Tally {
 /// What a workgroup did.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Counted {
-    /// By source line and unit.
-    pub tallies: HashMap<(u32, Unit), Tally>,
+    /// By source line and unit, in order: sums over them are the same in every run.
+    pub tallies: BTreeMap<(u32, Unit), Tally>,
     /// Distinct sectors that the workgroup touched: what a cache of its own leaves of its traffic.
     pub sectors: u64,
     /// Stretches between barriers in which a buffer is read.
