@@ -2,8 +2,9 @@
 //     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // Implicit GEMM of M = K channels by N = C·R·S taps over n·P·Q pixels, by gemm/tile. The sum is long and its results are
-// few, so the images may fall into runs, each with a sum of its own. Workgroups x enumerate tiles of taps, y tiles of
-// channels, z groups, run after run.
+// few, so the images may fall into runs, each with a sum of its own. A slab has PIXELS pixels of BLOCK images; a segment has
+// these pixels of up to SLABS times as many images: a pixel inside of x in one image is so in all. Workgroups x enumerate
+// tiles of taps, y tiles of channels, z groups, run after run.
 
 const C: u32 = 3u; // of one group
 const H: u32 = 32u;
@@ -15,8 +16,12 @@ const STRIDE: u32 = 1u;
 const PADDING: u32 = 1u;
 const GROUPS: u32 = 1u;
 
+const BLOCK: u32 = 1u; // divides TILE_K
+const SLABS: u32 = 8u;
+
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
+const PIXELS: u32 = TILE_K / BLOCK;
 
 struct Extents {
     n: u32,
@@ -29,7 +34,9 @@ var<immediate> extents: Extents;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // w̄ [runs, GROUPS·K, C, R, S]
 
 const A_ALONG_K: u32 = 1u;
-const A_IS_WHOLE: bool = K % TILE_M == 0u && (P * Q) % TILE_K == 0u;
+const A_IS_WHOLE: bool = K % TILE_M == 0u && (P * Q) % PIXELS == 0u && BLOCK == 1u;
+const A_HEIGHT: u32 = 1u;
+const A_WIDTH: u32 = 1u;
 const B_ALONG_K: u32 = 1u;
 const B_HEIGHT: u32 = H;
 const B_WIDTH: u32 = W;
@@ -45,38 +52,54 @@ fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>) -> Tile {
     return Tile(workgroup.y * TILE_M, workgroup.x * TILE_N, workgroup.z % GROUPS, workgroup.z / GROUPS);
 }
 
-fn images_end(tile: Tile) -> u32 {
-    return min((tile.run + 1u) * extents.run, extents.n);
+// The images of the run.
+fn images(tile: Tile) -> u32 {
+    return min(extents.run, extents.n - tile.run * extents.run);
 }
 
-fn a_row(tile: Tile, m: u32) -> u32 {
-    return select(NOWHERE, (tile.group * K + m) * (P * Q), m < K);
+fn a_row(tile: Tile, m: u32) -> Place {
+    return Place((tile.group * K + m) * (P * Q), select(NOWHERE, 0u, m < K), 0u);
 }
 
-fn b_column(tile: Tile, n: u32) -> Column {
+fn b_column(tile: Tile, n: u32) -> Place {
     let c = n / (R * S);
     let h = n / S % R - PADDING;
     let v = n % S - PADDING;
-    return Column(((tile.group * C + c) * H + h) * W + v, select(NOWHERE, h, c < C), v);
+    return Place(((tile.group * C + c) * H + h) * W + v, select(NOWHERE, h, c < C), v);
 }
 
 fn slab_count(tile: Tile) -> u32 {
-    return ((images_end(tile) - tile.run * extents.run) * (P * Q) + TILE_K - 1u) / TILE_K;
+    return (images(tile) + BLOCK - 1u) / BLOCK * ((P * Q + PIXELS - 1u) / PIXELS);
 }
 
-// A slab is its first pixel in the run.
-fn slab_after(tile: Tile, slab: vec2<u32>) -> vec2<u32> {
-    return vec2(slab.x + TILE_K, 0u);
+// A segment is its first image in the run and its first pixel.
+fn segment_slabs(tile: Tile, segment: vec2<u32>) -> u32 {
+    return clamp((images(tile) - segment.x) / BLOCK, 1u, SLABS);
 }
 
-fn depth_at(tile: Tile, slab: vec2<u32>, k: u32) -> Depth {
-    let pixel = slab.x + k;
-    let image = tile.run * extents.run + pixel / (P * Q);
-    let h = pixel / Q % P * STRIDE;
+fn segment_after(tile: Tile, segment: vec2<u32>) -> vec2<u32> {
+    let pixel = segment.y + PIXELS;
+    let image = segment.x + segment_slabs(tile, segment) * BLOCK;
+    return select(vec2(image, 0u), vec2(segment.x, pixel), pixel < P * Q);
+}
+
+fn a_stride() -> u32 {
+    return BLOCK * (GROUPS * K * P * Q);
+}
+
+fn b_stride() -> u32 {
+    return BLOCK * (GROUPS * C * H * W);
+}
+
+fn depth_at(tile: Tile, segment: vec2<u32>, k: u32) -> Depth {
+    let pixel = segment.y + k % PIXELS;
+    let image = segment.x + k / PIXELS;
+    let is_inside = ((P * Q) % PIXELS == 0u || pixel < P * Q) & (BLOCK == 1u || image < images(tile));
+    let h = pixel / Q * STRIDE;
     let v = pixel % Q * STRIDE;
-    let is_inside = (P * Q) % TILE_K == 0u || image < images_end(tile);
-    let a = image * (GROUPS * K * P * Q) + pixel % (P * Q);
-    return Depth(select(NOWHERE, a, is_inside), (image * (GROUPS * C * H) + h) * W + v, select(NOWHERE, h, is_inside), v);
+    let first = (tile.run * extents.run + image) * GROUPS;
+    let a = Place(first * (K * P * Q) + pixel, select(NOWHERE, 0u, is_inside), 0u);
+    return Depth(a, Place((first * (C * H) + h) * W + v, select(NOWHERE, h, is_inside), v));
 }
 
 fn y_row(tile: Tile, m: u32) -> u32 {

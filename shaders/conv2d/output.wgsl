@@ -2,8 +2,8 @@
 //     in each of GROUPS groups of channels, where h = p·STRIDE + r − PADDING, v = q·STRIDE + s − PADDING
 //
 // Implicit GEMM of M = K channels by N = n·P·Q pixels over C·R·S taps, by gemm/tile. A slab has TAPS window taps of BLOCK
-// channels; where BLOCK = TILE_K, its one tap is the same in all invocations, and so is the arithmetic of its address.
-// Workgroups (x, y) enumerate tiles of pixels, z tiles of channels, group after group.
+// channels; a segment has all channels of these taps, or those that do not fill a slab. Workgroups (x, y) enumerate tiles
+// of pixels, z tiles of channels, group after group.
 
 const C: u32 = 3u; // of one group
 const H: u32 = 32u;
@@ -16,11 +16,16 @@ const PADDING: u32 = 1u;
 const GROUPS: u32 = 1u;
 
 const BLOCK: u32 = 1u; // divides TILE_K
+const TRANSPOSED: u32 = 0u; // 1: w is the transpose of the matrix of GROUPS·K rows
 
 const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const TAPS: u32 = TILE_K / BLOCK;
 const CHANNEL_TILES: u32 = (K + TILE_M - 1u) / TILE_M;
+const WHOLE_SLABS: u32 = C / BLOCK;
+// How far the rows and the depth of A lie apart.
+const ROW: u32 = select(C * R * S, 1u, TRANSPOSED == 1u);
+const TERM: u32 = select(1u, GROUPS * K, TRANSPOSED == 1u);
 
 struct Extents {
     n: u32,
@@ -28,11 +33,13 @@ struct Extents {
 var<immediate> extents: Extents;
 
 @group(0) @binding(0) var<storage, read> b: array<f32>; // x [N, GROUPS·C, H, W]
-@group(0) @binding(1) var<storage, read> a: array<f32>; // w [GROUPS·K, C, R, S]
+@group(0) @binding(1) var<storage, read> a: array<f32>; // w [GROUPS·K, C, R, S] or [C, R, S, GROUPS·K]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // [N, GROUPS·K, P, Q]
 
-const A_ALONG_K: u32 = 1u;
+const A_ALONG_K: u32 = 1u - TRANSPOSED;
 const A_IS_WHOLE: bool = K % TILE_M == 0u && C % BLOCK == 0u && (R * S) % TAPS == 0u;
+const A_HEIGHT: u32 = 1u;
+const A_WIDTH: u32 = 1u;
 const B_ALONG_K: u32 = 0u;
 const B_HEIGHT: u32 = H;
 const B_WIDTH: u32 = W;
@@ -49,35 +56,48 @@ fn tile_of(workgroup: vec3<u32>, workgroups: vec3<u32>) -> Tile {
     return Tile(m, n, workgroup.z / CHANNEL_TILES);
 }
 
-fn a_row(tile: Tile, m: u32) -> u32 {
-    return select(NOWHERE, (tile.group * K + m) * (C * R * S), m < K);
+fn a_row(tile: Tile, m: u32) -> Place {
+    return Place((tile.group * K + m) * ROW, select(NOWHERE, 0u, m < K), 0u);
 }
 
-fn b_column(tile: Tile, n: u32) -> Column {
+fn b_column(tile: Tile, n: u32) -> Place {
     let image = n / (P * Q);
     let h = n / Q % P * STRIDE - PADDING;
     let v = n % Q * STRIDE - PADDING;
     let at = ((image * GROUPS + tile.group) * C * H + h) * W + v;
-    return Column(at, select(NOWHERE, h, image < extents.n), v);
+    return Place(at, select(NOWHERE, h, image < extents.n), v);
 }
 
 fn slab_count(tile: Tile) -> u32 {
     return (C + BLOCK - 1u) / BLOCK * ((R * S + TAPS - 1u) / TAPS);
 }
 
-// A slab is its first channel and its first tap.
-fn slab_after(tile: Tile, slab: vec2<u32>) -> vec2<u32> {
-    let tap = slab.y + TAPS;
-    return select(vec2(slab.x, tap), vec2(slab.x + BLOCK, 0u), tap >= R * S);
+// A segment is its first channel and its first tap.
+fn segment_slabs(tile: Tile, segment: vec2<u32>) -> u32 {
+    return select(1u, WHOLE_SLABS, segment.x < WHOLE_SLABS * BLOCK);
 }
 
-fn depth_at(tile: Tile, slab: vec2<u32>, k: u32) -> Depth {
-    let c = slab.x + k % BLOCK;
-    let tap = slab.y + select(k / BLOCK, 0u, TAPS == 1u);
-    let is_inside = select(c < C, slab.x < C, C % BLOCK == 0u) & (tap < R * S);
+fn segment_after(tile: Tile, segment: vec2<u32>) -> vec2<u32> {
+    let channel = segment.x + segment_slabs(tile, segment) * BLOCK;
+    return select(vec2(0u, segment.y + TAPS), vec2(channel, segment.y), channel < C);
+}
+
+fn a_stride() -> u32 {
+    return BLOCK * (R * S) * TERM;
+}
+
+fn b_stride() -> u32 {
+    return BLOCK * (H * W);
+}
+
+fn depth_at(tile: Tile, segment: vec2<u32>, k: u32) -> Depth {
+    let c = segment.x + k % BLOCK;
+    let tap = segment.y + select(k / BLOCK, 0u, TAPS == 1u);
+    let is_inside = (C % BLOCK == 0u || c < C) & (tap < R * S);
     let r = tap / S;
     let s = tap % S;
-    return Depth(select(NOWHERE, c * (R * S) + tap, is_inside), (c * H + r) * W + s, select(NOWHERE, r, is_inside), s);
+    let a = Place((c * (R * S) + tap) * TERM, select(NOWHERE, 0u, is_inside), 0u);
+    return Depth(a, Place((c * H + r) * W + s, select(NOWHERE, r, is_inside), s));
 }
 
 fn y_row(tile: Tile, m: u32) -> u32 {

@@ -3,22 +3,28 @@
 // A workgroup owns a TILE_M × TILE_N tile of y and passes over the depth k in slabs of TILE_K. An invocation owns
 // MICRO_M × MICRO_N elements of the tile. Where SHARES invocations own the same elements, each takes every SHARES-th k of a
 // slab, and they add up their sums in the end. Two slabs lie in workgroup memory: one is multiplied while the next is
-// loaded into registers, so that a slab takes one barrier.
+// on its way into registers, so that a slab takes one barrier, and the products cover the loads.
 //
 // A slab has a row of vec4s for each k. The four elements of vec4 q of a row are M_QUADS (N_QUADS) apart: q, M_QUADS + q and
 // so on. Neighbouring invocations then load neighbours, store vec4s side by side, and write neighbours of y.
 //
-// The file that includes this one says where elements lie. An address is the sum of two parts, one of which may be NOWHERE:
-// the element is then 0, or is not written.
+// Slabs fall into segments. From one slab of a segment to the next, all addresses grow by the same strides, and elements
+// outside of A or B stay outside: where an element lies is computed once a segment.
+//
+// The file that includes this one says where elements lie:
 //   a, b, y                 the buffers
 //   A_ALONG_K, B_ALONG_K    1 where neighbours along k are neighbours in memory, 0 where those along m or n are
 //   A_IS_WHOLE              whether no slab reaches beyond A
-//   B_HEIGHT, B_WIDTH       of the plane that an element of B has to lie in
+//   A_HEIGHT, A_WIDTH       of the plane that an element of A has to lie in
+//   B_HEIGHT, B_WIDTH       the same of B
 //   Tile, tile_of           the tile of a workgroup; m and n are its first row and column
-//   slab_count, slab_after  the slabs of a tile; (0, 0) is the first
-//   a_row, b_column         what a row of A and a column of B add to an address
-//   depth_at                what index k of a slab adds to the addresses of A and of B
-//   y_row, y_column         the parts of an address in y
+//   slab_count              the slabs of a tile
+//   segment_slabs           those of a segment; (0, 0) is the first segment
+//   segment_after           the segment that follows
+//   a_stride, b_stride      what each slab of a segment adds to addresses
+//   a_row, b_column         what a row of A and a column of B add to the place of an element
+//   depth_at                what index k of a segment's first slab adds to places in A and in B
+//   y_row, y_column         the parts of an address in y, one of which may be NOWHERE: the element is not written
 
 const TILE_M: u32 = 64u;
 const TILE_N: u32 = 128u;
@@ -27,7 +33,7 @@ const MICRO_M: u32 = 8u;
 const MICRO_N: u32 = 8u;
 const SHARES: u32 = 1u;
 
-// A part of an address that lies beyond any buffer, and with any other part does so.
+// A part of an address, or of a row or column, that lies beyond all there are, and with any other part does so.
 const NOWHERE: u32 = 0x40000000u;
 
 const ROWS: u32 = TILE_M / MICRO_M;
@@ -36,9 +42,9 @@ const INVOCATIONS: u32 = ROWS * COLUMNS * SHARES; // a multiple of M_QUADS, of N
 const M_QUADS: u32 = TILE_M / 4u;
 const N_QUADS: u32 = TILE_N / 4u;
 
-// One vec4 more a row: invocations that store a column of a slab do so in different memory banks.
-const A_PITCH: u32 = M_QUADS + 1u;
-const B_PITCH: u32 = N_QUADS + 1u;
+// Invocations that store a column of a slab do so in different memory banks: its rows have a vec4 more.
+const A_PITCH: u32 = M_QUADS + A_ALONG_K;
+const B_PITCH: u32 = N_QUADS + B_ALONG_K;
 const B_SLAB: u32 = TILE_K * A_PITCH; // where B's begins
 const SLAB: u32 = B_SLAB + TILE_K * B_PITCH;
 var<workgroup> slabs: array<vec4<f32>, 2u * SLAB>;
@@ -54,29 +60,95 @@ const B_GROUP_STEP: u32 = B_ALONG_K * (INVOCATIONS / TILE_K);
 const B_K_STEP: u32 = (1u - B_ALONG_K) * (INVOCATIONS / N_QUADS);
 const B_IS_EVEN: bool = B_LOADS * INVOCATIONS == N_QUADS * TILE_K;
 
-// What a column of B, and an index k of the depth, add to an element's address, and to its row and column in a plane of
-// B_HEIGHT × B_WIDTH, outside of which B is 0; both may wrap round below 0.
-struct Column {
+// A part of an element's address, and of its row and column in a plane, outside of which the element is 0. The sum of two
+// parts is the whole; each may wrap round below 0.
+struct Place {
     at: u32,
     h: u32,
     v: u32,
 }
 struct Depth {
-    a: u32,
-    b: u32,
-    h: u32,
-    v: u32,
+    a: Place,
+    b: Place,
 }
 
-fn a_at(row: u32, depth: Depth) -> f32 {
-    let at = row + depth.a;
-    let is_inside = A_IS_WHOLE || at < NOWHERE;
-    return select(0.0, a[select(0u, at, is_inside)], is_inside);
+// The addresses of four elements, and which of them are inside. The others are read at the buffer's beginning, in vain.
+struct Quad {
+    at: vec4<u32>,
+    is_inside: vec4<bool>,
 }
 
-fn b_at(column: Column, depth: Depth) -> f32 {
-    let is_inside = (column.h + depth.h < B_HEIGHT) & (column.v + depth.v < B_WIDTH);
-    return select(0.0, b[select(0u, column.at + depth.b, is_inside)], is_inside);
+fn quad_of(places: array<Place, 4>, depth: Place, height: u32, width: u32) -> Quad {
+    let at = vec4(places[0].at, places[1].at, places[2].at, places[3].at) + depth.at;
+    let h = vec4(places[0].h, places[1].h, places[2].h, places[3].h) + depth.h;
+    let v = vec4(places[0].v, places[1].v, places[2].v, places[3].v) + depth.v;
+    let is_inside = (h < vec4(height)) & (v < vec4(width));
+    return Quad(select(vec4<u32>(), at, is_inside), is_inside);
+}
+
+// What an invocation loads: where the first of its vec4s lies in a slab, the parts of addresses that do not change, those
+// of the segment, and what is under way.
+struct Loader {
+    a_group: u32,
+    a_k: u32,
+    b_group: u32,
+    b_k: u32,
+    rows: array<array<Place, 4>, A_LOADS>,
+    columns: array<array<Place, 4>, B_LOADS>,
+    segment: vec2<u32>,
+    slabs_left: u32, // of the segment
+    a_offset: u32,
+    b_offset: u32,
+    a_quads: array<Quad, A_LOADS>,
+    b_quads: array<Quad, B_LOADS>,
+    a: array<vec4<f32>, A_LOADS>,
+    b: array<vec4<f32>, B_LOADS>,
+}
+
+fn begin_segment(tile: Tile, loader: ptr<function, Loader>) {
+    let segment = (*loader).segment;
+    for (var l = 0u; l < A_LOADS; l++) {
+        let depth = depth_at(tile, segment, (*loader).a_k + l * A_K_STEP).a;
+        (*loader).a_quads[l] = quad_of((*loader).rows[l], depth, A_HEIGHT, A_WIDTH);
+    }
+    for (var l = 0u; l < B_LOADS; l++) {
+        let depth = depth_at(tile, segment, (*loader).b_k + l * B_K_STEP).b;
+        (*loader).b_quads[l] = quad_of((*loader).columns[l], depth, B_HEIGHT, B_WIDTH);
+    }
+    (*loader).a_offset = 0u;
+    (*loader).b_offset = 0u;
+    (*loader).slabs_left = segment_slabs(tile, segment);
+    (*loader).segment = segment_after(tile, segment);
+}
+
+fn load_slab(loader: ptr<function, Loader>) {
+    for (var l = 0u; l < A_LOADS; l++) {
+        let at = (*loader).a_quads[l].at + (*loader).a_offset;
+        (*loader).a[l] = vec4(a[at.x], a[at.y], a[at.z], a[at.w]);
+    }
+    for (var l = 0u; l < B_LOADS; l++) {
+        let at = (*loader).b_quads[l].at + (*loader).b_offset;
+        (*loader).b[l] = vec4(b[at.x], b[at.y], b[at.z], b[at.w]);
+    }
+}
+
+// What is outside becomes 0 here and not before, so that nothing waits for a load until then.
+fn store_slab(loader: ptr<function, Loader>, to: u32) {
+    for (var l = 0u; l < A_LOADS; l++) {
+        let group = (*loader).a_group + l * A_GROUP_STEP;
+        let k = (*loader).a_k + l * A_K_STEP;
+        if A_IS_EVEN || (k < TILE_K && group < M_QUADS) {
+            let is_inside = select((*loader).a_quads[l].is_inside, vec4(true), A_IS_WHOLE);
+            slabs[to + k * A_PITCH + group] = select(vec4<f32>(), (*loader).a[l], is_inside);
+        }
+    }
+    for (var l = 0u; l < B_LOADS; l++) {
+        let group = (*loader).b_group + l * B_GROUP_STEP;
+        let k = (*loader).b_k + l * B_K_STEP;
+        if B_IS_EVEN || (k < TILE_K && group < N_QUADS) {
+            slabs[to + B_SLAB + k * B_PITCH + group] = select(vec4<f32>(), (*loader).b[l], (*loader).b_quads[l].is_inside);
+        }
+    }
 }
 
 @compute @workgroup_size(INVOCATIONS)
@@ -86,88 +158,64 @@ fn main(
     @builtin(local_invocation_index) invocation: u32,
 ) {
     let tile = tile_of(workgroup, workgroups);
-
-    // What this invocation loads of each slab, as far as all slabs have it in common.
-    let a_group = select(invocation % M_QUADS, invocation / TILE_K, A_ALONG_K == 1u);
-    let a_k = select(invocation / M_QUADS, invocation % TILE_K, A_ALONG_K == 1u);
-    let b_group = select(invocation % N_QUADS, invocation / TILE_K, B_ALONG_K == 1u);
-    let b_k = select(invocation / N_QUADS, invocation % TILE_K, B_ALONG_K == 1u);
-    var rows: array<array<u32, 4>, A_LOADS>;
-    var columns: array<array<Column, 4>, B_LOADS>;
+    var loader: Loader;
+    loader.a_group = select(invocation % M_QUADS, invocation / TILE_K, A_ALONG_K == 1u);
+    loader.a_k = select(invocation / M_QUADS, invocation % TILE_K, A_ALONG_K == 1u);
+    loader.b_group = select(invocation % N_QUADS, invocation / TILE_K, B_ALONG_K == 1u);
+    loader.b_k = select(invocation / N_QUADS, invocation % TILE_K, B_ALONG_K == 1u);
     for (var l = 0u; l < A_LOADS; l++) {
         for (var e = 0u; e < 4u; e++) {
-            rows[l][e] = a_row(tile, tile.m + e * M_QUADS + a_group + l * A_GROUP_STEP);
+            loader.rows[l][e] = a_row(tile, tile.m + e * M_QUADS + loader.a_group + l * A_GROUP_STEP);
         }
     }
     for (var l = 0u; l < B_LOADS; l++) {
         for (var e = 0u; e < 4u; e++) {
-            columns[l][e] = b_column(tile, tile.n + e * N_QUADS + b_group + l * B_GROUP_STEP);
+            loader.columns[l][e] = b_column(tile, tile.n + e * N_QUADS + loader.b_group + l * B_GROUP_STEP);
         }
     }
+    begin_segment(tile, &loader);
+    load_slab(&loader);
+    store_slab(&loader, 0u);
+    workgroupBarrier();
 
     let share = select(invocation / (ROWS * COLUMNS), 0u, SHARES == 1u);
     let row = invocation / COLUMNS % ROWS;
     let column = invocation % COLUMNS;
     var sums: array<array<vec4<f32>, MICRO_N / 4u>, MICRO_M>;
-    var a_next: array<vec4<f32>, A_LOADS>;
-    var b_next: array<vec4<f32>, B_LOADS>;
-    var slab = vec2<u32>();
     let count = slab_count(tile);
-    for (var index = 0u; index <= count; index++) {
-        // After the last slab, it is loaded once more in vain.
-        for (var l = 0u; l < A_LOADS; l++) {
-            let depth = depth_at(tile, slab, a_k + l * A_K_STEP);
-            a_next[l] = vec4(a_at(rows[l][0], depth), a_at(rows[l][1], depth), a_at(rows[l][2], depth), a_at(rows[l][3], depth));
+    for (var index = 0u; index < count; index++) {
+        // The slab after this one. The last is loaded once more, in vain: a branch around the loads or the stores would have
+        // compilers move the loads into it, behind the products.
+        loader.slabs_left -= 1u;
+        if loader.slabs_left > 0u {
+            loader.a_offset += a_stride();
+            loader.b_offset += b_stride();
+        } else if index + 1u < count {
+            begin_segment(tile, &loader);
         }
-        for (var l = 0u; l < B_LOADS; l++) {
-            let depth = depth_at(tile, slab, b_k + l * B_K_STEP);
-            b_next[l] = vec4(
-                b_at(columns[l][0], depth),
-                b_at(columns[l][1], depth),
-                b_at(columns[l][2], depth),
-                b_at(columns[l][3], depth),
-            );
-        }
-        if index + 1u < count {
-            slab = slab_after(tile, slab);
-        }
+        load_slab(&loader);
 
-        if index > 0u {
-            let a_from = (index - 1u) % 2u * SLAB + row;
-            let b_from = (index - 1u) % 2u * SLAB + B_SLAB + column;
-            for (var t = 0u; t < TILE_K / SHARES; t++) {
-                let k = t * SHARES + share;
-                var b_quads: array<vec4<f32>, MICRO_N / 4u>;
+        let a_from = index % 2u * SLAB + row;
+        let b_from = index % 2u * SLAB + B_SLAB + column;
+        for (var t = 0u; t < TILE_K / SHARES; t++) {
+            let k = t * SHARES + share;
+            var b_quads: array<vec4<f32>, MICRO_N / 4u>;
+            for (var j = 0u; j < MICRO_N / 4u; j++) {
+                b_quads[j] = slabs[b_from + k * B_PITCH + j * COLUMNS];
+            }
+            for (var i = 0u; i < MICRO_M / 4u; i++) {
+                let a_quad = slabs[a_from + k * A_PITCH + i * ROWS];
                 for (var j = 0u; j < MICRO_N / 4u; j++) {
-                    b_quads[j] = slabs[b_from + k * B_PITCH + j * COLUMNS];
-                }
-                for (var i = 0u; i < MICRO_M / 4u; i++) {
-                    let a_quad = slabs[a_from + k * A_PITCH + i * ROWS];
-                    for (var j = 0u; j < MICRO_N / 4u; j++) {
-                        sums[4u * i][j] = fma(vec4(a_quad.x), b_quads[j], sums[4u * i][j]);
-                        sums[4u * i + 1u][j] = fma(vec4(a_quad.y), b_quads[j], sums[4u * i + 1u][j]);
-                        sums[4u * i + 2u][j] = fma(vec4(a_quad.z), b_quads[j], sums[4u * i + 2u][j]);
-                        sums[4u * i + 3u][j] = fma(vec4(a_quad.w), b_quads[j], sums[4u * i + 3u][j]);
-                    }
+                    sums[4u * i][j] = fma(vec4(a_quad.x), b_quads[j], sums[4u * i][j]);
+                    sums[4u * i + 1u][j] = fma(vec4(a_quad.y), b_quads[j], sums[4u * i + 1u][j]);
+                    sums[4u * i + 2u][j] = fma(vec4(a_quad.z), b_quads[j], sums[4u * i + 2u][j]);
+                    sums[4u * i + 3u][j] = fma(vec4(a_quad.w), b_quads[j], sums[4u * i + 3u][j]);
                 }
             }
-        }
-        if index == count {
-            break;
         }
 
-        // The other slab may still be read, this one no more: the barrier of the slab before lies between.
-        let to = index % 2u * SLAB;
-        for (var l = 0u; l < A_LOADS; l++) {
-            if A_IS_EVEN || (a_k + l * A_K_STEP < TILE_K && a_group + l * A_GROUP_STEP < M_QUADS) {
-                slabs[to + (a_k + l * A_K_STEP) * A_PITCH + a_group + l * A_GROUP_STEP] = a_next[l];
-            }
-        }
-        for (var l = 0u; l < B_LOADS; l++) {
-            if B_IS_EVEN || (b_k + l * B_K_STEP < TILE_K && b_group + l * B_GROUP_STEP < N_QUADS) {
-                slabs[to + B_SLAB + (b_k + l * B_K_STEP) * B_PITCH + b_group + l * B_GROUP_STEP] = b_next[l];
-            }
-        }
+        // The other slab is read no more: the barrier of the slab before lies between.
+        store_slab(&loader, (index + 1u) % 2u * SLAB);
         workgroupBarrier();
     }
 

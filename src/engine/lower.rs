@@ -19,9 +19,8 @@ pub trait Lower: Primitive {
         Vec::new()
     }
 
-    /// A primitive whose output is this one's as partial sums along an axis put before the others, where a device of the
-    /// class has idle invocations otherwise: its results are few, and their sums long.
-    fn split(&self, _inputs: &[&Shape], _class: DeviceClass) -> Option<Arc<dyn Primitive>> {
+    /// How a device of the class computes the same sooner in several dispatches.
+    fn detour(&self, _inputs: &[&Shape], _class: DeviceClass) -> Option<Detour> {
         None
     }
 
@@ -32,6 +31,16 @@ pub trait Lower: Primitive {
     fn is_cheap(&self) -> bool {
         false
     }
+}
+
+/// A way to compute a primitive in several dispatches.
+#[derive(Clone, Debug)]
+pub enum Detour {
+    /// As the sum over the first axis of what this one computes: where results are few and their sums long, more
+    /// invocations take part.
+    Sum(Arc<dyn Primitive>),
+    /// By this one, from the second input as a matrix of so many rows, transposed.
+    OfTransposed(usize, Arc<dyn Primitive>),
 }
 
 /// A kernel without a definition in the form of a primitive, for measurements.

@@ -2,8 +2,9 @@
 
 use crate::engine::kernel::Kernel;
 
-/// Invocations that a large GPU runs side by side, at the pace of one.
-const LANES: f64 = 32_768.0;
+/// Units of a large GPU, and invocations that each runs side by side at the pace of one.
+const UNITS: usize = 128;
+const LANES: f64 = 256.0;
 
 /// A matrix product `[M, K] · [K, N]`, once for each of `layers`: groups of channels, phases of a stride, or parts of a
 /// longer sum.
@@ -26,7 +27,8 @@ impl Product {
         let cost = |&part: &usize| {
             let product = self.in_parts(units, part);
             // Each partial sum is written, read and added.
-            let again = if part < units { 4.0 * (self.m * self.n * product.layers) as f64 / LANES } else { 0.0 };
+            let again =
+                if part < units { 4.0 * (self.m * self.n * product.layers / UNITS) as f64 / LANES } else { 0.0 };
             Tiles::choose(product).cost(product) + again
         };
         let halves = std::iter::successors(Some(units), |&part| (part > 1).then(|| part.div_ceil(2)));
@@ -92,9 +94,9 @@ impl Tiles {
     }
 
     /// An estimate in instructions: those of an invocation, as many times as a GPU has to take turns.
-    fn cost(&self, product: Product) -> f64 {
+    pub fn cost(&self, product: Product) -> f64 {
         /// Instructions for an element that is loaded, and for a vector that is read from workgroup memory.
-        const LOAD: f64 = 6.0;
+        const LOAD: f64 = 4.0;
         const READ: f64 = 2.0;
         let Tiles { m, n, k, micro_m, micro_n, shares } = *self;
         let terms = (k / shares) as f64;
@@ -103,7 +105,8 @@ impl Tiles {
         let epilogue = (micro_m * micro_n) as f64 * if shares > 1 { 4.0 } else { 2.0 };
         let instructions = product.k.div_ceil(k) as f64 * slab + epilogue;
         let workgroups = product.m.div_ceil(m) * product.n.div_ceil(n) * product.layers;
-        instructions * ((workgroups * self.invocations()) as f64 / LANES).max(1.0)
+        // The unit that has most workgroups decides.
+        instructions * ((workgroups.div_ceil(UNITS) * self.invocations()) as f64 / LANES).max(1.0)
     }
 
     /// Sets the constants of a kernel.

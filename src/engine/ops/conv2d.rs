@@ -9,6 +9,7 @@
 
 mod lower;
 mod partial;
+mod transposed;
 
 use crate::engine::bounds::product_bound;
 use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
@@ -18,6 +19,7 @@ use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 pub use partial::PartialKernel;
+pub use transposed::OfTransposed;
 
 /// The operand that a [`Conv2d`] solves for, given the other two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -257,7 +259,8 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     }
     let geometry = Geometry { image: [h, w], window: [r, s], stride, padding };
     let [out_h, out_w] = geometry.output()?;
-    let (image, kernel, output) = ([n, c, h, w], [k, c / groups, r, s], [n, k, out_h, out_w]);
+    let [image, kernel, output] = [[n, c, h, w], [k, c / groups, r, s], [n, k, out_h, out_w]].map(Shape::from);
+    let matrix = |rows: usize, columns: usize| Shape::from([rows, columns]);
     let whole = |solve_for| Conv2d { solve_for, geometry, groups };
     let (parts, first, second) = match role {
         "output" => (Parts::new(whole(Role::Output)), image, kernel),
@@ -266,6 +269,12 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         "partial_kernel" => {
             let partial = PartialKernel { whole: whole(Role::Kernel), run: p.number_or("run", n)? };
             (Parts::new(partial), image, output)
+        }
+        "output_of_transposed" => {
+            (Parts::new(OfTransposed { whole: whole(Role::Output) }), image, matrix(c / groups * r * s, k))
+        }
+        "input_of_transposed" => {
+            (Parts::new(OfTransposed { whole: whole(Role::Input) }), output, matrix(r * s, k * (c / groups)))
         }
         _ => return Err(no_role("conv2d", role)),
     };
@@ -312,6 +321,21 @@ const CASES: &[(ShapeClass, &str)] = &[
     (Small, "conv2d/partial_kernel(n=2,c=4,h=3,w=4,k=6,r=2,s=2,stride=1,padding=0,groups=2,run=1)"),
     (Ones, "conv2d/partial_kernel(n=3,c=8,h=6,w=6,k=5,r=1,s=1,stride=2,padding=0,run=2)"),
     (Uneven, "conv2d/partial_kernel(n=5,c=10,h=9,w=8,k=4,r=5,s=4,stride=3,padding=2,groups=2,run=2)"),
+    (Prime, "conv2d/output_of_transposed(n=2,c=3,h=7,w=5,k=5,r=3,s=3,stride=1,padding=1)"),
+    (Prime, "conv2d/input_of_transposed(n=2,c=3,h=7,w=5,k=5,r=3,s=3,stride=1,padding=1)"),
+    (Small, "conv2d/output_of_transposed(n=1,c=2,h=4,w=4,k=2,r=2,s=2,stride=1,padding=0)"),
+    (Small, "conv2d/input_of_transposed(n=1,c=2,h=4,w=4,k=2,r=2,s=2,stride=1,padding=0)"),
+    (Ones, "conv2d/output_of_transposed(n=3,c=8,h=6,w=6,k=5,r=1,s=1,stride=2,padding=0)"),
+    (Ones, "conv2d/input_of_transposed(n=3,c=8,h=6,w=6,k=5,r=1,s=1,stride=2,padding=0)"),
+    (Uneven, "conv2d/output_of_transposed(n=3,c=10,h=9,w=8,k=4,r=5,s=4,stride=3,padding=2,groups=2)"),
+    (Uneven, "conv2d/input_of_transposed(n=3,c=10,h=9,w=8,k=4,r=5,s=4,stride=3,padding=2,groups=2)"),
+    (Tiled, "conv2d/output_of_transposed(n=2,c=70,h=12,w=11,k=67,r=3,s=3,stride=1,padding=1)"),
+    (Tiled, "conv2d/input_of_transposed(n=2,c=70,h=12,w=11,k=67,r=3,s=3,stride=2,padding=1)"),
+    (Training, "conv2d/output_of_transposed(n=32,c=16,h=14,w=14,k=32,r=3,s=3,stride=2,padding=1)"),
+    (Training, "conv2d/input_of_transposed(n=32,c=16,h=14,w=14,k=32,r=3,s=3,stride=2,padding=1)"),
+    // Few channels of a stride: the rows of all its phases are of one product on GPUs.
+    (Uneven, "conv2d/input(n=2,c=3,h=12,w=10,k=9,r=7,s=7,stride=2,padding=3)"),
+    (Uneven, "conv2d/input(n=2,c=2,h=9,w=6,k=5,r=4,s=2,stride=3,padding=1)"),
     (Training, "conv2d/partial_kernel(n=32,c=16,h=16,w=16,k=32,r=3,s=3,stride=1,padding=1,run=4)"),
     // One pixel a workgroup on CPU drivers, 128 on GPUs.
     (Folded, "conv2d/output(n=65600,c=1,h=1,w=1,k=4,r=1,s=1,stride=1,padding=0)"),

@@ -1,4 +1,4 @@
-//! Rearranged values: reshape, broadcast, slice, pad, concatenation.
+//! Rearranged values: reshape, broadcast, transposition, slice, pad, concatenation.
 
 mod lower;
 
@@ -68,6 +68,34 @@ impl Primitive for Broadcast {
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         spread(inputs[0], output)
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+}
+
+/// y = xᵀ: `[N, M]` from x `[M, N]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Transpose;
+
+impl Primitive for Transpose {
+    fn name(&self) -> &'static str {
+        "layout/transpose"
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        let [m, n] = inputs[0].matrix()?;
+        Ok([n, m].into())
+    }
+
+    fn vjp(&self, tape: &mut Tape, at: Application) -> Vec<Cotangent> {
+        vec![Cotangent::Of(tape.transpose(at.cotangent))]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [n, m] = output.matrix().expect("checked when recorded");
+        (0..n).flat_map(|column| (0..m).map(move |row| inputs[0].data[row * n + column])).collect()
     }
 
     fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
@@ -307,6 +335,14 @@ impl Tape {
         self.push(Broadcast { to: to.clone() }, &[x])
     }
 
+    /// `[N, M]` from x `[M, N]`.
+    ///
+    /// # Panics
+    /// When x is no matrix.
+    pub fn transpose(&mut self, x: Value) -> Value {
+        self.push(Transpose, &[x])
+    }
+
     /// `extent` elements of `axis`, from `start`.
     ///
     /// # Panics
@@ -371,6 +407,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         "broadcast" => {
             Parts::new(Broadcast { to: p.shape("to")? }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
         }
+        "transpose" => Parts::new(Transpose).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY),
         "slice" => {
             let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
             Parts::new(Slice { axis, start, extent }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
@@ -402,6 +439,13 @@ const CASES: &[(ShapeClass, &str)] = &[
     (Tiled, "layout/broadcast(x=1x5x1,to=3x5x1111)"),
     (Folded, "layout/broadcast(x=65600x1,to=65600x2)"),
     (Training, "layout/broadcast(x=1x16x1x1,to=64x16x14x14)"),
+    (Prime, "layout/transpose(x=13x37)"),
+    (Small, "layout/transpose(x=2x3)"),
+    (Ones, "layout/transpose(x=1x5)"),
+    (Uneven, "layout/transpose(x=65x33)"),
+    (Tiled, "layout/transpose(x=320x96)"),
+    (Folded, "layout/transpose(x=2097200x1)"),
+    (Training, "layout/transpose(x=512x9)"),
     (Prime, "layout/slice(x=5x13x7,axis=1,start=3,extent=7)"),
     (Small, "layout/slice(x=3x4,axis=1,start=1,extent=2)"),
     (Ones, "layout/slice(x=7,axis=0,start=6,extent=1)"),

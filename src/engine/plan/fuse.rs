@@ -8,7 +8,8 @@
 //! * a function of broadcasts is taken before they are made, and a broadcast operand is read in place;
 //! * sums of products become [`MultiplyAdd`], with the positive part where a ReLU follows, and sums over products
 //!   [`SumProduct`]. Unless something else reads the products, they are never computed;
-//! * a long sum with few results falls into partial sums, where a device of the class would have idle invocations.
+//! * a long sum with few results falls into partial sums, where a device of the class would have idle invocations;
+//! * a matrix that is read often is transposed once, where a kernel then reads memory in order.
 //!
 //! Values agree with the tape's up to the order of rounding. What nothing reads any more is dropped by the plan.
 
@@ -18,8 +19,9 @@ use std::sync::Arc;
 
 use super::storage;
 use crate::engine::kernel::DeviceClass;
+use crate::engine::lower::Detour;
 use crate::engine::ops::elementwise::{Binary, BinaryMap, Collapsed, MultiplyAdd, Unary, UnaryMap, broadcast_shape};
-use crate::engine::ops::layout::{Broadcast, Pack, Reshape};
+use crate::engine::ops::layout::{Broadcast, Pack, Reshape, Transpose};
 use crate::engine::ops::lowering;
 use crate::engine::ops::reduce::{SquaredDeviation, Sum, SumProduct};
 use crate::engine::tape::{Node, Origin, Primitive, Tape, Value};
@@ -120,12 +122,20 @@ impl Fusion {
             return self.pack(primitive.clone(), inputs);
         }
         let shapes: Vec<&Shape> = inputs.iter().map(|&input| self.shape(input)).collect();
-        if let Some(partial) = lowering(known).and_then(|lowered| lowered.split(&shapes, self.class)) {
-            let partial = self.apply(partial, inputs);
-            let sum = self.push(Sum { axes: 0..1 }, &[partial]);
-            return self.reshape(sum, &node.shape);
+        match lowering(known).and_then(|lowered| lowered.detour(&shapes, self.class)) {
+            None => self.apply(primitive.clone(), inputs),
+            Some(Detour::Sum(partial)) => {
+                let partial = self.apply(partial, inputs);
+                let sum = self.push(Sum { axes: 0..1 }, &[partial]);
+                self.reshape(sum, &node.shape)
+            }
+            Some(Detour::OfTransposed(rows, primitive)) => {
+                let columns = self.shape(inputs[1]).count() / rows;
+                let matrix = self.reshape(inputs[1], &[rows, columns].into());
+                let transposed = self.push(Transpose, &[matrix]);
+                self.apply(primitive, &[inputs[0], transposed])
+            }
         }
-        self.apply(primitive.clone(), inputs)
     }
 
     /// The parts are computed in their places, so each has to be a computed value that has no other place, and none may read

@@ -1,7 +1,7 @@
 //! What a compiler knows of a program before it runs: which values it computes itself, which are the same in all lanes
 //! of a subgroup, and in which loops they change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use naga::BuiltIn;
 
@@ -165,7 +165,7 @@ fn loops(program: &Program) -> Vec<Loop> {
 
 /// A condition on which it depends whether, or how often, an operation runs. What decides when lanes leave a loop
 /// matters only to values that outlive its turns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Control {
     condition: Slot,
     leaves: Option<usize>,
@@ -209,6 +209,18 @@ fn controls(program: &Program, loops: &[Loop]) -> Vec<Vec<Control>> {
         }
     }
     controls
+}
+
+/// Registers, each with a condition on which it depends whether they are written, that are read where it does not hold.
+fn read_outside(program: &Program, reads: &[Vec<Run>], controls: &[Vec<Control>]) -> HashSet<(usize, Control)> {
+    let all: HashSet<Control> = controls.iter().flatten().copied().collect();
+    let mut outside = HashSet::new();
+    for at in 0..program.code.len() {
+        for slot in reads[at].iter().flat_map(|&(first, count)| first..first + count) {
+            outside.extend(all.iter().filter(|it| !controls[at].contains(it)).map(|it| (slot as usize, *it)));
+        }
+    }
+    outside
 }
 
 /// Of each loop, the registers that a turn finds as the one before has left them.
@@ -260,6 +272,7 @@ impl Flow {
             inside.into_iter().any(|(index, _)| !unrolls[index] && carried[index][slot])
         };
         let controls = controls(program, &loops);
+        let read_outside = read_outside(program, &reads, &controls);
 
         let mut written = vec![0u32; program.registers.len()];
         for &(first, count) in writes.iter().flatten() {
@@ -311,7 +324,10 @@ impl Flow {
                     // What is written in several places is a variable: it keeps the value of lanes that skip a write.
                     let mut given = from;
                     if written[to] > 1 {
-                        let decides = |it: &&Control| it.leaves.is_none_or(|index| outlives[index][to]);
+                        let decides = |it: &&Control| match it.leaves {
+                            Some(index) => outlives[index][to],
+                            None => read_outside.contains(&(to, **it)),
+                        };
                         for it in controls[at].iter().filter(decides) {
                             given = given.join(Dependence { loops: 0, ..values[it.condition as usize] });
                         }

@@ -9,7 +9,7 @@ use naga::valid::{
 use naga::{
     AddressSpace, ArraySize, Barrier, BinaryOperator, Binding as ArgumentBinding, Block, Constant, Expression,
     Function, GatherMode, GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module, RelationalFunction,
-    ScalarKind, Span, Statement, StorageAccess, SwitchValue, Type, TypeInner,
+    ScalarKind, Span, Statement, StorageAccess, StructMember, SwitchValue, Type, TypeInner,
 };
 
 use super::program::{Binding, Count, MatrixAccess, Memory, Op, Program, Slot, Variable, Work};
@@ -261,14 +261,11 @@ impl<'m> Lowering<'m> {
             TypeInner::Array { base, size: ArraySize::Constant(count), stride } => {
                 Ok(count.get() * self.stride(*base, *stride)?)
             }
-            TypeInner::Struct { members, span } => {
-                for member in members {
-                    if member.offset % 4 != 0 || self.contains_bool(member.ty) {
-                        return unsupported(member);
-                    }
-                }
-                Ok(span / 4)
-            }
+            TypeInner::Struct { members, span } => match self.contains_bool_in(members) {
+                true => self.member(members, members.len()),
+                false if members.iter().all(|member| member.offset % 4 == 0) => Ok(span / 4),
+                false => unsupported(inner),
+            },
             other => unsupported(other),
         }
     }
@@ -286,7 +283,20 @@ impl<'m> Lowering<'m> {
         match self.inner(ty) {
             TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } => scalar.kind == ScalarKind::Bool,
             TypeInner::Array { base, .. } => self.contains_bool(*base),
+            TypeInner::Struct { members, .. } => self.contains_bool_in(members),
             _ => false,
+        }
+    }
+
+    fn contains_bool_in(&self, members: &[StructMember]) -> bool {
+        members.iter().any(|member| self.contains_bool(member.ty))
+    }
+
+    /// Scalars before a member. A structure with booleans lies in no buffer, and its members side by side.
+    fn member(&self, members: &[StructMember], index: usize) -> Result<u32, String> {
+        match self.contains_bool_in(members) {
+            true => members[..index].iter().map(|member| self.scalars(member.ty)).sum(),
+            false => Ok(members[index].offset / 4),
         }
     }
 
@@ -317,6 +327,11 @@ impl<'m> Lowering<'m> {
         let first = self.program.registers.len() as Slot;
         self.program.registers.resize((first + count) as usize, Word::default());
         (first..first + count).collect()
+    }
+
+    /// The bits of a slot that holds a constant.
+    fn known(&self, slot: Slot) -> Option<u32> {
+        self.constants.iter().find(|&(_, &constant)| constant == slot).map(|(&bits, _)| bits)
     }
 
     fn constant(&mut self, bits: u32) -> Slot {
@@ -771,9 +786,17 @@ impl<'m> Lowering<'m> {
             Expression::Select { condition, accept, reject } => {
                 let operands = [*condition, *accept, *reject].map(|operand| self.value(frame, operand));
                 let [condition, accept, reject] = operands;
-                self.zip([&condition?, &accept?, &reject?], |this, to, [a, b, c]| {
-                    this.emit_as(Work::Integer, Op::Map3 { f: word::SELECT, to, a, b, c });
-                })
+                let (condition, accept, reject) = (condition?, accept?, reject?);
+                let known: Option<Vec<u32>> = condition.iter().map(|&slot| self.known(slot)).collect();
+                match known {
+                    Some(known) => {
+                        let chosen = |index: usize| if known[index % known.len()] == 0 { &reject } else { &accept };
+                        (0..accept.len()).map(|index| chosen(index)[index]).collect()
+                    }
+                    None => self.zip([&condition, &accept, &reject], |this, to, [a, b, c]| {
+                        this.emit_as(Work::Integer, Op::Map3 { f: word::SELECT, to, a, b, c });
+                    }),
+                }
             }
             Expression::Relational { fun, argument } => {
                 let op = match fun {
@@ -985,7 +1008,7 @@ impl<'m> Lowering<'m> {
                 let member = &members[index as usize];
                 // The last member may be a runtime-sized array, which is only accessed by pointer.
                 let scalars = if place.is_some() { 0 } else { self.scalars(member.ty)? };
-                (member.offset / 4, scalars)
+                (self.member(members, index as usize)?, scalars)
             }
             None => {
                 let (count, stride) = self.elements(inner, place)?;

@@ -4,10 +4,10 @@ mod cpu;
 
 use std::sync::Arc;
 
-use super::{Conv2d, PartialKernel, Problem, Role};
+use super::{Conv2d, OfTransposed, PartialKernel, Problem, Role};
 use crate::engine::kernel::{DeviceClass, Kernel, Tile};
-use crate::engine::lower::Lower;
 use crate::engine::lower::gemm::{Product, TILES, Tiles};
+use crate::engine::lower::{Detour, Lower};
 use crate::engine::ops::Shaders;
 use crate::engine::tape::Primitive;
 use crate::engine::tensor::Shape;
@@ -24,7 +24,7 @@ pub(super) const SHADERS: Shaders = shaders![
     "conv2d/output_matrix"
 ];
 
-lowers!(Conv2d, PartialKernel);
+lowers!(Conv2d, OfTransposed, PartialKernel);
 
 impl Lower for Conv2d {
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
@@ -58,13 +58,37 @@ impl Lower for Conv2d {
         }
     }
 
-    fn split(&self, inputs: &[&Shape], class: DeviceClass) -> Option<Arc<dyn Primitive>> {
-        if self.solve_for != Role::Kernel || class != DeviceClass::Gpu {
+    fn detour(&self, inputs: &[&Shape], class: DeviceClass) -> Option<Detour> {
+        /// Elements of w that all workgroups read together, from which on its transposition pays: a GPU loads eight
+        /// neighbours in the time of one that has none.
+        const READS: usize = 1 << 24;
+        if class != DeviceClass::Gpu {
             return None;
         }
         let problem = self.accepted(inputs);
-        let run = self.gemm(&problem).part(problem.n);
-        (run < problem.n).then(|| Arc::new(PartialKernel { whole: *self, run }) as Arc<dyn Primitive>)
+        let (product, [r, s]) = (self.gemm(&problem), problem.geometry.window);
+        if self.solve_for == Role::Kernel {
+            let run = product.part(problem.n);
+            return (run < problem.n).then(|| Detour::Sum(Arc::new(PartialKernel { whole: *self, run })));
+        }
+        let reads = product.m * product.k * product.layers * product.n.div_ceil(Tiles::choose(product).n);
+        let rows =
+            if self.solve_for == Role::Output { problem.groups * problem.k } else { inputs[1].count() / (r * s) };
+        (r * s > 1 && reads >= READS && self.phases(&problem) == 1)
+            .then(|| Detour::OfTransposed(rows, Arc::new(OfTransposed { whole: *self })))
+    }
+
+    fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
+        self.accepted(inputs).flops()
+    }
+}
+
+/// The same kernel on all devices: the plan asks for it on GPUs alone.
+impl Lower for OfTransposed {
+    fn kernel(&self, inputs: &[&Shape], _output: &Shape, _: DeviceClass) -> Kernel {
+        let problem = self.accepted(inputs);
+        let tiles = Tiles::choose(self.whole.gemm(&problem));
+        self.whole.tiled(&problem, tiles, problem.n).constant("TRANSPOSED", 1u32)
     }
 
     fn flops(&self, inputs: &[&Shape], _output: &Shape) -> u64 {
@@ -172,17 +196,44 @@ impl Conv2d {
         }
     }
 
-    /// The implicit GEMM: rows are the channels of a group of the output, columns its pixels; or, of the kernel, its taps. An
-    /// input's falls into one for each phase of the stride, with a share of the taps.
+    /// The phases of a stride whose channels are rows of one product: all, where that takes less time than a product for
+    /// each.
+    fn phases(&self, problem: &Problem) -> usize {
+        let ([h, w], stride) = (problem.geometry.image, problem.geometry.stride);
+        if self.solve_for != Role::Input || h % stride > 0 || w % stride > 0 {
+            return 1;
+        }
+        let cost = |phases: &usize| {
+            let product = self.gemm_of(problem, *phases);
+            Tiles::choose(product).cost(product)
+        };
+        [1, stride * stride].into_iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("two")
+    }
+
     fn gemm(&self, problem: &Problem) -> Product {
+        self.gemm_of(problem, self.phases(problem))
+    }
+
+    /// The implicit GEMM: rows are the channels of a group of the output, columns its pixels; or, of the kernel, its taps. An
+    /// input's falls into one for each phase of the stride, with a share of the taps, or for all these phases together.
+    fn gemm_of(&self, problem: &Problem, phases: usize) -> Product {
         let Problem { n, groups, c, k, p, q, geometry } = *problem;
         let ([h, w], [r, s], stride) = (geometry.image, geometry.window, geometry.stride);
         match self.solve_for {
             Role::Output => Product { m: k, n: n * p * q, k: c * r * s, layers: groups },
             Role::Input => {
                 let pixels = n * h.div_ceil(stride) * w.div_ceil(stride);
-                let taps = k * r.div_ceil(stride) * s.div_ceil(stride);
-                Product { m: c, n: pixels, k: taps, layers: groups * stride * stride }
+                // The taps of a phase, or those that any of them has.
+                let taps = |window: usize| match phases {
+                    1 => window.div_ceil(stride),
+                    _ => (window + 2 * stride - 2 - (stride - 1 + geometry.padding) % stride) / stride,
+                };
+                Product {
+                    m: c * phases,
+                    n: pixels,
+                    k: k * taps(r) * taps(s),
+                    layers: groups * stride * stride / phases,
+                }
             }
             Role::Kernel => Product { m: k, n: c * r * s, k: n * p * q, layers: groups },
         }
@@ -193,30 +244,35 @@ impl Conv2d {
         let product = self.gemm(problem);
         let kernel = tiles.constants(kernel_of_problem(self.name(), problem));
         let [rows, columns] = [product.m.div_ceil(tiles.m), product.n.div_ceil(tiles.n)];
-        let [r, s] = problem.geometry.window;
+        let Problem { n, groups, c, k, p, q, geometry } = *problem;
+        let [r, s] = geometry.window;
         match self.solve_for {
             Role::Output => {
-                let block = channel_block(tiles.k, problem.c, r * s);
-                kernel.constant("BLOCK", block).over_layers(columns, 1, problem.groups * rows)
+                let block = block(tiles.k, c, r * s);
+                kernel.constant("BLOCK", block).over_layers(columns, 1, groups * rows)
             }
             Role::Input => {
-                let stride = problem.geometry.stride;
-                let block = channel_block(tiles.k, problem.k, r.div_ceil(stride) * s.div_ceil(stride));
-                kernel.constant("BLOCK", block).over_layers(columns * stride * stride, 1, problem.groups * rows)
+                let phases = self.phases(problem);
+                let block = block(tiles.k, k, product.k / k);
+                let layers = geometry.stride * geometry.stride / phases;
+                let kernel = kernel.constant("BLOCK", block).constant("PHASES", phases);
+                kernel.over_layers(columns * layers, 1, groups * rows)
             }
             Role::Kernel => {
-                kernel.immediate("run", run).grid([columns, rows, problem.groups * problem.n.div_ceil(run)])
+                let block = tiles.k / block(tiles.k, p * q, run);
+                let kernel = kernel.constant("BLOCK", block).immediate("run", run);
+                kernel.grid([columns, rows, groups * n.div_ceil(run)])
             }
         }
     }
 }
 
-/// Channels in a slab of `depth`, which has window taps for the rest: those that least of the slabs is in vain with, and of
-/// such the most.
-fn channel_block(depth: usize, channels: usize, taps: usize) -> usize {
-    let slabs = |block: usize| channels.div_ceil(block) * taps.div_ceil(depth / block);
+/// How many of one kind, such as channels, a slab of `depth` has, and others, such as taps, for the rest: those that least of
+/// the slabs is in vain with, and of such the most.
+fn block(depth: usize, kind: usize, others: usize) -> usize {
+    let slabs = |block: usize| kind.div_ceil(block) * others.div_ceil(depth / block);
     let blocks = (0..=depth.ilog2()).map(|power| depth >> power);
-    blocks.min_by_key(|&block| slabs(block)).expect("there is a block of one channel")
+    blocks.min_by_key(|&block| slabs(block)).expect("there is a block of one")
 }
 
 #[cfg(test)]
@@ -226,8 +282,8 @@ mod tests {
     #[test]
     fn slabs_have_as_many_channels_as_fill_them() {
         // Many channels; three, or one, of many taps; so few of both that some of it is in vain.
-        for (channels, taps, block) in [(64, 9, 8), (3, 49, 1), (1, 9, 1), (12, 9, 4), (3, 1, 8)] {
-            assert_eq!(channel_block(8, channels, taps), block, "{channels} channels of {taps} taps");
+        for (channels, taps, expected) in [(64, 9, 8), (3, 49, 1), (1, 9, 1), (12, 9, 4), (3, 1, 8)] {
+            assert_eq!(block(8, channels, taps), expected, "{channels} channels of {taps} taps");
         }
     }
 }

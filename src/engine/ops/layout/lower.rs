@@ -1,15 +1,16 @@
-//! Lowering of copies: one invocation per element.
+//! Lowering of copies: one invocation per element, of a transposition one for four.
 
-use super::{Broadcast, Concat, Pad, Slice, inside, rows};
+use super::{Broadcast, Concat, Pad, Slice, Transpose, inside, rows};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
 use crate::engine::ops::Shaders;
 use crate::engine::ops::elementwise::{Collapsed, X};
 use crate::engine::tensor::Shape;
 
-pub(super) const SHADERS: Shaders = shaders!["layout/broadcast", "layout/concat", "layout/pad", "layout/slice"];
+pub(super) const SHADERS: Shaders =
+    shaders!["layout/broadcast", "layout/concat", "layout/pad", "layout/slice", "layout/transpose"];
 
-lowers!(Broadcast, Slice, Pad, Concat);
+lowers!(Broadcast, Transpose, Slice, Pad, Concat);
 
 impl Lower for Broadcast {
     fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
@@ -23,6 +24,20 @@ impl Lower for Broadcast {
 
     fn is_cheap(&self) -> bool {
         true
+    }
+}
+
+impl Lower for Transpose {
+    fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
+        /// Rows and columns of a workgroup's tile.
+        const TILE: usize = 32;
+        let [m, n] = inputs[0].matrix().expect("checked when recorded");
+        let tiles = |extent: usize| extent.div_ceil(TILE).min(65_535);
+        Kernel::new("layout/transpose").immediate("m", m).immediate("n", n).grid([tiles(n), tiles(m), 1])
+    }
+
+    fn flops(&self, _: &[&Shape], _: &Shape) -> u64 {
+        0
     }
 }
 
