@@ -11,7 +11,7 @@ use super::number::Number;
 use super::watch::{Lost, Watch};
 use super::{Choice, Clock, GpuError};
 use crate::engine::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
-use crate::engine::shaders::{Replaced, element_bytes};
+use crate::engine::shaders::{self, Replaced, element_bytes};
 
 /// What an adapter is, for people and for records.
 #[derive(Clone, Debug, Serialize, PartialEq)]
@@ -354,18 +354,17 @@ impl Device {
         watch.end(|| format!("the allocation of {bytes} bytes for {label}"), Ok(buffer))
     }
 
-    /// Binds parts of buffers to a pipeline: its inputs in order, then its output.
+    /// Binds parts of buffers to a pipeline: its inputs in order, then its output, each with its binding.
     pub(super) fn bind<'a>(
         &self,
         label: &str,
         pipeline: &Pipeline,
-        operands: impl Iterator<Item = wgpu::BufferBinding<'a>>,
+        operands: impl Iterator<Item = (usize, wgpu::BufferBinding<'a>)>,
     ) -> wgpu::BindGroup {
         self.tally.lock().unwrap().bind_groups += 1;
         let entries: Vec<wgpu::BindGroupEntry> = operands
-            .zip(0..)
-            .map(|(operand, binding)| wgpu::BindGroupEntry {
-                binding,
+            .map(|(binding, operand)| wgpu::BindGroupEntry {
+                binding: binding as u32,
                 resource: wgpu::BindingResource::Buffer(operand),
             })
             .collect();
@@ -386,18 +385,23 @@ impl Device {
         self.queue.submit(Some(encoder.finish()).filter(|_| !is_lost))
     }
 
-    /// The kernel's pipeline for `inputs` inputs and an output, compiled at the first call.
+    /// The kernel's pipeline for `inputs` inputs and an output, compiled at the first call. Inputs that lie `in_place` have no
+    /// binding of their own: they are read where the output is.
     ///
     /// On Metal it is compiled with fast math, whose compiler may take it that no value is NaN or infinite: wgpu-hal 30 leaves
     /// `MTLCompileOptions.mathMode` (before macOS 15 `fastMathEnabled`) as Metal has it, and wgpu 30 has neither a field for it
     /// in its descriptors of pipelines and shader modules nor another way to it for WGSL. Until it has, a kernel tells a NaN by
     /// its bits, never by a comparison with itself.
-    pub(super) fn pipeline(&self, kernel: &Kernel, inputs: usize) -> Result<Pipeline, GpuError> {
-        let key = kernel.specialisation();
+    pub(super) fn pipeline(&self, kernel: &Kernel, inputs: usize, in_place: &[usize]) -> Result<Pipeline, GpuError> {
+        let mut key = kernel.specialisation();
+        if !in_place.is_empty() {
+            key += &format!(" {in_place:?} in place");
+        }
         if let Some(pipeline) = self.pipelines.lock().unwrap().get(&key) {
             return Ok(pipeline.clone());
         }
         let source = self.replaced.lock().unwrap().specialise(kernel)?;
+        let source = shaders::in_place(&source, in_place, inputs);
         self.tally.lock().unwrap().pipelines += 1;
         let watch = self.watch();
         let (bindings, layout) = self.layout((0..=inputs).map(|binding| element_bytes(&source, binding)).collect());
@@ -423,7 +427,8 @@ impl Device {
         Ok(pipeline)
     }
 
-    /// The layout of bindings of at least these bytes each, the last of which is written, and that of their pipelines.
+    /// The layout of bindings of at least these bytes each, the last of which is written, and that of their pipelines. There
+    /// are none of 0 bytes.
     fn layout(&self, least: Vec<u64>) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
         let make = |least: &Vec<u64>| {
             let entry = |(binding, &bytes): (usize, &u64)| wgpu::BindGroupLayoutEntry {
@@ -437,7 +442,8 @@ impl Device {
                 },
                 count: None,
             };
-            let entries: Vec<wgpu::BindGroupLayoutEntry> = least.iter().enumerate().map(entry).collect();
+            let entries: Vec<wgpu::BindGroupLayoutEntry> =
+                least.iter().enumerate().filter(|(_, bytes)| **bytes > 0).map(entry).collect();
             let descriptor = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
             let bindings = self.device.create_bind_group_layout(&descriptor);
             let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
