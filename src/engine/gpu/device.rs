@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::Serialize;
 
@@ -76,6 +76,14 @@ fn unrounded(adapter: &AdapterSummary, lanes: Option<Lanes>) -> DeviceClass {
     lanes.filter(|_| adapter.class == "cpu").map_or(DeviceClass::Gpu, DeviceClass::Cpu)
 }
 
+/// What tells a pipeline from others.
+pub(super) fn key(kernel: &Kernel, in_place: &[usize]) -> String {
+    match in_place {
+        [] => kernel.specialisation(),
+        _ => format!("{} {in_place:?} in place", kernel.specialisation()),
+    }
+}
+
 /// A pipeline with the layout of its bindings: inputs in order, then the output.
 #[derive(Clone, Debug)]
 pub(super) struct Pipeline {
@@ -119,6 +127,8 @@ pub struct Device {
     lanes: Option<Lanes>,
     class: DeviceClass,
     pipelines: Arc<Mutex<HashMap<String, Pipeline>>>,
+    /// What the driver made of them, for later runs.
+    pub(super) kept: Arc<OnceLock<wgpu::PipelineCache>>,
     layouts: Arc<Mutex<Layouts>>,
     tally: Arc<Mutex<Tally>>,
     /// Texts that stand in for the built-in ones, by kernel name.
@@ -175,6 +185,7 @@ impl Device {
             remark,
             lanes,
             pipelines: Default::default(),
+            kept: Default::default(),
             layouts: Default::default(),
             tally: Default::default(),
             replaced: Default::default(),
@@ -393,10 +404,7 @@ impl Device {
     /// in its descriptors of pipelines and shader modules nor another way to it for WGSL. Until it has, a kernel tells a NaN by
     /// its bits, never by a comparison with itself.
     pub(super) fn pipeline(&self, kernel: &Kernel, inputs: usize, in_place: &[usize]) -> Result<Pipeline, GpuError> {
-        let mut key = kernel.specialisation();
-        if !in_place.is_empty() {
-            key += &format!(" {in_place:?} in place");
-        }
+        let key = key(kernel, in_place);
         if let Some(pipeline) = self.pipelines.lock().unwrap().get(&key) {
             return Ok(pipeline.clone());
         }
@@ -420,7 +428,7 @@ impl Device {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.kept.get(),
         });
         let pipeline = watch.end(|| format!("the compilation of {key}"), Ok(Pipeline { pipeline, bindings }))?;
         self.pipelines.lock().unwrap().insert(key, pipeline.clone());

@@ -188,8 +188,8 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Allocates the plan's slots, compiles its pipelines and binds them. `on_pipeline` is called before each dispatch is
-    /// bound, with its position and their number: compilation takes seconds on some drivers.
+    /// Allocates the plan's slots, compiles its pipelines, several at once, and binds them. `on_pipeline` is called with how many
+    /// dispatches have their pipelines, and with their number: compilation takes seconds on some drivers.
     ///
     /// # Errors
     /// When a state is missing or of another shape, a kernel does not compile, or the device has too little memory.
@@ -250,8 +250,9 @@ impl Executor {
             executor.constants.push(buffer);
         }
         executor.clear();
-        for (index, step) in executor.plan.steps.iter().enumerate() {
-            on_pipeline(index, executor.plan.steps.len());
+        let count = executor.plan.steps.len();
+        device.compile(&executor.plan.steps, |ready| on_pipeline(ready, count))?;
+        for step in &executor.plan.steps {
             let dispatch = executor.bind(step)?;
             executor.dispatches.push(dispatch);
         }
