@@ -101,7 +101,7 @@ struct DeviceArguments {
     shaders: Option<PathBuf>,
     /// What is kept of the opened device's pipelines, for as long as the command runs.
     #[arg(skip)]
-    pipelines: OnceCell<Option<Pipelines>>,
+    pipelines: OnceCell<Option<Box<Pipelines>>>,
 }
 
 impl DeviceArguments {
@@ -110,7 +110,7 @@ impl DeviceArguments {
         if let Some(remark) = device.remark() {
             note!("note     {remark}");
         }
-        self.pipelines.get_or_init(|| Pipelines::of(&device));
+        self.pipelines.get_or_init(|| Pipelines::of(&device).map(Box::new));
         let Some(folder) = &self.shaders else { return Ok(device) };
         let replaced = Replaced::from_folder(folder)?;
         for (name, text) in replaced.kernels {
