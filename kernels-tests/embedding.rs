@@ -295,7 +295,7 @@ fn the_output_of_one_executor_is_the_feed_of_another() {
         assert_eq!(second.fetch(double).unwrap(), Tensor::full([COUNT], 4.0 * value));
     }
     let own = second.output(double).unwrap().buffer().clone();
-    assert!(told(second.bind_feed("x", own.slice(..))).contains("one of the executor's own"));
+    assert!(told(second.bind_feed("x", own.slice(..))).contains("one that a run writes"));
 }
 
 #[test]

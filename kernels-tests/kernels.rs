@@ -5,8 +5,12 @@ use std::thread;
 
 use stssad::engine::case::Case;
 use stssad::engine::case::ShapeClass;
+use stssad::engine::gpu::{Executor, States};
 use stssad::engine::kernel::{DeviceClass, Kernel, Lanes, Tile};
 use stssad::engine::ops::{FAMILIES, cases, lowering};
+use stssad::engine::plan::{Plan, Reuse};
+use stssad::engine::tape::Tape;
+use stssad::engine::tensor::Tensor;
 use stssad::proof::check::{check_adjoint, check_kernel, has_adjoint, reference_of, variants};
 
 use crate::{SEED, announce, device, family};
@@ -49,6 +53,42 @@ fn every_kernel_computes_its_definition() {
     }
     let failures: Vec<&str> = checked.iter().flat_map(|(failures, _)| failures).map(String::as_str).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// The bits that the case's value has where its input `updated` lay, or in a buffer of its own.
+fn updated(case: &Case, updated: usize, class: DeviceClass, reuse: Reuse) -> Vec<u32> {
+    let (mut tape, mut states) = (Tape::new(), States::new(device()));
+    let data: Vec<Tensor> = case.floats(SEED);
+    for (index, tensor) in data.iter().enumerate() {
+        states.set(&index.to_string(), tensor).unwrap();
+    }
+    let inputs: Vec<_> =
+        (0..data.len()).map(|index| tape.state(&index.to_string(), data[index].shape().clone())).collect();
+    let output = tape.apply(case.primitive.clone(), &inputs);
+    let plan = Plan::new(&tape, &[], &[(inputs[updated], output)], class, reuse);
+    assert_eq!(plan.copies().count(), usize::from(reuse == Reuse::Off && !plan.steps.is_empty()), "{case}: {plan}");
+    Executor::new(device(), plan, &states, |_, _| ()).unwrap().run().unwrap();
+    let name = updated.to_string();
+    states.get(&name).unwrap().data().iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn kernels_compute_the_same_where_an_input_lies() {
+    let mut updates = BTreeSet::new();
+    for (_, case) in cases() {
+        let Some(lowered) = lowering(&*case.primitive) else { continue };
+        for input in (0..case.inputs.len()).filter(|&input| lowered.updates(input, &case.shapes(), &case.output())) {
+            for class in DeviceClass::ALL.into_iter().filter(suits) {
+                let [there, elsewhere] = [Reuse::On, Reuse::Off].map(|reuse| updated(&case, input, class, reuse));
+                assert_eq!(there, elsewhere, "{case}: input {input}, {class}");
+            }
+            updates.insert((case.primitive.name(), input));
+        }
+    }
+    assert!(
+        updates.contains(&("optimiser/adam", 0)) && updates.contains(&("elementwise/multiply_add_2", 4)),
+        "{updates:?}"
+    );
 }
 
 #[test]

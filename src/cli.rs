@@ -15,6 +15,7 @@ mod progress;
 mod sweep;
 mod train;
 
+use std::cell::OnceCell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use stssad::data::Visible;
 use stssad::engine::gpu::{Choice, Device};
 use stssad::engine::kernel::Precision;
 use stssad::engine::shaders::Replaced;
+use stssad::run::kept::Pipelines;
 use stssad::ssad::config::Config;
 use stssad::training::trainer::Trainer;
 
@@ -97,6 +99,9 @@ struct DeviceArguments {
     /// Use the shaders in DIR (`conv2d/input.wgsl`, …) instead of the built-in ones, to try a kernel without a rebuild.
     #[arg(long, value_name = "DIR")]
     shaders: Option<PathBuf>,
+    /// What is kept of the opened device's pipelines, for as long as the command runs.
+    #[arg(skip)]
+    pipelines: OnceCell<Option<Box<Pipelines>>>,
 }
 
 impl DeviceArguments {
@@ -105,6 +110,7 @@ impl DeviceArguments {
         if let Some(remark) = device.remark() {
             note!("note     {remark}");
         }
+        self.pipelines.get_or_init(|| Pipelines::of(&device).map(Box::new));
         let Some(folder) = &self.shaders else { return Ok(device) };
         let replaced = Replaced::from_folder(folder)?;
         for (name, text) in replaced.kernels {

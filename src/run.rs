@@ -1,6 +1,7 @@
 //! Runs: their configurations, folders, checkpoints, results and reports; and sweeps of many runs.
 
 pub mod disk;
+pub mod kept;
 pub mod claim;
 pub mod archive;
 pub mod statistics;

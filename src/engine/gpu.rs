@@ -56,6 +56,7 @@ mod isolated;
 mod matrices;
 mod number;
 mod pace;
+mod pipelines;
 mod results;
 mod timestamps;
 mod watch;

@@ -31,6 +31,12 @@ pub trait Lower: Primitive {
     fn is_cheap(&self) -> bool {
         false
     }
+
+    /// Whether an invocation of the kernel reads of this input only the elements that it alone then writes, each before it
+    /// writes it: the output may then lie where the input does.
+    fn updates(&self, _input: usize, _inputs: &[&Shape], _output: &Shape) -> bool {
+        false
+    }
 }
 
 /// A way to compute a primitive in several dispatches.

@@ -9,6 +9,7 @@ pub mod memory;
 mod schedule;
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::fmt;
 
 use crate::engine::kernel::{DeviceClass, Kernel};
@@ -60,6 +61,12 @@ pub struct Step {
 }
 
 impl Step {
+    /// The inputs that lie where the output does.
+    pub fn in_place(&self) -> Vec<usize> {
+        let lies_there = |input: &Operand| (&input.place, input.offset) == (&self.output.place, self.output.offset);
+        (0..self.inputs.len()).filter(|&index| lies_there(&self.inputs[index])).collect()
+    }
+
     /// Bytes of the inputs and of the output: what memory moves at least when nothing of it is cached.
     pub fn bytes(&self) -> u64 {
         self.inputs.iter().chain([&self.output]).map(Operand::bytes).sum()
@@ -85,11 +92,18 @@ impl Operand {
     }
 }
 
-/// A state and the value that it takes after the last dispatch.
+/// A state and the value that it has for the next run.
 #[derive(Clone, Debug)]
 pub struct Carry {
     pub state: Operand,
     pub from: Operand,
+}
+
+impl Carry {
+    /// Whether the value is computed where the state lies, or is the state itself.
+    pub fn is_in_place(&self) -> bool {
+        (&self.from.place, self.from.offset) == (&self.state.place, self.state.offset)
+    }
 }
 
 /// The live part of a tape as a list of dispatches over slots.
@@ -115,8 +129,9 @@ pub struct Plan {
 
 impl Plan {
     /// Plans the computation of `fetches` and of the new value of each state in `carries` (state, value): fuses what one
-    /// kernel computes in one pass, then schedules the dispatches. A state that is carried from itself stays as it is,
-    /// without a copy.
+    /// kernel computes in one pass, then schedules the dispatches. A state that nothing reads any more is written by the
+    /// dispatch that computes its new value; others are [copied](Plan::copies) after the last dispatch. A state that is carried
+    /// from itself stays as it is.
     ///
     /// # Panics
     /// When the first of a carry's pair is no state, their shapes differ, the second is another state, two sources share a
@@ -178,10 +193,16 @@ impl Plan {
         if reuse == Reuse::Recompute {
             schedule.recompute();
         }
-        let lifetimes = schedule.lifetimes();
+        let updates = match reuse {
+            Reuse::On | Reuse::Recompute => updates(&schedule, fetches, carries),
+            Reuse::Off => HashMap::new(),
+        };
+        let mut lifetimes = schedule.lifetimes();
+        lifetimes.retain(|life| !updates.contains_key(&life.entry));
         plan.bytes_without_reuse = lifetimes.iter().map(|life| life.bytes).sum();
         plan.live_bytes = schedule.live(&lifetimes).into_iter().max().unwrap_or(0);
-        let mut slots = plan.assign_slots(lifetimes, reuse);
+        let mut slots = vec![0; schedule.entries.len()];
+        plan.assign_slots(lifetimes, reuse, &mut slots);
         for (number, entry) in schedule.entries.iter().enumerate() {
             if let Some((home, _)) = entry.home {
                 slots[number] = slots[home];
@@ -191,7 +212,10 @@ impl Plan {
         let operand = |value: Value, computed: Option<usize>| Operand {
             value,
             place: match computed {
-                Some(number) => Place::Slot(slots[number]),
+                Some(number) => match updates.get(&number) {
+                    Some(state) => places[state.index()].clone().expect("a state has a place"),
+                    None => Place::Slot(slots[number]),
+                },
                 None => places[storage(tape, value).0.index()].clone().expect("a source has a place"),
             },
             offset: storage(tape, value).1 + computed.map_or(0, |number| schedule.offset(number)),
@@ -225,22 +249,20 @@ impl Plan {
                 assert_eq!(carry.state.shape, carry.from.shape, "a state keeps its shape");
                 carry
             })
-            .filter(|Carry { state, from }| (&from.place, from.offset) != (&state.place, state.offset))
-            .inspect(|Carry { state, from }| {
-                // Carries are copied one after another, so none may read what an earlier one has written.
-                let reads_state = matches!(from.place, Place::State(_));
-                let state = state.value;
+            .inspect(|carry| {
+                // States are copied one after another, so none may be read that was written before.
+                let (state, from) = (carry.state.value, storage(tape, carry.from.value).0);
+                let reads_state = matches!(tape.node(from).origin, Origin::State(_)) && !carry.is_in_place();
                 assert!(!reads_state, "{state:?} is carried from another state; copy that one on the tape first");
             })
             .collect();
         plan
     }
 
-    /// Greedy by size: the largest value first, each into the smallest slot that is free for all of its life. Returns the
-    /// slot of each entry of the schedule.
-    fn assign_slots(&mut self, mut lifetimes: Vec<Lifetime>, reuse: Reuse) -> Vec<usize> {
+    /// Greedy by size: the largest value first, each into the smallest slot that is free for all of its life. Sets the
+    /// slots of these entries of the schedule.
+    fn assign_slots(&mut self, mut lifetimes: Vec<Lifetime>, reuse: Reuse, slots: &mut [usize]) {
         lifetimes.sort_by_key(|life| (std::cmp::Reverse(life.bytes), life.first));
-        let mut slots = vec![0; lifetimes.len()];
         let mut tenants: Vec<Vec<Lifetime>> = Vec::new();
         for life in lifetimes.into_iter().filter(|life| life.home.is_none()) {
             let free = |slot: &usize| !tenants[*slot].iter().any(|tenant| tenant.overlaps(&life));
@@ -256,7 +278,11 @@ impl Plan {
             slots[life.entry] = slot;
             tenants[slot].push(life);
         }
-        slots
+    }
+
+    /// States that take their new values by a copy after the last dispatch, in this order.
+    pub fn copies(&self) -> impl Iterator<Item = &Carry> {
+        self.carries.iter().filter(|carry| !carry.is_in_place())
     }
 
     /// The largest of all buffers: what it is, and its bytes. 0 for an empty plan.
@@ -272,6 +298,33 @@ impl Plan {
     pub fn slot_bytes(&self) -> u64 {
         self.slots.iter().sum()
     }
+}
+
+/// The computations that may write a state, and the state: they compute its new value, nothing reads the old one afterwards,
+/// and they themselves read of it only what they then write.
+fn updates(schedule: &Schedule, fetches: &[Value], carries: &[(Value, Value)]) -> HashMap<usize, Value> {
+    let tape = schedule.tape;
+    let carried = schedule.kept[fetches.len()..].iter().zip(carries);
+    let mut updates = HashMap::new();
+    for (&number, &(state, _)) in carried.filter_map(|(number, carry)| Some((number.as_ref()?, carry))) {
+        let entry = &schedule.entries[number];
+        let is_state = |value: Value| storage(tape, value).0 == state;
+        let node = tape.node(entry.value);
+        let Some(lowered) = node.primitive().and_then(lowering) else { continue };
+        let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| tape.shape(input)).collect();
+        let mut own = (0..shapes.len()).filter(|&input| is_state(node.inputs()[input]));
+        let after = schedule.order.iter().rev().take_while(|&&later| later != number);
+        let mut read_later = after.flat_map(|&later| tape.node(schedule.entries[later].value).inputs());
+        let is_whole = entry.home.is_none() && !entry.is_half && node.shape.count() == tape.shape(state).count();
+        if is_whole
+            && own.all(|input| lowered.updates(input, &shapes, &node.shape))
+            && !read_later.any(|&input| is_state(input))
+            && !fetches.iter().any(|&fetch| is_state(fetch))
+        {
+            updates.entry(number).or_insert(state);
+        }
+    }
+    updates
 }
 
 /// The value in whose buffer `value` lies, and the bytes before it there. An array under another shape lies where it is, and so
@@ -336,7 +389,7 @@ impl fmt::Display for Plan {
                 step.scope,
             )?;
         }
-        for carry in &self.carries {
+        for carry in self.copies() {
             writeln!(f, "carry  {} ← {:?}", carry.state.place, carry.from.value)?;
         }
         writeln!(
@@ -444,27 +497,141 @@ mod tests {
         parts.into_iter().find(holds).and_then(|(&part, &start)| origin(graph, part, element - start))
     }
 
-    /// Replays the schedule and looks at what each slot holds, element by element, when it is read.
     fn assert_finds_what_it_reads(plan: &Plan) {
+        assert_eq!(fault(plan), None);
+    }
+
+    /// Replays a run and looks at what each slot and each state holds, element by element, when it is read, and what the states
+    /// hold for the next run.
+    fn fault(plan: &Plan) -> Option<String> {
         let words = |bytes: u64| bytes as usize / size_of::<f32>();
-        let mut holds: Vec<Vec<Option<(Value, usize)>>> =
-            plan.slots.iter().map(|&bytes| vec![None; words(bytes)]).collect();
-        let finds = |holds: &[Vec<Option<(Value, usize)>>], operand: &Operand| match operand.place {
-            Place::Slot(slot) => (0..operand.shape.count())
-                .all(|at| holds[slot][words(operand.offset) + at] == origin(&plan.graph, operand.value, at)),
-            _ => true,
+        let is_state = |place: &Place| matches!(place, Place::State(_));
+        let mut holds: HashMap<String, Vec<Option<(Value, usize)>>> = HashMap::new();
+        for (slot, &bytes) in plan.slots.iter().enumerate() {
+            holds.insert(Place::Slot(slot).to_string(), vec![None; words(bytes)]);
+        }
+        let sources = plan.graph.iter().filter_map(|(value, node)| match &node.origin {
+            Origin::State(name) => Some((value, name, node.shape.count())),
+            _ => None,
+        });
+        for (value, name, count) in sources {
+            holds.insert(Place::State(name.clone()).to_string(), (0..count).map(|at| Some((value, at))).collect());
+        }
+        let finds = |holds: &HashMap<String, Vec<_>>, operand: &Operand| match holds.get(&operand.place.to_string()) {
+            Some(held) => (0..operand.shape.count())
+                .all(|at| held[words(operand.offset) + at] == origin(&plan.graph, operand.value, at)),
+            None => true,
         };
         for step in &plan.steps {
-            for input in &step.inputs {
-                assert!(finds(&holds, input), "{:?} reads a slot that was reused", step.value);
-                assert_ne!(input.place, step.output.place, "{:?} overwrites its input", step.value);
+            let (node, value) = (plan.graph.node(step.value), step.value);
+            let shapes: Vec<&Shape> = step.inputs.iter().map(|input| &input.shape).collect();
+            for (index, input) in step.inputs.iter().enumerate() {
+                if !finds(&holds, input) {
+                    return Some(format!("{value:?} reads {} that was overwritten", input.place));
+                }
+                let is_safe = input.offset == step.output.offset
+                    && input.shape == step.output.shape
+                    && is_state(&input.place)
+                    && lowering(node.primitive().unwrap()).unwrap().updates(index, &shapes, &step.output.shape);
+                if input.place == step.output.place && !is_safe {
+                    return Some(format!("{value:?} overwrites its input"));
+                }
             }
-            let Place::Slot(slot) = step.output.place else { panic!("{:?} writes no slot", step.value) };
+            let Some(written) = holds.get_mut(&step.output.place.to_string()) else {
+                return Some(format!("{value:?} writes to {}", step.output.place));
+            };
             for at in 0..step.output.shape.count() {
-                holds[slot][words(step.output.offset) + at] = Some((step.value, at));
+                written[words(step.output.offset) + at] = Some((value, at));
             }
         }
-        assert!(plan.fetches.iter().all(|fetch| finds(&holds, fetch)), "a fetched value was overwritten");
+        if !plan.fetches.iter().all(|fetch| finds(&holds, fetch)) {
+            return Some("a fetched value was overwritten".into());
+        }
+        for carry in plan.copies() {
+            if !finds(&holds, &carry.from) {
+                return Some(format!("what is copied to {} was overwritten", carry.state.place));
+            }
+            let new = (0..carry.state.shape.count()).map(|at| origin(&plan.graph, carry.from.value, at)).collect();
+            holds.insert(carry.state.place.to_string(), new);
+        }
+        // For the next run each state holds its new value, and the others what they held.
+        let is_next = |(name, _): &(Arc<str>, Shape)| {
+            let place = Place::State(name.clone());
+            let operand = match plan.carries.iter().find(|carry| carry.state.place == place) {
+                Some(carry) => Operand { place, offset: 0, ..carry.from.clone() },
+                None => return holds[&place.to_string()].iter().flatten().all(|&(value, _)| is_source(plan, value)),
+            };
+            finds(&holds, &operand)
+        };
+        let wrong = plan.states.iter().find(|state| !is_next(state));
+        wrong.map(|(name, _)| format!("state {name} has not its new value"))
+    }
+
+    fn is_source(plan: &Plan, value: Value) -> bool {
+        matches!(plan.graph.node(value).origin, Origin::State(_))
+    }
+
+    #[test]
+    fn states_are_written_in_place_unless_they_are_read_later() {
+        let class = DeviceClass::Gpu;
+        let mut copied = 0;
+        for seed in 0..40 {
+            let (mut tape, fetches) = random(seed);
+            let w = tape.iter().find(|(_, node)| matches!(node.origin, Origin::State(_))).unwrap().0;
+            let [m, n, s] = ["m", "n", "s"].map(|name| tape.state(name, [16, 16]));
+            let gradient = fetches[3];
+            let faster = tape.add(m, gradient);
+            let moved = tape.sub(w, faster);
+            let product = tape.matmul(n, moved);
+            // Read after its new value is there, which no kernel computes at its own place.
+            let late = tape.mul(product, s);
+            let late = tape.total(late);
+            let next = tape.relu(s);
+            let carries = [(w, moved), (m, faster), (n, product), (s, next)];
+            for reuse in [Reuse::On, Reuse::Recompute, Reuse::Off] {
+                let plan = Plan::new(&tape, &[fetches[0], late], &carries, class, reuse);
+                assert_eq!(fault(&plan), None, "seed {seed}, {reuse:?}");
+                if reuse == Reuse::Off {
+                    assert_eq!(plan.copies().count(), 4);
+                } else {
+                    let places: Vec<String> = plan.copies().map(|carry| carry.state.place.to_string()).collect();
+                    assert!(places.contains(&"state n".into()), "a matrix product cannot be taken in place");
+                    assert!(!places.contains(&"state m".into()) && !places.contains(&"state w".into()), "{places:?}");
+                    copied += places.len();
+                }
+            }
+            // The old value is still there when it is fetched.
+            let plan = Plan::new(&tape, &[w, m], &carries, class, Reuse::On);
+            assert_eq!((fault(&plan), plan.copies().count() >= 3), (None, true));
+        }
+        assert!(copied >= 80, "{copied}");
+    }
+
+    #[test]
+    fn a_state_that_is_read_after_it_was_written_is_a_fault() {
+        let mut tape = Tape::new();
+        let (x, w) = (tape.feed("x", [4, 4]), tape.state("w", [4, 4]));
+        let product = tape.matmul(x, w);
+        let sum = tape.total(product);
+        let next = tape.add(w, product);
+        let plan = Plan::new(&tape, &[sum], &[(w, next)], DeviceClass::Gpu, Reuse::On);
+        assert_eq!((fault(&plan), plan.copies().count()), (None, 0));
+        let writes = plan.steps.iter().position(|step| matches!(step.output.place, Place::State(_))).unwrap();
+        assert_eq!(plan.steps[writes].in_place().len(), 1, "{plan}");
+
+        let mut early = plan.clone();
+        let again = early.steps[0].clone();
+        early.steps.insert(writes + 1, again);
+        assert!(fault(&early).unwrap().ends_with("reads state w that was overwritten"));
+        let mut fetched = plan.clone();
+        fetched.fetches[0] = plan.carries[0].state.clone();
+        assert_eq!(fault(&fetched).unwrap(), "a fetched value was overwritten");
+        let mut elsewhere = plan.clone();
+        elsewhere.steps[0].output.place = Place::State("w".into());
+        assert!(fault(&elsewhere).unwrap().ends_with("overwrites its input"));
+        let mut never = plan.clone();
+        never.steps.remove(writes);
+        assert_eq!(fault(&never).unwrap(), "state w has not its new value");
     }
 
     #[test]
@@ -504,8 +671,9 @@ mod tests {
         let (sum, same) = (t.add(kept, moved), t.renamed(kept));
         for carried in [kept, same] {
             let plan = Plan::new(&t, &[sum], &[(kept, carried), (moved, sum)], DeviceClass::Gpu, Reuse::On);
-            let states: Vec<&Place> = plan.carries.iter().map(|carry| &carry.state.place).collect();
-            assert_eq!(states, [&Place::State("moved".into())]);
+            assert_eq!(plan.copies().count(), 0);
+            let written: Vec<String> = plan.steps.iter().map(|step| step.output.place.to_string()).collect();
+            assert_eq!(written, ["state moved"]);
             assert_eq!(plan.states.len(), 2, "the state is still there to be read");
         }
     }

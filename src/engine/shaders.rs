@@ -202,10 +202,47 @@ pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, Specialise
     Ok(source)
 }
 
-/// Bytes of an element of the array that `text` declares at `binding`; a binding is that large at least.
+/// The line of `text` that declares the array at `binding`; empty where there is none.
+fn declaration(text: &str, binding: usize) -> &str {
+    text.lines().find(|line| line.contains(&format!("@binding({binding}) "))).unwrap_or_default()
+}
+
+/// The kernel's text without a binding for each of the `inputs` that lie where the output at binding `output` does: they are
+/// read there. WebGPU lets no buffer be bound twice in a dispatch that writes it.
+pub fn in_place(text: &str, inputs: &[usize], output: usize) -> String {
+    let name = |line: &str| {
+        let (_, declared) = line.split_once("> ").unwrap_or_default();
+        declared.split(':').next().unwrap_or_default().to_owned()
+    };
+    let written = name(declaration(text, output));
+    inputs.iter().fold(text.to_owned(), |text, &input| {
+        let line = declaration(&text, input).to_owned();
+        // An empty line is left, so that all keep their numbers.
+        with_identifier(&text.replace(&line, ""), &name(&line), &written)
+    })
+}
+
+/// `text` with the variable `old` renamed to `new`, but not members of that name.
+fn with_identifier(text: &str, old: &str, new: &str) -> String {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let (mut renamed, mut copied) = (String::with_capacity(text.len()), 0);
+    for (at, _) in text.match_indices(old) {
+        let (before, after) = (&text[..at], &text[at + old.len()..]);
+        if !before.ends_with(|c: char| is_word(c) || c == '.') && !after.starts_with(is_word) {
+            renamed.push_str(&text[copied..at]);
+            renamed.push_str(new);
+            copied = at + old.len();
+        }
+    }
+    renamed + &text[copied..]
+}
+
+/// Bytes of an element of the array that `text` declares at `binding`, which is that large at least; 0 where there is none.
 pub fn element_bytes(text: &str, binding: usize) -> u64 {
-    let is_declared = |line: &&str| line.contains(&format!("@binding({binding}) "));
-    let declaration = text.lines().find(is_declared).unwrap_or_default();
+    let declaration = declaration(text, binding);
+    if declaration.is_empty() {
+        return 0;
+    }
     let element = declaration.split_once(": array<").map_or("f32", |(_, element)| element);
     let alias = text.lines().find_map(|line| {
         let (alias, ty) = line.strip_prefix("alias ")?.split_once(" = ")?;
@@ -246,6 +283,24 @@ mod tests {
         std::fs::create_dir_all(folder.join("sort")).unwrap();
         std::fs::write(folder.join("sort/order.wgsl"), "// include gemm/tiles\n\n").unwrap();
         assert_eq!(refused(folder), "sort/order.wgsl includes gemm/tiles, but only gemm/tile can be included");
+    }
+
+    #[test]
+    fn an_input_in_place_is_read_where_the_output_lies() {
+        let text = "alias A = f32;\n@group(0) @binding(0) var<storage, read> a: array<A>;\n\
+                    @group(0) @binding(1) var<storage, read> b: array<f32>;\n\
+                    @group(0) @binding(2) var<storage, read_write> y: array<f32>;\n\
+                    let aa = a[i * s.a] + b[a_i];\ny[i] = f(a[0],aa);\n";
+        let merged = in_place(text, &[0], 2);
+        assert_eq!(
+            merged,
+            "alias A = f32;\n\n@group(0) @binding(1) var<storage, read> b: array<f32>;\n\
+             @group(0) @binding(2) var<storage, read_write> y: array<f32>;\n\
+             let aa = y[i * s.a] + b[a_i];\ny[i] = f(y[0],aa);\n"
+        );
+        assert_eq!([0, 1, 2].map(|binding| element_bytes(&merged, binding)), [0, 4, 4]);
+        assert_eq!(in_place(text, &[0, 1], 2).matches("y[").count(), 4);
+        assert_eq!(in_place(text, &[], 2), text);
     }
 
     #[test]

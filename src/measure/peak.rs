@@ -17,6 +17,7 @@ use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 use crate::engine::units::{figure, percent};
 use crate::measure::figures::{Measure, MeasureError, Origin, Table, repeat, write};
+use crate::run::kept;
 
 /// How `stssad peak` measures.
 #[derive(Clone, Debug, clap::Args)]
@@ -151,17 +152,10 @@ pub fn run(device: &Device, options: &Options, progress: impl FnMut(&str)) -> Re
 
 /// The cache file of a device; `None` without a cache folder.
 fn cache(origin: &Origin) -> Option<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let caches = match folder("XDG_CACHE_HOME") {
-        Some(given) => given,
-        None if cfg!(windows) => folder("LOCALAPPDATA")?,
-        None if cfg!(target_os = "macos") => folder("HOME")?.join("Library/Caches"),
-        None => folder("HOME")?.join(".cache"),
-    };
     let Origin { device, driver, backend, threads, .. } = origin;
     let name = format!("{device} {driver} {backend} {threads}").to_lowercase();
     let words: Vec<&str> = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    Some(caches.join("stssad").join(format!("peak-{}.json", words.join("-"))))
+    Some(kept::folder()?.join(format!("peak-{}.json", words.join("-"))))
 }
 
 /// Elements that a workgroup of 64 moves per term of a memory probe, a `vec4` each.

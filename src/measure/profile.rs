@@ -98,7 +98,7 @@ pub struct StepTime {
     pub kernels: f64,
     /// Sum of the kernels' lower bounds.
     pub bound: f64,
-    /// From the call until the device has finished, carries included, by the host's clock.
+    /// From the call until the device has finished, copies of states included, by the host's clock.
     pub wall: Measure,
     /// Recording and submitting alone: the host's share of a training step.
     pub host: Measure,

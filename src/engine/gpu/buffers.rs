@@ -68,24 +68,23 @@ impl Executor {
     ///
     /// The slice has exactly the bytes of the feed's shape, f32 in row-major order, and begins at a multiple of the device's
     /// `min_storage_buffer_offset_alignment`. The buffer is of the executor's device, as in [`feed_from`](Executor::feed_from),
-    /// and has the usage `STORAGE`; where the plan fetches the feed itself or carries it into a state, `COPY_SRC` too. The
+    /// and has the usage `STORAGE`; where the plan fetches the feed itself or copies it to a state, `COPY_SRC` too. The
     /// dispatches that read the feed are bound anew, so this is done once rather than before each run.
     ///
     /// # Errors
-    /// When the plan has no such feed, the slice is not as said, or the buffer is one of the executor's slots.
+    /// When the plan has no such feed, the slice is not as said, or the buffer is one that the dispatches write.
     pub fn bind_feed(&mut self, name: &str, slice: wgpu::BufferSlice) -> Result<(), GpuError> {
         let Some((key, feed)) = self.feeds.get_key_value(name) else {
             return Err(GpuError::Unknown { kind: "feed", name: name.to_owned() });
         };
         let (place, shape) = (Place::Feed(key.clone()), feed.shape.clone());
         let is_fed = |operand: &Operand| operand.place == place;
-        let is_copied =
-            self.plan.fetches.iter().any(is_fed) || self.plan.carries.iter().any(|carry| is_fed(&carry.from));
+        let is_copied = self.plan.fetches.iter().any(is_fed) || self.plan.copies().any(|carry| is_fed(&carry.from));
         let copied = if is_copied { wgpu::BufferUsages::COPY_SRC } else { wgpu::BufferUsages::empty() };
         let alignment = u64::from(self.device.device.limits().min_storage_buffer_offset_alignment);
         let part = fits(name, &shape, slice, wgpu::BufferUsages::STORAGE | copied, alignment)?;
-        if self.slots.contains(&part.buffer) {
-            let reason = "it is one of the executor's own, which a run writes; feed a copy of it".to_owned();
+        if self.plan.steps.iter().any(|step| self.part(&step.output).buffer == part.buffer) {
+            let reason = "it is one that a run writes; feed a copy of it".to_owned();
             return Err(GpuError::Buffer { name: name.to_owned(), reason });
         }
 
@@ -106,7 +105,7 @@ impl Executor {
                 *from = Part { offset: part.offset + fetch.offset, ..part.clone() };
             }
         }
-        for (carry, copy) in self.plan.carries.iter().zip(&mut self.carries) {
+        for (carry, copy) in self.plan.copies().zip(&mut self.copies) {
             if is_fed(&carry.from) {
                 copy.from = Part { offset: part.offset + carry.from.offset, ..part.clone() };
             }
@@ -130,7 +129,7 @@ impl Executor {
     pub fn output(&self, value: Value) -> Result<wgpu::BufferSlice<'_>, GpuError> {
         let position = self.position_of(value)?;
         let (fetch, (part, _)) = (&self.plan.fetches[position], &self.fetches[position]);
-        if self.plan.carries.iter().any(|carry| carry.state.place == fetch.place) {
+        if self.plan.copies().any(|carry| carry.state.place == fetch.place) {
             let reason =
                 "the run replaces this state at its end; `States::buffer` is where the new one lies".to_owned();
             return Err(GpuError::Buffer { name: fetch.place.to_string(), reason });

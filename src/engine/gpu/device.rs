@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use super::number::Number;
 use super::watch::{Lost, Watch};
 use super::{Choice, Clock, GpuError};
 use crate::engine::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
-use crate::engine::shaders::{Replaced, element_bytes};
+use crate::engine::shaders::{self, Replaced, element_bytes};
 
 /// What an adapter is, for people and for records.
 #[derive(Clone, Debug, Serialize, PartialEq)]
@@ -76,6 +76,14 @@ fn unrounded(adapter: &AdapterSummary, lanes: Option<Lanes>) -> DeviceClass {
     lanes.filter(|_| adapter.class == "cpu").map_or(DeviceClass::Gpu, DeviceClass::Cpu)
 }
 
+/// What tells a pipeline from others.
+pub(super) fn key(kernel: &Kernel, in_place: &[usize]) -> String {
+    match in_place {
+        [] => kernel.specialisation(),
+        _ => format!("{} {in_place:?} in place", kernel.specialisation()),
+    }
+}
+
 /// A pipeline with the layout of its bindings: inputs in order, then the output.
 #[derive(Clone, Debug)]
 pub(super) struct Pipeline {
@@ -119,6 +127,8 @@ pub struct Device {
     lanes: Option<Lanes>,
     class: DeviceClass,
     pipelines: Arc<Mutex<HashMap<String, Pipeline>>>,
+    /// What the driver made of them, for later runs.
+    pub(super) kept: Arc<OnceLock<wgpu::PipelineCache>>,
     layouts: Arc<Mutex<Layouts>>,
     tally: Arc<Mutex<Tally>>,
     /// Texts that stand in for the built-in ones, by kernel name.
@@ -175,6 +185,7 @@ impl Device {
             remark,
             lanes,
             pipelines: Default::default(),
+            kept: Default::default(),
             layouts: Default::default(),
             tally: Default::default(),
             replaced: Default::default(),
@@ -354,18 +365,17 @@ impl Device {
         watch.end(|| format!("the allocation of {bytes} bytes for {label}"), Ok(buffer))
     }
 
-    /// Binds parts of buffers to a pipeline: its inputs in order, then its output.
+    /// Binds parts of buffers to a pipeline: its inputs in order, then its output, each with its binding.
     pub(super) fn bind<'a>(
         &self,
         label: &str,
         pipeline: &Pipeline,
-        operands: impl Iterator<Item = wgpu::BufferBinding<'a>>,
+        operands: impl Iterator<Item = (usize, wgpu::BufferBinding<'a>)>,
     ) -> wgpu::BindGroup {
         self.tally.lock().unwrap().bind_groups += 1;
         let entries: Vec<wgpu::BindGroupEntry> = operands
-            .zip(0..)
-            .map(|(operand, binding)| wgpu::BindGroupEntry {
-                binding,
+            .map(|(binding, operand)| wgpu::BindGroupEntry {
+                binding: binding as u32,
                 resource: wgpu::BindingResource::Buffer(operand),
             })
             .collect();
@@ -386,18 +396,20 @@ impl Device {
         self.queue.submit(Some(encoder.finish()).filter(|_| !is_lost))
     }
 
-    /// The kernel's pipeline for `inputs` inputs and an output, compiled at the first call.
+    /// The kernel's pipeline for `inputs` inputs and an output, compiled at the first call. Inputs that lie `in_place` have no
+    /// binding of their own: they are read where the output is.
     ///
     /// On Metal it is compiled with fast math, whose compiler may take it that no value is NaN or infinite: wgpu-hal 30 leaves
     /// `MTLCompileOptions.mathMode` (before macOS 15 `fastMathEnabled`) as Metal has it, and wgpu 30 has neither a field for it
     /// in its descriptors of pipelines and shader modules nor another way to it for WGSL. Until it has, a kernel tells a NaN by
     /// its bits, never by a comparison with itself.
-    pub(super) fn pipeline(&self, kernel: &Kernel, inputs: usize) -> Result<Pipeline, GpuError> {
-        let key = kernel.specialisation();
+    pub(super) fn pipeline(&self, kernel: &Kernel, inputs: usize, in_place: &[usize]) -> Result<Pipeline, GpuError> {
+        let key = key(kernel, in_place);
         if let Some(pipeline) = self.pipelines.lock().unwrap().get(&key) {
             return Ok(pipeline.clone());
         }
         let source = self.replaced.lock().unwrap().specialise(kernel)?;
+        let source = shaders::in_place(&source, in_place, inputs);
         self.tally.lock().unwrap().pipelines += 1;
         let watch = self.watch();
         let (bindings, layout) = self.layout((0..=inputs).map(|binding| element_bytes(&source, binding)).collect());
@@ -416,14 +428,15 @@ impl Device {
                 zero_initialize_workgroup_memory: false,
                 ..Default::default()
             },
-            cache: None,
+            cache: self.kept.get(),
         });
         let pipeline = watch.end(|| format!("the compilation of {key}"), Ok(Pipeline { pipeline, bindings }))?;
         self.pipelines.lock().unwrap().insert(key, pipeline.clone());
         Ok(pipeline)
     }
 
-    /// The layout of bindings of at least these bytes each, the last of which is written, and that of their pipelines.
+    /// The layout of bindings of at least these bytes each, the last of which is written, and that of their pipelines. There
+    /// are none of 0 bytes.
     fn layout(&self, least: Vec<u64>) -> (wgpu::BindGroupLayout, wgpu::PipelineLayout) {
         let make = |least: &Vec<u64>| {
             let entry = |(binding, &bytes): (usize, &u64)| wgpu::BindGroupLayoutEntry {
@@ -437,7 +450,8 @@ impl Device {
                 },
                 count: None,
             };
-            let entries: Vec<wgpu::BindGroupLayoutEntry> = least.iter().enumerate().map(entry).collect();
+            let entries: Vec<wgpu::BindGroupLayoutEntry> =
+                least.iter().enumerate().filter(|(_, bytes)| **bytes > 0).map(entry).collect();
             let descriptor = wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries };
             let bindings = self.device.create_bind_group_layout(&descriptor);
             let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {

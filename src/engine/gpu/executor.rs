@@ -171,8 +171,8 @@ pub struct Executor {
     pub(super) arrivals: RefCell<Vec<Transfer>>,
     constants: Vec<wgpu::Buffer>,
     states: HashMap<Arc<str>, wgpu::Buffer>,
-    /// Into the states, in the order of the plan's carries.
-    pub(super) carries: Vec<Transfer>,
+    /// Into the states, in the order of the plan's copies.
+    pub(super) copies: Vec<Transfer>,
     /// What is fetched, in the order of the plan's fetches, and where it goes in the results.
     pub(super) fetches: Vec<(Part, u64)>,
     /// What the host reads of the newest run: its number once for each submit, then what is fetched.
@@ -188,8 +188,8 @@ pub struct Executor {
 }
 
 impl Executor {
-    /// Allocates the plan's slots, compiles its pipelines and binds them. `on_pipeline` is called before each dispatch is
-    /// bound, with its position and their number: compilation takes seconds on some drivers.
+    /// Allocates the plan's slots, compiles its pipelines, several at once, and binds them. `on_pipeline` is called with how many
+    /// dispatches have their pipelines, and with their number: compilation takes seconds on some drivers.
     ///
     /// # Errors
     /// When a state is missing or of another shape, a kernel does not compile, or the device has too little memory.
@@ -221,7 +221,7 @@ impl Executor {
             arrivals: RefCell::default(),
             constants: Vec::new(),
             states: HashMap::new(),
-            carries: Vec::new(),
+            copies: Vec::new(),
             fetches: Vec::new(),
             results: Results::new(device, "results", end)?.into(),
             earlier: Vec::new(),
@@ -250,12 +250,13 @@ impl Executor {
             executor.constants.push(buffer);
         }
         executor.clear();
-        for (index, step) in executor.plan.steps.iter().enumerate() {
-            on_pipeline(index, executor.plan.steps.len());
+        let count = executor.plan.steps.len();
+        device.compile(&executor.plan.steps, |ready| on_pipeline(ready, count))?;
+        for step in &executor.plan.steps {
             let dispatch = executor.bind(step)?;
             executor.dispatches.push(dispatch);
         }
-        executor.carries = executor.plan.carries.iter().map(|carry| executor.carry(carry)).collect();
+        executor.copies = executor.plan.copies().map(|carry| executor.copy(carry)).collect();
         let from = |fetch: &Operand| executor.part(fetch);
         executor.fetches = executor.plan.fetches.iter().map(from).zip(offsets).collect();
         watch.end(|| "the preparation of a plan".to_owned(), Ok(executor))
@@ -271,21 +272,22 @@ impl Executor {
         self.device.submit(encoder);
     }
 
-    fn carry(&self, carry: &Carry) -> Transfer {
+    fn copy(&self, carry: &Carry) -> Transfer {
         let [from, to] = [&carry.from, &carry.state].map(|operand| self.part(operand));
         Transfer { from, to, bytes: carry.state.shape.bytes() }
     }
 
     pub(super) fn bind(&self, step: &Step) -> Result<Dispatch, GpuError> {
-        let pipeline = self.device.pipeline(&step.kernel, step.inputs.len())?;
+        let in_place = step.in_place();
+        let pipeline = self.device.pipeline(&step.kernel, step.inputs.len(), &in_place)?;
         let watch = self.device.watch();
         let operands: Vec<&Operand> = step.inputs.iter().chain([&step.output]).collect();
         let parts: Vec<Part> = operands.iter().map(|operand| self.part(operand)).collect();
-        let bindings = parts.iter().zip(operands).map(|(part, operand)| wgpu::BufferBinding {
-            buffer: &part.buffer,
-            offset: part.offset,
+        let bound = parts.iter().zip(operands).enumerate().filter(|(index, _)| !in_place.contains(index));
+        let bindings = bound.map(|(index, (part, operand))| {
             // The exact size, so that a kernel's arrayLength is its value's and not its slot's.
-            size: wgpu::BufferSize::new(operand.bytes()),
+            let size = wgpu::BufferSize::new(operand.bytes());
+            (index, wgpu::BufferBinding { buffer: &part.buffer, offset: part.offset, size })
         });
         let bindings = self.device.bind(step.kernel.name, &pipeline, bindings);
         watch.end(|| format!("the binding of {}", describe(step)), Ok(()))?;
@@ -323,7 +325,7 @@ impl Executor {
     }
 
     /// Runs the plan in as many [`submits`](Executor::submits) as keep each short, the last of which ends with what is fetched
-    /// and the carries. The results do not depend on the number of submits. Until the submits are
+    /// and the states that are copied. The results do not depend on the number of submits. Until the submits are
     /// [settled](Executor::is_settled) it waits for each of them, then for none. Nothing is made here on the device, unless a
     /// [`Fetch`] still holds the results of an earlier run, and in this code nothing once they are settled; wgpu and the driver
     /// allocate as they record.
@@ -349,7 +351,7 @@ impl Executor {
             if submit + 1 == submits {
                 // What is fetched of a state is what the dispatches read.
                 self.encode_fetches(&mut encoder);
-                self.carries.iter().for_each(|copy| copy.encode(&mut encoder));
+                self.copies.iter().for_each(|copy| copy.encode(&mut encoder));
             }
             let newest = self.submit(encoder);
             if is_timing {
@@ -501,7 +503,7 @@ impl Executor {
     }
 
     /// Runs the plan dispatch by dispatch and calls `visit` with each step, its inputs and its output as they are on the
-    /// device. Carries are not applied.
+    /// device. No state is copied; those that are computed in place change.
     ///
     /// # Errors
     /// When a feed was never set, or the device reported an error, which then names the step.

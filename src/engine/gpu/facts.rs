@@ -7,7 +7,8 @@ use super::device::{AdapterSummary, IMMEDIATE_BYTES};
 use crate::engine::kernel::{CLASS_WORKGROUP_BYTES, Lanes, Tile, WORKGROUP_BYTES};
 
 /// Used where present: on GPUs, subgroups are for `stssad check` alone, which runs the kernels for CPU drivers too.
-const OPTIONAL: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(MATRIX);
+const OPTIONAL: wgpu::Features =
+    wgpu::Features::TIMESTAMP_QUERY.union(wgpu::Features::SUBGROUP).union(wgpu::Features::PIPELINE_CACHE).union(MATRIX);
 /// What kernels on matrix units need.
 const MATRIX: wgpu::Features = wgpu::Features::SHADER_F16.union(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
 /// Invocations to which a kernel gives matrices of its own. A smaller subgroup does the work of its block several times over;

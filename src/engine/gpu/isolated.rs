@@ -36,7 +36,7 @@ impl Device {
     /// When the device refuses or is lost.
     pub fn run_isolated(&self, kernel: &Kernel, inputs: &[Tensor], output: &Shape) -> Result<Isolated, GpuError> {
         let at = || format!("an isolated run of {}", kernel.name);
-        let pipeline = self.pipeline(kernel, inputs.len())?;
+        let pipeline = self.pipeline(kernel, inputs.len(), &[])?;
         let guard = GUARD_BYTES.max(u64::from(self.device.limits().min_storage_buffer_offset_alignment));
         let guard_words = (guard / 4) as usize;
         let input = |(binding, tensor): (usize, &Tensor)| match kernel.is_half(binding) {
@@ -62,7 +62,7 @@ impl Device {
         let operands = buffers.iter().zip(&contents).enumerate().map(|(binding, (buffer, content))| {
             let behind = if asks_for_length && binding == inputs.len() { 0 } else { guard };
             let size = wgpu::BufferSize::new(4 * content.len() as u64 + behind);
-            wgpu::BufferBinding { buffer, offset: guard, size }
+            (binding, wgpu::BufferBinding { buffer, offset: guard, size })
         });
         let bindings = self.bind(kernel.name, &pipeline, operands);
         let dispatch = Dispatch::new(pipeline, bindings, kernel);

@@ -50,8 +50,8 @@ const PASSES: usize = 256;
 const SUBMIT_BYTES: u64 = 2 * PASSES as u64 * wgpu::QUERY_SIZE as u64;
 
 impl Executor {
-    /// Runs the plan with a pass for each dispatch and says when each ran; `None` where the clock gave no sense. Carries
-    /// are not applied.
+    /// Runs the plan with a pass for each dispatch and says when each ran; `None` where the clock gave no sense. No
+    /// state is copied; those that are computed in place change.
     ///
     /// # Errors
     /// When a feed was never set, or the device reported an error or was lost.
@@ -66,7 +66,7 @@ impl Executor {
     }
 
     /// Seconds that the plan takes in passes as long as those of [`run`](Executor::run); `None` where the clock gave no sense.
-    /// Carries are not applied.
+    /// No state is copied; those that are computed in place change.
     ///
     /// # Errors
     /// When a feed was never set, or the device reported an error or was lost.

@@ -17,7 +17,7 @@ pub struct Tenancy {
     pub bytes: u64,
     /// The dispatch that writes it.
     pub first: usize,
-    /// The last dispatch that reads it, or the number of dispatches if it is fetched or carried.
+    /// The last dispatch that reads it, or the number of dispatches if it is fetched or copied to a state.
     pub last: usize,
 }
 
@@ -72,7 +72,7 @@ impl Memory {
                 });
             }
         }
-        for operand in plan.fetches.iter().chain(plan.carries.iter().map(|carry| &carry.from)) {
+        for operand in plan.fetches.iter().chain(plan.copies().map(|carry| &carry.from)) {
             read(&mut tenancies, &current, operand, plan.steps.len());
         }
         let live = |at: usize| {

@@ -24,7 +24,7 @@ pub(super) struct Entry {
 /// The live part of a tape as computations in order.
 #[derive(Clone, Debug)]
 pub(super) struct Schedule<'a> {
-    tape: &'a Tape,
+    pub tape: &'a Tape,
     /// By number, which stays when others are put before.
     pub entries: Vec<Entry>,
     /// Numbers, in the order of computation.

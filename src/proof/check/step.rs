@@ -45,7 +45,7 @@ pub struct StepReport {
     /// Dispatches of each kernel, in the order of first use.
     pub kernels: Vec<(&'static str, usize)>,
     pub first_bad: Option<BadNode>,
-    /// A fetched value that depends on whether buffers are shared or stored in f16: a fault of the planner.
+    /// A fetched value or a state that depends on whether buffers are shared or stored in f16: a fault of the planner.
     pub planner: Option<String>,
 }
 
@@ -69,15 +69,10 @@ pub fn check_step(
     class: DeviceClass,
 ) -> Result<StepReport, GpuError> {
     let mut report = StepReport { nodes: 0, kernels: Vec::new(), first_bad: None, planner: None };
-    let [mut shared, mut separate] = [Reuse::On, Reuse::Off].map(|reuse| {
-        let plan = Plan::new(tape, fetches, carries, class, reuse);
-        prepare(device, plan, sources)
-    });
-    let (shared, separate) =
-        (shared.as_mut().map_err(|error| error.clone())?, separate.as_mut().map_err(|error| error.clone())?);
-
-    let graph = shared.plan().graph.clone();
-    shared.trace(|step, inputs, output| {
+    let plan = |reuse| Plan::new(tape, fetches, carries, class, reuse);
+    let (mut traced, _) = prepare(device, plan(Reuse::On), sources)?;
+    let graph = traced.plan().graph.clone();
+    traced.trace(|step, inputs, output| {
         report.nodes += 1;
         match report.kernels.iter_mut().find(|(name, _)| *name == step.kernel.name) {
             Some((_, count)) => *count += 1,
@@ -107,18 +102,27 @@ pub fn check_step(
         }
     })?;
 
-    // Run the plan again without tracing: neither sharing buffers nor storing values in f16 may change a fetched value.
-    shared.run()?;
-    separate.run()?;
-    report.planner =
-        first_other(fetches, shared, separate)?.map(|fetch| format!("{fetch:?} changes when buffers are shared"));
+    // Run the plan without tracing: neither sharing buffers, states among them, nor storing values in f16 may change what is
+    // fetched or kept.
+    drop(traced);
+    let run = |plan| {
+        prepare(device, plan, sources).and_then(|(mut executor, states)| {
+            executor.run()?;
+            Ok((executor, states))
+        })
+    };
+    let (shared, shared_states) = &run(plan(Reuse::On))?;
+    let (separate, separate_states) = &run(plan(Reuse::Off))?;
+    report.planner = first_other(fetches, shared, separate)?
+        .map(|fetch| format!("{fetch:?} changes when buffers are shared"))
+        .or(first_other_state(shared_states, separate_states)?
+            .map(|state| format!("state {state} changes when it is computed in place")));
     let halves: Vec<Value> =
         shared.plan().steps.iter().filter(|step| step.output.is_half).map(|step| step.value).collect();
     if report.planner.is_none() && !halves.is_empty() {
         let plan = shared.plan().fetching(&halves, class, Reuse::On);
-        let mut whole = prepare(device, plan, sources)?;
-        whole.run()?;
-        report.planner = first_other(fetches, shared, &whole)?
+        let (whole, _) = &run(plan)?;
+        report.planner = first_other(fetches, shared, whole)?
             .map(|fetch| format!("{fetch:?} changes when factors are stored in f16"));
     }
     Ok(report)
@@ -127,17 +131,30 @@ pub fn check_step(
 /// The first of `fetches` whose bits differ between the executors.
 fn first_other(fetches: &[Value], one: &Executor, other: &Executor) -> Result<Option<Value>, GpuError> {
     for &fetch in fetches {
-        let [one, other] = [one.fetch(fetch)?, other.fetch(fetch)?];
-        let bits = |tensor: &Tensor| tensor.data().iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
-        if bits(&one) != bits(&other) {
+        if differ(&one.fetch(fetch)?, &other.fetch(fetch)?) {
             return Ok(Some(fetch));
         }
     }
     Ok(None)
 }
 
+/// The first state whose bits differ.
+fn first_other_state(one: &States, other: &States) -> Result<Option<String>, GpuError> {
+    for name in one.names() {
+        if differ(&one.get(name)?, &other.get(name)?) {
+            return Ok(Some(name.to_owned()));
+        }
+    }
+    Ok(None)
+}
+
+fn differ(one: &Tensor, other: &Tensor) -> bool {
+    let bits = |tensor: &Tensor| tensor.data().iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+    bits(one) != bits(other)
+}
+
 /// An executor with its own states, fed and ready to run.
-fn prepare(device: &Device, plan: Plan, sources: &HashMap<String, Tensor>) -> Result<Executor, GpuError> {
+fn prepare(device: &Device, plan: Plan, sources: &HashMap<String, Tensor>) -> Result<(Executor, States), GpuError> {
     let source = |kind: &'static str, name: &str| {
         sources.get(name).ok_or_else(|| GpuError::Unknown { kind, name: name.to_owned() })
     };
@@ -150,7 +167,7 @@ fn prepare(device: &Device, plan: Plan, sources: &HashMap<String, Tensor>) -> Re
     for name in feeds {
         executor.feed(&name, source("feed", &name)?)?;
     }
-    Ok(executor)
+    Ok((executor, states))
 }
 
 #[cfg(test)]
@@ -167,7 +184,7 @@ mod tests {
         let run = |x: [f32; 2]| {
             let plan = Plan::new(&t, &[y, z], &[], DeviceClass::Gpu, Reuse::On);
             let sources = HashMap::from([("x".to_owned(), Tensor::new([2], x.to_vec()))]);
-            let mut executor = prepare(&device, plan, &sources).unwrap();
+            let (mut executor, _) = prepare(&device, plan, &sources).unwrap();
             executor.run().unwrap();
             executor
         };

@@ -41,6 +41,10 @@ impl Lower for UnaryMap {
     fn is_cheap(&self) -> bool {
         true
     }
+
+    fn updates(&self, input: usize, inputs: &[&Shape], output: &Shape) -> bool {
+        inputs[input] == output
+    }
 }
 
 impl Lower for BinaryMap {
@@ -64,6 +68,10 @@ impl Lower for BinaryMap {
     fn is_cheap(&self) -> bool {
         true
     }
+
+    fn updates(&self, input: usize, inputs: &[&Shape], output: &Shape) -> bool {
+        inputs[input] == output
+    }
 }
 
 impl Lower for MultiplyAdd {
@@ -83,6 +91,10 @@ impl Lower for MultiplyAdd {
 
     fn is_cheap(&self) -> bool {
         true
+    }
+
+    fn updates(&self, input: usize, inputs: &[&Shape], output: &Shape) -> bool {
+        inputs[input] == output
     }
 }
 

@@ -18,4 +18,8 @@ impl Lower for AdamUpdate {
     fn flops(&self, _: &[&Shape], output: &Shape) -> u64 {
         7 * output.count() as u64
     }
+
+    fn updates(&self, input: usize, inputs: &[&Shape], output: &Shape) -> bool {
+        inputs[input] == output
+    }
 }
