@@ -61,7 +61,7 @@ impl Lower for Conv2d {
     fn detour(&self, inputs: &[&Shape], class: DeviceClass) -> Option<Detour> {
         /// Elements of w that all workgroups read together, from which on its transposition pays: a GPU loads eight
         /// neighbours in the time of one that has none.
-        const READS: usize = 1 << 24;
+        const READS: usize = 1 << 26;
         if class != DeviceClass::Gpu {
             return None;
         }
