@@ -29,7 +29,6 @@ const PHASE_W: u32 = (W + STRIDE - 1u) / STRIDE;
 const TAPS: u32 = TILE_K / BLOCK;
 const ROW_TILES: u32 = (C * PHASES + TILE_M - 1u) / TILE_M;
 const LAYERS: u32 = STRIDE * STRIDE / PHASES; // of phases
-const WHOLE_SLABS: u32 = K / BLOCK;
 // How far the channels and the taps of A lie apart.
 const ROW: u32 = select(R * S, 1u, TRANSPOSED == 1u);
 const TAP: u32 = select(1u, GROUPS * K * C, TRANSPOSED == 1u);
@@ -105,7 +104,7 @@ fn slab_count(tile: Tile) -> u32 {
 
 // A segment is its first channel and its first tap.
 fn segment_slabs(tile: Tile, segment: vec2<u32>) -> u32 {
-    return select(1u, WHOLE_SLABS, segment.x < WHOLE_SLABS * BLOCK);
+    return max((K - segment.x) / BLOCK, 1u);
 }
 
 fn segment_after(tile: Tile, segment: vec2<u32>) -> vec2<u32> {

@@ -22,7 +22,6 @@ const P: u32 = (H + 2u * PADDING - R) / STRIDE + 1u;
 const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const TAPS: u32 = TILE_K / BLOCK;
 const CHANNEL_TILES: u32 = (K + TILE_M - 1u) / TILE_M;
-const WHOLE_SLABS: u32 = C / BLOCK;
 // How far the rows and the depth of A lie apart.
 const ROW: u32 = select(C * R * S, 1u, TRANSPOSED == 1u);
 const TERM: u32 = select(1u, GROUPS * K, TRANSPOSED == 1u);
@@ -74,7 +73,7 @@ fn slab_count(tile: Tile) -> u32 {
 
 // A segment is its first channel and its first tap.
 fn segment_slabs(tile: Tile, segment: vec2<u32>) -> u32 {
-    return select(1u, WHOLE_SLABS, segment.x < WHOLE_SLABS * BLOCK);
+    return max((C - segment.x) / BLOCK, 1u);
 }
 
 fn segment_after(tile: Tile, segment: vec2<u32>) -> vec2<u32> {

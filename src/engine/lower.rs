@@ -32,10 +32,15 @@ pub trait Lower: Primitive {
         false
     }
 
-    /// Whether an invocation of the kernel reads of this input only the elements that it alone then writes, each before it
-    /// writes it: the output may then lie where the input does.
-    fn updates(&self, _input: usize, _inputs: &[&Shape], _output: &Shape) -> bool {
+    /// Whether an invocation of the kernel reads of an input of the output's shape only the elements that it alone then
+    /// writes, each before it writes it.
+    fn is_elementwise(&self) -> bool {
         false
+    }
+
+    /// Whether the output may lie where this input does.
+    fn updates(&self, input: usize, inputs: &[&Shape], output: &Shape) -> bool {
+        self.is_elementwise() && inputs[input] == output
     }
 }
 

@@ -211,13 +211,14 @@ fn controls(program: &Program, loops: &[Loop]) -> Vec<Vec<Control>> {
     controls
 }
 
-/// Registers, each with a condition on which it depends whether they are written, that are read where it does not hold.
-fn read_outside(program: &Program, reads: &[Vec<Run>], controls: &[Vec<Control>]) -> HashSet<(usize, Control)> {
+/// Variables, each with a condition, that are read where it does not decide.
+fn read_outside(reads: &[Vec<Run>], written: &[u32], controls: &[Vec<Control>]) -> HashSet<(usize, Control)> {
     let all: HashSet<Control> = controls.iter().flatten().copied().collect();
     let mut outside = HashSet::new();
-    for at in 0..program.code.len() {
-        for slot in reads[at].iter().flat_map(|&(first, count)| first..first + count) {
-            outside.extend(all.iter().filter(|it| !controls[at].contains(it)).map(|it| (slot as usize, *it)));
+    for (runs, controls) in reads.iter().zip(controls) {
+        let slots = runs.iter().flat_map(|&(first, count)| first as usize..(first + count) as usize);
+        for slot in slots.filter(|&slot| written[slot] > 1) {
+            outside.extend(all.iter().filter(|it| !controls.contains(it)).map(|it| (slot, *it)));
         }
     }
     outside
@@ -272,12 +273,12 @@ impl Flow {
             inside.into_iter().any(|(index, _)| !unrolls[index] && carried[index][slot])
         };
         let controls = controls(program, &loops);
-        let read_outside = read_outside(program, &reads, &controls);
 
         let mut written = vec![0u32; program.registers.len()];
         for &(first, count) in writes.iter().flatten() {
             written[first as usize..(first + count) as usize].iter_mut().for_each(|times| *times += 1);
         }
+        let read_outside = read_outside(&reads, &written, &controls);
         let mut values = vec![Dependence::default(); program.registers.len()];
         for &(builtin, slot) in &program.builtins {
             let (given, components) = match builtin {

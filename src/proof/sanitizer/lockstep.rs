@@ -1060,6 +1060,10 @@ mod tests {
         };
         // Unrolled: ten scalings of lane · 7 + i, one product, the address of y.
         assert_eq!(of(&looped("10u", "lane * 7u + i")), [12, 0]);
+        // Under a condition too, whose comparison is uniform; unless the variable is read where the condition does not hold.
+        let under = "var sum = 0.0; if grid.x > 0u { for (var i = 0u; i < 10u; i++) { sum += x[lane * 7u + i]; } }";
+        assert_eq!(of(&format!("{under} y[lane] = sum;")), [12, 1]);
+        assert_eq!(of("var i = 0u; if grid.x > 0u { i = 1u; } y[lane] = x[i];"), [1, 2], "a comparison and a scaling");
         // Not unrolled: a comparison a turn and once more at the end, an increment a turn that is part of an address.
         assert_eq!(of(&looped("100u", "lane * 7u")), [3, 101]);
         let quotient = |divisor: &str| of(&format!("y[lane] = x[lane / {divisor}];"))[0];

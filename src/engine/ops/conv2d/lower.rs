@@ -252,11 +252,9 @@ impl Conv2d {
                 kernel.constant("BLOCK", block).over_layers(columns, 1, groups * rows)
             }
             Role::Input => {
-                let phases = self.phases(problem);
                 let block = block(tiles.k, k, product.k / k);
-                let layers = geometry.stride * geometry.stride / phases;
-                let kernel = kernel.constant("BLOCK", block).constant("PHASES", phases);
-                kernel.over_layers(columns * layers, 1, groups * rows)
+                let kernel = kernel.constant("BLOCK", block).constant("PHASES", product.m / c);
+                kernel.over_layers(columns * (product.layers / groups), 1, groups * rows)
             }
             Role::Kernel => {
                 let block = tiles.k / block(tiles.k, p * q, run);

@@ -3,6 +3,7 @@
 
 use super::{Conv2d, Problem, Role};
 use crate::engine::bounds::product_bound;
+use crate::engine::ops::layout::Transpose;
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape};
 use crate::engine::tensor::Shape;
 
@@ -73,8 +74,7 @@ impl Primitive for OfTransposed {
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
         let kernel = self.kernel(inputs[0].shape, inputs[1].shape).expect("shapes are checked when recorded");
         let [rows, columns] = inputs[1].shape.matrix().expect("checked when recorded");
-        let w: Vec<f64> =
-            (0..columns).flat_map(|column| (0..rows).map(move |row| inputs[1].data[row * columns + column])).collect();
+        let w = Transpose.eval(&inputs[1..], &[columns, rows].into());
         self.whole.eval(&[inputs[0], Array { shape: &kernel, data: &w }], output)
     }
 

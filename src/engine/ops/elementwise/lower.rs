@@ -42,8 +42,8 @@ impl Lower for UnaryMap {
         true
     }
 
-    fn updates(&self, input: usize, inputs: &[&Shape], output: &Shape) -> bool {
-        inputs[input] == output
+    fn is_elementwise(&self) -> bool {
+        true
     }
 }
 
@@ -69,8 +69,8 @@ impl Lower for BinaryMap {
         true
     }
 
-    fn updates(&self, input: usize, inputs: &[&Shape], output: &Shape) -> bool {
-        inputs[input] == output
+    fn is_elementwise(&self) -> bool {
+        true
     }
 }
 
@@ -93,8 +93,8 @@ impl Lower for MultiplyAdd {
         true
     }
 
-    fn updates(&self, input: usize, inputs: &[&Shape], output: &Shape) -> bool {
-        inputs[input] == output
+    fn is_elementwise(&self) -> bool {
+        true
     }
 }
 

@@ -19,7 +19,7 @@ impl Lower for AdamUpdate {
         7 * output.count() as u64
     }
 
-    fn updates(&self, input: usize, inputs: &[&Shape], output: &Shape) -> bool {
-        inputs[input] == output
+    fn is_elementwise(&self) -> bool {
+        true
     }
 }
