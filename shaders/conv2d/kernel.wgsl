@@ -80,7 +80,7 @@ fn segment_slabs(tile: Tile, segment: vec2<u32>) -> u32 {
 fn segment_after(tile: Tile, segment: vec2<u32>) -> vec2<u32> {
     let pixel = segment.y + PIXELS;
     let image = segment.x + segment_slabs(tile, segment) * BLOCK;
-    return select(vec2(image, 0u), vec2(segment.x, pixel), pixel < P * Q);
+    return vec2(select(image, segment.x, pixel < P * Q), select(0u, pixel, pixel < P * Q));
 }
 
 fn a_stride() -> u32 {

@@ -78,7 +78,7 @@ fn segment_slabs(tile: Tile, segment: vec2<u32>) -> u32 {
 
 fn segment_after(tile: Tile, segment: vec2<u32>) -> vec2<u32> {
     let channel = segment.x + segment_slabs(tile, segment) * BLOCK;
-    return select(vec2(0u, segment.y + TAPS), vec2(channel, segment.y), channel < C);
+    return vec2(select(0u, channel, channel < C), segment.y + select(TAPS, 0u, channel < C));
 }
 
 fn a_stride() -> u32 {

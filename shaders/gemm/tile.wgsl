@@ -138,7 +138,7 @@ fn store_slab(loader: ptr<function, Loader>, to: u32) {
         let group = (*loader).a_group + l * A_GROUP_STEP;
         let k = (*loader).a_k + l * A_K_STEP;
         if A_IS_EVEN || (k < TILE_K && group < M_QUADS) {
-            let is_inside = select((*loader).a_quads[l].is_inside, vec4(true), A_IS_WHOLE);
+            let is_inside = (*loader).a_quads[l].is_inside | vec4(A_IS_WHOLE);
             slabs[to + k * A_PITCH + group] = select(vec4<f32>(), (*loader).a[l], is_inside);
         }
     }
