@@ -16,7 +16,7 @@ mod sweep;
 mod train;
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,8 +27,10 @@ use clap_complete::Shell;
 use indicatif::{ProgressBar, ProgressStyle};
 use stssad::data::Visible;
 use stssad::engine::gpu::{Choice, Device};
-use stssad::engine::kernel::Precision;
+use stssad::engine::kernel::{Kernel, Precision};
+use stssad::engine::ops::cases;
 use stssad::engine::shaders::Replaced;
+use stssad::proof::check::variants;
 use stssad::run::kept::Pipelines;
 use stssad::ssad::config::Config;
 use stssad::training::trainer::Trainer;
@@ -37,7 +39,7 @@ use terminal::{UNWRITTEN, Unprinted};
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
 ///
-/// Exit codes: 0 success; 1 a check failed, part of a sweep failed or is missing, or stssad or the driver has a fault; 2 invalid
+/// Exit codes: 0 success; 1 a check failed, a kernel is wrong or slower, part of a sweep failed or is missing, or stssad or the driver has a fault; 2 invalid
 /// arguments or configuration; 3 unusable data; 4 no usable device, or the work does not fit it; 70 training diverged; 74 a file,
 /// standard output or standard error cannot be read or written; 75 try again later: the run was stopped or the device was
 /// lost, and the run can be resumed, or another process is using the folder.
@@ -96,7 +98,8 @@ struct DeviceArguments {
     /// Adapter to use: its number in `stssad devices`, or part of its name, such as `4090` [default: the best].
     #[arg(long, value_name = "A")]
     adapter: Option<String>,
-    /// Use the shaders in DIR (`conv2d/input.wgsl`, …) instead of the built-in ones, to try a kernel without a rebuild.
+    /// Use the shaders in DIR (`conv2d/input.wgsl`, …) instead of the built-in ones, to try a kernel without a rebuild. Constants
+    /// that stssad sets, such as TILE_M, cannot be changed there.
     #[arg(long, value_name = "DIR")]
     shaders: Option<PathBuf>,
     /// What is kept of the opened device's pipelines, for as long as the command runs.
@@ -111,13 +114,28 @@ impl DeviceArguments {
             note!("note     {remark}");
         }
         self.pipelines.get_or_init(|| Pipelines::of(&device).map(Box::new));
-        let Some(folder) = &self.shaders else { return Ok(device) };
-        let replaced = Replaced::from_folder(folder)?;
-        for (name, text) in replaced.kernels {
-            device.replace_shader(&name, text);
+        match &self.shaders {
+            Some(folder) => Ok(device.with_shaders(read_shaders(folder)?)),
+            None => Ok(device),
         }
-        note!("shaders  {} read from {}", replaced.files, folder.display());
-        Ok(device)
+    }
+}
+
+/// The shaders in a folder, with a note of how many there are.
+fn read_shaders(folder: &Path) -> anyhow::Result<Replaced> {
+    let replaced = Replaced::from_folder(folder)?;
+    let kernels: Vec<Kernel> = cases().iter().flat_map(|(_, case)| variants(case)).collect();
+    match replaced.overridden(&kernels).first() {
+        Some((shader, constant)) => Err(UsageError(format!(
+            "{shader}.wgsl in {} changes {constant}, which stssad sets by the shape and the device: the change would have no effect. \
+             Leave the built-in value there; `stssad bench --sweep-tiles` times every choice of tiles",
+            folder.display()
+        ))
+        .into()),
+        None => {
+            note!("shaders  {} read from {}, {} changed", replaced.files, folder.display(), replaced.kernels.len());
+            Ok(replaced)
+        }
     }
 }
 

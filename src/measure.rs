@@ -2,7 +2,7 @@
 
 pub mod figures;
 pub mod peak;
-pub mod bench;
 pub mod workload;
+pub mod bench;
 pub mod profile;
 pub mod analyze;

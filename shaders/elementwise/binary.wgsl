@@ -47,7 +47,7 @@ fn apply(u: Y, v: Y) -> Y {
         case 6u: { return or_nan(select(Y(), u, (Y(extents.p) <= v) & (v <= Y(extents.q))), v); }
         case 7u: { return extents.p * u + extents.q * v * v; }
         case 8u: { return select(extents.p * u / v, Y(), v == Y()); }
-        default: { return Y(bitcast<f32>(0x7fc00000u)); }
+        default: { var nan = 0x7fc00000u; return Y(bitcast<f32>(nan)); } // a constant may not be NaN
     }
 }
 

@@ -67,7 +67,7 @@ impl Analyze {
         // Before anything is compiled, since that takes its time.
         let old = self.compare.as_deref().map(|path| anyhow::Ok((path, Report::read(path)?))).transpose()?;
         let replaced = match &self.shaders {
-            Some(folder) => Replaced::from_folder(folder)?,
+            Some(folder) => super::read_shaders(folder)?,
             None => Replaced::default(),
         };
         let subjects = analyze::subjects(&self.kernels, &self.workload, class)?;

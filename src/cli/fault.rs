@@ -128,7 +128,7 @@ impl Faulty for FolderError {
 impl Faulty for ReplaceError {
     fn fault(&self) -> Fault {
         match self {
-            ReplaceError::None(_) | ReplaceError::NoSuchPart { .. } => Fault::Usage,
+            ReplaceError::None(_) | ReplaceError::NoSuchPart { .. } | ReplaceError::Unknown(_) => Fault::Usage,
             ReplaceError::Read { .. } => Fault::Storage,
         }
     }
@@ -196,7 +196,7 @@ impl Faulty for MeasureError {
     fn fault(&self) -> Fault {
         match self {
             MeasureError::Gpu(error) => error.fault(),
-            MeasureError::NoSuchKernel(..) => Fault::Usage,
+            MeasureError::NoSuchKernel(..) | MeasureError::NothingChanged(_) => Fault::Usage,
             MeasureError::Write { .. } | MeasureError::Read { .. } => Fault::Storage,
             MeasureError::NoTime(_) | MeasureError::Draw { .. } => Fault::Internal,
         }

@@ -1,5 +1,6 @@
 //! `stssad peak`, `bench` and `profile`: the limits of the device, and the speed of kernels and of a training step.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -11,7 +12,7 @@ use stssad::measure::{bench, peak, profile};
 use stssad::run::claim::Claim;
 use stssad::ssad::config::Config;
 
-use super::{DeviceArguments, PrecisionArguments, trainer};
+use super::{DeviceArguments, PrecisionArguments, read_shaders, trainer};
 
 /// Arguments of `stssad peak`.
 #[derive(Debug, Args)]
@@ -44,6 +45,13 @@ pub struct Bench {
     /// Time each kernel with every possible choice of tiles.
     #[arg(long, conflicts_with = "compare")]
     sweep_tiles: bool,
+    /// Compare with the shaders in DIR, in turns: of the kernels that differ, or of those named. Outputs are compared first.
+    ///
+    /// The first set is the built-in one, or that of --shaders; the second is DIR's. A kernel is slower or faster where the 99.9 %
+    /// confidence interval of the median ratio of paired rounds (that of the sign test) lies beyond 5 %. Exits 1 if a kernel is
+    /// wrong or slower.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["compare", "sweep_tiles", "refresh"])]
+    against: Option<PathBuf>,
     /// Use the kernels chosen for this class of device [default: the class of this device].
     #[arg(long, value_enum, conflicts_with = "precision")]
     class: Option<ClassArgument>,
@@ -100,9 +108,21 @@ impl Bench {
             None => device.class(),
         };
         let plan = self.step.workload.plan(class, self.step.reuse())?;
-        match self.sweep_tiles {
-            true => result!("{}", bench::sweep(&device, &self.options, &plan, class, announce)?)?,
-            false => result!("{}", bench::run(&device, &self.options, &plan, announce)?)?,
+        if let Some(folder) = &self.against {
+            let second = device.with_shaders(read_shaders(folder)?);
+            let sources = self.step.workload.sources(&plan);
+            let report = bench::against([&device, &second], &self.options, &plan, &sources, announce)?;
+            result!("{report}")?;
+            return Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        if self.sweep_tiles {
+            result!("{}", bench::sweep(&device, &self.options, &plan, class, announce)?)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let report = bench::run(&device, &self.options, &plan, announce)?;
+        result!("{report}")?;
+        if let Some(warning) = report.warning() {
+            note!("note     {warning}");
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -191,6 +191,12 @@ impl Case {
     }
 }
 
+/// The name of the case that applies `primitive` to inputs of these shapes, if there is one: `stssad check` takes it.
+pub fn name_of(primitive: &dyn Primitive, inputs: &[&Shape]) -> Option<String> {
+    let name = format!("{}({})", primitive.name(), primitive.parameters(inputs)?);
+    name.parse::<Case>().is_ok().then_some(name)
+}
+
 /// The `key=value` pairs not read yet.
 #[derive(Debug)]
 pub struct Parameters<'a> {

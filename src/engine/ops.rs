@@ -130,6 +130,7 @@ pub fn lowering(primitive: &dyn Primitive) -> Option<&dyn Lower> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::case::name_of;
 
     #[test]
     fn case_names_parse_to_their_cases() {
@@ -145,6 +146,25 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), cases.len(), "a case is listed twice");
+    }
+
+    #[test]
+    fn applications_are_named_by_their_cases() {
+        let cases = cases();
+        let mut named = std::collections::BTreeSet::new();
+        for (_, case) in &cases {
+            let Some(name) = name_of(&*case.primitive, &case.shapes()) else { continue };
+            let again: Case = name.parse().unwrap();
+            assert_eq!(format!("{:?}", again.primitive), format!("{:?}", case.primitive), "{case} is called {name}");
+            assert_eq!(again.shapes(), case.shapes(), "{case} is called {name}");
+            named.insert(case.primitive.name());
+        }
+        let all: std::collections::BTreeSet<_> = cases.iter().map(|(_, case)| case.primitive.name()).collect();
+        let unnamed: Vec<_> = all.difference(&named).copied().collect();
+        let families = ["cutdiff", "softbox", "warp", "random", "optimiser"];
+        let is_known = |name: &&str| families.iter().any(|family| name.starts_with(family));
+        let others: Vec<_> = unnamed.into_iter().filter(|name| !is_known(name)).collect();
+        assert_eq!(others, ["layout/pack", "reduce/magnitude"]);
     }
 
     #[test]

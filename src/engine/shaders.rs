@@ -4,7 +4,7 @@
 //!
 //! A file may end with `// include gemm/tile`: a [part](PARTS) that several kernels share continues it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -61,6 +61,27 @@ pub fn source(kernel: &Kernel) -> Result<&'static str, SpecialiseError> {
     Ok(source)
 }
 
+/// A constant's declaration: its type and value.
+fn declared_constant<'a>(text: &'a str, constant: &str) -> Option<&'a str> {
+    text.lines()
+        .find_map(|line| line.strip_prefix("const ")?.strip_prefix(constant)?.strip_prefix(':')?.split(';').next())
+}
+
+/// The WGSL files in a folder and those within it.
+fn wgsl_files(folder: &Path) -> Result<Vec<PathBuf>, ReplaceError> {
+    let failed = |source| ReplaceError::Read { path: folder.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        match path.is_dir() {
+            true => files.extend(wgsl_files(&path)?),
+            false if path.extension().is_some_and(|extension| extension == "wgsl") => files.push(path),
+            false => {}
+        }
+    }
+    Ok(files)
+}
+
 /// The name of the part that `text` includes.
 fn included(text: &str) -> Option<&str> {
     text.trim_end().lines().last()?.strip_prefix(INCLUDE)
@@ -95,13 +116,15 @@ pub enum ReplaceError {
     None(PathBuf),
     #[error("{shader}.wgsl includes {part}, but only {} can be included", names(PARTS))]
     NoSuchPart { shader: &'static str, part: String },
+    #[error("{} takes the place of none of stssad's shaders: rename it as the file that it is to replace, or move it away", .0.display())]
+    Unknown(PathBuf),
 }
 
 /// Texts that take the place of the built-in ones, by kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Replaced {
-    /// The name of each replaced kernel and its text, with its included part.
-    pub kernels: HashMap<String, String>,
+    /// The name of each kernel whose text is another than the built-in one, and that text, with its included part.
+    pub kernels: BTreeMap<String, String>,
     /// How many files were read from a folder.
     pub files: usize,
 }
@@ -110,7 +133,7 @@ impl Replaced {
     /// Those in a folder that is laid out as `shaders/` is. A part replaces that of all kernels that include it.
     ///
     /// # Errors
-    /// When a file cannot be read, or the folder has none of them.
+    /// When a file cannot be read, takes the place of none, or the folder has none of them.
     pub fn from_folder(folder: &Path) -> Result<Replaced, ReplaceError> {
         let own: Vec<&(&str, &str)> = FAMILIES.iter().flat_map(|family| family.shaders).chain(PROBES).collect();
         let mut found = HashMap::new();
@@ -125,17 +148,42 @@ impl Replaced {
         if found.is_empty() {
             return Err(ReplaceError::None(folder.to_owned()));
         }
+        let known: Vec<PathBuf> = found.keys().map(|name| folder.join(name).with_extension("wgsl")).collect();
+        if let Some(stray) = wgsl_files(folder)?.into_iter().find(|path| !known.contains(path)) {
+            return Err(ReplaceError::Unknown(stray));
+        }
         for (&shader, text) in &found {
             if let Some(part) = included(text).filter(|name| PARTS.iter().all(|(part, _)| part != name)) {
                 return Err(ReplaceError::NoSuchPart { shader, part: part.to_owned() });
             }
         }
         let texts = own.iter().filter_map(|&&(name, built_in)| {
-            let text = found.get(name).map_or(built_in, |text| text);
-            let is_replaced = [Some(name), included(text)].into_iter().flatten().any(|file| found.contains_key(file));
-            is_replaced.then(|| (name.to_owned(), with_part(text, &found)))
+            let text = with_part(found.get(name).map_or(built_in, |text| text), &found);
+            (text != with_part(built_in, &HashMap::new())).then(|| (name.to_owned(), text))
         });
         Ok(Replaced { kernels: texts.collect(), files: found.len() })
+    }
+
+    /// The kernels whose texts differ between `self` and `other`.
+    pub fn differing(&self, other: &Replaced) -> Vec<String> {
+        let names: BTreeSet<&String> = self.kernels.keys().chain(other.kernels.keys()).collect();
+        names.into_iter().filter(|name| self.kernels.get(*name) != other.kernels.get(*name)).cloned().collect()
+    }
+
+    /// The constants of `kernels` whose value a text changes in vain, since each kernel is given its own: (kernel, constant).
+    pub fn overridden<'a>(
+        &self,
+        kernels: impl IntoIterator<Item = &'a Kernel>,
+    ) -> BTreeSet<(&'static str, &'static str)> {
+        let mut overridden = BTreeSet::new();
+        for kernel in kernels {
+            let (Some(text), Ok(own)) = (self.kernels.get(kernel.name), source(kernel)) else { continue };
+            let changes = |name: &str| declared_constant(text, name) != declared_constant(own, name);
+            overridden.extend(
+                kernel.constants.iter().filter(|(name, _)| changes(name)).map(|&(name, _)| (kernel.name, name)),
+            );
+        }
+        overridden
     }
 
     /// As [`specialise`], from the text that takes the place of the built-in one, if any does.
@@ -203,7 +251,7 @@ pub fn specialise_text(text: &str, kernel: &Kernel) -> Result<String, Specialise
 }
 
 /// The line of `text` that declares the array at `binding`; empty where there is none.
-fn declaration(text: &str, binding: usize) -> &str {
+fn declared_array(text: &str, binding: usize) -> &str {
     text.lines().find(|line| line.contains(&format!("@binding({binding}) "))).unwrap_or_default()
 }
 
@@ -214,9 +262,9 @@ pub fn in_place(text: &str, inputs: &[usize], output: usize) -> String {
         let (_, declared) = line.split_once("> ").unwrap_or_default();
         declared.split(':').next().unwrap_or_default().to_owned()
     };
-    let written = name(declaration(text, output));
+    let written = name(declared_array(text, output));
     inputs.iter().fold(text.to_owned(), |text, &input| {
-        let line = declaration(&text, input).to_owned();
+        let line = declared_array(&text, input).to_owned();
         // An empty line is left, so that all keep their numbers.
         with_identifier(&text.replace(&line, ""), &name(&line), &written)
     })
@@ -237,9 +285,16 @@ fn with_identifier(text: &str, old: &str, new: &str) -> String {
     renamed + &text[copied..]
 }
 
-/// Bytes of an element of the array that `text` declares at `binding`, which is that large at least; 0 where there is none.
+/// A kernel's text as every browser takes it: with `enable subgroups;` where it exchanges values between lanes, and with the
+/// immediates, of which not all have enough or any, in a uniform at binding 0 of group 1.
+pub fn portable(text: &str) -> String {
+    let enabled = if text.contains("@builtin(subgroup_") { "enable subgroups; " } else { "" };
+    format!("{enabled}{}", text.replace("\nvar<immediate> ", "\n@group(1) @binding(0) var<uniform> "))
+}
+
+/// Bytes of an element of the array that `text` declares at `binding`; a binding is that large at least. 0 where there is none.
 pub fn element_bytes(text: &str, binding: usize) -> u64 {
-    let declaration = declaration(text, binding);
+    let declaration = declared_array(text, binding);
     if declaration.is_empty() {
         return 0;
     }
@@ -280,6 +335,12 @@ mod tests {
         assert_eq!(replaced.files, 1);
         assert!(replaced.kernels.values().all(|text| text.ends_with("// include gemm/tile\n// another")));
 
+        std::fs::write(folder.join("gemm/tile.wgsl"), PARTS[0].1).unwrap();
+        let same = Replaced::from_folder(folder).unwrap();
+        assert!(same.kernels.is_empty() && same.files == 1, "a copy of the built-in text changes nothing");
+        assert_eq!(replaced.differing(&same), names);
+        assert!(same.differing(&same).is_empty());
+
         std::fs::create_dir_all(folder.join("sort")).unwrap();
         std::fs::write(folder.join("sort/order.wgsl"), "// include gemm/tiles\n\n").unwrap();
         assert_eq!(refused(folder), "sort/order.wgsl includes gemm/tiles, but only gemm/tile can be included");
@@ -301,6 +362,41 @@ mod tests {
         assert_eq!([0, 1, 2].map(|binding| element_bytes(&merged, binding)), [0, 4, 4]);
         assert_eq!(in_place(text, &[0, 1], 2).matches("y[").count(), 4);
         assert_eq!(in_place(text, &[], 2), text);
+    }
+
+    #[test]
+    fn files_and_constants_that_would_have_no_effect_are_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        std::fs::create_dir_all(folder.join("elementwise")).unwrap();
+        let kernel = Kernel::new("elementwise/unary").constant("FUNCTION", 7u32);
+        let write = |file: &str, from: &str, to: &str| {
+            let text = source(&kernel).unwrap().replace(from, to);
+            std::fs::write(folder.join(file), text).unwrap();
+            Replaced::from_folder(folder)
+        };
+        let edited = write("elementwise/unary.wgsl", "const FUNCTION: u32 = 0u;", "const FUNCTION: u32 = 3u;").unwrap();
+        assert_eq!(edited.overridden([&kernel]), [("elementwise/unary", "FUNCTION")].into());
+        assert!(edited.overridden([&Kernel::new("elementwise/unary")]).is_empty());
+        let edited = write("elementwise/unary.wgsl", "const TAU: f32 = 6.2831853;", "const TAU: f32 = 6.0;").unwrap();
+        assert_eq!(edited.kernels.len(), 1);
+        assert!(edited.overridden([&kernel]).is_empty());
+
+        let refused = write("elementwise/unarry.wgsl", "", "").unwrap_err().to_string();
+        assert!(refused.contains("unarry.wgsl takes the place of none of stssad's shaders"), "{refused}");
+    }
+
+    #[test]
+    fn browsers_are_given_uniforms_and_told_of_subgroups() {
+        let [plain, lanes] = ["elementwise/unary", "conv2d/output_broadcast"].map(|name| {
+            let text = portable(source(&Kernel::new(name)).unwrap());
+            assert!(
+                text.contains("\n@group(1) @binding(0) var<uniform> ") && !text.contains("var<immediate>"),
+                "{name}"
+            );
+            text
+        });
+        assert!(lanes.starts_with("enable subgroups; //") && plain.starts_with("// elementwise/unary"));
     }
 
     #[test]

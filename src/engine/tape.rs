@@ -74,6 +74,12 @@ pub trait Primitive: fmt::Debug + Any + Send + Sync {
     /// `family/role`: the shader's path, and the label in plans, profiles and tests.
     fn name(&self) -> &'static str;
 
+    /// What the parentheses of its [case](crate::engine::case::Case)'s name hold at these inputs, such as `x=5x13x7,from=1,to=2`;
+    /// `None` if it has no case.
+    fn parameters(&self, _inputs: &[&Shape]) -> Option<String> {
+        None
+    }
+
     /// Shape of the output.
     ///
     /// # Errors

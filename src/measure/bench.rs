@@ -4,8 +4,9 @@
 //! A case runs as a plan that repeats one dispatch of the step, each time on another set of buffers, so that the sets
 //! together exceed the caches. Between two dispatches runs a fence: a dispatch of one element that reads the output of
 //! the first and writes an input of the second, so that the device cannot overlap them. Only the case's own dispatches
-//! are counted.
+//! are counted. So caches are cold, while in the step an input was often written just before.
 
+mod against;
 mod sweep;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,23 +24,26 @@ use crate::engine::plan::{Place, Plan, Reuse, Step};
 use crate::engine::tape::Tape;
 use crate::engine::tensor::{Shape, Tensor};
 use crate::engine::units::{figure, percent};
-use crate::measure::figures::{Measure, MeasureError, Origin, Table, repeat};
+use crate::measure::figures::{Measure, MeasureError, Origin, Table, positive_seconds, repeat};
 use crate::measure::peak::{self, Peak};
+use crate::measure::workload::title;
+pub use against::{Against, Pair, against};
 pub use sweep::{Sweep, Tiling, sweep};
 
 /// How `stssad bench` measures.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// Kernels to run, by part of their name: `conv2d`, `matmul/product`; all kernels of the step by default
+    /// Kernels to run, by part of their file's name or of their case's: `conv2d`, `f=exp`; all kernels of the step by default
     #[arg(value_name = "KERNEL")]
     pub kernels: Vec<String>,
-    /// Seconds to run each case for
-    #[arg(long, default_value_t = 1.0, value_name = "S")]
+    /// Least time to measure each case in seconds; setup and compilation come on top
+    #[arg(long, default_value_t = 1.0, value_name = "S", value_parser = positive_seconds)]
     pub seconds: f64,
     /// How to print the rows [default: a table for people]
     #[arg(short, long, value_enum, value_name = "FORMAT")]
     pub output: Option<Format>,
-    /// Earlier rows (`-o jsonl`) to compare with, case by case
+    /// Earlier rows (`-o jsonl`) to compare with, case by case. Other load may have slowed one of the runs, so this changes no
+    /// exit code; --against measures both sides at once
     #[arg(long, value_name = "OLD.jsonl")]
     pub compare: Option<PathBuf>,
     /// Measure the roofs again, even if an earlier run has stored them: the speed of a machine varies
@@ -95,7 +99,7 @@ pub struct Row {
     /// Precision of the step. Kernels on matrix units have their own names.
     #[serde(default)]
     pub precision: Precision,
-    /// `kernel [inputs] → [output]`; `--compare` matches rows by it.
+    /// As [`title`]; `--compare` matches rows by it.
     pub case: String,
     pub kernel: String,
     /// Dispatches of this case in the step.
@@ -116,12 +120,27 @@ pub struct Row {
     pub gbs: f64,
     /// Operations per byte.
     pub intensity: f64,
-    /// Shares of the device's roofs, up to 1.
+    /// Shares of the device's roofs. One above 1 tells of a cache, or of a kernel that does not do its work.
     pub of_compute: f64,
     pub of_memory: f64,
     pub bound: Bound,
     /// Whether the buffers together exceed the caches. If not, `of_memory` may exceed 1.
     pub beyond_cache: bool,
+    /// As [`Origin::shaders`].
+    #[serde(default)]
+    pub shaders: String,
+    /// With `--compare`, where an earlier row is of the same case: its microseconds.
+    #[serde(default)]
+    pub old: Option<f64>,
+    /// Microseconds now / then: below 1 is faster.
+    #[serde(default)]
+    pub ratio: Option<f64>,
+    /// How far noise alone may move the ratio from 1, given the spreads of both runs. It does not cover a slowdown of a
+    /// whole run.
+    #[serde(default)]
+    pub noise: Option<f64>,
+    #[serde(default)]
+    pub verdict: Option<Verdict>,
 }
 
 impl Row {
@@ -130,55 +149,62 @@ impl Row {
     }
 }
 
-/// The figures of all cases.
+/// The figures of all cases, those first that take the most time of the step.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     pub origin: Origin,
     pub rows: Vec<Row>,
-    /// Empty without `--compare`.
-    pub comparisons: Vec<Comparison>,
+    /// When the roofs were measured.
+    pub roofs: String,
+    /// The file of `--compare`.
+    pub compared_with: Option<PathBuf>,
     #[serde(skip)]
     output: Option<Format>,
 }
 
-/// A case now and before.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
-    pub case: String,
-    /// Microseconds.
-    pub old: f64,
-    pub new: f64,
-    /// new / old: below 1 is faster.
-    pub ratio: f64,
-    /// How far noise alone may move the ratio from 1, given the spreads of both runs. It does not cover a slowdown of a
-    /// whole run: compare runs on an otherwise idle machine.
-    pub noise: f64,
-    pub verdict: Verdict,
-}
-
 /// The verdict of a comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     Faster,
     Slower,
     /// Within the noise.
     Same,
+    /// Its output is not what the kernel is to compute, so its time was not measured.
+    Wrong,
 }
 
 /// Smaller changes count as noise, however small the spread.
 const LEAST_NOISE: f64 = 0.02;
 
-impl Comparison {
-    fn of(old: &Row, new: &Row) -> Comparison {
-        let ratio = new.microseconds / old.microseconds;
-        let noise = LEAST_NOISE + 2.0 * old.time().spread().hypot(new.time().spread());
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.pad(match self {
+            Verdict::Faster => "faster",
+            Verdict::Slower => "slower",
+            Verdict::Same => "same",
+            Verdict::Wrong => "WRONG",
+        })
+    }
+}
+
+impl Row {
+    /// The row with what is said of an earlier one.
+    fn compared_with(self, old: &Row) -> Row {
+        let ratio = self.microseconds / old.microseconds;
+        let noise = LEAST_NOISE + 2.0 * old.time().spread().hypot(self.time().spread());
         let verdict = match ratio.max(1.0 / ratio) > 1.0 + noise {
             false => Verdict::Same,
             true if ratio < 1.0 => Verdict::Faster,
             true => Verdict::Slower,
         };
-        Comparison { case: new.case.clone(), old: old.microseconds, new: new.microseconds, ratio, noise, verdict }
+        let [old, ratio, noise] = [old.microseconds, ratio, noise].map(Some);
+        Row { old, ratio, noise, verdict: Some(verdict), ..self }
+    }
+
+    /// Microseconds of all such dispatches of the step.
+    fn total(&self) -> f64 {
+        self.calls as f64 * self.microseconds
     }
 }
 
@@ -203,8 +229,9 @@ pub fn run(
         let (time, beyond_cache) = case.time(device, options.seconds)?;
         rows.push(case.row(&origin, device.clock(), &time, &peak, beyond_cache));
     }
-    let comparisons = compare(&old, &rows);
-    Ok(Report { origin, rows, comparisons, output: options.output })
+    rows.sort_by(|a, b| b.total().total_cmp(&a.total()));
+    let rows = compare(&old, rows);
+    Ok(Report { origin, rows, roofs: peak.measured(), compared_with: options.compare.clone(), output: options.output })
 }
 
 /// The cases of a plan that satisfy `is_fit` and match the options. An error if there are none.
@@ -214,8 +241,8 @@ fn wanted(plan: &Plan, options: &Options, is_fit: impl Fn(&Case) -> bool) -> Res
     names.sort_unstable();
     names.dedup();
     let no_such = MeasureError::NoSuchKernel(options.kernels.join(", "), names.join(", "));
-    let is_named =
-        |case: &Case| options.kernels.is_empty() || options.kernels.iter().any(|name| case.name.contains(name));
+    let fits = |case: &Case, name: &String| case.name.contains(name) || case.step.kernel.name.contains(name.as_str());
+    let is_named = |case: &Case| options.kernels.is_empty() || options.kernels.iter().any(|name| fits(case, name));
     let cases: Vec<Case> = fit.into_iter().filter(is_named).collect();
     if cases.is_empty() { Err(no_such) } else { Ok(cases) }
 }
@@ -231,11 +258,14 @@ fn csv(rows: &[impl Serialize]) -> String {
     String::from_utf8(table.into_inner().expect("writing to memory succeeds")).expect("text")
 }
 
-/// Pairs old and new rows by case, in the order of the new ones.
-fn compare(old: &[Row], new: &[Row]) -> Vec<Comparison> {
+/// The new rows, each compared with the last old one of its case, if any.
+fn compare(old: &[Row], new: Vec<Row>) -> Vec<Row> {
     let key = |row: &Row| (row.case.clone(), row.device.clone(), row.precision);
-    let before = |row: &Row| old.iter().rev().find(|old| key(old) == key(row));
-    new.iter().filter_map(|row| Some(Comparison::of(before(row)?, row))).collect()
+    let compared = |row: Row| match old.iter().rev().find(|old| key(old) == key(&row)) {
+        Some(before) => row.compared_with(before),
+        None => row,
+    };
+    new.into_iter().map(compared).collect()
 }
 
 fn read(path: &Path) -> Result<Vec<Row>, MeasureError> {
@@ -261,14 +291,13 @@ fn cases(plan: &Plan) -> Vec<Case> {
     let mut seen: HashMap<String, usize> = HashMap::new();
     let mut named: BTreeMap<String, usize> = BTreeMap::new();
     for step in &plan.steps {
-        let shapes: Vec<String> = step.inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
-        let name = format!("{} {} → {:?}", step.kernel.name, shapes.join(" "), step.output.shape).replace(", ", ",");
+        let name = title(plan, step);
         let key = format!("{name} {} {:?}", step.kernel.specialisation(), step.kernel.workgroups());
         if let Some(&case) = seen.get(&key) {
             cases[case].calls += 1;
             continue;
         }
-        // Equal shapes under other constants (a stride, a function) are numbered.
+        // What differs in nothing that the name tells, such as operands stored in f16, is numbered.
         let number = named.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1);
         let name = if *number == 1 { name } else { format!("{name} #{number}") };
         seen.insert(key, cases.len());
@@ -282,57 +311,87 @@ fn beyond_cache(device: &Device) -> u64 {
     if device.is_cpu() { 128 << 20 } else { 512 << 20 }
 }
 
+/// The name of an operand's buffer, inputs first.
+fn buffer(set: usize, operand: usize) -> String {
+    format!("set {set}, operand {operand}")
+}
+
 /// Least and most sets of buffers to rotate through.
 const SETS: std::ops::RangeInclusive<u64> = 2..=256;
 
 impl Case {
     /// The time of a dispatch in seconds, and whether the buffers exceeded the caches.
     fn time(&self, device: &Device, seconds: f64) -> Result<(Measure, bool), MeasureError> {
-        let wanted = beyond_cache(device).div_ceil(self.step.bytes().max(1));
-        let sets = wanted.clamp(*SETS.start(), *SETS.end());
-        let plan = self.rotated(sets as usize, device.class());
-        let feeds = plan.feeds.clone();
-        let mut executor = Executor::new(device, plan, &States::new(device), |_, _| ())?;
         let mut stream = Stream::new(0, 0);
+        // Away from 0, so that nothing divides by zero or becomes subnormal.
         let mut values: HashMap<Shape, Tensor> = HashMap::new();
-        for (name, shape) in &feeds {
-            // Away from 0, so that nothing divides by zero or becomes subnormal.
-            let value = values.entry(shape.clone()).or_insert_with(|| {
+        for input in &self.step.inputs {
+            values.entry(input.shape.clone()).or_insert_with_key(|shape| {
                 let data = (0..shape.count()).map(|_| 0.5 + stream.uniform() as f32).collect();
                 Tensor::new(shape.clone(), data)
             });
-            executor.feed(name, value)?;
         }
-        executor.run()?;
-        executor.wait()?;
+        let inputs: Vec<&Tensor> = self.step.inputs.iter().map(|input| &values[&input.shape]).collect();
+        let (sets, beyond_cache) = self.sets(device);
+        let buffers = self.buffers(device, &inputs, sets)?;
+        let mut executor = self.executor(device, &buffers, sets)?;
         let mut times = Vec::new();
         repeat(seconds, || {
-            let spans = executor.profile(device.clock())?;
-            times.extend(spans.into_iter().step_by(2).flatten().map(|span| span.seconds));
+            times.extend(Self::times(&mut executor, device.clock())?);
             Ok::<(), MeasureError>(())
         })?;
-        let positive = times.into_iter().filter(|&seconds| seconds > 0.0);
-        let time = Measure::of(positive).ok_or_else(|| MeasureError::NoTime(self.name.clone()))?;
-        Ok((time, sets >= wanted))
+        let time = Measure::of(times).ok_or_else(|| MeasureError::NoTime(self.name.clone()))?;
+        Ok((time, beyond_cache))
+    }
+
+    /// How many sets of buffers there are, and whether they exceed the caches.
+    fn sets(&self, device: &Device) -> (usize, bool) {
+        let wanted = beyond_cache(device).div_ceil(self.step.bytes().max(1));
+        let sets = wanted.clamp(*SETS.start(), *SETS.end());
+        (sets as usize, sets >= wanted)
+    }
+
+    /// So many sets of buffers, each with `inputs`.
+    fn buffers(&self, device: &Device, inputs: &[&Tensor], sets: usize) -> Result<States, MeasureError> {
+        let (mut states, output) = (States::new(device), Tensor::full(self.step.output.shape.clone(), 0.0));
+        for set in 0..sets {
+            for (operand, value) in inputs.iter().copied().chain([&output]).enumerate() {
+                states.set(&buffer(set, operand), value)?;
+            }
+        }
+        Ok(states)
+    }
+
+    /// What runs the dispatch on each of so many sets of buffers, after a first run.
+    fn executor(&self, device: &Device, buffers: &States, sets: usize) -> Result<Executor, MeasureError> {
+        let mut executor = Executor::new(device, self.rotated(sets, device.class()), buffers, |_, _| ())?;
+        executor.run()?;
+        executor.wait()?;
+        Ok(executor)
+    }
+
+    /// The valid times of one round over all sets, in seconds.
+    fn times(executor: &mut Executor, clock: Clock) -> Result<impl Iterator<Item = f64> + use<>, MeasureError> {
+        let spans = executor.profile(clock)?;
+        Ok(spans.into_iter().step_by(2).flatten().map(|span| span.seconds).filter(|&seconds| seconds > 0.0))
     }
 
     /// The dispatch once on each set of buffers, each followed by a fence.
     fn rotated(&self, sets: usize, class: DeviceClass) -> Plan {
-        let mut plan = Plan { slots: vec![self.step.output.shape.bytes(); sets], ..Plan::default() };
+        let mut plan = Plan::default();
         let fence = fence(class);
+        let output = self.step.inputs.len();
         for set in 0..sets {
             let mut step = self.step.clone();
-            for (index, input) in step.inputs.iter_mut().enumerate() {
-                let name: Arc<str> = format!("set {set}, input {index}").into();
-                plan.feeds.push((name.clone(), input.shape.clone()));
-                (input.place, input.offset) = (Place::Feed(name), 0);
+            for (index, operand) in step.inputs.iter_mut().chain([&mut step.output]).enumerate() {
+                let name: Arc<str> = buffer(set, index).into();
+                plan.states.push((name.clone(), operand.shape.clone()));
+                (operand.place, operand.offset) = (Place::State(name), 0);
             }
-            (step.output.place, step.output.offset) = (Place::Slot(set), 0);
-            plan.steps.push(step);
             let mut between = fence.clone();
-            between.inputs[0].place = Place::Slot(set);
-            between.output.place = Place::Slot((set + 1) % sets);
-            plan.steps.push(between);
+            between.inputs[0].place = step.output.place.clone();
+            between.output.place = Place::State(buffer((set + 1) % sets, output).into());
+            plan.steps.extend([step, between]);
         }
         plan
     }
@@ -367,6 +426,11 @@ impl Case {
             of_memory: traffic / time.median,
             bound,
             beyond_cache,
+            shaders: origin.shaders.clone(),
+            old: None,
+            ratio: None,
+            noise: None,
+            verdict: None,
         }
     }
 }
@@ -391,60 +455,74 @@ impl Report {
     }
 
     fn table(&self) -> Table<10> {
+        let total: f64 = self.rows.iter().map(Row::total).sum();
+        let mark = |share: f64, marks: &str| format!("{}{}{marks}", percent(share), if share > 1.0 { "!" } else { "" });
         let row = |row: &Row| {
             [
                 row.case.clone(),
                 row.calls.to_string(),
                 figure(row.microseconds),
                 percent(row.time().spread()),
+                percent(row.total() / total),
                 figure(row.gflops),
                 figure(row.gbs),
-                figure(row.intensity),
-                percent(row.of_compute),
-                format!("{}{}", percent(row.of_memory), if row.beyond_cache { "" } else { "*" }),
+                mark(row.of_compute, ""),
+                mark(row.of_memory, if row.beyond_cache { "" } else { "*" }),
                 row.bound.to_string(),
             ]
         };
-        let header = ["case", "calls", "µs", "± %", "GFLOP/s", "GB/s", "FLOP/B", "% compute", "% memory", "bound"];
+        let header = ["case", "calls", "µs", "± %", "% of all", "GFLOP/s", "GB/s", "% compute", "% memory", "bound"];
         Table { header, rows: self.rows.iter().map(row).collect() }
     }
 
     fn comparison(&self) -> Table<6> {
-        let row = |row: &Comparison| {
-            [
-                row.case.clone(),
-                figure(row.old),
-                figure(row.new),
-                format!("{:.3}", row.ratio),
-                percent(row.noise),
-                format!("{:?}", row.verdict).to_lowercase(),
-            ]
+        let row = |row: &Row| {
+            let verdict = row.verdict?.to_string();
+            let ratio = format!("{:.3}", row.ratio?);
+            Some([row.case.clone(), figure(row.old?), figure(row.microseconds), ratio, percent(row.noise?), verdict])
         };
         let header = ["case", "old µs", "new µs", "new/old", "noise ± %", "verdict"];
-        Table { header, rows: self.comparisons.iter().map(row).collect() }
+        Table { header, rows: self.rows.iter().filter_map(row).collect() }
+    }
+
+    /// How the figures are to be read: sentences, a line each.
+    fn remarks(&self) -> String {
+        let total = self.rows.iter().map(Row::total).sum::<f64>() / 1e3;
+        let calls: usize = self.rows.iter().map(|row| row.calls).sum();
+        let mut text =
+            format!("{} ms in all for {calls} dispatches, each timed alone and from cold caches; ", figure(total));
+        text += &format!("`profile` times them within the step.\nThe roofs were {}.\n", self.roofs);
+        if self.rows.iter().any(|row| !row.beyond_cache) {
+            text += "* The buffers fit into a cache.\n";
+        }
+        if self.rows.iter().any(|row| row.of_compute.max(row.of_memory) > 1.0) {
+            text += "! Above a roof: data came from a cache, other load slowed the roof's measurement (--refresh), or the kernel does \
+                     not do its work, which `check` tells.\n";
+        }
+        text
+    }
+
+    /// What the user is told apart from the rows: where `--compare` found nothing to compare.
+    pub fn warning(&self) -> Option<String> {
+        let path = self.compared_with.as_ref()?;
+        let is_compared = self.rows.iter().any(|row| row.verdict.is_some());
+        let why = "rows match by case, device and precision";
+        (!is_compared).then(|| format!("no row of {} matches one of these: {why}", path.display()))
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let is_compared = self.rows.iter().any(|row| row.verdict.is_some());
         match self.output {
             Some(Format::Md) => {
-                write!(f, "{}\n\n{}", self.origin, self.rows(Format::Md))?;
-                if !self.comparisons.is_empty() {
-                    write!(f, "\n{}", self.comparison().markdown())?;
-                }
-                Ok(())
+                write!(f, "{}\n\n{}\n{}", self.origin, self.rows(Format::Md), self.remarks())?;
+                if is_compared { write!(f, "\n{}", self.comparison().markdown()) } else { Ok(()) }
             }
             Some(format) => f.write_str(&self.rows(format)),
             None => {
-                write!(f, "{}\n\n{}", self.origin, self.table())?;
-                if self.rows.iter().any(|row| !row.beyond_cache) {
-                    writeln!(f, "* the buffers fit into a cache")?;
-                }
-                if !self.comparisons.is_empty() {
-                    write!(f, "\n{}", self.comparison())?;
-                }
-                Ok(())
+                write!(f, "{}\n\n{}\n{}", self.origin, self.table(), self.remarks())?;
+                if is_compared { write!(f, "\n{}", self.comparison()) } else { Ok(()) }
             }
         }
     }
@@ -481,7 +559,7 @@ mod tests {
     fn cases_are_the_distinct_dispatches() {
         let cases = cases(&plan());
         let names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
-        assert_eq!(names[0], "matmul/product_broadcast [8,16] [16,4] → [8,4]");
+        assert_eq!(names[0], "matmul/product(m=8,n=4,k=16,ta=0,tb=0)");
         let relu = cases.iter().find(|case| case.calls == 2).expect("two equal dispatches are one case");
         assert!(relu.step.kernel.name.starts_with("elementwise"));
         assert_eq!(names.len(), names.iter().collect::<std::collections::HashSet<_>>().len(), "{names:?}");
@@ -494,7 +572,9 @@ mod tests {
         step.inputs.iter_mut().chain([&mut step.output]).for_each(|operand| operand.offset = 256);
         let case = Case { name: "a".into(), step, calls: 1 };
         let device = Device::open(&Choice::Best).unwrap();
-        Executor::new(&device, case.rotated(2, device.class()), &States::new(&device), |_, _| ()).unwrap();
+        let inputs: Vec<Tensor> = case.step.inputs.iter().map(|input| Tensor::full(input.shape.clone(), 1.0)).collect();
+        let buffers = case.buffers(&device, &inputs.iter().collect::<Vec<_>>(), 2).unwrap();
+        case.executor(&device, &buffers, 2).unwrap();
     }
 
     #[test]
@@ -508,21 +588,38 @@ mod tests {
 
     #[test]
     fn a_change_within_the_noise_is_same() {
-        let verdict = |old: &Row, new: &Row| Comparison::of(old, new).verdict;
+        let verdict = |old: &Row, new: &Row| new.clone().compared_with(old).verdict.unwrap();
         assert_eq!(verdict(&row("a", 100.0, 0.0), &row("a", 101.0, 0.0)), Verdict::Same);
         assert_eq!(verdict(&row("a", 100.0, 0.0), &row("a", 110.0, 0.0)), Verdict::Slower);
         assert_eq!(verdict(&row("a", 100.0, 0.0), &row("a", 90.0, 0.0)), Verdict::Faster);
         assert_eq!(verdict(&row("a", 100.0, 0.1), &row("a", 110.0, 0.0)), Verdict::Same);
-        let (old, new) = ([row("a", 2.0, 0.0), row("b", 1.0, 0.0)], [row("c", 1.0, 0.0), row("a", 1.0, 0.0)]);
-        let comparisons = compare(&old, &new);
-        assert_eq!(comparisons.len(), 1);
-        assert_eq!((comparisons[0].case.as_str(), comparisons[0].ratio), ("a", 0.5));
+        let (old, new) = ([row("a", 2.0, 0.0), row("b", 1.0, 0.0)], vec![row("c", 1.0, 0.0), row("a", 1.0, 0.0)]);
+        let compared = compare(&old, new.clone());
+        assert_eq!((compared[0].ratio, compared[1].ratio), (None, Some(0.5)));
+
+        let report = |rows| Report { compared_with: Some("old.jsonl".into()), ..report(rows, None) };
+        assert!(report(compared.clone()).to_string().contains("faster") && report(compared).warning().is_none());
+        assert!(report(new).warning().unwrap().starts_with("no row of old.jsonl matches"));
+    }
+
+    fn report(rows: Vec<Row>, output: Option<Format>) -> Report {
+        Report { origin: roofs(1.0, 1.0).origin, rows, roofs: "measured now".into(), compared_with: None, output }
+    }
+
+    /// 1024 FLOP at 1 GFLOP/s take 1.024 µs.
+    #[test]
+    fn what_is_above_a_roof_is_marked_and_explained() {
+        let told = |microseconds| report(vec![row("a", microseconds, 0.0)], None).to_string();
+        assert!(!told(2.0).contains('!'), "{}", told(2.0));
+        assert!(told(0.9).contains("113.8!") && told(0.9).contains("! Above a roof"), "{}", told(0.9));
+        assert!(told(2.0).contains("0.004 ms in all for 2 dispatches"), "{}", told(2.0));
     }
 
     #[test]
     fn rows_survive_jsonl_and_csv() {
         let rows = vec![row("a [1,2] → [3]", 2.0, 0.1)];
-        let report = Report { origin: roofs(1.0, 1.0).origin, rows, comparisons: Vec::new(), output: None };
+        let rows = compare(&[row("a [1,2] → [3]", 3.0, 0.1)], rows);
+        let report = report(rows, None);
         let read: Row = serde_json::from_str(report.rows(Format::Jsonl).trim_end()).unwrap();
         assert_eq!(read, report.rows[0]);
         let csv = report.rows(Format::Csv);
@@ -536,7 +633,7 @@ mod tests {
         let device = Device::open(&Choice::Best).unwrap();
         for case in cases(&plan()) {
             let rotated = case.rotated(3, device.class());
-            assert_eq!((rotated.steps.len(), rotated.slots.len()), (6, 3));
+            assert_eq!((rotated.steps.len(), rotated.states.len()), (6, 3 * (case.step.inputs.len() + 1)));
             let (time, _) = case.time(&device, 0.0).unwrap();
             assert!(time.median > 0.0 && time.median.is_finite(), "{}", case.name);
         }

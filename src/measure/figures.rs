@@ -87,6 +87,9 @@ pub struct Origin {
     /// Precision of convolutions and matrix products.
     #[serde(default)]
     pub precision: Precision,
+    /// The kernels that `--shaders` changed, each with the first digits of its text's BLAKE3 hash; empty if none.
+    #[serde(default)]
+    pub shaders: String,
 }
 
 impl Origin {
@@ -101,6 +104,7 @@ impl Origin {
             version: env!("CARGO_PKG_VERSION").into(),
             commit: commit().unwrap_or_default(),
             precision: device.precision(),
+            shaders: changed_shaders(device),
         }
     }
 }
@@ -108,8 +112,27 @@ impl Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{} ({}), {}, {}", self.device, self.class, self.driver, self.backend)?;
-        write!(f, ", {} host threads, {}, stssad {} {}", self.threads, self.precision, self.version, self.commit)
+        write!(f, ", {} host threads, {}, stssad {} {}", self.threads, self.precision, self.version, self.commit)?;
+        if !self.shaders.is_empty() {
+            write!(f, ", changed shaders {}", self.shaders)?;
+        }
+        Ok(())
     }
+}
+
+/// `conv2d/input@1f2e3d4c matmul/product@…`.
+fn changed_shaders(device: &Device) -> String {
+    let named = |(name, text): (&String, &String)| format!("{name}@{}", &blake3::hash(text.as_bytes()).to_hex()[..8]);
+    device.replaced_shaders().kernels.iter().map(named).collect::<Vec<_>>().join(" ")
+}
+
+/// Parses `--seconds`.
+///
+/// # Errors
+/// A sentence, unless it is a positive, finite number.
+pub(crate) fn positive_seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds: &f64| *seconds > 0.0 && seconds.is_finite());
+    seconds.ok_or_else(|| "give a positive number of seconds, such as 0.5".into())
 }
 
 /// The commit that this was built from: `STSSAD_COMMIT` of the environment, or what git says of the source folder.
@@ -138,6 +161,10 @@ pub enum MeasureError {
     Draw { image: &'static str, reason: String },
     #[error("no kernel of the step fits {0}; it has: {1}")]
     NoSuchKernel(String, String),
+    #[error(
+        "the two sets of shaders differ in no kernel of this step (they differ in: {0}); name kernels to compare them all the same"
+    )]
+    NothingChanged(String),
 }
 
 /// Writes a file atomically, creating its folder.
@@ -216,6 +243,14 @@ mod tests {
         assert_eq!(measure.rate(12.0), Measure { median: 4.0, low: 3.0, high: 6.0, count: 5 });
         assert_eq!(Measure::of([1.0, 2.0]).unwrap().median, 1.5);
         assert_eq!(Measure::of([]), None);
+    }
+
+    #[test]
+    fn seconds_are_positive_and_finite() {
+        assert_eq!(positive_seconds("0.5"), Ok(0.5));
+        for refused in ["nan", "inf", "-inf", "0", "-0", "-1", "1e999", "", "fast"] {
+            assert!(positive_seconds(refused).is_err(), "{refused}");
+        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::engine::plan::{Plan, Reuse};
 use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 use crate::engine::units::{figure, percent};
-use crate::measure::figures::{Measure, MeasureError, Origin, Table, repeat, write};
+use crate::measure::figures::{Measure, MeasureError, Origin, Table, positive_seconds, repeat, write};
 use crate::run::kept;
 
 /// How `stssad peak` measures.
@@ -25,8 +25,8 @@ pub struct Options {
     /// Measure again, even if an earlier run has stored the ceilings
     #[arg(long)]
     pub refresh: bool,
-    /// Seconds to measure each figure for
-    #[arg(long, default_value_t = 0.5, value_name = "S")]
+    /// Least time to measure each figure in seconds; setup and compilation come on top
+    #[arg(long, default_value_t = 0.5, value_name = "S", value_parser = positive_seconds)]
     pub seconds: f64,
 }
 
@@ -59,6 +59,9 @@ pub struct Peak {
     /// The clock that timed the kernels.
     pub clock: Clock,
     pub ceilings: Vec<Ceiling>,
+    /// Seconds since an earlier run measured these figures and stored them; `None` if this one did.
+    #[serde(skip_deserializing)]
+    pub age: Option<u64>,
 }
 
 /// To be incremented when a probe changes.
@@ -99,15 +102,30 @@ impl Peak {
         1e-6 * self.get("dispatch").unwrap_or(0.0)
     }
 
+    /// When the figures were measured.
+    pub fn measured(&self) -> String {
+        match self.age {
+            None => "measured now".into(),
+            Some(age) => format!("measured {} ago and stored; --refresh measures again", duration(age)),
+        }
+    }
+
     /// The least time for this work in seconds: max(flops / compute roof, bytes / memory roof).
     pub fn lower_bound(&self, kernel: &Kernel, flops: u64, bytes: u64) -> f64 {
         (flops as f64 / self.flops_of(kernel)).max(bytes as f64 / self.bandwidth())
     }
 }
 
+/// `3 hours`: the largest unit of which there are two at least.
+fn duration(seconds: u64) -> String {
+    let units = [("days", 86_400), ("hours", 3600), ("minutes", 60)];
+    let unit = units.into_iter().find(|(_, length)| seconds >= 2 * length);
+    unit.map_or(format!("{seconds} seconds"), |(name, length)| format!("{} {name}", seconds / length))
+}
+
 impl fmt::Display for Peak {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        writeln!(f, "{}", self.origin)?;
+        writeln!(f, "{}\n{}", self.origin, self.measured())?;
         let row = |ceiling: &Ceiling| {
             let Ceiling { name, unit, measure, form } = ceiling;
             [
@@ -139,7 +157,9 @@ pub fn run(device: &Device, options: &Options, progress: impl FnMut(&str)) -> Re
         peak.method == METHOD && key(&peak.origin) == key(&origin)
     };
     if let Some(peak) = kept.filter(is_this_device) {
-        return Ok(peak);
+        let written = path.and_then(|path| path.metadata().ok()?.modified().ok());
+        let age = written.and_then(|written| written.elapsed().ok()).unwrap_or_default();
+        return Ok(Peak { age: Some(age.as_secs()), ..peak });
     }
     let peak = Probing { device, clock: device.clock(), seconds: options.seconds, ceilings: Vec::new(), progress }
         .measure(origin)?;
@@ -186,7 +206,7 @@ impl<Progress: FnMut(&str)> Probing<'_, Progress> {
         self.workgroup_memory()?;
         self.latency()?;
         self.transfer()?;
-        Ok(Peak { method: METHOD, origin, clock: self.clock, ceilings: self.ceilings })
+        Ok(Peak { method: METHOD, origin, clock: self.clock, ceilings: self.ceilings, age: None })
     }
 
     fn keep(&mut self, name: &str, unit: &str, measure: Option<Measure>, form: String) -> Result<(), MeasureError> {
@@ -442,6 +462,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn stored_figures_tell_their_age() {
+        let told = |age| Peak { age, ..roofs(1.0, 1.0) }.to_string();
+        assert!(told(None).contains("measured now"));
+        for (age, words) in
+            [(119, "119 seconds ago"), (120, "2 minutes ago"), (7200, "2 hours ago"), (864_000, "10 days ago")]
+        {
+            assert!(told(Some(age)).contains(&format!("measured {words} and stored; --refresh")), "{age}");
+        }
+    }
+
+    #[test]
     fn no_kernel_beats_both_roofs() {
         let peak = roofs(100.0, 10.0);
         let kernel = Kernel::new("any");
@@ -463,6 +494,7 @@ pub(crate) mod tests {
             version: "0".into(),
             commit: String::new(),
             precision: Precision::F32,
+            shaders: String::new(),
         };
         let ceiling = |name: &str, unit: &str, median| Ceiling {
             name: name.into(),
@@ -475,6 +507,6 @@ pub(crate) mod tests {
             ceiling("fp16-matrix", "GFLOP/s", 4.0 * gflops),
             ceiling("copy", "GB/s", gigabytes),
         ];
-        Peak { method: METHOD, origin, clock: Clock::Gpu, ceilings }
+        Peak { method: METHOD, origin, clock: Clock::Gpu, ceilings, age: None }
     }
 }

@@ -1,18 +1,22 @@
 //! Training steps of fixed sizes, for `profile`, `bench` and the benches.
 
+use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::data::{DataError, Set, Task};
+use crate::engine::case::name_of;
 use crate::engine::kernel::DeviceClass;
+use crate::engine::ops::random::key;
 use crate::engine::philox::Stream;
-use crate::engine::plan::{Plan, Reuse};
+use crate::engine::plan::{Plan, Reuse, Step};
 use crate::engine::tape::GradError;
-use crate::engine::tensor::Tensor;
+use crate::engine::tensor::{Shape, Tensor};
 use crate::ssad::augment::{Augmentation, Rotation};
 use crate::ssad::config::Config;
+use crate::ssad::method::Network;
 use crate::ssad::nn::{Detector, Plain, Stage};
-use crate::ssad::step::TrainingStep;
+use crate::ssad::step::{TrainingStep, initial_states};
 
 /// A training step of a fixed size.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +58,17 @@ pub const WORKLOADS: &[Workload] = &[
     },
 ];
 
+/// What `bench` calls a dispatch of `plan`: the name of its case, which `check` takes, or
+/// `kernel [inputs] → [output]` if it has none.
+pub fn title(plan: &Plan, step: &Step) -> String {
+    let node = plan.graph.node(step.value);
+    let shapes: Vec<&Shape> = node.inputs().iter().map(|&input| plan.graph.shape(input)).collect();
+    node.primitive().and_then(|primitive| name_of(primitive, &shapes)).unwrap_or_else(|| {
+        let shapes: Vec<String> = step.inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
+        format!("{} {} → {:?}", step.kernel.name, shapes.join(" "), step.output.shape).replace(", ", ",")
+    })
+}
+
 /// No workload has this name.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("there is no workload `{0}`; there are digits-small, pyramid-64, resnet18-32 and resnet18-256")]
@@ -88,6 +103,23 @@ impl Workload {
         Ok(Plan::new(&step.tape, &[tuning.figures], &carries, class, reuse))
     }
 
+    /// Values for the feeds and states of such a [plan](Workload::plan): those of a first step on noise images.
+    pub fn sources(&self, plan: &Plan) -> HashMap<String, Tensor> {
+        let config = self.config(1);
+        let network = Network::new(config.method, &config.detector, self.image);
+        let mut sources: HashMap<String, Tensor> = initial_states(&config, &network, 0).into_iter().collect();
+        let mut stream = Stream::new(0, 0);
+        for (name, shape) in &plan.feeds {
+            let value = match &**name {
+                "key" => key(0, 1).into_data(),
+                "rates" | "rates_a" => vec![0.1; shape.count()],
+                _ => (0..shape.count()).map(|_| stream.uniform() as f32).collect(),
+            };
+            sources.insert(name.to_string(), Tensor::new(shape.clone(), value));
+        }
+        sources
+    }
+
     /// Noise images: the time of a step does not depend on the pixels.
     ///
     /// # Errors
@@ -107,6 +139,7 @@ impl Workload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::case::Case;
 
     #[test]
     fn workloads_are_found_by_name_and_the_error_lists_them() {
@@ -115,6 +148,17 @@ mod tests {
         }
         let refused = "digits".parse::<Workload>().unwrap_err().to_string();
         assert!(WORKLOADS.iter().all(|workload| refused.contains(workload.name)), "{refused}");
+    }
+
+    #[test]
+    fn dispatches_are_called_by_their_cases() {
+        let workload: Workload = "digits-small".parse().unwrap();
+        let plan = workload.plan(DeviceClass::Gpu, Reuse::On).unwrap();
+        let titles: Vec<String> = plan.steps.iter().map(|step| title(&plan, step)).collect();
+        let cases = titles.iter().filter(|title| title.parse::<Case>().is_ok()).count();
+        println!("{cases} of {} dispatches are called by a case", titles.len());
+        assert!(10 * cases >= 9 * titles.len());
+        assert!(titles.iter().any(|title| title.starts_with("conv2d/output(n=")), "{titles:#?}");
     }
 
     /// Dispatches and slots of a whole step that tunes: more than these means that a rule no longer applies. Of ResNet-18, 41

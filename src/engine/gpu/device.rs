@@ -469,4 +469,15 @@ impl Device {
     pub fn replace_shader(&self, name: &str, text: String) {
         self.replaced.lock().unwrap().kernels.insert(name.to_owned(), text);
     }
+
+    /// The same device with other texts in place of the built-in shaders, and with pipelines of its own.
+    #[must_use]
+    pub fn with_shaders(&self, replaced: Replaced) -> Device {
+        Device { replaced: Arc::new(Mutex::new(replaced)), pipelines: Arc::default(), ..self.clone() }
+    }
+
+    /// The texts that take the place of built-in shaders.
+    pub fn replaced_shaders(&self) -> Replaced {
+        self.replaced.lock().unwrap().clone()
+    }
 }

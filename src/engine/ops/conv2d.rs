@@ -159,6 +159,18 @@ impl Primitive for Conv2d {
         }
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let Geometry { image: [h, w], window: [r, s], stride, padding } = self.geometry;
+        let [first, second] = [inputs[0].images().ok()?, inputs[1].images().ok()?];
+        let [n, c, k] = match self.solve_for {
+            Role::Output => [first[0], first[1], second[0]],
+            Role::Input => [first[0], second[1] * self.groups, first[1]],
+            Role::Kernel => [first[0], first[1], second[1]],
+        };
+        let groups = if self.groups > 1 { format!(",groups={}", self.groups) } else { String::new() };
+        Some(format!("n={n},c={c},h={h},w={w},k={k},r={r},s={s},stride={stride},padding={padding}{groups}"))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let Problem { n, groups, c, k, p, q, geometry } = self.problem(inputs)?;
         let ([h, w], [r, s]) = (geometry.image, geometry.window);

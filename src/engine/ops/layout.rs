@@ -20,6 +20,10 @@ impl Primitive for Reshape {
         "layout/reshape"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("x={},to={}", inputs[0], self.to))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         match inputs[0].count() == self.to.count() {
             true => Ok(self.to.clone()),
@@ -50,6 +54,10 @@ pub struct Broadcast {
 impl Primitive for Broadcast {
     fn name(&self) -> &'static str {
         "layout/broadcast"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("x={},to={}", inputs[0], self.to))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -140,6 +148,10 @@ impl Primitive for Slice {
         "layout/slice"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("x={},axis={},start={},extent={}", inputs[0], self.axis, self.start, self.extent))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         match inputs[0].get(self.axis) {
             Some(&extent) if self.start + self.extent <= extent => Ok(with_extent(inputs[0], self.axis, self.extent)),
@@ -174,6 +186,10 @@ pub struct Pad {
 impl Primitive for Pad {
     fn name(&self) -> &'static str {
         "layout/pad"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("x={},axis={},start={},extent={}", inputs[0], self.axis, self.start, self.extent))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -212,6 +228,10 @@ pub struct Concat {
 impl Primitive for Concat {
     fn name(&self) -> &'static str {
         "layout/concat"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("a={},b={},axis={}", inputs[0], inputs[1], self.axis))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {

@@ -44,6 +44,14 @@ impl Primitive for Matmul {
         "matmul/product"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let [rows, columns] = inputs[0].matrix().ok()?;
+        let [second_rows, second_columns] = inputs[1].matrix().ok()?;
+        let [m, k] = if self.transpose_a { [columns, rows] } else { [rows, columns] };
+        let n = if self.transpose_b { second_rows } else { second_columns };
+        Some(format!("m={m},n={n},k={k},ta={},tb={}", u8::from(self.transpose_a), u8::from(self.transpose_b)))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [m, n, _] = self.extents(inputs)?;
         Ok([m, n].into())

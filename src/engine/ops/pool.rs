@@ -50,9 +50,19 @@ fn windows(geometry: &Geometry, x: &Shape) -> Result<Shape, String> {
     Ok([n, c, p, q].into())
 }
 
+/// The parameters of a case with images of shape `x`.
+fn described(geometry: &Geometry, x: &Shape) -> String {
+    let Geometry { window: [r, s], stride, padding, .. } = geometry;
+    format!("x={x},r={r},s={s},stride={stride},padding={padding}")
+}
+
 impl Primitive for Argmax {
     fn name(&self) -> &'static str {
         "pool/argmax"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(described(&self.geometry, inputs[0]))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -85,6 +95,10 @@ impl Primitive for Select {
         "pool/select"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(described(&self.geometry, inputs[0]))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let shape = windows(&self.geometry, inputs[0])?;
         match shape == *inputs[1] {
@@ -112,6 +126,11 @@ impl Primitive for Select {
 impl Primitive for Unpool {
     fn name(&self) -> &'static str {
         "pool/unpool"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let ([n, c, ..], [h, w]) = (inputs[0].images().ok()?, self.geometry.image);
+        Some(described(&self.geometry, &[n, c, h, w].into()))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {

@@ -49,6 +49,10 @@ impl Primitive for Sum {
         "reduce/sum"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("x={},from={},to={}", inputs[0], self.axes.start, self.axes.end))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         summed_shape(&self.axes, inputs[0])
     }
@@ -80,6 +84,10 @@ pub struct SumProduct {
 impl Primitive for SumProduct {
     fn name(&self) -> &'static str {
         "reduce/sum_product"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("x={},from={},to={}", inputs[0], self.axes.start, self.axes.end))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -145,6 +153,11 @@ impl Primitive for SquaredDeviation {
         "reduce/squared_deviation"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let scale = if self.scale == 1.0 { String::new() } else { format!(",scale={}", self.scale) };
+        Some(format!("x={},m={},from={},to={}{scale}", inputs[0], inputs[1], self.axes.start, self.axes.end))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let output = summed_shape(&self.axes, inputs[0])?;
         match Self::repeat(&output, inputs[1]) {
@@ -187,6 +200,10 @@ pub struct LogSumExp;
 impl Primitive for LogSumExp {
     fn name(&self) -> &'static str {
         "reduce/log_sum_exp"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("x={}", inputs[0]))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {

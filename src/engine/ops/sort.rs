@@ -45,6 +45,10 @@ impl Primitive for Order {
         "sort/order"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("rows={},columns={}", inputs[0].first()?, inputs[0].get(1)?))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         inputs[0].matrix().map(Shape::from)
     }
@@ -75,6 +79,10 @@ impl Primitive for Gather {
         "sort/gather"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("rows={},columns={},k={}", inputs[0].first()?, inputs[0].get(1)?, inputs[1].first()?))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let ([_, columns], [places, index_columns]) = (inputs[0].matrix()?, inputs[1].matrix()?);
         match columns == index_columns {
@@ -102,6 +110,10 @@ impl Primitive for Gather {
 impl Primitive for Scatter {
     fn name(&self) -> &'static str {
         "sort/scatter"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("rows={},columns={},k={}", self.rows, inputs[0].get(1)?, inputs[0].first()?))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {

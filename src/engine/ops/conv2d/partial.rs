@@ -27,6 +27,10 @@ impl Primitive for PartialKernel {
         "conv2d/partial_kernel"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("{},run={}", self.whole.parameters(inputs)?, self.run))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let images = inputs[0][0];
         if self.whole.solve_for != Role::Kernel || self.run == 0 {

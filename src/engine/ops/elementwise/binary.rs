@@ -106,6 +106,25 @@ impl Primitive for BinaryMap {
         "elementwise/binary"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let factor = |factor| if factor == 1.0 { String::new() } else { format!(",factor={factor}") };
+        let function = match self.0 {
+            Binary::Linear { p: 1.0, q: 1.0 } => "add".into(),
+            Binary::Linear { p: 1.0, q: -1.0 } => "subtract".into(),
+            Binary::Linear { p, .. } if Binary::average(p as f32) == self.0 => format!("average,weight={p}"),
+            Binary::Linear { .. } => return None,
+            Binary::Multiply { factor: f } => format!("multiply{}", factor(f)),
+            Binary::Divide { factor: f } => format!("divide{}", factor(f)),
+            Binary::DivideOrZero { factor: f } => format!("divide-or-zero{}", factor(f)),
+            Binary::Maximum => "maximum".into(),
+            Binary::Minimum => "minimum".into(),
+            Binary::WherePositive => "where-positive".into(),
+            Binary::WhereInside { low, high } => format!("where-inside,low={low},high={high}"),
+            Binary::AverageSquare { weight } => format!("average-square,weight={weight}"),
+        };
+        Some(format!("f={function},a={},b={}", inputs[0], inputs[1]))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let shape = broadcast_shape(inputs[0], inputs[1])?;
         Collapsed::new(&shape, inputs)?;

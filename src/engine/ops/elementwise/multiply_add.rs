@@ -39,6 +39,14 @@ impl Primitive for MultiplyAdd {
         if self.factors.len() == 2 { "elementwise/multiply_add" } else { "elementwise/multiply_add_2" }
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let relu = if self.relu { "relu=1," } else { "" };
+        let factors = ["p", "q", "r"].iter().zip(&self.factors).filter(|&(_, factor)| *factor != 1.0);
+        let factors: String = factors.map(|(name, factor)| format!("{name}={factor},")).collect();
+        let operands = ["a", "b", "c", "d", "e"].iter().zip(inputs).map(|(name, shape)| format!("{name}={shape}"));
+        Some(format!("{relu}{factors}{}", operands.collect::<Vec<_>>().join(",")))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let first = Ok(inputs[0].clone());
         let shape = inputs[1..].iter().fold(first, |shape, operand| broadcast_shape(&shape?, operand))?;

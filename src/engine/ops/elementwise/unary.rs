@@ -244,6 +244,18 @@ impl Primitive for UnaryMap {
         "elementwise/unary"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let limits = match self.function {
+            Unary::Clamp { low, high } => format!(",low={low},high={high}"),
+            _ => String::new(),
+        };
+        let affine = match (self.scale, self.offset) {
+            (1.0, 0.0) => String::new(),
+            (scale, offset) => format!(",scale={scale},offset={offset}"),
+        };
+        Some(format!("f={}{limits}{affine},x={}", self.function.row().name[0], inputs[0]))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         Ok(inputs[0].clone())
     }
