@@ -92,6 +92,10 @@ impl Primitive for Transpose {
         "layout/transpose"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("x={}", inputs[0]))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [m, n] = inputs[0].matrix()?;
         Ok([n, m].into())

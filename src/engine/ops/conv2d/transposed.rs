@@ -51,6 +51,11 @@ impl Primitive for OfTransposed {
         }
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let kernel = self.kernel(inputs[0], inputs[1]).ok()?;
+        self.whole.parameters(&[inputs[0], &kernel])
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let kernel = self.kernel(inputs[0], inputs[1])?;
         self.whole.shape(&[inputs[0], &kernel])
