@@ -3,6 +3,7 @@
 pub mod figures;
 pub mod peak;
 pub mod workload;
+pub mod analyze;
+pub mod page;
 pub mod bench;
 pub mod profile;
-pub mod analyze;

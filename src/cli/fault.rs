@@ -198,7 +198,7 @@ impl Faulty for MeasureError {
             MeasureError::Gpu(error) => error.fault(),
             MeasureError::NoSuchKernel(..) | MeasureError::NothingChanged(_) => Fault::Usage,
             MeasureError::Write { .. } | MeasureError::Read { .. } => Fault::Storage,
-            MeasureError::NoTime(_) | MeasureError::Draw { .. } => Fault::Internal,
+            MeasureError::NoTime(_) => Fault::Internal,
         }
     }
 }

@@ -38,7 +38,7 @@ use crate::engine::shaders::{Replaced, SpecialiseError};
 use crate::engine::tape::GradError;
 use crate::engine::tensor::Shape;
 use crate::measure::figures::MeasureError;
-use crate::measure::workload::Workload;
+use crate::measure::workload::{Workload, title};
 pub use assembly::{Class, HotLoop, Mix};
 pub use compiler::{Compiler, Family, Gpu, manifest, serve};
 pub use model::{Bound, Counts, Line, MACHINES, Machine, Model, Resource, Row as Modelled, model};
@@ -103,7 +103,7 @@ impl Subject {
 /// A dispatch, or several equal ones.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
-    /// `kernel [inputs] → [output]`, or a case.
+    /// As [`title`].
     pub name: String,
     pub kernel: Kernel,
     /// Scalars of each buffer, in the order of bindings.
@@ -130,7 +130,9 @@ pub fn subjects(names: &[String], workload: &Workload, class: DeviceClass) -> Re
         known.sort_unstable();
         known.dedup();
         let no_such = |part: &String| MeasureError::NoSuchKernel(part.clone(), known.join(", "));
-        let fits = |subject: &Subject, part: &String| subject.name.contains(part.as_str());
+        let fits = |subject: &Subject, part: &String| {
+            subject.name.contains(part.as_str()) || subject.kernel.name.contains(part.as_str())
+        };
         if let Some(part) = parts.iter().find(|part| !step.iter().any(|subject| fits(subject, part))) {
             return Err(no_such(part).into());
         }
@@ -166,8 +168,7 @@ fn of_step(plan: &Plan) -> Vec<Subject> {
             subjects.push(Subject { name: String::new(), kernel, share: 0.0, distinct: Vec::new() });
         }
         let distinct = &mut subjects[place].distinct;
-        let shapes: Vec<String> = step.inputs.iter().map(|input| format!("{:?}", input.shape)).collect();
-        let name = format!("{} {} → {:?}", step.kernel.name, shapes.join(" "), step.output.shape).replace(", ", ",");
+        let name = title(plan, step);
         match distinct.iter_mut().find(|it| it.name == name && it.kernel == step.kernel) {
             Some(dispatch) => dispatch.count += 1,
             None => distinct.push(Dispatch {
@@ -187,7 +188,7 @@ fn of_step(plan: &Plan) -> Vec<Subject> {
         // The first of the largest.
         let largest = subject.distinct.iter().rev().max_by_key(|dispatch| dispatch.flops);
         subject.name.clone_from(&largest.expect("a pipeline has a dispatch").name);
-        // The same shapes under other constants, such as another function, are told apart by number.
+        // The same case under other constants, such as operands in f16, is told apart by number.
         let number = named.entry(subject.name.clone()).and_modify(|number| *number += 1).or_insert(1);
         if *number > 1 {
             subject.name += &format!(" #{number}");

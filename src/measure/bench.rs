@@ -9,7 +9,7 @@
 mod against;
 mod sweep;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,9 +24,11 @@ use crate::engine::plan::{Place, Plan, Reuse, Step};
 use crate::engine::tape::Tape;
 use crate::engine::tensor::{Shape, Tensor};
 use crate::engine::units::{figure, percent};
+use crate::measure::analyze;
 use crate::measure::figures::{Measure, MeasureError, Origin, Table, positive_seconds, repeat};
+use crate::measure::page::{Entry, Page};
 use crate::measure::peak::{self, Peak};
-use crate::measure::workload::title;
+use crate::measure::workload::Distinct;
 pub use against::{Against, Pair, against};
 pub use sweep::{Sweep, Tiling, sweep};
 
@@ -46,6 +48,12 @@ pub struct Options {
     /// exit code; --against measures both sides at once
     #[arg(long, value_name = "OLD.jsonl")]
     pub compare: Option<PathBuf>,
+    /// Write the rows as one self-contained page, with the roofline; with --compare, before beside after
+    #[arg(long, value_name = "FILE.html")]
+    pub page: Option<PathBuf>,
+    /// What `stssad analyze --json` said of the kernels, for the page
+    #[arg(long, value_name = "FILE.json", requires = "page")]
+    pub analysis: Option<PathBuf>,
     /// Measure the roofs again, even if an earlier run has stored them: the speed of a machine varies
     #[arg(long)]
     pub refresh: bool,
@@ -53,7 +61,8 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { kernels: Vec::new(), seconds: 1.0, output: None, compare: None, refresh: false }
+        let (page, analysis) = (None, None);
+        Options { kernels: Vec::new(), seconds: 1.0, output: None, compare: None, page, analysis, refresh: false }
     }
 }
 
@@ -102,6 +111,9 @@ pub struct Row {
     /// As [`title`]; `--compare` matches rows by it.
     pub case: String,
     pub kernel: String,
+    /// The constants and types that the kernel is compiled with.
+    #[serde(default)]
+    pub specialisation: String,
     /// Dispatches of this case in the step.
     pub calls: usize,
     pub clock: Clock,
@@ -154,7 +166,9 @@ impl Row {
 pub struct Report {
     pub origin: Origin,
     pub rows: Vec<Row>,
-    /// When the roofs were measured.
+    /// The roofs in FLOP/s and bytes/s, and when they were measured.
+    pub flops: f64,
+    pub bandwidth: f64,
     pub roofs: String,
     /// The file of `--compare`.
     pub compared_with: Option<PathBuf>,
@@ -220,6 +234,7 @@ pub fn run(
 ) -> Result<Report, MeasureError> {
     // Read first: measuring takes long, and the file may be unreadable.
     let old = options.compare.as_deref().map(read).transpose()?.unwrap_or_default();
+    let analysis = options.analysis.as_deref().map(analyze::Report::read).transpose()?;
     let cases = wanted(plan, options, |_| true)?;
     let peak = peak::run(device, &peak::Options { refresh: options.refresh, ..Default::default() }, &mut progress)?;
     let origin = Origin::of(device);
@@ -231,7 +246,20 @@ pub fn run(
     }
     rows.sort_by(|a, b| b.total().total_cmp(&a.total()));
     let rows = compare(&old, rows);
-    Ok(Report { origin, rows, roofs: peak.measured(), compared_with: options.compare.clone(), output: options.output })
+    let flops = plan.steps.iter().map(|step| peak.flops_of(&step.kernel)).fold(peak.flops(), f64::max);
+    let report = Report {
+        origin,
+        rows,
+        flops,
+        bandwidth: peak.bandwidth(),
+        roofs: peak.measured(),
+        compared_with: options.compare.clone(),
+        output: options.output,
+    };
+    if let Some(path) = &options.page {
+        report.page(analysis.as_ref()).write(path)?;
+    }
+    Ok(report)
 }
 
 /// The cases of a plan that satisfy `is_fit` and match the options. An error if there are none.
@@ -284,24 +312,14 @@ struct Case {
     calls: usize,
 }
 
-/// The distinct dispatches of a plan: kernel, constants and shapes. Immediates either follow from the shapes or are
-/// factors, which do not affect the time.
 fn cases(plan: &Plan) -> Vec<Case> {
+    let Distinct { names, places } = Distinct::of(plan);
     let mut cases: Vec<Case> = Vec::new();
-    let mut seen: HashMap<String, usize> = HashMap::new();
-    let mut named: BTreeMap<String, usize> = BTreeMap::new();
-    for step in &plan.steps {
-        let name = title(plan, step);
-        let key = format!("{name} {} {:?}", step.kernel.specialisation(), step.kernel.workgroups());
-        if let Some(&case) = seen.get(&key) {
-            cases[case].calls += 1;
-            continue;
+    for (step, place) in plan.steps.iter().zip(places) {
+        match cases.get_mut(place) {
+            Some(case) => case.calls += 1,
+            None => cases.push(Case { name: names[place].clone(), step: step.clone(), calls: 1 }),
         }
-        // What differs in nothing that the name tells, such as operands stored in f16, is numbered.
-        let number = named.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1);
-        let name = if *number == 1 { name } else { format!("{name} #{number}") };
-        seen.insert(key, cases.len());
-        cases.push(Case { name, step: step.clone(), calls: 1 });
     }
     cases
 }
@@ -411,6 +429,7 @@ impl Case {
             precision: origin.precision,
             case: self.name.clone(),
             kernel: self.step.kernel.name.into(),
+            specialisation: self.step.kernel.specialisation(),
             calls: self.calls,
             clock,
             microseconds: 1e6 * time.median,
@@ -451,6 +470,38 @@ impl Report {
             Format::Md => self.table().markdown(),
             Format::Csv => csv(&self.rows),
             Format::Jsonl => jsonl(&self.rows),
+        }
+    }
+
+    /// The rows as a page.
+    pub fn page(&self, analysis: Option<&analyze::Report>) -> Page<'_> {
+        let entry = |row: &Row| Entry {
+            name: row.case.clone(),
+            kernel: row.kernel.clone(),
+            specialisation: row.specialisation.clone(),
+            calls: row.calls,
+            microseconds: row.total(),
+            old: row.old.map(|old| row.calls as f64 * old),
+            flops: row.flops,
+            bytes: row.bytes,
+            bound: row.of_compute.max(row.of_memory) * row.total(),
+            finding: None,
+        };
+        let mut notes = vec![format!("Each kernel by itself, from cold caches; roofs {}.", self.roofs)];
+        notes.extend(self.compared_with.as_ref().map(|path| format!("Before: {}.", path.display())));
+        let page = Page {
+            title: "Kernels of a training step".into(),
+            origin: &self.origin,
+            notes,
+            flops: self.flops,
+            bandwidth: self.bandwidth,
+            cases: self.rows.iter().map(entry).collect(),
+            dispatches: Vec::new(),
+            memory: None,
+        };
+        match analysis {
+            Some(analysis) => page.with_analysis(analysis),
+            None => page,
         }
     }
 
@@ -603,7 +654,8 @@ mod tests {
     }
 
     fn report(rows: Vec<Row>, output: Option<Format>) -> Report {
-        Report { origin: roofs(1.0, 1.0).origin, rows, roofs: "measured now".into(), compared_with: None, output }
+        let (origin, roofs) = (roofs(1.0, 1.0).origin, "measured now".into());
+        Report { origin, rows, flops: 1e9, bandwidth: 1e9, roofs, compared_with: None, output }
     }
 
     /// 1024 FLOP at 1 GFLOP/s take 1.024 µs.

@@ -157,8 +157,6 @@ pub enum MeasureError {
     Write { path: PathBuf, source: std::io::Error },
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error("cannot draw {image}: {reason}")]
-    Draw { image: &'static str, reason: String },
     #[error("no kernel of the step fits {0}; it has: {1}")]
     NoSuchKernel(String, String),
     #[error(

@@ -1,26 +1,25 @@
 //! Where the time of a step goes: by kernel, scope, family and order of differentiation, each compared with its lower
-//! bound on this device. Output: tables, a Perfetto trace, a roofline and a timeline of the slots.
+//! bound on this device. Output: tables, a page, and a Perfetto trace.
 
 mod memory;
-mod roofline;
 mod trace;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use kuva::RasterBackend;
-use kuva::backend::svg::SvgBackend;
-use kuva::render::render::Scene;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::gpu::{Clock, Device, Executor, Span, Tally};
 use crate::engine::plan::memory::Memory;
 use crate::engine::plan::{Plan, Step};
 use crate::engine::units::{figure, percent};
+use crate::measure::analyze;
 use crate::measure::figures::{Measure, MeasureError, Origin, Table, write};
+use crate::measure::page::{Entry, Page, Slice};
 use crate::measure::peak::{self, Peak};
+use crate::measure::workload::Distinct;
 use crate::run::claim::Owner;
 
 /// How `stssad profile` measures.
@@ -29,23 +28,26 @@ pub struct Options {
     /// Steps to take the medians of
     #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub repetitions: u32,
-    /// Folder for profile.json, trace.json (for ui.perfetto.dev), roofline.png, roofline.svg, memory.png and memory.svg
+    /// Folder for page.html (kernels, roofline, timeline, memory), profile.json and trace.json (for ui.perfetto.dev)
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Earlier profile.json to compare with, case by case. Other load may have slowed one of the two
+    #[arg(long, value_name = "OLD.json")]
+    pub compare: Option<PathBuf>,
+    /// What `stssad analyze --json` said of the kernels, for the page
+    #[arg(long, value_name = "FILE.json", requires = "out")]
+    pub analysis: Option<PathBuf>,
     /// Levels of the scopes to list
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub depth: usize,
 }
 
 /// What `stssad profile --out` writes.
-pub const OWNER: Owner = Owner {
-    command: "profile",
-    files: &["profile.json", "trace.json", "roofline.svg", "roofline.png", "memory.svg", "memory.png"],
-};
+pub const OWNER: Owner = Owner { command: "profile", files: &["page.html", "profile.json", "trace.json"] };
 
 impl Default for Options {
     fn default() -> Self {
-        Options { repetitions: 10, out: None, depth: 3 }
+        Options { repetitions: 10, out: None, compare: None, analysis: None, depth: 3 }
     }
 }
 
@@ -54,6 +56,8 @@ impl Default for Options {
 pub struct Dispatch {
     /// The value it computes, as the plan prints it.
     pub value: String,
+    /// Its place in [`Report::cases`].
+    pub case: usize,
     pub kernel: &'static str,
     pub scope: String,
     /// Backward passes behind it: 0 forward, 1 gradient, 2 gradient of a gradient.
@@ -67,6 +71,42 @@ pub struct Dispatch {
     pub microseconds: Option<f64>,
     /// Lower bound of the time in microseconds.
     pub bound: f64,
+}
+
+/// The equal dispatches of the step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Case {
+    /// As [`title`](crate::measure::workload::title).
+    pub name: String,
+    pub kernel: String,
+    /// The constants and types that the kernel is compiled with.
+    pub specialisation: String,
+    pub calls: usize,
+    /// Of all calls.
+    pub microseconds: f64,
+    /// Lower bound of the time of all calls.
+    pub bound: f64,
+    /// Of one call.
+    pub flops: u64,
+    pub bytes: u64,
+    /// With `--compare`, if the earlier step has this case: the time of all calls then.
+    pub old: Option<f64>,
+}
+
+/// What `--compare` reads of an earlier report.
+#[derive(Deserialize)]
+struct Earlier {
+    origin: Origin,
+    cases: Vec<Case>,
+}
+
+impl Earlier {
+    fn read(path: &Path) -> Result<Earlier, MeasureError> {
+        let failed =
+            |source: Box<dyn std::error::Error + Send + Sync>| MeasureError::Read { path: path.to_owned(), source };
+        let text = std::fs::read(path).map_err(|error| failed(error.into()))?;
+        serde_json::from_slice(&text).map_err(|error| failed(error.into()))
+    }
 }
 
 /// Dispatches added up by something they have in common.
@@ -121,6 +161,7 @@ pub struct Report {
     /// Times dropped because the clock ran backwards or was not written.
     pub dropped: usize,
     pub step: StepTime,
+    pub cases: Vec<Case>,
     pub kernels: Vec<Group>,
     /// By dotted prefix: the row of a scope includes its inner scopes.
     pub scopes: Vec<Group>,
@@ -129,6 +170,8 @@ pub struct Report {
     pub orders: Vec<Group>,
     pub memory: Memory,
     pub dispatches: Vec<Dispatch>,
+    /// The file of `--compare`, and where its figures are of.
+    pub compared_with: Option<(PathBuf, Origin)>,
     #[serde(skip)]
     depth: usize,
 }
@@ -143,6 +186,9 @@ pub fn run(
     executor: &mut Executor,
     progress: impl FnMut(&str),
 ) -> Result<Report, MeasureError> {
+    // Read first: measuring takes long, and the files may be unreadable.
+    let earlier = options.compare.as_deref().map(Earlier::read).transpose()?;
+    let analysis = options.analysis.as_deref().map(analyze::Report::read).transpose()?;
     let peak = peak::run(device, &peak::Options::default(), progress)?;
     let clock = device.clock();
     let mut times = Times::default();
@@ -167,15 +213,15 @@ pub fn run(
     let mut report = report(executor.plan(), Origin::of(device), clock, &peak, &times)
         .ok_or_else(|| MeasureError::NoTime("the step".into()))?;
     report.depth = options.depth;
+    if let Some((path, earlier)) = options.compare.as_deref().zip(earlier) {
+        report.compare(path, earlier);
+    }
     if let Some(folder) = &options.out {
         let median = times.median_repetition();
         let trace = trace::events(executor.plan(), &times.spans[median], &report);
         write(&folder.join("profile.json"), &json(&report))?;
         write(&folder.join("trace.json"), &json(&trace))?;
-        for (name, scene) in [("roofline", roofline::draw(&report)), ("memory", report.memory.draw())] {
-            write(&folder.join(name).with_extension("svg"), SvgBackend::new().render_scene(&scene).as_bytes())?;
-            write(&folder.join(name).with_extension("png"), &png(&scene, name)?)?;
-        }
+        report.page(analysis.as_ref()).write(&folder.join("page.html"))?;
     }
     Ok(report)
 }
@@ -184,10 +230,6 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     let mut text = serde_json::to_vec(value).expect("plain data with string keys");
     text.push(b'\n');
     text
-}
-
-fn png(scene: &Scene, image: &'static str) -> Result<Vec<u8>, MeasureError> {
-    RasterBackend::new().with_scale(1.0).render_scene(scene).map_err(|reason| MeasureError::Draw { image, reason })
 }
 
 /// The times of the repetitions, in seconds.
@@ -213,10 +255,12 @@ impl Times {
 /// `None` if the whole step has no valid time.
 fn report(plan: &Plan, origin: Origin, clock: Clock, peak: &Peak, times: &Times) -> Option<Report> {
     let micro = |seconds: &[f64]| Measure::of(seconds.iter().copied()).map(|measure| measure.scaled(1e6));
+    let distinct = Distinct::of(plan);
     let dispatch = |(index, step): (usize, &Step)| {
         let seconds = times.spans.iter().filter_map(|spans| spans[index]).map(|span| span.seconds);
         Dispatch {
             value: format!("{:?}", step.value),
+            case: distinct.places[index],
             kernel: step.kernel.name,
             scope: step.scope.to_string(),
             order: step.order,
@@ -246,15 +290,129 @@ fn report(plan: &Plan, origin: Origin, clock: Clock, peak: &Peak, times: &Times)
             host_per_dispatch: host.median / plan.steps.len().max(1) as f64,
             made: times.made,
         },
+        cases: cases(plan, &distinct, &dispatches),
         kernels: groups(&dispatches, |dispatch| vec![dispatch.kernel.to_owned()]),
         scopes: groups(&dispatches, |dispatch| prefixes(&dispatch.scope)),
         families: groups(&dispatches, |dispatch| vec![family(dispatch.kernel).to_owned()]),
         orders: groups(&dispatches, |dispatch| vec![order(dispatch.order)]),
         memory: Memory::of(plan),
         dispatches,
+        compared_with: None,
         depth: Options::default().depth,
     })
 }
+
+/// The distinct dispatches with the times of all that are equal, in the order of their first.
+fn cases(plan: &Plan, distinct: &Distinct, dispatches: &[Dispatch]) -> Vec<Case> {
+    let mut cases: Vec<Case> = Vec::new();
+    for (step, dispatch) in plan.steps.iter().zip(dispatches) {
+        if dispatch.case == cases.len() {
+            cases.push(Case {
+                name: distinct.names[dispatch.case].clone(),
+                kernel: step.kernel.name.into(),
+                specialisation: step.kernel.specialisation(),
+                calls: 0,
+                microseconds: 0.0,
+                bound: 0.0,
+                flops: step.flops,
+                bytes: step.bytes(),
+                old: None,
+            });
+        }
+        let case = &mut cases[dispatch.case];
+        case.calls += 1;
+        // A bound without a time would make the case look faster.
+        if let Some(microseconds) = dispatch.microseconds {
+            case.microseconds += microseconds;
+            case.bound += dispatch.bound;
+        }
+    }
+    cases
+}
+
+impl Report {
+    fn compare(&mut self, path: &Path, earlier: Earlier) {
+        for case in &mut self.cases {
+            let old = earlier.cases.iter().find(|old| old.name == case.name);
+            case.old = old.map(|old| old.microseconds);
+        }
+        self.compared_with = Some((path.to_owned(), earlier.origin));
+    }
+
+    /// The step as a page.
+    pub fn page(&self, analysis: Option<&analyze::Report>) -> Page<'_> {
+        let entry = |case: &Case| Entry {
+            name: case.name.clone(),
+            kernel: case.kernel.clone(),
+            specialisation: case.specialisation.clone(),
+            calls: case.calls,
+            microseconds: case.microseconds,
+            old: case.old,
+            flops: case.flops,
+            bytes: case.bytes,
+            bound: case.bound,
+            finding: None,
+        };
+        let slice = |dispatch: &Dispatch| Slice {
+            case: dispatch.case,
+            scope: dispatch.scope.clone(),
+            microseconds: dispatch.microseconds.unwrap_or(0.0),
+        };
+        let mut notes = vec![
+            format!(
+                "Median of {} steps by the {} clock, each dispatch in a pass of its own.",
+                self.repetitions, self.clock
+            ),
+            self.totals(),
+        ];
+        notes
+            .extend(self.compared_with.as_ref().map(|(path, origin)| format!("Before: {}, {origin}.", path.display())));
+        let page = Page {
+            title: "Profile of a training step".into(),
+            origin: &self.origin,
+            notes,
+            flops: self.flops,
+            bandwidth: self.bandwidth,
+            cases: self.cases.iter().map(entry).collect(),
+            dispatches: self.dispatches.iter().map(slice).collect(),
+            memory: Some(&self.memory),
+        };
+        match analysis {
+            Some(analysis) => page.with_analysis(analysis),
+            None => page,
+        }
+    }
+
+    /// The cases whose time changed most, with their times before and now.
+    fn changes(&self) -> Table<5> {
+        let change = |case: &Case| case.old.map_or(0.0, |old| (case.microseconds - old).abs());
+        let mut changed: Vec<&Case> = self.cases.iter().filter(|case| case.old.is_some()).collect();
+        changed.sort_by(|a, b| change(b).total_cmp(&change(a)));
+        let row = |case: &&Case| {
+            let old = case.old.unwrap_or(f64::NAN);
+            let ratio = format!("{:.2}", case.microseconds / old);
+            [case.name.clone(), case.calls.to_string(), figure(old), figure(case.microseconds), ratio]
+        };
+        let header = ["most changed", "calls", "µs before", "µs now", "now ÷ before"];
+        Table { header, rows: changed.iter().take(CHANGES).map(row).collect() }
+    }
+
+    /// The time of the step, in a line.
+    fn totals(&self) -> String {
+        let StepTime { pass, kernels, bound, .. } = &self.step;
+        format!(
+            "{} µs in its passes (±{} %), kernels {} µs ({:+.1} %), lower bound {} µs",
+            figure(pass.median),
+            percent(pass.spread()),
+            figure(*kernels),
+            100.0 * (kernels / pass.median - 1.0),
+            figure(*bound),
+        )
+    }
+}
+
+/// Cases of which a comparison is printed.
+const CHANGES: usize = 10;
 
 fn family(kernel: &str) -> &str {
     kernel.split('/').next().unwrap_or(kernel)
@@ -340,15 +498,10 @@ impl fmt::Display for Report {
         }
         writeln!(f, "{}", table("scope", &scopes))?;
         writeln!(f, "{}", self.memory)?;
-        writeln!(
-            f,
-            "step     {} µs in its passes (±{} %), kernels {} µs ({:+.1} %), lower bound {} µs",
-            figure(step.pass.median),
-            percent(step.pass.spread()),
-            figure(step.kernels),
-            100.0 * (step.kernels / step.pass.median - 1.0),
-            figure(step.bound),
-        )?;
+        if let Some((path, origin)) = &self.compared_with {
+            writeln!(f, "compared with {}: {origin}\n{}", path.display(), self.changes())?;
+        }
+        writeln!(f, "step     {}", self.totals())?;
         writeln!(
             f,
             "run()    {} µs until done, {} µs of it on the host ({} µs per dispatch); {} buffers and {} bind groups, \
@@ -420,6 +573,7 @@ mod tests {
     fn dispatch(kernel: &'static str, scope: &str, microseconds: Option<f64>) -> Dispatch {
         Dispatch {
             value: "%0".into(),
+            case: 0,
             kernel,
             scope: scope.into(),
             order: 0,
@@ -466,12 +620,20 @@ mod tests {
     }
 
     #[test]
-    fn images_are_drawn() {
-        let (_, _, report) = example();
-        for scene in [roofline::draw(&report), report.memory.draw()] {
-            let bytes = png(&scene, "an image").unwrap();
-            assert!(image::load_from_memory(&bytes).unwrap().width() > 400);
-            assert!(SvgBackend::new().render_scene(&scene).contains("<svg"));
-        }
+    fn cases_add_up_and_are_compared_by_name() {
+        let (plan, _, mut report) = example();
+        let calls: usize = report.cases.iter().map(|case| case.calls).sum();
+        let time: f64 = report.cases.iter().map(|case| case.microseconds).sum();
+        assert_eq!((calls, time.round() as usize), (plan.steps.len(), plan.steps.len()));
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), json(&report)).unwrap();
+        let mut earlier = Earlier::read(file.path()).unwrap();
+        earlier.cases[0].microseconds *= 4.0;
+        earlier.cases.truncate(1);
+        report.compare(file.path(), earlier);
+        let text = report.changes().to_string();
+        assert!(text.contains("0.25") && text.contains(&report.cases[0].name), "{text}");
+        assert!(report.cases[1..].iter().all(|case| case.old.is_none()));
     }
 }

@@ -69,6 +69,35 @@ pub fn title(plan: &Plan, step: &Step) -> String {
     })
 }
 
+/// The distinct dispatches of a plan: of kernel, constants and shapes. Immediates either follow from the shapes or are factors,
+/// which do not affect the time.
+#[derive(Clone, Debug, Default)]
+pub struct Distinct {
+    /// The name of each, as [`title`]. What differs in nothing that the name tells, such as operands stored in f16, is numbered.
+    pub names: Vec<String>,
+    /// Which of them each dispatch of the plan is.
+    pub places: Vec<usize>,
+}
+
+impl Distinct {
+    pub fn of(plan: &Plan) -> Distinct {
+        let mut distinct = Distinct::default();
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        let mut named: HashMap<String, usize> = HashMap::new();
+        for step in &plan.steps {
+            let name = title(plan, step);
+            let key = format!("{name} {} {:?}", step.kernel.specialisation(), step.kernel.workgroups());
+            let place = *seen.entry(key).or_insert_with(|| {
+                let number = named.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1);
+                distinct.names.push(if *number == 1 { name } else { format!("{name} #{number}") });
+                distinct.names.len() - 1
+            });
+            distinct.places.push(place);
+        }
+        distinct
+    }
+}
+
 /// No workload has this name.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("there is no workload `{0}`; there are digits-small, pyramid-64, resnet18-32 and resnet18-256")]

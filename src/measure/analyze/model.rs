@@ -212,7 +212,7 @@ pub struct Bound {
 /// A dispatch of a step, or a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// `kernel [inputs] → [output]`, or a case.
+    /// As [`title`](crate::measure::workload::title).
     pub name: String,
     /// Its shader.
     pub kernel: String,

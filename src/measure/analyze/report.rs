@@ -16,7 +16,7 @@ use crate::engine::units::{bytes, figure, percent};
 use crate::measure::figures::{MeasureError, Table, commit, write};
 
 /// The form of the JSON. It changes when a key changes its name or its meaning.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// How far the share of multiply-adds in the hot loop may fall before a comparison fails.
 pub const ALLOWED_FALL: f64 = 0.02;
@@ -142,7 +142,7 @@ pub struct Text {
 /// A pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// `kernel [inputs] → [output]` of its largest dispatch, or a case; what rows are compared by.
+    /// Of its largest dispatch, as [`title`](crate::measure::workload::title); what rows are compared by.
     pub name: String,
     /// Its shader.
     pub kernel: String,

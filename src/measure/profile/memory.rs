@@ -1,60 +1,12 @@
-//! Prints and draws the memory of a step.
+//! Prints the memory of a step.
 
 use std::fmt;
-
-use kuva::render::render::{Primitive, Scene, TextAnchor};
 
 use crate::engine::plan::memory::{Memory, Tenancy};
 use crate::engine::units::{bytes, percent};
 use crate::measure::figures::Table;
 
 impl Memory {
-    /// Slots upwards, dispatches to the right, a box for each value in a slot, coloured by outermost scope. The line
-    /// shows the live bytes.
-    pub(super) fn draw(&self) -> Scene {
-        let (left, top, width, height) = (90.0, 56.0, 1000.0, 520.0);
-        let x = |dispatch: usize| left + width * dispatch as f64 / (self.live.len() + 1) as f64;
-        let y = |bytes: u64| top + height * (1.0 - bytes as f64 / self.slot_bytes.max(1) as f64);
-        let mut scene = Scene::new(left + width + 40.0, top + height + 96.0).with_background(Some("white"));
-        let mut text = |x: f64, y: f64, size: u32, anchor: TextAnchor, content: String| {
-            let color = Some("#222222".into());
-            scene.add(Primitive::Text { x, y, content, size, anchor, rotate: None, bold: false, color });
-        };
-        text(left, 24.0, 16, TextAnchor::Start, self.summary());
-        text(left, 44.0, 13, TextAnchor::Start, "slots over the dispatches of a step, coloured by scope".into());
-        for quarter in 0..=4 {
-            let at = self.slot_bytes * quarter / 4;
-            text(left - 8.0, y(at) + 4.0, 12, TextAnchor::End, bytes(at));
-            let at = self.live.len() * quarter as usize / 4;
-            text(x(at), top + height + 18.0, 12, TextAnchor::Middle, at.to_string());
-        }
-
-        let outermost = |tenancy: &Tenancy| tenancy.scope.split('.').next().unwrap_or_default().to_owned();
-        let mut scopes: Vec<String> = self.tenancies.iter().map(outermost).collect();
-        scopes.sort_unstable();
-        scopes.dedup();
-        for (index, scope) in scopes.iter().enumerate() {
-            let (column, row) = ((index % 6) as f64, (index / 6) as f64);
-            let (x, y) = (left + 160.0 * column, top + height + 50.0 + 20.0 * row);
-            scene.add(rectangle([x, y - 10.0, 12.0, 12.0], colour(index)));
-            let content = if scope.is_empty() { "(none)".into() } else { scope.clone() };
-            let color = Some("#222222".into());
-            let (size, anchor) = (12, TextAnchor::Start);
-            scene.add(Primitive::Text { x: x + 18.0, y, content, size, anchor, rotate: None, bold: false, color });
-        }
-        let mut base = 0;
-        let bases: Vec<u64> = self.slots.iter().map(|size| (base, base += size).0).collect();
-        for tenancy in &self.tenancies {
-            let (low, high) = (y(bases[tenancy.slot]), y(bases[tenancy.slot] + tenancy.bytes));
-            let scope = scopes.binary_search(&outermost(tenancy)).expect("every scope is listed");
-            let (start, end) = (x(tenancy.first), x(tenancy.last + 1));
-            scene.add(rectangle([start, high, end - start, low - high], colour(scope)));
-        }
-        let points: Vec<(f64, f64)> = self.live.iter().enumerate().map(|(at, &live)| (x(at), y(live))).collect();
-        scene.add(Primitive::PolyLine { points, stroke: "#111111".into(), stroke_width: 1.5, stroke_dasharray: None });
-        scene
-    }
-
     fn summary(&self) -> String {
         format!(
             "{} in {} slots, {} live at most ({} % of it), {} without reuse",
@@ -65,15 +17,6 @@ impl Memory {
             bytes(self.bytes_without_reuse),
         )
     }
-}
-
-fn colour(index: usize) -> &'static str {
-    ["#6f9bd1", "#6dbf8b", "#e2a75e", "#a98bc9", "#8c8c8c", "#5fc0c0", "#c9b458", "#dd8fb9"][index % 8]
-}
-
-fn rectangle([x, y, width, height]: [f64; 4], fill: &str) -> Primitive {
-    let (stroke, opacity) = (Some("#ffffff".into()), Some(0.9));
-    Primitive::Rect { x, y, width, height, fill: fill.into(), stroke, stroke_width: Some(0.3), opacity }
 }
 
 /// Total sizes, and the largest live values at the peak.

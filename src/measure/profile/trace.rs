@@ -39,7 +39,10 @@ pub(super) fn events(plan: &Plan, spans: &[Option<Span>], report: &Report) -> Va
 
         let dispatch = &report.dispatches[index];
         let mut event = complete("kernel", step.kernel.name, start, end);
+        let case = &report.cases[dispatch.case];
         event["args"] = json!({
+            "case": case.name,
+            "constants": case.specialisation,
             "value": dispatch.value,
             "inputs": dispatch.inputs,
             "output": dispatch.output,
