@@ -1,10 +1,11 @@
 //! Datasets as users have them: all formats, faulty files and folders, and all sources.
 
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use image::{DynamicImage, GrayImage};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageEncoder, ImageFormat, Luma, LumaA, Pixel, Rgb, RgbImage, Rgba};
 use proptest::prelude::*;
 use stssad::data::decode::{self, MAX_PIXELS};
 use stssad::data::folder::Folder;
@@ -102,7 +103,7 @@ fn truncated_files_are_refused() {
         }
     }
     assert_eq!(reason(&[]), "is empty");
-    assert!(reason(b"a text, whatever its name").starts_with("is not a PNG, JPEG, BMP or TIFF file"));
+    assert!(reason(b"a text, whatever its name").starts_with("is not a PNG, JPEG, BMP, TIFF, WebP or GIF file"));
     let float = reason(&bytes("float.tif"));
     assert!(float.contains("is of an unsupported kind") && float.contains("8 or 16 bit"), "{float}");
     let mut flipped = bytes("rgb.png");
@@ -325,26 +326,279 @@ fn bad_images_are_all_listed_or_skipped() {
     fs::write(at("train/good/001.png"), &cut[..cut.len() / 2]).unwrap();
     fs::write(at("test/good/000.png"), "").unwrap();
     GrayImage::new(4, 4).save(at("ground_truth/crack/000_mask.png")).unwrap();
-    fs::remove_file(at("ground_truth/crack/001.png")).unwrap();
     let source = Source::Mvtec(mvtec);
     let message = message(&source, &small());
-    assert_eq!(message.lines().count(), 5, "{message}");
+    assert_eq!(message.lines().count(), 4, "{message}");
     for part in [
-        "4 of 10 images cannot be used",
+        "3 of 10 images cannot be used",
         "train/good/001.png is damaged",
         "test/good/000.png is empty",
         "000.PNG has the mask",
         "has 4×4 pixels, but its image has 8×8",
-        "001.PNG has no mask",
-        "001_mask.png or 001.png does not exist",
     ] {
         assert!(message.contains(part), "no `{part}` in {message}");
     }
     let loaded = load(&source, &Loading { on_bad_image: OnBadImage::Skip, ..small() }, |_, _| {}).unwrap();
-    assert_eq!((levels(&loaded.task.train), levels(&loaded.task.test)), (vec![0, 2, 3], vec![101, 120, 121]));
-    assert_eq!(loaded.skipped.len(), 4);
+    assert_eq!((levels(&loaded.task.train), levels(&loaded.task.test)), (vec![0, 2, 3], vec![111, 101, 120, 121]));
+    assert_eq!(loaded.skipped.len(), 3);
     let table = loaded.table().to_string();
-    assert!(table.contains("left out 4 images that cannot be used") && table.contains("000.png is empty"), "{table}");
+    assert!(table.contains("left out 3 images that cannot be used") && table.contains("000.png is empty"), "{table}");
+}
+
+/// The pixels that a mask marks, and those that its image, of the same content, has.
+fn marked(bytes: &[u8]) -> Vec<bool> {
+    let stored = decode::Stored::decode(bytes, MAX_PIXELS).unwrap();
+    stored.defects(&stored).iter().map(|&level| level == 1).collect()
+}
+
+fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+/// 32×32 pixels, of which an 8×8 square is of the first value and another of the second.
+fn squares<P: Pixel + 'static>(around: P, one: P, other: P) -> ImageBuffer<P, Vec<P::Subpixel>> {
+    let within = |from: u32, x: u32, y: u32| (from..from + 8).contains(&x) && (from..from + 8).contains(&y);
+    ImageBuffer::from_fn(32, 32, |x, y| match (within(4, x, y), within(20, x, y)) {
+        (true, _) => one,
+        (_, true) => other,
+        _ => around,
+    })
+}
+
+#[test]
+fn every_kind_of_mask_marks_the_same_defects() {
+    let expected: Vec<bool> = squares(Luma([0u8]), Luma([1]), Luma([1])).iter().map(|&level| level == 1).collect();
+    let grey = |one: u8, other: u8| squares(Luma([0]), Luma([one]), Luma([other]));
+    let (clear, black, white) = (Rgba([0u8, 0, 0, 0]), Rgba([0, 0, 0, 255]), Rgba([255; 4]));
+    let masks: [(&str, Vec<u8>); 17] = [
+        ("0 and 1", encoded(grey(1, 1), ImageFormat::Png)),
+        ("0 and 255", encoded(grey(255, 255), ImageFormat::Bmp)),
+        ("class numbers", encoded(grey(1, 3), ImageFormat::Png)),
+        ("distant class numbers", encoded(grey(255, 1), ImageFormat::Tiff)),
+        ("16 bit", encoded(squares(Luma([0u16]), Luma([1]), Luma([65_535])), ImageFormat::Png)),
+        ("colours", encoded(squares(Rgb([0u8; 3]), Rgb([0, 0, 1]), Rgb([128, 0, 0])), ImageFormat::Png)),
+        ("16 bit colours", encoded(squares(Rgb([0u16; 3]), Rgb([0, 0, 1]), Rgb([9, 0, 0])), ImageFormat::Tiff)),
+        ("opaque on transparent", encoded(squares(clear, white, white), ImageFormat::Png)),
+        ("transparent white", encoded(squares(Rgba([255, 255, 255, 0]), white, white), ImageFormat::Png)),
+        ("black on transparent", encoded(squares(clear, black, black), ImageFormat::Png)),
+        ("half transparent", encoded(squares(clear, Rgba([255, 0, 0, 128]), white), ImageFormat::Png)),
+        ("opaque throughout", encoded(squares(black, white, Rgba([0, 9, 0, 255])), ImageFormat::Png)),
+        ("grey with alpha", encoded(squares(LumaA([7u8, 0]), LumaA([7, 255]), LumaA([9, 1])), ImageFormat::Png)),
+        ("a palette", encoded(squares(black, Rgba([128, 0, 0, 255]), Rgba([0, 128, 0, 255])), ImageFormat::Gif)),
+        ("a palette with a transparent colour", encoded(squares(clear, white, white), ImageFormat::Gif)),
+        ("lossless WebP", encoded(squares(Rgb([0u8; 3]), Rgb([1; 3]), Rgb([3; 3])), ImageFormat::WebP)),
+        ("JPEG", encoded(grey(255, 255), ImageFormat::Jpeg)),
+    ];
+    for (name, bytes) in masks {
+        assert!(marked(&bytes) == expected, "{name}");
+    }
+    let blank = encoded(GrayImage::new(32, 32), ImageFormat::Png);
+    assert!(
+        !marked(&blank).contains(&true)
+            && !marked(&encoded(squares(clear, clear, clear), ImageFormat::Png)).contains(&true)
+    );
+    assert!(!marked(&encoded(squares(black, black, black), ImageFormat::Png)).contains(&true));
+}
+
+/// The image and its mask with a white pixel and a defect in the same stored place, the image with each orientation.
+#[test]
+fn a_mask_is_turned_with_its_image() {
+    for orientation in 1..=8 {
+        let folder = TempDir::new().unwrap();
+        let at = |path: &str| folder.path().join(path);
+        let dot = GrayImage::from_fn(8, 4, |x, y| Luma([if (x, y) == (1, 0) { 255 } else { 0 }]));
+        for name in ["train/0", "train/1", "train/2", "un/0"] {
+            put(&at(&format!("{name}.png")), name.len() as u8);
+        }
+        fs::create_dir_all(at("bad")).unwrap();
+        let mut bytes = Vec::new();
+        let mut encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+        encoder
+            .set_exif_metadata(
+                [&b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0"[..], &[orientation, 0, 0, 0, 0, 0, 0, 0]].concat(),
+            )
+            .unwrap();
+        encoder.write_image(&dot, 8, 4, image::ExtendedColorType::L8).unwrap();
+        fs::write(at("bad/0.png"), bytes).unwrap();
+        let own = Folder {
+            root: folder.path().into(),
+            normal_dir: vec!["train".into()],
+            abnormal_dir: vec!["bad".into()],
+            normal_test_dir: vec!["un".into()],
+            mask_dir: vec!["masks".into()],
+            ..Folder::default()
+        };
+        fs::create_dir_all(at("masks")).unwrap();
+        dot.save(at("masks/0.png")).unwrap();
+        let loading = Loading { resize: Resize::Letterbox, ..small() };
+        let check = |case: &str| {
+            let test = load(&Source::Folder(own.clone()), &loading, |_, _| {}).unwrap().task.test.select(&[1]);
+            let white: Vec<bool> = test.images.data().iter().map(|&level| level > 0.5).collect();
+            assert_eq!(white.iter().filter(|&&level| level).count(), 1, "{orientation}");
+            assert_eq!(test.truths[0].mask.as_ref(), Some(&white), "{case} {orientation}");
+        };
+        check("stored");
+        // A mask that was drawn on the upright image has its size.
+        if orientation > 4 {
+            let upright = decode::read(&at("bad/0.png"), MAX_PIXELS).unwrap();
+            assert_eq!(upright.width(), 4);
+            upright.save(at("masks/0.png")).unwrap();
+            check("upright");
+        }
+    }
+}
+
+/// The share of the pixels that a mask covers, before and after conversion.
+fn areas(side: usize, mask: &GrayImage) -> [f64; 2] {
+    let conversion = Conversion { side, channels: Channels::Grey, resize: Resize::Stretch };
+    let found = conversion.apply_mask(mask).into_iter().filter(|&marked| marked).count();
+    let stored = mask.iter().filter(|&&level| level > 0).count();
+    [stored as f64 / mask.len() as f64, found as f64 / (side * side) as f64]
+}
+
+#[test]
+fn shrinking_a_mask_keeps_the_area_of_large_defects() {
+    let disc = |radius: f64, x: f64, y: f64| move |[u, v]: [f64; 2]| (u - x).hypot(v - y) < radius;
+    let bar = |left: f64, top: f64, right: f64, bottom: f64| {
+        move |[u, v]: [f64; 2]| (left..right).contains(&u) && (top..bottom).contains(&v)
+    };
+    type Shape = Box<dyn Fn([f64; 2]) -> bool>;
+    let shapes: [Shape; 5] = [
+        Box::new(disc(0.11, 0.5, 0.5)),
+        Box::new(disc(0.2, 0.31, 0.62)),
+        Box::new(bar(0.1003, 0.2017, 0.3021, 0.4009)),
+        Box::new(bar(0.1003, 0.0, 0.2021, 1.0)),
+        Box::new(move |[u, v]| disc(0.3, 0.5, 0.5)([u, v]) && !disc(0.2, 0.5, 0.5)([u, v])),
+    ];
+    for (index, shape) in shapes.iter().enumerate() {
+        for [width, height, side] in
+            [[900, 900, 256], [1024, 1024, 256], [700, 500, 64], [333, 777, 100], [100, 90, 256]]
+        {
+            let mask = GrayImage::from_fn(width, height, |x, y| {
+                let at = [(f64::from(x) + 0.5) / f64::from(width), (f64::from(y) + 0.5) / f64::from(height)];
+                Luma([u8::from(shape(at))])
+            });
+            let [stored, found] = areas(side as usize, &mask);
+            assert!(
+                (found / stored - 1.0).abs() <= 0.02,
+                "shape {index}, {width}×{height} to {side}: {stored} {found}"
+            );
+        }
+    }
+}
+
+/// Every defect pixel lies in a marked pixel, or beside one where a defect is wide.
+#[test]
+fn shrinking_a_mask_loses_no_thin_defect() {
+    let conversion = Conversion { side: 32, channels: Channels::Grey, resize: Resize::Stretch };
+    type Shape = fn(u32, u32) -> bool;
+    let thin: [Shape; 5] = [
+        |_, y| y == 411,
+        |x, y| x == y,
+        |x, y| x / 3 == y,
+        |x, y| x % 100 == 37 && y % 90 == 11,
+        |x, y| (x, y) == (898, 0),
+    ];
+    for (index, shape) in thin.iter().enumerate() {
+        let mask = GrayImage::from_fn(900, 900, |x, y| Luma([u8::from(shape(x, y))]));
+        let found = conversion.apply_mask(&mask);
+        for (x, y, _) in mask.enumerate_pixels().filter(|(_, _, level)| level.0[0] == 1) {
+            assert!(found[(y * 32 / 900 * 32 + x * 32 / 900) as usize], "shape {index}: the defect at {x}, {y}");
+        }
+    }
+    // A thin scratch that leaves a large stain.
+    let mask = GrayImage::from_fn(900, 900, |x, y| Luma([u8::from(x < 300 && y < 300 || y == 150)]));
+    let found = conversion.apply_mask(&mask);
+    assert!((12..32).all(|column| found[150 * 32 / 900 * 32 + column]));
+}
+
+#[test]
+fn masks_are_found_by_the_path_below_their_folder() {
+    let folder = TempDir::new().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for index in 0..8 {
+        put(&at(&format!("good/{index}.png")), index);
+    }
+    // The mask of an image is the column with the number of its level.
+    let column = |path: &str, column: u32| {
+        fs::create_dir_all(at(path).parent().unwrap()).unwrap();
+        GrayImage::from_fn(8, 8, |x, _| Luma([u8::from(x == column)])).save(at(path)).unwrap();
+    };
+    for (image, level) in
+        [("bad/a/0.png", 101), ("bad/a/1.png", 102), ("bad/b/0.JPG", 103), ("bad/c.d.png", 104), ("bad/e.png", 105)]
+    {
+        put(&at(image), level);
+    }
+    column("masks/a/0.png", 1);
+    column("masks/a/1_mask.Tiff", 2);
+    column("masks/b/0_mask.png", 3);
+    // A folder of masks, as in MVTec LOCO.
+    column("masks/c.d/000.png", 4);
+    column("masks/c.d/001.png", 0);
+    let own = Folder {
+        root: folder.path().into(),
+        normal_dir: vec!["good".into()],
+        abnormal_dir: vec!["bad".into()],
+        mask_dir: vec!["masks".into()],
+        ..Folder::default()
+    };
+    let loaded = load(&Source::Folder(own.clone()), &small(), |_, _| {}).unwrap();
+    let test = &loaded.task.test;
+    let rows = test.rows(Some(true));
+    assert_eq!(rows.len(), 5);
+    for row in rows {
+        let level = (test.images.data()[64 * row] * 255.0).round() as usize;
+        let columns = test.truths[row].mask.as_ref().map(|mask| (0..8).filter(|&x| mask[x]).collect::<Vec<_>>());
+        let expected = [vec![1], vec![2], vec![3], vec![0, 4]].into_iter().nth(level - 101);
+        assert_eq!(columns, expected, "{}", test.names[row]);
+    }
+    let table = loaded.table().to_string();
+    assert!(
+        table.contains("1 of 5 anomalous test images have no mask") && table.contains("such as bad/e.png"),
+        "{table}"
+    );
+
+    // One mask is never used for two images.
+    let refused = |own: Folder| message(&Source::Folder(own), &small());
+    put(&at("bad/a/0.bmp"), 106);
+    let said = refused(own.clone());
+    for part in ["masks/a/0.png would be the mask of both", "bad/a/0.bmp and", "bad/a/0.png:", "its own --mask-dir"] {
+        assert!(said.contains(part), "no `{part}` in {said}");
+    }
+    fs::remove_file(at("bad/a/0.bmp")).unwrap();
+    put(&at("other/e.png"), 107);
+    put(&at("masks/e.png"), 0);
+    let two = Folder { abnormal_dir: vec!["bad".into(), "other".into()], ..own.clone() };
+    assert!(refused(two.clone()).contains("masks/e.png would be the mask of both"));
+    // The advice works.
+    column("others/e.png", 7);
+    let apart = Folder { mask_dir: vec!["masks".into(), "others".into()], ..two };
+    let loaded = load(&Source::Folder(apart), &small(), |_, _| {}).unwrap();
+    let table = loaded.table().to_string();
+    assert!(table.contains("1 of 6 anomalous test images have a mask without a defect, such as bad/e.png"), "{table}");
+    put(&at("masks/e.png"), 255);
+    let table = load(&Source::Folder(own), &small(), |_, _| {}).unwrap().table().to_string();
+    assert!(table.contains("1 of 5 anomalous test images have a mask that is a defect all over"), "{table}");
+}
+
+/// The layout of MVTec LOCO, with an anomaly without masks.
+#[test]
+fn an_mvtec_anomaly_may_have_several_masks_or_none() {
+    let (folder, mvtec) = tree();
+    let masks = folder.path().join("bottle/ground_truth/hole/000");
+    fs::create_dir_all(&masks).unwrap();
+    for index in 0..2 {
+        let row = GrayImage::from_fn(8, 8, |_, y| Luma([if y == index { 240 } else { 0 }]));
+        row.save(masks.join(format!("{index:03}.png"))).unwrap();
+    }
+    let loaded = load(&Source::Mvtec(mvtec), &small(), |_, _| {}).unwrap();
+    let truths = &loaded.task.test.truths;
+    assert_eq!(truths[4].mask, Some((0..64).map(|pixel| pixel < 16).collect()));
+    assert_eq!((truths[5].anomalous, &truths[5].mask), (Some(true), &None));
+    let table = loaded.table().to_string();
+    assert!(table.contains("1 of 4 anomalous test images have no mask"), "{table}");
 }
 
 #[test]
@@ -487,6 +741,160 @@ fn unusual_file_names_are_accepted() {
     fs::write(folder.path().join("good/bad\nname.png"), "").unwrap();
     let message = images(folder.path().join("good")).unwrap_err().to_string();
     assert_eq!(message.lines().count(), 2, "{message}");
+}
+
+/// What lies in folders besides images is not read, and is counted.
+#[test]
+fn what_is_left_out_is_counted() {
+    let folder = TempDir::new().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for (index, name) in
+        ["0.png", "1.PNG", "2.JpG", "3.jfif", "4.JPE", "5.webp", "6.GIF", "7.Tiff", "empty-is-below/8.bmp"]
+            .iter()
+            .enumerate()
+    {
+        let format = ImageFormat::from_path(name).unwrap_or(ImageFormat::Jpeg);
+        fs::create_dir_all(at("good").join(name).parent().unwrap()).unwrap();
+        let image = RgbImage::from_pixel(8, 8, Rgb([8 * index as u8; 3]));
+        fs::write(at("good").join(name), encoded(image, format)).unwrap();
+    }
+    let junk = ["notes.txt", "a/more.TXT", "raw.heic", "README", ".DS_Store", "a/._0.png", "Thumbs.db", "desktop.ini"];
+    let copies = [
+        "@eaDir/0.png/SYNOPHOTO_THUMB_M.jpg",
+        "__MACOSX/good/._0.png",
+        ".ipynb_checkpoints/0-checkpoint.png",
+        "a/$RECYCLE.BIN/x.png",
+    ];
+    for name in junk.iter().chain(&copies) {
+        let path = at("good").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "left by another program").unwrap();
+    }
+    fs::create_dir_all(at("good/empty")).unwrap();
+    fs::create_dir_all(at("good/empty.png")).unwrap();
+    let read = || read_images(&[at("good")], RGB, &Loading::default(), |_, _| {});
+    let images = read().unwrap();
+    assert_eq!(images.set.len(), 9, "{:?}", images.set.names);
+    let told = "1 .db, 1 .heic, 1 .ini, 2 .txt, 3 hidden, 3 system folder, 1 without an ending";
+    assert_eq!(images.left_out.to_string(), told);
+
+    put(&at("un/0.png"), 200);
+    put(&at("un/1.png"), 201);
+    let own = Folder {
+        root: folder.path().into(),
+        normal_dir: vec!["good".into()],
+        unlabelled_dir: vec!["un".into()],
+        ..Folder::default()
+    };
+    let table = load(&Source::Folder(own.clone()), &small(), |_, _| {}).unwrap().table().to_string();
+    assert!(table.lines().any(|line| line == format!("left out: {told}")), "{table}");
+
+    fs::create_dir_all(at("raw")).unwrap();
+    fs::write(at("raw/0.HEIC"), "no image that can be read").unwrap();
+    let refused = message(&Source::Folder(Folder { unlabelled_dir: vec!["raw".into()], ..own }), &small());
+    assert!(
+        refused.contains("raw contains no images (left out: 1 .heic): their names must end in png, jpg"),
+        "{refused}"
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_followed_once_and_names_need_not_be_utf8() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::symlink;
+    let folder = TempDir::new().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    put(&at("store/0.png"), 10);
+    put(&at("good/1.png"), 11);
+    for (target, link) in [
+        ("../store/0.png", "0.png"),
+        ("../store", "days"),
+        ("../store", "days-again"),
+        ("..", "up"),
+        ("/no/where", "README"),
+        ("round", "round"),
+    ] {
+        symlink(target, at("good").join(link)).unwrap();
+    }
+    let read = |skip| {
+        let on_bad_image = if skip { OnBadImage::Skip } else { OnBadImage::Error };
+        read_images(&[at("good")], RGB, &Loading { on_bad_image, ..Loading::default() }, |_, _| {})
+    };
+    let images = read(false).unwrap();
+    // Below `up` the folder `store` is met again.
+    assert_eq!(images.set.names.len(), 3, "{:?}", images.set.names);
+    let told = images.left_out.to_string();
+    assert!(
+        told.contains("dangling or circular link") && told.contains("link to a folder that is read already"),
+        "{told}"
+    );
+    // A link with the name of an image is an image that is missing.
+    symlink("/no/where", at("good/9.png")).unwrap();
+    assert!(read(false).unwrap_err().to_string().contains("good/9.png cannot be read"));
+    assert_eq!(read(true).unwrap().skipped.len(), 1);
+    fs::remove_file(at("good/9.png")).unwrap();
+
+    for name in [&b"caf\xe9.png"[..], b"caf\xe8.png"] {
+        put(&at("latin").join(OsStr::from_bytes(name)), 1);
+    }
+    let names = read_images(&[at("latin")], RGB, &Loading::default(), |_, _| {}).unwrap().set.names;
+    assert_eq!(names, ["caf\\xe8.png", "caf\\xe9.png"]);
+    let kinds = |kind: &[u8]| at("tree/c/test").join(OsStr::from_bytes(kind));
+    for index in 0..4 {
+        put(&at(&format!("tree/c/train/good/{index}.png")), index);
+        put(&kinds(b"good").join(format!("{index}.png")), 50 + index);
+        put(&kinds(b"fl\xe4che").join(format!("{index}.png")), 60 + index);
+    }
+    let tree = Mvtec { root: at("tree"), category: "c".into(), defect: None };
+    let test = load(&Source::Mvtec(tree), &small(), |_, _| {}).unwrap().task.test;
+    assert_eq!((test.len(), test.truths[0].kind.as_str()), (8, "fl\\xe4che"));
+}
+
+#[test]
+fn identical_images_are_told() {
+    let folder = TempDir::new().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for index in 0..8 {
+        put(&at(&format!("good/{index}.png")), index / 2 * 2);
+        put(&at(&format!("un/{index}.png")), if index < 3 { index } else { 100 + index });
+        put(&at(&format!("bad/{index}.png")), if index < 1 { 103 } else { 200 + index });
+        put(&at(&format!("black/{index}.png")), 0);
+        put(&at(&format!("dark/{index}.png")), 0);
+    }
+    let own = Folder {
+        root: folder.path().into(),
+        normal_dir: vec!["good".into()],
+        unlabelled_dir: vec!["un".into()],
+        ..Folder::default()
+    };
+    let table = |own: &Folder| load(&Source::Folder(own.clone()), &small(), |_, _| {}).unwrap().table().to_string();
+    let told = table(&own);
+    assert!(told.contains("\nwarning: identical images: 4 within train, 2 of test also in train"), "{told}");
+    let labelled = Folder {
+        normal_test_dir: vec!["un".into()],
+        abnormal_dir: vec!["bad".into()],
+        unlabelled_dir: Vec::new(),
+        ..own.clone()
+    };
+    let told = table(&labelled);
+    assert!(
+        told.contains("4 within train, 1 within test, 2 of test also in train, 1 anomalous in test but also normal"),
+        "{told}"
+    );
+    let apart = Folder { normal_dir: vec!["bad".into()], ..own.clone() };
+    assert!(
+        !load(&Source::Folder(apart), &Loading { max_train: Some(5), ..small() }, |_, _| {})
+            .unwrap()
+            .table()
+            .to_string()
+            .contains("within")
+    );
+    let flat = Folder { normal_dir: vec!["black".into()], ..own };
+    assert!(table(&flat).contains("training images are identical"));
+    let refused = message(&Source::Folder(Folder { unlabelled_dir: vec!["dark".into()], ..flat }), &small());
+    assert!(refused.starts_with("all 16 images are identical"), "{refused}");
 }
 
 #[test]

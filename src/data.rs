@@ -6,6 +6,7 @@
 mod batches;
 mod files;
 pub mod folder;
+mod identical;
 pub mod mat;
 pub mod mvtec;
 pub mod paint;
@@ -22,7 +23,8 @@ use std::path::PathBuf;
 
 pub use batches::Batches;
 pub use decode::{Channels, Conversion, DecodeError, Resize};
-pub use files::BadImage;
+pub use files::{BadImage, LeftOut};
+pub use identical::Identical;
 pub use source::{Images, Loaded, Loading, OnBadImage, Source, Split, load, read_images, whole};
 pub use table::SplitTable;
 
@@ -54,8 +56,17 @@ pub enum DataError {
     Unwritable { path: PathBuf, source: io::Error },
     #[error("{} already exists: choose another folder", path.display())]
     Occupied { path: PathBuf },
-    #[error("{} contains no images: their names must end in png, jpg, jpeg, bmp, tif or tiff", path.display())]
-    NoImages { path: PathBuf },
+    #[error("{} {}", path.display(), files::no_images(left_out))]
+    NoImages { path: PathBuf, left_out: LeftOut },
+    /// A mask was found for two images.
+    #[error(
+        "{} would be the mask of both {} and {}: put each mask at its image's path below the folder of masks, as in a/003_mask.png for \
+         a/003.jpg, or give each --abnormal-dir its own --mask-dir",
+        files::printable(mask),
+        files::printable(one),
+        files::printable(other)
+    )]
+    SharedMask { mask: PathBuf, one: PathBuf, other: PathBuf },
     #[error("{} does not have the layout of `{dataset}`: {problem}\n  expected\n{expected}\n  found\n{found}", root.display())]
     Layout { dataset: &'static str, root: PathBuf, problem: String, expected: String, found: String },
     /// All unusable images, each with the reason.
@@ -93,6 +104,9 @@ pub enum DataError {
          convert both to one size and one number of channels"
     )]
     Mismatch { normal: Vec<usize>, anomaly: Vec<usize> },
+    /// No two images of the task differ.
+    #[error("all {count} images are identical, so there is nothing to learn and nothing to find: check the folders")]
+    Identical { count: usize },
     /// A batch is empty, or larger than its set.
     #[error("a batch of {batch} cannot be drawn from {count} images: use a batch between 1 and {count}")]
     Batch { batch: usize, count: usize },

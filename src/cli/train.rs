@@ -423,6 +423,9 @@ impl Predict {
             ..own
         };
         let read = read_images(&self.images, model.conversion(), &loading, |_, _| {})?;
+        if !read.left_out.is_empty() {
+            note!("note     left out: {}", read.left_out);
+        }
         match model.threshold {
             None => note!(
                 "note     the model has no threshold, because too few normal images could be held out of training: there are \

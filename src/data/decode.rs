@@ -2,8 +2,13 @@
 //!
 //! The format is recognised by the first bytes of the file, never by its name. The EXIF orientation is applied, palettes and CMYK
 //! become RGB, transparent pixels are blended with white, and colour profiles are ignored. 8 bit levels are divided by 255 and
-//! 16 bit levels by 65535: black is 0 and white is 1.
+//! 16 bit levels by 65535: black is 0 and white is 1. Of an animation the first frame is read.
+//!
+//! In a mask every pixel that is neither black nor transparent belongs to a defect, so 0 and 1, 0 and 255, class numbers, palettes
+//! and soft edges all work. If the opaque part of a mask with transparent pixels is black throughout, the opaque part is the defect.
+//! JPEG and lossy WebP change levels, so there a defect is brighter than half of the mask's brightest pixel.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -12,8 +17,8 @@ use clap::ValueEnum;
 use image::imageops::FilterType;
 use image::metadata::Orientation;
 use image::{
-    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Primitive,
-    RgbImage,
+    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Luma, Primitive,
+    RgbImage, Rgba,
 };
 use serde::{Deserialize, Serialize};
 use zune_jpeg::JpegDecoder;
@@ -72,7 +77,7 @@ pub enum DecodeError {
     NotAFile,
     #[error("is empty")]
     Empty,
-    #[error("is not a PNG, JPEG, BMP or TIFF file, whatever its name says")]
+    #[error("is not a PNG, JPEG, BMP, TIFF, WebP or GIF file, whatever its name says")]
     Unknown,
     #[error("has {width}×{height} pixels, more than the limit of {max} (--max-pixels)")]
     TooManyPixels { width: u64, height: u64, max: u64 },
@@ -85,8 +90,6 @@ pub enum DecodeError {
     /// Sizes are `[width, height]` in pixels.
     #[error("has {}×{} pixels, but its image has {}×{}", mask[0], mask[1], image[0], image[1])]
     MaskSize { mask: [u32; 2], image: [u32; 2] },
-    #[error("has no mask: {expected} does not exist")]
-    MaskMissing { expected: String },
     /// A folder without usable images.
     #[error("{0}")]
     Folder(String),
@@ -111,20 +114,15 @@ fn undecodable(error: ImageError) -> DecodeError {
 /// # Errors
 /// When the file cannot be read or decoded, or its header states more than `max_pixels` pixels; then nothing is allocated.
 pub fn read(path: &Path, max_pixels: u64) -> Result<DynamicImage, DecodeError> {
-    // Checked before the file is opened: opening a named pipe would block until another process writes to it.
-    let about = std::fs::metadata(path).map_err(DecodeError::Unreadable)?;
-    if !about.is_file() {
-        return Err(DecodeError::NotAFile);
-    }
-    let file = File::open(path).map_err(DecodeError::Unreadable)?;
-    // Uncompressed 16 bit RGBA, plus a header and a colour profile.
-    let max = max_pixels.saturating_mul(8).saturating_add(16 << 20);
-    if about.len() > max {
-        return Err(DecodeError::TooManyBytes { bytes: about.len(), max });
-    }
-    let mut bytes = Vec::with_capacity(about.len() as usize);
-    file.take(max).read_to_end(&mut bytes).map_err(DecodeError::Unreadable)?;
-    decode(&bytes, max_pixels)
+    Stored::read(path, max_pixels)?.upright()
+}
+
+/// As [`read`], for the contents of a file.
+///
+/// # Errors
+/// As [`read`].
+pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, DecodeError> {
+    Stored::decode(bytes, max_pixels)?.upright()
 }
 
 /// The longer side of an image file in pixels, from its header; `None` if the header cannot be read.
@@ -135,22 +133,118 @@ pub(super) fn longer_side(path: &Path) -> Option<usize> {
     Some(width.max(height) as usize).filter(|&side| side > 0)
 }
 
-/// As [`read`], for the contents of a file.
-///
-/// # Errors
-/// As [`read`].
-pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, DecodeError> {
-    if bytes.is_empty() {
-        return Err(DecodeError::Empty);
+/// An image as it is stored: not turned yet, and with its transparency.
+#[derive(Debug)]
+pub struct Stored {
+    image: DynamicImage,
+    orientation: Orientation,
+    /// Whether the format changes levels.
+    is_lossy: bool,
+}
+
+impl Stored {
+    /// Reads an image file.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn read(path: &Path, max_pixels: u64) -> Result<Self, DecodeError> {
+        // Checked before the file is opened: opening a named pipe would block until another process writes to it.
+        let about = std::fs::metadata(path).map_err(DecodeError::Unreadable)?;
+        if !about.is_file() {
+            return Err(DecodeError::NotAFile);
+        }
+        let file = File::open(path).map_err(DecodeError::Unreadable)?;
+        // Uncompressed 16 bit RGBA, plus a header and a colour profile.
+        let max = max_pixels.saturating_mul(8).saturating_add(16 << 20);
+        if about.len() > max {
+            return Err(DecodeError::TooManyBytes { bytes: about.len(), max });
+        }
+        let mut bytes = Vec::with_capacity(about.len() as usize);
+        file.take(max).read_to_end(&mut bytes).map_err(DecodeError::Unreadable)?;
+        Self::decode(&bytes, max_pixels)
     }
-    let (image, orientation) = match image::guess_format(bytes) {
-        Ok(ImageFormat::Jpeg) => decode_jpeg(bytes, max_pixels)?,
-        Ok(format @ (ImageFormat::Png | ImageFormat::Bmp | ImageFormat::Tiff)) => decode_by(format, bytes, max_pixels)?,
-        _ => return Err(DecodeError::Unknown),
-    };
-    let mut image = opaque(image)?;
-    image.apply_orientation(orientation);
-    Ok(image)
+
+    /// Decodes the contents of a file.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<Self, DecodeError> {
+        use ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+        if bytes.is_empty() {
+            return Err(DecodeError::Empty);
+        }
+        let format = image::guess_format(bytes).map_err(|_| DecodeError::Unknown)?;
+        let (image, orientation) = match format {
+            Jpeg => decode_jpeg(bytes, max_pixels)?,
+            Png | Bmp | Tiff | WebP | Gif => decode_by(format, bytes, max_pixels)?,
+            _ => return Err(DecodeError::Unknown),
+        };
+        let is_lossy = format == Jpeg || format == WebP && is_lossy_webp(bytes);
+        Ok(Stored { image, orientation, is_lossy })
+    }
+
+    /// Width and height in pixels, before turning.
+    pub fn size(&self) -> [u32; 2] {
+        [self.image.width(), self.image.height()]
+    }
+
+    /// Width and height in pixels, after turning.
+    pub fn upright_size(&self) -> [u32; 2] {
+        let [width, height] = self.size();
+        match self.orientation {
+            Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH => [height, width],
+            _ => [width, height],
+        }
+    }
+
+    /// The image as it is shown: turned by its EXIF orientation, transparent pixels blended with white.
+    ///
+    /// # Errors
+    /// When its pixels are floating-point numbers.
+    pub fn upright(self) -> Result<DynamicImage, DecodeError> {
+        let mut image = opaque(self.image)?;
+        image.apply_orientation(self.orientation);
+        Ok(image)
+    }
+
+    /// The pixels of a mask that belong to a defect, 1, and the others, 0, turned like `image`, the mask's image, if both are stored
+    /// with the same size and only the image has an orientation.
+    pub fn defects(&self, image: &Stored) -> GrayImage {
+        let pixels = self.image.to_rgba16();
+        let level = |pixel: &Rgba<u16>| pixel.0[..3].iter().copied().max().unwrap_or(0);
+        let opaque = |pixel: &&Rgba<u16>| pixel.0[3] > 0;
+        let brightest = pixels.pixels().filter(opaque).map(level).max().unwrap_or(0);
+        let least = match brightest {
+            0 if pixels.pixels().all(|pixel| opaque(&pixel)) => 1,
+            0 => 0,
+            _ if self.is_lossy => brightest / 2 + 1,
+            _ => 1,
+        };
+        let mut defects = DynamicImage::from(GrayImage::from_fn(pixels.width(), pixels.height(), |x, y| {
+            let pixel = pixels.get_pixel(x, y);
+            Luma([u8::from(opaque(&pixel) && level(pixel) >= least)])
+        }));
+        let turns_along = self.orientation == Orientation::NoTransforms && self.size() == image.size();
+        defects.apply_orientation(if turns_along { image.orientation } else { self.orientation });
+        defects.into_luma8()
+    }
+}
+
+/// Whether a chunk of this WebP file holds pixels in the lossy format.
+fn is_lossy_webp(bytes: &[u8]) -> bool {
+    let mut chunks = bytes.get(12..).unwrap_or_default();
+    while let Some((header, rest)) = chunks.split_first_chunk::<8>() {
+        let [kind @ .., a, b, c, d] = *header;
+        if kind == *b"VP8 " {
+            return true;
+        }
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        chunks = rest.get(length.saturating_add(length % 2)..).unwrap_or_default();
+    }
+    false
 }
 
 fn check_size(width: u64, height: u64, max: u64) -> Result<(), DecodeError> {
@@ -240,7 +334,7 @@ fn over_white<T: Primitive + Into<f32>>(levels: &[T], channels: usize, level: fn
 impl Conversion {
     /// Converts an image to `[C, side, side]`, row-major.
     pub fn apply(&self, image: &DynamicImage) -> Vec<f32> {
-        let fitted = self.fit(image, FilterType::Triangle);
+        let fitted = self.fit(image);
         let pixels: Vec<[f32; 3]> = match &fitted {
             DynamicImage::ImageLuma8(grey) => grey.iter().map(|&level| [f32::from(level) / 255.0; 3]).collect(),
             DynamicImage::ImageLuma16(grey) => grey.iter().map(|&level| [f32::from(level) / 65_535.0; 3]).collect(),
@@ -260,40 +354,66 @@ impl Conversion {
         }
     }
 
-    /// Converts a mask like its image, but by the nearest pixel, to `side` × `side`, row by row. A pixel belongs to the defect if it is
-    /// brighter than half of the mask's brightest pixel, so masks of 0 and 1, of 0 and 255, and with soft edges all work.
-    pub fn apply_mask(&self, mask: &DynamicImage) -> Vec<bool> {
-        let levels = mask.to_luma16();
-        let brightest = levels.iter().copied().max().unwrap_or(0);
-        let binary = GrayImage::from_fn(levels.width(), levels.height(), |x, y| {
-            image::Luma([u8::from(levels.get_pixel(x, y).0[0] > brightest / 2)])
-        });
-        let fitted = self.fit(&binary.into(), FilterType::Nearest).into_luma8();
-        let width = fitted.width() as usize;
-        self.centre(fitted.iter().map(|&level| level == 1).collect(), width, false)
+    /// Converts the [`defects`](Stored::defects) of a mask like its image, to `side` × `side`, row by row. Where a defect is wider than
+    /// a result's pixel, as many pixels are marked as it covers in sum, those that it covers most. Elsewhere it is thin, and every
+    /// pixel that it touches is marked, so no defect is lost.
+    pub fn apply_mask(&self, defects: &GrayImage) -> Vec<bool> {
+        let ([left, top, width, height], [columns, rows]) = self.frame(defects.width(), defects.height());
+        let [width, height, columns, rows] = [width, height, columns, rows].map(|extent| extent as usize);
+        let mut covered = vec![0; columns * rows];
+        for y in 0..height {
+            let mut line = vec![0; columns];
+            for x in (0..width).filter(|&x| defects.get_pixel(left + x as u32, top + y as u32).0[0] > 0) {
+                overlaps(x, width, columns).for_each(|(column, part)| line[column] += part);
+            }
+            for (row, part) in overlaps(y, height, rows) {
+                let row = &mut covered[row * columns..][..columns];
+                row.iter_mut().zip(&line).for_each(|(sum, share)| *sum += part * share);
+            }
+        }
+        let whole = width as u64 * height as u64;
+        let mut marked = vec![false; columns * rows];
+        let mut wide: Vec<usize> = Vec::new();
+        for cell in (0..covered.len()).filter(|&cell| covered[cell] > 0) {
+            let (row, column) = (cell / columns, cell % columns);
+            let mut around = (row.saturating_sub(1)..rows.min(row + 2))
+                .flat_map(|row| (column.saturating_sub(1)..columns.min(column + 2)).map(move |column| (row, column)));
+            match around.any(|(row, column)| 2 * covered[row * columns + column] >= whole) {
+                true => wide.push(cell),
+                false => marked[cell] = true,
+            }
+        }
+        let area = wide.iter().map(|&cell| covered[cell]).sum::<u64>();
+        let area = (area + whole / 2) / whole;
+        wide.sort_by_key(|&cell| Reverse(covered[cell]));
+        wide.into_iter().take(area as usize).for_each(|cell| marked[cell] = true);
+        self.centre(marked, columns, false)
     }
 
-    /// Scales and crops an image to `side` × `side`; for a letterbox, one side may be shorter.
-    fn fit(&self, image: &DynamicImage, filter: FilterType) -> DynamicImage {
-        let ([width, height], side) = ([image.width(), image.height()], self.side as u32);
-        let (shorter, longer) = (width.min(height), width.max(height));
+    /// The part of an image that is used, `[left, top, width, height]`, and the width and height to which it is scaled; for a
+    /// letterbox, one of them may be less than the side.
+    fn frame(&self, width: u32, height: u32) -> ([u32; 4], [u32; 2]) {
+        let (side, shorter, longer) = (self.side as u32, width.min(height), width.max(height));
         let scaled = |extent: u32| {
             let exact = u64::from(extent) * u64::from(side);
             ((exact + u64::from(longer) / 2) / u64::from(longer)).max(1) as u32
         };
-        let (target, cropped) = match self.resize {
-            Resize::Stretch => ([side; 2], None),
-            Resize::Crop if shorter == longer => ([side; 2], None),
-            Resize::Crop => {
-                let (x, y) = ((width - shorter) / 2, (height - shorter) / 2);
-                ([side; 2], Some(image.crop_imm(x, y, shorter, shorter)))
-            }
-            Resize::Letterbox => ([scaled(width), scaled(height)], None),
-        };
+        match self.resize {
+            Resize::Stretch => ([0, 0, width, height], [side; 2]),
+            Resize::Crop => ([(width - shorter) / 2, (height - shorter) / 2, shorter, shorter], [side; 2]),
+            Resize::Letterbox => ([0, 0, width, height], [scaled(width), scaled(height)]),
+        }
+    }
+
+    /// Crops and scales an image to its [frame](Self::frame).
+    fn fit(&self, image: &DynamicImage) -> DynamicImage {
+        let size = [image.width(), image.height()];
+        let ([left, top, width, height], target) = self.frame(size[0], size[1]);
+        let cropped = ([width, height] != size).then(|| image.crop_imm(left, top, width, height));
         let image = cropped.as_ref().unwrap_or(image);
-        match [image.width(), image.height()] == target {
+        match [width, height] == target {
             true => image.clone(),
-            false => image.resize_exact(target[0], target[1], filter),
+            false => image.resize_exact(target[0], target[1], FilterType::Triangle),
         }
     }
 
@@ -313,6 +433,14 @@ impl Conversion {
     }
 }
 
+/// The cells that a pixel overlaps when a line of `pixels` pixels is divided into `cells` cells, each with the length of the overlap;
+/// a cell has the length `pixels`.
+fn overlaps(pixel: usize, pixels: usize, cells: usize) -> impl Iterator<Item = (usize, u64)> {
+    let (start, end) = (pixel * cells, (pixel + 1) * cells);
+    (start / pixels..=(end - 1) / pixels)
+        .map(move |cell| (cell, (end.min((cell + 1) * pixels) - start.max(cell * pixels)) as u64))
+}
+
 impl Channels {
     pub fn count(self) -> usize {
         match self {
@@ -325,7 +453,7 @@ impl Channels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageEncoder, Luma, Rgba};
+    use image::ImageEncoder;
 
     const GREY: Conversion = Conversion { side: 4, channels: Channels::Grey, resize: Resize::Stretch };
 
@@ -371,20 +499,15 @@ mod tests {
 
     #[test]
     fn a_mask_is_converted_like_its_image() {
-        let mask = wide();
-        for (resize, expected) in [(Resize::Crop, [[false; 4]; 4]), (Resize::Stretch, [[false; 4]; 4])] {
-            // A stretched row keeps every second pixel.
-            let found = Conversion { resize, ..GREY }.apply_mask(&mask);
-            match resize {
-                Resize::Crop => assert_eq!(found, expected.as_flattened()),
-                _ => assert_eq!(found.iter().filter(|&&covered| covered).count(), 4),
-            }
-        }
+        let mask = wide().into_luma8();
+        let stretched = GREY.apply_mask(&mask);
+        assert_eq!(stretched, [[true, false, false, true]; 4].as_flattened());
+        assert_eq!(Conversion { resize: Resize::Crop, ..GREY }.apply_mask(&mask), [false; 16]);
         let boxed = Conversion { resize: Resize::Letterbox, ..GREY };
-        let full = DynamicImage::from(GrayImage::from_pixel(8, 4, Luma([1])));
+        let full = GrayImage::from_pixel(8, 4, Luma([1]));
         let rows = [[false; 4], [true; 4], [true; 4], [false; 4]];
-        assert_eq!(boxed.apply_mask(&full), rows.as_flattened(), "1 is as good as 255");
-        assert_eq!(boxed.apply_mask(&GrayImage::new(8, 4).into()), [false; 16]);
+        assert_eq!(boxed.apply_mask(&full), rows.as_flattened());
+        assert_eq!(boxed.apply_mask(&GrayImage::new(8, 4)), [false; 16]);
     }
 
     fn png(levels: &[u8], colour: image::ExtendedColorType) -> Vec<u8> {

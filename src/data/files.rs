@@ -1,19 +1,70 @@
 //! Lists the image files of a folder by name, and reads and converts them in parallel.
+//!
+//! What lies in a folder, or in the folders below it, and is not read:
+//!
+//! * files with other endings than those of image files, in whatever case;
+//! * hidden files and folders, whose names start with a dot, such as `.DS_Store`, `._000.png` and `.ipynb_checkpoints`;
+//! * folders that file servers and systems make, such as `@eaDir` and `__MACOSX`;
+//! * links that lead nowhere, and links to a folder that contains them or that was read already;
+//! * the images of stssad's own reports.
+//!
+//! They are counted by reason as [`LeftOut`]. A link with an image's ending that leads nowhere is an unusable image instead, since its
+//! image is missing. Names need not be UTF-8. Empty folders are passed over, but a folder without any image is an error.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use image::DynamicImage;
+use image::{DynamicImage, GrayImage};
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
-use super::decode::{self, Conversion, DecodeError};
+use super::decode::{self, Conversion, DecodeError, Stored};
 use super::{DataError, Loading, MARKER, OnBadImage, REPORT_IMAGES, Set, Truth};
 use crate::engine::tensor::Tensor;
 
-const ENDINGS: [&str; 6] = ["png", "jpg", "jpeg", "bmp", "tif", "tiff"];
+const ENDINGS: [&str; 10] = ["png", "jpg", "jpeg", "jfif", "jpe", "bmp", "tif", "tiff", "webp", "gif"];
+
+/// Folders that macOS, Synology, QNAP, Windows and Linux make on their own. Some contain small copies of the images beside them.
+const SYSTEM_FOLDERS: [&str; 8] = [
+    "__MACOSX",
+    "@eaDir",
+    "#recycle",
+    "@Recycle",
+    ".@__thumb",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+];
+
+/// Files and folders that are not read, counted by reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut(BTreeMap<String, usize>);
+
+impl LeftOut {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn add(&mut self, reason: impl Into<String>) {
+        *self.0.entry(reason.into()).or_insert(0) += 1;
+    }
+
+    fn join(&mut self, other: LeftOut) {
+        other.0.into_iter().for_each(|(reason, count)| *self.0.entry(reason).or_insert(0) += count);
+    }
+}
+
+/// `1 .txt, 2 hidden`; empty if nothing is left out.
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let counts: Vec<String> = self.0.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        f.write_str(&counts.join(", "))
+    }
+}
 
 /// An unusable file.
 #[derive(Debug)]
@@ -24,12 +75,21 @@ pub struct BadImage {
 
 impl fmt::Display for BadImage {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{} {}", printable(&self.path.to_string_lossy()), self.reason)
+        write!(f, "{} {}", printable(&self.path), self.reason)
     }
 }
 
-/// Escapes the control characters in a text from the file system.
-pub(super) fn printable(text: &str) -> String {
+/// A name from the file system as text, with its control characters and its bytes that are not UTF-8 escaped.
+pub(super) fn printable(name: impl AsRef<OsStr>) -> String {
+    let mut text = String::new();
+    for chunk in name.as_ref().as_encoded_bytes().utf8_chunks() {
+        text += &escaped(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
+}
+
+fn escaped(text: &str) -> String {
     text.chars()
         .flat_map(|c| match c.is_control() {
             true => c.escape_default().collect::<Vec<_>>(),
@@ -44,15 +104,57 @@ pub(super) enum Mask {
     Unknown,
     /// No pixel belongs to a defect.
     Blank,
-    File(PathBuf),
-    /// A file with one of these names is missing.
-    Missing(String),
+    /// The union of what these files mark.
+    Files(Vec<PathBuf>),
+}
+
+/// The masks in a folder, by their paths below it without endings.
+#[derive(Debug, Default)]
+pub(super) struct Masks(BTreeMap<PathBuf, Vec<PathBuf>>);
+
+impl Masks {
+    /// All masks in a folder and in the folders below it; there need not be any.
+    ///
+    /// # Errors
+    /// When the folder does not exist or cannot be read.
+    pub fn list(folder: &Path, left_out: &mut LeftOut) -> Result<Self, DataError> {
+        let mut masks = BTreeMap::<_, Vec<PathBuf>>::new();
+        match list(folder, "", left_out) {
+            Err(DataError::NoImages { .. }) => {}
+            listed => {
+                for Entry { below, path, .. } in listed? {
+                    masks.entry(below.with_extension("")).or_default().push(path);
+                }
+            }
+        }
+        Ok(Masks(masks))
+    }
+
+    /// The mask of the image `a/003.jpg`: the file `a/003_mask.png` or else `a/003.png`, or all files in a folder `a/003_mask` or else
+    /// `a/003`.
+    pub fn of(&self, image: &Path) -> Mask {
+        let plain = image.with_extension("");
+        let mut suffixed = plain.clone().into_os_string();
+        suffixed.push("_mask");
+        let stems = [PathBuf::from(suffixed), plain];
+        let inside = |stem: &PathBuf| -> Vec<PathBuf> {
+            let below = self.0.range(stem.clone()..).take_while(|(mask, _)| mask.starts_with(stem));
+            below.filter(|(mask, _)| mask.parent() == Some(stem)).flat_map(|(_, files)| files.clone()).collect()
+        };
+        let files = stems.iter().filter_map(|stem| self.0.get(stem).cloned());
+        match files.chain(stems.iter().map(inside)).find(|files| !files.is_empty()) {
+            Some(files) => Mask::Files(files),
+            None => Mask::Unknown,
+        }
+    }
 }
 
 /// An image file that is not yet read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     pub path: PathBuf,
+    /// Its path below the folder that was listed.
+    pub below: PathBuf,
     pub name: String,
     pub kind: String,
     pub anomalous: Option<bool>,
@@ -63,8 +165,9 @@ impl Entry {
     /// A file, named by its whole path.
     pub fn of_file(path: &Path) -> Self {
         let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
-        let name = name_of(&parts.collect::<PathBuf>());
-        Entry { path: path.to_owned(), name, kind: String::new(), anomalous: None, mask: Mask::Unknown }
+        let below = parts.collect::<PathBuf>();
+        let name = name_of(&below);
+        Entry { path: path.to_owned(), below, name, kind: String::new(), anomalous: None, mask: Mask::Unknown }
     }
 
     pub fn good(self) -> Self {
@@ -76,31 +179,35 @@ impl Entry {
     }
 }
 
-/// All images in a folder and in the folders below it, sorted by name, except hidden files and the images of reports. The name
-/// of each is `prefix` followed by its path below the folder; its class is unknown.
+/// All images in a folder and in the folders below it, sorted by name. The name of each is `prefix` followed by its path below the
+/// folder; its class is unknown. What is not read is counted in `left_out`.
 ///
 /// # Errors
 /// When the folder does not exist, cannot be read, or contains no image.
-pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError> {
+pub(super) fn list(folder: &Path, prefix: &str, left_out: &mut LeftOut) -> Result<Vec<Entry>, DataError> {
     if !folder.is_dir() {
         return Err(DataError::NoFolder { path: folder.to_owned() });
     }
-    let mut entries = Vec::new();
+    let (mut entries, mut counted) = (Vec::new(), LeftOut::default());
+    let skipped = RefCell::new(&mut counted);
     // A folder that is reached again through a link is not read twice.
     let mut visited = std::collections::HashSet::new();
     let wanted = |entry: &walkdir::DirEntry| {
-        let is_shown = entry.depth() == 0 || !is_left_out(entry.path());
-        let is_new =
-            !entry.file_type().is_dir() || entry.path().canonicalize().map_or(true, |path| visited.insert(path));
-        is_shown && is_new
+        let mut is_new =
+            || !entry.file_type().is_dir() || entry.path().canonicalize().map_or(true, |path| visited.insert(path));
+        let reason = match entry.depth() {
+            0 => None,
+            _ => hidden(entry.path()),
+        };
+        let reason = reason.or_else(|| (!is_new()).then_some("link to a folder that is read already"));
+        reason.map(|reason| skipped.borrow_mut().add(reason)).is_none()
     };
     for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(wanted) {
-        let path = match entry {
+        let (path, leads_nowhere) = match entry {
             Ok(entry) if entry.file_type().is_dir() => continue,
-            Ok(entry) => entry.into_path(),
-            // A broken link, or a link to a folder that contains it, is one unusable image if it has the name of one.
+            Ok(entry) => (entry.into_path(), false),
             Err(error) if error.depth() > 0 && leads_nowhere(&error) => match error.path() {
-                Some(path) => path.to_owned(),
+                Some(path) => (path.to_owned(), true),
                 None => continue,
             },
             Err(error) => {
@@ -108,73 +215,82 @@ pub(super) fn list(folder: &Path, prefix: &str) -> Result<Vec<Entry>, DataError>
                 return Err(DataError::Unreadable { path, source: error.into() });
             }
         };
-        if is_image(&path) {
-            let below = path.strip_prefix(folder).expect("a path below the folder");
-            let name = format!("{prefix}{}", name_of(below));
-            entries.push(Entry { name, ..Entry::of_file(&path) });
+        let ending = path.extension().map(|ending| printable(ending).to_lowercase());
+        match ending {
+            Some(ending) if ENDINGS.contains(&ending.as_str()) => {
+                let below = path.strip_prefix(folder).expect("a path below the folder").to_owned();
+                let name = format!("{prefix}{}", name_of(&below));
+                entries.push(Entry { below, name, ..Entry::of_file(&path) });
+            }
+            _ if leads_nowhere => skipped.borrow_mut().add("dangling or circular link"),
+            Some(ending) => skipped.borrow_mut().add(format!(".{ending}")),
+            None => skipped.borrow_mut().add("without an ending"),
         }
     }
     if entries.is_empty() {
-        return Err(DataError::NoImages { path: folder.to_owned() });
+        return Err(DataError::NoImages { path: folder.to_owned(), left_out: counted });
     }
+    left_out.join(counted);
     entries.sort_by(|one, other| (&one.name, &one.path).cmp(&(&other.name, &other.path)));
     Ok(entries)
 }
 
 fn leads_nowhere(error: &walkdir::Error) -> bool {
-    let is_missing = error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
-    is_missing || error.loop_ancestor().is_some()
+    error.loop_ancestor().is_some() || error.path().is_some_and(|path| path.is_symlink() && !path.exists())
 }
 
 /// A folder that could not be [listed](list), as an unusable image.
 pub(super) fn bad_folder(path: &Path, error: DataError) -> BadImage {
     let reason = match error {
         DataError::Unreadable { source, .. } => DecodeError::Unreadable(source),
-        _ => DecodeError::Folder("contains no images: their names must end in png, jpg, jpeg, bmp, tif or tiff".into()),
+        DataError::NoImages { left_out, .. } => DecodeError::Folder(no_images(&left_out)),
+        error => DecodeError::Folder(error.to_string()),
     };
     BadImage { path: path.to_owned(), reason }
 }
 
-/// The names of the folders in a folder, sorted, except hidden ones and those of reports.
+/// Why a folder contains no image.
+pub(super) fn no_images(left_out: &LeftOut) -> String {
+    let (last, others) = ENDINGS.split_last().expect("there are formats");
+    let found = if left_out.is_empty() { String::new() } else { format!(" (left out: {left_out})") };
+    format!("contains no images{found}: their names must end in {} or {last}", others.join(", "))
+}
+
+/// The names of the folders in a folder, sorted, except those that are [never read](self).
 ///
 /// # Errors
 /// When the folder cannot be read.
-pub(super) fn folders(folder: &Path) -> Result<Vec<String>, DataError> {
+pub(super) fn folders(folder: &Path) -> Result<Vec<OsString>, DataError> {
     let unreadable = |source| DataError::Unreadable { path: folder.to_owned(), source };
     let mut names = Vec::new();
     for entry in folder.read_dir().map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.is_dir() && !is_left_out(&path) {
-            names.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+        if path.is_dir() && hidden(&path).is_none() {
+            names.extend(path.file_name().map(OsStr::to_owned));
         }
     }
     names.sort();
     Ok(names)
 }
 
-/// Whether a file or folder is hidden, or belongs to a report of stssad.
-fn is_left_out(path: &Path) -> bool {
-    let Some(name) = path.file_name() else { return false };
-    let is_report = || REPORT_IMAGES.iter().any(|report| name == *report) && path.with_file_name(MARKER).is_file();
-    name.to_string_lossy().starts_with('.') || is_report()
-}
-
-fn is_image(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)))
+/// Why a file or folder is not looked at, if it is not.
+fn hidden(path: &Path) -> Option<&'static str> {
+    let name = path.file_name()?;
+    if SYSTEM_FOLDERS.iter().any(|known| name == *known) && path.is_dir() {
+        Some("system folder")
+    } else if name.as_encoded_bytes().starts_with(b".") {
+        Some("hidden")
+    } else if REPORT_IMAGES.iter().any(|report| name == *report) && path.with_file_name(MARKER).is_file() {
+        Some("of a report")
+    } else {
+        None
+    }
 }
 
 /// A relative path as a name, with `/` as the separator on every system.
 fn name_of(path: &Path) -> String {
-    let parts: Vec<String> = path.iter().map(|part| printable(&part.to_string_lossy())).collect();
+    let parts: Vec<String> = path.iter().map(printable).collect();
     parts.join("/")
-}
-
-/// The image file in `folder` whose name without its ending is one of `stems`.
-pub(super) fn find(folder: &Path, stems: &[String]) -> Option<PathBuf> {
-    let candidates = stems.iter().flat_map(|stem| {
-        ENDINGS.iter().flat_map(move |ending| [format!("{stem}.{ending}"), format!("{stem}.{}", ending.to_uppercase())])
-    });
-    candidates.map(|name| folder.join(name)).find(|path| path.is_file())
 }
 
 /// Default side of images from files, in pixels.
@@ -220,7 +336,8 @@ impl Reading<'_> {
     /// Reads every image even if some are unusable, so that one error can list all of them.
     ///
     /// # Errors
-    /// When an image is unusable and such images are not skipped, or all images together exceed the memory limit.
+    /// When an image is unusable and such images are not skipped, all images together exceed the memory limit, or two images have one
+    /// mask.
     pub fn read<const SETS: usize>(&self, sets: [Vec<Entry>; SETS]) -> Result<Read<SETS>, DataError> {
         let Conversion { side, channels, .. } = self.conversion;
         let row = channels.count() * side * side;
@@ -228,6 +345,7 @@ impl Reading<'_> {
         let entries: Vec<Entry> = sets.into_iter().flatten().collect();
         let count = entries.len();
         self.loading.check_memory(count, self.conversion)?;
+        check_masks(&entries)?;
 
         let done = AtomicUsize::new(0);
         let mut pixels = vec![0.0; row * count];
@@ -273,23 +391,46 @@ impl Reading<'_> {
 
     /// Converts an image into `pixels`; returns its original format and its labels.
     fn read_entry(&self, entry: &Entry, pixels: &mut [f32]) -> Result<(String, Truth), DecodeError> {
-        let max_pixels = self.loading.max_pixels;
-        let image = decode::read(&entry.path, max_pixels)?;
+        let stored = Stored::read(&entry.path, self.loading.max_pixels)?;
         let mask = match &entry.mask {
             Mask::Unknown => None,
             Mask::Blank => Some(vec![false; self.conversion.side.pow(2)]),
-            Mask::Missing(expected) => return Err(DecodeError::MaskMissing { expected: expected.clone() }),
-            Mask::File(path) => {
-                let size = |image: &DynamicImage| [image.width(), image.height()];
-                let mask = decode::read(path, max_pixels).and_then(|mask| match size(&mask) == size(&image) {
-                    true => Ok(self.conversion.apply_mask(&mask)),
-                    false => Err(DecodeError::MaskSize { mask: size(&mask), image: size(&image) }),
-                });
-                let name = || printable(&path.to_string_lossy());
-                Some(mask.map_err(|reason| DecodeError::Mask { name: name(), reason: reason.into() })?)
-            }
+            Mask::Files(paths) => Some(self.read_mask(paths, &stored)?),
         };
+        let image = stored.upright()?;
         pixels.copy_from_slice(&self.conversion.apply(&image));
         Ok((describe(&image), Truth { anomalous: entry.anomalous, kind: entry.kind.clone(), mask }))
     }
+
+    /// The union of an image's masks, converted.
+    fn read_mask(&self, paths: &[PathBuf], image: &Stored) -> Result<Vec<bool>, DecodeError> {
+        let size = image.upright_size();
+        let mut union = GrayImage::new(size[0], size[1]);
+        for path in paths {
+            let defects = Stored::read(path, self.loading.max_pixels).map(|mask| mask.defects(image));
+            let defects = defects.and_then(|defects| match [defects.width(), defects.height()] {
+                mask if mask == size => Ok(defects),
+                mask => Err(DecodeError::MaskSize { mask, image: size }),
+            });
+            let defects =
+                defects.map_err(|reason| DecodeError::Mask { name: printable(path), reason: reason.into() })?;
+            union.iter_mut().zip(defects.iter()).for_each(|(marked, &defect)| *marked |= defect);
+        }
+        Ok(self.conversion.apply_mask(&union))
+    }
+}
+
+/// Refuses one mask for two images: it would be wrong for one of them.
+fn check_masks(entries: &[Entry]) -> Result<(), DataError> {
+    let mut owners = HashMap::new();
+    for entry in entries {
+        let Mask::Files(files) = &entry.mask else { continue };
+        for mask in files {
+            if let Some(other) = owners.insert(mask, entry) {
+                let (mask, one, other) = (mask.clone(), other.path.clone(), entry.path.clone());
+                return Err(DataError::SharedMask { mask, one, other });
+            }
+        }
+    }
+    Ok(())
 }

@@ -7,8 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::decode::Channels;
-use super::files::{self, Entry, Mask, Reading};
-use super::mvtec::mask_of;
+use super::files::{self, Entry, LeftOut, Mask, Masks, Reading};
 use super::{DataError, KEPT_STREAM, Loaded, Loading, Split, Task, component};
 use crate::engine::philox::Stream;
 
@@ -31,8 +30,9 @@ pub struct Folder {
     pub abnormal_dir: Vec<PathBuf>,
     #[serde(deserialize_with = "one_or_many")]
     pub normal_test_dir: Vec<PathBuf>,
-    /// Masks of the anomalies: one folder for all, or one for each `abnormal_dir`. The mask of `003.jpg` is `003_mask.png` or
-    /// `003.png`.
+    /// Masks of the anomalies: one folder for all, or one for each `abnormal_dir`. The mask of `a/003.jpg` below its `abnormal_dir` is
+    /// `a/003_mask.png` or `a/003.png` below its `mask_dir`, or all images in a folder `a/003_mask` or `a/003`. Anomalies without a mask
+    /// count for the metrics of images, not for those of pixels.
     #[serde(deserialize_with = "one_or_many")]
     pub mask_dir: Vec<PathBuf>,
     #[serde(deserialize_with = "one_or_many")]
@@ -74,8 +74,10 @@ impl Folder {
         let conversion = loading.conversion(files::SIDE, Channels::Rgb)?;
         self.check()?;
         self.check_apart()?;
-        let mut train = self.list(&self.normal_dir)?.into_iter().map(Entry::good).collect::<Vec<_>>();
-        let mut test: Vec<Entry> = self.list(&self.normal_test_dir)?.into_iter().map(Entry::good).collect();
+        let mut left_out = LeftOut::default();
+        let mut train = self.list(&self.normal_dir, &mut left_out)?.into_iter().map(Entry::good).collect::<Vec<_>>();
+        let test = self.list(&self.normal_test_dir, &mut left_out)?;
+        let mut test: Vec<Entry> = test.into_iter().map(Entry::good).collect();
         if self.normal_test_dir.is_empty() && !self.abnormal_dir.is_empty() {
             let kept = (train.len() as f64 * self.normal_split_ratio).round() as usize;
             let order = Stream::new(loading.seed, KEPT_STREAM).permutation(train.len());
@@ -87,18 +89,20 @@ impl Folder {
         if !self.mask_dir.is_empty() {
             test.iter_mut().for_each(|entry| entry.mask = Mask::Blank);
         }
+        let masks: Vec<Masks> = self
+            .mask_dir
+            .iter()
+            .map(|masks| Masks::list(&self.root.join(masks), &mut left_out))
+            .collect::<Result<_, _>>()?;
         for (index, folder) in self.abnormal_dir.iter().enumerate() {
             let kind = name(&self.root.join(folder));
-            let masks = self.mask_dir.get(index).or(self.mask_dir.first()).map(|masks| self.root.join(masks));
-            if let Some(masks) = masks.as_ref().filter(|masks| !masks.is_dir()) {
-                return Err(DataError::NoFolder { path: masks.clone() });
-            }
-            for entry in self.list(std::slice::from_ref(folder))? {
-                let mask = masks.as_ref().map_or(Mask::Unknown, |masks| mask_of(&entry.path, masks));
+            let masks = masks.get(index).or(masks.first());
+            for entry in self.list(std::slice::from_ref(folder), &mut left_out)? {
+                let mask = masks.map_or(Mask::Unknown, |masks| masks.of(&entry.below));
                 test.push(Entry { mask, ..entry.anomaly(&kind) });
             }
         }
-        let unlabelled = self.list(&self.unlabelled_dir)?;
+        let unlabelled = self.list(&self.unlabelled_dir, &mut left_out)?;
 
         let category = component(&self.name.clone().unwrap_or_else(|| name(&self.root)));
         let conversion = conversion.for_files(loading, [&train, &test, &unlabelled]);
@@ -110,7 +114,7 @@ impl Folder {
             (false, false) => (Some(unlabelled), test),
         };
         let task = Task { dataset: "folder".to_owned(), category, train, held_out: None, tune, test };
-        Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals })
+        Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals, left_out })
     }
 
     pub(super) fn check(&self) -> Result<(), DataError> {
@@ -170,8 +174,8 @@ impl Folder {
                     return Err(DataError::Setting(format!(
                         "the folder {} is the same as {} or is inside it, so its images would be used twice: give folders that \
                          do not overlap",
-                        files::printable(&inner.to_string_lossy()),
-                        files::printable(&outer.to_string_lossy())
+                        files::printable(inner),
+                        files::printable(outer)
                     )));
                 }
             }
@@ -181,7 +185,7 @@ impl Folder {
 
     /// All images of the folders. The name of each is its folder, as given, or only the last part of an absolute path, followed by its
     /// path below the folder.
-    fn list(&self, folders: &[PathBuf]) -> Result<Vec<Entry>, DataError> {
+    fn list(&self, folders: &[PathBuf], left_out: &mut LeftOut) -> Result<Vec<Entry>, DataError> {
         let mut entries = Vec::new();
         for folder in folders {
             let prefix = match folder.is_absolute() {
@@ -189,7 +193,7 @@ impl Folder {
                 false => Entry::of_file(folder).name,
             };
             let prefix = if prefix.is_empty() { prefix } else { format!("{prefix}/") };
-            entries.extend(files::list(&self.root.join(folder), &prefix)?);
+            entries.extend(files::list(&self.root.join(folder), &prefix, left_out)?);
         }
         Ok(entries)
     }

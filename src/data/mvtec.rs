@@ -1,12 +1,13 @@
 //! MVTec AD's folder layout, read and written.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
 use super::decode::Channels;
-use super::files::{self, Entry, Mask, Reading};
+use super::files::{self, Entry, LeftOut, Mask, Masks, Reading};
 use super::{DataError, Loaded, Loading, Set, Task, component};
 
 /// One category of a dataset in MVTec AD's layout.
@@ -25,7 +26,7 @@ pub struct Mvtec {
 const LAYOUT: &str = "    <root>/<category>/train/good/000.png …
     <root>/<category>/test/good/000.png …
     <root>/<category>/test/<defect>/000.png …
-    <root>/<category>/ground_truth/<defect>/000_mask.png or 000.png …, if there are masks";
+    <root>/<category>/ground_truth/<defect>/000_mask.png, 000.png or a folder 000 of masks …, if there are masks";
 
 impl Mvtec {
     pub(super) fn check(&self) -> Result<(), DataError> {
@@ -44,7 +45,8 @@ impl Mvtec {
 
     pub(super) fn load(&self, loading: &Loading, on_file: &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError> {
         let conversion = loading.conversion(files::SIDE, Channels::Rgb)?;
-        let (train, test) = self.list()?;
+        let mut left_out = LeftOut::default();
+        let (train, test) = self.list(&mut left_out)?;
         let conversion = conversion.for_files(loading, [&train, &test]);
         let read = Reading { conversion, loading, on_file }.read([train, test])?;
         let [train, test] = read.sets;
@@ -53,11 +55,11 @@ impl Mvtec {
             None => component(&self.category),
         };
         let task = Task { dataset: "mvtec".to_owned(), category, train, held_out: None, tune: None, test };
-        Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals })
+        Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals, left_out })
     }
 
     /// The images to train and to test on.
-    fn list(&self) -> Result<(Vec<Entry>, Vec<Entry>), DataError> {
+    fn list(&self, left_out: &mut LeftOut) -> Result<(Vec<Entry>, Vec<Entry>), DataError> {
         if !self.root.is_dir() {
             return Err(DataError::NoFolder { path: self.root.clone() });
         }
@@ -78,42 +80,32 @@ impl Mvtec {
             }
         }
         let kinds = files::folders(&folder.join("test"))?;
-        if let Some(defect) = self.defect.as_ref().filter(|defect| !kinds.contains(defect)) {
+        if let Some(defect) = self.defect.as_ref().filter(|&defect| !kinds.iter().any(|kind| kind == defect.as_str())) {
             let problem =
                 format!("there is no defect `{}` in {}", files::printable(defect), folder.join("test").display());
             return Err(layout(problem, &folder.join("test")));
         }
 
-        let train = files::list(&folder.join("train/good"), "train/good/")?.into_iter().map(Entry::good).collect();
+        let train = files::list(&folder.join("train/good"), "train/good/", left_out)?;
+        let train = train.into_iter().map(Entry::good).collect();
         let has_masks = folder.join("ground_truth").is_dir();
         let mut test = Vec::new();
-        let wanted = |kind: &&String| *kind == "good" || self.defect.as_ref().is_none_or(|defect| defect == *kind);
+        let wanted =
+            |kind: &&OsString| **kind == *"good" || self.defect.as_ref().is_none_or(|defect| **kind == **defect);
         for kind in kinds.iter().filter(wanted) {
-            let masks = folder.join("ground_truth").join(kind);
-            for entry in files::list(&folder.join("test").join(kind), &format!("test/{}/", files::printable(kind)))? {
-                test.push(match kind.as_str() {
+            let (masks, name) = (folder.join("ground_truth").join(kind), files::printable(kind));
+            let masks = match masks.is_dir() && name != "good" {
+                true => Masks::list(&masks, left_out)?,
+                false => Masks::default(),
+            };
+            for entry in files::list(&folder.join("test").join(kind), &format!("test/{name}/"), left_out)? {
+                test.push(match name.as_str() {
                     "good" => Entry { mask: if has_masks { Mask::Blank } else { Mask::Unknown }, ..entry.good() },
-                    kind => Entry { mask: mask_of(&entry.path, &masks), ..entry.anomaly(kind) },
+                    kind => Entry { mask: masks.of(&entry.below), ..entry.anomaly(kind) },
                 });
             }
         }
         Ok((train, test))
-    }
-}
-
-/// The mask of an image: for `003.png`, `003_mask.png` or `003.png` in the folder `masks`; unknown if there is no such folder.
-pub(super) fn mask_of(image: &Path, masks: &Path) -> Mask {
-    if !masks.is_dir() {
-        return Mask::Unknown;
-    }
-    let stem = image.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let names = [format!("{stem}_mask"), stem];
-    match files::find(masks, &names) {
-        Some(path) => Mask::File(path),
-        None => {
-            let [suffixed, plain] = &names;
-            Mask::Missing(files::printable(&format!("{}/{suffixed}.png or {plain}.png", masks.display())))
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{self, Channels, Conversion};
-use super::{BadImage, DataError, Loaded, Loading, Set, Task, Truth};
+use super::{BadImage, DataError, LeftOut, Loaded, Loading, Set, Task, Truth};
 use crate::engine::philox::Stream;
 use crate::engine::tensor::Tensor;
 
@@ -282,7 +282,7 @@ impl Texture {
             test: normals.join(anomalies),
         };
         let originals = BTreeMap::from([(format!("{side}×{side} crops"), counts.iter().sum())]);
-        Ok(Loaded { task, conversion, skipped: Vec::new(), originals })
+        Ok(Loaded { task, conversion, skipped: Vec::new(), originals, left_out: LeftOut::default() })
     }
 
     /// A crop with the defect, and its mask. A position where the defect is hardly visible, such as a dark blob on a dark joint, is

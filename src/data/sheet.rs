@@ -7,7 +7,7 @@ use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{self, Channels, Conversion, DecodeError};
-use super::{BadImage, DataError, Loaded, Loading, Set, Task};
+use super::{BadImage, DataError, LeftOut, Loaded, Loading, Set, Task};
 use crate::engine::tensor::Tensor;
 
 /// Two sheets of tiles. Unless the loading sets other numbers, a fifth of the normal tiles is kept for the test, with as many
@@ -113,7 +113,13 @@ fn draw(
     let anomalies = loading.max_anomalies.unwrap_or(normals.min(anomaly.len()));
     let task = Task::semantic(normal, anomaly, train, normals, anomalies, loading.seed)?;
     let originals = BTreeMap::from([(format!("{tile}×{tile} tiles"), train + normals + anomalies)]);
-    Ok(Loaded { task: Task { dataset: dataset.to_owned(), ..task }, conversion, skipped: Vec::new(), originals })
+    Ok(Loaded {
+        task: Task { dataset: dataset.to_owned(), ..task },
+        conversion,
+        skipped: Vec::new(),
+        originals,
+        left_out: LeftOut::default(),
+    })
 }
 
 /// The tiles of a sheet, row by row: `[N, C, side, side]`. `path` is only used in errors.

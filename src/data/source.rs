@@ -15,7 +15,7 @@ use super::mvtec::Mvtec;
 use super::paint::Texture;
 use super::sheet::{Digits, Sheet};
 use super::svhn::Svhn;
-use super::{BadImage, DataError, SAMPLE_STREAM, Set, SplitTable, Task};
+use super::{BadImage, DataError, LeftOut, SAMPLE_STREAM, Set, SplitTable, Task};
 use crate::engine::philox::Stream;
 use crate::engine::tensor::Tensor;
 
@@ -202,6 +202,8 @@ pub struct Loaded {
     pub skipped: Vec<BadImage>,
     /// Number of images of each size and pixel format before the conversion, such as `900×900 Rgb8`.
     pub originals: BTreeMap<String, usize>,
+    /// Files and folders beside the images that were not read.
+    pub left_out: LeftOut,
 }
 
 /// Unlabelled images to score.
@@ -212,6 +214,8 @@ pub struct Images {
     pub paths: Vec<PathBuf>,
     /// Files and folders that cannot be used.
     pub skipped: Vec<BadImage>,
+    /// Files and folders beside the images that were not read.
+    pub left_out: LeftOut,
 }
 
 impl Loading {
@@ -310,6 +314,11 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
     if loading.split == Split::Inductive && task.tune.is_none() {
         task = task.halved(loading.seed);
     }
+    let images = [Some(&task.train), task.tune.as_ref(), Some(&task.test)].into_iter().flatten();
+    let rows: Vec<&[f32]> = images.flat_map(|set| set.images.data().chunks(row_of(set))).collect();
+    if rows.len() > 1 && rows.iter().all(|row| *row == rows[0]) {
+        return Err(DataError::Identical { count: rows.len() });
+    }
     let sets = [("training", &task.train, LEAST_TRAIN), ("test", &task.test, 2)].into_iter();
     for (kind, set, wanted) in sets.chain(task.tune.as_ref().map(|tune| ("tuning", tune, 2))) {
         if set.len() < wanted {
@@ -317,6 +326,11 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
         }
     }
     Ok(Loaded { task: task.held_out(loading.seed), ..loaded })
+}
+
+/// Number of levels of each image.
+fn row_of(set: &Set) -> usize {
+    set.images.shape()[1..].iter().product()
 }
 
 impl Loaded {
@@ -339,10 +353,10 @@ pub fn read_images(
     on_file: impl Fn(usize, usize) + Sync,
 ) -> Result<Images, DataError> {
     let skips = loading.on_bad_image == OnBadImage::Skip;
-    let (mut entries, mut skipped) = (Vec::new(), Vec::new());
+    let (mut entries, mut skipped, mut left_out) = (Vec::new(), Vec::new(), LeftOut::default());
     for path in paths {
         match path.is_dir() {
-            true => match files::list(path, "") {
+            true => match files::list(path, "", &mut left_out) {
                 Ok(listed) => entries.extend(listed),
                 Err(error) if skips => skipped.push(files::bad_folder(path, error)),
                 Err(error) => return Err(error),
@@ -362,5 +376,5 @@ pub fn read_images(
         Err(error) => return Err(error),
     };
     skipped.extend(bad);
-    Ok(Images { set, paths, skipped })
+    Ok(Images { set, paths, skipped, left_out })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::files::printable;
-use super::{Channels, Loaded, Resize, Set};
+use super::{Channels, Identical, Loaded, Resize, Set};
 
 /// The sets of a task with the numbers of labels and masks.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,7 @@ const LISTED: usize = 12;
 
 impl fmt::Display for SplitTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Loaded { task, conversion, skipped, originals } = self.0;
+        let Loaded { task, conversion, skipped, originals, left_out } = self.0;
         writeln!(
             f,
             "{:<24}{:>9}{:>9}{:>11}{:>9}{:>7}  kinds",
@@ -56,6 +56,14 @@ impl fmt::Display for SplitTable<'_> {
                 task.train.len()
             )?;
         }
+        masks(f, &task.test)?;
+        let identical = Identical::of(task).to_string();
+        if !identical.is_empty() {
+            write!(f, "\nwarning: identical images: {identical}")?;
+        }
+        if !left_out.is_empty() {
+            write!(f, "\nleft out: {left_out}")?;
+        }
         if !skipped.is_empty() {
             write!(f, "\nleft out {} images that cannot be used", skipped.len())?;
             for image in skipped {
@@ -64,6 +72,27 @@ impl fmt::Display for SplitTable<'_> {
         }
         Ok(())
     }
+}
+
+/// What is odd about the masks of the anomalies, if any image has a mask.
+fn masks(f: &mut fmt::Formatter, test: &Set) -> fmt::Result {
+    if test.truths.iter().all(|truth| truth.mask.is_none()) {
+        return Ok(());
+    }
+    let anomalies = test.rows(Some(true));
+    let mut tell = |is_odd: &dyn Fn(Option<&Vec<bool>>) -> bool, what: &str| -> fmt::Result {
+        let odd: Vec<usize> = anomalies.iter().copied().filter(|&row| is_odd(test.truths[row].mask.as_ref())).collect();
+        match odd.first() {
+            Some(&first) => {
+                let (count, all) = (odd.len(), anomalies.len());
+                write!(f, "\n{count} of {all} anomalous test images {what}, such as {}", test.names[first])
+            }
+            None => Ok(()),
+        }
+    };
+    tell(&|mask| mask.is_none(), "have no mask and count only for the metrics of images")?;
+    tell(&|mask| mask.is_some_and(|mask| !mask.contains(&true)), "have a mask without a defect")?;
+    tell(&|mask| mask.is_some_and(|mask| !mask.contains(&false)), "have a mask that is a defect all over")
 }
 
 fn row(f: &mut fmt::Formatter, name: &str, set: &Set) -> fmt::Result {

@@ -1,0 +1,62 @@
+//! Images that occur more than once. Copies among the test images, or in training and test, make figures look better than they are.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use rayon::prelude::*;
+
+use super::{Set, Task};
+
+/// Copies within the sets of a task and across them. Two images are copies if all their pixels are equal after conversion.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identical {
+    /// For each set, the images that equal an earlier one of the set.
+    within: Vec<(&'static str, usize)>,
+    /// For each two sets, the images of the first that are also in the second.
+    across: Vec<(&'static str, &'static str, usize)>,
+    /// Anomalous test images that equal a normal image.
+    contradictory: usize,
+}
+
+type Hash = [u8; 32];
+
+fn hashes(set: &Set) -> Vec<Hash> {
+    let row: usize = set.images.shape()[1..].iter().product();
+    set.images.data().par_chunks_exact(row).map(|image| blake3::hash(bytemuck::cast_slice(image)).into()).collect()
+}
+
+impl Identical {
+    pub fn of(task: &Task) -> Self {
+        // Held-out images are drawn from the training images.
+        let mut train = hashes(&task.train);
+        train.extend(task.held_out.iter().flat_map(hashes));
+        let test = hashes(&task.test);
+        let known = |label| task.test.rows(Some(label)).into_iter().map(|row| test[row]);
+        let normal: HashSet<Hash> = known(false).chain(train.iter().copied()).collect();
+        let contradictory = known(true).filter(|hash| normal.contains(hash)).count();
+
+        let tune = task.tune.as_ref().map(|tune| ("tune", hashes(tune)));
+        let sets: Vec<(&str, Vec<Hash>)> = [("train", train)].into_iter().chain(tune).chain([("test", test)]).collect();
+        let distinct: Vec<HashSet<&Hash>> = sets.iter().map(|(_, hashes)| hashes.iter().collect()).collect();
+        let within = sets.iter().zip(&distinct).map(|((name, all), distinct)| (*name, all.len() - distinct.len()));
+        let pairs = (0..sets.len()).flat_map(|second| (0..second).map(move |first| (second, first)));
+        let across = pairs.map(|(second, first)| {
+            let shared = sets[second].1.iter().filter(|hash| distinct[first].contains(hash)).count();
+            (sets[second].0, sets[first].0, shared)
+        });
+        Identical { within: within.collect(), across: across.collect(), contradictory }
+    }
+}
+
+/// `2 within train, 3 of test are also in train`; empty if no image occurs twice.
+impl fmt::Display for Identical {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let within = self.within.iter().map(|(set, count)| (*count, format!("{count} within {set}")));
+        let across =
+            self.across.iter().map(|(set, other, count)| (*count, format!("{count} of {set} also in {other}")));
+        let contradictory = format!("{} anomalous in test but also normal", self.contradictory);
+        let parts = within.chain(across).chain([(self.contradictory, contradictory)]);
+        let told: Vec<String> = parts.filter_map(|(count, part)| (count > 0).then_some(part)).collect();
+        f.write_str(&told.join(", "))
+    }
+}
