@@ -37,6 +37,13 @@ fn quarters(levels: &[f32], [width, height]: [usize; 2]) -> [[f32; 3]; 4] {
     })
 }
 
+/// All images of `paths` as one batch, and what lies beside them.
+fn read_images(paths: &[PathBuf], conversion: Conversion, loading: &Loading) -> Result<(Batch, LeftOut), DataError> {
+    let listing = Listing::of(paths, loading)?;
+    let left_out = listing.left_out.clone();
+    Ok((listing.read(conversion, loading, |_, _| {})?, left_out))
+}
+
 const RGB: Conversion = Conversion { side: 16, channels: Channels::Rgb, resize: Resize::Stretch };
 const COLOURS: [[f32; 3]; 4] = [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.], [1., 1., 1.]];
 
@@ -732,9 +739,9 @@ fn unusual_file_names_are_accepted() {
         put(&folder.path().join("good").join(name), 1);
     }
     std::os::unix::fs::symlink(folder.path(), folder.path().join("good/loop")).unwrap();
-    let images = |path: PathBuf| read_images(&[path], RGB, &Loading::default(), |_, _| {});
+    let images = |path: PathBuf| read_images(&[path], RGB, &Loading::default());
     // A link to a folder that it lies in is not followed again.
-    let set = images(folder.path().join("good")).unwrap().set;
+    let set = images(folder.path().join("good")).unwrap().0.set;
     assert_eq!(set.len(), 6);
     assert!(set.names.iter().all(|name| !name.contains(char::is_control)), "{:?}", set.names);
     assert!(set.names.contains(&"new\\nline.png".to_owned()));
@@ -772,11 +779,10 @@ fn what_is_left_out_is_counted() {
     }
     fs::create_dir_all(at("good/empty")).unwrap();
     fs::create_dir_all(at("good/empty.png")).unwrap();
-    let read = || read_images(&[at("good")], RGB, &Loading::default(), |_, _| {});
-    let images = read().unwrap();
+    let (images, left_out) = read_images(&[at("good")], RGB, &Loading::default()).unwrap();
     assert_eq!(images.set.len(), 9, "{:?}", images.set.names);
     let told = "1 .db, 1 .heic, 1 .ini, 2 .txt, 3 hidden, 3 system folder, 1 without an ending";
-    assert_eq!(images.left_out.to_string(), told);
+    assert_eq!(left_out.to_string(), told);
 
     put(&at("un/0.png"), 200);
     put(&at("un/1.png"), 201);
@@ -820,12 +826,12 @@ fn links_are_followed_once_and_names_need_not_be_utf8() {
     }
     let read = |skip| {
         let on_bad_image = if skip { OnBadImage::Skip } else { OnBadImage::Error };
-        read_images(&[at("good")], RGB, &Loading { on_bad_image, ..Loading::default() }, |_, _| {})
+        read_images(&[at("good")], RGB, &Loading { on_bad_image, ..Loading::default() })
     };
-    let images = read(false).unwrap();
+    let (images, left_out) = read(false).unwrap();
     // Below `up` the folder `store` is met again.
     assert_eq!(images.set.names.len(), 3, "{:?}", images.set.names);
-    let told = images.left_out.to_string();
+    let told = left_out.to_string();
     assert!(
         told.contains("dangling or circular link") && told.contains("link to a folder that is read already"),
         "{told}"
@@ -833,13 +839,13 @@ fn links_are_followed_once_and_names_need_not_be_utf8() {
     // A link with the name of an image is an image that is missing.
     symlink("/no/where", at("good/9.png")).unwrap();
     assert!(read(false).unwrap_err().to_string().contains("good/9.png cannot be read"));
-    assert_eq!(read(true).unwrap().skipped.len(), 1);
+    assert_eq!(read(true).unwrap().0.files.iter().filter(|file| file.is_err()).count(), 1);
     fs::remove_file(at("good/9.png")).unwrap();
 
     for name in [&b"caf\xe9.png"[..], b"caf\xe8.png"] {
         put(&at("latin").join(OsStr::from_bytes(name)), 1);
     }
-    let names = read_images(&[at("latin")], RGB, &Loading::default(), |_, _| {}).unwrap().set.names;
+    let names = read_images(&[at("latin")], RGB, &Loading::default()).unwrap().0.set.names;
     assert_eq!(names, ["caf\\xe8.png", "caf\\xe9.png"]);
     let kinds = |kind: &[u8]| at("tree/c/test").join(OsStr::from_bytes(kind));
     for index in 0..4 {
@@ -904,13 +910,14 @@ fn images_to_score_may_be_files_and_folders() {
     let paths = [at("test/hole"), at("train/good/002.png")];
     let conversion = Conversion { side: 8, channels: Channels::Grey, resize: Resize::Stretch };
     let loading = Loading::default();
-    let images = read_images(&paths, conversion, &loading, |_, _| {}).unwrap();
+    let (images, _) = read_images(&paths, conversion, &loading).unwrap();
     assert_eq!(levels(&images.set), [120, 121, 2]);
     assert_eq!(images.set.names[..2], ["000.jpg", "001.jpg"]);
-    assert_eq!(images.paths, [at("test/hole/000.jpg"), at("test/hole/001.jpg"), paths[1].clone()]);
+    let files: Vec<&PathBuf> = images.files.iter().flatten().collect();
+    assert_eq!(files, [&at("test/hole/000.jpg"), &at("test/hole/001.jpg"), &paths[1]]);
     assert!(images.set.names[2].ends_with("bottle/train/good/002.png") && !images.set.names[2].starts_with('/'));
     assert!(images.set.truths.iter().all(|truth| *truth == Truth::default()));
-    let refused = |paths: &[PathBuf]| read_images(paths, conversion, &loading, |_, _| {}).unwrap_err().to_string();
+    let refused = |paths: &[PathBuf]| read_images(paths, conversion, &loading).unwrap_err().to_string();
     assert!(refused(&[at("test/none.png")]).contains("none.png cannot be read"));
     assert!(refused(&[]).contains("the prediction set is empty"));
 }
@@ -1070,4 +1077,59 @@ fn an_image_of_the_right_size_is_unchanged() {
         let expected: Vec<f32> = grey.iter().map(|&level| f32::from(level) / 255.0).collect();
         assert_eq!(levels, expected, "{resize:?}");
     }
+}
+
+#[test]
+fn images_come_in_batches_in_their_order_whatever_cannot_be_read() {
+    let folder = TempDir::new().unwrap();
+    let at = |index: u8| folder.path().join(format!("{index:03}.png"));
+    for index in 0..25 {
+        put(&at(index), index);
+    }
+    for bad in [3, 10, 11, 12, 13, 14, 24] {
+        fs::write(at(bad), "no image").unwrap();
+    }
+    // Named twice, once bad and once good; and a folder without images.
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let paths = [folder.path().to_owned(), at(3), empty.clone(), at(1)];
+    let grey = Conversion { side: 8, channels: Channels::Grey, resize: Resize::Stretch };
+    let skip = Loading { on_bad_image: OnBadImage::Skip, ..Loading::default() };
+    for size in [1, 5, 256] {
+        let (mut files, mut seen) = (Vec::new(), Vec::new());
+        Listing::of(&paths, &skip)
+            .unwrap()
+            .for_each_batch(size, grey, &skip, |batch| {
+                assert!(batch.files.len() <= size);
+                assert_eq!(batch.files.iter().flatten().count(), batch.set.len());
+                seen.extend(levels(&batch.set));
+                files.extend(batch.files.into_iter().map(|file| match file {
+                    Ok(path) => (path, true),
+                    Err(bad) => (bad.path, false),
+                }));
+                Ok::<(), DataError>(())
+            })
+            .unwrap();
+        let is_good = |index: u8| ![3, 10, 11, 12, 13, 14, 24].contains(&index);
+        let expected: Vec<(PathBuf, bool)> = (0..25)
+            .map(|index| (at(index), is_good(index)))
+            .chain([(at(3), false), (empty.clone(), false), (at(1), true)])
+            .collect();
+        assert_eq!(files, expected, "{size} at once");
+        assert_eq!(seen, (0..25).filter(|&index| is_good(index)).chain([1]).map(u32::from).collect::<Vec<_>>());
+    }
+    // An error of the caller ends the reading.
+    let mut batches = 0;
+    let ended = Listing::of(&paths, &skip).unwrap().for_each_batch(2, RGB, &skip, |_| {
+        batches += 1;
+        Err(DataError::Empty { set: "test" })
+    });
+    assert!(ended.is_err() && batches == 1);
+    let stops = Listing::of(&paths[..1], &Loading::default()).unwrap();
+    let mut scored = 0;
+    let ended = stops.for_each_batch(2, RGB, &Loading::default(), |batch| {
+        scored += batch.set.len();
+        Ok::<(), DataError>(())
+    });
+    assert!(ended.unwrap_err().to_string().contains("003.png") && scored == 2);
 }

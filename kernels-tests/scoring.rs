@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::OnceLock;
 
-use process::{Said, folder, json, stssad, text};
+use process::{Said, command, folder, json, stssad, text};
 use serde_json::Value;
 use stssad::data::sheet::Digits;
 use stssad::data::{Loaded, Loading, Source, load};
@@ -345,12 +345,64 @@ fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
     assert!(none.out.is_empty(), "{}", none.out);
     let large = stssad(&[&["predict", text(&run), text(&new.join("a.png")), "--max-pixels", "100"]]).with(3);
     assert!(large.err.contains("more than the limit of 100 (--max-pixels)"), "{}", large.err);
-    stssad(&[&["predict", text(&run), text(&new.join("a.png")), "--max-bytes", "100"]])
-        .with(3)
-        .error(&["more than the limit of 100: raise --max-bytes"]);
     let empty = folder("mixed-empty");
     let said = stssad(&[&["predict", text(&run), text(&empty), text(&new.join("a.png"))]]).with(3);
     assert!(said.err.contains("contains no images") && said.out.lines().count() == 3, "{said:?}");
+}
+
+/// 600 files, more than two batches: rows come in the order of the files, scores are those of the same image alone, and nothing
+/// changes if the paths come on standard input.
+#[test]
+fn predict_is_a_stream() {
+    let run = colour().join("run");
+    let root = folder("stream");
+    let mut stream = Stream::new(2, 96);
+    for (index, blot) in [false, true, false].into_iter().enumerate() {
+        put(&root.join(format!("own/{index}.png")), &mut stream, blot);
+    }
+    fs::create_dir_all(root.join("many")).unwrap();
+    let path = |index: usize| root.join(format!("many/{index:03}.png"));
+    for index in 0..600 {
+        match index {
+            300 => fs::write(path(index), "no image").unwrap(),
+            _ => drop(fs::hard_link(root.join(format!("own/{}.png", index % 3)), path(index)).unwrap()),
+        }
+    }
+    let rows = |said: &Said| -> Vec<csv::StringRecord> {
+        csv::Reader::from_reader(said.out.as_bytes()).records().map(Result::unwrap).collect()
+    };
+    let said = stssad(&[&["predict", text(&run), text(&root.join("many"))]]).with(3);
+    let found = rows(&said);
+    assert_eq!(found.len(), 600);
+    let alone = rows(&stssad(&[&["predict", text(&run), text(&root.join("own"))]]).with(0));
+    for (index, row) in found.iter().enumerate() {
+        assert_eq!(&row[0], text(&path(index)));
+        match index {
+            300 => assert!(row[1].is_empty() && row[3].contains("is not a PNG"), "{row:?}"),
+            _ => {
+                let [found, alone] = [&row[1], &alone[index % 3][1]].map(|score| score.parse::<f64>().unwrap());
+                assert!((found - alone).abs() <= 1e-4 * alone.abs().max(1.0), "{index}: {found} and {alone}");
+            }
+        }
+    }
+    assert!(said.err.contains("1 of 600 images could not be scored"), "{}", said.err);
+
+    let piped = |lines: &[u8]| {
+        use std::io::Write;
+        let mut command = command(&[&["predict", text(&run), "-", "--threshold", "-1e9"]]);
+        let mut child =
+            command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(lines).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let lines = format!("{}\n{}\n", text(&path(1)), text(&path(2)));
+    let (code, out) = piped(lines.as_bytes());
+    assert_eq!((code, out.lines().count()), (Some(0), 3), "{out}");
+    assert!(out.lines().skip(1).all(|line| line.ends_with(",1,")), "all are above this threshold: {out}");
+    assert_eq!(piped(lines.replace('\n', "\0").as_bytes()).1, out);
+    assert_eq!(piped(b"").0, Some(2));
+    stssad(&[&["predict", text(&run), text(&path(1)), "--threshold", "nan"]]).with(2);
 }
 
 /// A link that leads nowhere, one to a folder that it lies in, and a pipe that nobody writes to.

@@ -7,6 +7,7 @@ mod batches;
 mod files;
 pub mod folder;
 mod identical;
+mod listing;
 pub mod mat;
 pub mod mvtec;
 pub mod paint;
@@ -25,7 +26,8 @@ pub use batches::Batches;
 pub use decode::{Channels, Conversion, DecodeError, Resize};
 pub use files::{BadImage, LeftOut};
 pub use identical::Identical;
-pub use source::{Images, Loaded, Loading, OnBadImage, Source, Split, load, read_images, whole};
+pub use listing::{Batch, Listing};
+pub use source::{Loaded, Loading, OnBadImage, Source, Split, load, whole};
 pub use table::SplitTable;
 
 use crate::engine::philox::Stream;

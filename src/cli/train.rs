@@ -1,13 +1,14 @@
 //! `stssad train`, `test` and `predict`: train a detector on a folder of images, test it, and score new images.
 
 use std::borrow::Cow;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use stssad::data::{Loaded, Loading, OnBadImage, load, read_images};
+use stssad::data::{BadImage, Listing, Loaded, Loading, OnBadImage, load};
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
@@ -373,7 +374,7 @@ impl Test {
 pub struct Predict {
     /// Folder of a finished run, or its model.safetensors.
     run: PathBuf,
-    /// Images, or folders of them.
+    /// Images, or folders of them; `-` reads paths from standard input, one a line or with a NUL after each.
     #[arg(required = true)]
     images: Vec<PathBuf>,
     /// What to do if an image cannot be scored.
@@ -382,9 +383,9 @@ pub struct Predict {
     /// Refuse images with more pixels than this [default: as in training].
     #[arg(long, value_name = "N")]
     max_pixels: Option<u64>,
-    /// Limit on the memory of all decoded images together, in bytes [default: as in training].
-    #[arg(long, value_name = "BYTES")]
-    max_bytes: Option<u64>,
+    /// Call an image an anomaly from this score on [default: the threshold of the model].
+    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = finite)]
+    threshold: Option<f64>,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print JSON lines instead of CSV.
@@ -400,8 +401,18 @@ enum OnBad {
     Report,
     /// Score the others, and exit with 0.
     Skip,
-    /// Score nothing, and exit with 3.
+    /// Stop before the batch that has it, and exit with 3.
     Error,
+}
+
+/// Images that are read together.
+const AT_ONCE: usize = 256;
+
+fn finite(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if f64::is_finite(value) => Ok(value),
+        _ => Err("a score is a finite number".into()),
+    }
 }
 
 /// A line of the output: a score, or why there is none.
@@ -419,57 +430,125 @@ impl Predict {
         let loading = Loading {
             on_bad_image: if self.on_bad_image == OnBad::Error { OnBadImage::Error } else { OnBadImage::Skip },
             max_pixels: self.max_pixels.unwrap_or(own.max_pixels),
-            max_bytes: self.max_bytes.unwrap_or(own.max_bytes),
+            // A batch is small.
+            max_bytes: u64::MAX,
             ..own
         };
-        let read = read_images(&self.images, model.conversion(), &loading, |_, _| {})?;
-        if !read.left_out.is_empty() {
-            note!("note     left out: {}", read.left_out);
+        let listing = Listing::of(&self.paths()?, &loading)?;
+        if !listing.left_out.is_empty() {
+            note!("note     left out: {}", listing.left_out);
         }
-        match model.threshold {
-            None => note!(
+        let threshold = self.threshold.or(model.threshold.map(|threshold| threshold.score));
+        match (threshold, model.threshold) {
+            (None, _) => note!(
                 "note     the model has no threshold, because too few normal images could be held out of training: there are \
-                 scores only"
+                 scores only; --threshold gives one"
             ),
-            Some(threshold) if threshold.held_out == 0 => note!(
+            (Some(_), Some(threshold)) if threshold.held_out == 0 && self.threshold.is_none() => note!(
                 "note     an earlier version of stssad set this threshold on training images, so it gives more false alarms: \
                  train again for a threshold from held-out images"
             ),
-            Some(_) => {}
+            _ => {}
         }
-        let scores = match read.set.is_empty() {
-            true => Vec::new(),
-            false => Predictor::new(&open(&self.device)?, &model)?.judge(&read.set.images)?.scores,
-        };
-        // Paths and not names, which may be equal in two folders.
-        let scored = read.paths.iter().zip(&scores).map(|(path, &score)| Predicted {
-            path: path.to_string_lossy(),
-            score: if score.is_finite() { Ok(score) } else { Err(format!("its score is not finite: {score}")) },
-            anomalous: model
-                .threshold
-                .filter(|_| score.is_finite())
-                .map(|threshold| is_flagged(score, threshold.score)),
-        });
-        let bad = read.skipped.iter().map(|bad| Predicted {
-            path: bad.path.to_string_lossy(),
-            score: Err(bad.reason.to_string()),
-            anomalous: None,
-        });
-        let rows: Vec<Predicted> = scored.chain(bad).collect();
-        let failed: Vec<(&Predicted, &String)> =
-            rows.iter().filter_map(|row| Some((row, row.score.as_ref().err()?))).collect();
-        for (row, reason) in &failed {
-            note!("bad      {}: {reason}", row.path.escape_debug());
+        let bar = progress_bar(listing.len() as u64, "score    {bar:28} {pos}/{len} images, {per_sec}, {eta} left");
+        let mut predictor: Option<Predictor> = None;
+        let mut output = Output { json: self.json, begun: false };
+        let (mut count, mut failed) = (0, 0);
+        listing.for_each_batch(AT_ONCE, model.conversion(), &loading, |batch| {
+            // Opened once there is something to score.
+            let scores = match (batch.set.is_empty(), &mut predictor) {
+                (true, _) => Vec::new(),
+                (false, Some(predictor)) => predictor.judge(&batch.set.images)?.scores,
+                (false, none) => {
+                    let predictor = none.insert(Predictor::new(&open(&self.device)?, &model)?);
+                    predictor.judge(&batch.set.images)?.scores
+                }
+            };
+            let rows = rows(&batch.files, &scores, threshold);
+            bar.suspend(|| {
+                for (path, reason) in rows.iter().filter_map(|row| Some((&row.path, row.score.as_ref().err()?))) {
+                    note!("bad      {}: {reason}", path.escape_debug());
+                    failed += 1;
+                }
+                output.print(&rows)
+            })?;
+            count += rows.len();
+            bar.set_position(count as u64);
+            anyhow::Ok(())
+        })?;
+        bar.finish_and_clear();
+        if failed > 0 {
+            note!("{failed} of {count} images could not be scored");
         }
-        self.print(&rows)?;
-        let is_whole = failed.is_empty() || self.on_bad_image == OnBad::Skip;
-        if !failed.is_empty() {
-            note!("{} of {} images could not be scored", failed.len(), rows.len());
-        }
+        let is_whole = failed == 0 || self.on_bad_image == OnBad::Skip;
         Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(BAD_DATA) })
     }
 
-    fn print(&self, rows: &[Predicted]) -> anyhow::Result<()> {
+    /// The paths that were named, with those on standard input in place of a `-`.
+    fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        for path in &self.images {
+            match path.as_os_str() == "-" {
+                true => paths.extend(stdin_paths().context("cannot read the paths on standard input")?),
+                false => paths.push(path.clone()),
+            }
+        }
+        match paths.is_empty() {
+            true => Err(unfit("there are no paths on standard input: give one a line, as find does".into())),
+            false => Ok(paths),
+        }
+    }
+}
+
+/// One path a line, or with a NUL after each (`find -print0`).
+fn stdin_paths() -> io::Result<Vec<PathBuf>> {
+    let mut text = Vec::new();
+    io::stdin().lock().read_to_end(&mut text)?;
+    let end = if text.contains(&0) { 0 } else { b'\n' };
+    let lines = text.split(|&byte| byte == end).filter(|line| !line.is_empty());
+    lines.map(path_of).collect()
+}
+
+#[cfg(unix)]
+fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
+    use std::os::unix::ffi::OsStrExt;
+    Ok(std::ffi::OsStr::from_bytes(bytes).into())
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
+    let text = std::str::from_utf8(bytes).map_err(io::Error::other)?;
+    Ok(text.trim_end_matches('\r').into())
+}
+
+/// The rows of a batch, in its order. There are as many scores as files that could be read.
+fn rows<'a>(files: &'a [Result<PathBuf, BadImage>], scores: &[f64], threshold: Option<f64>) -> Vec<Predicted<'a>> {
+    let mut scores = scores.iter();
+    let row = |file: &'a Result<PathBuf, BadImage>| {
+        let (path, score) = match file {
+            Ok(path) => (path, Ok(*scores.next().expect("a score for each image"))),
+            Err(bad) => (&bad.path, Err(bad.reason.to_string())),
+        };
+        let score = score.and_then(|score| match score.is_finite() {
+            true => Ok(score),
+            false => Err(format!("its score is not finite: {score}")),
+        });
+        let anomalous = score.as_ref().ok().zip(threshold).map(|(&score, threshold)| is_flagged(score, threshold));
+        // The path and not the name, which may be equal in two folders.
+        Predicted { path: path.to_string_lossy(), score, anomalous }
+    };
+    files.iter().map(row).collect()
+}
+
+/// The rows as they are printed.
+struct Output {
+    json: bool,
+    /// Whether the header of the table was printed.
+    begun: bool,
+}
+
+impl Output {
+    fn print(&mut self, rows: &[Predicted]) -> anyhow::Result<()> {
         if self.json {
             for Predicted { path, score, anomalous } in rows {
                 let row = match score {
@@ -481,7 +560,10 @@ impl Predict {
             return Ok(());
         }
         let mut table = csv::Writer::from_writer(Vec::new());
-        table.write_record(["path", "score", "anomalous", "error"])?;
+        if !self.begun {
+            table.write_record(["path", "score", "anomalous", "error"])?;
+            self.begun = true;
+        }
         for Predicted { path, score, anomalous } in rows {
             let anomalous = anomalous.map(|anomalous| u8::from(anomalous).to_string()).unwrap_or_default();
             let (score, error) = match score {
@@ -490,6 +572,6 @@ impl Predict {
             };
             table.write_record([&**path, &score, &anomalous, error])?;
         }
-        Ok(result!("{}", String::from_utf8_lossy(&table.into_inner()?))?)
+        Ok(result!("{}", String::from_utf8_lossy(&table.into_inner()?).trim_end_matches(['\r', '\n']))?)
     }
 }

@@ -320,8 +320,6 @@ pub(super) struct Reading<'a> {
 #[derive(Debug)]
 pub(super) struct Read<const SETS: usize> {
     pub sets: [Set; SETS],
-    /// The files of all sets, in order.
-    pub paths: Vec<PathBuf>,
     pub skipped: Vec<BadImage>,
     /// Number of files of each size and pixel format.
     pub originals: BTreeMap<String, usize>,
@@ -364,14 +362,13 @@ impl Reading<'_> {
             names: entries.iter().map(|entry| entry.name.clone()).collect(),
             truths: vec![Truth::default(); count],
         };
-        let (mut good, mut paths, mut skipped, mut originals) = (Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut good, mut skipped, mut originals) = (Vec::new(), Vec::new(), BTreeMap::new());
         for (index, (outcome, entry)) in outcomes.into_iter().zip(entries).enumerate() {
             match outcome {
                 Ok((original, truth)) => {
                     *originals.entry(original).or_insert(0) += 1;
                     all.truths[index] = truth;
                     good.push(index);
-                    paths.push(entry.path);
                 }
                 Err(reason) => skipped.push(BadImage { path: entry.path, reason }),
             }
@@ -386,7 +383,7 @@ impl Reading<'_> {
             let rows: Vec<usize> = good.iter().copied().filter(|row| (start..end).contains(row)).collect();
             all.select(&rows)
         });
-        Ok(Read { sets, paths, skipped, originals })
+        Ok(Read { sets, skipped, originals })
     }
 
     /// Converts an image into `pixels`; returns its original format and its labels.

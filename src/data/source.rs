@@ -1,7 +1,6 @@
 //! Where images come from and how they are read, as plain data; and loading them as a task.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde::de::{DeserializeOwned, Error};
@@ -9,7 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
 use super::decode::{Channels, Conversion, MAX_PIXELS, Resize};
-use super::files::{self, Read, Reading};
 use super::folder::Folder;
 use super::mvtec::Mvtec;
 use super::paint::Texture;
@@ -17,7 +15,6 @@ use super::sheet::{Digits, Sheet};
 use super::svhn::Svhn;
 use super::{BadImage, DataError, LeftOut, SAMPLE_STREAM, Set, SplitTable, Task};
 use crate::engine::philox::Stream;
-use crate::engine::tensor::Tensor;
 
 /// Where a task's images come from. In TOML `kind` names the variant: `kind = "mvtec"`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -206,18 +203,6 @@ pub struct Loaded {
     pub left_out: LeftOut,
 }
 
-/// Unlabelled images to score.
-#[derive(Debug)]
-pub struct Images {
-    pub set: Set,
-    /// The path of each image.
-    pub paths: Vec<PathBuf>,
-    /// Files and folders that cannot be used.
-    pub skipped: Vec<BadImage>,
-    /// Files and folders beside the images that were not read.
-    pub left_out: LeftOut,
-}
-
 impl Loading {
     /// Checks that the numbers are in range.
     fn check(&self) -> Result<(), DataError> {
@@ -338,43 +323,4 @@ impl Loaded {
     pub fn table(&self) -> SplitTable<'_> {
         SplitTable(self)
     }
-}
-
-/// Reads unlabelled images. Each path is a file, or a folder that is read recursively. Of `loading` only `on_bad_image`, `max_pixels`
-/// and `max_bytes` are used; with [`OnBadImage::Skip`] the set may be empty.
-///
-/// # Errors
-/// When there is no path, or all images together need too much memory; and unless unusable images are skipped, when a path does not
-/// exist, a folder contains no image, or an image cannot be used.
-pub fn read_images(
-    paths: &[PathBuf],
-    conversion: Conversion,
-    loading: &Loading,
-    on_file: impl Fn(usize, usize) + Sync,
-) -> Result<Images, DataError> {
-    let skips = loading.on_bad_image == OnBadImage::Skip;
-    let (mut entries, mut skipped, mut left_out) = (Vec::new(), Vec::new(), LeftOut::default());
-    for path in paths {
-        match path.is_dir() {
-            true => match files::list(path, "", &mut left_out) {
-                Ok(listed) => entries.extend(listed),
-                Err(error) if skips => skipped.push(files::bad_folder(path, error)),
-                Err(error) => return Err(error),
-            },
-            false => entries.push(files::Entry::of_file(path)),
-        }
-    }
-    if paths.is_empty() {
-        return Err(DataError::Empty { set: "prediction" });
-    }
-    let (set, paths, bad) = match (Reading { conversion, loading, on_file: &on_file }).read([entries]) {
-        Ok(Read { sets: [set], paths, skipped, .. }) => (set, paths, skipped),
-        Err(DataError::BadImages { bad, .. }) if skips => {
-            let none = Tensor::new([0, conversion.channels.count(), conversion.side, conversion.side], Vec::new());
-            (Set { images: none, names: Vec::new(), truths: Vec::new() }, Vec::new(), bad)
-        }
-        Err(error) => return Err(error),
-    };
-    skipped.extend(bad);
-    Ok(Images { set, paths, skipped, left_out })
 }

@@ -196,10 +196,11 @@ impl<'a> Predictor<'a> {
     pub fn judge(&mut self, images: &Tensor) -> Result<Judgement, GpuError> {
         let most = at_once(images);
         let scorer = match self.scorer.take() {
-            Some((same, scorer)) if same == most => scorer,
-            _ => Scorer::new(&self.device, &self.network, self.model.image, most, &self.states)?,
+            // The last images of many fill no batch, which is cheaper than pipelines for a smaller one.
+            Some(large) if large.0 >= most => large,
+            _ => (most, Scorer::new(&self.device, &self.network, self.model.image, most, &self.states)?),
         };
-        let (_, scorer) = self.scorer.insert((most, scorer));
+        let (_, scorer) = self.scorer.insert(scorer);
         let readings = scorer.read(images)?;
         let scores = readings.scores(self.model.distance());
         let logits = self.network.scores_by_distance().then(|| readings.direct.clone());
