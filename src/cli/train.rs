@@ -423,8 +423,12 @@ impl Predict {
             ..own
         };
         let read = read_images(&self.images, model.conversion(), &loading, |_, _| {})?;
-        if !read.left_out.is_empty() {
-            note!("note     left out: {}", read.left_out);
+        let files = &read.files;
+        if !files.left_out.is_empty() {
+            note!("note     left out: {}", files.left_out);
+        }
+        for path in &files.mended {
+            note!("note     {} is damaged but has all pixels", path.to_string_lossy().escape_debug());
         }
         match model.threshold {
             None => note!(
@@ -450,7 +454,7 @@ impl Predict {
                 .filter(|_| score.is_finite())
                 .map(|threshold| is_flagged(score, threshold.score)),
         });
-        let bad = read.skipped.iter().map(|bad| Predicted {
+        let bad = files.skipped.iter().map(|bad| Predicted {
             path: bad.path.to_string_lossy(),
             score: Err(bad.reason.to_string()),
             anomalous: None,
