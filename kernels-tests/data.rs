@@ -26,7 +26,10 @@ fn bytes(name: &str) -> Vec<u8> {
 }
 
 fn reason(bytes: &[u8]) -> String {
-    decode::decode(bytes, MAX_PIXELS).expect_err("no image to work with").to_string()
+    decode::decode(bytes, MAX_PIXELS)
+        .map(|image| (image.width(), image.height()))
+        .expect_err("no image to work with")
+        .to_string()
 }
 
 /// Levels at the middle of the four quarters, `[quarter][channel]`.
@@ -44,7 +47,7 @@ fn read_images(paths: &[PathBuf], conversion: Conversion, loading: &Loading) -> 
     Ok((listing.read(conversion, loading, |_, _| {})?, left_out))
 }
 
-const RGB: Conversion = Conversion { side: 16, channels: Channels::Rgb, resize: Resize::Stretch };
+const RGB: Conversion = Conversion { side: 16, channels: Channels::Rgb, resize: Resize::Stretch, levels: Levels::FULL };
 const COLOURS: [[f32; 3]; 4] = [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.], [1., 1., 1.]];
 
 fn assert_near(name: &str, found: [[f32; 3]; 4], expected: [[f32; 3]; 4], tolerance: f32) {
@@ -119,6 +122,43 @@ fn truncated_files_are_refused() {
     assert!(reason(&flipped).starts_with("is damaged"));
 }
 
+/// A cut file is refused, or it has the pixels of the whole one: only what lies after the pixels is missing.
+#[test]
+fn a_cut_file_is_complete_or_refused() {
+    let noise = |x: u32, y: u32| (x * 37 + y * 91 + x * y % 7 * 29) as u8;
+    let rgb = RgbImage::from_fn(24, 20, |x, y| Rgb([noise(x, y), noise(y, x), noise(x + y, 3)]));
+    let made =
+        [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Bmp, ImageFormat::Tiff, ImageFormat::WebP, ImageFormat::Gif];
+    let made = made.map(|format| (format!("{format:?}"), encoded(rgb.clone(), format)));
+    let stored = ["progressive.jpg", "rgb.jpg", "grey.jpg", "palette.png"].map(|name| (name.to_owned(), bytes(name)));
+    for (name, whole) in made.into_iter().chain(stored) {
+        let image = decode::decode(&whole, MAX_PIXELS).unwrap_or_else(|error| panic!("{name} {error}"));
+        let mut shortest = whole.len();
+        for length in (1..whole.len()).rev() {
+            // A progressive file that ends between two scans is a whole file with fewer scans.
+            let ends_a_scan = name == "progressive.jpg" && matches!(whole[length..], [0xff, 0xc4 | 0xda, ..]);
+            match decode::decode(&whole[..length], MAX_PIXELS) {
+                Ok(cut) if cut == image => shortest = length,
+                Ok(_) => assert!(ends_a_scan, "{name} cut to {length} of {} has other pixels", whole.len()),
+                Err(_) => {}
+            }
+        }
+        let mended = decode::decode(
+            &whole[..whole.len() - if name.contains("png") || name == "Png" { 12 } else { 2 }],
+            MAX_PIXELS,
+        );
+        if ["progressive.jpg", "rgb.jpg", "palette.png", "Png", "Jpeg"].contains(&name.as_str()) {
+            assert!(mended.is_ok_and(|mended| mended == image), "{name} lacks only its end");
+        }
+        println!("{name}: {shortest} of {} bytes are enough", whole.len());
+    }
+    // Stray bytes between the headers of a JPEG, as some cameras write them.
+    let whole = bytes("rgb.jpg");
+    let stray = [&whole[..20], &[0; 16], &whole[20..]].concat();
+    assert_eq!(decode::decode(&stray, MAX_PIXELS).unwrap(), decode::decode(&whole, MAX_PIXELS).unwrap());
+    assert!(reason(&stray[..stray.len() / 2]).starts_with("is damaged"));
+}
+
 /// A PNG whose header states `side`² pixels.
 fn png_of(side: u32) -> Vec<u8> {
     let mut png = bytes("rgb.png");
@@ -160,12 +200,18 @@ proptest! {
     /// A changed file gives an image or an error, but no panic.
     #[test]
     fn a_changed_file_never_panics(
-        name in prop::sample::select(vec!["rgb.jpg", "progressive.jpg", "cmyk.jpg", "palette.png", "grey16.png", "rgb.bmp",
+        name in prop::sample::select(vec!["rgb.webp", "rgb.gif", "rgb.jpg", "progressive.jpg", "cmyk.jpg", "palette.png", "grey16.png", "rgb.bmp",
             "palette.bmp", "rgb.tif", "cmyk.tif", "exif6.tif", "exif6.jpg"]),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
         keep in 0.2f64..1.2,
     ) {
-        let mut bytes = bytes(name);
+        let mut bytes = match name.split_once('.') {
+            Some((_, "webp" | "gif")) => {
+                let image = decode::read(&corpus("rgb.png"), MAX_PIXELS).unwrap();
+                encoded(image, ImageFormat::from_path(name).unwrap())
+            }
+            _ => bytes(name),
+        };
         for (index, value) in changes {
             let at = index.index(bytes.len());
             bytes[at] = value;
@@ -347,7 +393,7 @@ fn bad_images_are_all_listed_or_skipped() {
     }
     let loaded = load(&source, &Loading { on_bad_image: OnBadImage::Skip, ..small() }, |_, _| {}).unwrap();
     assert_eq!((levels(&loaded.task.train), levels(&loaded.task.test)), (vec![0, 2, 3], vec![111, 101, 120, 121]));
-    assert_eq!(loaded.skipped.len(), 3);
+    assert_eq!(loaded.files.skipped.len(), 3);
     let table = loaded.table().to_string();
     assert!(table.contains("left out 3 images that cannot be used") && table.contains("000.png is empty"), "{table}");
 }
@@ -459,7 +505,7 @@ fn a_mask_is_turned_with_its_image() {
 
 /// The share of the pixels that a mask covers, before and after conversion.
 fn areas(side: usize, mask: &GrayImage) -> [f64; 2] {
-    let conversion = Conversion { side, channels: Channels::Grey, resize: Resize::Stretch };
+    let conversion = Conversion { side, channels: Channels::Grey, resize: Resize::Stretch, levels: Levels::FULL };
     let found = conversion.apply_mask(mask).into_iter().filter(|&marked| marked).count();
     let stored = mask.iter().filter(|&&level| level > 0).count();
     [stored as f64 / mask.len() as f64, found as f64 / (side * side) as f64]
@@ -499,7 +545,7 @@ fn shrinking_a_mask_keeps_the_area_of_large_defects() {
 /// Every defect pixel lies in a marked pixel, or beside one where a defect is wide.
 #[test]
 fn shrinking_a_mask_loses_no_thin_defect() {
-    let conversion = Conversion { side: 32, channels: Channels::Grey, resize: Resize::Stretch };
+    let conversion = Conversion { side: 32, channels: Channels::Grey, resize: Resize::Stretch, levels: Levels::FULL };
     type Shape = fn(u32, u32) -> bool;
     let thin: [Shape; 5] = [
         |_, y| y == 411,
@@ -858,6 +904,86 @@ fn links_are_followed_once_and_names_need_not_be_utf8() {
     assert_eq!((test.len(), test.truths[0].kind.as_str()), (8, "fl\\xe4che"));
 }
 
+/// 16 bit images with 12 bits of content: the levels are chosen once, on the training images.
+#[test]
+fn levels_of_deep_images_are_found_on_the_training_images() {
+    let folder = TempDir::new().unwrap();
+    let deep = |path: &str, level: u16| {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        ImageBuffer::from_fn(16, 16, |x, y| Luma([level + (x * y) as u16])).save(path).unwrap();
+    };
+    for index in 0..8 {
+        deep(&format!("good/{index}.png"), 2000 + 10 * index);
+        deep(&format!("un/{index}.tif"), 4095 + 10 * index);
+    }
+    let own = Folder {
+        root: folder.path().into(),
+        normal_dir: vec!["good".into()],
+        unlabelled_dir: vec!["un".into()],
+        ..Folder::default()
+    };
+    let read = |levels: Option<&str>| {
+        let loading = Loading {
+            channels: Some(Channels::Grey),
+            levels: levels.map(|text| text.parse().unwrap()),
+            ..Loading::default()
+        };
+        load(&Source::Folder(own.clone()), &loading, |_, _| {}).unwrap()
+    };
+    let dark = read(None);
+    assert_eq!(dark.task.test.images.data()[0], 4095.0 / 65_535.0);
+    let told = dark.table().to_string();
+    assert!(
+        told.contains("0 is black and 65535 white") && told.contains("--levels auto would make 8191 white"),
+        "{told}"
+    );
+    let found = read(Some("auto"));
+    assert_eq!(found.conversion.levels, Levels::Between(0, 4095));
+    assert_eq!(found.task.test.images.data()[0], 1.0);
+    assert!(found.task.train.images.data().iter().all(|level| (0.4..0.6).contains(level)));
+    assert!(
+        found.table().to_string().contains("0 is black and 4095 white; no level is above 4390"),
+        "{}",
+        found.table()
+    );
+    assert_eq!(read(Some("0,4095")).task, found.task);
+
+    // A run keeps the levels that it found, and `predict` applies them.
+    let run = folder.path().join("run");
+    let stssad = |flags: &[&str], paths: &[&Path]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_stssad"));
+        let output = command.args(flags).args(paths).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let data = ["train", "--data", "folder", "--normal-dir", "good", "--unlabelled-dir", "un", "--levels", "auto"];
+    let tiny = [
+        "--encoder",
+        "small",
+        "--steps",
+        "2",
+        "--starts",
+        "1",
+        "--batch",
+        "4",
+        "--batch-val",
+        "4",
+        "--no-report",
+        "--root",
+    ];
+    stssad(&[&data[..], &tiny].concat(), &[folder.path(), Path::new("--out"), &run]);
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(config.contains("levels = \"0,4095\""), "{config}");
+    let scores = |csv: &str| {
+        let mut rows = csv::Reader::from_reader(csv.as_bytes());
+        let column = rows.headers().unwrap().iter().position(|name| name == "score").unwrap();
+        rows.records().map(|row| row.unwrap()[column].to_owned()).collect::<Vec<_>>()
+    };
+    let predicted = scores(&stssad(&["predict"], &[&run, &folder.path().join("un")]));
+    assert_eq!((predicted.len(), &predicted), (8, &scores(&fs::read_to_string(run.join("scores.csv")).unwrap())));
+}
+
 #[test]
 fn identical_images_are_told() {
     let folder = TempDir::new().unwrap();
@@ -908,7 +1034,7 @@ fn images_to_score_may_be_files_and_folders() {
     let (folder, _) = tree();
     let at = |path: &str| folder.path().join("bottle").join(path);
     let paths = [at("test/hole"), at("train/good/002.png")];
-    let conversion = Conversion { side: 8, channels: Channels::Grey, resize: Resize::Stretch };
+    let conversion = Conversion { side: 8, channels: Channels::Grey, resize: Resize::Stretch, levels: Levels::FULL };
     let loading = Loading::default();
     let (images, _) = read_images(&paths, conversion, &loading).unwrap();
     assert_eq!(levels(&images.set), [120, 121, 2]);
@@ -1063,6 +1189,13 @@ fn a_source_can_be_written_as_toml() {
     let text = "size = 64\nchannels = 'grey'\nresize = 'letterbox'\nsplit = 'inductive'\non_bad_image = 'skip'";
     let loading: Loading = toml::from_str(text).unwrap();
     assert_eq!((loading.size, loading.resize, loading.split), (Some(64), Resize::Letterbox, Split::Inductive));
+    for (text, levels) in
+        [("4095", Levels::Between(0, 4095)), ("'auto'", Levels::Auto), ("'9,400'", Levels::Between(9, 400))]
+    {
+        let loading: Loading = toml::from_str(&format!("levels = {text}")).unwrap();
+        assert_eq!(loading.levels, Some(levels));
+    }
+    assert!(toml::from_str::<Loading>("levels = '9,4'").unwrap_err().to_string().contains("LO below HI"));
     assert!(toml::from_str::<Loading>("sise = 64").is_err() && toml::from_str::<Loading>("seed = 3").is_err());
     assert!(toml::from_str::<Source>("kind = 'cifar'").unwrap_err().to_string().contains("mvtec"));
 }
@@ -1072,7 +1205,7 @@ fn a_source_can_be_written_as_toml() {
 fn an_image_of_the_right_size_is_unchanged() {
     let grey = GrayImage::from_fn(16, 16, |x, y| image::Luma([(x * 16 + y) as u8]));
     for resize in [Resize::Stretch, Resize::Crop, Resize::Letterbox] {
-        let conversion = Conversion { side: 16, channels: Channels::Grey, resize };
+        let conversion = Conversion { side: 16, channels: Channels::Grey, resize, levels: Levels::FULL };
         let levels = conversion.apply(&DynamicImage::from(grey.clone()));
         let expected: Vec<f32> = grey.iter().map(|&level| f32::from(level) / 255.0).collect();
         assert_eq!(levels, expected, "{resize:?}");
@@ -1093,7 +1226,7 @@ fn images_come_in_batches_in_their_order_whatever_cannot_be_read() {
     let empty = folder.path().join("empty");
     fs::create_dir(&empty).unwrap();
     let paths = [folder.path().to_owned(), at(3), empty.clone(), at(1)];
-    let grey = Conversion { side: 8, channels: Channels::Grey, resize: Resize::Stretch };
+    let grey = Conversion { side: 8, channels: Channels::Grey, resize: Resize::Stretch, levels: Levels::FULL };
     let skip = Loading { on_bad_image: OnBadImage::Skip, ..Loading::default() };
     for size in [1, 5, 256] {
         let (mut files, mut seen) = (Vec::new(), Vec::new());

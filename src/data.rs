@@ -23,8 +23,8 @@ use std::io;
 use std::path::PathBuf;
 
 pub use batches::Batches;
-pub use decode::{Channels, Conversion, DecodeError, Resize};
-pub use files::{BadImage, LeftOut};
+pub use decode::{Channels, Conversion, DecodeError, Levels, Resize};
+pub use files::{BadImage, Files, LeftOut};
 pub use identical::Identical;
 pub use listing::{Batch, Listing};
 pub use source::{Loaded, Loading, OnBadImage, Source, Split, load, whole};

@@ -466,6 +466,9 @@ impl Predict {
             };
             let rows = rows(&batch.files, &scores, threshold);
             bar.suspend(|| {
+                for path in &batch.mended {
+                    note!("note     {} is damaged but has all pixels", path.to_string_lossy().escape_debug());
+                }
                 for (path, reason) in rows.iter().filter_map(|row| Some((&row.path, row.score.as_ref().err()?))) {
                     note!("bad      {}: {reason}", path.escape_debug());
                     failed += 1;

@@ -2,16 +2,21 @@
 //!
 //! The format is recognised by the first bytes of the file, never by its name. The EXIF orientation is applied, palettes and CMYK
 //! become RGB, transparent pixels are blended with white, and colour profiles are ignored. 8 bit levels are divided by 255 and
-//! 16 bit levels by 65535: black is 0 and white is 1. Of an animation the first frame is read.
+//! 16 bit levels by 65535, unless [`Levels`] says otherwise: black is 0 and white is 1. Of an animation the first frame is read.
+//!
+//! A damaged file is refused, except a JPEG or PNG with all of its pixels: one that lacks its end marker, or a JPEG with stray bytes
+//! between its headers. A progressive JPEG that was cut exactly between two scans cannot be told from such a file.
 //!
 //! In a mask every pixel that is neither black nor transparent belongs to a defect, so 0 and 1, 0 and 255, class numbers, palettes
 //! and soft edges all work. If the opaque part of a mask with transparent pixels is black throughout, the opaque part is the defect.
 //! JPEG and lossy WebP change levels, so there a defect is brighter than half of the mask's brightest pixel.
 
 use std::cmp::Reverse;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
+use std::str::FromStr;
 
 use clap::ValueEnum;
 use image::imageops::FilterType;
@@ -40,6 +45,90 @@ pub struct Conversion {
     pub side: usize,
     pub channels: Channels,
     pub resize: Resize,
+    pub levels: Levels,
+}
+
+/// Which levels of 16 bit images are black and white; levels beyond become black or white. Many cameras write 10, 12 or 14 bits into
+/// files of 16. Written `auto`, `4095` or `256,4095`. Images of 8 bit do not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "String")]
+pub enum Levels {
+    /// Black is 0; white is the least 2ⁿ − 1, from 255, that no training image exceeds.
+    Auto,
+    /// The levels of black and of white.
+    Between(u16, u16),
+}
+
+/// Levels in TOML.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected `auto`, a level, or `LO,HI`")]
+enum Written {
+    White(u16),
+    Text(String),
+}
+
+impl Levels {
+    /// Black is 0 and white is 65535.
+    pub const FULL: Self = Levels::Between(0, u16::MAX);
+
+    /// The levels that suit images up to this level; `None` without 16 bit images.
+    pub(super) fn up_to(brightest: Option<u16>) -> Self {
+        let Some(brightest) = brightest else { return Levels::FULL };
+        let bits = (u16::BITS - brightest.leading_zeros()).max(8);
+        Levels::Between(0, (u32::MAX >> (u32::BITS - bits)) as u16)
+    }
+
+    /// A level as a share of the way from black, 0, to white, 1.
+    fn share(self, level: u16) -> f32 {
+        let (black, white) = match self {
+            Levels::Auto => (0, u16::MAX),
+            Levels::Between(black, white) => (black, white),
+        };
+        (f32::from(level.clamp(black, white) - black)) / f32::from(white - black)
+    }
+}
+
+impl FromStr for Levels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "it must be auto, the level of white, or LO,HI with LO below HI, up to 65535".to_owned();
+        let level = |text: &str| text.trim().parse().map_err(|_| wrong());
+        let (black, white) = match text.split_once(',') {
+            _ if text == "auto" => return Ok(Levels::Auto),
+            Some((black, white)) => (level(black)?, level(white)?),
+            None => (0, level(text)?),
+        };
+        if black < white { Ok(Levels::Between(black, white)) } else { Err(wrong()) }
+    }
+}
+
+impl fmt::Display for Levels {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Levels::Auto => f.write_str("auto"),
+            Levels::Between(black, white) => write!(f, "{black},{white}"),
+        }
+    }
+}
+
+impl From<Levels> for String {
+    fn from(levels: Levels) -> Self {
+        levels.to_string()
+    }
+}
+
+impl TryFrom<Written> for Levels {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::White(white) => white.to_string(),
+            Written::Text(text) => text,
+        }
+        .parse()
+        .map_err(|wrong| format!("levels: {wrong}"))
+    }
 }
 
 /// What a pixel holds.
@@ -140,6 +229,8 @@ pub struct Stored {
     orientation: Orientation,
     /// Whether the format changes levels.
     is_lossy: bool,
+    /// Whether the file is damaged but has all pixels.
+    pub(super) is_mended: bool,
 }
 
 impl Stored {
@@ -174,13 +265,21 @@ impl Stored {
             return Err(DecodeError::Empty);
         }
         let format = image::guess_format(bytes).map_err(|_| DecodeError::Unknown)?;
-        let (image, orientation) = match format {
-            Jpeg => decode_jpeg(bytes, max_pixels)?,
-            Png | Bmp | Tiff | WebP | Gif => decode_by(format, bytes, max_pixels)?,
-            _ => return Err(DecodeError::Unknown),
+        let decode = |bytes: &[u8]| match format {
+            Jpeg => decode_jpeg(bytes, max_pixels),
+            Png | Bmp | Tiff | WebP | Gif => decode_by(format, bytes, max_pixels),
+            _ => Err(DecodeError::Unknown),
         };
+        let (variants, has_end) = mended(format, bytes);
+        let (decoded, is_mended) = match decode(bytes) {
+            Err(DecodeError::Damaged(reason)) => (alike(&variants, decode).ok_or(DecodeError::Damaged(reason))?, true),
+            // The decoder fills a few missing bytes up.
+            Ok(_) if !has_end => (alike(&variants, decode).ok_or_else(|| damaged("it has no end"))?, true),
+            decoded => (decoded?, false),
+        };
+        let (image, orientation) = decoded;
         let is_lossy = format == Jpeg || format == WebP && is_lossy_webp(bytes);
-        Ok(Stored { image, orientation, is_lossy })
+        Ok(Stored { image, orientation, is_lossy, is_mended })
     }
 
     /// Width and height in pixels, before turning.
@@ -230,6 +329,59 @@ impl Stored {
         let turns_along = self.orientation == Orientation::NoTransforms && self.size() == image.size();
         defects.apply_orientation(if turns_along { image.orientation } else { self.orientation });
         defects.into_luma8()
+    }
+}
+
+/// What all variants of a file decode to; `None` if one cannot be decoded, or if two differ.
+fn alike<T: PartialEq>(variants: &[Vec<u8>], decode: impl Fn(&[u8]) -> Result<T, DecodeError>) -> Option<T> {
+    let mut decoded = variants.iter().map(|variant| decode(variant).ok());
+    let first = decoded.next()??;
+    decoded.all(|other| other.as_ref() == Some(&first)).then_some(first)
+}
+
+/// Variants of a damaged file that decode alike if all pixels are there, and whether the file has its end marker. A PNG gets an end
+/// marker. A JPEG loses stray bytes between its headers; without an end marker it gets one after either of two fillings, which decode
+/// to different pixels where some are missing.
+fn mended(format: ImageFormat, bytes: &[u8]) -> (Vec<Vec<u8>>, bool) {
+    const END: [u8; 2] = [0xff, 0xd9];
+    let whole = match format {
+        ImageFormat::Png => return (vec![[bytes, b"\0\0\0\0IEND\xae\x42\x60\x82"].concat()], true),
+        ImageFormat::Jpeg => without_stray_bytes(bytes),
+        _ => None,
+    };
+    match whole {
+        Some((headers, scans)) if !scans.windows(2).any(|pair| pair == END) => {
+            let filled = |filling: u8| [&headers, scans, &[filling; 64], &END].concat();
+            (vec![filled(0x2d), filled(0xd2)], false)
+        }
+        Some((headers, scans)) => (vec![[&headers, scans].concat()], true),
+        None => (Vec::new(), true),
+    }
+}
+
+/// The header segments of a JPEG file up to the first scan, and what follows them.
+fn without_stray_bytes(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    const START_OF_SCAN: u8 = 0xda;
+    let (start, mut rest) = bytes.split_at_checked(2)?;
+    let mut headers = start.to_vec();
+    loop {
+        let start = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff))?;
+        let [_, kind, high, low] = *rest[start..].first_chunk()?;
+        let segment = rest.get(start..start + 2 + usize::from(u16::from_be_bytes([high, low])))?;
+        headers.extend(segment);
+        rest = &rest[start + segment.len()..];
+        if kind == START_OF_SCAN {
+            return Some((headers, rest));
+        }
+    }
+}
+
+/// The greatest level of a 16 bit image; `None` for 8 bit.
+pub(super) fn brightest(image: &DynamicImage) -> Option<u16> {
+    match image {
+        DynamicImage::ImageLuma16(image) => image.iter().copied().max(),
+        DynamicImage::ImageRgb16(image) => image.iter().copied().max(),
+        _ => None,
     }
 }
 
@@ -337,10 +489,8 @@ impl Conversion {
         let fitted = self.fit(image);
         let pixels: Vec<[f32; 3]> = match &fitted {
             DynamicImage::ImageLuma8(grey) => grey.iter().map(|&level| [f32::from(level) / 255.0; 3]).collect(),
-            DynamicImage::ImageLuma16(grey) => grey.iter().map(|&level| [f32::from(level) / 65_535.0; 3]).collect(),
-            DynamicImage::ImageRgb16(rgb) => {
-                rgb.pixels().map(|p| p.0.map(|level| f32::from(level) / 65_535.0)).collect()
-            }
+            DynamicImage::ImageLuma16(grey) => grey.iter().map(|&level| [self.levels.share(level); 3]).collect(),
+            DynamicImage::ImageRgb16(rgb) => rgb.pixels().map(|p| p.0.map(|level| self.levels.share(level))).collect(),
             other => other.to_rgb8().pixels().map(|p| p.0.map(|level| f32::from(level) / 255.0)).collect(),
         };
         let plane = |value: &dyn Fn(&[f32; 3]) -> f32| {
@@ -455,7 +605,8 @@ mod tests {
     use super::*;
     use image::ImageEncoder;
 
-    const GREY: Conversion = Conversion { side: 4, channels: Channels::Grey, resize: Resize::Stretch };
+    const GREY: Conversion =
+        Conversion { side: 4, channels: Channels::Grey, resize: Resize::Stretch, levels: Levels::FULL };
 
     /// 8×4 pixels, black but for a white column on the left and another on the right.
     fn wide() -> DynamicImage {
@@ -537,6 +688,25 @@ mod tests {
         let deep = ImageBuffer::from_fn(4, 4, |x, _| Luma([257 * x as u16 + 1]));
         let levels = GREY.apply(&DynamicImage::ImageLuma16(deep));
         assert_eq!(levels[..4], [0u16, 1, 2, 3].map(|x| f32::from(257 * x + 1) / 65_535.0));
+    }
+
+    #[test]
+    fn levels_are_black_and_white_as_set() {
+        let deep = DynamicImage::ImageLuma16(ImageBuffer::from_fn(4, 4, |x, _| Luma([100 * x as u16])));
+        let of = |levels: &str| Conversion { levels: levels.parse().unwrap(), ..GREY }.apply(&deep)[..4].to_vec();
+        assert_eq!(of("300"), [0.0, 100.0 / 300.0, 200.0 / 300.0, 1.0]);
+        assert_eq!(of("100, 200"), [0.0, 0.0, 1.0, 1.0]);
+        let shallow = DynamicImage::from(GrayImage::from_fn(4, 4, |x, _| Luma([x as u8])));
+        let small = Conversion { levels: Levels::Between(1, 2), ..GREY };
+        assert_eq!(small.apply(&shallow), GREY.apply(&shallow));
+        for wrong in ["", "full", "0", "-1", "65536", "5,5", "6,5", "1,2,3", "1.5"] {
+            assert!(wrong.parse::<Levels>().unwrap_err().contains("auto"), "{wrong}");
+        }
+        for (brightest, white) in [(0, 255), (255, 255), (256, 511), (1023, 1023), (2400, 4095), (65_535, 65_535)] {
+            assert_eq!(Levels::up_to(Some(brightest)), Levels::Between(0, white), "{brightest}");
+        }
+        assert_eq!(Levels::up_to(None), Levels::FULL);
+        assert_eq!(Levels::Between(3, 9).to_string().parse(), Ok(Levels::Between(3, 9)));
     }
 
     #[test]

@@ -22,7 +22,7 @@ use image::{DynamicImage, GrayImage};
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
-use super::decode::{self, Conversion, DecodeError, Stored};
+use super::decode::{self, Conversion, DecodeError, Levels, Stored};
 use super::{DataError, Loading, MARKER, OnBadImage, REPORT_IMAGES, Set, Truth};
 use crate::engine::tensor::Tensor;
 
@@ -293,6 +293,11 @@ fn name_of(path: &Path) -> String {
     parts.join("/")
 }
 
+/// The files of these entries.
+pub(super) fn paths(entries: &[Entry]) -> Vec<&Path> {
+    entries.iter().map(|entry| entry.path.as_path()).collect()
+}
+
 /// Default side of images from files, in pixels.
 pub(super) const SIDE: usize = 256;
 
@@ -307,6 +312,15 @@ impl Conversion {
         let longest = entries.par_iter().filter_map(|entry| decode::longer_side(&entry.path)).max();
         Conversion { side: longest.map_or(self.side, |longest| longest.min(self.side)), ..self }
     }
+
+    /// This conversion with the levels that suit the training files, if they are to be found.
+    pub(super) fn for_training(self, loading: &Loading, files: &[&Path]) -> Self {
+        if self.levels != Levels::Auto {
+            return self;
+        }
+        let read = |path: &&Path| decode::brightest(&decode::read(path, loading.max_pixels).ok()?);
+        Conversion { levels: Levels::up_to(files.par_iter().filter_map(read).max()), ..self }
+    }
 }
 
 /// How files are read.
@@ -320,9 +334,30 @@ pub(super) struct Reading<'a> {
 #[derive(Debug)]
 pub(super) struct Read<const SETS: usize> {
     pub sets: [Set; SETS],
+    pub files: Files,
+}
+
+/// What was found out about the files of a dataset.
+#[derive(Debug, Default)]
+pub struct Files {
+    /// Files and folders that cannot be used.
     pub skipped: Vec<BadImage>,
-    /// Number of files of each size and pixel format.
+    /// Number of images of each size and pixel format before the conversion, such as `900×900 Rgb8`.
     pub originals: BTreeMap<String, usize>,
+    /// Files and folders beside the images that were not read.
+    pub left_out: LeftOut,
+    /// Images of damaged files that have all pixels.
+    pub mended: Vec<PathBuf>,
+    /// The greatest level of all 16 bit images; `None` without such images.
+    pub brightest: Option<u16>,
+}
+
+/// What is known of an image besides its pixels.
+struct About {
+    original: String,
+    truth: Truth,
+    is_mended: bool,
+    brightest: Option<u16>,
 }
 
 /// `640×480 Rgb8`.
@@ -347,7 +382,7 @@ impl Reading<'_> {
 
         let done = AtomicUsize::new(0);
         let mut pixels = vec![0.0; row * count];
-        let outcomes: Vec<Result<(String, Truth), DecodeError>> = pixels
+        let outcomes: Vec<Result<About, DecodeError>> = pixels
             .par_chunks_exact_mut(row)
             .zip(&entries)
             .map(|(pixels, entry)| {
@@ -362,19 +397,21 @@ impl Reading<'_> {
             names: entries.iter().map(|entry| entry.name.clone()).collect(),
             truths: vec![Truth::default(); count],
         };
-        let (mut good, mut skipped, mut originals) = (Vec::new(), Vec::new(), BTreeMap::new());
+        let (mut good, mut files) = (Vec::new(), Files::default());
         for (index, (outcome, entry)) in outcomes.into_iter().zip(entries).enumerate() {
             match outcome {
-                Ok((original, truth)) => {
-                    *originals.entry(original).or_insert(0) += 1;
-                    all.truths[index] = truth;
+                Ok(about) => {
+                    *files.originals.entry(about.original).or_insert(0) += 1;
+                    files.brightest = files.brightest.max(about.brightest);
+                    files.mended.extend(about.is_mended.then(|| entry.path.clone()));
+                    all.truths[index] = about.truth;
                     good.push(index);
                 }
-                Err(reason) => skipped.push(BadImage { path: entry.path, reason }),
+                Err(reason) => files.skipped.push(BadImage { path: entry.path, reason }),
             }
         }
-        if !skipped.is_empty() && (self.loading.on_bad_image == OnBadImage::Error || good.is_empty()) {
-            return Err(DataError::BadImages { bad: skipped, of: count });
+        if !files.skipped.is_empty() && (self.loading.on_bad_image == OnBadImage::Error || good.is_empty()) {
+            return Err(DataError::BadImages { bad: files.skipped, of: count });
         }
         let mut end = 0;
         let sets = counts.map(|count| {
@@ -383,20 +420,22 @@ impl Reading<'_> {
             let rows: Vec<usize> = good.iter().copied().filter(|row| (start..end).contains(row)).collect();
             all.select(&rows)
         });
-        Ok(Read { sets, skipped, originals })
+        Ok(Read { sets, files })
     }
 
-    /// Converts an image into `pixels`; returns its original format and its labels.
-    fn read_entry(&self, entry: &Entry, pixels: &mut [f32]) -> Result<(String, Truth), DecodeError> {
+    /// Converts an image into `pixels`.
+    fn read_entry(&self, entry: &Entry, pixels: &mut [f32]) -> Result<About, DecodeError> {
         let stored = Stored::read(&entry.path, self.loading.max_pixels)?;
         let mask = match &entry.mask {
             Mask::Unknown => None,
             Mask::Blank => Some(vec![false; self.conversion.side.pow(2)]),
             Mask::Files(paths) => Some(self.read_mask(paths, &stored)?),
         };
+        let is_mended = stored.is_mended;
         let image = stored.upright()?;
         pixels.copy_from_slice(&self.conversion.apply(&image));
-        Ok((describe(&image), Truth { anomalous: entry.anomalous, kind: entry.kind.clone(), mask }))
+        let truth = Truth { anomalous: entry.anomalous, kind: entry.kind.clone(), mask };
+        Ok(About { original: describe(&image), truth, is_mended, brightest: decode::brightest(&image) })
     }
 
     /// The union of an image's masks, converted.

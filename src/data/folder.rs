@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::decode::Channels;
-use super::files::{self, Entry, LeftOut, Mask, Masks, Reading};
+use super::files::{self, Entry, Files, LeftOut, Mask, Masks, Reading};
 use super::{DataError, KEPT_STREAM, Loaded, Loading, Split, Task, component};
 use crate::engine::philox::Stream;
 
@@ -106,6 +106,7 @@ impl Folder {
 
         let category = component(&self.name.clone().unwrap_or_else(|| name(&self.root)));
         let conversion = conversion.for_files(loading, [&train, &test, &unlabelled]);
+        let conversion = conversion.for_training(loading, &files::paths(&train));
         let read = Reading { conversion, loading, on_file }.read([train, test, unlabelled])?;
         let [train, test, unlabelled] = read.sets;
         let (tune, test) = match (test.is_empty(), unlabelled.is_empty()) {
@@ -114,7 +115,7 @@ impl Folder {
             (false, false) => (Some(unlabelled), test),
         };
         let task = Task { dataset: "folder".to_owned(), category, train, held_out: None, tune, test };
-        Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals, left_out })
+        Ok(Loaded { task, conversion, files: Files { left_out, ..read.files } })
     }
 
     pub(super) fn check(&self) -> Result<(), DataError> {

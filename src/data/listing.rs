@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use super::files::{self, BadImage, Entry, Read, Reading};
+use super::files::{self, BadImage, Entry, Files, Read, Reading};
 use super::{Conversion, DataError, LeftOut, Loading, OnBadImage, Set};
 use crate::engine::tensor::Tensor;
 
@@ -23,6 +23,8 @@ pub struct Batch {
     pub set: Set,
     /// Each file in the order of the listing. Those that could be read are as many as the images of `set`.
     pub files: Vec<Result<PathBuf, BadImage>>,
+    /// Of these, those that are damaged but have all pixels.
+    pub mended: Vec<PathBuf>,
 }
 
 impl Listing {
@@ -109,16 +111,17 @@ fn read(
     on_file: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Batch, DataError> {
     let usable: Vec<Entry> = entries.iter().filter_map(|entry| entry.as_ref().ok().cloned()).collect();
-    let (set, bad) = match (Reading { conversion, loading, on_file }).read([usable]) {
-        Ok(Read { sets: [set], skipped, .. }) => (set, skipped),
+    let (set, found) = match (Reading { conversion, loading, on_file }).read([usable]) {
+        Ok(Read { sets: [set], files }) => (set, files),
         Err(DataError::BadImages { bad, .. }) if loading.on_bad_image == OnBadImage::Skip => {
             let none = Tensor::new([0, conversion.channels.count(), conversion.side, conversion.side], Vec::new());
-            (Set { images: none, names: Vec::new(), truths: Vec::new() }, bad)
+            let found = Files { skipped: bad, ..Files::default() };
+            (Set { images: none, names: Vec::new(), truths: Vec::new() }, found)
         }
         Err(error) => return Err(error),
     };
     // Both are in the order of the entries.
-    let mut bad = bad.into_iter().peekable();
+    let mut bad = found.skipped.into_iter().peekable();
     let files = entries.into_iter().map(|entry| {
         let path = entry?.path;
         match bad.next_if(|bad| bad.path == path) {
@@ -126,5 +129,5 @@ fn read(
             None => Ok(path),
         }
     });
-    Ok(Batch { set, files: files.collect() })
+    Ok(Batch { set, files: files.collect(), mended: found.mended })
 }

@@ -7,7 +7,7 @@ use std::{fs, io};
 use serde::{Deserialize, Serialize};
 
 use super::decode::Channels;
-use super::files::{self, Entry, LeftOut, Mask, Masks, Reading};
+use super::files::{self, Entry, Files, LeftOut, Mask, Masks, Reading};
 use super::{DataError, Loaded, Loading, Set, Task, component};
 
 /// One category of a dataset in MVTec AD's layout.
@@ -47,7 +47,7 @@ impl Mvtec {
         let conversion = loading.conversion(files::SIDE, Channels::Rgb)?;
         let mut left_out = LeftOut::default();
         let (train, test) = self.list(&mut left_out)?;
-        let conversion = conversion.for_files(loading, [&train, &test]);
+        let conversion = conversion.for_files(loading, [&train, &test]).for_training(loading, &files::paths(&train));
         let read = Reading { conversion, loading, on_file }.read([train, test])?;
         let [train, test] = read.sets;
         let category = match &self.defect {
@@ -55,7 +55,7 @@ impl Mvtec {
             None => component(&self.category),
         };
         let task = Task { dataset: "mvtec".to_owned(), category, train, held_out: None, tune: None, test };
-        Ok(Loaded { task, conversion, skipped: read.skipped, originals: read.originals, left_out })
+        Ok(Loaded { task, conversion, files: Files { left_out, ..read.files } })
     }
 
     /// The images to train and to test on.

@@ -7,8 +7,8 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{self, Channels, Conversion};
-use super::{BadImage, DataError, LeftOut, Loaded, Loading, Set, Task, Truth};
+use super::decode::{self, Channels, Conversion, Levels};
+use super::{BadImage, DataError, Files, Loaded, Loading, Set, Task, Truth};
 use crate::engine::philox::Stream;
 use crate::engine::tensor::Tensor;
 
@@ -94,7 +94,7 @@ impl Photograph {
             of: 1,
         })?;
         let side = photograph.width() as usize;
-        let whole = Conversion { side, channels: Channels::Grey, resize: Default::default() };
+        let whole = Conversion { side, channels: Channels::Grey, resize: Default::default(), levels: Levels::FULL };
         Ok(Canvas { side, levels: whole.apply(&photograph) })
     }
 }
@@ -282,7 +282,7 @@ impl Texture {
             test: normals.join(anomalies),
         };
         let originals = BTreeMap::from([(format!("{side}×{side} crops"), counts.iter().sum())]);
-        Ok(Loaded { task, conversion, skipped: Vec::new(), originals, left_out: LeftOut::default() })
+        Ok(Loaded { task, conversion, files: Files { originals, ..Files::default() } })
     }
 
     /// A crop with the defect, and its mask. A position where the defect is hardly visible, such as a dark blob on a dark joint, is

@@ -7,7 +7,7 @@ use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{self, Channels, Conversion, DecodeError};
-use super::{BadImage, DataError, LeftOut, Loaded, Loading, Set, Task};
+use super::{BadImage, DataError, Files, Loaded, Loading, Set, Task};
 use crate::engine::tensor::Tensor;
 
 /// Two sheets of tiles. Unless the loading sets other numbers, a fifth of the normal tiles is kept for the test, with as many
@@ -54,6 +54,7 @@ impl Sheet {
 
     pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
         let conversion = loading.conversion(self.tile, Channels::Grey)?;
+        let conversion = conversion.for_training(loading, &[&self.normal]);
         let read = |path: &PathBuf, anomalous: bool| -> Result<Set, DataError> {
             let sheet = decode::read(path, loading.max_pixels).map_err(|reason| bad(path, reason))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -116,9 +117,7 @@ fn draw(
     Ok(Loaded {
         task: Task { dataset: dataset.to_owned(), ..task },
         conversion,
-        skipped: Vec::new(),
-        originals,
-        left_out: LeftOut::default(),
+        files: Files { originals, ..Files::default() },
     })
 }
 

@@ -1,19 +1,17 @@
 //! Where images come from and how they are read, as plain data; and loading them as a task.
 
-use std::collections::BTreeMap;
-
 use clap::{Args, ValueEnum};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::{Table, Value};
 
-use super::decode::{Channels, Conversion, MAX_PIXELS, Resize};
+use super::decode::{Channels, Conversion, Levels, MAX_PIXELS, Resize};
 use super::folder::Folder;
 use super::mvtec::Mvtec;
 use super::paint::Texture;
 use super::sheet::{Digits, Sheet};
 use super::svhn::Svhn;
-use super::{BadImage, DataError, LeftOut, SAMPLE_STREAM, Set, SplitTable, Task};
+use super::{DataError, Files, SAMPLE_STREAM, Set, SplitTable, Task};
 use crate::engine::philox::Stream;
 
 /// Where a task's images come from. In TOML `kind` names the variant: `kind = "mvtec"`.
@@ -87,9 +85,11 @@ impl Source {
             _ => Vec::new(),
         };
         let skips = loading.on_bad_image == OnBadImage::Skip && !self.has_files();
+        let deep = loading.levels.is_some() && !self.has_files() && !matches!(self, Source::Sheet(_));
         folder
             .into_iter()
             .chain(skips.then_some("--on-bad-image: the images of this dataset are not single files"))
+            .chain(deep.then_some("--levels: the images of this dataset have 8 bits"))
             .map(str::to_owned)
             .collect()
     }
@@ -119,6 +119,10 @@ pub struct Loading {
     /// How to make an image square.
     #[arg(long, value_enum, default_value_t)]
     pub resize: Resize,
+    /// Levels of 16 bit images: N is white, or LO is black and HI white; `auto` finds the bits that the training images use
+    /// [default: 65535].
+    #[arg(long, value_name = "auto|N|LO,HI")]
+    pub levels: Option<Levels>,
     /// Which images to tune on.
     #[arg(long, value_enum, default_value_t)]
     pub split: Split,
@@ -155,6 +159,7 @@ impl Default for Loading {
             size: None,
             channels: None,
             resize: Resize::default(),
+            levels: None,
             split: Split::default(),
             on_bad_image: OnBadImage::default(),
             max_pixels: MAX_PIXELS,
@@ -196,11 +201,7 @@ pub struct Loaded {
     pub task: Task,
     /// How every image was converted; scores are valid only for this conversion.
     pub conversion: Conversion,
-    pub skipped: Vec<BadImage>,
-    /// Number of images of each size and pixel format before the conversion, such as `900×900 Rgb8`.
-    pub originals: BTreeMap<String, usize>,
-    /// Files and folders beside the images that were not read.
-    pub left_out: LeftOut,
+    pub files: Files,
 }
 
 impl Loading {
@@ -228,7 +229,12 @@ impl Loading {
     pub fn conversion(&self, side: usize, channels: Channels) -> Result<Conversion, DataError> {
         let side = self.size.unwrap_or(side);
         check_side(side)?;
-        Ok(Conversion { side, channels: self.channels.unwrap_or(channels), resize: self.resize })
+        Ok(Conversion {
+            side,
+            channels: self.channels.unwrap_or(channels),
+            resize: self.resize,
+            levels: self.levels.unwrap_or(Levels::FULL),
+        })
     }
 
     /// Checks that this many images fit in the memory that they may take.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::{Channels, Conversion};
 use super::mat::{self, MatError, Values};
-use super::{DataError, LeftOut, Loaded, Loading, Set, Task};
+use super::{DataError, Files, Loaded, Loading, Set, Task};
 use crate::engine::tensor::Tensor;
 
 /// One digit is normal and another is the anomaly. Unless the loading limits them, all training images of the normal digit and all
@@ -53,7 +53,7 @@ impl Svhn {
         let originals = BTreeMap::from([(format!("{SIDE}×{SIDE} Rgb8"), train.len() + test.len())]);
         let category = format!("{}-{}", self.normal, self.anomaly);
         let task = Task { dataset: "svhn".to_owned(), category, train, held_out: None, tune: None, test };
-        Ok(Loaded { task, conversion, skipped: Vec::new(), originals, left_out: LeftOut::default() })
+        Ok(Loaded { task, conversion, files: Files { originals, ..Files::default() } })
     }
 }
 

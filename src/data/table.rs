@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::decode::Levels;
 use super::files::printable;
-use super::{Channels, Identical, Loaded, Resize, Set};
+use super::{Channels, Files, Identical, Loaded, Resize, Set};
 
 /// The sets of a task with the numbers of labels and masks.
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +16,8 @@ const LISTED: usize = 12;
 
 impl fmt::Display for SplitTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Loaded { task, conversion, skipped, originals, left_out } = self.0;
+        let Loaded { task, conversion, files } = self.0;
+        let Files { skipped, originals, left_out, mended, brightest } = files;
         writeln!(
             f,
             "{:<24}{:>9}{:>9}{:>11}{:>9}{:>7}  kinds",
@@ -56,6 +58,9 @@ impl fmt::Display for SplitTable<'_> {
                 task.train.len()
             )?;
         }
+        if let Some(brightest) = *brightest {
+            levels(f, conversion.levels, brightest)?;
+        }
         masks(f, &task.test)?;
         let identical = Identical::of(task).to_string();
         if !identical.is_empty() {
@@ -64,6 +69,10 @@ impl fmt::Display for SplitTable<'_> {
         if !left_out.is_empty() {
             write!(f, "\nleft out: {left_out}")?;
         }
+        if let Some(first) = mended.first() {
+            let (count, first) = (mended.len(), printable(first));
+            write!(f, "\nwarning: {count} files are damaged but have all pixels, such as {first}")?;
+        }
         if !skipped.is_empty() {
             write!(f, "\nleft out {} images that cannot be used", skipped.len())?;
             for image in skipped {
@@ -71,6 +80,18 @@ impl fmt::Display for SplitTable<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// How the levels of 16 bit images are read.
+fn levels(f: &mut fmt::Formatter, levels: Levels, brightest: u16) -> fmt::Result {
+    let Levels::Between(black, white) = levels else { return Ok(()) };
+    write!(f, "\nin 16 bit images {black} is black and {white} white; no level is above {brightest}")?;
+    match Levels::up_to(Some(brightest)) {
+        Levels::Between(_, enough) if levels == Levels::FULL && enough < white => {
+            write!(f, ": they are dark, and --levels auto would make {enough} white")
+        }
+        _ => Ok(()),
     }
 }
 

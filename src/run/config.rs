@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args, value_parser};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, Loading, Source, whole};
+use crate::data::{DataError, Levels, Loading, Source, whole};
 use crate::engine::kernel::Precision;
 use crate::engine::plan::Reuse;
 use crate::run::settings::{FORMER_NAMES, SettingsError, Written, flag};
@@ -374,6 +374,9 @@ impl RunConfig {
     pub fn completed_by(&self, chosen: &RunConfig) -> Self {
         let mut config = self.clone();
         config.images.size = config.images.size.or(chosen.images.size);
+        if config.images.levels == Some(Levels::Auto) {
+            config.images.levels = chosen.images.levels;
+        }
         config.training.micro_batches = config.training.micro_batches.or(chosen.training.micro_batches);
         config
     }

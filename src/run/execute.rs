@@ -290,7 +290,7 @@ impl Run<'_> {
                 tune: task.tune.as_ref().unwrap_or(&task.test).len(),
                 test: task.test.len(),
             }),
-            skipped: self.loaded.skipped.iter().map(ToString::to_string).collect(),
+            skipped: self.loaded.files.skipped.iter().map(ToString::to_string).collect(),
         };
         let mut steps: Vec<Step> = history
             .iter()

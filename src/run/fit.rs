@@ -97,6 +97,8 @@ pub fn fitted(device: &Device, config: &RunConfig, loaded: &Loaded) -> Result<Fi
     let [normals, channels, side, _] = visible.train.shape().images().expect("a set holds images");
     let mut config = config.clone();
     config.images.size = Some(side);
+    // Levels that were found on these training images belong to the model.
+    config.images.levels = config.images.levels.map(|_| loaded.conversion.levels);
     let planner = Planner {
         device: &device.with_precision(config.training.precision)?,
         exact: device.with_precision(Precision::F32)?,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::{Channels, Conversion};
+use crate::data::{Channels, Conversion, Levels, Loading};
 use crate::engine::gpu::{Device, GpuError, States};
 use crate::engine::tensor::Tensor;
 use crate::run::archive::{Archive, ArchiveError, Numbers};
@@ -53,7 +53,8 @@ impl Model {
     /// How images are converted for the model.
     pub fn conversion(&self) -> Conversion {
         let channels = if self.image[0] == 1 { Channels::Grey } else { Channels::Rgb };
-        Conversion { side: self.image[1], channels, resize: self.config.images.resize }
+        let Loading { resize, levels, .. } = self.config.images;
+        Conversion { side: self.image[1], channels, resize, levels: levels.unwrap_or(Levels::FULL) }
     }
 
     /// Writes the model whole or not at all.
