@@ -152,6 +152,19 @@ fn a_cut_file_is_complete_or_refused() {
         }
         println!("{name}: {shortest} of {} bytes are enough", whole.len());
     }
+    // BigTIFF, which the encoder does not write: its header, one directory of 20 byte entries, and the pixels.
+    let tags: [(u16, u16, u64); 8] =
+        [(256, 3, 4), (257, 3, 2), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, 192), (277, 3, 1), (279, 4, 8)];
+    let mut big = [b"II+\0\x08\0\0\0".to_vec(), 16u64.to_le_bytes().to_vec(), 8u64.to_le_bytes().to_vec()].concat();
+    for (tag, kind, value) in tags {
+        big.extend([&tag.to_le_bytes()[..], &kind.to_le_bytes(), &1u64.to_le_bytes(), &value.to_le_bytes()].concat());
+    }
+    big.extend(0u64.to_le_bytes());
+    assert_eq!(big.len(), 192);
+    big.extend([0, 30, 60, 90, 120, 150, 180, 210]);
+    let pixels = decode::decode(&big, MAX_PIXELS).unwrap().into_luma8();
+    assert_eq!((pixels.width(), &pixels.into_raw()[..]), (4, &[0, 30, 60, 90, 120, 150, 180, 210][..]));
+
     // Stray bytes between the headers of a JPEG, as some cameras write them.
     let whole = bytes("rgb.jpg");
     let stray = [&whole[..20], &[0; 16], &whole[20..]].concat();
@@ -609,9 +622,16 @@ fn masks_are_found_by_the_path_below_their_folder() {
     }
     let table = loaded.table().to_string();
     assert!(
-        table.contains("1 of 5 anomalous test images have no mask") && table.contains("such as bad/e.png"),
+        table.contains("1 of 5 anomalous test images have no mask")
+            && !table.contains("left out")
+            && table.contains("such as bad/e.png"),
         "{table}"
     );
+
+    column("masks/f.png", 7);
+    column("masks/b/1.png", 7);
+    let table = load(&Source::Folder(own.clone()), &small(), |_, _| {}).unwrap().table().to_string();
+    assert!(table.contains("left out: 2 as masks without an image"), "{table}");
 
     // One mask is never used for two images.
     let refused = |own: Folder| message(&Source::Folder(own), &small());
@@ -827,7 +847,7 @@ fn what_is_left_out_is_counted() {
     fs::create_dir_all(at("good/empty.png")).unwrap();
     let (images, left_out) = read_images(&[at("good")], RGB, &Loading::default()).unwrap();
     assert_eq!(images.set.len(), 9, "{:?}", images.set.names);
-    let told = "1 .db, 1 .heic, 1 .ini, 2 .txt, 3 hidden, 3 system folder, 1 without an ending";
+    let told = "1 .db, 1 .heic, 1 .ini, 2 .txt, 3 as system folders, 3 hidden, 1 without an ending";
     assert_eq!(left_out.to_string(), told);
 
     put(&at("un/0.png"), 200);
@@ -879,7 +899,7 @@ fn links_are_followed_once_and_names_need_not_be_utf8() {
     assert_eq!(images.set.names.len(), 3, "{:?}", images.set.names);
     let told = left_out.to_string();
     assert!(
-        told.contains("dangling or circular link") && told.contains("link to a folder that is read already"),
+        told.contains("1 as dangling or circular links") && told.contains("as links to folders that are read already"),
         "{told}"
     );
     // A link with the name of an image is an image that is missing.

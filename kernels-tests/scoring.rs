@@ -365,7 +365,7 @@ fn predict_is_a_stream() {
     for index in 0..600 {
         match index {
             300 => fs::write(path(index), "no image").unwrap(),
-            _ => drop(fs::hard_link(root.join(format!("own/{}.png", index % 3)), path(index)).unwrap()),
+            _ => fs::hard_link(root.join(format!("own/{}.png", index % 3)), path(index)).unwrap(),
         }
     }
     let rows = |said: &Said| -> Vec<csv::StringRecord> {

@@ -264,7 +264,9 @@ impl Stored {
         if bytes.is_empty() {
             return Err(DecodeError::Empty);
         }
-        let format = image::guess_format(bytes).map_err(|_| DecodeError::Unknown)?;
+        let is_big_tiff = bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+");
+        let format = if is_big_tiff { Ok(Tiff) } else { image::guess_format(bytes) };
+        let format = format.map_err(|_| DecodeError::Unknown)?;
         let decode = |bytes: &[u8]| match format {
             Jpeg => decode_jpeg(bytes, max_pixels),
             Png | Bmp | Tiff | WebP | Gif => decode_by(format, bytes, max_pixels),

@@ -6,13 +6,14 @@
 //! * hidden files and folders, whose names start with a dot, such as `.DS_Store`, `._000.png` and `.ipynb_checkpoints`;
 //! * folders that file servers and systems make, such as `@eaDir` and `__MACOSX`;
 //! * links that lead nowhere, and links to a folder that contains them or that was read already;
-//! * the images of stssad's own reports.
+//! * the images of stssad's own reports;
+//! * masks that are not those of an image.
 //!
 //! They are counted by reason as [`LeftOut`]. A link with an image's ending that leads nowhere is an unusable image instead, since its
 //! image is missing. Names need not be UTF-8. Empty folders are passed over, but a folder without any image is an error.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -51,6 +52,17 @@ impl LeftOut {
 
     fn add(&mut self, reason: impl Into<String>) {
         *self.0.entry(reason.into()).or_insert(0) += 1;
+    }
+
+    /// Counts the masks that no entry has.
+    pub(super) fn add_unused<'a>(&mut self, masks: impl IntoIterator<Item = &'a Masks>, entries: &[Entry]) {
+        let used = entries.iter().filter_map(|entry| match &entry.mask {
+            Mask::Files(files) => Some(files),
+            _ => None,
+        });
+        let used: HashSet<&PathBuf> = used.flatten().collect();
+        let all = masks.into_iter().flat_map(|masks| masks.0.values().flatten());
+        all.filter(|mask| !used.contains(mask)).for_each(|_| self.add("as masks without an image"));
     }
 
     fn join(&mut self, other: LeftOut) {
@@ -191,7 +203,7 @@ pub(super) fn list(folder: &Path, prefix: &str, left_out: &mut LeftOut) -> Resul
     let (mut entries, mut counted) = (Vec::new(), LeftOut::default());
     let skipped = RefCell::new(&mut counted);
     // A folder that is reached again through a link is not read twice.
-    let mut visited = std::collections::HashSet::new();
+    let mut visited = HashSet::new();
     let wanted = |entry: &walkdir::DirEntry| {
         let mut is_new =
             || !entry.file_type().is_dir() || entry.path().canonicalize().map_or(true, |path| visited.insert(path));
@@ -199,7 +211,7 @@ pub(super) fn list(folder: &Path, prefix: &str, left_out: &mut LeftOut) -> Resul
             0 => None,
             _ => hidden(entry.path()),
         };
-        let reason = reason.or_else(|| (!is_new()).then_some("link to a folder that is read already"));
+        let reason = reason.or_else(|| (!is_new()).then_some("as links to folders that are read already"));
         reason.map(|reason| skipped.borrow_mut().add(reason)).is_none()
     };
     for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(wanted) {
@@ -222,7 +234,7 @@ pub(super) fn list(folder: &Path, prefix: &str, left_out: &mut LeftOut) -> Resul
                 let name = format!("{prefix}{}", name_of(&below));
                 entries.push(Entry { below, name, ..Entry::of_file(&path) });
             }
-            _ if leads_nowhere => skipped.borrow_mut().add("dangling or circular link"),
+            _ if leads_nowhere => skipped.borrow_mut().add("as dangling or circular links"),
             Some(ending) => skipped.borrow_mut().add(format!(".{ending}")),
             None => skipped.borrow_mut().add("without an ending"),
         }
@@ -277,11 +289,11 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<OsString>, DataError> {
 fn hidden(path: &Path) -> Option<&'static str> {
     let name = path.file_name()?;
     if SYSTEM_FOLDERS.iter().any(|known| name == *known) && path.is_dir() {
-        Some("system folder")
+        Some("as system folders")
     } else if name.as_encoded_bytes().starts_with(b".") {
         Some("hidden")
     } else if REPORT_IMAGES.iter().any(|report| name == *report) && path.with_file_name(MARKER).is_file() {
-        Some("of a report")
+        Some("as images of a report")
     } else {
         None
     }

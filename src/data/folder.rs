@@ -102,6 +102,7 @@ impl Folder {
                 test.push(Entry { mask, ..entry.anomaly(&kind) });
             }
         }
+        left_out.add_unused(&masks, &test);
         let unlabelled = self.list(&self.unlabelled_dir, &mut left_out)?;
 
         let category = component(&self.name.clone().unwrap_or_else(|| name(&self.root)));
@@ -190,7 +191,7 @@ impl Folder {
         let mut entries = Vec::new();
         for folder in folders {
             let prefix = match folder.is_absolute() {
-                true => files::printable(&name(folder)),
+                true => files::printable(name(folder)),
                 false => Entry::of_file(folder).name,
             };
             let prefix = if prefix.is_empty() { prefix } else { format!("{prefix}/") };

@@ -104,6 +104,7 @@ impl Mvtec {
                     kind => Entry { mask: masks.of(&entry.below), ..entry.anomaly(kind) },
                 });
             }
+            left_out.add_unused([&masks], &test);
         }
         Ok((train, test))
     }

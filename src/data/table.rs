@@ -111,7 +111,7 @@ fn masks(f: &mut fmt::Formatter, test: &Set) -> fmt::Result {
             None => Ok(()),
         }
     };
-    tell(&|mask| mask.is_none(), "have no mask and count only for the metrics of images")?;
+    tell(&|mask| mask.is_none(), "have no mask at their path and count only for the metrics of images")?;
     tell(&|mask| mask.is_some_and(|mask| !mask.contains(&true)), "have a mask without a defect")?;
     tell(&|mask| mask.is_some_and(|mask| !mask.contains(&false)), "have a mask that is a defect all over")
 }
