@@ -11,7 +11,7 @@ mod sweep;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ use crate::engine::tape::Tape;
 use crate::engine::tensor::{Shape, Tensor};
 use crate::engine::units::{figure, percent};
 use crate::measure::analyze;
-use crate::measure::figures::{Measure, MeasureError, Origin, Table, positive_seconds, repeat};
+use crate::measure::figures::{Measure, MeasureError, Origin, Table, positive_seconds, read, repeat};
 use crate::measure::page::{Entry, Page};
 use crate::measure::peak::{self, Peak};
 use crate::measure::workload::Distinct;
@@ -233,7 +233,7 @@ pub fn run(
     mut progress: impl FnMut(&str),
 ) -> Result<Report, MeasureError> {
     // Read first: measuring takes long, and the file may be unreadable.
-    let old = options.compare.as_deref().map(read).transpose()?.unwrap_or_default();
+    let old = options.compare.as_deref().map(|path| read(path, rows_of)).transpose()?.unwrap_or_default();
     let analysis = options.analysis.as_deref().map(analyze::Report::read).transpose()?;
     let cases = wanted(plan, options, |_| true)?;
     let peak = peak::run(device, &peak::Options { refresh: options.refresh, ..Default::default() }, &mut progress)?;
@@ -296,12 +296,8 @@ fn compare(old: &[Row], new: Vec<Row>) -> Vec<Row> {
     new.into_iter().map(compared).collect()
 }
 
-fn read(path: &Path) -> Result<Vec<Row>, MeasureError> {
-    let failed =
-        |source: Box<dyn std::error::Error + Send + Sync>| MeasureError::Read { path: path.to_owned(), source };
-    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
-    let rows = text.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str);
-    rows.collect::<Result<_, _>>().map_err(|error| failed(error.into()))
+fn rows_of(jsonl: &str) -> Result<Vec<Row>, serde_json::Error> {
+    jsonl.lines().filter(|line| !line.trim().is_empty()).map(serde_json::from_str).collect()
 }
 
 /// A distinct dispatch of the step, and how many like it the step has.

@@ -165,6 +165,19 @@ pub enum MeasureError {
     NothingChanged(String),
 }
 
+/// Reads a file with `parse`.
+///
+/// # Errors
+/// When the file cannot be read, or `parse` fails.
+pub(super) fn read<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, MeasureError> {
+    let failed = |source| MeasureError::Read { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
+    parse(&text).map_err(|error| failed(error.into()))
+}
+
 /// Writes a file atomically, creating its folder.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasureError> {
     let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);

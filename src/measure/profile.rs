@@ -16,7 +16,7 @@ use crate::engine::plan::memory::Memory;
 use crate::engine::plan::{Plan, Step};
 use crate::engine::units::{figure, percent};
 use crate::measure::analyze;
-use crate::measure::figures::{Measure, MeasureError, Origin, Table, write};
+use crate::measure::figures::{Measure, MeasureError, Origin, Table, read, write};
 use crate::measure::page::{Entry, Page, Slice};
 use crate::measure::peak::{self, Peak};
 use crate::measure::workload::Distinct;
@@ -102,10 +102,7 @@ struct Earlier {
 
 impl Earlier {
     fn read(path: &Path) -> Result<Earlier, MeasureError> {
-        let failed =
-            |source: Box<dyn std::error::Error + Send + Sync>| MeasureError::Read { path: path.to_owned(), source };
-        let text = std::fs::read(path).map_err(|error| failed(error.into()))?;
-        serde_json::from_slice(&text).map_err(|error| failed(error.into()))
+        read(path, |text| serde_json::from_str(text))
     }
 }
 

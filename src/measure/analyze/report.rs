@@ -13,7 +13,7 @@ use super::radv::{Executable, Target};
 use super::{AnalyzeError, Subject};
 use crate::engine::kernel::DeviceClass;
 use crate::engine::units::{bytes, figure, percent};
-use crate::measure::figures::{MeasureError, Table, commit, write};
+use crate::measure::figures::{MeasureError, Table, commit, read, write};
 
 /// The form of the JSON. It changes when a key changes its name or its meaning.
 pub const FORMAT: u32 = 2;
@@ -220,14 +220,13 @@ impl Report {
     /// # Errors
     /// When the file cannot be read, or is of another format.
     pub fn read(path: &Path) -> Result<Report, MeasureError> {
-        let failed =
-            |source: Box<dyn std::error::Error + Send + Sync>| MeasureError::Read { path: path.to_owned(), source };
-        let text = std::fs::read_to_string(path).map_err(|error| failed(error.into()))?;
-        let report: Report = serde_json::from_str(&text).map_err(|error| failed(error.into()))?;
-        match report.format == FORMAT {
-            true => Ok(report),
-            false => Err(failed(format!("it is of format {}, and this stssad reads {FORMAT}", report.format).into())),
-        }
+        read(path, |text| {
+            let report: Report = serde_json::from_str(text).map_err(|error| error.to_string())?;
+            match report.format == FORMAT {
+                true => Ok(report),
+                false => Err(format!("it is of format {}, and this stssad reads {FORMAT}", report.format)),
+            }
+        })
     }
 
     /// Everything of each row: a paragraph, and the texts where there are any.
