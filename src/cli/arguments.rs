@@ -107,7 +107,7 @@ pub struct DataArguments {
     /// folder: normal images to test on, instead of a share of those in --normal-dir.
     #[arg(long, value_name = "DIR")]
     normal_test_dir: Vec<PathBuf>,
-    /// folder: masks of the anomalous images.
+    /// folder: masks of the anomalous images, at the paths that these have below --abnormal-dir: a/003_mask.png for a/003.jpg.
     #[arg(long, value_name = "DIR")]
     mask_dir: Vec<PathBuf>,
     /// folder: unlabelled images that may contain anomalies, to tune on.

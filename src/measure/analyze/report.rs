@@ -382,7 +382,7 @@ impl fmt::Display for Report {
         write!(f, "{}", Table { header, rows: self.rows.iter().map(row).collect() })?;
         for row in &self.rows {
             if let Some(reason) = &row.refused {
-                writeln!(f, "\nrefused: {}: {reason}", row.name)?;
+                writeln!(f, "\nrefused: {} in {}: {reason}", row.kernel, row.name)?;
             }
         }
         Ok(())
