@@ -405,6 +405,31 @@ fn predict_is_a_stream() {
     stssad(&[&["predict", text(&run), text(&path(1)), "--threshold", "nan"]]).with(2);
 }
 
+#[test]
+fn predict_writes_a_heat_map_of_each_image() {
+    let run = colour().join("run");
+    let [new, missing] = mixed("mapped");
+    let maps = new.with_file_name("maps");
+    let predict =
+        |flags: &[&str]| stssad(&[&["predict", text(&run), text(&new), text(&missing), "--maps", text(&maps)], flags]);
+    let said = predict(&[]).with(3);
+    let mut rows = csv::Reader::from_reader(said.out.as_bytes());
+    assert_eq!(rows.headers().unwrap(), vec!["path", "score", "anomalous", "error", "map"]);
+    let rows: Vec<csv::StringRecord> = rows.records().map(Result::unwrap).collect();
+    let with_map = |row: &&csv::StringRecord| !row[4].is_empty();
+    assert_eq!(rows.iter().filter(with_map).count(), 2, "{}", said.out);
+    for row in rows.iter().filter(with_map) {
+        assert!(row[3].is_empty() && image::open(&row[4]).unwrap().width() >= 128, "{row:?}");
+        let values = Path::new(&row[4].replace("overlays", "values")).with_extension("npy");
+        let side = Model::load(&run.join("model.safetensors")).unwrap().image[1];
+        assert_eq!(fs::metadata(values).unwrap().len(), 128 + 4 * (side * side) as u64);
+    }
+    // Again into the same folder, which is stssad's own; not into a run's.
+    assert_eq!(predict(&["--json"]).with(3).out.lines().filter(|line| line.contains("\"map\":")).count(), 2);
+    let into_run = stssad(&[&["predict", text(&run), text(&new), "--maps", text(&run)]]).with(2);
+    into_run.error(&["choose another folder"]);
+}
+
 /// A link that leads nowhere, one to a folder that it lies in, and a pipe that nobody writes to.
 #[cfg(unix)]
 #[test]

@@ -16,7 +16,7 @@ use stssad::run::config::{RunConfig, overlay};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow};
 use stssad::run::model::{Model, Predictor};
-use stssad::run::report::Table;
+use stssad::run::report::{HeatMaps, Table};
 use stssad::run::scored::{Alarms, Metrics};
 use stssad::training::score::is_flagged;
 use walkdir::WalkDir;
@@ -383,6 +383,10 @@ pub struct Predict {
     /// Refuse images with more pixels than this [default: as in training].
     #[arg(long, value_name = "N")]
     max_pixels: Option<u64>,
+    /// Write a heat map of each image to DIR: overlays/NAME.png shows the image as the detector sees it under the map, and
+    /// values/NAME.npy has the map as an f32 array. Colours span the values of the first 256 images.
+    #[arg(long, value_name = "DIR")]
+    maps: Option<PathBuf>,
     /// Call an image an anomaly from this score on [default: the threshold of the model].
     #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = finite)]
     threshold: Option<f64>,
@@ -421,6 +425,8 @@ struct Predicted<'a> {
     score: Result<f64, String>,
     /// Absent without a score or a threshold.
     anomalous: Option<bool>,
+    /// With `--maps`, the overlay of an image with a score.
+    map: Option<Cow<'a, str>>,
 }
 
 impl Predict {
@@ -452,19 +458,25 @@ impl Predict {
         }
         let bar = progress_bar(listing.len() as u64, "score    {bar:28} {pos}/{len} images, {per_sec}, {eta} left");
         let mut predictor: Option<Predictor> = None;
-        let mut output = Output { json: self.json, begun: false };
+        let mut maps = self.maps.as_deref().map(HeatMaps::claim).transpose()?;
+        let mut output = Output { json: self.json, has_maps: maps.is_some(), begun: false };
         let (mut count, mut failed) = (0, 0);
         listing.for_each_batch(AT_ONCE, model.conversion(), &loading, |batch| {
-            // Opened once there is something to score.
-            let scores = match (batch.set.is_empty(), &mut predictor) {
-                (true, _) => Vec::new(),
-                (false, Some(predictor)) => predictor.judge(&batch.set.images)?.scores,
-                (false, none) => {
-                    let predictor = none.insert(Predictor::new(&open(&self.device)?, &model)?);
-                    predictor.judge(&batch.set.images)?.scores
+            let (mut scores, mut overlays) = (Vec::new(), Vec::new());
+            if !batch.set.is_empty() {
+                // Opened once there is something to score.
+                let predictor = match &mut predictor {
+                    Some(predictor) => predictor,
+                    none => none.insert(Predictor::new(&open(&self.device)?, &model)?),
+                };
+                let judgement = predictor.judge(&batch.set.images)?;
+                if let Some(maps) = &mut maps {
+                    let heat = predictor.heat(&batch.set.images, &judgement)?;
+                    overlays = maps.write(&batch.set.names, &batch.set.images, &heat)?;
                 }
-            };
-            let rows = rows(&batch.files, &scores, threshold);
+                scores = judgement.scores;
+            }
+            let rows = rows(&batch.files, &scores, &overlays, threshold);
             bar.suspend(|| {
                 for path in &batch.mended {
                     note!("note     {} is damaged but has all pixels", path.to_string_lossy().escape_debug());
@@ -524,13 +536,18 @@ fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
     Ok(text.trim_end_matches('\r').into())
 }
 
-/// The rows of a batch, in its order. There are as many scores as files that could be read.
-fn rows<'a>(files: &'a [Result<PathBuf, BadImage>], scores: &[f64], threshold: Option<f64>) -> Vec<Predicted<'a>> {
-    let mut scores = scores.iter();
+/// The rows of a batch, in its order. There are as many scores as files that could be read, and as many overlays if any.
+fn rows<'a>(
+    files: &'a [Result<PathBuf, BadImage>],
+    scores: &[f64],
+    overlays: &'a [PathBuf],
+    threshold: Option<f64>,
+) -> Vec<Predicted<'a>> {
+    let (mut scores, mut overlays) = (scores.iter(), overlays.iter());
     let row = |file: &'a Result<PathBuf, BadImage>| {
-        let (path, score) = match file {
-            Ok(path) => (path, Ok(*scores.next().expect("a score for each image"))),
-            Err(bad) => (&bad.path, Err(bad.reason.to_string())),
+        let (path, score, map) = match file {
+            Ok(path) => (path, Ok(*scores.next().expect("a score for each image")), overlays.next()),
+            Err(bad) => (&bad.path, Err(bad.reason.to_string()), None),
         };
         let score = score.and_then(|score| match score.is_finite() {
             true => Ok(score),
@@ -538,7 +555,7 @@ fn rows<'a>(files: &'a [Result<PathBuf, BadImage>], scores: &[f64], threshold: O
         });
         let anomalous = score.as_ref().ok().zip(threshold).map(|(&score, threshold)| is_flagged(score, threshold));
         // The path and not the name, which may be equal in two folders.
-        Predicted { path: path.to_string_lossy(), score, anomalous }
+        Predicted { path: path.to_string_lossy(), score, anomalous, map: map.map(|map| map.to_string_lossy()) }
     };
     files.iter().map(row).collect()
 }
@@ -546,6 +563,8 @@ fn rows<'a>(files: &'a [Result<PathBuf, BadImage>], scores: &[f64], threshold: O
 /// The rows as they are printed.
 struct Output {
     json: bool,
+    /// Whether there is a column for them.
+    has_maps: bool,
     /// Whether the header of the table was printed.
     begun: bool,
 }
@@ -553,27 +572,32 @@ struct Output {
 impl Output {
     fn print(&mut self, rows: &[Predicted]) -> anyhow::Result<()> {
         if self.json {
-            for Predicted { path, score, anomalous } in rows {
-                let row = match score {
+            for Predicted { path, score, anomalous, map } in rows {
+                let mut row = match score {
                     Ok(score) => json!({ "path": path, "score": score, "anomalous": anomalous }),
                     Err(error) => json!({ "path": path, "error": error }),
                 };
+                if let Some(map) = map {
+                    row["map"] = json!(map);
+                }
                 result!("{row}")?;
             }
             return Ok(());
         }
         let mut table = csv::Writer::from_writer(Vec::new());
         if !self.begun {
-            table.write_record(["path", "score", "anomalous", "error"])?;
+            table
+                .write_record(["path", "score", "anomalous", "error"].iter().chain(self.has_maps.then_some(&"map")))?;
             self.begun = true;
         }
-        for Predicted { path, score, anomalous } in rows {
+        for Predicted { path, score, anomalous, map } in rows {
             let anomalous = anomalous.map(|anomalous| u8::from(anomalous).to_string()).unwrap_or_default();
             let (score, error) = match score {
                 Ok(score) => (score.to_string(), ""),
                 Err(error) => (String::new(), error.as_str()),
             };
-            table.write_record([&**path, &score, &anomalous, error])?;
+            let map = self.has_maps.then(|| map.as_deref().unwrap_or_default());
+            table.write_record([&**path, &score, &anomalous, error].into_iter().chain(map))?;
         }
         Ok(result!("{}", String::from_utf8_lossy(&table.into_inner()?).trim_end_matches(['\r', '\n']))?)
     }

@@ -171,6 +171,8 @@ pub struct Predictor<'a> {
     states: States,
     /// The last scorer, and its batch size.
     scorer: Option<(usize, Scorer)>,
+    /// The same for heat maps.
+    attributor: Option<(usize, Attributor)>,
 }
 
 impl<'a> Predictor<'a> {
@@ -187,7 +189,7 @@ impl<'a> Predictor<'a> {
         for (name, tensor) in &model.states {
             states.set(name, tensor)?;
         }
-        Ok(Predictor { model, device: device.clone(), network, states, scorer: None })
+        Ok(Predictor { model, device: device.clone(), network, states, scorer: None, attributor: None })
     }
 
     /// Scores images `[N, C, H, W]`. A score may be infinite or NaN.
@@ -219,8 +221,11 @@ impl<'a> Predictor<'a> {
         let slopes = distance.map_or_else(|| vec![1.0; count], |fit| fit.gradient(&judgement.readings.z));
         let (device, image) = (&self.device, self.model.image);
         let (most, by_distance) = (at_once(images), distance.is_some());
-        let mut attributor = Attributor::new(device, &self.network, image, most, &self.states, by_distance)?;
-        let heat = attributor.attribute(images, &slopes)?;
+        let attributor = match self.attributor.take() {
+            Some(large) if large.0 >= most => large,
+            _ => (most, Attributor::new(device, &self.network, image, most, &self.states, by_distance)?),
+        };
+        let heat = self.attributor.insert(attributor).1.attribute(images, &slopes)?;
         let sigma = h.max(w) as f32 / 16.0;
         let smooth = |heat: &[f32]| {
             let image = image::ImageBuffer::<image::Luma<f32>, _>::from_raw(w as u32, h as u32, heat.to_vec());

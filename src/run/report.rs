@@ -17,6 +17,7 @@ mod comparison;
 mod curves;
 mod distribution;
 mod events;
+mod heat;
 mod html;
 mod samples;
 mod strips;
@@ -26,6 +27,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
+pub use heat::HeatMaps;
 pub use html::Page;
 pub use samples::ImageRow;
 

@@ -45,8 +45,7 @@ pub(super) fn write(
     for kind in &kinds {
         fs::create_dir_all(kind).map_err(|source| ReportError::Write { path: kind.clone(), source })?;
     }
-    let finite = || maps.heat.data().iter().copied().filter(|heat| heat.is_finite());
-    let heat_range = (finite().fold(f32::INFINITY, f32::min), finite().fold(f32::NEG_INFINITY, f32::max));
+    let heat_range = range(maps.heat.data());
     for first in (0..n).step_by(AT_ONCE) {
         let end = (first + AT_ONCE).min(n);
         (first..end).into_par_iter().try_for_each(|row| {
@@ -88,10 +87,7 @@ impl Strip<'_> {
                 Rgb(if mask[y as usize * w + x as usize] { [255; 3] } else { [0; 3] })
             })
         });
-        let warm = RgbImage::from_fn(w as u32, h as u32, |x, y| {
-            let under = *image.get_pixel(x, y);
-            self.colour(self.heat[y as usize * w + x as usize]).map_or(under, |colour| blend(under, colour))
-        });
+        let warm = overlay(&image, self.heat, self.heat_range);
         let fields = [Some(image), mask, Some(warm)].map(|field| field.map(|field| scaled(&field, SIDE)));
         let (wide, high) = fields[0].as_ref().expect("an image").dimensions();
         let left = |field: u32| MARGIN + field * (wide + GAP);
@@ -108,13 +104,25 @@ impl Strip<'_> {
         let placed = placed.filter_map(|(index, field)| Some((field?, left(index as u32), TITLE)));
         compose(&sheet, &placed.collect::<Vec<_>>())
     }
+}
 
-    /// The colour of a heat value between the smallest and the largest of the set, by the Turbo colour map.
-    fn colour(&self, heat: f32) -> Option<colorous::Color> {
-        let (least, most) = (f64::from(self.heat_range.0), f64::from(self.heat_range.1));
+/// An image under its heat map, row by row, in the Turbo colour map from the smallest to the largest value of `range`.
+pub(super) fn overlay(image: &RgbImage, heat: &[f32], range: (f32, f32)) -> RgbImage {
+    let (least, most) = (f64::from(range.0), f64::from(range.1));
+    let colour = |heat: f32| {
         let share = (f64::from(heat) - least) / (most - least).max(f64::MIN_POSITIVE);
         heat.is_finite().then(|| colorous::TURBO.eval_continuous(share.clamp(0.0, 1.0)))
-    }
+    };
+    RgbImage::from_fn(image.width(), image.height(), |x, y| {
+        let under = *image.get_pixel(x, y);
+        colour(heat[(y * image.width() + x) as usize]).map_or(under, |colour| blend(under, colour))
+    })
+}
+
+/// The smallest and the largest of the finite values.
+pub(super) fn range(heat: &[f32]) -> (f32, f32) {
+    let finite = || heat.iter().copied().filter(|heat| heat.is_finite());
+    (finite().fold(f32::INFINITY, f32::min), finite().fold(f32::NEG_INFINITY, f32::max))
 }
 
 fn blend(under: Rgb<u8>, colorous::Color { r, g, b }: colorous::Color) -> Rgb<u8> {
@@ -144,24 +152,37 @@ fn title(scored: &Scored, letters: u32) -> String {
 
 /// `images/<kind>/<stem>.png` for each image, unique even on file systems that ignore case.
 fn paths(scored: &[Scored]) -> Vec<PathBuf> {
-    let mut taken: HashMap<String, usize> = HashMap::new();
+    let mut stems = Stems::default();
     let unique = |image: &Scored| {
         let kind = if image.kind.is_empty() { "unlabelled".to_owned() } else { safe(&image.kind) };
-        let last = image.name.rsplit(['/', '\\']).next().unwrap_or_default();
+        let stem = stems.unique(&kind, &image.name);
+        Path::new("images").join(kind).join(format!("{stem}.png"))
+    };
+    scored.iter().map(unique).collect()
+}
+
+/// Names for files that belong to images.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stems(HashMap<String, usize>);
+
+impl Stems {
+    /// A name without an ending for what belongs to the image `name` in a folder: valid on every system, and taken by no other image
+    /// there even if case is ignored.
+    pub(super) fn unique(&mut self, folder: &str, name: &str) -> String {
+        let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
         let stem = safe(without_extension(last));
         let mut number = 1;
         loop {
-            let name = if number == 1 { format!("{stem}.png") } else { format!("{stem}-{number}.png") };
-            let count = taken.entry(format!("{kind}/{name}").to_lowercase()).or_default();
+            let name = if number == 1 { stem.clone() } else { format!("{stem}-{number}") };
+            let count = self.0.entry(format!("{folder}/{name}").to_lowercase()).or_default();
             *count += 1;
             if *count == 1 {
-                return Path::new("images").join(&kind).join(name);
+                return name;
             }
             // Skips the numbers that earlier images with this stem have tried.
             number = (*count).max(number + 1);
         }
-    };
-    scored.iter().map(unique).collect()
+    }
 }
 
 /// `003` for `003.png`; `6.png#17` is unchanged.
