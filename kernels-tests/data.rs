@@ -555,6 +555,17 @@ fn shrinking_a_mask_keeps_the_area_of_large_defects() {
     }
 }
 
+/// Lines of widths around that of a result's pixel, which is 10 wide, keep their whole length.
+#[test]
+fn a_line_is_marked_over_its_whole_length() {
+    let conversion = Conversion { side: 32, channels: Channels::Grey, resize: Resize::Stretch, levels: Levels::FULL };
+    for (width, from) in [(1, 109), (5, 100), (6, 102), (10, 105), (12, 104), (15, 100), (19, 103)] {
+        let mask = GrayImage::from_fn(320, 320, |x, _| Luma([u8::from((from..from + width).contains(&x))]));
+        let marked = conversion.apply_mask(&mask);
+        assert!(marked.chunks_exact(32).all(|row| row.contains(&true)), "{width} wide");
+    }
+}
+
 /// Every defect pixel lies in a marked pixel, or beside one where a defect is wide.
 #[test]
 fn shrinking_a_mask_loses_no_thin_defect() {

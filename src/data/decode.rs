@@ -506,9 +506,9 @@ impl Conversion {
         }
     }
 
-    /// Converts the [`defects`](Stored::defects) of a mask like its image, to `side` × `side`, row by row. Where a defect is wider than
-    /// a result's pixel, as many pixels are marked as it covers in sum, those that it covers most. Elsewhere it is thin, and every
-    /// pixel that it touches is marked, so no defect is lost.
+    /// Converts the [`defects`](Stored::defects) of a mask like its image, to `side` × `side`, row by row. Of the pixels that a defect
+    /// covers whole and those up to two beside them, as many are marked as it covers in sum, those that it covers most. Elsewhere it is
+    /// thin, and every pixel that it touches is marked, so no part of a defect is lost.
     pub fn apply_mask(&self, defects: &GrayImage) -> Vec<bool> {
         let ([left, top, width, height], [columns, rows]) = self.frame(defects.width(), defects.height());
         let [width, height, columns, rows] = [width, height, columns, rows].map(|extent| extent as usize);
@@ -528,9 +528,9 @@ impl Conversion {
         let mut wide: Vec<usize> = Vec::new();
         for cell in (0..covered.len()).filter(|&cell| covered[cell] > 0) {
             let (row, column) = (cell / columns, cell % columns);
-            let mut around = (row.saturating_sub(1)..rows.min(row + 2))
-                .flat_map(|row| (column.saturating_sub(1)..columns.min(column + 2)).map(move |column| (row, column)));
-            match around.any(|(row, column)| 2 * covered[row * columns + column] >= whole) {
+            let mut around = (row.saturating_sub(2)..rows.min(row + 3))
+                .flat_map(|row| (column.saturating_sub(2)..columns.min(column + 3)).map(move |column| (row, column)));
+            match around.any(|(row, column)| covered[row * columns + column] == whole) {
                 true => wide.push(cell),
                 false => marked[cell] = true,
             }
