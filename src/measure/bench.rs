@@ -108,7 +108,7 @@ pub struct Row {
     /// Precision of the step. Kernels on matrix units have their own names.
     #[serde(default)]
     pub precision: Precision,
-    /// As [`title`]; `--compare` matches rows by it.
+    /// As [`title`](crate::measure::workload::title); `--compare` matches rows by it.
     pub case: String,
     pub kernel: String,
     /// The constants and types that the kernel is compiled with.
