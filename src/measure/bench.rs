@@ -246,11 +246,10 @@ pub fn run(
     }
     rows.sort_by(|a, b| b.total().total_cmp(&a.total()));
     let rows = compare(&old, rows);
-    let flops = plan.steps.iter().map(|step| peak.flops_of(&step.kernel)).fold(peak.flops(), f64::max);
     let report = Report {
         origin,
         rows,
-        flops,
+        flops: peak.flops_of_plan(plan),
         bandwidth: peak.bandwidth(),
         roofs: peak.measured(),
         compared_with: options.compare.clone(),
@@ -485,7 +484,7 @@ impl Report {
         };
         let mut notes = vec![format!("Each kernel by itself, from cold caches; roofs {}.", self.roofs)];
         notes.extend(self.compared_with.as_ref().map(|path| format!("Before: {}.", path.display())));
-        let page = Page {
+        Page {
             title: "Kernels of a training step".into(),
             origin: &self.origin,
             notes,
@@ -494,11 +493,8 @@ impl Report {
             cases: self.rows.iter().map(entry).collect(),
             dispatches: Vec::new(),
             memory: None,
-        };
-        match analysis {
-            Some(analysis) => page.with_analysis(analysis),
-            None => page,
         }
+        .with_analysis(analysis)
     }
 
     fn table(&self) -> Table<10> {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use maud::{DOCTYPE, PreEscaped, html};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::engine::plan::memory::Memory;
 use crate::measure::analyze::{self, Resource};
@@ -33,11 +33,12 @@ pub struct Page<'a> {
 }
 
 /// The equal dispatches of a step.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// As [`title`](crate::measure::workload::title).
     pub name: String,
     pub kernel: String,
+    /// The constants and types that the kernel is compiled with.
     pub specialisation: String,
     pub calls: usize,
     /// Of all calls.
@@ -49,6 +50,7 @@ pub struct Entry {
     pub bytes: u64,
     /// The least time of all calls under the roofs.
     pub bound: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finding: Option<Finding>,
 }
 
@@ -62,7 +64,7 @@ pub struct Slice {
 }
 
 /// What `stssad analyze` says of a kernel: nothing of it was measured.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// By the compiler.
     pub registers: Option<u64>,
@@ -78,9 +80,11 @@ pub struct Finding {
 }
 
 impl Page<'_> {
-    /// Adds what a report of `stssad analyze` says of the kernels: the compiler by what specialises them, the model by case.
+    /// Adds what a report of `stssad analyze`, if there is one, says of the kernels: the compiler by what specialises them, the model
+    /// by case.
     #[must_use]
-    pub fn with_analysis(mut self, analysis: &analyze::Report) -> Self {
+    pub fn with_analysis(mut self, analysis: Option<&analyze::Report>) -> Self {
+        let Some(analysis) = analysis else { return self };
         let compiled: HashMap<(&str, &str), &analyze::Row> =
             analysis.rows.iter().map(|row| ((row.kernel.as_str(), row.specialisation.as_str()), row)).collect();
         let modelled: HashMap<(&str, &str), &analyze::Bound> = analysis
@@ -233,7 +237,7 @@ mod tests {
             }] },
         });
         let origin = roofs(1.0, 1.0).origin;
-        let page = page(&origin).with_analysis(&serde_json::from_value(analysis).unwrap());
+        let page = page(&origin).with_analysis(Some(&serde_json::from_value(analysis).unwrap()));
         let [compiled, modelled] = [0, 1].map(|at| page.cases[at].finding.clone().unwrap());
         let expected = Finding { registers: Some(96), spilled: Some(3), waves: Some(10), ..Finding::default() };
         assert_eq!(compiled, expected);

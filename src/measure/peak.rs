@@ -92,6 +92,11 @@ impl Peak {
         }
     }
 
+    /// The highest arithmetic roof of a plan's kernels in FLOP/s, and at least that of f32.
+    pub fn flops_of_plan(&self, plan: &Plan) -> f64 {
+        plan.steps.iter().map(|step| self.flops_of(&step.kernel)).fold(self.flops(), f64::max)
+    }
+
     /// The memory roof: the best rate of reading, writing or copying, in bytes/s.
     pub fn bandwidth(&self) -> f64 {
         1e9 * self.roof(&["read", "write", "copy"])

@@ -73,31 +73,11 @@ pub struct Dispatch {
     pub bound: f64,
 }
 
-/// The equal dispatches of the step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Case {
-    /// As [`title`](crate::measure::workload::title).
-    pub name: String,
-    pub kernel: String,
-    /// The constants and types that the kernel is compiled with.
-    pub specialisation: String,
-    pub calls: usize,
-    /// Of all calls.
-    pub microseconds: f64,
-    /// Lower bound of the time of all calls.
-    pub bound: f64,
-    /// Of one call.
-    pub flops: u64,
-    pub bytes: u64,
-    /// With `--compare`, if the earlier step has this case: the time of all calls then.
-    pub old: Option<f64>,
-}
-
 /// What `--compare` reads of an earlier report.
 #[derive(Deserialize)]
 struct Earlier {
     origin: Origin,
-    cases: Vec<Case>,
+    cases: Vec<Entry>,
 }
 
 impl Earlier {
@@ -158,7 +138,7 @@ pub struct Report {
     /// Times dropped because the clock ran backwards or was not written.
     pub dropped: usize,
     pub step: StepTime,
-    pub cases: Vec<Case>,
+    pub cases: Vec<Entry>,
     pub kernels: Vec<Group>,
     /// By dotted prefix: the row of a scope includes its inner scopes.
     pub scopes: Vec<Group>,
@@ -274,7 +254,7 @@ fn report(plan: &Plan, origin: Origin, clock: Clock, peak: &Peak, times: &Times)
     Some(Report {
         origin,
         clock,
-        flops: plan.steps.iter().map(|step| peak.flops_of(&step.kernel)).fold(peak.flops(), f64::max),
+        flops: peak.flops_of_plan(plan),
         bandwidth: peak.bandwidth(),
         repetitions: times.spans.len() as u32,
         dropped: times.spans.iter().flatten().filter(|span| span.is_none()).count(),
@@ -300,11 +280,11 @@ fn report(plan: &Plan, origin: Origin, clock: Clock, peak: &Peak, times: &Times)
 }
 
 /// The distinct dispatches with the times of all that are equal, in the order of their first.
-fn cases(plan: &Plan, distinct: &Distinct, dispatches: &[Dispatch]) -> Vec<Case> {
-    let mut cases: Vec<Case> = Vec::new();
+fn cases(plan: &Plan, distinct: &Distinct, dispatches: &[Dispatch]) -> Vec<Entry> {
+    let mut cases: Vec<Entry> = Vec::new();
     for (step, dispatch) in plan.steps.iter().zip(dispatches) {
         if dispatch.case == cases.len() {
-            cases.push(Case {
+            cases.push(Entry {
                 name: distinct.names[dispatch.case].clone(),
                 kernel: step.kernel.name.into(),
                 specialisation: step.kernel.specialisation(),
@@ -314,6 +294,7 @@ fn cases(plan: &Plan, distinct: &Distinct, dispatches: &[Dispatch]) -> Vec<Case>
                 flops: step.flops,
                 bytes: step.bytes(),
                 old: None,
+                finding: None,
             });
         }
         let case = &mut cases[dispatch.case];
@@ -338,18 +319,6 @@ impl Report {
 
     /// The step as a page.
     pub fn page(&self, analysis: Option<&analyze::Report>) -> Page<'_> {
-        let entry = |case: &Case| Entry {
-            name: case.name.clone(),
-            kernel: case.kernel.clone(),
-            specialisation: case.specialisation.clone(),
-            calls: case.calls,
-            microseconds: case.microseconds,
-            old: case.old,
-            flops: case.flops,
-            bytes: case.bytes,
-            bound: case.bound,
-            finding: None,
-        };
         let slice = |dispatch: &Dispatch| Slice {
             case: dispatch.case,
             scope: dispatch.scope.clone(),
@@ -364,28 +333,25 @@ impl Report {
         ];
         notes
             .extend(self.compared_with.as_ref().map(|(path, origin)| format!("Before: {}, {origin}.", path.display())));
-        let page = Page {
+        Page {
             title: "Profile of a training step".into(),
             origin: &self.origin,
             notes,
             flops: self.flops,
             bandwidth: self.bandwidth,
-            cases: self.cases.iter().map(entry).collect(),
+            cases: self.cases.clone(),
             dispatches: self.dispatches.iter().map(slice).collect(),
             memory: Some(&self.memory),
-        };
-        match analysis {
-            Some(analysis) => page.with_analysis(analysis),
-            None => page,
         }
+        .with_analysis(analysis)
     }
 
     /// The cases whose time changed most, with their times before and now.
     fn changes(&self) -> Table<5> {
-        let change = |case: &Case| case.old.map_or(0.0, |old| (case.microseconds - old).abs());
-        let mut changed: Vec<&Case> = self.cases.iter().filter(|case| case.old.is_some()).collect();
+        let change = |case: &Entry| case.old.map_or(0.0, |old| (case.microseconds - old).abs());
+        let mut changed: Vec<&Entry> = self.cases.iter().filter(|case| case.old.is_some()).collect();
         changed.sort_by(|a, b| change(b).total_cmp(&change(a)));
-        let row = |case: &&Case| {
+        let row = |case: &&Entry| {
             let old = case.old.unwrap_or(f64::NAN);
             let ratio = format!("{:.2}", case.microseconds / old);
             [case.name.clone(), case.calls.to_string(), figure(old), figure(case.microseconds), ratio]

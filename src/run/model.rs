@@ -198,11 +198,9 @@ impl<'a> Predictor<'a> {
     /// When the device fails.
     pub fn judge(&mut self, images: &Tensor) -> Result<Judgement, GpuError> {
         let most = at_once(images);
-        let scorer = match self.scorer.take() {
-            // The last images of many fill no batch, which is cheaper than pipelines for a smaller one.
-            Some(large) if large.0 >= most => large,
-            _ => (most, Scorer::new(&self.device, &self.network, self.model.image, most, &self.states)?),
-        };
+        let scorer = reused(self.scorer.take(), most, || {
+            Scorer::new(&self.device, &self.network, self.model.image, most, &self.states)
+        })?;
         let (_, scorer) = self.scorer.insert(scorer);
         let readings = scorer.read(images)?;
         let scores = readings.scores(self.model.distance());
@@ -221,10 +219,9 @@ impl<'a> Predictor<'a> {
         let slopes = distance.map_or_else(|| vec![1.0; count], |fit| fit.gradient(&judgement.readings.z));
         let (device, image) = (&self.device, self.model.image);
         let (most, by_distance) = (at_once(images), distance.is_some());
-        let attributor = match self.attributor.take() {
-            Some(large) if large.0 >= most => large,
-            _ => (most, Attributor::new(device, &self.network, image, most, &self.states, by_distance)?),
-        };
+        let attributor = reused(self.attributor.take(), most, || {
+            Attributor::new(device, &self.network, image, most, &self.states, by_distance)
+        })?;
         let heat = self.attributor.insert(attributor).1.attribute(images, &slopes)?;
         let sigma = h.max(w) as f32 / 16.0;
         let smooth = |heat: &[f32]| {
@@ -232,6 +229,19 @@ impl<'a> Predictor<'a> {
             image::imageops::blur(&image.expect("as many slopes as pixels"), sigma).into_raw()
         };
         Ok(Tensor::new([count, 1, h, w], heat.data().chunks_exact(h * w).flat_map(smooth).collect()))
+    }
+}
+
+/// What was made for batches of at least `most` images, else what `make` makes. The last images of many fill no batch, which is
+/// cheaper than pipelines for a smaller one.
+fn reused<T>(
+    last: Option<(usize, T)>,
+    most: usize,
+    make: impl FnOnce() -> Result<T, GpuError>,
+) -> Result<(usize, T), GpuError> {
+    match last {
+        Some(large) if large.0 >= most => Ok(large),
+        _ => Ok((most, make()?)),
     }
 }
 
