@@ -302,7 +302,7 @@ fn the_threshold_says_what_it_was_taken_on_and_what_it_flags() {
     let held_out = loaded.task.held_out.unwrap();
     assert!(held_out.names.iter().all(|name| !loaded.task.train.names.contains(name)));
     let model = Model::load(&run.join("model.safetensors")).unwrap();
-    let scores = Predictor::new(&device(), &model).unwrap().judge(&held_out.images).unwrap().scores;
+    let scores = Predictor::new(&device(), &model).unwrap().judge(&held_out.images.all().unwrap()).unwrap().scores;
     let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     assert_eq!(threshold, highest.next_up());
 }

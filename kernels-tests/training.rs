@@ -294,7 +294,7 @@ fn a_start_with_states_that_are_not_finite_is_not_chosen() {
 #[test]
 fn without_a_distance_the_logits_are_the_scores() {
     let mut task = task(21);
-    task.train.images = Tensor::full(task.train.images.shape().clone(), 0.5);
+    task.train.images = Images::of(Tensor::full(task.train.images.shape(), 0.5));
     let of_rule = |score: Rule| {
         let config = Config { score, steps: 2, warm_up: 1, ..config(CutDiff, 21) };
         let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();

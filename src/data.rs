@@ -2,16 +2,22 @@
 //!
 //! [`load`] makes a [`Task`] from a [`Source`], which says where the images come from, and a [`Loading`], which says how they are
 //! read. Both are plain data that a TOML file or the command line can set. Training sees only the [`Visible`] part of a task.
+//!
+//! Images go one road. They are listed, the sets are drawn, each image that was drawn is decoded once and put into a cache, and from
+//! then on batches are read from there. So memory does not grow with the number of images, and nothing is decoded that is not used.
 
 mod batches;
+mod cache;
+pub mod category;
 mod files;
 pub mod folder;
 mod identical;
+mod images;
 mod listing;
 pub mod mat;
-pub mod mvtec;
-pub mod paint;
 pub mod decode;
+pub mod paint;
+pub mod records;
 pub mod sheet;
 mod source;
 pub mod svhn;
@@ -21,17 +27,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use batches::Batches;
-pub use decode::{Channels, Conversion, DecodeError, Levels, Resize};
+pub use decode::{Channels, Conversion, DecodeError, Levels, Resize, Size};
 pub use files::{BadImage, Files, LeftOut};
 pub use identical::Identical;
+pub use images::{Images, Original};
 pub use listing::{Batch, Listing};
-pub use source::{Loaded, Loading, OnBadImage, Source, Split, load, whole};
+pub use source::{KINDS, Loaded, Loading, OnBadImage, Source, Split, load, load_test, whole};
 pub use table::SplitTable;
 
 use crate::engine::philox::Stream;
-use crate::engine::tensor::Tensor;
 
 /// The random streams for drawing tasks; streams for other purposes have other numbers.
 const SPLIT_STREAM: u32 = 0x5711;
@@ -77,11 +84,9 @@ pub enum DataError {
         bad.len(), lines(bad)
     )]
     BadImages { bad: Vec<BadImage>, of: usize },
-    #[error(
-        "{count} images of {channels}×{side}×{side} need {bytes} bytes of memory, more than the limit of {max}: raise \
-         --max-bytes, or give fewer images at once"
-    )]
-    TooLarge { count: usize, channels: usize, side: usize, bytes: u64, max: u64 },
+    /// An image that was decoded before can no longer be.
+    #[error("{0}, although it could be read before: keep the files in place until the run is finished")]
+    Vanished(BadImage),
     #[error("{} is not a readable MATLAB file", path.display())]
     Mat { path: PathBuf, source: mat::MatError },
     /// A setting is out of range, or contradicts another setting or the data.
@@ -118,36 +123,30 @@ fn lines(bad: &[BadImage]) -> String {
     bad.iter().map(|image| format!("\n  {image}")).collect()
 }
 
-/// The labels of an image. Only metrics and reports use them: training and tuning get [`Visible`] sets.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// The label of an image. Only metrics and reports use labels and masks: training and tuning get [`Visible`] sets.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Truth {
     /// Whether it is an anomaly; `None` if unknown.
     pub anomalous: Option<bool>,
     /// `good`, the name of the defect or class, or empty if unknown.
-    pub kind: String,
-    /// For each pixel, row by row, whether a defect covers it; `None` if there is no mask.
-    pub mask: Option<Vec<bool>>,
+    pub kind: Arc<str>,
 }
 
 /// Images with their labels.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Set {
-    /// `[N, C, H, W]`, black 0 and white 1.
-    pub images: Tensor,
+    pub images: Images,
     /// The path of each image below the dataset's root, with `/` as the separator, or `6.png#17` for a tile.
-    pub names: Vec<String>,
+    pub names: Vec<Arc<str>>,
     pub truths: Vec<Truth>,
 }
 
 impl Set {
-    /// Images `[N, C, H, W]` of one class, named `name#0`, `name#1`, …
-    ///
-    /// # Panics
-    /// When the images do not have four axes.
-    pub fn of_class(images: Tensor, name: &str, kind: &str, anomalous: bool) -> Self {
-        let [count, ..] = images.shape().images().unwrap_or_else(|error| panic!("{error}"));
-        let truth = Truth { anomalous: Some(anomalous), kind: kind.to_owned(), mask: None };
-        Set { images, names: (0..count).map(|row| format!("{name}#{row}")).collect(), truths: vec![truth; count] }
+    /// Images of one class, named `name#0`, `name#1`, …
+    pub fn of_class(images: Images, name: &str, kind: &str, anomalous: bool) -> Self {
+        let (count, truth) = (images.len(), Truth { anomalous: Some(anomalous), kind: kind.into() });
+        let names = (0..count).map(|row| format!("{name}#{row}").into());
+        Set { images, names: names.collect(), truths: vec![truth; count] }
     }
 
     /// Number of images.
@@ -165,7 +164,7 @@ impl Set {
     /// When a row is out of range.
     pub fn select(&self, rows: &[usize]) -> Set {
         Set {
-            images: self.images.gather_rows(rows),
+            images: self.images.select(rows),
             names: rows.iter().map(|&row| self.names[row].clone()).collect(),
             truths: rows.iter().map(|&row| self.truths[row].clone()).collect(),
         }
@@ -176,12 +175,8 @@ impl Set {
     /// # Panics
     /// When they differ in shape.
     pub fn join(self, other: Set) -> Set {
-        let shape = self.images.shape().to_vec();
-        assert_eq!(shape[1..], other.images.shape()[1..], "sets of one shape");
-        let mut images = self.images.into_data();
-        images.extend(other.images.into_data());
         let (names, truths) = ([self.names, other.names].concat(), [self.truths, other.truths].concat());
-        Set { images: Tensor::new([&[names.len()], &shape[1..]].concat(), images), names, truths }
+        Set { images: self.images.join(other.images), names, truths }
     }
 
     /// Whether each image is an anomaly; `None` if that is unknown for any image.
@@ -196,7 +191,7 @@ impl Set {
 }
 
 /// A detection task: the sets of images.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Task {
     /// `mvtec`, `folder`, …: the name on the command line and in the path of the results.
     pub dataset: String,
@@ -216,13 +211,33 @@ pub struct Task {
 /// The part of a task that training and tuning see: no labels, no masks, no names.
 #[derive(Clone, Copy, Debug)]
 pub struct Visible<'a> {
-    /// `D_trn`, `[N, C, H, W]`.
-    pub train: &'a Tensor,
-    /// `D_val`, `[M, C, H, W]`.
-    pub val: &'a Tensor,
+    /// `D_trn`.
+    pub train: &'a Images,
+    /// `D_val`.
+    pub val: &'a Images,
 }
 
 impl Task {
+    /// This task, tuned on unlabelled images if there are any; without test images they are also the test.
+    fn tuned_on(unlabelled: Set, task: Task) -> Task {
+        match (task.test.is_empty(), unlabelled.is_empty()) {
+            (true, false) => Task { test: unlabelled, ..task },
+            (false, false) => Task { tune: Some(unlabelled), ..task },
+            (_, true) => task,
+        }
+    }
+
+    /// The sets, each with its name.
+    fn sets(&self) -> impl Iterator<Item = (&'static str, &Set)> {
+        let sets = [
+            ("train", Some(&self.train)),
+            ("held out", self.held_out.as_ref()),
+            ("tune", self.tune.as_ref()),
+            ("test", Some(&self.test)),
+        ];
+        sets.into_iter().filter_map(|(name, set)| Some((name, set?)))
+    }
+
     /// The sets without their labels.
     pub fn visible(&self) -> Visible<'_> {
         Visible { train: &self.train.images, val: &self.tune.as_ref().unwrap_or(&self.test).images }
@@ -282,7 +297,7 @@ impl Task {
     pub fn halved(self, seed: u64) -> Self {
         let mut strata = BTreeMap::<_, Vec<usize>>::new();
         for (row, truth) in self.test.truths.iter().enumerate() {
-            strata.entry((truth.anomalous, truth.kind.as_str())).or_default().push(row);
+            strata.entry((truth.anomalous, &truth.kind)).or_default().push(row);
         }
         let mut stream = Stream::new(seed, HALVES_STREAM);
         let dealt: Vec<usize> = strata
@@ -317,37 +332,26 @@ impl Task {
 
     /// A fingerprint of the data, 32 hexadecimal digits of BLAKE3: it is equal exactly for the same images, names and labels in the
     /// same sets.
-    pub fn fingerprint(&self) -> String {
+    ///
+    /// # Errors
+    /// When an image that was not decoded before cannot be.
+    pub fn fingerprint(&self) -> Result<String, DataError> {
         let mut hasher = blake3::Hasher::new();
-        // Every text is terminated by a byte that UTF-8 never contains, so that different lists never hash alike.
-        let mut text = |text: &dyn fmt::Display| {
-            hasher.update(text.to_string().as_bytes());
-            hasher.update(&[0xff]);
-        };
-        let sets = [
-            ("train", Some(&self.train)),
-            ("held out", self.held_out.as_ref()),
-            ("tune", self.tune.as_ref()),
-            ("test", Some(&self.test)),
-        ];
-        for (name, set) in sets {
-            let Some(set) = set else { continue };
+        for (name, set) in self.sets() {
+            // Every text is terminated by a byte that UTF-8 never contains, so that different lists never hash alike.
+            let mut text = |text: &dyn fmt::Display| {
+                hasher.update(text.to_string().as_bytes());
+                hasher.update(&[0xff]);
+            };
             text(&format_args!("{name} {:?}", set.images.shape()));
-            for (name, truth) in set.names.iter().zip(&set.truths) {
+            for (row, (name, truth)) in set.names.iter().zip(&set.truths).enumerate() {
                 text(name);
                 text(&truth.kind);
-                text(&format_args!("{:?}", truth.anomalous));
+                let digest = set.images.digest(row)?;
+                text(&format_args!("{:?} {:?} {:?}", truth.anomalous, digest.image, digest.mask.map(|mask| mask.hash)));
             }
         }
-        for (_, set) in sets {
-            let Some(set) = set else { continue };
-            hasher.update(bytemuck::cast_slice(set.images.data()));
-            for mask in set.truths.iter().map(|truth| &truth.mask) {
-                let bytes: Vec<u8> = mask.iter().flatten().map(|&covered| u8::from(covered)).collect();
-                hasher.update(&bytes);
-            }
-        }
-        hasher.finalize().to_hex()[..32].to_owned()
+        Ok(hasher.finalize().to_hex()[..32].to_owned())
     }
 }
 
@@ -367,11 +371,20 @@ pub fn component(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::tensor::Tensor;
 
     /// `count` images of one pixel each, all different.
     fn pixels(count: usize, first: usize, kind: &str, anomalous: bool) -> Set {
         let levels = (first..first + count).map(|value| value as f32).collect();
-        Set::of_class(Tensor::new([count, 1, 1, 1], levels), kind, kind, anomalous)
+        Set::of_class(Images::of(Tensor::new([count, 1, 1, 1], levels)), kind, kind, anomalous)
+    }
+
+    fn levels(set: &Set) -> Vec<f32> {
+        set.images.all().unwrap().into_data()
+    }
+
+    fn print(task: &Task) -> String {
+        task.fingerprint().unwrap()
     }
 
     fn normals(count: usize) -> Set {
@@ -387,27 +400,27 @@ mod tests {
         let task = Task::semantic(&normals(50), &anomalies(20), 30, 15, 10, 3).unwrap();
         assert_eq!((task.dataset.as_str(), task.category.as_str()), ("semantic", "six-nine"));
         assert_eq!((task.train.len(), task.test.len()), (30, 25));
-        let mut seen = [task.train.images.data(), task.test.images.data()].concat();
+        let mut seen = [levels(&task.train), levels(&task.test)].concat();
         seen.sort_by(f32::total_cmp);
         seen.dedup();
         assert_eq!(seen.len(), 55);
-        assert!(task.train.images.data().iter().all(|&value| value < 50.0));
-        let truth: Vec<bool> = task.test.images.data().iter().map(|&value| value >= 100.0).collect();
+        assert!(levels(&task.train).iter().all(|&value| value < 50.0));
+        let truth: Vec<bool> = levels(&task.test).iter().map(|&value| value >= 100.0).collect();
         assert_eq!(task.test.labels().unwrap(), truth);
         assert!(truth[..10].contains(&true) && truth[..10].contains(&false), "the order is random: {truth:?}");
-        let first = task.test.images.data()[0] as usize;
+        let first = levels(&task.test)[0] as usize;
         assert_eq!(
-            task.test.names[0],
+            &*task.test.names[0],
             if first < 100 { format!("six#{first}") } else { format!("nine#{}", first - 100) }
         );
-        assert_eq!(task.visible().val, &task.test.images);
+        assert_eq!(task.visible().val.all().unwrap().data(), levels(&task.test));
     }
 
     #[test]
     fn a_task_depends_only_on_its_seed() {
         let task = |seed| Task::semantic(&normals(50), &anomalies(20), 30, 15, 10, seed).unwrap();
-        assert_eq!(task(1), task(1));
-        assert_ne!(task(1).train, task(2).train);
+        assert_eq!(print(&task(1)), print(&task(1)));
+        assert_ne!(levels(&task(1).train), levels(&task(2).train));
     }
 
     #[test]
@@ -419,7 +432,7 @@ mod tests {
         assert!(task(&anomalies(5), [4, 1, 6]).starts_with("there are 5 anomalous images"));
         assert!(task(&anomalies(5), [0, 1, 1]).contains("the training set is empty"));
         assert!(task(&anomalies(5), [1, 0, 0]).contains("the test set is empty"));
-        let large = Set::of_class(Tensor::full([5, 1, 2, 2], 0.0), "large", "large", true);
+        let large = Set::of_class(Images::of(Tensor::full([5, 1, 2, 2], 0.0)), "large", "large", true);
         assert!(task(&large, [1, 1, 1]).contains("[1, 1, 1] and anomalies [1, 2, 2]"));
     }
 
@@ -431,14 +444,14 @@ mod tests {
         let halved = task.clone().halved(1);
         let (tune, test) = (halved.tune.clone().unwrap(), halved.test.clone());
         for kind in ["six", "nine", "seven"] {
-            let count = |set: &Set| set.truths.iter().filter(|truth| truth.kind == kind).count();
+            let count = |set: &Set| set.truths.iter().filter(|truth| &*truth.kind == kind).count();
             assert_eq!(count(&tune) + count(&test), count(&task.test), "{kind}");
             assert!(count(&tune).abs_diff(count(&test)) <= 1, "{kind}");
         }
         assert!(tune.names.iter().all(|name| !test.names.contains(name)));
-        assert_eq!(halved.visible().val, &tune.images);
-        assert_eq!(halved, task.clone().halved(1));
-        assert_ne!(halved, task.halved(2));
+        assert_eq!(halved.visible().val.all().unwrap().data(), levels(&tune));
+        assert_eq!(print(&halved), print(&task.clone().halved(1)));
+        assert_ne!(print(&halved), print(&task.halved(2)));
     }
 
     #[test]
@@ -446,15 +459,15 @@ mod tests {
         let whole = Task::semantic(&normals(60), &anomalies(5), 50, 10, 5, 3).unwrap();
         let task = whole.clone().held_out(1);
         let held = task.held_out.as_ref().unwrap();
-        assert_eq!((task.train.len(), held.len(), &task.test), (40, 10, &whole.test));
+        assert_eq!((task.train.len(), held.len(), &task.test.names), (40, 10, &whole.test.names));
         let mut all = [task.train.names.clone(), held.names.clone()].concat();
         all.sort();
         let mut expected = whole.train.names.clone();
         expected.sort();
         assert_eq!(all, expected, "every normal image is in one of both");
-        assert_eq!(task.visible().train, &task.train.images);
-        assert_eq!(task, whole.clone().held_out(1));
-        assert_ne!(task, whole.held_out(2));
+        assert_eq!(task.visible().train.all().unwrap().data(), levels(&task.train));
+        assert_eq!(print(&task), print(&whole.clone().held_out(1)));
+        assert_ne!(print(&task), print(&whole.held_out(2)));
 
         let held = |count: usize| {
             let task = Task { train: normals(count), ..task.clone() };
@@ -481,22 +494,27 @@ mod tests {
         let changed = |change: fn(&mut Task)| {
             let mut task = task.clone();
             change(&mut task);
-            task.fingerprint()
+            print(&task)
+        };
+        let masked = |task: &mut Task| {
+            let images = task.test.images.all().unwrap();
+            let masks = (0..images.shape()[0]).map(|row| (row == 1).then(|| vec![true])).collect();
+            task.test.images = Images::with_masks(images, masks);
         };
         let whole = changed(|_| {});
-        assert_eq!((whole.len(), &whole), (32, &task.fingerprint()));
-        let changes: [fn(&mut Task); 7] = [
+        assert_eq!((whole.len(), &whole), (32, &print(&task)));
+        let changes: [fn(&mut Task); 6] = [
             |task| task.held_out = Some(normals(2)),
-            |task| task.train.images = Tensor::full([4, 1, 1, 1], 0.5),
-            |task| task.test.names[1].push('x'),
+            |task| task.train.images = Images::of(Tensor::full([4, 1, 1, 1], 0.5)),
+            |task| task.test.names[1] = "x".into(),
             |task| task.test.truths[1].anomalous = None,
-            |task| task.test.truths[1].kind.push('x'),
-            |task| task.test.truths[1].mask = Some(vec![true]),
+            |task| task.test.truths[1].kind = "x".into(),
             |task| task.tune = Some(task.test.clone()),
         ];
         for (index, change) in changes.into_iter().enumerate() {
             assert_ne!(changed(change), whole, "change {index}");
         }
+        assert_ne!(changed(masked), whole);
     }
 
     #[test]

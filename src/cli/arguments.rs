@@ -1,14 +1,16 @@
 //! The configuration of a run: flags override the file, and the file overrides the defaults.
 
 use std::marker::PhantomData;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use serde::Serialize;
-use stssad::data::Loading;
+use stssad::data::category::Layout;
 use stssad::data::paint::{Defect, Photograph};
+use stssad::data::{KINDS, Loading};
 use stssad::run::config::{RunConfig, Training, overlay};
 use stssad::run::settings::{Written, flag};
 use toml::{Table, Value};
@@ -84,18 +86,22 @@ fn given(table: Table, is_given: &impl Fn(&str) -> bool) -> Table {
 #[command(next_help_heading = "Data")]
 pub struct DataArguments {
     /// Kind of dataset; each kind has its own flags.
-    #[arg(long, value_name = "KIND")]
-    data: Option<Kind>,
-    /// mvtec, folder, svhn: folder of the dataset.
+    #[arg(long, value_name = "KIND", value_parser = kinds())]
+    data: Option<String>,
+    /// All but digits, texture and sheet: folder of the dataset. For a run whose images have moved: where they are now.
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// mvtec: the category, such as `bottle`.
+    /// Public datasets: the category, such as `bottle`.
     #[arg(long)]
     category: Option<String>,
-    /// mvtec: the only defect to test. texture: the defect to paint.
+    /// Public datasets: the only defect to test. texture: the defect to paint.
     #[arg(long)]
     defect: Option<String>,
-    /// folder: name of the task [default: the name of the root folder].
+    /// table: CSV file with the columns path (relative to --root, or else to the file), split (train, test or unlabelled), label
+    /// (normal, the name of a defect, or empty) and mask (a path, or empty).
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// folder, table: name of the task [default: the name of the root folder or of the file].
     #[arg(long)]
     name: Option<String>,
     /// folder: normal images; the path is relative to --root. This flag and the next four may be repeated.
@@ -133,21 +139,15 @@ pub struct DataArguments {
     slant: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Kind {
-    /// MVTec AD's layout: --root, --category, --defect.
-    Mvtec,
-    /// Your own folders of images: --root, --normal-dir, --unlabelled-dir and the other --…-dir flags.
-    Folder,
-    /// SVHN's .mat files: --root, --normal, --anomaly.
-    Svhn,
-    /// The packaged digits: --normal, --anomaly.
-    Digits,
-    /// The packaged photographs with painted defects: --texture, --defect, --slant.
-    Texture,
-    /// Two images that are sheets of square tiles: --normal, --anomaly, --tile.
-    Sheet,
+/// The kinds of datasets, with their help.
+fn kinds() -> PossibleValuesParser {
+    let layout = |layout: Layout| {
+        let about = layout.about();
+        PossibleValue::new(layout.name())
+            .help(format!("{about}{}--root, --category", if about.contains(':') { "; " } else { ": " }))
+    };
+    let own = KINDS.into_iter().map(|(name, help)| PossibleValue::new(name).help(help));
+    Layout::ALL.into_iter().map(layout).chain(own).collect::<Vec<_>>().into()
 }
 
 /// Inserts a flag, if it was given.
@@ -172,6 +172,27 @@ fn number_or_text(flag: &Option<String>) -> Option<Value> {
 }
 
 impl DataArguments {
+    /// The root, if it is the only flag.
+    pub fn root_alone(&self) -> anyhow::Result<Option<&Path>> {
+        let table = self.table()?;
+        let count = table.get("data").and_then(Value::as_table).map_or(0, Table::len);
+        Ok(self.root.as_deref().filter(|_| count == 1))
+    }
+
+    /// The table `data` of a run, overridden by the flags. Flags that name a kind, a file or folders of images replace all that the
+    /// run has of these.
+    pub fn over(&self, own: Table) -> anyhow::Result<Table> {
+        let Some(Value::Table(flags)) = self.table()?.remove("data") else { return Ok(own) };
+        let names_images = |key: &String| key == "kind" || key == "file" || key.ends_with("_dir");
+        let is_new = flags.keys().any(names_images);
+        let mut data: Table = own.into_iter().filter(|(key, _)| !is_new || key == "kind" || key == "root").collect();
+        if flags.get("kind").is_some_and(|kind| data.get("kind") != Some(kind)) {
+            data.clear();
+        }
+        overlay(&mut data, flags);
+        Ok(data)
+    }
+
     /// The table `data` from the flags, if any was given.
     pub fn table(&self) -> anyhow::Result<Table> {
         let mut data = Table::new();
@@ -180,10 +201,11 @@ impl DataArguments {
         put(&mut data, "root", &self.root)?;
         put(&mut data, "category", &self.category)?;
         let defect = self.defect.as_ref().map(|defect| match Defect::from_str(defect, true) {
-            Ok(painted) if matches!(self.data, Some(Kind::Texture)) => Value::try_from(painted),
+            Ok(painted) if self.data.as_deref() == Some("texture") => Value::try_from(painted),
             _ => Ok(Value::from(defect.clone())),
         });
         put(&mut data, "defect", &defect.transpose()?)?;
+        put(&mut data, "file", &self.file)?;
         put(&mut data, "name", &self.name)?;
         put(&mut data, "normal_dir", &many(&self.normal_dir))?;
         put(&mut data, "abnormal_dir", &many(&self.abnormal_dir))?;
@@ -208,9 +230,19 @@ impl RunArguments {
         Ok(flags)
     }
 
-    /// Whether any flag sets a part of the configuration.
-    pub fn sets_anything(&self) -> anyhow::Result<bool> {
-        Ok(!self.flags()?.is_empty())
+    /// The root, if it is the only part of the configuration that flags set; an error if they set another part.
+    pub fn root_alone(&self) -> anyhow::Result<Option<&Path>> {
+        let mut flags = self.flags()?;
+        if let Some(Value::Table(data)) = flags.get_mut("data") {
+            data.remove("root");
+        }
+        match flags.values().all(|value| value.as_table().is_some_and(Table::is_empty)) {
+            true => Ok(self.data.root.as_deref()),
+            false => {
+                let problem = "--resume uses the run's own configuration: omit the other flags, except --root for images that have moved";
+                Err(UsageError(problem.into()).into())
+            }
+        }
     }
 
     /// The configuration from flags, file and defaults; prints a note about settings without effect.

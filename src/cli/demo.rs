@@ -64,8 +64,8 @@ fn config(order: u8, seed: u64) -> RunConfig {
 fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
     let loaded = load(config.source()?, &config.loading(), |_, _| {})?;
     let visible = loaded.task.visible();
-    let [normals, c, h, w] = visible.train.shape().images().expect("a set holds images");
-    let training = config.training([c, h, w], normals, visible.val.shape()[0])?;
+    let [normals, c, h, w] = visible.train.shape();
+    let training = config.training([c, h, w], normals, visible.val.len())?;
     Ok((loaded, training))
 }
 

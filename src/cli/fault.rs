@@ -236,6 +236,7 @@ impl Faulty for RunError {
     fn fault(&self) -> Fault {
         match self {
             RunError::Config(error) => error.fault(),
+            RunError::Data(error) => error.fault(),
             RunError::Train(error) => error.fault(),
             RunError::Fit(error) => error.fault(),
             RunError::Score(_) => Fault::Diverged,
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(of(&lost()), Fault::Lost);
         assert_eq!(of(&RunError::Train(TrainError::Gpu(lost()))), Fault::Lost);
         assert_eq!(of(&MeasureError::Gpu(lost())), Fault::Lost);
-        let size = FitError::Size { side: 512, limit: 1, alternatives: Vec::new() };
+        let size = FitError::Size { size: Size::square(512), limit: 1, alternatives: Vec::new() };
         assert_eq!(of(&RunError::Fit(size)), Fault::Device);
         let diverged = TrainError::Diverged { start: 0, step: 1, what: "loss" };
         assert_eq!(of(&RunError::from(diverged)), Fault::Diverged);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use stssad::data::paint::{Defect, Photograph, Texture};
-use stssad::data::{Loading, Source, load, mvtec};
+use stssad::data::{Loading, Size, Source, category, load};
 
 /// Arguments of `stssad paint`.
 #[derive(Debug, Args)]
@@ -40,7 +40,7 @@ impl Paint {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let source = Source::Texture(Texture { texture: self.texture, defect: self.defect, slant: self.slant });
         let loading = Loading {
-            size: Some(self.size as usize),
+            size: Some(Size::square(self.size as usize)),
             max_train: Some(self.train as usize),
             max_normals: Some(self.test as usize),
             max_anomalies: Some(self.test as usize),
@@ -48,7 +48,7 @@ impl Paint {
             ..Loading::default()
         };
         let task = load(&source, &loading, |_, _| {})?.task;
-        mvtec::write(&self.out, &task)?;
+        category::write(&self.out, &task)?;
         result!("stssad train --data mvtec --root {} --category {}", self.out.display(), task.category)?;
         Ok(ExitCode::SUCCESS)
     }

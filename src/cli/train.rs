@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use stssad::data::{BadImage, Listing, Loaded, Loading, OnBadImage, load};
+use stssad::data::{BadImage, DataError, Listing, Loaded, Loading, OnBadImage, Source, load, load_test};
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
@@ -68,10 +68,7 @@ const RESULTS: &str = "results/stssad";
 impl Train {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         if let Some(folder) = &self.resume {
-            if self.run.sets_anything()? {
-                return Err(unfit("--resume uses the run's own configuration: omit the other flags".into()));
-            }
-            return self.resume(folder.as_deref());
+            return self.resume(folder.as_deref(), self.run.root_alone()?);
         }
         let config = self.run.resolve()?;
         if self.run.print_config {
@@ -95,7 +92,7 @@ impl Train {
         execute(&device, &config, &loaded, &folder, None, &self.output)
     }
 
-    fn resume(&self, folder: Option<&Path>) -> anyhow::Result<ExitCode> {
+    fn resume(&self, folder: Option<&Path>, root: Option<&Path>) -> anyhow::Result<ExitCode> {
         let folder = match folder.map(follow) {
             None => RunFolder::resume_newest(Path::new(RESULTS))?,
             Some(path) => {
@@ -106,9 +103,10 @@ impl Train {
         let checkpoint = is_unfinished(folder.path()).and_then(|()| last_checkpoint(folder.path()))?;
         let checkpoint = checkpoint.ok_or_else(|| nothing_saved(folder.path()))?;
         let config = RunConfig::parse(&checkpoint.config)?;
+        let config = root.map_or(Ok(config.clone()), |root| rooted(&config, root))?;
         note!("resume   {}", folder.path().display());
         let device = ready(&self.device, &config)?;
-        let loaded = read(&config)?;
+        let loaded = read(&config).map_err(moved)?;
         let no_report = self.output.no_report || !checkpoint.full_report;
         let output = OutputArguments { no_report, ..self.output.clone() };
         execute(&device, &config, &loaded, &folder, Some(checkpoint), &output)
@@ -183,8 +181,20 @@ fn ready(arguments: &DeviceArguments, config: &RunConfig) -> anyhow::Result<Devi
 
 /// Reads the images and prints a table of the sets.
 fn read(config: &RunConfig) -> anyhow::Result<Loaded> {
-    let bar = progress_bar(0, "read     {bar:28} {pos}/{len} images");
-    let loaded = load(config.source()?, &config.loading(), |done, of| {
+    told(|source, loading, on_file| load(source, loading, on_file), config)
+}
+
+/// As [`read`], for all labelled images of a source, which are to be tested.
+fn read_test(config: &RunConfig) -> anyhow::Result<Loaded> {
+    told(|source, loading, on_file| load_test(source, loading, on_file), config)
+}
+
+fn told(
+    load: impl FnOnce(&Source, &Loading, &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError>,
+    config: &RunConfig,
+) -> anyhow::Result<Loaded> {
+    let bar = progress_bar(0, "read     {bar:28} {pos}/{len} images, {per_sec}, {eta} left");
+    let loaded = load(&config.located_source()?, &config.loading(), &|done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
     });
@@ -192,6 +202,25 @@ fn read(config: &RunConfig) -> anyhow::Result<Loaded> {
     let loaded = loaded?;
     note!("{}", loaded.table());
     Ok(loaded)
+}
+
+/// A run's configuration with its images below another root.
+fn rooted(config: &RunConfig, root: &Path) -> anyhow::Result<RunConfig> {
+    let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+    match config.source()?.rooted(&root) {
+        Some(source) => Ok(RunConfig { data: Some(source), ..config.clone() }),
+        None => Err(unfit("--root: the images of this run are not in one folder".into())),
+    }
+}
+
+/// Adds to an error about a missing folder how to say where the images are now.
+fn moved(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(DataError::NoFolder { .. } | DataError::Layout { .. } | DataError::NoImages { .. }) => {
+            error.context("the images of the run are not where they were: if they have moved, give --root DIR")
+        }
+        _ => error,
+    }
 }
 
 /// Trains a detector, writes the results and prints a summary.
@@ -329,11 +358,8 @@ impl Test {
         let out = self.out.clone().unwrap_or_else(|| beside.join("test"));
         is_free(&out)?;
         let folder = RunFolder::for_test(out)?;
-        let mut table: toml::Table = model.config.to_toml().parse()?;
-        overlay(&mut table, self.data.table()?);
-        overlay(&mut table, [("images".to_owned(), self.images.table.clone().into())].into_iter().collect());
-        let loaded = read(&RunConfig::from_table(table)?)?;
-        let [_, c, h, w] = loaded.task.test.images.shape().images().expect("a set holds images");
+        let loaded = self.read(&model)?;
+        let [_, c, h, w] = loaded.task.test.images.shape();
         if [c, h, w] != model.image {
             return Err(unfit(format!(
                 "the model was trained on images of shape {:?} (channels, height, width), but these have shape {:?}: use the \
@@ -342,13 +368,8 @@ impl Test {
                 [c, h, w]
             )));
         }
-        // Earlier versions held no images out, so their sets differ.
-        let is_earlier = model.threshold.is_some_and(|threshold| threshold.held_out == 0);
-        if loaded.task.fingerprint() != model.fingerprint && !is_earlier {
-            note!("note     these are not the images that the model was trained and tuned on");
-        }
         let device = open(&self.device)?;
-        let tested = test(&device, &model, &loaded.task.test)?;
+        let tested = test(&device, &model, &loaded.task.test, Extent::Figures)?;
         let threshold = model.threshold.map(|threshold| threshold.score);
         folder.write_scores(&tested.scored, threshold)?;
         let report = serde_json::to_string_pretty(&json!({
@@ -366,6 +387,44 @@ impl Test {
             result!("{report}")?;
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Test {
+    /// The images to test: those of the run, or all labelled images of others.
+    fn read(&self, model: &Model) -> anyhow::Result<Loaded> {
+        let mut table: toml::Table = model.config.to_toml().parse()?;
+        overlay(&mut table, [("images".to_owned(), self.images.table.clone().into())].into_iter().collect());
+        let own = RunConfig::from_table(table)?;
+        let is_own = |loaded: &Loaded| Ok::<_, DataError>(loaded.task.fingerprint()? == model.fingerprint);
+        let has_flags = !self.data.table()?.is_empty();
+        if !has_flags {
+            let loaded = read(&own).map_err(moved)?;
+            if !is_own(&loaded)? {
+                note!(
+                    "note     these are not the images that the model was trained and tuned on, or another version made it"
+                );
+            }
+            return Ok(loaded);
+        }
+        if let Some(root) = self.data.root_alone()? {
+            let rooted = rooted(&own, root)?;
+            // The run's own images may have moved; otherwise they are others in the same layout.
+            if let Ok(loaded) = load(&rooted.located_source()?, &rooted.loading(), |_, _| {})
+                && is_own(&loaded)?
+            {
+                note!("{}\nnote     these are the images of the run", loaded.table());
+                return Ok(loaded);
+            }
+        }
+        // The working folder of the run has no part in what the flags say.
+        let located = RunConfig { data: Some(own.located_source()?), ..own.clone() };
+        let mut table: toml::Table = located.to_toml().parse()?;
+        if let Some(toml::Value::Table(data)) = table.remove("data") {
+            table.insert("data".to_owned(), self.data.over(data)?.into());
+        }
+        table.remove("working_dir");
+        read_test(&RunConfig::to_test(table)?)
     }
 }
 
@@ -436,8 +495,6 @@ impl Predict {
         let loading = Loading {
             on_bad_image: if self.on_bad_image == OnBad::Error { OnBadImage::Error } else { OnBadImage::Skip },
             max_pixels: self.max_pixels.unwrap_or(own.max_pixels),
-            // A batch is small.
-            max_bytes: u64::MAX,
             ..own
         };
         let listing = Listing::of(&self.paths()?, &loading)?;
@@ -463,16 +520,16 @@ impl Predict {
         let (mut count, mut failed) = (0, 0);
         listing.for_each_batch(AT_ONCE, model.conversion(), &loading, |batch| {
             let (mut scores, mut overlays) = (Vec::new(), Vec::new());
-            if !batch.set.is_empty() {
+            if !batch.names.is_empty() {
                 // Opened once there is something to score.
                 let predictor = match &mut predictor {
                     Some(predictor) => predictor,
                     none => none.insert(Predictor::new(&open(&self.device)?, &model)?),
                 };
-                let judgement = predictor.judge(&batch.set.images)?;
+                let judgement = predictor.judge(&batch.images)?;
                 if let Some(maps) = &mut maps {
-                    let heat = predictor.heat(&batch.set.images, &judgement)?;
-                    overlays = maps.write(&batch.set.names, &batch.set.images, &heat)?;
+                    let heat = predictor.heat(&batch.images, &judgement)?;
+                    overlays = maps.write(&batch.names, &batch.images, &heat)?;
                 }
                 scores = judgement.scores;
             }

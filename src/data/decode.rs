@@ -31,6 +31,8 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use super::cache::STEPS;
+
 /// Default limit on the pixels of an image; about 9,450 × 9,450.
 pub const MAX_PIXELS: u64 = 89_478_485;
 
@@ -41,11 +43,83 @@ const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conversion {
-    /// Height and width of the result, in pixels.
-    pub side: usize,
+    pub size: Size,
     pub channels: Channels,
     pub resize: Resize,
     pub levels: Levels,
+}
+
+/// Height and width in pixels. Written `256` if both are equal, else `200,320`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "WrittenSize", into = "WrittenSize")]
+pub struct Size {
+    pub height: usize,
+    pub width: usize,
+}
+
+/// A size in TOML.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a side in pixels, or `HEIGHT,WIDTH`")]
+enum WrittenSize {
+    Side(usize),
+    Text(String),
+}
+
+impl Size {
+    pub const fn square(side: usize) -> Self {
+        Size { height: side, width: side }
+    }
+
+    pub fn pixels(self) -> usize {
+        self.height * self.width
+    }
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let extent = |text: &str| match text.trim().parse() {
+            Ok(extent) if (1..=4096).contains(&extent) => Ok(extent),
+            _ => Err("it must be a side, or HEIGHT,WIDTH, from 1 to 4096 pixels".to_owned()),
+        };
+        match text.split_once(',') {
+            Some((height, width)) => Ok(Size { height: extent(height)?, width: extent(width)? }),
+            None => extent(text).map(Size::square),
+        }
+    }
+}
+
+/// `256`, or `200,320`.
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self.height == self.width {
+            true => write!(f, "{}", self.height),
+            false => write!(f, "{},{}", self.height, self.width),
+        }
+    }
+}
+
+impl From<Size> for WrittenSize {
+    fn from(size: Size) -> Self {
+        match size.height == size.width {
+            true => WrittenSize::Side(size.height),
+            false => WrittenSize::Text(size.to_string()),
+        }
+    }
+}
+
+impl TryFrom<WrittenSize> for Size {
+    type Error = String;
+
+    fn try_from(written: WrittenSize) -> Result<Self, String> {
+        match written {
+            WrittenSize::Side(side) => side.to_string(),
+            WrittenSize::Text(text) => text,
+        }
+        .parse()
+        .map_err(|wrong| format!("size: {wrong}"))
+    }
 }
 
 /// Which levels of 16 bit images are black and white; levels beyond become black or white. Many cameras write 10, 12 or 14 bits into
@@ -143,7 +217,7 @@ pub enum Channels {
     Rgb,
 }
 
-/// How an image is made square. Scaling uses a triangle filter whose support grows with the reduction, so that nothing is aliased
+/// How an image gets its size. Scaling uses a triangle filter whose support grows with the reduction, so that nothing is aliased
 /// (Pillow's `BILINEAR`). An image of the right size is not changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -151,9 +225,10 @@ pub enum Resize {
     /// Scale height and width separately: shows the whole image, distorted.
     #[default]
     Stretch,
-    /// Cut out the largest central square and scale it: undistorted, but the ends of the longer side are lost.
+    /// Cut out the largest central part with the proportions of the size and scale it: undistorted, but the ends of the longer side
+    /// are lost.
     Crop,
-    /// Scale the longer side to fit and fill the rest with black: shows the whole image, undistorted.
+    /// Scale the image to fit and fill the rest with black: shows the whole image, undistorted.
     Letterbox,
 }
 
@@ -309,6 +384,11 @@ impl Stored {
         let mut image = opaque(self.image)?;
         image.apply_orientation(self.orientation);
         Ok(image)
+    }
+
+    /// Whether a mask marks a defect anywhere.
+    pub(super) fn has_defects(&self) -> bool {
+        self.defects(self).iter().any(|&defect| defect > 0)
     }
 
     /// The pixels of a mask that belong to a defect, 1, and the others, 0, turned like `image`, the mask's image, if both are stored
@@ -485,8 +565,21 @@ fn over_white<T: Primitive + Into<f32>>(levels: &[T], channels: usize, level: fn
     levels.chunks_exact(channels).flat_map(blend).collect()
 }
 
+impl Default for Conversion {
+    /// Of images that are converted already.
+    fn default() -> Self {
+        let (size, resize) = (Size::square(1), Resize::default());
+        Conversion { size, channels: Channels::Grey, resize, levels: Levels::FULL }
+    }
+}
+
 impl Conversion {
-    /// Converts an image to `[C, side, side]`, row-major.
+    /// `[C, H, W]` of the result.
+    pub fn image(&self) -> [usize; 3] {
+        [self.channels.count(), self.size.height, self.size.width]
+    }
+
+    /// Converts an image to `[C, H, W]`, row-major. Levels are rounded to 16 bits.
     pub fn apply(&self, image: &DynamicImage) -> Vec<f32> {
         let fitted = self.fit(image);
         let pixels: Vec<[f32; 3]> = match &fitted {
@@ -496,7 +589,8 @@ impl Conversion {
             other => other.to_rgb8().pixels().map(|p| p.0.map(|level| f32::from(level) / 255.0)).collect(),
         };
         let plane = |value: &dyn Fn(&[f32; 3]) -> f32| {
-            self.centre(pixels.iter().map(value).collect(), fitted.width() as usize, 0.0)
+            let rounded = |pixel| (value(pixel) * STEPS).round() / STEPS;
+            self.centre(pixels.iter().map(rounded).collect(), fitted.width() as usize, 0.0)
         };
         match self.channels {
             // Grey images are not changed by weights.
@@ -506,7 +600,7 @@ impl Conversion {
         }
     }
 
-    /// Converts the [`defects`](Stored::defects) of a mask like its image, to `side` × `side`, row by row. Of the pixels that a defect
+    /// Converts the [`defects`](Stored::defects) of a mask like its image, to its size, row by row. Of the pixels that a defect
     /// covers whole and those up to two beside them, as many are marked as it covers in sum, those that it covers most. Elsewhere it is
     /// thin, and every pixel that it touches is marked, so no part of a defect is lost.
     pub fn apply_mask(&self, defects: &GrayImage) -> Vec<bool> {
@@ -543,17 +637,27 @@ impl Conversion {
     }
 
     /// The part of an image that is used, `[left, top, width, height]`, and the width and height to which it is scaled; for a
-    /// letterbox, one of them may be less than the side.
+    /// letterbox, one of them may be less than that of the size.
     fn frame(&self, width: u32, height: u32) -> ([u32; 4], [u32; 2]) {
-        let (side, shorter, longer) = (self.side as u32, width.min(height), width.max(height));
-        let scaled = |extent: u32| {
-            let exact = u64::from(extent) * u64::from(side);
-            ((exact + u64::from(longer) / 2) / u64::from(longer)).max(1) as u32
+        let target = [self.size.width as u32, self.size.height as u32];
+        let whole = [0, 0, width, height];
+        // An extent times a fraction, rounded, and at least a pixel.
+        let times = |extent: u32, over: u32, under: u32| {
+            let exact = u64::from(extent) * u64::from(over);
+            ((exact + u64::from(under) / 2) / u64::from(under)).max(1) as u32
         };
+        let is_wide = u64::from(width) * u64::from(target[1]) >= u64::from(height) * u64::from(target[0]);
         match self.resize {
-            Resize::Stretch => ([0, 0, width, height], [side; 2]),
-            Resize::Crop => ([(width - shorter) / 2, (height - shorter) / 2, shorter, shorter], [side; 2]),
-            Resize::Letterbox => ([0, 0, width, height], [scaled(width), scaled(height)]),
+            Resize::Stretch => (whole, target),
+            Resize::Crop => {
+                let [width_of, height_of] = match is_wide {
+                    true => [times(target[0], height, target[1]).min(width), height],
+                    false => [width, times(target[1], width, target[0]).min(height)],
+                };
+                ([(width - width_of) / 2, (height - height_of) / 2, width_of, height_of], target)
+            }
+            Resize::Letterbox if is_wide => (whole, [target[0], times(height, target[0], width).min(target[1])]),
+            Resize::Letterbox => (whole, [times(width, target[1], height).min(target[0]), target[1]]),
         }
     }
 
@@ -569,19 +673,19 @@ impl Conversion {
         }
     }
 
-    /// Centres rows of `width` values in `side` × `side` values, surrounded by `around`.
+    /// Centres rows of `width` values in an image of the size, surrounded by `around`.
     fn centre<T: Copy>(&self, values: Vec<T>, width: usize, around: T) -> Vec<T> {
-        let (side, height) = (self.side, values.len() / width);
-        if (width, height) == (side, side) {
+        let (size, height) = (self.size, values.len() / width);
+        if (width, height) == (size.width, size.height) {
             return values;
         }
-        let (left, top) = ((side - width) / 2, (side - height) / 2);
-        let mut square = vec![around; side * side];
+        let (left, top) = ((size.width - width) / 2, (size.height - height) / 2);
+        let mut whole = vec![around; size.pixels()];
         for (y, row) in values.chunks_exact(width).enumerate() {
-            let start = (top + y) * side + left;
-            square[start..start + width].copy_from_slice(row);
+            let start = (top + y) * size.width + left;
+            whole[start..start + width].copy_from_slice(row);
         }
-        square
+        whole
     }
 }
 
@@ -608,7 +712,7 @@ mod tests {
     use image::ImageEncoder;
 
     const GREY: Conversion =
-        Conversion { side: 4, channels: Channels::Grey, resize: Resize::Stretch, levels: Levels::FULL };
+        Conversion { size: Size::square(4), channels: Channels::Grey, resize: Resize::Stretch, levels: Levels::FULL };
 
     /// 8×4 pixels, black but for a white column on the left and another on the right.
     fn wide() -> DynamicImage {

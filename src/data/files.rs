@@ -1,4 +1,4 @@
-//! Lists the image files of a folder by name, and reads and converts them in parallel.
+//! Lists the image files of a folder by name, and decodes them.
 //!
 //! What lies in a folder, or in the folders below it, and is not read:
 //!
@@ -17,15 +17,15 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
-use image::{DynamicImage, GrayImage};
+use image::GrayImage;
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
-use super::decode::{self, Conversion, DecodeError, Levels, Stored};
-use super::{DataError, Loading, MARKER, OnBadImage, REPORT_IMAGES, Set, Truth};
-use crate::engine::tensor::Tensor;
+use super::decode::{self, Conversion, DecodeError, Size, Stored};
+use super::images::{Decoded, File, Origin, Original};
+use super::{DataError, Images, Loading, MARKER, REPORT_IMAGES, Set, Truth};
 
 const ENDINGS: [&str; 10] = ["png", "jpg", "jpeg", "jfif", "jpe", "bmp", "tif", "tiff", "webp", "gif"];
 
@@ -50,7 +50,7 @@ impl LeftOut {
         self.0.is_empty()
     }
 
-    fn add(&mut self, reason: impl Into<String>) {
+    pub(super) fn add(&mut self, reason: impl Into<String>) {
         *self.0.entry(reason.into()).or_insert(0) += 1;
     }
 
@@ -117,7 +117,7 @@ pub(super) enum Mask {
     /// No pixel belongs to a defect.
     Blank,
     /// The union of what these files mark.
-    Files(Vec<PathBuf>),
+    Files(Box<[PathBuf]>),
 }
 
 /// The masks in a folder, by their paths below it without endings.
@@ -155,7 +155,7 @@ impl Masks {
         };
         let files = stems.iter().filter_map(|stem| self.0.get(stem).cloned());
         match files.chain(stems.iter().map(inside)).find(|files| !files.is_empty()) {
-            Some(files) => Mask::Files(files),
+            Some(files) => Mask::Files(files.into()),
             None => Mask::Unknown,
         }
     }
@@ -168,7 +168,7 @@ pub(super) struct Entry {
     /// Its path below the folder that was listed.
     pub below: PathBuf,
     pub name: String,
-    pub kind: String,
+    pub kind: Arc<str>,
     pub anomalous: Option<bool>,
     pub mask: Mask,
 }
@@ -179,15 +179,15 @@ impl Entry {
         let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
         let below = parts.collect::<PathBuf>();
         let name = name_of(&below);
-        Entry { path: path.to_owned(), below, name, kind: String::new(), anomalous: None, mask: Mask::Unknown }
+        Entry { path: path.to_owned(), below, name, kind: "".into(), anomalous: None, mask: Mask::Unknown }
     }
 
     pub fn good(self) -> Self {
-        Entry { kind: "good".to_owned(), anomalous: Some(false), ..self }
+        Entry { kind: "good".into(), anomalous: Some(false), ..self }
     }
 
-    pub fn anomaly(self, kind: &str) -> Self {
-        Entry { kind: kind.to_owned(), anomalous: Some(true), ..self }
+    pub fn anomaly(self, kind: &Arc<str>) -> Self {
+        Entry { kind: kind.clone(), anomalous: Some(true), ..self }
     }
 }
 
@@ -305,11 +305,6 @@ fn name_of(path: &Path) -> String {
     parts.join("/")
 }
 
-/// The files of these entries.
-pub(super) fn paths(entries: &[Entry]) -> Vec<&Path> {
-    entries.iter().map(|entry| entry.path.as_path()).collect()
-}
-
 /// Default side of images from files, in pixels.
 pub(super) const SIDE: usize = 256;
 
@@ -322,31 +317,35 @@ impl Conversion {
         }
         let entries: Vec<&Entry> = sets.into_iter().flatten().collect();
         let longest = entries.par_iter().filter_map(|entry| decode::longer_side(&entry.path)).max();
-        Conversion { side: longest.map_or(self.side, |longest| longest.min(self.side)), ..self }
-    }
-
-    /// This conversion with the levels that suit the training files, if they are to be found.
-    pub(super) fn for_training(self, loading: &Loading, files: &[&Path]) -> Self {
-        if self.levels != Levels::Auto {
-            return self;
-        }
-        let read = |path: &&Path| decode::brightest(&decode::read(path, loading.max_pixels).ok()?);
-        Conversion { levels: Levels::up_to(files.par_iter().filter_map(read).max()), ..self }
+        Conversion { size: longest.map_or(self.size, |longest| Size::square(longest.min(SIDE))), ..self }
     }
 }
 
-/// How files are read.
-pub(super) struct Reading<'a> {
-    pub conversion: Conversion,
-    pub loading: &'a Loading,
-    pub on_file: &'a (dyn Fn(usize, usize) + Sync),
-}
-
-/// The images of several sets.
-#[derive(Debug)]
-pub(super) struct Read<const SETS: usize> {
-    pub sets: [Set; SETS],
-    pub files: Files,
+/// The sets of these entries. No image is decoded yet.
+///
+/// # Errors
+/// When two images have one mask.
+pub(super) fn sets<const SETS: usize>(
+    sets: [Vec<Entry>; SETS],
+    conversion: Conversion,
+    loading: &Loading,
+) -> Result<[Set; SETS], DataError> {
+    check_masks(sets.iter().flatten())?;
+    let counts = sets.each_ref().map(Vec::len);
+    let (mut files, mut names, mut truths) = (Vec::new(), Vec::new(), Vec::new());
+    for Entry { path, name, kind, anomalous, mask, .. } in sets.into_iter().flatten() {
+        files.push(File { path: path.into(), mask });
+        names.push(name.into());
+        truths.push(Truth { anomalous, kind });
+    }
+    let images = Images::new(Origin::Files { files, max_pixels: loading.max_pixels }, conversion, loading.cache_bytes);
+    let all = Set { images, names, truths };
+    let mut end = 0;
+    Ok(counts.map(|count| {
+        let start = end;
+        end += count;
+        all.select(&(start..end).collect::<Vec<_>>())
+    }))
 }
 
 /// What was found out about the files of a dataset.
@@ -354,8 +353,8 @@ pub(super) struct Read<const SETS: usize> {
 pub struct Files {
     /// Files and folders that cannot be used.
     pub skipped: Vec<BadImage>,
-    /// Number of images of each size and pixel format before the conversion, such as `900×900 Rgb8`.
-    pub originals: BTreeMap<String, usize>,
+    /// Number of images of each size and pixel format before the conversion.
+    pub originals: BTreeMap<Original, usize>,
     /// Files and folders beside the images that were not read.
     pub left_out: LeftOut,
     /// Images of damaged files that have all pixels.
@@ -364,112 +363,38 @@ pub struct Files {
     pub brightest: Option<u16>,
 }
 
-/// What is known of an image besides its pixels.
-struct About {
-    original: String,
-    truth: Truth,
-    is_mended: bool,
-    brightest: Option<u16>,
+/// Decodes and converts an image and its mask.
+pub(super) fn decode(file: &File, conversion: Conversion, max_pixels: u64) -> Result<Decoded, DecodeError> {
+    let stored = Stored::read(&file.path, max_pixels)?;
+    let mask = match &file.mask {
+        Mask::Unknown => None,
+        Mask::Blank => Some(vec![false; conversion.size.pixels()]),
+        Mask::Files(paths) => Some(conversion.apply_mask(&union(paths, &stored, max_pixels)?)),
+    };
+    let is_mended = stored.is_mended;
+    let image = stored.upright()?;
+    let (original, brightest) = (Original::of(&image), decode::brightest(&image));
+    Ok(Decoded { levels: conversion.apply(&image), mask, original, is_mended, brightest })
 }
 
-/// `640×480 Rgb8`.
-pub(super) fn describe(image: &DynamicImage) -> String {
-    format!("{}×{} {:?}", image.width(), image.height(), image.color())
-}
-
-impl Reading<'_> {
-    /// Reads every image even if some are unusable, so that one error can list all of them.
-    ///
-    /// # Errors
-    /// When an image is unusable and such images are not skipped, all images together exceed the memory limit, or two images have one
-    /// mask.
-    pub fn read<const SETS: usize>(&self, sets: [Vec<Entry>; SETS]) -> Result<Read<SETS>, DataError> {
-        let Conversion { side, channels, .. } = self.conversion;
-        let row = channels.count() * side * side;
-        let counts = sets.each_ref().map(Vec::len);
-        let entries: Vec<Entry> = sets.into_iter().flatten().collect();
-        let count = entries.len();
-        self.loading.check_memory(count, self.conversion)?;
-        check_masks(&entries)?;
-
-        let done = AtomicUsize::new(0);
-        let mut pixels = vec![0.0; row * count];
-        let outcomes: Vec<Result<About, DecodeError>> = pixels
-            .par_chunks_exact_mut(row)
-            .zip(&entries)
-            .map(|(pixels, entry)| {
-                let outcome = self.read_entry(entry, pixels);
-                (self.on_file)(done.fetch_add(1, Ordering::Relaxed) + 1, count);
-                outcome
-            })
-            .collect();
-
-        let mut all = Set {
-            images: Tensor::new([count, channels.count(), side, side], pixels),
-            names: entries.iter().map(|entry| entry.name.clone()).collect(),
-            truths: vec![Truth::default(); count],
-        };
-        let (mut good, mut files) = (Vec::new(), Files::default());
-        for (index, (outcome, entry)) in outcomes.into_iter().zip(entries).enumerate() {
-            match outcome {
-                Ok(about) => {
-                    *files.originals.entry(about.original).or_insert(0) += 1;
-                    files.brightest = files.brightest.max(about.brightest);
-                    files.mended.extend(about.is_mended.then(|| entry.path.clone()));
-                    all.truths[index] = about.truth;
-                    good.push(index);
-                }
-                Err(reason) => files.skipped.push(BadImage { path: entry.path, reason }),
-            }
-        }
-        if !files.skipped.is_empty() && (self.loading.on_bad_image == OnBadImage::Error || good.is_empty()) {
-            return Err(DataError::BadImages { bad: files.skipped, of: count });
-        }
-        let mut end = 0;
-        let sets = counts.map(|count| {
-            let start = end;
-            end += count;
-            let rows: Vec<usize> = good.iter().copied().filter(|row| (start..end).contains(row)).collect();
-            all.select(&rows)
+/// The union of an image's masks.
+fn union(paths: &[PathBuf], image: &Stored, max_pixels: u64) -> Result<GrayImage, DecodeError> {
+    let size = image.upright_size();
+    let mut union = GrayImage::new(size[0], size[1]);
+    for path in paths {
+        let defects = Stored::read(path, max_pixels).map(|mask| mask.defects(image));
+        let defects = defects.and_then(|defects| match [defects.width(), defects.height()] {
+            mask if mask == size => Ok(defects),
+            mask => Err(DecodeError::MaskSize { mask, image: size }),
         });
-        Ok(Read { sets, files })
+        let defects = defects.map_err(|reason| DecodeError::Mask { name: printable(path), reason: reason.into() })?;
+        union.iter_mut().zip(defects.iter()).for_each(|(marked, &defect)| *marked |= defect);
     }
-
-    /// Converts an image into `pixels`.
-    fn read_entry(&self, entry: &Entry, pixels: &mut [f32]) -> Result<About, DecodeError> {
-        let stored = Stored::read(&entry.path, self.loading.max_pixels)?;
-        let mask = match &entry.mask {
-            Mask::Unknown => None,
-            Mask::Blank => Some(vec![false; self.conversion.side.pow(2)]),
-            Mask::Files(paths) => Some(self.read_mask(paths, &stored)?),
-        };
-        let is_mended = stored.is_mended;
-        let image = stored.upright()?;
-        pixels.copy_from_slice(&self.conversion.apply(&image));
-        let truth = Truth { anomalous: entry.anomalous, kind: entry.kind.clone(), mask };
-        Ok(About { original: describe(&image), truth, is_mended, brightest: decode::brightest(&image) })
-    }
-
-    /// The union of an image's masks, converted.
-    fn read_mask(&self, paths: &[PathBuf], image: &Stored) -> Result<Vec<bool>, DecodeError> {
-        let size = image.upright_size();
-        let mut union = GrayImage::new(size[0], size[1]);
-        for path in paths {
-            let defects = Stored::read(path, self.loading.max_pixels).map(|mask| mask.defects(image));
-            let defects = defects.and_then(|defects| match [defects.width(), defects.height()] {
-                mask if mask == size => Ok(defects),
-                mask => Err(DecodeError::MaskSize { mask, image: size }),
-            });
-            let defects =
-                defects.map_err(|reason| DecodeError::Mask { name: printable(path), reason: reason.into() })?;
-            union.iter_mut().zip(defects.iter()).for_each(|(marked, &defect)| *marked |= defect);
-        }
-        Ok(self.conversion.apply_mask(&union))
-    }
+    Ok(union)
 }
 
 /// Refuses one mask for two images: it would be wrong for one of them.
-fn check_masks(entries: &[Entry]) -> Result<(), DataError> {
+fn check_masks<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), DataError> {
     let mut owners = HashMap::new();
     for entry in entries {
         let Mask::Files(files) = &entry.mask else { continue };

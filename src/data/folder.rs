@@ -1,15 +1,15 @@
 //! Folders of the user's own images, with the arguments of anomalib's `Folder`.
 
-use std::collections::BTreeSet;
-use std::mem;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::category::kept_apart;
 use super::decode::Channels;
-use super::files::{self, Entry, Files, LeftOut, Mask, Masks, Reading};
-use super::{DataError, KEPT_STREAM, Loaded, Loading, Split, Task, component};
-use crate::engine::philox::Stream;
+use super::files::{self, Entry, LeftOut, Mask, Masks};
+use super::source::{Listed, Purpose};
+use super::{DataError, Loading, Split, Task, component};
 
 /// Folders of normal images, anomalies and unlabelled images. In TOML each list may be a single path.
 ///
@@ -70,22 +70,19 @@ fn one_or_many<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf
 }
 
 impl Folder {
-    pub(super) fn load(&self, loading: &Loading, on_file: &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError> {
-        let conversion = loading.conversion(files::SIDE, Channels::Rgb)?;
-        self.check()?;
+    pub(super) fn list(&self, loading: &Loading, purpose: Purpose) -> Result<Listed, DataError> {
+        self.check(purpose)?;
         self.check_apart()?;
         let mut left_out = LeftOut::default();
-        let mut train = self.list(&self.normal_dir, &mut left_out)?.into_iter().map(Entry::good).collect::<Vec<_>>();
-        let test = self.list(&self.normal_test_dir, &mut left_out)?;
-        let mut test: Vec<Entry> = test.into_iter().map(Entry::good).collect();
-        if self.normal_test_dir.is_empty() && !self.abnormal_dir.is_empty() {
-            let kept = (train.len() as f64 * self.normal_split_ratio).round() as usize;
-            let order = Stream::new(loading.seed, KEPT_STREAM).permutation(train.len());
-            let kept: BTreeSet<usize> = order.into_iter().take(kept).collect();
-            for (index, entry) in mem::take(&mut train).into_iter().enumerate() {
-                if kept.contains(&index) { test.push(entry) } else { train.push(entry) }
+        let normal = self.images(&self.normal_dir, &mut left_out)?.into_iter().map(Entry::good).collect();
+        let (train, mut test) = match purpose {
+            Purpose::Train if self.normal_test_dir.is_empty() && !self.abnormal_dir.is_empty() => {
+                kept_apart(normal, self.normal_split_ratio, loading.seed)
             }
-        }
+            Purpose::Train => (normal, Vec::new()),
+            Purpose::Test => (Vec::new(), normal),
+        };
+        test.extend(self.images(&self.normal_test_dir, &mut left_out)?.into_iter().map(Entry::good));
         if !self.mask_dir.is_empty() {
             test.iter_mut().for_each(|entry| entry.mask = Mask::Blank);
         }
@@ -95,34 +92,35 @@ impl Folder {
             .map(|masks| Masks::list(&self.root.join(masks), &mut left_out))
             .collect::<Result<_, _>>()?;
         for (index, folder) in self.abnormal_dir.iter().enumerate() {
-            let kind = name(&self.root.join(folder));
+            let kind = Arc::from(name(&self.root.join(folder)));
             let masks = masks.get(index).or(masks.first());
-            for entry in self.list(std::slice::from_ref(folder), &mut left_out)? {
+            for entry in self.images(std::slice::from_ref(folder), &mut left_out)? {
                 let mask = masks.map_or(Mask::Unknown, |masks| masks.of(&entry.below));
                 test.push(Entry { mask, ..entry.anomaly(&kind) });
             }
         }
         left_out.add_unused(&masks, &test);
-        let unlabelled = self.list(&self.unlabelled_dir, &mut left_out)?;
+        let mut unlabelled = self.images(&self.unlabelled_dir, &mut left_out)?;
+        if purpose == Purpose::Test {
+            test.append(&mut unlabelled);
+        }
 
         let category = component(&self.name.clone().unwrap_or_else(|| name(&self.root)));
-        let conversion = conversion.for_files(loading, [&train, &test, &unlabelled]);
-        let conversion = conversion.for_training(loading, &files::paths(&train));
-        let read = Reading { conversion, loading, on_file }.read([train, test, unlabelled])?;
-        let [train, test, unlabelled] = read.sets;
-        let (tune, test) = match (test.is_empty(), unlabelled.is_empty()) {
-            (true, _) => (None, unlabelled),
-            (false, true) => (None, test),
-            (false, false) => (Some(unlabelled), test),
-        };
-        let task = Task { dataset: "folder".to_owned(), category, train, held_out: None, tune, test };
-        Ok(Loaded { task, conversion, files: Files { left_out, ..read.files } })
+        let conversion =
+            loading.conversion(files::SIDE, Channels::Rgb).for_files(loading, [&train, &test, &unlabelled]);
+        let [train, test, unlabelled] = files::sets([train, test, unlabelled], conversion, loading)?;
+        let task = Task { dataset: "folder".to_owned(), category, train, held_out: None, tune: None, test };
+        Ok(Listed { task: Task::tuned_on(unlabelled, task), conversion, left_out })
     }
 
-    pub(super) fn check(&self) -> Result<(), DataError> {
-        let problem = if self.normal_dir.is_empty() {
+    pub(super) fn check(&self, purpose: Purpose) -> Result<(), DataError> {
+        let lists = [&self.normal_dir, &self.abnormal_dir, &self.normal_test_dir, &self.unlabelled_dir];
+        let is_training = purpose == Purpose::Train;
+        let problem = if lists.iter().all(|list| list.is_empty()) {
+            "there is no folder of images: add --normal-dir, --abnormal-dir or --unlabelled-dir".to_owned()
+        } else if is_training && self.normal_dir.is_empty() {
             "there is no folder of normal images: add --normal-dir".to_owned()
-        } else if self.abnormal_dir.is_empty() && self.unlabelled_dir.is_empty() {
+        } else if is_training && self.abnormal_dir.is_empty() && self.unlabelled_dir.is_empty() {
             "there are no images to tune on: add --unlabelled-dir, with images that may contain anomalies, or --abnormal-dir"
                 .to_owned()
         } else if !(0.0..1.0).contains(&self.normal_split_ratio) {
@@ -187,7 +185,7 @@ impl Folder {
 
     /// All images of the folders. The name of each is its folder, as given, or only the last part of an absolute path, followed by its
     /// path below the folder.
-    fn list(&self, folders: &[PathBuf], left_out: &mut LeftOut) -> Result<Vec<Entry>, DataError> {
+    fn images(&self, folders: &[PathBuf], left_out: &mut LeftOut) -> Result<Vec<Entry>, DataError> {
         let mut entries = Vec::new();
         for folder in folders {
             let prefix = match folder.is_absolute() {

@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use rayon::prelude::*;
-
-use super::{Set, Task};
+use super::images::Hash;
+use super::{DataError, Set, Task};
 
 /// Copies within the sets of a task and across them. Two images are copies if all their pixels are equal after conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,35 +15,49 @@ pub struct Identical {
     across: Vec<(&'static str, &'static str, usize)>,
     /// Anomalous test images that equal a normal image.
     contradictory: usize,
+    /// The number of training images, if all are equal.
+    train: Option<usize>,
+    /// The number of images, if there are several and all are equal.
+    pub(super) all: Option<usize>,
 }
 
-type Hash = [u8; 32];
-
-fn hashes(set: &Set) -> Vec<Hash> {
-    let row: usize = set.images.shape()[1..].iter().product();
-    set.images.data().par_chunks_exact(row).map(|image| blake3::hash(bytemuck::cast_slice(image)).into()).collect()
+fn hashes(set: &Set) -> Result<Vec<Hash>, DataError> {
+    (0..set.len()).map(|row| Ok(set.images.digest(row)?.image)).collect()
 }
 
 impl Identical {
-    pub fn of(task: &Task) -> Self {
+    /// The number of training images, if all of them are equal.
+    pub fn training(&self) -> Option<usize> {
+        self.train
+    }
+
+    pub(super) fn of(task: &Task) -> Result<Self, DataError> {
         // Held-out images are drawn from the training images.
-        let mut train = hashes(&task.train);
-        train.extend(task.held_out.iter().flat_map(hashes));
-        let test = hashes(&task.test);
+        let mut train = hashes(&task.train)?;
+        if let Some(held_out) = &task.held_out {
+            train.extend(hashes(held_out)?);
+        }
+        let test = hashes(&task.test)?;
         let known = |label| task.test.rows(Some(label)).into_iter().map(|row| test[row]);
         let normal: HashSet<Hash> = known(false).chain(train.iter().copied()).collect();
         let contradictory = known(true).filter(|hash| normal.contains(hash)).count();
 
-        let tune = task.tune.as_ref().map(|tune| ("tune", hashes(tune)));
+        let tune = task.tune.as_ref().map(|tune| Ok(("tune", hashes(tune)?))).transpose()?;
         let sets: Vec<(&str, Vec<Hash>)> = [("train", train)].into_iter().chain(tune).chain([("test", test)]).collect();
         let distinct: Vec<HashSet<&Hash>> = sets.iter().map(|(_, hashes)| hashes.iter().collect()).collect();
+        let everything: Vec<&Hash> = sets.iter().flat_map(|(_, hashes)| hashes).collect();
+        let equal = |hashes: &[&Hash]| {
+            (hashes.len() > 1 && hashes.iter().all(|hash| *hash == hashes[0])).then_some(hashes.len())
+        };
+        let all = equal(&everything);
+        let train = equal(&sets[0].1.iter().collect::<Vec<_>>());
         let within = sets.iter().zip(&distinct).map(|((name, all), distinct)| (*name, all.len() - distinct.len()));
         let pairs = (0..sets.len()).flat_map(|second| (0..second).map(move |first| (second, first)));
         let across = pairs.map(|(second, first)| {
             let shared = sets[second].1.iter().filter(|hash| distinct[first].contains(hash)).count();
             (sets[second].0, sets[first].0, shared)
         });
-        Identical { within: within.collect(), across: across.collect(), contradictory }
+        Ok(Identical { within: within.collect(), across: across.collect(), contradictory, train, all })
     }
 }
 

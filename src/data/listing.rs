@@ -1,11 +1,12 @@
 //! Unlabelled images to score, read batch by batch: memory does not grow with their number.
 
 use std::path::PathBuf;
-use std::sync::mpsc::sync_channel;
-use std::thread;
 
-use super::files::{self, BadImage, Entry, Files, Read, Reading};
-use super::{Conversion, DataError, LeftOut, Loading, OnBadImage, Set};
+use rayon::prelude::*;
+
+use super::files::{self, BadImage, Entry};
+use super::images::{File, ahead};
+use super::{Conversion, DataError, LeftOut, Loading, OnBadImage};
 use crate::engine::tensor::Tensor;
 
 /// The image files that paths stand for, in their order. None is read yet.
@@ -19,9 +20,11 @@ pub struct Listing {
 /// Some of the images of a [`Listing`].
 #[derive(Debug)]
 pub struct Batch {
-    /// Those that could be read.
-    pub set: Set,
-    /// Each file in the order of the listing. Those that could be read are as many as the images of `set`.
+    /// Those that could be read, `[N, C, H, W]`.
+    pub images: Tensor,
+    /// Their names.
+    pub names: Vec<String>,
+    /// Each file in the order of the listing. Those that could be read are as many as the images.
     pub files: Vec<Result<PathBuf, BadImage>>,
     /// Of these, those that are damaged but have all pixels.
     pub mended: Vec<PathBuf>,
@@ -73,61 +76,37 @@ impl Listing {
         loading: &Loading,
         mut each: impl FnMut(Batch) -> Result<(), E>,
     ) -> Result<(), E> {
-        thread::scope(|scope| {
-            // One batch waits while one is in use and one is read.
-            let (sender, receiver) = sync_channel(1);
-            scope.spawn(move || {
-                let mut entries = self.entries.into_iter().peekable();
-                while entries.peek().is_some() {
-                    let batch = read(entries.by_ref().take(size).collect(), conversion, loading, &|_, _| {});
-                    // Nobody receives after an error.
-                    if sender.send(batch).is_err() {
-                        break;
-                    }
-                }
-            });
-            receiver.into_iter().try_for_each(|batch| each(batch?))
-        })
-    }
-
-    /// All images as one batch. `on_file` is called with the number of files read and of all.
-    ///
-    /// # Errors
-    /// When an image is unusable and `loading` does not skip such images, or all images together exceed its limit of memory.
-    pub fn read(
-        self,
-        conversion: Conversion,
-        loading: &Loading,
-        on_file: impl Fn(usize, usize) + Sync,
-    ) -> Result<Batch, DataError> {
-        read(self.entries, conversion, loading, &on_file)
+        let mut entries = self.entries.into_iter().peekable();
+        let batches = std::iter::from_fn(move || {
+            entries.peek()?;
+            Some(entries.by_ref().take(size).collect::<Vec<_>>())
+        });
+        ahead(batches, |entries| read(entries, conversion, loading), |batch| each(batch?))
     }
 }
 
-fn read(
-    entries: Vec<Result<Entry, BadImage>>,
-    conversion: Conversion,
-    loading: &Loading,
-    on_file: &(dyn Fn(usize, usize) + Sync),
-) -> Result<Batch, DataError> {
-    let usable: Vec<Entry> = entries.iter().filter_map(|entry| entry.as_ref().ok().cloned()).collect();
-    let (set, found) = match (Reading { conversion, loading, on_file }).read([usable]) {
-        Ok(Read { sets: [set], files }) => (set, files),
-        Err(DataError::BadImages { bad, .. }) if loading.on_bad_image == OnBadImage::Skip => {
-            let none = Tensor::new([0, conversion.channels.count(), conversion.side, conversion.side], Vec::new());
-            let found = Files { skipped: bad, ..Files::default() };
-            (Set { images: none, names: Vec::new(), truths: Vec::new() }, found)
-        }
-        Err(error) => return Err(error),
-    };
-    // Both are in the order of the entries.
-    let mut bad = found.skipped.into_iter().peekable();
-    let files = entries.into_iter().map(|entry| {
-        let path = entry?.path;
-        match bad.next_if(|bad| bad.path == path) {
-            Some(bad) => Err(bad),
-            None => Ok(path),
-        }
+fn read(entries: Vec<Result<Entry, BadImage>>, conversion: Conversion, loading: &Loading) -> Result<Batch, DataError> {
+    let of = entries.len();
+    let decoded = entries.into_par_iter().map(|entry| {
+        let Entry { path, name, mask, .. } = entry?;
+        let file = File { path: path.into(), mask };
+        let decoded = files::decode(&file, conversion, loading.max_pixels);
+        let path = file.path.into_path_buf();
+        decoded.map(|decoded| (path.clone(), name, decoded)).map_err(|reason| BadImage { path, reason })
     });
-    Ok(Batch { set, files: files.collect(), mended: found.mended })
+    let decoded: Vec<Result<_, BadImage>> = decoded.collect();
+    let (mut files, mut names, mut levels, mut mended) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for image in decoded {
+        files.push(image.map(|(path, name, decoded)| {
+            names.push(name);
+            levels.extend(decoded.levels);
+            mended.extend(decoded.is_mended.then(|| path.clone()));
+            path
+        }));
+    }
+    if loading.on_bad_image == OnBadImage::Error && files.iter().any(Result::is_err) {
+        return Err(DataError::BadImages { bad: files.into_iter().filter_map(Result::err).collect(), of });
+    }
+    let [c, h, w] = conversion.image();
+    Ok(Batch { images: Tensor::new([names.len(), c, h, w], levels), names, files, mended })
 }

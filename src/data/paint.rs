@@ -1,14 +1,15 @@
 //! Packaged photographs of textures with painted defects: industrial anomalies with known masks.
 
-use std::collections::BTreeMap;
 use std::f64::consts::{PI, TAU};
 use std::fmt;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{self, Channels, Conversion, Levels};
-use super::{BadImage, DataError, Files, Loaded, Loading, Set, Task, Truth};
+use super::decode::{self, Channels, Conversion, Size};
+use super::files::LeftOut;
+use super::source::Listed;
+use super::{BadImage, DataError, Images, Loading, Set, Task};
 use crate::engine::philox::Stream;
 use crate::engine::tensor::Tensor;
 
@@ -51,6 +52,8 @@ pub enum Defect {
 
 /// Default numbers of training images, normal test images and anomalies.
 const COUNTS: [usize; 3] = [300, 100, 100];
+/// Most images of a kind; they are all kept in memory.
+const MOST: usize = 100_000;
 /// Default side of a crop, in pixels.
 const SIDE: usize = 32;
 /// The photograph is divided like a chessboard into fields of this side. Training crops lie in the dark fields and test crops in the
@@ -94,7 +97,7 @@ impl Photograph {
             of: 1,
         })?;
         let side = photograph.width() as usize;
-        let whole = Conversion { side, channels: Channels::Grey, resize: Default::default(), levels: Levels::FULL };
+        let whole = Conversion { size: Size::square(side), ..Conversion::default() };
         Ok(Canvas { side, levels: whole.apply(&photograph) })
     }
 }
@@ -232,10 +235,16 @@ impl Look {
 
 impl Texture {
     pub(super) fn check(&self, loading: &Loading) -> Result<(), DataError> {
-        let side = loading.size.unwrap_or(SIDE);
-        if !(8..=FIELD).contains(&side) {
+        let size = loading.size.unwrap_or(Size::square(SIDE));
+        if !(8..=FIELD).contains(&size.height) || size.height != size.width {
             return Err(DataError::Setting(format!(
-                "--size is {side}: it must be from 8 to {FIELD} pixels for painted textures"
+                "--size is {size}: it must be a side from 8 to {FIELD} pixels for painted textures"
+            )));
+        }
+        let counts = [loading.max_train, loading.max_normals, loading.max_anomalies];
+        if let Some(count) = counts.into_iter().flatten().find(|&count| count > MOST) {
+            return Err(DataError::Setting(format!(
+                "{count} painted images are too many: use at most {MOST} of a kind"
             )));
         }
         match self.slant.filter(|slant| !slant.is_finite()) {
@@ -246,14 +255,12 @@ impl Texture {
         }
     }
 
-    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
-        self.check(loading)?;
-        let conversion = loading.conversion(SIDE, Channels::Grey)?;
-        let side = conversion.side;
+    pub(super) fn list(&self, loading: &Loading) -> Result<Listed, DataError> {
+        let conversion = loading.conversion(SIDE, Channels::Grey);
+        let side = conversion.size.height;
         let photograph = self.texture.canvas()?;
         let [train, normals, anomalies] = [loading.max_train, loading.max_normals, loading.max_anomalies];
         let counts = [train.unwrap_or(COUNTS[0]), normals.unwrap_or(COUNTS[1]), anomalies.unwrap_or(COUNTS[2])];
-        loading.check_memory(counts.into_iter().fold(0, usize::saturating_add), conversion)?;
         let clean = |count: usize, fields: Fields, stream: u32| -> Vec<(Canvas, Vec<bool>)> {
             let mut stream = Stream::new(loading.seed, stream);
             (0..count).map(|_| (photograph.crop(side, fields, &mut stream), vec![false; side * side])).collect()
@@ -264,10 +271,8 @@ impl Texture {
         let set = |images: Vec<(Canvas, Vec<bool>)>, name: &str, kind: &str, anomalous: bool| {
             let levels = images.iter().flat_map(|(canvas, _)| canvas.levels.iter().copied());
             let grey = Tensor::new([images.len(), 1, side, side], levels.collect());
-            let masks = images.into_iter().map(|(_, mask)| Some(mask));
-            let truths = masks.map(|mask| Truth { anomalous: Some(anomalous), kind: kind.to_owned(), mask });
-            let set = Set::of_class(coloured(grey, conversion.channels), name, kind, anomalous);
-            Set { truths: truths.collect(), ..set }
+            let masks = images.into_iter().map(|(_, mask)| Some(mask)).collect();
+            Set::of_class(Images::with_masks(coloured(grey, conversion.channels), masks), name, kind, anomalous)
         };
         let defect = self.defect.to_string();
         let train = set(clean(counts[0], Fields::Train, TRAIN_STREAM), "train/good", "good", false);
@@ -281,8 +286,7 @@ impl Texture {
             tune: None,
             test: normals.join(anomalies),
         };
-        let originals = BTreeMap::from([(format!("{side}×{side} crops"), counts.iter().sum())]);
-        Ok(Loaded { task, conversion, files: Files { originals, ..Files::default() } })
+        Ok(Listed { task, conversion, left_out: LeftOut::default() })
     }
 
     /// A crop with the defect, and its mask. A position where the defect is hardly visible, such as a dark blob on a dark joint, is

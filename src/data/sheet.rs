@@ -1,14 +1,15 @@
 //! Sheets, which are images of square tiles of one class without gaps; and the packaged digits, which are such sheets.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use image::DynamicImage;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{self, Channels, Conversion, DecodeError};
-use super::{BadImage, DataError, Files, Loaded, Loading, Set, Task};
-use crate::engine::tensor::Tensor;
+use super::files::LeftOut;
+use super::images::Origin;
+use super::source::Listed;
+use super::{BadImage, DataError, Images, Loading, Set, Task};
 
 /// Two sheets of tiles. Unless the loading sets other numbers, a fifth of the normal tiles is kept for the test, with as many
 /// anomalies.
@@ -52,17 +53,16 @@ impl Sheet {
         }
     }
 
-    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
-        let conversion = loading.conversion(self.tile, Channels::Grey)?;
-        let conversion = conversion.for_training(loading, &[&self.normal]);
+    pub(super) fn list(&self, loading: &Loading) -> Result<Listed, DataError> {
+        let conversion = loading.conversion(self.tile, Channels::Grey);
         let read = |path: &PathBuf, anomalous: bool| -> Result<Set, DataError> {
             let sheet = decode::read(path, loading.max_pixels).map_err(|reason| bad(path, reason))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let kind = path.file_stem().unwrap_or_default().to_string_lossy();
-            Ok(Set::of_class(cut(&sheet, path, self.tile, &conversion)?, &name, &kind, anomalous))
+            Ok(Set::of_class(cut(sheet, path, self.tile, conversion, loading)?, &name, &kind, anomalous))
         };
         let (normal, anomaly) = (read(&self.normal, false)?, read(&self.anomaly, true)?);
-        draw("sheet", &normal, &anomaly, loading, conversion, self.tile)
+        draw("sheet", &normal, &anomaly, loading, conversion)
     }
 }
 
@@ -82,18 +82,17 @@ impl Digits {
         }
     }
 
-    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
-        self.check()?;
-        let conversion = loading.conversion(DIGIT, Channels::Grey)?;
+    pub(super) fn list(&self, loading: &Loading) -> Result<Listed, DataError> {
+        let conversion = loading.conversion(DIGIT, Channels::Grey);
         let read = |digit: u8, anomalous: bool| -> Result<Set, DataError> {
             let (_, bytes) = DIGITS.iter().find(|(packaged, _)| *packaged == digit).expect("checked");
             let name = format!("{digit}.png");
             let sheet = decode::decode(bytes, loading.max_pixels).map_err(|reason| bad(Path::new(&name), reason))?;
-            let tiles = cut(&sheet, Path::new(&name), DIGIT, &conversion)?;
+            let tiles = cut(sheet, Path::new(&name), DIGIT, conversion, loading)?;
             Ok(Set::of_class(tiles, &name, &digit.to_string(), anomalous))
         };
         let (normal, anomaly) = (read(self.normal, false)?, read(self.anomaly, true)?);
-        draw("digits", &normal, &anomaly, loading, conversion, DIGIT)
+        draw("digits", &normal, &anomaly, loading, conversion)
     }
 }
 
@@ -107,35 +106,34 @@ fn draw(
     anomaly: &Set,
     loading: &Loading,
     conversion: Conversion,
-    tile: usize,
-) -> Result<Loaded, DataError> {
+) -> Result<Listed, DataError> {
     let normals = loading.max_normals.unwrap_or(normal.len() / 5);
     let train = loading.max_train.unwrap_or(normal.len().saturating_sub(normals));
     let anomalies = loading.max_anomalies.unwrap_or(normals.min(anomaly.len()));
     let task = Task::semantic(normal, anomaly, train, normals, anomalies, loading.seed)?;
-    let originals = BTreeMap::from([(format!("{tile}×{tile} tiles"), train + normals + anomalies)]);
-    Ok(Loaded {
-        task: Task { dataset: dataset.to_owned(), ..task },
-        conversion,
-        files: Files { originals, ..Files::default() },
-    })
+    Ok(Listed { task: Task { dataset: dataset.to_owned(), ..task }, conversion, left_out: LeftOut::default() })
 }
 
-/// The tiles of a sheet, row by row: `[N, C, side, side]`. `path` is only used in errors.
+/// The tiles of a sheet, row by row. `path` is only used in errors.
 ///
 /// # Errors
 /// When the width or height is not a whole number of tiles.
-pub fn cut(sheet: &DynamicImage, path: &Path, tile: usize, conversion: &Conversion) -> Result<Tensor, DataError> {
+fn cut(
+    sheet: DynamicImage,
+    path: &Path,
+    tile: usize,
+    conversion: Conversion,
+    loading: &Loading,
+) -> Result<Images, DataError> {
     let (width, height) = (sheet.width(), sheet.height());
     let whole = |extent: u32| tile != 0 && (extent as usize).is_multiple_of(tile);
     if !whole(width) || !whole(height) {
         return Err(DataError::Ragged { path: path.to_owned(), width, height, tile });
     }
-    let (columns, rows) = (width as usize / tile, height as usize / tile);
-    let tiles = (0..rows * columns).flat_map(|index| {
+    let (columns, count) = (width as usize / tile, (width as usize / tile) * (height as usize / tile));
+    let make = move |index: usize| {
         let (x, y) = (index % columns * tile, index / columns * tile);
-        conversion.apply(&sheet.crop_imm(x as u32, y as u32, tile as u32, tile as u32))
-    });
-    let Conversion { side, channels, .. } = *conversion;
-    Ok(Tensor::new([rows * columns, channels.count(), side, side], tiles.collect()))
+        sheet.crop_imm(x as u32, y as u32, tile as u32, tile as u32)
+    };
+    Ok(Images::new(Origin::Made { make: Box::new(make), count, what: "tiles" }, conversion, loading.cache_bytes))
 }

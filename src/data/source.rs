@@ -1,29 +1,64 @@
 //! Where images come from and how they are read, as plain data; and loading them as a task.
 
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use clap::{Args, ValueEnum};
+use rayon::prelude::*;
 use serde::de::{DeserializeOwned, Error};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::{Table, Value};
 
-use super::decode::{Channels, Conversion, Levels, MAX_PIXELS, Resize};
+use super::category::{Category, Layout};
+use super::decode::{Channels, Conversion, Levels, MAX_PIXELS, Resize, Size};
+use super::files::LeftOut;
 use super::folder::Folder;
-use super::mvtec::Mvtec;
+use super::images::Decoded;
 use super::paint::Texture;
+use super::records;
 use super::sheet::{Digits, Sheet};
 use super::svhn::Svhn;
-use super::{DataError, Files, SAMPLE_STREAM, Set, SplitTable, Task};
+use super::{DataError, Files, Identical, SAMPLE_STREAM, Set, SplitTable, Task};
 use crate::engine::philox::Stream;
 
-/// Where a task's images come from. In TOML `kind` names the variant: `kind = "mvtec"`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+/// Where a task's images come from. In TOML `kind` names the variant: `kind = "folder"`, or for a [`Category`] its layout:
+/// `kind = "mvtec"`.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Source {
-    Sheet(Sheet),
+    Category(Category),
+    Folder(Folder),
+    Table(records::Table),
+    Svhn(Svhn),
     Digits(Digits),
     Texture(Texture),
-    Mvtec(Mvtec),
-    Folder(Folder),
-    Svhn(Svhn),
+    Sheet(Sheet),
+}
+
+/// The names of the kinds that have no layout, with their help.
+pub const KINDS: [(&str, &str); 6] = [
+    ("folder", "Your own folders of images: --root, --normal-dir, --unlabelled-dir and the other --…-dir flags"),
+    ("table", "Images that a CSV file lists: --file, --root"),
+    ("svhn", "SVHN's .mat files: --root, --normal, --anomaly"),
+    ("digits", "The packaged digits: --normal, --anomaly"),
+    ("texture", "The packaged photographs with painted defects: --texture, --defect, --slant"),
+    ("sheet", "Two images that are sheets of square tiles: --normal, --anomaly, --tile"),
+];
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let table = match self {
+            Source::Category(own) => Table::try_from(own),
+            Source::Folder(own) => Table::try_from(own),
+            Source::Table(own) => Table::try_from(own),
+            Source::Svhn(own) => Table::try_from(own),
+            Source::Digits(own) => Table::try_from(own),
+            Source::Texture(own) => Table::try_from(own),
+            Source::Sheet(own) => Table::try_from(own),
+        };
+        let mut table = table.map_err(serde::ser::Error::custom)?;
+        table.insert("kind".into(), self.kind().into());
+        table.serialize(serializer)
+    }
 }
 
 /// Not derived, because serde's errors for tagged enums do not name the key.
@@ -41,19 +76,33 @@ impl<'de> Deserialize<'de> for Source {
             }
             None => return Err(D::Error::missing_field("kind")),
         };
+        if let Some(layout) = Layout::ALL.into_iter().find(|layout| layout.name() == kind) {
+            let category: Category = table.try_into().map_err(D::Error::custom)?;
+            return Ok(Source::Category(Category { layout, ..category }));
+        }
         match kind.as_str() {
-            "sheet" => read(table, Source::Sheet),
+            "folder" => read(table, Source::Folder),
+            "table" => read(table, Source::Table),
+            "svhn" => read(table, Source::Svhn),
             "digits" => read(table, Source::Digits),
             "texture" => read(table, Source::Texture),
-            "mvtec" => read(table, Source::Mvtec),
-            "folder" => read(table, Source::Folder),
-            "svhn" => read(table, Source::Svhn),
+            "sheet" => read(table, Source::Sheet),
             _ => {
-                let known = "`mvtec`, `folder`, `svhn`, `digits`, `texture`, `sheet`";
+                let known = Layout::ALL.map(Layout::name).into_iter().chain(KINDS.map(|(name, _)| name));
+                let known = known.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
                 Err(D::Error::custom(format!("unknown variant `{kind}`, expected one of {known}\nin `kind`")))
             }
         }
     }
+}
+
+/// What images are listed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// A task: images to train on, to tune on and to test on.
+    Train,
+    /// A test alone: every labelled image is to be scored.
+    Test,
 }
 
 impl Source {
@@ -62,20 +111,86 @@ impl Source {
     /// # Errors
     /// When a setting is out of range or contradicts another.
     pub fn check(&self, loading: &Loading) -> Result<(), DataError> {
+        self.check_for(loading, Purpose::Train)
+    }
+
+    fn check_for(&self, loading: &Loading, purpose: Purpose) -> Result<(), DataError> {
         loading.check()?;
         match self {
-            Source::Sheet(sheet) => sheet.check(),
+            Source::Category(category) => category.check(),
+            Source::Folder(folder) => folder.check(purpose),
+            Source::Table(_) => Ok(()),
+            Source::Svhn(svhn) => svhn.check(),
             Source::Digits(digits) => digits.check(),
             Source::Texture(texture) => texture.check(loading),
-            Source::Mvtec(mvtec) => mvtec.check(),
-            Source::Folder(folder) => folder.check(),
-            Source::Svhn(svhn) => svhn.check(),
+            Source::Sheet(sheet) => sheet.check(),
+        }
+    }
+
+    /// This source with its relative paths taken from `folder`, where such a path exists.
+    pub fn within(&self, folder: &Path) -> Self {
+        let place =
+            |path: &PathBuf| Some(folder.join(path)).filter(|there| there.exists()).unwrap_or_else(|| path.clone());
+        let mut source = self.clone();
+        source.paths().into_iter().for_each(|path| *path = place(path));
+        source
+    }
+
+    /// This source with the same images in another root folder; `None` if it has no root.
+    pub fn rooted(&self, root: &Path) -> Option<Self> {
+        let mut source = self.clone();
+        match &mut source {
+            Source::Category(Category { root: own, .. }) | Source::Folder(Folder { root: own, .. }) => {
+                *own = root.into()
+            }
+            Source::Svhn(own) => own.root = root.into(),
+            Source::Table(own) => own.root = Some(root.into()),
+            Source::Digits(_) | Source::Texture(_) | Source::Sheet(_) => return None,
+        }
+        Some(source)
+    }
+
+    /// The paths that are relative to the working folder.
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Source::Category(Category { root, .. }) | Source::Folder(Folder { root, .. }) => vec![root],
+            Source::Svhn(svhn) => vec![&mut svhn.root],
+            Source::Table(table) => std::iter::once(&mut table.file).chain(&mut table.root).collect(),
+            Source::Sheet(sheet) => vec![&mut sheet.normal, &mut sheet.anomaly],
+            Source::Digits(_) | Source::Texture(_) => Vec::new(),
+        }
+    }
+
+    /// Its name on the command line.
+    fn kind(&self) -> &'static str {
+        match self {
+            Source::Category(category) => category.layout.name(),
+            Source::Folder(_) => "folder",
+            Source::Table(_) => "table",
+            Source::Svhn(_) => "svhn",
+            Source::Digits(_) => "digits",
+            Source::Texture(_) => "texture",
+            Source::Sheet(_) => "sheet",
+        }
+    }
+
+    /// Lists all images, without decoding those that are files of their own.
+    fn list(&self, loading: &Loading, purpose: Purpose) -> Result<Listed, DataError> {
+        self.check_for(loading, purpose)?;
+        match self {
+            Source::Category(category) => category.list(loading, purpose),
+            Source::Folder(folder) => folder.list(loading, purpose),
+            Source::Table(table) => table.list(loading, purpose),
+            Source::Svhn(svhn) => svhn.list(loading),
+            Source::Digits(digits) => digits.list(loading),
+            Source::Texture(texture) => texture.list(loading),
+            Source::Sheet(sheet) => sheet.list(loading),
         }
     }
 
     /// Whether each image is a separate file.
     fn has_files(&self) -> bool {
-        matches!(self, Source::Mvtec(_) | Source::Folder(_))
+        matches!(self, Source::Category(_) | Source::Folder(_) | Source::Table(_))
     }
 
     /// Settings without effect, each with the reason, such as `--mask-dir: there is no --abnormal-dir`.
@@ -111,12 +226,12 @@ pub fn whole<T: TryFrom<i64>>(text: &str) -> Result<T, String> {
 pub struct Loading {
     /// Resize every image to this height and width, in pixels [default: the dataset's own size; for image files 256, or the longest
     /// side among them if that is less].
-    #[arg(long, value_name = "PIXELS", value_parser = whole::<usize>)]
-    pub size: Option<usize>,
+    #[arg(long, value_name = "SIDE|H,W")]
+    pub size: Option<Size>,
     /// Channels of each image [default: grey for digits, sheet and texture, rgb otherwise].
     #[arg(long, value_enum)]
     pub channels: Option<Channels>,
-    /// How to make an image square.
+    /// How to give an image this size if its proportions differ.
     #[arg(long, value_enum, default_value_t)]
     pub resize: Resize,
     /// Levels of 16 bit images: N is white, or LO is black and HI white; `auto` finds the bits that the training images use
@@ -132,9 +247,9 @@ pub struct Loading {
     /// Refuse images with more pixels than this, before decoding them.
     #[arg(long, value_name = "N", value_parser = whole::<u64>, default_value_t = MAX_PIXELS)]
     pub max_pixels: u64,
-    /// Limit on the memory of all decoded images together, in bytes.
-    #[arg(long, value_name = "BYTES", value_parser = whole::<u64>, default_value_t = MAX_BYTES)]
-    pub max_bytes: u64,
+    /// Keep decoded images in a temporary file of up to this size (in TMPDIR); images beyond are decoded for each use.
+    #[arg(long, value_name = "BYTES", value_parser = whole::<u64>, default_value_t = CACHE_BYTES)]
+    pub cache_bytes: u64,
     /// Train on at most N normal images, including those held out for the threshold [default: all].
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub max_train: Option<usize>,
@@ -150,8 +265,8 @@ pub struct Loading {
     pub seed: u64,
 }
 
-/// Default limit on the memory of all converted images, in bytes.
-const MAX_BYTES: u64 = 8 << 30;
+/// Default limit on the cache of converted images, in bytes.
+const CACHE_BYTES: u64 = 8 << 30;
 
 impl Default for Loading {
     fn default() -> Self {
@@ -163,7 +278,7 @@ impl Default for Loading {
             split: Split::default(),
             on_bad_image: OnBadImage::default(),
             max_pixels: MAX_PIXELS,
-            max_bytes: MAX_BYTES,
+            cache_bytes: CACHE_BYTES,
             max_train: None,
             max_normals: None,
             max_anomalies: None,
@@ -202,15 +317,13 @@ pub struct Loaded {
     /// How every image was converted; scores are valid only for this conversion.
     pub conversion: Conversion,
     pub files: Files,
+    pub identical: Identical,
 }
 
 impl Loading {
     /// Checks that the numbers are in range.
     fn check(&self) -> Result<(), DataError> {
         let setting = |problem: String| Err(DataError::Setting(problem));
-        if let Some(side) = self.size {
-            check_side(side)?;
-        }
         if self.max_pixels == 0 {
             return setting("--max-pixels is 0: it must be at least 1".to_owned());
         }
@@ -223,31 +336,12 @@ impl Loading {
     }
 
     /// The conversion; `side` and `channels` are the defaults of the source.
-    ///
-    /// # Errors
-    /// When the size is 0 or above 4096.
-    pub fn conversion(&self, side: usize, channels: Channels) -> Result<Conversion, DataError> {
-        let side = self.size.unwrap_or(side);
-        check_side(side)?;
-        Ok(Conversion {
-            side,
+    pub(super) fn conversion(&self, side: usize, channels: Channels) -> Conversion {
+        Conversion {
+            size: self.size.unwrap_or(Size::square(side)),
             channels: self.channels.unwrap_or(channels),
             resize: self.resize,
             levels: self.levels.unwrap_or(Levels::FULL),
-        })
-    }
-
-    /// Checks that this many images fit in the memory that they may take.
-    pub(super) fn check_memory(
-        &self,
-        count: usize,
-        Conversion { side, channels, .. }: Conversion,
-    ) -> Result<(), DataError> {
-        let (channels, max) = (channels.count(), self.max_bytes);
-        let bytes = (4 * channels * side * side) as u64;
-        match bytes.saturating_mul(count as u64) {
-            bytes if bytes > max => Err(DataError::TooLarge { count, channels, side, bytes, max }),
-            _ => Ok(()),
         }
     }
 
@@ -277,38 +371,28 @@ impl Loading {
     }
 }
 
-fn check_side(side: usize) -> Result<(), DataError> {
-    match (1..=4096).contains(&side) {
-        true => Ok(()),
-        false => Err(DataError::Setting(format!("--size is {side}: it must be from 1 to 4096 pixels"))),
-    }
-}
-
 /// The covariance of the embeddings cannot be estimated from fewer images.
 const LEAST_TRAIN: usize = 3;
 
-/// Loads a task. `on_file` is called from several threads, after each file, with the number of files done and of all files.
+/// The images of a source, listed but not decoded.
+pub(super) struct Listed {
+    /// All images, before any limit, split or hold-out is applied.
+    pub task: Task,
+    pub conversion: Conversion,
+    pub left_out: LeftOut,
+}
+
+/// Loads a task. `on_file` is called from several threads, after each image, with the number of images done and of all.
 ///
 /// # Errors
 /// When images are missing, cannot be used, or are too few.
 pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) + Sync) -> Result<Loaded, DataError> {
-    source.check(loading)?;
-    let loaded = match source {
-        Source::Sheet(sheet) => sheet.load(loading),
-        Source::Digits(digits) => digits.load(loading),
-        Source::Texture(texture) => texture.load(loading),
-        Source::Mvtec(mvtec) => mvtec.load(loading, &on_file),
-        Source::Folder(folder) => folder.load(loading, &on_file),
-        Source::Svhn(svhn) => svhn.load(loading),
-    }?;
-    let mut task = loading.sample(loaded.task);
+    let Listed { task, conversion, left_out } = source.list(loading, Purpose::Train)?;
+    let task = loading.sample(task);
+    let levels = found_levels(&task, conversion.levels);
+    let (mut task, files) = decoded(task, loading.on_bad_image, &on_file)?;
     if loading.split == Split::Inductive && task.tune.is_none() {
         task = task.halved(loading.seed);
-    }
-    let images = [Some(&task.train), task.tune.as_ref(), Some(&task.test)].into_iter().flatten();
-    let rows: Vec<&[f32]> = images.flat_map(|set| set.images.data().chunks(row_of(set))).collect();
-    if rows.len() > 1 && rows.iter().all(|row| *row == rows[0]) {
-        return Err(DataError::Identical { count: rows.len() });
     }
     let sets = [("training", &task.train, LEAST_TRAIN), ("test", &task.test, 2)].into_iter();
     for (kind, set, wanted) in sets.chain(task.tune.as_ref().map(|tune| ("tuning", tune, 2))) {
@@ -316,12 +400,88 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
             return Err(DataError::TooFew { kind, found: set.len(), wanted });
         }
     }
-    Ok(Loaded { task: task.held_out(loading.seed), ..loaded })
+    let task = task.held_out(loading.seed);
+    let identical = Identical::of(&task)?;
+    if let Some(count) = identical.all {
+        return Err(DataError::Identical { count });
+    }
+    let (conversion, files) = (Conversion { levels, ..conversion }, Files { left_out, ..files });
+    Ok(Loaded { task, conversion, files, identical })
 }
 
-/// Number of levels of each image.
-fn row_of(set: &Set) -> usize {
-    set.images.shape()[1..].iter().product()
+/// Loads the images of a source to test a detector on: all labelled ones, without a limit, a split or a hold-out of their own. The
+/// task has no training images. `on_file` is called as by [`load`].
+///
+/// # Errors
+/// When there are no images, or some cannot be used.
+pub fn load_test(
+    source: &Source,
+    loading: &Loading,
+    on_file: impl Fn(usize, usize) + Sync,
+) -> Result<Loaded, DataError> {
+    let Listed { task, conversion, left_out } = source.list(loading, Purpose::Test)?;
+    let task = Task { train: task.train.select(&[]), tune: None, ..task };
+    let (task, files) = decoded(task, loading.on_bad_image, &on_file)?;
+    if task.test.is_empty() {
+        return Err(DataError::Empty { set: "test" });
+    }
+    let identical = Identical::of(&task)?;
+    Ok(Loaded { task, conversion, files: Files { left_out, ..files }, identical })
+}
+
+/// The levels that suit the training images, if they are to be found.
+fn found_levels(task: &Task, levels: Levels) -> Levels {
+    if levels != Levels::Auto {
+        return levels;
+    }
+    let levels = Levels::up_to(task.train.images.brightest());
+    task.sets().for_each(|(_, set)| set.images.set_levels(levels));
+    levels
+}
+
+/// Images that are decoded between two looks at what was found.
+const AT_ONCE: usize = 256;
+
+/// Decodes every image of a task once, even if some are unusable, so that one error can list all of them. The unusable ones are
+/// left out.
+fn decoded(
+    mut task: Task,
+    on_bad: OnBadImage,
+    on_file: &(impl Fn(usize, usize) + Sync),
+) -> Result<(Task, Files), DataError> {
+    let of = task.sets().map(|(_, set)| set.len()).sum();
+    let (done, mut files) = (AtomicUsize::new(0), Files::default());
+    let Task { train, tune, test, .. } = &mut task;
+    for set in [Some(train), tune.as_mut(), Some(test)].into_iter().flatten() {
+        let mut good = Vec::with_capacity(set.len());
+        for first in (0..set.len()).step_by(AT_ONCE) {
+            let rows = first..set.len().min(first + AT_ONCE);
+            let examined = rows.clone().into_par_iter().map(|row| {
+                let decoded = set.images.examine(row);
+                on_file(done.fetch_add(1, Ordering::Relaxed) + 1, of);
+                // The levels are in the cache.
+                decoded.map(|Decoded { original, is_mended, brightest, .. }| (original, is_mended, brightest))
+            });
+            for (row, outcome) in rows.zip(examined.collect::<Vec<_>>()) {
+                match outcome {
+                    Ok((original, is_mended, brightest)) => {
+                        *files.originals.entry(original).or_insert(0) += 1;
+                        files.brightest = files.brightest.max(brightest);
+                        files.mended.extend(is_mended.then(|| set.images.path(row)));
+                        good.push(row);
+                    }
+                    Err(bad) => files.skipped.push(bad),
+                }
+            }
+        }
+        if good.len() < set.len() {
+            *set = set.select(&good);
+        }
+    }
+    match !files.skipped.is_empty() && (on_bad == OnBadImage::Error || files.skipped.len() == of) {
+        true => Err(DataError::BadImages { bad: files.skipped, of }),
+        false => Ok((task, files)),
+    }
 }
 
 impl Loaded {

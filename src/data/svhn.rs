@@ -1,6 +1,5 @@
 //! The Street View House Numbers in their published format: `train_32x32.mat` and `test_32x32.mat`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -8,9 +7,11 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use super::decode::{Channels, Conversion};
+use super::files::LeftOut;
+use super::images::Origin;
 use super::mat::{self, MatError, Values};
-use super::{DataError, Files, Loaded, Loading, Set, Task};
-use crate::engine::tensor::Tensor;
+use super::source::Listed;
+use super::{DataError, Images, Loading, Set, Task};
 
 /// One digit is normal and another is the anomaly. Unless the loading limits them, all training images of the normal digit and all
 /// test images of both are used.
@@ -39,43 +40,44 @@ impl Svhn {
         }
     }
 
-    pub(super) fn load(&self, loading: &Loading) -> Result<Loaded, DataError> {
-        self.check()?;
+    pub(super) fn list(&self, loading: &Loading) -> Result<Listed, DataError> {
         if !self.root.is_dir() {
             return Err(DataError::NoFolder { path: self.root.clone() });
         }
-        let conversion = loading.conversion(SIDE, Channels::Rgb)?;
+        let conversion = loading.conversion(SIDE, Channels::Rgb);
         let (train_file, test_file) = (self.root.join("train_32x32.mat"), self.root.join("test_32x32.mat"));
-        let [train] = read(&train_file, [(self.normal, false)], &conversion, loading.max_bytes)?;
-        let digits = [(self.normal, false), (self.anomaly, true)];
-        let [normals, anomalies] = read(&test_file, digits, &conversion, loading.max_bytes)?;
-        let test = normals.join(anomalies);
-        let originals = BTreeMap::from([(format!("{SIDE}×{SIDE} Rgb8"), train.len() + test.len())]);
-        let category = format!("{}-{}", self.normal, self.anomaly);
-        let task = Task { dataset: "svhn".to_owned(), category, train, held_out: None, tune: None, test };
-        Ok(Loaded { task, conversion, files: Files { originals, ..Files::default() } })
+        let [train] = read(&train_file, [(self.normal, false)], conversion, loading)?;
+        let [normals, anomalies] = read(&test_file, [(self.normal, false), (self.anomaly, true)], conversion, loading)?;
+        let (dataset, category) = ("svhn".to_owned(), format!("{}-{}", self.normal, self.anomaly));
+        let task = Task { dataset, category, train, held_out: None, tune: None, test: normals.join(anomalies) };
+        Ok(Listed { task, conversion, left_out: LeftOut::default() })
     }
 }
+
+/// The largest array that is read, in bytes: three times the largest of the published files.
+const MOST_BYTES: u64 = 5 << 30;
 
 /// The images of each digit, labelled as an anomaly or not.
 fn read<const DIGITS: usize>(
     path: &Path,
     digits: [(u8, bool); DIGITS],
-    conversion: &Conversion,
-    max_bytes: u64,
+    conversion: Conversion,
+    loading: &Loading,
 ) -> Result<[Set; DIGITS], DataError> {
     let bytes = fs::read(path).map_err(|source| DataError::Unreadable { path: path.to_owned(), source })?;
     let mat = |source| DataError::Mat { path: path.to_owned(), source };
-    let (images, labels) = arrays(&bytes, max_bytes).map_err(mat)?;
+    let (images, labels) = arrays(&bytes, MOST_BYTES).map_err(mat)?;
     drop(bytes);
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(digits.map(|(digit, anomalous)| {
         let label = if digit == 0 { ZERO } else { digit };
         let rows: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] == label).collect();
-        let levels = rows.iter().flat_map(|row| conversion.apply(&upright(&images[row * IMAGE..][..IMAGE]).into()));
-        let shape = [rows.len(), conversion.channels.count(), conversion.side, conversion.side];
-        let set = Set::of_class(Tensor::new(shape, levels.collect()), "", &digit.to_string(), anomalous);
-        Set { names: rows.iter().map(|row| format!("{file}#{row}")).collect(), ..set }
+        let own: Vec<u8> = rows.iter().flat_map(|row| images[row * IMAGE..][..IMAGE].iter().copied()).collect();
+        let make = Box::new(move |row: usize| upright(&own[row * IMAGE..][..IMAGE]).into());
+        let origin = Origin::Made { make, count: rows.len(), what: "images" };
+        let images = Images::new(origin, conversion, loading.cache_bytes);
+        let set = Set::of_class(images, "", &digit.to_string(), anomalous);
+        Set { names: rows.iter().map(|row| format!("{file}#{row}").into()).collect(), ..set }
     }))
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::data::{DataError, Set, Task};
+use crate::data::{DataError, Images, Set, Task};
 use crate::engine::case::name_of;
 use crate::engine::kernel::DeviceClass;
 use crate::engine::ops::random::key;
@@ -157,7 +157,7 @@ impl Workload {
         let ([c, h, w], mut stream) = (self.image, Stream::new(0, 0));
         let mut draw = |count: usize| {
             let data = (0..count * c * h * w).map(|_| stream.uniform() as f32).collect();
-            Tensor::new([count, c, h, w], data)
+            Images::of(Tensor::new([count, c, h, w], data))
         };
         let normal = Set::of_class(draw(self.batch + self.batch_val), "normal", "normal", false);
         let anomaly = Set::of_class(draw(self.batch_val), "anomaly", "anomaly", true);

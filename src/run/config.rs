@@ -1,5 +1,7 @@
 //! The configuration of a run: a TOML file, which the flags of the command line override.
 
+use std::path::PathBuf;
+
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args, value_parser};
 use serde::{Deserialize, Serialize};
@@ -46,6 +48,10 @@ pub struct RunConfig {
     #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<Source>,
+    /// The working folder of the run, to which the relative paths of its data belong; set when the run begins.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<PathBuf>,
     #[command(flatten)]
     pub images: Loading,
     #[command(flatten)]
@@ -137,6 +143,7 @@ impl Default for RunConfig {
             encoder: AUTO.into(),
             score: Rule::default(),
             data: None,
+            working_dir: None,
             images: Loading::default(),
             training: Training::default(),
         }
@@ -244,6 +251,16 @@ impl RunConfig {
         Self::layered(&Written::default(), table)
     }
 
+    /// As [`from_table`](Self::from_table), for images to test on; there need not be any to train on.
+    ///
+    /// # Errors
+    /// As [`from_table`](Self::from_table).
+    pub fn to_test(table: toml::Table) -> Result<Self, ConfigError> {
+        let config: RunConfig = Written::default().read(with_present_names(table), &toml::Table::new())?;
+        config.check_settings()?;
+        Ok(config)
+    }
+
     /// Reads TOML; missing keys have their defaults.
     ///
     /// # Errors
@@ -275,6 +292,12 @@ impl RunConfig {
     /// # Errors
     /// When a name is unknown, a number is out of range, or settings contradict each other.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.check_settings()?;
+        Ok(self.data.as_ref().map_or(Ok(()), |source| source.check(&self.images))?)
+    }
+
+    /// As [`check`](Self::check), but for the source of the images.
+    fn check_settings(&self) -> Result<(), ConfigError> {
         let Training { mass, steps, learning_rate, look_ahead, batch, batch_val, .. } = &self.training;
         let parts = self.training.micro_batches.unwrap_or(1);
         let warm_up = self.training.warm_up();
@@ -308,7 +331,7 @@ impl RunConfig {
         self.alignment()?;
         self.augmentation()?;
         self.encoder([1, 1, 1])?;
-        Ok(self.data.as_ref().map_or(Ok(()), |source| source.check(&self.images))?)
+        Ok(())
     }
 
     /// Whether each micro-batch has at least two images, for batches of these sizes.
@@ -365,6 +388,25 @@ impl RunConfig {
         self.data.as_ref().ok_or(ConfigError::NoData)
     }
 
+    /// Where the images of a stored configuration are: relative paths are taken from the working folder of its run if they exist there,
+    /// else from the present one.
+    ///
+    /// # Errors
+    /// When the configuration does not say.
+    pub fn located_source(&self) -> Result<Source, ConfigError> {
+        let source = self.source()?;
+        Ok(self.working_dir.as_ref().map_or_else(|| source.clone(), |folder| source.within(folder)))
+    }
+
+    /// Whether a run of the other configuration is one of this, if both have the same images.
+    pub fn trains_as(&self, other: &RunConfig) -> bool {
+        let plain = |config: &RunConfig| {
+            let images = Loading { cache_bytes: 0, ..config.images.clone() };
+            RunConfig { data: None, working_dir: None, images, ..config.clone() }
+        };
+        plain(self) == plain(other)
+    }
+
     /// How the images are read, with this run's seed.
     pub fn loading(&self) -> Loading {
         Loading { seed: self.seed, ..self.images.clone() }
@@ -378,6 +420,7 @@ impl RunConfig {
             config.images.levels = chosen.images.levels;
         }
         config.training.micro_batches = config.training.micro_batches.or(chosen.training.micro_batches);
+        config.working_dir = config.working_dir.or(chosen.working_dir.clone());
         config
     }
 

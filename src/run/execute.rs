@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::data::{Loaded, Set, Task, component};
+use crate::data::{DataError, Images, Loaded, Set, Task, Truth, component};
 use crate::engine::gpu::{Device, GpuError};
 use crate::engine::plan::Plan;
 use crate::engine::tensor::Tensor;
@@ -15,11 +15,11 @@ use crate::run::fit::{FitError, Fitted, fitted};
 use crate::run::folder::{FolderError, RunFolder};
 use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{Adapter, Augmentation as Found, Counts, Outcome, ReportError, Start};
-use crate::run::report::{ImageRow, Page, Step};
+use crate::run::report::{ImageRow, Page, Step, shown};
 use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
 use crate::ssad::config::Config;
 use crate::ssad::step::TrainingStep;
-use crate::training::score::{ScoreError, Threshold, auroc, check_finite};
+use crate::training::score::{ScoreError, Tally, Threshold, auroc, check_finite};
 use crate::training::trainer::{Progress, TrainError, Trained, Trainer, choose};
 
 /// Is told of a run's progress, and may stop it.
@@ -51,6 +51,8 @@ pub enum Ending {
 pub enum RunError {
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Data(#[from] DataError),
     #[error(transparent)]
     Train(#[from] TrainError),
     #[error(transparent)]
@@ -108,8 +110,8 @@ impl Run<'_> {
     /// The training configuration for this run's images.
     fn training(&self, config: &RunConfig) -> Result<Config, ConfigError> {
         let visible = self.loaded.task.visible();
-        let [normals, c, h, w] = visible.train.shape().images().expect("a set holds images");
-        config.training([c, h, w], normals, visible.val.shape()[0])
+        let [normals, c, h, w] = visible.train.shape();
+        config.training([c, h, w], normals, visible.val.len())
     }
 
     /// The plan of a training step; of a tuning step if the method tunes.
@@ -118,7 +120,7 @@ impl Run<'_> {
     /// When the configuration is invalid for these images, or does not fit the device.
     pub fn plan(&self) -> Result<Plan, RunError> {
         let config = self.training(&fitted(self.device, self.config, self.loaded)?.config)?;
-        let [_, c, h, w] = self.loaded.task.visible().train.shape().images().expect("a set holds images");
+        let [_, c, h, w] = self.loaded.task.visible().train.shape();
         let step = TrainingStep::record(&config, [c, h, w]).map_err(TrainError::from)?;
         let tuning = step.tuning_plan(self.device, config.reuse);
         Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, config.reuse)))
@@ -146,9 +148,11 @@ impl Run<'_> {
         let config = self.training(self.config)?;
         let device = self.device.with_precision(self.config.training.precision)?;
         let text = self.config.to_toml();
-        let fingerprint = task.fingerprint();
+        let fingerprint = task.fingerprint()?;
         let mismatch = |what| RunError::Mismatch { folder: self.folder.path().to_owned(), what };
-        if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.config != text) {
+        if let Some(checkpoint) = &checkpoint
+            && !RunConfig::parse(&checkpoint.config)?.trains_as(self.config)
+        {
             return Err(mismatch("another configuration"));
         }
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
@@ -238,15 +242,19 @@ impl Run<'_> {
             return Ok(None);
         }
         let (task, folder) = (&self.loaded.task, self.folder);
-        let [_, c, h, w] = task.test.images.shape().images().expect("a set holds images");
-        let mut model = Model::new(self.config, [c, h, w], &task.fingerprint(), &finished[chosen]);
+        let [_, c, h, w] = task.test.images.shape();
+        let mut model = Model::new(self.config, [c, h, w], &task.fingerprint()?, &finished[chosen]);
         if let Some(held_out) = &task.held_out {
-            let scores = Predictor::new(self.device, &model)?.judge(&held_out.images)?.scores;
+            let mut scores = Vec::new();
+            Predictor::new(self.device, &model)?.judge_all::<RunError>(&held_out.images, |_, _, _, judgement| {
+                scores.extend(judgement.scores);
+                Ok(())
+            })?;
             check_finite(&scores)?;
             model.threshold = Threshold::above(&scores);
         }
         model.save(&folder.path().join(MODEL))?;
-        let tested = test(self.device, &model, &task.test)?;
+        let tested = test(self.device, &model, &task.test, self.extent)?;
         if watch.wants_stop() {
             return Ok(None);
         }
@@ -317,14 +325,18 @@ impl Run<'_> {
             }
             write_images(folder, task, &tested.scored, &augmented)?;
             folder.write_distribution(&tested.scored, outcome.threshold)?;
-            watch.reporting(&format!("a strip for each of {} test images", task.test.len()));
-            let masks = masks(&task.test);
-            let maps = Maps { images: &task.test.images, heat: &tested.heat, masks: &masks };
-            let strips = folder.write_strips(&tested.scored, &maps, |_, _| match watch.wants_stop() {
+            let Shown { rows, images, heat, masks } = &tested.shown;
+            let which = if rows.len() < task.test.len() { ", the most anomalous and the mistakes" } else { "" };
+            watch.reporting(&format!("a strip for each of {} test images{which}", rows.len()));
+            let masks: Vec<Option<&[bool]>> = masks.iter().map(Option::as_deref).collect();
+            let maps = Maps { images, heat, masks: &masks };
+            let scored: Vec<Scored> = rows.iter().map(|&row| tested.scored[row].clone()).collect();
+            let strips = folder.write_strips(&scored, &maps, |_, _| match watch.wants_stop() {
                 true => ControlFlow::Break(()),
                 false => ControlFlow::Continue(()),
             })?;
             let ControlFlow::Continue(strips) = strips else { return Ok(None) };
+            let strips = rows.iter().copied().zip(strips).collect();
             let toml = self.config.to_toml();
             let page = Page { outcome: &outcome, scored: &tested.scored, strips: &strips, config: Some(&toml) };
             folder.write_html(&page)?;
@@ -341,39 +353,76 @@ pub struct Tested {
     pub metrics: Metrics,
     /// How many normal images the threshold flags; `None` if the model has no threshold.
     pub alarms: Option<Alarms>,
-    /// Heat maps of the scores, `[N, 1, H, W]`.
-    pub heat: Tensor,
+    /// The images to show, for [`Extent::Full`].
+    pub shown: Shown,
 }
 
-/// The masks of a set.
-pub fn masks(set: &Set) -> Vec<Option<&[bool]>> {
-    set.truths.iter().map(|truth| truth.mask.as_deref()).collect()
+/// Some images of a test set with their heat maps.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// Their rows in the set, in order.
+    pub rows: Vec<usize>,
+    /// `[N, C, H, W]`.
+    pub images: Tensor,
+    /// `[N, 1, H, W]`.
+    pub heat: Tensor,
+    /// For each, row by row, which pixels a defect covers; `None` without a mask.
+    pub masks: Vec<Option<Vec<bool>>>,
 }
+
+/// Most images of which a strip is drawn.
+const STRIPS: usize = 500;
 
 /// Scores every image of a set, and computes the metrics that its labels and masks allow.
 ///
 /// # Errors
-/// When the device fails, or a score is not finite.
-pub fn test(device: &Device, model: &Model, set: &Set) -> Result<Tested, RunError> {
+/// When the device fails, an image cannot be read, or a score is not finite.
+pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result<Tested, RunError> {
     let mut judge = Predictor::new(device, model)?;
-    let judgement = judge.judge(&set.images)?;
-    check_finite(&judgement.scores)?;
-    let heat = judge.heat(&set.images, &judgement)?;
-    let logits = judgement.logits.as_ref();
-    let scored: Vec<Scored> = (0..set.len())
-        .map(|row| Scored {
-            name: set.names[row].clone(),
-            kind: set.truths[row].kind.clone(),
-            anomalous: set.truths[row].anomalous,
-            score: judgement.scores[row],
-            logit: logits.map(|logits| logits[row]),
-        })
-        .collect();
-    let masks = masks(set);
-    let maps = Maps { images: &set.images, heat: &heat, masks: &masks };
-    let metrics = metrics(&scored, model.threshold.map(|threshold| threshold.score), Some(&maps));
-    let alarms = model.threshold.map(|threshold| Alarms::of(threshold, &scored));
-    Ok(Tested { scored, metrics, alarms, heat })
+    let masked = (0..set.len()).map(|row| Ok(set.images.has_mask(row)?)).collect::<Result<Vec<bool>, RunError>>()?;
+    let has_masks = masked.contains(&true);
+    let is_labelled = |row: usize| masked[row] || set.truths[row].anomalous == Some(false);
+    let (mut scored, mut pixels): (Vec<Scored>, _) = (Vec::with_capacity(set.len()), Tally::default());
+    judge.judge_all::<RunError>(&set.images, |judge, first, images, judgement| {
+        let rows = first..first + judgement.scores.len();
+        for (index, row) in rows.clone().enumerate() {
+            let (name, Truth { anomalous, kind }) = (set.names[row].clone(), set.truths[row].clone());
+            let logit = judgement.logits.as_ref().map(|logits| logits[index]);
+            scored.push(Scored { name, kind, anomalous, score: judgement.scores[index], logit });
+        }
+        if has_masks && rows.clone().any(is_labelled) {
+            let heat = judge.heat(images, &judgement)?;
+            let own = heat.data().len() / rows.len();
+            for (row, heat) in rows.zip(heat.data().chunks_exact(own)).filter(|(row, _)| is_labelled(*row)) {
+                let defects = set.images.mask(row)?.unwrap_or_else(|| vec![false; own]);
+                pixels.add(heat, &defects);
+            }
+        }
+        Ok(())
+    })?;
+    check_finite(&scored.iter().map(|image| image.score).collect::<Vec<_>>())?;
+    let threshold = model.threshold.map(|threshold| threshold.score);
+    let rows = if extent == Extent::Full { shown(&scored, threshold, STRIPS) } else { Vec::new() };
+    Ok(Tested {
+        metrics: metrics(&scored, threshold, pixels.auroc()),
+        alarms: model.threshold.map(|threshold| Alarms::of(threshold, &scored)),
+        shown: show(&mut judge, &set.images, rows)?,
+        scored,
+    })
+}
+
+/// The images `rows` with their heat maps.
+fn show(judge: &mut Predictor, images: &Images, rows: Vec<usize>) -> Result<Shown, RunError> {
+    let [_, c, h, w] = images.shape();
+    let (mut levels, mut heat) = (Vec::new(), Vec::new());
+    judge.judge_all::<RunError>(&images.select(&rows), |judge, _, images, judgement| {
+        levels.extend_from_slice(images.data());
+        heat.extend(judge.heat(images, &judgement)?.into_data());
+        Ok(())
+    })?;
+    let masks = rows.iter().map(|&row| images.mask(row)).collect::<Result<_, _>>()?;
+    let (images, heat) = (Tensor::new([rows.len(), c, h, w], levels), Tensor::new([rows.len(), 1, h, w], heat));
+    Ok(Shown { rows, images, heat, masks })
 }
 
 /// Images in a row of `pictures.png`.
@@ -385,23 +434,26 @@ fn write_images(
     task: &Task,
     scored: &[Scored],
     augmented: &[(&str, Tensor)],
-) -> Result<(), ReportError> {
+) -> Result<(), RunError> {
     let mut order: Vec<usize> = (0..scored.len()).collect();
     order.sort_by(|&a, &b| scored[b].score.total_cmp(&scored[a].score));
     let first = |rows: Vec<usize>| -> Vec<usize> { rows.into_iter().take(IMAGES).collect() };
     let score = |rows: &[usize]| -> Vec<f64> { rows.iter().map(|&row| scored[row].score).collect() };
-    let few = |images: &Tensor| images.gather_rows(&first((0..images.shape()[0]).collect()));
+    let few = |count: usize| first((0..count).collect());
 
-    let mut rows = vec![("normal, from the training set", few(&task.train.images), Vec::new())];
-    rows.extend(augmented.iter().map(|(title, images)| (*title, few(images), Vec::new())));
+    let trained = &task.train.images;
+    let mut rows = vec![("normal, from the training set", trained.read(&few(trained.len()))?, Vec::new())];
+    rows.extend(
+        augmented.iter().map(|(title, images)| (*title, images.gather_rows(&few(images.shape()[0])), Vec::new())),
+    );
     let [normals, anomalies] = [false, true].map(|class| first(task.test.rows(Some(class))));
     let shown = [("normal, tested", normals), ("anomalies", anomalies), ("highest scores", first(order))];
     for (title, shown) in shown.into_iter().filter(|(_, shown)| !shown.is_empty()) {
         let scores = score(&shown);
-        rows.push((title, task.test.images.gather_rows(&shown), scores));
+        rows.push((title, task.test.images.read(&shown)?, scores));
     }
     let rows: Vec<ImageRow> = rows.iter().map(|(title, images, scores)| ImageRow { title, images, scores }).collect();
-    folder.write_images(&rows)
+    Ok(folder.write_images(&rows)?)
 }
 
 #[cfg(test)]

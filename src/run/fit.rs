@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::data::Loaded;
+use crate::data::{Loaded, Size};
 use crate::engine::gpu::{Device, GpuError};
 use crate::engine::kernel::{DeviceClass, Precision};
 use crate::engine::plan::Plan;
@@ -30,8 +30,8 @@ pub struct Fitted {
 /// The cost of a training step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cost {
-    /// Height and width of the images in pixels.
-    pub side: usize,
+    /// Of the images.
+    pub size: Size,
     /// Name of the encoder; `auto-encoder` for the method of this name.
     pub encoder: &'static str,
     /// An encoder that computes less, if there is one.
@@ -65,10 +65,10 @@ pub enum FitError {
     MicroBatches { batches: [usize; 2], micro_batches: usize, fitting: usize, limit: u64 },
     /// The batches do not fit with any number of micro-batches.
     #[error(
-        "batches of this size with images of {side}×{side} pixels do not fit this device, which binds at most {}: {}",
-        units::bytes(*limit), advice(alternatives)
+        "batches of this size with images of {}×{} pixels do not fit this device, which binds at most {}: {}",
+        size.width, size.height, units::bytes(*limit), advice(alternatives)
     )]
-    Size { side: usize, limit: u64, alternatives: Vec<String> },
+    Size { size: Size, limit: u64, alternatives: Vec<String> },
 }
 
 fn advice(alternatives: &[String]) -> String {
@@ -94,16 +94,17 @@ struct Planner<'a> {
 /// When the configuration is invalid for these images, or the run does not fit with the settings that it fixes.
 pub fn fitted(device: &Device, config: &RunConfig, loaded: &Loaded) -> Result<Fitted, FitError> {
     let visible = loaded.task.visible();
-    let [normals, channels, side, _] = visible.train.shape().images().expect("a set holds images");
+    let [normals, channels, height, width] = visible.train.shape();
     let mut config = config.clone();
-    config.images.size = Some(side);
+    config.images.size = Some(Size { height, width });
+    config.working_dir = config.working_dir.or_else(|| std::env::current_dir().ok());
     // Levels that were found on these training images belong to the model.
     config.images.levels = config.images.levels.map(|_| loaded.conversion.levels);
     let planner = Planner {
         device: &device.with_precision(config.training.precision)?,
         exact: device.with_precision(Precision::F32)?,
         channels,
-        sets: [normals, visible.val.shape()[0]],
+        sets: [normals, visible.val.len()],
     };
     let chosen = planner.micro_batches(&config)?;
     let micro_batches = match (config.training.micro_batches, chosen) {
@@ -130,8 +131,8 @@ impl Planner<'_> {
     }
 
     fn image(&self, config: &RunConfig) -> [usize; 3] {
-        let side = config.images.size.expect("the side is known");
-        [self.channels, side, side]
+        let Size { height, width } = config.images.size.expect("the size is known");
+        [self.channels, height, width]
     }
 
     /// The training configuration for this run's images.
@@ -188,7 +189,7 @@ impl Planner<'_> {
 
     /// The error for a run that fits with no number of micro-batches, with settings that would fit.
     fn refusal(&self, config: &RunConfig) -> Result<FitError, FitError> {
-        let side = config.images.size.expect("the side is known");
+        let size = config.images.size.expect("the size is known");
         let also = if config.training.micro_batches.is_some() { " without --micro-batches" } else { "" };
         let open = RunConfig { training: uncut(config), ..config.clone() };
         let mut alternatives = Vec::new();
@@ -204,36 +205,40 @@ impl Planner<'_> {
                 break;
             }
         }
-        if let Some(side) = self.largest_side(&open)? {
-            alternatives.push(format!("--size {side}{also}"));
+        if let Some(size) = self.largest_size(&open)? {
+            alternatives.push(format!("--size {size}{also}"));
         }
         let cheapest = Named::cheapest().name;
         let cheaper = RunConfig { encoder: cheapest.into(), ..open };
         if config.method != Method::AutoEncoder && self.micro_batches(&cheaper)?.is_some() {
             alternatives.push(format!("--encoder {cheapest}{also}"));
         }
-        Ok(FitError::Size { side, limit: self.limit(), alternatives })
+        Ok(FitError::Size { size, limit: self.limit(), alternatives })
     }
 
-    /// The largest side, a multiple of 16 below the configured side, with which the run fits.
-    fn largest_side(&self, config: &RunConfig) -> Result<Option<usize>, FitError> {
-        let at = |side: usize| {
+    /// The largest size below the configured one, in its proportions and with a height that is a multiple of 16, with which the run
+    /// fits.
+    fn largest_size(&self, config: &RunConfig) -> Result<Option<Size>, FitError> {
+        let whole = config.images.size.expect("the size is known");
+        let at = |height: usize| {
+            let width = (height * whole.width).div_ceil(whole.height);
             let mut config = config.clone();
-            config.images.size = Some(side);
+            config.images.size = Some(Size { height, width });
             config
         };
-        let mut side = config.images.size.expect("the side is known");
+        let mut height = whole.height;
         loop {
-            let config = at(side);
-            // Values grow with the square of the side.
+            let config = at(height);
+            // Values grow with the square of the height.
             let bytes = self.step(&config, [2, 2])?.largest().1.max(self.largest_beside(&config, 2)?);
-            let estimate = (side as f64 * (self.limit() as f64 / bytes as f64).sqrt()) as usize;
-            side = estimate.min(side - 1) / 16 * 16;
-            if side == 0 {
+            let estimate = (height as f64 * (self.limit() as f64 / bytes as f64).sqrt()) as usize;
+            height = estimate.min(height - 1) / 16 * 16;
+            if height == 0 {
                 return Ok(None);
             }
-            if self.micro_batches(&at(side))?.is_some() {
-                return Ok(Some(side));
+            let config = at(height);
+            if self.micro_batches(&config)?.is_some() {
+                return Ok(config.images.size);
             }
         }
     }
@@ -250,7 +255,7 @@ impl Planner<'_> {
             (_, encoder) => (encoder, (encoder != cheapest).then_some(cheapest)),
         };
         Ok(Cost {
-            side: config.images.size.expect("the side is known"),
+            size: config.images.size.expect("the size is known"),
             encoder,
             cheaper_encoder,
             batches,
@@ -273,12 +278,21 @@ const SLOW_ON_CPU: u64 = 100_000_000_000;
 /// What the user should know before training, one fact per line.
 impl fmt::Display for Fitted {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Cost { side, encoder, batches: [batch, batch_val], micro_batches, bytes, flops, on_cpu, .. } = &self.cost;
+        let Cost {
+            size: Size { height, width },
+            encoder,
+            batches: [batch, batch_val],
+            micro_batches,
+            bytes,
+            flops,
+            on_cpu,
+            ..
+        } = &self.cost;
         let gflop = *flops as f64 / 1e9;
         let digits = usize::from(gflop < 10.0);
         write!(
             f,
-            "cost     images of {side}×{side} pixels, encoder {encoder}; a step of {batch} + {batch_val} images takes \
+            "cost     images of {width}×{height} pixels, encoder {encoder}; a step of {batch} + {batch_val} images takes \
              {gflop:.digits$} GFLOP and {} on the device",
             units::bytes(*bytes)
         )?;
@@ -309,7 +323,7 @@ mod tests {
     #[test]
     fn a_large_step_on_a_cpu_is_noted() {
         let cost = Cost {
-            side: 256,
+            size: Size::square(256),
             encoder: "a deep one",
             cheaper_encoder: Some("another"),
             batches: [32, 64],

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::data::{Channels, Conversion, Levels, Loading};
+use crate::data::{Channels, Conversion, DataError, Images, Levels, Loading, Size};
 use crate::engine::gpu::{Device, GpuError, States};
 use crate::engine::tensor::Tensor;
 use crate::run::archive::{Archive, ArchiveError, Numbers};
@@ -52,9 +52,10 @@ impl Model {
 
     /// How images are converted for the model.
     pub fn conversion(&self) -> Conversion {
-        let channels = if self.image[0] == 1 { Channels::Grey } else { Channels::Rgb };
+        let [channels, height, width] = self.image;
+        let channels = if channels == 1 { Channels::Grey } else { Channels::Rgb };
         let Loading { resize, levels, .. } = self.config.images;
-        Conversion { side: self.image[1], channels, resize, levels: levels.unwrap_or(Levels::FULL) }
+        Conversion { size: Size { height, width }, channels, resize, levels: levels.unwrap_or(Levels::FULL) }
     }
 
     /// Writes the model whole or not at all.
@@ -206,6 +207,21 @@ impl<'a> Predictor<'a> {
         let scores = readings.scores(self.model.distance());
         let logits = self.network.scores_by_distance().then(|| readings.direct.clone());
         Ok(Judgement { scores, logits, readings })
+    }
+
+    /// Scores all images, and calls `each` with the number of the first image and the judgement of each batch.
+    ///
+    /// # Errors
+    /// The first of `each`; when an image cannot be read, or the device fails.
+    pub fn judge_all<E: From<DataError> + From<GpuError>>(
+        &mut self,
+        images: &Images,
+        mut each: impl FnMut(&mut Self, usize, &Tensor, Judgement) -> Result<(), E>,
+    ) -> Result<(), E> {
+        images.for_each_batch(BATCH, |first, batch| {
+            let judgement = self.judge(&batch)?;
+            each(self, first, &batch, judgement)
+        })
     }
 
     /// Heat maps `[N, 1, H, W]` of the scores of the same images: the magnitude of the score's gradient with respect to each pixel,

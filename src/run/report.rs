@@ -29,6 +29,7 @@ use std::time::SystemTime;
 pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
 pub use heat::HeatMaps;
 pub use html::Page;
+pub(crate) use html::shown;
 pub use samples::ImageRow;
 
 use crate::run::folder::RunFolder;

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::engine::tensor::Tensor;
-use crate::training::score::{Ranking, Threshold, auroc, is_flagged};
+use crate::training::score::{Ranking, Threshold, is_flagged};
 
 /// A scored image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scored {
     /// Its unique name: the path in the dataset, with `/` as the separator.
-    pub name: String,
+    pub name: Arc<str>,
     /// `good`, the name of the defect or class, or empty if unknown.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// `None` if unknown.
     pub anomalous: Option<bool>,
     /// The higher, the more anomalous.
@@ -24,13 +25,13 @@ pub struct Scored {
     pub logit: Option<f64>,
 }
 
-/// The images of a test set, with their heat maps and masks.
+/// Some images of a test set, with their heat maps and masks.
 #[derive(Clone, Copy, Debug)]
 pub struct Maps<'a> {
     /// Grey or RGB `[N, 1 or 3, H, W]`, from black 0 to white 1; other values are clamped.
     pub images: &'a Tensor,
-    /// How anomalous each pixel is, `[N, 1, H, W]`, in any unit. Colours range from blue for the smallest value of the whole set to
-    /// red for the largest, so strips can be compared; values that are not finite have no colour.
+    /// How anomalous each pixel is, `[N, 1, H, W]`, in any unit. Colours range from blue for the smallest value of all to red for the
+    /// largest, so strips can be compared; values that are not finite have no colour.
     pub heat: &'a Tensor,
     /// For each image, row by row, which pixels a defect covers; `None` if there is no mask.
     pub masks: &'a [Option<&'a [bool]>],
@@ -45,21 +46,6 @@ impl Maps<'_> {
         let fits = |mask: &&[bool]| mask.len() == h * w;
         assert!(self.masks.iter().flatten().all(fits), "masks fit images of {h}×{w} pixels");
         [n, c, h, w]
-    }
-
-    /// Heat and label of all labelled pixels: those of images with a mask, and those of normal images.
-    fn pixels(&self, scored: &[Scored]) -> (Vec<f32>, Vec<bool>) {
-        let [_, _, h, w] = self.extents(scored);
-        let (mut heat, mut defects) = (Vec::new(), Vec::new());
-        for ((row, mask), image) in self.heat.data().chunks_exact(h * w).zip(self.masks).zip(scored) {
-            match (mask, image.anomalous) {
-                (Some(mask), _) => defects.extend_from_slice(mask),
-                (None, Some(false)) => defects.resize(defects.len() + h * w, false),
-                (None, _) => continue,
-            }
-            heat.extend_from_slice(row);
-        }
-        (heat, defects)
     }
 }
 
@@ -114,19 +100,12 @@ impl fmt::Display for Alarms {
 /// Metrics under anomalib's names; `None` (in files `null`) if a metric is undefined.
 pub type Metrics = BTreeMap<String, Option<f64>>;
 
-/// The metrics of labelled images, and of their pixels if there are maps: `image_AUROC`; `image_AUPR`, the average precision;
+/// The metrics of labelled images, and what is known of their pixels: `image_AUROC`; `image_AUPR`, the average precision;
 /// `image_F1Max`, whose threshold is chosen by the labels; `image_F1Score`, `image_Precision` and `image_Recall` at `threshold`;
 /// `pixel_AUROC` over all pixels of images with a mask and of normal images together.
-///
-/// # Panics
-/// When the maps do not fit each other or `scored`.
-pub fn metrics(scored: &[Scored], threshold: Option<f64>, maps: Option<&Maps>) -> Metrics {
+pub fn metrics(scored: &[Scored], threshold: Option<f64>, pixel_auroc: Option<f64>) -> Metrics {
     let ranking = ranking(scored);
     let cut = ranking.as_ref().zip(threshold).map(|(ranking, threshold)| ranking.at(threshold));
-    let pixels = maps.and_then(|maps| {
-        let (heat, defects) = maps.pixels(scored);
-        auroc(&heat, &defects)
-    });
     let figures = [
         ("image_AUROC", ranking.as_ref().map(Ranking::auroc)),
         ("image_AUPR", ranking.as_ref().map(Ranking::average_precision)),
@@ -134,7 +113,7 @@ pub fn metrics(scored: &[Scored], threshold: Option<f64>, maps: Option<&Maps>) -
         ("image_F1Score", cut.map(|cut| cut.f1())),
         ("image_Precision", cut.and_then(|cut| cut.precision())),
         ("image_Recall", cut.map(|cut| cut.recall())),
-        ("pixel_AUROC", pixels),
+        ("pixel_AUROC", pixel_auroc),
     ];
     figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -155,7 +134,7 @@ pub(super) fn table(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>
         // A score that is not finite flags nothing.
         let flagged = threshold.filter(|_| score.is_finite()).map(|threshold| is_flagged(*score, threshold));
         let logit = logit.map(|logit| logit.to_string()).unwrap_or_default();
-        table.write_record([name, &bit(*anomalous), &score.to_string(), kind, &logit, &bit(flagged)])?;
+        table.write_record([&**name, &bit(*anomalous), &score.to_string(), kind, &logit, &bit(flagged)])?;
     }
     Ok(table.into_inner()?)
 }
@@ -163,7 +142,6 @@ pub(super) fn table(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::engine::tensor::Tensor;
 
     pub fn scored(name: &str, anomalous: Option<bool>, score: f64) -> Scored {
         let kind = anomalous.map_or("", |anomalous| if anomalous { "crack" } else { "good" });
@@ -227,17 +205,5 @@ pub(super) mod tests {
         assert!(unknown.to_string().ends_with("; no test image is labelled normal"), "{unknown}");
         let earlier = Alarms::of(Threshold { held_out: 0, ..threshold }, &example()).to_string();
         assert!(earlier.starts_with("set on the training images"), "{earlier}");
-    }
-
-    /// Pixels of images with a mask, and of normal ones without; not of the anomaly without a mask.
-    #[test]
-    fn the_pixels_of_all_images_are_ranked_together() {
-        let (images, heat) =
-            (Tensor::full([4, 1, 1, 2], 0.5), Tensor::new([4, 1, 1, 2], (0..8).map(|x| x as f32).collect()));
-        let mask = [false, true];
-        let masks = [None, Some(&mask[..]), None, None];
-        let maps = Maps { images: &images, heat: &heat, masks: &masks };
-        // Normal 0 1 2 4 5, defect 3.
-        assert_eq!(metrics(&example()[..4], None, Some(&maps))["pixel_AUROC"], Some(0.6));
     }
 }

@@ -67,10 +67,11 @@ impl Written<'_> {
 }
 
 /// Former names and other spellings of keys, each as a path, with the present name.
-pub const FORMER_NAMES: [(&[&str], &str); 3] = [
+pub const FORMER_NAMES: [(&[&str], &str); 4] = [
     (&["pictures"], "images"),
     (&["training", "rate"], "learning_rate"),
     (&["data", "unlabeled_dir"], "unlabelled_dir"),
+    (&["images", "max_bytes"], "cache_bytes"),
 ];
 
 /// Whether a key in a file is this key, by its present or a former name.
@@ -125,6 +126,7 @@ fn example(key: &str) -> &'static str {
     match key {
         "root" => " (the folder of the images)",
         "category" => " (such as `bottle`)",
+        "file" => " (the CSV file that lists the images)",
         "normal" => " (what is normal, such as the digit 6)",
         "anomaly" => " (what is an anomaly, such as the digit 9)",
         "tile" => " (the side of a tile in pixels)",

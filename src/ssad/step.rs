@@ -502,12 +502,9 @@ pub fn views(config: &Config, network: &Network, [c, h, w]: [usize; 3], batch: u
     [augmented, centred]
 }
 
-/// One batch for each of G starts, side by side: `[N, G · C, H, W]` from `set` `[…, C, H, W]` and the `rows` of each batch.
-pub(crate) fn interleaved(set: &Tensor, rows: &[Vec<usize>]) -> Tensor {
-    let [_, c, h, w] = set.shape().images().expect("a set of images");
-    let batch = rows[0].len();
-    let order: Vec<usize> = (0..batch).flat_map(|row| rows.iter().map(move |own| own[row])).collect();
-    Tensor::new([batch, rows.len() * c, h, w], set.gather_rows(&order).into_data())
+/// The order of the images of one batch for each of G starts, so that they lie side by side in `[N, G · C, H, W]`.
+pub(crate) fn interleaved(batches: &[Vec<usize>]) -> Vec<usize> {
+    (0..batches[0].len()).flat_map(|row| batches.iter().map(move |own| own[row])).collect()
 }
 
 /// The parts of a batch, one after another.

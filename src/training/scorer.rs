@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::data::{DataError, Images};
 use crate::engine::gpu::{Device, Executor, GpuError, States};
 use crate::engine::kernel::DeviceClass;
 use crate::engine::plan::{Plan, Reuse};
@@ -23,6 +24,12 @@ impl Readings {
     /// The anomaly scores: distances under `fit`, or the network's own scores without one.
     pub fn scores(&self, fit: Option<&LedoitWolf>) -> Vec<f64> {
         fit.map_or_else(|| self.direct.clone(), |fit| fit.score(&self.z))
+    }
+
+    /// Adds those of other images.
+    pub fn extend(&mut self, other: Readings) {
+        self.z.extend(other.z);
+        self.direct.extend(other.direct);
     }
 }
 
@@ -94,7 +101,22 @@ impl Scorer {
         self.batch
     }
 
-    /// Runs the network on all `images`, `[N, C, H, W]`.
+    /// Runs the network on all images, and calls `each` with what it computes for each batch.
+    ///
+    /// # Errors
+    /// When an image cannot be read, or the device fails.
+    pub fn read_all<E: From<DataError> + From<GpuError>>(
+        &mut self,
+        images: &Images,
+        mut each: impl FnMut(Readings),
+    ) -> Result<(), E> {
+        images.for_each_batch(BATCH, |_, batch| {
+            each(self.read(&batch)?);
+            Ok(())
+        })
+    }
+
+    /// Runs the network on `images`, `[N, C, H, W]`.
     ///
     /// # Errors
     /// When the device fails.

@@ -2,8 +2,9 @@
 //! and resume bit-identically.
 
 use std::collections::BTreeMap;
+use std::thread;
 
-use crate::data::{Batches, DataError, Visible};
+use crate::data::{Batches, DataError, Images, Visible};
 use crate::engine::gpu::{Device, Executor, GpuError, States};
 use crate::engine::kernel::Precision;
 use crate::engine::ops::random;
@@ -16,7 +17,7 @@ use crate::ssad::step::{
     stacked, start_states, views,
 };
 use crate::training::score::{LedoitWolf, ScoreError, spread};
-use crate::training::scorer::{BATCH, Scorer};
+use crate::training::scorer::{BATCH, Readings, Scorer};
 
 /// Random streams drawn on the host; parameters and splits use others.
 mod stream {
@@ -167,6 +168,31 @@ pub struct Trainer<'a> {
     a: Vec<Vec<f32>>,
     /// The failed starts of the group. Their places are still computed, which does not affect the others.
     failed: BTreeMap<usize, Failure>,
+    /// The images of the next step, read while the device computed the last one.
+    ahead: Option<Feeds>,
+}
+
+/// The images of a step.
+#[derive(Debug)]
+struct Feeds {
+    drawn: Drawn,
+    x: Tensor,
+    x_val: Option<Tensor>,
+}
+
+/// The rows of the training images of a step for each place, and those of the unlabelled images if it tunes.
+#[derive(Clone, Debug, PartialEq)]
+struct Drawn {
+    x: Vec<Vec<usize>>,
+    x_val: Option<Vec<Vec<usize>>>,
+}
+
+impl Drawn {
+    fn read(self, images: Visible) -> Result<Feeds, DataError> {
+        let x = side_by_side(images.train, &self.x)?;
+        let x_val = self.x_val.as_ref().map(|rows| side_by_side(images.val, rows)).transpose()?;
+        Ok(Feeds { drawn: self, x, x_val })
+    }
 }
 
 /// A view bound to a device.
@@ -200,7 +226,7 @@ impl<'a> Trainer<'a> {
         images: Visible<'a>,
         mut on_pipeline: impl FnMut(usize, usize),
     ) -> Result<Self, TrainError> {
-        let [_, c, h, w] = images.train.shape().images().expect("a batch of images");
+        let [_, c, h, w] = images.train.shape();
         // Refuse a batch larger than its set before compiling anything.
         let batches = batches(config, images, 0)?;
         let network = Network::new(config.method, &config.detector, [c, h, w]);
@@ -223,7 +249,7 @@ impl<'a> Trainer<'a> {
         }
         // Score in f32, as every use of the trained detector does, so that scores of the same images agree.
         let exact = device.with_precision(Precision::F32)?;
-        let most = images.train.shape()[0].max(images.val.shape()[0]).min(BATCH);
+        let most = images.train.len().max(images.val.len()).min(BATCH);
         let scorer = Scorer::new(&exact, &network, [c, h, w], most, &scored)?;
         let views = views(config, &network, [c, h, w], config.batch / config.micro_batches);
         let viewer = |view: &Option<View>| view.as_ref().map(|view| OneOutput::new(device, &states, view)).transpose();
@@ -245,6 +271,7 @@ impl<'a> Trainer<'a> {
             batches,
             a: config.starts[config.members(0)].to_vec(),
             failed: BTreeMap::new(),
+            ahead: None,
         };
         Ok(trainer)
     }
@@ -253,11 +280,10 @@ impl<'a> Trainer<'a> {
     /// ready to run. `profile` and `bench` measure it.
     ///
     /// # Errors
-    /// When the device fails.
-    pub fn full_step(&mut self) -> Result<&mut Executor, GpuError> {
-        let [x, x_val] = [(self.images.train, self.config.batch), (self.images.val, self.config.batch_val)]
-            .map(|(set, batch)| interleaved(set, &vec![(0..batch).collect(); self.config.group()]));
-        self.feed(true, &x, Some(&x_val), 1)?;
+    /// When an image cannot be read, or the device fails.
+    pub fn full_step(&mut self) -> Result<&mut Executor, TrainError> {
+        let Feeds { x, x_val, .. } = self.first(true).read(self.images)?;
+        self.feed(true, &x, x_val.as_ref(), 1)?;
         Ok(self.tuning.as_mut().unwrap_or(&mut self.plain))
     }
 
@@ -265,11 +291,17 @@ impl<'a> Trainer<'a> {
     /// detector update on normal and augmented images.
     ///
     /// # Errors
-    /// When the device fails.
-    pub fn plain_step(&mut self) -> Result<&mut Executor, GpuError> {
-        let x = interleaved(self.images.train, &vec![(0..self.config.batch).collect(); self.config.group()]);
+    /// When an image cannot be read, or the device fails.
+    pub fn plain_step(&mut self) -> Result<&mut Executor, TrainError> {
+        let Feeds { x, .. } = self.first(false).read(self.images)?;
         self.feed(false, &x, None, 1)?;
         Ok(&mut self.plain)
+    }
+
+    /// The first images of the sets, at each place.
+    fn first(&self, tunes: bool) -> Drawn {
+        let rows = |count: usize| vec![(0..count).collect(); self.config.group()];
+        Drawn { x: rows(self.config.batch), x_val: tunes.then(|| rows(self.config.batch_val)) }
     }
 
     /// Moves to the first step of the group that begins with start `index`.
@@ -285,7 +317,7 @@ impl<'a> Trainer<'a> {
         self.a = self.config.starts[self.config.members(index)].to_vec();
         self.failed.clear();
         if let Some(centring) = &mut self.centring {
-            let x = interleaved(self.images.train, &drawn(&mut self.batches.clone(), 0));
+            let x = side_by_side(self.images.train, &drawn(&mut self.batches.clone(), 0))?;
             let mut centres: Vec<Tensor> = Vec::new();
             for part in cut(&x, self.config.micro_batches) {
                 centring.executor.feed("x", &part)?;
@@ -355,19 +387,29 @@ impl<'a> Trainer<'a> {
         }
         let step = self.done + 1;
         let tunes = self.tuning.is_some() && step > self.config.warm_up;
-        let x = interleaved(self.images.train, &drawn(&mut self.batches, 0));
-        let x_val = tunes.then(|| interleaved(self.images.val, &drawn(&mut self.batches, 1)));
-        self.feed(tunes, &x, x_val.as_ref(), step)?;
-        let figures = match (&mut self.tuning, &self.step.tuning) {
-            (Some(executor), Some(tuning)) if tunes => {
-                executor.run()?;
-                executor.fetch(tuning.figures)?
-            }
-            _ => {
-                self.plain.run()?;
-                self.plain.fetch(self.step.figures)?
-            }
+        let wanted = draw(&mut self.batches, tunes);
+        let Feeds { x, x_val, .. } = match self.ahead.take() {
+            Some(ahead) if ahead.drawn == wanted => ahead,
+            _ => wanted.read(self.images)?,
         };
+        self.feed(tunes, &x, x_val.as_ref(), step)?;
+        let next = (!self.is_held() && step < self.config.steps).then(|| {
+            let tunes = self.tuning.is_some() && step + 1 > self.config.warm_up;
+            draw(&mut self.batches.clone(), tunes)
+        });
+        let (executor, figures) = match (&mut self.tuning, &self.step.tuning) {
+            (Some(executor), Some(tuning)) if tunes => (executor, tuning.figures),
+            _ => (&mut self.plain, self.step.figures),
+        };
+        let images = self.images;
+        let (figures, ahead) = thread::scope(|scope| {
+            let reading = next.map(|next| scope.spawn(move || next.read(images)));
+            let figures = executor.run().and_then(|()| executor.fetch(figures));
+            (figures, reading.and_then(|reading| reading.join().ok()))
+        });
+        // An image that could not be read is an error of the next step, if there is one.
+        self.ahead = ahead.and_then(Result::ok);
+        let figures = figures?;
         let (mut progress, mut last) = (Vec::new(), None);
         for (place, start) in
             members.enumerate().filter(|(_, start)| !self.failed.contains_key(start)).collect::<Vec<_>>()
@@ -393,6 +435,11 @@ impl<'a> Trainer<'a> {
         }
     }
 
+    /// Whether all images are in memory.
+    fn is_held(&self) -> bool {
+        self.images.train.is_held() && self.images.val.is_held()
+    }
+
     /// Trains the group that begins with start `index` from its first step to its last.
     ///
     /// # Errors
@@ -409,7 +456,7 @@ impl<'a> Trainer<'a> {
     /// the current states. Starts that diverged or cannot be scored are marked as failed.
     ///
     /// # Errors
-    /// When the device fails.
+    /// When an image cannot be read, or the device fails.
     pub fn assess(&mut self) -> Result<Vec<Trained>, TrainError> {
         let states = self.read_states(|name| !is_moment(name))?;
         let mut trained = Vec::new();
@@ -441,7 +488,7 @@ impl<'a> Trainer<'a> {
         &mut self,
         start: Vec<f32>,
         states: Vec<(String, Tensor)>,
-    ) -> Result<Result<Trained, String>, GpuError> {
+    ) -> Result<Result<Trained, String>, TrainError> {
         let is_finite = |tensor: &Tensor| tensor.data().iter().all(|x| x.is_finite());
         if let Some((name, _)) = states.iter().find(|(_, tensor)| !is_finite(tensor)) {
             return Ok(Err(format!("`{name}` is not finite after the last step; a smaller learning rate may help")));
@@ -449,22 +496,28 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in &states {
             self.scored.set(name, tensor)?;
         }
-        let trn = self.scorer.read(self.images.train)?;
-        let val = self.scorer.read(self.images.val)?;
-        if trn.direct.iter().chain(&val.direct).any(|score| !score.is_finite()) {
-            return Ok(Err("its scores are not finite".into()));
-        }
+        let mut trn = Readings::default();
+        self.scorer.read_all::<TrainError>(self.images.train, |batch| trn.extend(batch))?;
+        let is_singular = |error: &ScoreError| matches!(error, ScoreError::Singular { .. });
         let by_distance = self.network.scores_by_distance();
         let fit = match by_distance.then(|| LedoitWolf::fit(&trn.z, self.network.features())).transpose() {
             Ok(fit) => fit,
             // The logits remain usable as scores; only the selection between starts has no statistic.
-            Err(ScoreError::Singular { .. }) if self.config.score == Rule::Logit => None,
+            Err(error) if is_singular(&error) && self.config.score == Rule::Logit => None,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let scores = match by_distance && fit.is_none() {
-            true => [Vec::new(), Vec::new()],
-            false => [&trn, &val].map(|readings| readings.scores(fit.as_ref())),
-        };
+        let has_scores = !by_distance || fit.is_some();
+        let [mut scores, mut direct] = [const { Vec::new() }; 2];
+        self.scorer.read_all::<TrainError>(self.images.val, |batch| {
+            if has_scores {
+                scores.extend(batch.scores(fit.as_ref()));
+            }
+            direct.extend(batch.direct);
+        })?;
+        if trn.direct.iter().chain(&direct).any(|score| !score.is_finite()) {
+            return Ok(Err("its scores are not finite".into()));
+        }
+        let scores = [if has_scores { trn.scores(fit.as_ref()) } else { Vec::new() }, scores];
         let end = states.iter().find(|(name, _)| name == "a").map(|(_, a)| a.data().to_vec());
         Ok(Ok(Trained {
             start,
@@ -472,7 +525,7 @@ impl<'a> Trainer<'a> {
             fit,
             spread: Some(spread(&scores[1])),
             scores,
-            logits: by_distance.then_some([trn.direct, val.direct]),
+            logits: by_distance.then_some([trn.direct, direct]),
             states,
             failed: None,
         }))
@@ -482,14 +535,14 @@ impl<'a> Trainer<'a> {
     /// `None` for methods without augmentation parameters.
     ///
     /// # Errors
-    /// When the device fails.
-    pub fn augment(&mut self, a: &[f32]) -> Result<Option<Tensor>, GpuError> {
+    /// When an image cannot be read, or the device fails.
+    pub fn augment(&mut self, a: &[f32]) -> Result<Option<Tensor>, TrainError> {
         let Some(viewer) = &mut self.augmenting else { return Ok(None) };
         let rows: Vec<usize> = (0..self.config.batch / self.config.micro_batches).collect();
-        viewer.executor.feed("x", &self.images.train.gather_rows(&rows))?;
+        viewer.executor.feed("x", &self.images.train.read(&rows)?)?;
         viewer.executor.feed("key", &random::key(self.config.seed, 0))?;
         viewer.executor.feed("a", &Tensor::new([a.len()], a.to_vec()))?;
-        viewer.run().map(Some)
+        Ok(Some(viewer.run()?))
     }
 
     /// Feeds step `step`, counted from 1.
@@ -530,8 +583,8 @@ fn batches(config: &Config, images: Visible, first: usize) -> Result<Vec<[Batche
     let of_start = |start: usize| {
         let seed = run_seed(config.seed, start);
         Ok([
-            Batches::new(images.train.shape()[0], config.batch, seed, stream::BATCHES)?,
-            Batches::new(images.val.shape()[0], config.batch_val, seed, stream::BATCHES_VAL)?,
+            Batches::new(images.train.len(), config.batch, seed, stream::BATCHES)?,
+            Batches::new(images.val.len(), config.batch_val, seed, stream::BATCHES_VAL)?,
         ])
     };
     config.places(first).map(of_start).collect()
@@ -540,6 +593,18 @@ fn batches(config: &Config, images: Visible, first: usize) -> Result<Vec<[Batche
 /// The next batch of rows for each place, from the training set (0) or the unlabelled one (1).
 fn drawn(batches: &mut [[Batches; 2]], set: usize) -> Vec<Vec<usize>> {
     batches.iter_mut().map(|sets| sets[set].next().to_vec()).collect()
+}
+
+/// The next rows of each place.
+fn draw(batches: &mut [[Batches; 2]], tunes: bool) -> Drawn {
+    Drawn { x: drawn(batches, 0), x_val: tunes.then(|| drawn(batches, 1)) }
+}
+
+/// The rows of each place as one batch: `[N, G · C, H, W]`.
+fn side_by_side(images: &Images, rows: &[Vec<usize>]) -> Result<Tensor, DataError> {
+    let [_, c, h, w] = images.shape();
+    let batch = images.read(&interleaved(rows))?;
+    Ok(Tensor::new([rows[0].len(), rows.len() * c, h, w], batch.into_data()))
 }
 
 /// A state of a group, with 0 in the places that are `left_out`.

@@ -1,5 +1,6 @@
 //! `report.html`: the whole run on one self-contained page.
 
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -22,8 +23,8 @@ pub struct Page<'a> {
     pub outcome: &'a Outcome,
     /// The test set; may be empty.
     pub scored: &'a [Scored],
-    /// Path of each image's strip below the run's folder, in the order of `scored`; empty if there are none.
-    pub strips: &'a [PathBuf],
+    /// The path of the strip of each image that has one, below the run's folder, by its row in `scored`.
+    pub strips: &'a BTreeMap<usize, PathBuf>,
     /// The effective configuration, as TOML.
     pub config: Option<&'a str>,
 }
@@ -31,7 +32,6 @@ pub struct Page<'a> {
 /// The page, with images from `folder`.
 pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
     let Page { outcome, scored, strips, config } = *page;
-    assert!(strips.is_empty() || strips.len() == scored.len(), "a strip for each image, or none");
     let ranking = scored::ranking(scored);
     let auroc = ranking.as_ref().map_or(outcome.image_auroc, |ranking| Some(ranking.auroc()));
     // Without a threshold, the mistakes are those at the threshold with the best F1.
@@ -200,7 +200,7 @@ fn starts(starts: &[Start]) -> Markup {
 
 /// For each kind of image: how many there are, how many are flagged, and the AUROC against the normal images.
 fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
-    let mut kinds: Vec<&str> = scored.iter().map(|image| image.kind.as_str()).collect();
+    let mut kinds: Vec<&str> = scored.iter().map(|image| &*image.kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
     html! {
@@ -209,7 +209,7 @@ fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
                 thead { tr { th { "kind" } th { "images" } th { "flagged" } th { "AUROC against normal" } } }
                 tbody {
                     @for kind in kinds {
-                        @let of_kind: Vec<&Scored> = scored.iter().filter(|image| image.kind == kind).collect();
+                        @let of_kind: Vec<&Scored> = scored.iter().filter(|image| &*image.kind == kind).collect();
                         @let flagged = threshold.map(|threshold| {
                             of_kind.iter().filter(|image| is_flagged(image.score, threshold)).count()
                         });
@@ -228,7 +228,7 @@ fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
 
 fn against_normal(scored: &[Scored], kind: &str) -> Option<f64> {
     let compared = scored.iter().filter_map(|image| match image.anomalous? {
-        true => (image.kind == kind).then_some((image.score, true)),
+        true => (&*image.kind == kind).then_some((image.score, true)),
         false => Some((image.score, false)),
     });
     let (scores, labels): (Vec<f64>, Vec<bool>) = compared.unzip();
@@ -284,7 +284,7 @@ fn gallery(page: &Page, folder: &Path, rows: &[usize]) -> io::Result<Markup> {
         let says = format!("Strip of {name}");
         Ok(html! {
             figure {
-                (embedded(&folder.join(&page.strips[row]), &says)?)
+                @if let Some(strip) = page.strips.get(&row) { (embedded(&folder.join(strip), &says)?) }
                 figcaption { (caption) @if !kind.is_empty() { " (" (kind) ")" } }
             }
         })
@@ -306,6 +306,20 @@ fn embedded(path: &Path, says: &str) -> io::Result<Markup> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(html! {}),
         Err(error) => Err(error),
     }
+}
+
+/// The rows of at most so many images to show: those in a gallery of the page, then those with the highest scores. They are in order.
+pub(crate) fn shown(scored: &[Scored], threshold: Option<f64>, most: usize) -> Vec<usize> {
+    let mut by_score: Vec<usize> = (0..scored.len()).collect();
+    by_score.sort_by(|&a, &b| scored[b].score.total_cmp(&scored[a].score));
+    let cut = threshold.or_else(|| Some(scored::ranking(scored)?.best_f1().threshold));
+    let mistakes = cut.map(|cut| [false_alarms(scored, cut), misses(scored, cut)].concat()).unwrap_or_default();
+    let mut wanted = [highest(scored, |_| true), mistakes, by_score].concat();
+    let mut known = HashSet::new();
+    wanted.retain(|&row| known.insert(row));
+    wanted.truncate(most);
+    wanted.sort_unstable();
+    wanted
 }
 
 /// The wanted rows with the highest scores, highest first.
@@ -362,9 +376,9 @@ mod tests {
     #[test]
     fn the_page_is_complete_and_fetches_nothing() {
         let folder = folder("html");
-        let strips: Vec<PathBuf> = (0..5).map(|row| format!("images/k/{row}.png").into()).collect();
+        let strips: BTreeMap<usize, PathBuf> = (0..5).map(|row| (row, format!("images/k/{row}.png").into())).collect();
         images(folder.path(), &["histogram.png", "roc.png", "curves.png", "pictures.png"]);
-        images(folder.path(), &strips.iter().map(|strip| strip.to_str().unwrap()).collect::<Vec<_>>());
+        images(folder.path(), &strips.values().map(|strip| strip.to_str().unwrap()).collect::<Vec<_>>());
         let outcome = Outcome {
             dataset: Some("mvtec".into()),
             category: Some("bottle".into()),
@@ -411,7 +425,7 @@ mod tests {
     fn names_and_texts_are_escaped() {
         let folder = folder("html-names");
         let evil = "<script>alert(1)</script>\" onerror=\"x' & </title></pre></style>";
-        let strips = vec![PathBuf::from("s.png"); 5];
+        let strips = (0..5).map(|row| (row, PathBuf::from("s.png"))).collect();
         images(folder.path(), &["s.png"]);
         let mut scored = example();
         scored.iter_mut().for_each(|image| (image.name, image.kind) = (evil.into(), evil.into()));
@@ -440,7 +454,7 @@ mod tests {
     fn a_run_without_labels_scores_or_images_has_a_page() {
         let folder = folder("html-bare");
         let outcome = Outcome { image_auroc: None, ..outcome() };
-        let bare = Page { outcome: &outcome, scored: &[], strips: &[], config: None };
+        let bare = Page { outcome: &outcome, scored: &[], strips: &BTreeMap::new(), config: None };
         let text = render(&bare, folder.path()).unwrap();
         assert!(text.contains("there is no AUROC") && !text.contains("<img") && !text.contains("Scores"));
 

@@ -1,0 +1,171 @@
+//! Images that a CSV file lists, with their sets, labels and masks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::decode::Channels;
+use super::files::{self, Entry, LeftOut, Mask};
+use super::source::{Listed, Purpose};
+use super::{DataError, Loading, Task, component};
+
+/// A CSV file with a header and a row for each image. Columns: `path`; `split`, which is `train`, `test` or `unlabelled` (to tune on);
+/// `label`, which is empty if it is unknown, `normal`, `good` or 0 for a normal image, and `anomaly`, 1 or the name of a defect
+/// for an anomaly; and `mask`, the path of its mask, which may be empty. The last two columns may be missing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    pub file: PathBuf,
+    /// The folder to which paths are relative; by default that of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// Name of the task; by default the name of the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// The set to which a row belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Split {
+    Train,
+    Unlabelled,
+    Test,
+}
+
+/// The columns of a table that have other names elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Columns<'a> {
+    pub path: &'static str,
+    /// The column of the category, and the only category to read.
+    pub category: Option<(&'static str, &'a str)>,
+}
+
+/// The rows of a table.
+#[derive(Debug)]
+pub(super) struct Records(Vec<(Split, Entry)>);
+
+impl Records {
+    /// Reads a table.
+    ///
+    /// # Errors
+    /// When the file cannot be read, a column is missing, or a field is not as described.
+    pub fn read(file: &Path, root: &Path, columns: Columns) -> Result<Self, DataError> {
+        let wrong = |line: Option<u64>, problem: String| {
+            let place = line.map(|line| format!(", line {line}")).unwrap_or_default();
+            DataError::Setting(format!("{}{place}: {problem}", file.display()))
+        };
+        let malformed = |error: csv::Error| {
+            let line = error.position().map(|position| position.line());
+            wrong(line, format!("it is not a table of comma-separated values in UTF-8 ({error})"))
+        };
+        let open = std::fs::File::open(file);
+        let open = open.map_err(|source| DataError::Unreadable { path: file.to_owned(), source })?;
+        let mut table = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(open);
+        let header = table.headers().map_err(malformed)?.clone();
+        // Excel writes a byte order mark.
+        let column = |name: &str| header.iter().position(|field| field.trim_start_matches('\u{feff}') == name);
+        let needed = |name: &str| {
+            let found = header.iter().collect::<Vec<_>>().join(", ");
+            column(name).ok_or_else(|| wrong(Some(1), format!("there is no column `{name}`; there are {found}")))
+        };
+        let (path, split) = (needed(columns.path)?, needed("split")?);
+        let (label, mask) = (column("label"), column("mask"));
+        let category = columns.category.map(|(name, wanted)| Ok((needed(name)?, wanted))).transpose()?;
+
+        let mut records = Vec::new();
+        for row in table.records() {
+            let row = row.map_err(malformed)?;
+            let line = row.position().map(csv::Position::line);
+            let field = |column: Option<usize>| column.and_then(|column| row.get(column)).unwrap_or_default();
+            if category.is_some_and(|(column, wanted)| row.get(column) != Some(wanted)) {
+                continue;
+            }
+            let (name, own) = (field(Some(path)), field(Some(split)));
+            if name.is_empty() {
+                return Err(wrong(line, format!("the column `{}` is empty", columns.path)));
+            }
+            let own = match own.to_lowercase().as_str() {
+                "train" => Split::Train,
+                "test" => Split::Test,
+                "unlabelled" | "unlabeled" | "tune" | "val" | "validation" => Split::Unlabelled,
+                _ => return Err(wrong(line, format!("split is `{own}`: it must be train, test or unlabelled"))),
+            };
+            let entry = labelled(root, name, field(label), field(mask));
+            if own == Split::Train && entry.anomalous == Some(true) {
+                let problem =
+                    "an anomaly has the split train: training images must be normal, so change its split to test";
+                return Err(wrong(line, problem.to_owned()));
+            }
+            records.push((own, entry));
+        }
+        Ok(Records(records))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The images to train on, to tune on, and to test on. For a test alone they are all of the split `test`, or without such all
+    /// images.
+    ///
+    /// # Errors
+    /// When there are no images to train on, or none to tune or test on.
+    pub fn sets(self, file: &Path, purpose: Purpose) -> Result<[Vec<Entry>; 3], DataError> {
+        let has = |wanted: Split| self.0.iter().any(|(split, _)| *split == wanted);
+        let has_test = has(Split::Test);
+        let needed = match purpose {
+            Purpose::Train => {
+                vec![(has(Split::Train), "train"), (has_test || has(Split::Unlabelled), "unlabelled or test")]
+            }
+            Purpose::Test => vec![(!self.is_empty(), "test")],
+        };
+        if let Some((_, split)) = needed.into_iter().find(|(found, _)| !found) {
+            let problem = format!("{} has no image of the split {split}: add rows", file.display());
+            return Err(DataError::Setting(problem));
+        }
+        let [mut train, mut unlabelled, mut test] = [const { Vec::new() }; 3];
+        for (split, entry) in self.0 {
+            match (split, purpose) {
+                (Split::Train, Purpose::Train) => train.push(entry.good()),
+                (Split::Unlabelled, Purpose::Train) => unlabelled.push(entry),
+                (Split::Test, _) => test.push(entry),
+                (_, Purpose::Test) if has_test => {}
+                (_, Purpose::Test) => test.push(entry),
+            }
+        }
+        Ok([train, unlabelled, test])
+    }
+}
+
+/// An image of a table.
+fn labelled(root: &Path, name: &str, label: &str, mask: &str) -> Entry {
+    let entry = Entry { name: name.replace('\\', "/"), ..Entry::of_file(&root.join(name)) };
+    let mask = if mask.is_empty() { Mask::Unknown } else { Mask::Files([root.join(mask)].into()) };
+    match label.to_lowercase().as_str() {
+        "" => Entry { mask, ..entry },
+        "normal" | "good" | "ok" | "0" => {
+            Entry { mask: if mask == Mask::Unknown { Mask::Blank } else { mask }, ..entry.good() }
+        }
+        "1" => Entry { mask, ..entry.anomaly(&Arc::from("anomaly")) },
+        _ => Entry { mask, ..entry.anomaly(&Arc::from(label)) },
+    }
+}
+
+impl Table {
+    pub(super) fn list(&self, loading: &Loading, purpose: Purpose) -> Result<Listed, DataError> {
+        let root = self.root.clone().unwrap_or_else(|| self.file.parent().unwrap_or(Path::new("")).to_owned());
+        let records = Records::read(&self.file, &root, Columns { path: "path", category: None })?;
+        let [train, unlabelled, test] = records.sets(&self.file, purpose)?;
+        let own = self.file.file_stem().map(files::printable).unwrap_or_default();
+        let category = component(self.name.as_ref().unwrap_or(&own));
+        let conversion =
+            loading.conversion(files::SIDE, Channels::Rgb).for_files(loading, [&train, &unlabelled, &test]);
+        let [train, unlabelled, test] = files::sets([train, unlabelled, test], conversion, loading)?;
+        let task = Task::tuned_on(
+            unlabelled,
+            Task { dataset: "table".into(), category, train, held_out: None, tune: None, test },
+        );
+        Ok(Listed { task, conversion, left_out: LeftOut::default() })
+    }
+}
