@@ -12,7 +12,7 @@ use std::time::Duration;
 use process::{Running, Said, command, finish, folder, json, steps_of, stssad, text};
 use serde_json::Value;
 use stssad::data::paint::{Defect, Photograph, Texture};
-use stssad::data::{Loading, Source, Task, load, mvtec};
+use stssad::data::{Loading, Size, Source, Task, category, load};
 use stssad::engine::philox::Stream;
 use stssad::run::checkpoint::Checkpoint;
 use stssad::ssad::{augment, loss};
@@ -62,7 +62,7 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
 fn painted() -> Task {
     let texture = Texture { texture: Photograph::Gravel, defect: Defect::Blob, slant: None };
     let loading = Loading {
-        size: Some(16),
+        size: Some(Size::square(16)),
         max_train: Some(24),
         max_normals: Some(8),
         max_anomalies: Some(8),
@@ -83,7 +83,7 @@ fn finished() -> &'static Finished {
     static FINISHED: OnceLock<Finished> = OnceLock::new();
     FINISHED.get_or_init(|| {
         let folder = folder("mvtec");
-        let category = mvtec::write(&folder.join("tree"), &painted()).unwrap();
+        let category = category::write(&folder.join("tree"), &painted()).unwrap();
         let run = folder.join("run");
         let name = category.file_name().unwrap().to_str().unwrap();
         let tree = folder.join("tree");
@@ -371,7 +371,7 @@ fn a_resumed_run_remembers_no_report() {
 #[test]
 fn a_run_does_not_resume_with_other_images() {
     let tree = folder("foreign-tree");
-    let category = mvtec::write(&tree, &painted()).unwrap();
+    let category = category::write(&tree, &painted()).unwrap();
     let name = category.file_name().unwrap().to_str().unwrap();
     let run = stopped("foreign", &["--data", "mvtec", "--root", text(&tree), "--category", name]);
     let before = files(&run);

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use process::{Said, command, folder, json, stssad, text};
 use serde_json::Value;
 use stssad::data::sheet::Digits;
-use stssad::data::{Loaded, Loading, Source, load};
+use stssad::data::{Loaded, Loading, Size, Source, load};
 use stssad::engine::gpu::{Choice, Device, States};
 use stssad::engine::philox::Stream;
 use stssad::engine::tensor::Tensor;
@@ -136,7 +136,7 @@ fn a_run_on_a_device_that_binds_little_is_cut_trains_is_scored_and_goes_on_with_
     let loaded = loaded(&config);
     let (narrow, fitted) = narrow(&config, &loaded, 3);
     assert_eq!(fitted.config.training.micro_batches, Some(4), "3 would do, but 4 leave out no image");
-    assert_eq!(fitted.config.images.size, Some(28));
+    assert_eq!(fitted.config.images.size, Some(Size::square(28)));
     let told = fitted.to_string();
     assert!(told.contains("4 micro-batches of 6 + 10 images: this device binds at most"), "{told}");
     assert!(told.contains("cost     images of 28×28 pixels, encoder small; a step of 24 + 40 images"), "{told}");
@@ -190,7 +190,7 @@ fn what_does_not_fit_is_refused_with_settings_that_run() {
     let tiny = device().limited(10 << 20);
     let refused = fitted(&tiny, &RunConfig { training: micro(Some(3)), ..config.clone() }, &large);
     match refused {
-        Err(FitError::Size { side: 160, alternatives, .. }) => {
+        Err(FitError::Size { size: Size { height: 160, .. }, alternatives, .. }) => {
             for alternative in &alternatives {
                 let mut other = config.clone();
                 let words: Vec<&str> = alternative.split(' ').collect();
@@ -218,7 +218,7 @@ fn micro(micro_batches: Option<usize>) -> Training {
 }
 
 fn load_at(config: &RunConfig, side: usize) -> Loaded {
-    let loading = Loading { size: Some(side), ..config.loading() };
+    let loading = Loading { size: Some(Size::square(side)), ..config.loading() };
     load(config.source().unwrap(), &loading, |_, _| {}).unwrap()
 }
 
@@ -264,7 +264,7 @@ fn a_folder_of_small_colour_images_runs_to_the_end_at_the_defaults() {
     let scores = fs::read_to_string(run.join("scores.csv")).unwrap();
     assert_eq!(scores.lines().count(), 1 + 9);
     let model = Model::load(&run.join("model.safetensors")).unwrap();
-    assert_eq!((model.image, model.config.images.size), ([3, 64, 64], Some(64)));
+    assert_eq!((model.image, model.config.images.size), ([3, 64, 64], Some(Size::square(64))));
     assert!(model.states.iter().any(|(name, _)| name == "encoder.2.kernel"), "the small encoder");
 }
 
@@ -475,7 +475,7 @@ fn a_score_that_is_no_number_is_marked_and_ends_a_test() {
     for (_, tensor) in &mut model.states {
         *tensor = Tensor::full(tensor.shape().clone(), f32::NAN);
     }
-    let refused = test(&device(), &model, &loaded.task.test);
+    let refused = test(&device(), &model, &loaded.task.test, Extent::Full);
     assert!(matches!(refused, Err(RunError::Score(_))), "{refused:?}");
 }
 

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use stssad::data::{Set, Task};
+use stssad::data::category::{self, Category, Layout};
+use stssad::data::{Channels, Images, Loading, Set, Size, Source, Task, Visible, load};
 use stssad::engine::gpu::{Choice, Device, Executor, GpuError, States, Tally};
 use stssad::engine::philox::Stream;
 use stssad::engine::plan::{Plan, Reuse};
@@ -39,7 +40,7 @@ fn task(seed: u64) -> Task {
     let mut images = |anomalous: bool| {
         let pixel = |index: usize| (index / 12 % 12 < 6) != anomalous;
         let data = (0..20 * 144).map(|index| 0.5 * stream.uniform() as f32 + 0.5 * f32::from(u8::from(pixel(index))));
-        Tensor::new([20, 1, 12, 12], data.collect())
+        Images::of(Tensor::new([20, 1, 12, 12], data.collect()))
     };
     let normal = Set::of_class(images(false), "upper", "upper", false);
     let anomaly = Set::of_class(images(true), "lower", "lower", true);
@@ -289,6 +290,33 @@ fn a_start_with_states_that_are_not_finite_is_not_chosen() {
     let reason = trained.failed.as_deref().unwrap();
     assert!(reason.contains("`encoder.0.variance` is not finite"), "{reason}");
     assert!(choose(&[trained]).is_err());
+}
+
+/// Training from files, with and without a cache, is training from memory: the next batch is read while the device computes.
+#[test]
+fn images_from_files_train_as_those_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    category::write(folder.path(), &task(22)).unwrap();
+    let (layout, root, category) = (Layout::Mvtec, folder.path().into(), "upper-lower".to_owned());
+    let source = Source::Category(Category { layout, root, category, defect: None });
+    let trained = |cache_bytes: u64, is_held: bool| {
+        let loading =
+            Loading { size: Some(Size::square(12)), channels: Some(Channels::Grey), cache_bytes, ..Loading::default() };
+        let task = load(&source, &loading, |_, _| {}).unwrap().task;
+        let Visible { train, val } = task.visible();
+        let [trn, v] =
+            [train, val].map(|images| if is_held { Images::of(images.all().unwrap()) } else { images.clone() });
+        assert_eq!(trn.is_held(), is_held);
+        let config = config(Rotation::default(), 22);
+        let mut trainer = Trainer::new(&device(), &config, Visible { train: &trn, val: &v }, |_, _| {}).unwrap();
+        let mut steps = Vec::new();
+        let trained = alone(trainer.train(0, |progress| steps.push(progress)).unwrap());
+        (steps, trained.scores.clone(), format!("{:?}", bits(&trained)))
+    };
+    let held = trained(0, true);
+    assert_eq!(held.0.len(), 6);
+    assert_eq!(trained(0, false), held);
+    assert_eq!(trained(1 << 30, false), held);
 }
 
 #[test]

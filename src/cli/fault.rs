@@ -262,7 +262,7 @@ mod tests {
         assert_eq!(of(&lost()), Fault::Lost);
         assert_eq!(of(&RunError::Train(TrainError::Gpu(lost()))), Fault::Lost);
         assert_eq!(of(&MeasureError::Gpu(lost())), Fault::Lost);
-        let size = FitError::Size { size: Size::square(512), limit: 1, alternatives: Vec::new() };
+        let size = FitError::Size { size: stssad::data::Size::square(512), limit: 1, alternatives: Vec::new() };
         assert_eq!(of(&RunError::Fit(size)), Fault::Device);
         let diverged = TrainError::Diverged { start: 0, step: 1, what: "loss" };
         assert_eq!(of(&RunError::from(diverged)), Fault::Diverged);

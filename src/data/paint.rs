@@ -331,7 +331,7 @@ mod tests {
     fn task(texture: Photograph, defect: Defect, seed: u64) -> Task {
         let few = Some(12);
         let loading = Loading { max_train: few, max_normals: few, max_anomalies: few, seed, ..Loading::default() };
-        Texture { texture, defect, slant: None }.load(&loading).unwrap().task
+        Texture { texture, defect, slant: None }.list(&loading).unwrap().task
     }
 
     fn shapes() -> impl Iterator<Item = (Photograph, Defect)> {
@@ -345,11 +345,12 @@ mod tests {
             let task = task(texture, defect, 1);
             assert_eq!(task.category, format!("{texture}-{defect}"));
             for row in task.test.rows(Some(true)) {
-                let covered = task.test.truths[row].mask.as_ref().unwrap().iter().filter(|&&covered| covered).count();
+                let covered =
+                    task.test.images.mask(row).unwrap().unwrap().into_iter().filter(|&covered| covered).count();
                 assert!((8..400).contains(&covered), "{}: {covered} of 1024 pixels", task.test.names[row]);
             }
             for row in task.test.rows(Some(false)) {
-                assert_eq!(task.test.truths[row].mask, Some(vec![false; 1024]));
+                assert_eq!(task.test.images.mask(row).unwrap(), Some(vec![false; 1024]));
             }
         }
     }
@@ -357,11 +358,12 @@ mod tests {
     #[test]
     fn painted_images_depend_only_on_the_seed() {
         for (texture, defect) in shapes() {
-            assert_eq!(task(texture, defect, 2), task(texture, defect, 2));
-            assert_ne!(task(texture, defect, 2).test, task(texture, defect, 3).test);
+            let print = |seed| task(texture, defect, seed).fingerprint().unwrap();
+            assert_eq!(print(2), print(2));
+            assert_ne!(print(2), print(3));
         }
-        let clean = |defect| task(Photograph::Brick, defect, 2).train;
-        assert_eq!(clean(Defect::Blob).images, clean(Defect::Slash).images, "training shows nothing of the defect");
+        let clean = |defect| task(Photograph::Brick, defect, 2).train.images.all().unwrap();
+        assert_eq!(clean(Defect::Blob), clean(Defect::Slash), "training shows nothing of the defect");
     }
 
     /// The level of each pixel is its position in the photograph.
@@ -410,24 +412,31 @@ mod tests {
     #[test]
     fn impossible_paintings_are_refused() {
         let texture = Texture { texture: Photograph::Brick, defect: Defect::Blob, slant: None };
-        let refused = |texture: Texture, size| {
-            let loading = Loading { size: Some(size), ..Loading::default() };
-            texture.load(&loading).unwrap_err().to_string()
+        let refused = |texture: Texture, size: &str| {
+            let loading = Loading { size: Some(size.parse().unwrap()), ..Loading::default() };
+            texture.check(&loading).unwrap_err().to_string()
         };
-        assert!(refused(texture, 129).contains("it must be from 8 to 128 pixels for painted textures"));
-        assert!(refused(texture, 4).contains("it must be from 8 to 128 pixels for painted textures"));
-        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, 32).contains("it must be an angle in radians"));
+        for size in ["129", "4", "32,48"] {
+            assert!(refused(texture, size).contains("it must be a side from 8 to 128 pixels for painted textures"));
+        }
+        assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, "32").contains("it must be an angle in radians"));
+        let many = Loading { max_normals: Some(MOST + 1), ..Loading::default() };
+        assert!(texture.check(&many).unwrap_err().to_string().contains("use at most 100000 of a kind"));
     }
 
     #[test]
     fn other_sizes_and_channels_are_painted() {
         let texture = Texture { texture: Photograph::Gravel, defect: Defect::Stain, slant: None };
-        let loading =
-            Loading { size: Some(64), channels: Some(Channels::Rgb), max_train: Some(3), ..Loading::default() };
-        let task = texture.load(&loading).unwrap().task;
+        let loading = Loading {
+            size: Some(Size::square(64)),
+            channels: Some(Channels::Rgb),
+            max_train: Some(3),
+            ..Loading::default()
+        };
+        let task = texture.list(&loading).unwrap().task;
         assert_eq!(&task.train.images.shape()[..], [3, 3, 64, 64]);
-        let image = task.train.images.data();
-        assert_eq!(image[..4096], image[4096..8192]);
-        assert!(task.test.truths[150].mask.as_ref().unwrap().len() == 4096);
+        let image = task.train.images.all().unwrap();
+        assert_eq!(image.data()[..4096], image.data()[4096..8192]);
+        assert!(task.test.images.mask(150).unwrap().unwrap().len() == 4096);
     }
 }

@@ -500,6 +500,7 @@ impl RunConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Size;
 
     #[test]
     fn a_configuration_is_read_back_from_its_toml() {
@@ -513,7 +514,7 @@ mod tests {
         let former = "[pictures]\nsize = 20\n[training]\nrate = 0.5\n[data]\nkind = 'folder'\nroot = '.'\nunlabeled_dir = 'u'\n\
                       normal_dir = 'n'";
         let config = RunConfig::parse(former).unwrap();
-        assert_eq!((config.images.size, config.training.learning_rate), (Some(20), 0.5));
+        assert_eq!((config.images.size, config.training.learning_rate), (Some(Size::square(20)), 0.5));
         let written = config.to_toml();
         assert!(
             written.contains("[images]") && written.contains("unlabelled_dir") && !written.contains("pictures"),

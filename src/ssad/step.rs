@@ -609,8 +609,11 @@ mod tests {
         let keys: Vec<Tensor> =
             places.iter().map(|&start| random::key(run_seed(config.seed, start), start as u32)).collect();
         let mut sources: HashMap<String, Tensor> = initial_states(config, &network, first).into_iter().collect();
-        sources.insert("x".into(), interleaved(&images, &rows(0, config.batch)));
-        sources.insert("x_val".into(), interleaved(&images, &rows(20, config.batch_val)));
+        let batch = |rows: &[Vec<usize>]| {
+            Tensor::new([rows[0].len(), rows.len() * c, h, w], images.gather_rows(&interleaved(rows)).into_data())
+        };
+        sources.insert("x".into(), batch(&rows(0, config.batch)));
+        sources.insert("x_val".into(), batch(&rows(20, config.batch_val)));
         sources.insert("key".into(), stacked(&keys));
         sources.insert("rates".into(), ADAM_THETA.rates(1e-3, 4));
         sources.insert("rates_a".into(), ADAM_A.rates(1.0, 4));
