@@ -127,7 +127,10 @@ fn a_finished_run_has_every_file_and_no_partial_one() {
         assert!(result["metrics"][key].as_f64().is_some_and(|auroc| (0.0..=1.0).contains(&auroc)), "{key}");
     }
     assert_eq!(result["starts"].as_array().map(Vec::len), Some(2));
-    assert_eq!(result["counts"], serde_json::json!({ "train": 18, "held_out": 6, "tune": 16, "test": 16 }));
+    assert_eq!(
+        result["counts"],
+        serde_json::json!({ "train": 18, "held_out": 6, "split": "transductive", "tune": 16, "test": 16 })
+    );
     assert_eq!(read(run, "metrics.csv").lines().count(), 1 + 2 * 6);
 }
 

@@ -11,6 +11,7 @@ mod devices;
 mod fault;
 mod measure;
 mod paint;
+mod predict;
 mod progress;
 mod sweep;
 mod train;
@@ -59,7 +60,7 @@ enum Command {
     /// Test a trained detector on the same or on other labelled images.
     Test(train::Test),
     /// Score images with a trained detector.
-    Predict(train::Predict),
+    Predict(predict::Predict),
     /// Compare methods over tasks and seeds, in any number of processes.
     Sweep(sweep::Sweep),
     /// Write a dataset in MVTec AD's layout: crops of a packaged photograph, some with painted defects.

@@ -22,23 +22,27 @@ pub mod sheet;
 mod source;
 pub mod svhn;
 mod table;
+pub mod tiles;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use batches::Batches;
-pub use decode::{Channels, Conversion, DecodeError, Levels, Resize, Size};
+pub use decode::{Channels, Conversion, DecodeError, Geometry, Levels, Resize, Size};
 pub use files::{BadImage, Files, LeftOut};
 pub use identical::Identical;
 pub use images::{Images, Original};
-pub use listing::{Batch, Listing};
+pub use listing::{Batch, Listing, ReadFile, Watched};
 pub use source::{KINDS, Loaded, Loading, OnBadImage, Source, Split, load, load_test, whole};
 pub use table::SplitTable;
+pub use tiles::Raster;
 
 use crate::engine::philox::Stream;
+use images::Digest;
 
 /// The random streams for drawing tasks; streams for other purposes have other numbers.
 const SPLIT_STREAM: u32 = 0x5711;
@@ -139,6 +143,9 @@ pub struct Set {
     /// The path of each image below the dataset's root, with `/` as the separator, or `6.png#17` for a tile.
     pub names: Vec<Arc<str>>,
     pub truths: Vec<Truth>,
+    /// If each image is cut into tiles: the first row in `images` of each, and the number of all rows. Training sees the tiles as
+    /// images of their own.
+    views: Option<Vec<usize>>,
 }
 
 impl Set {
@@ -146,7 +153,7 @@ impl Set {
     pub fn of_class(images: Images, name: &str, kind: &str, anomalous: bool) -> Self {
         let (count, truth) = (images.len(), Truth { anomalous: Some(anomalous), kind: kind.into() });
         let names = (0..count).map(|row| format!("{name}#{row}").into());
-        Set { images, names: names.collect(), truths: vec![truth; count] }
+        Set { images, names: names.collect(), truths: vec![truth; count], views: None }
     }
 
     /// Number of images.
@@ -163,11 +170,48 @@ impl Set {
     /// # Panics
     /// When a row is out of range.
     pub fn select(&self, rows: &[usize]) -> Set {
+        let mut views = self.views.as_ref().map(|_| vec![0]);
+        let mut seen = Vec::with_capacity(rows.len());
+        for &row in rows {
+            seen.extend(self.views(row));
+            views.iter_mut().for_each(|views| views.push(seen.len()));
+        }
         Set {
-            images: self.images.select(rows),
+            images: self.images.select(&seen),
             names: rows.iter().map(|&row| self.names[row].clone()).collect(),
             truths: rows.iter().map(|&row| self.truths[row].clone()).collect(),
+            views,
         }
+    }
+
+    /// The rows in `images` of an image: itself, or its tiles.
+    pub fn views(&self, row: usize) -> Range<usize> {
+        self.views.as_ref().map_or(row..row + 1, |views| views[row]..views[row + 1])
+    }
+
+    /// The score of each image, given those of its tiles: the greatest of them, and its row in `images`.
+    ///
+    /// # Panics
+    /// When there is not a score for each row of `images`.
+    pub fn most_anomalous(&self, scores: &[f64]) -> Vec<(f64, usize)> {
+        assert_eq!(scores.len(), self.images.len(), "a score for each view");
+        let greatest = |row: usize| {
+            let views = self.views(row).map(|view| (scores[view], view));
+            // A score that is not finite is not passed over.
+            views
+                .reduce(|one, other| if one.0 >= other.0 || one.0.is_nan() { one } else { other })
+                .expect("an image has a view")
+        };
+        (0..self.len()).map(greatest).collect()
+    }
+
+    /// What tells an image apart.
+    fn digest(&self, row: usize) -> Result<Digest, DataError> {
+        let views = self.views(row);
+        if views.len() == 1 {
+            return self.images.digest(views.start);
+        }
+        Ok(Digest::of_tiles(&views.map(|view| self.images.digest(view)).collect::<Result<Vec<_>, _>>()?))
     }
 
     /// The images of `self`, then those of `other`.
@@ -175,8 +219,14 @@ impl Set {
     /// # Panics
     /// When they differ in shape.
     pub fn join(self, other: Set) -> Set {
+        assert_eq!(self.views.is_some(), other.views.is_some(), "both sets are cut into tiles, or none is");
+        let count = self.images.len();
+        let views = self.views.zip(other.views).map(|(mut views, others)| {
+            views.extend(others.into_iter().skip(1).map(|view| count + view));
+            views
+        });
         let (names, truths) = ([self.names, other.names].concat(), [self.truths, other.truths].concat());
-        Set { images: self.images.join(other.images), names, truths }
+        Set { images: self.images.join(other.images), names, truths, views }
     }
 
     /// Whether each image is an anomaly; `None` if that is unknown for any image.
@@ -236,6 +286,11 @@ impl Task {
             ("test", Some(&self.test)),
         ];
         sets.into_iter().filter_map(|(name, set)| Some((name, set?)))
+    }
+
+    /// Whether the test images are tuned on.
+    pub fn split(&self) -> Split {
+        if self.tune.is_some() { Split::Inductive } else { Split::Transductive }
     }
 
     /// The sets without their labels.
@@ -347,7 +402,7 @@ impl Task {
             for (row, (name, truth)) in set.names.iter().zip(&set.truths).enumerate() {
                 text(name);
                 text(&truth.kind);
-                let digest = set.images.digest(row)?;
+                let digest = set.digest(row)?;
                 text(&format_args!("{:?} {:?} {:?}", truth.anomalous, digest.image, digest.mask.map(|mask| mask.hash)));
             }
         }

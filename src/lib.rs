@@ -23,7 +23,7 @@
 //! | [`engine`] | tensors, the tape, primitives, kernels, plans, devices |
 //! | [`ssad`] | networks, augmentations, losses, the bilevel training step: tapes alone |
 //! | [`proof`] | `check` and the sanitizer |
-//! | [`data`] | images from folders, archives and generators; batches |
+//! | [`data`] | images from folders, tables, archives and generators: listed, drawn, decoded once into a cache, read in batches |
 //! | [`training`] | the training loop, scoring, the choice between starts |
 //! | [`run`] | configurations, folders, checkpoints, reports, sweeps |
 //! | [`measure`] | ceilings, benchmarks, profiles, and what a compiler makes of the kernels |

@@ -43,14 +43,14 @@ pub struct Bench {
     #[command(flatten)]
     step: StepArguments,
     /// Time each kernel with every possible choice of tiles.
-    #[arg(long, conflicts_with = "compare")]
+    #[arg(long, conflicts_with_all = ["compare", "page"])]
     sweep_tiles: bool,
     /// Compare with the shaders in DIR, in turns: of the kernels that differ, or of those named. Outputs are compared first.
     ///
     /// The first set is the built-in one, or that of --shaders; the second is DIR's. A kernel is slower or faster where the 99.9 %
     /// confidence interval of the median ratio of paired rounds (that of the sign test) lies beyond 5 %. Exits 1 if a kernel is
     /// wrong or slower.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["compare", "sweep_tiles", "refresh"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["compare", "sweep_tiles", "refresh", "page"])]
     against: Option<PathBuf>,
     /// Use the kernels chosen for this class of device [default: the class of this device].
     #[arg(long, value_enum, conflicts_with = "precision")]

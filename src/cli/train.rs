@@ -1,30 +1,27 @@
-//! `stssad train`, `test` and `predict`: train a detector on a folder of images, test it, and score new images.
+//! `stssad train` and `test`: train a detector on a folder of images, and test it.
 
-use std::borrow::Cow;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
-use stssad::data::{BadImage, DataError, Listing, Loaded, Loading, OnBadImage, Source, load, load_test};
+use stssad::data::{DataError, Loaded, Loading, Source, load, load_test};
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
 use stssad::run::config::{RunConfig, overlay};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow};
-use stssad::run::model::{Model, Predictor};
-use stssad::run::report::{HeatMaps, Table};
+use stssad::run::model::Model;
+use stssad::run::report::Table;
 use stssad::run::scored::{Alarms, Metrics};
-use stssad::training::score::is_flagged;
 use walkdir::WalkDir;
 
 use super::arguments::{DataArguments, Given, RunArguments, printed};
 use super::fault::Faulty;
 use super::progress::{Mode, Shown, stop_flag};
-use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, progress_bar};
+use super::{DeviceArguments, STOPPED, UsageError, progress_bar};
 
 /// Arguments of `stssad train`.
 #[derive(Debug, Args)]
@@ -159,12 +156,12 @@ pub fn last_checkpoint(folder: &Path) -> anyhow::Result<Option<Checkpoint>> {
     Ok(Some(checkpoint))
 }
 
-fn unfit(problem: String) -> anyhow::Error {
+pub fn unfit(problem: String) -> anyhow::Error {
     UsageError(problem).into()
 }
 
 /// Opens the device and prints its name.
-fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
+pub fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
     let device = arguments.open()?;
     let adapter = device.adapter();
     note!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
@@ -286,7 +283,7 @@ fn figures(metrics: &Metrics) -> String {
 
 /// The model in a run's folder, or in a file. If `run` is not one but one of the `others`, the images to score, is, the arguments
 /// were swapped.
-fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
+pub fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
     let run = &follow(run);
     let file = |path: &Path| if path.is_dir() { path.join(MODEL) } else { path.to_owned() };
     let loaded = Model::load(&file(run));
@@ -425,237 +422,5 @@ impl Test {
         }
         table.remove("working_dir");
         read_test(&RunConfig::to_test(table)?)
-    }
-}
-
-/// Arguments of `stssad predict`.
-#[derive(Debug, Args)]
-pub struct Predict {
-    /// Folder of a finished run, or its model.safetensors.
-    run: PathBuf,
-    /// Images, or folders of them; `-` reads paths from standard input, one a line or with a NUL after each.
-    #[arg(required = true)]
-    images: Vec<PathBuf>,
-    /// What to do if an image cannot be scored.
-    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
-    on_bad_image: OnBad,
-    /// Refuse images with more pixels than this [default: as in training].
-    #[arg(long, value_name = "N")]
-    max_pixels: Option<u64>,
-    /// Write a heat map of each image to DIR: overlays/NAME.png shows the image as the detector sees it under the map, and
-    /// values/NAME.npy has the map as an f32 array. Colours span the values of the first 256 images.
-    #[arg(long, value_name = "DIR")]
-    maps: Option<PathBuf>,
-    /// Call an image an anomaly from this score on [default: the threshold of the model].
-    #[arg(long, value_name = "SCORE", allow_negative_numbers = true, value_parser = finite)]
-    threshold: Option<f64>,
-    #[command(flatten)]
-    device: DeviceArguments,
-    /// Print JSON lines instead of CSV.
-    #[arg(long)]
-    json: bool,
-}
-
-/// What to do if an image cannot be scored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum OnBad {
-    /// Score the others, and exit with 3.
-    #[default]
-    Report,
-    /// Score the others, and exit with 0.
-    Skip,
-    /// Stop before the batch that has it, and exit with 3.
-    Error,
-}
-
-/// Images that are read together.
-const AT_ONCE: usize = 256;
-
-fn finite(text: &str) -> Result<f64, String> {
-    match text.parse() {
-        Ok(value) if f64::is_finite(value) => Ok(value),
-        _ => Err("a score is a finite number".into()),
-    }
-}
-
-/// A line of the output: a score, or why there is none.
-struct Predicted<'a> {
-    path: Cow<'a, str>,
-    score: Result<f64, String>,
-    /// Absent without a score or a threshold.
-    anomalous: Option<bool>,
-    /// With `--maps`, the overlay of an image with a score.
-    map: Option<Cow<'a, str>>,
-}
-
-impl Predict {
-    pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let model = model(&self.run, &self.images)?;
-        let own = model.config.loading();
-        let loading = Loading {
-            on_bad_image: if self.on_bad_image == OnBad::Error { OnBadImage::Error } else { OnBadImage::Skip },
-            max_pixels: self.max_pixels.unwrap_or(own.max_pixels),
-            ..own
-        };
-        let listing = Listing::of(&self.paths()?, &loading)?;
-        if !listing.left_out.is_empty() {
-            note!("note     left out: {}", listing.left_out);
-        }
-        let threshold = self.threshold.or(model.threshold.map(|threshold| threshold.score));
-        match (threshold, model.threshold) {
-            (None, _) => note!(
-                "note     the model has no threshold, because too few normal images could be held out of training: there are \
-                 scores only; --threshold gives one"
-            ),
-            (Some(_), Some(threshold)) if threshold.held_out == 0 && self.threshold.is_none() => note!(
-                "note     an earlier version of stssad set this threshold on training images, so it gives more false alarms: \
-                 train again for a threshold from held-out images"
-            ),
-            _ => {}
-        }
-        let bar = progress_bar(listing.len() as u64, "score    {bar:28} {pos}/{len} images, {per_sec}, {eta} left");
-        let mut predictor: Option<Predictor> = None;
-        let mut maps = self.maps.as_deref().map(HeatMaps::claim).transpose()?;
-        let mut output = Output { json: self.json, has_maps: maps.is_some(), begun: false };
-        let (mut count, mut failed) = (0, 0);
-        listing.for_each_batch(AT_ONCE, model.conversion(), &loading, |batch| {
-            let (mut scores, mut overlays) = (Vec::new(), Vec::new());
-            if !batch.names.is_empty() {
-                // Opened once there is something to score.
-                let predictor = match &mut predictor {
-                    Some(predictor) => predictor,
-                    none => none.insert(Predictor::new(&open(&self.device)?, &model)?),
-                };
-                let judgement = predictor.judge(&batch.images)?;
-                if let Some(maps) = &mut maps {
-                    let heat = predictor.heat(&batch.images, &judgement)?;
-                    overlays = maps.write(&batch.names, &batch.images, &heat)?;
-                }
-                scores = judgement.scores;
-            }
-            let rows = rows(&batch.files, &scores, &overlays, threshold);
-            bar.suspend(|| {
-                for path in &batch.mended {
-                    note!("note     {} is damaged but has all pixels", path.to_string_lossy().escape_debug());
-                }
-                for (path, reason) in rows.iter().filter_map(|row| Some((&row.path, row.score.as_ref().err()?))) {
-                    note!("bad      {}: {reason}", path.escape_debug());
-                    failed += 1;
-                }
-                output.print(&rows)
-            })?;
-            count += rows.len();
-            bar.set_position(count as u64);
-            anyhow::Ok(())
-        })?;
-        bar.finish_and_clear();
-        if failed > 0 {
-            note!("{failed} of {count} images could not be scored");
-        }
-        let is_whole = failed == 0 || self.on_bad_image == OnBad::Skip;
-        Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::from(BAD_DATA) })
-    }
-
-    /// The paths that were named, with those on standard input in place of a `-`.
-    fn paths(&self) -> anyhow::Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        for path in &self.images {
-            match path.as_os_str() == "-" {
-                true => paths.extend(stdin_paths().context("cannot read the paths on standard input")?),
-                false => paths.push(path.clone()),
-            }
-        }
-        match paths.is_empty() {
-            true => Err(unfit("there are no paths on standard input: give one a line, as find does".into())),
-            false => Ok(paths),
-        }
-    }
-}
-
-/// One path a line, or with a NUL after each (`find -print0`).
-fn stdin_paths() -> io::Result<Vec<PathBuf>> {
-    let mut text = Vec::new();
-    io::stdin().lock().read_to_end(&mut text)?;
-    let end = if text.contains(&0) { 0 } else { b'\n' };
-    let lines = text.split(|&byte| byte == end).filter(|line| !line.is_empty());
-    lines.map(path_of).collect()
-}
-
-#[cfg(unix)]
-fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
-    use std::os::unix::ffi::OsStrExt;
-    Ok(std::ffi::OsStr::from_bytes(bytes).into())
-}
-
-#[cfg(not(unix))]
-fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
-    let text = std::str::from_utf8(bytes).map_err(io::Error::other)?;
-    Ok(text.trim_end_matches('\r').into())
-}
-
-/// The rows of a batch, in its order. There are as many scores as files that could be read, and as many overlays if any.
-fn rows<'a>(
-    files: &'a [Result<PathBuf, BadImage>],
-    scores: &[f64],
-    overlays: &'a [PathBuf],
-    threshold: Option<f64>,
-) -> Vec<Predicted<'a>> {
-    let (mut scores, mut overlays) = (scores.iter(), overlays.iter());
-    let row = |file: &'a Result<PathBuf, BadImage>| {
-        let (path, score, map) = match file {
-            Ok(path) => (path, Ok(*scores.next().expect("a score for each image")), overlays.next()),
-            Err(bad) => (&bad.path, Err(bad.reason.to_string()), None),
-        };
-        let score = score.and_then(|score| match score.is_finite() {
-            true => Ok(score),
-            false => Err(format!("its score is not finite: {score}")),
-        });
-        let anomalous = score.as_ref().ok().zip(threshold).map(|(&score, threshold)| is_flagged(score, threshold));
-        // The path and not the name, which may be equal in two folders.
-        Predicted { path: path.to_string_lossy(), score, anomalous, map: map.map(|map| map.to_string_lossy()) }
-    };
-    files.iter().map(row).collect()
-}
-
-/// The rows as they are printed.
-struct Output {
-    json: bool,
-    /// Whether there is a column for them.
-    has_maps: bool,
-    /// Whether the header of the table was printed.
-    begun: bool,
-}
-
-impl Output {
-    fn print(&mut self, rows: &[Predicted]) -> anyhow::Result<()> {
-        if self.json {
-            for Predicted { path, score, anomalous, map } in rows {
-                let mut row = match score {
-                    Ok(score) => json!({ "path": path, "score": score, "anomalous": anomalous }),
-                    Err(error) => json!({ "path": path, "error": error }),
-                };
-                if let Some(map) = map {
-                    row["map"] = json!(map);
-                }
-                result!("{row}")?;
-            }
-            return Ok(());
-        }
-        let mut table = csv::Writer::from_writer(Vec::new());
-        if !self.begun {
-            table
-                .write_record(["path", "score", "anomalous", "error"].iter().chain(self.has_maps.then_some(&"map")))?;
-            self.begun = true;
-        }
-        for Predicted { path, score, anomalous, map } in rows {
-            let anomalous = anomalous.map(|anomalous| u8::from(anomalous).to_string()).unwrap_or_default();
-            let (score, error) = match score {
-                Ok(score) => (score.to_string(), ""),
-                Err(error) => (String::new(), error.as_str()),
-            };
-            let map = self.has_maps.then(|| map.as_deref().unwrap_or_default());
-            table.write_record([&**path, &score, &anomalous, error].into_iter().chain(map))?;
-        }
-        Ok(result!("{}", String::from_utf8_lossy(&table.into_inner()?).trim_end_matches(['\r', '\n']))?)
     }
 }

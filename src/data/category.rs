@@ -414,6 +414,7 @@ pub fn write(root: &Path, task: &Task) -> Result<PathBuf, DataError> {
 
 fn write_set(folder: &Path, name: &str, set: &Set) -> Result<(), DataError> {
     let [_, channels, height, width] = set.images.shape();
+    assert!(set.images.len() == set.len(), "images that are not cut into tiles");
     assert!(channels == 1 || channels == 3, "{channels} channels are neither grey nor RGB");
     let mut numbers = BTreeMap::new();
     for (row, truth) in set.truths.iter().enumerate() {

@@ -297,6 +297,24 @@ pub(super) fn longer_side(path: &Path) -> Option<usize> {
     Some(width.max(height) as usize).filter(|&side| side > 0)
 }
 
+/// Width and height of an image file as it is shown; `None` if it cannot be read.
+pub(super) fn upright_size(path: &Path, max_pixels: u64) -> Option<[u32; 2]> {
+    let file = path.is_file().then(|| ImageReader::open(path).ok()).flatten()?;
+    let mut decoder = file.with_guessed_format().ok()?.into_decoder().ok()?;
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into(), max_pixels).ok()?;
+    Some(turned([width, height], decoder.orientation().ok()?))
+}
+
+/// Width and height after turning.
+fn turned([width, height]: [u32; 2], orientation: Orientation) -> [u32; 2] {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    match orientation {
+        Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH => [height, width],
+        _ => [width, height],
+    }
+}
+
 /// An image as it is stored: not turned yet, and with its transparency.
 #[derive(Debug)]
 pub struct Stored {
@@ -366,14 +384,7 @@ impl Stored {
 
     /// Width and height in pixels, after turning.
     pub fn upright_size(&self) -> [u32; 2] {
-        let [width, height] = self.size();
-        match self.orientation {
-            Orientation::Rotate90
-            | Orientation::Rotate270
-            | Orientation::Rotate90FlipH
-            | Orientation::Rotate270FlipH => [height, width],
-            _ => [width, height],
-        }
+        turned(self.size(), self.orientation)
     }
 
     /// The image as it is shown: turned by its EXIF orientation, transparent pixels blended with white.
@@ -565,6 +576,13 @@ fn over_white<T: Primitive + Into<f32>>(levels: &[T], channels: usize, level: fn
     levels.chunks_exact(channels).flat_map(blend).collect()
 }
 
+/// The way from the pixels of a converted image to those of the file's: origin + scale · pixel, for x and y.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Geometry {
+    pub origin: [f64; 2],
+    pub scale: [f64; 2],
+}
+
 impl Default for Conversion {
     /// Of images that are converted already.
     fn default() -> Self {
@@ -579,24 +597,34 @@ impl Conversion {
         [self.channels.count(), self.size.height, self.size.width]
     }
 
-    /// Converts an image to `[C, H, W]`, row-major. Levels are rounded to 16 bits.
+    /// Converts an image to `[C, H, W]`, row-major. Levels are rounded to 16 bits, which 8 bit levels need not be.
     pub fn apply(&self, image: &DynamicImage) -> Vec<f32> {
         let fitted = self.fit(image);
-        let pixels: Vec<[f32; 3]> = match &fitted {
-            DynamicImage::ImageLuma8(grey) => grey.iter().map(|&level| [f32::from(level) / 255.0; 3]).collect(),
-            DynamicImage::ImageLuma16(grey) => grey.iter().map(|&level| [self.levels.share(level); 3]).collect(),
-            DynamicImage::ImageRgb16(rgb) => rgb.pixels().map(|p| p.0.map(|level| self.levels.share(level))).collect(),
-            other => other.to_rgb8().pixels().map(|p| p.0.map(|level| f32::from(level) / 255.0)).collect(),
-        };
-        let plane = |value: &dyn Fn(&[f32; 3]) -> f32| {
-            let rounded = |pixel| (value(pixel) * STEPS).round() / STEPS;
-            self.centre(pixels.iter().map(rounded).collect(), fitted.width() as usize, 0.0)
-        };
-        match self.channels {
-            // Grey images are not changed by weights.
-            Channels::Grey if fitted.color().channel_count() == 1 => plane(&|pixel| pixel[0]),
-            Channels::Grey => plane(&|pixel| pixel.iter().zip(LUMA).map(|(level, weight)| level * weight).sum()),
-            Channels::Rgb => (0..3).flat_map(|channel| plane(&|pixel| pixel[channel])).collect(),
+        let centre = |plane: Vec<f32>| self.centre(plane, fitted.width() as usize, 0.0);
+        let byte = |&level: &u8| f32::from(level) / 255.0;
+        let round = |level: f32| (level * STEPS).round() / STEPS;
+        let deep = |level: u16| round(self.levels.share(level));
+        let luma = |rgb: [f32; 3]| round(rgb.iter().zip(LUMA).map(|(level, weight)| level * weight).sum());
+        match (&fitted, self.channels) {
+            (DynamicImage::ImageLuma8(grey), channels) => {
+                centre(grey.iter().map(byte).collect()).repeat(channels.count())
+            }
+            (DynamicImage::ImageLuma16(grey), channels) => {
+                centre(grey.iter().map(|&level| deep(level)).collect()).repeat(channels.count())
+            }
+            (DynamicImage::ImageRgb16(rgb), Channels::Grey) => {
+                centre(rgb.pixels().map(|pixel| luma(pixel.0.map(|level| self.levels.share(level)))).collect())
+            }
+            (DynamicImage::ImageRgb16(rgb), Channels::Rgb) => (0..3)
+                .flat_map(|channel| centre(rgb.iter().skip(channel).step_by(3).map(|&level| deep(level)).collect()))
+                .collect(),
+            (other, Channels::Grey) => {
+                centre(other.to_rgb8().pixels().map(|pixel| luma(pixel.0.map(|level| byte(&level)))).collect())
+            }
+            (other, Channels::Rgb) => {
+                let rgb = other.to_rgb8();
+                (0..3).flat_map(|channel| centre(rgb.iter().skip(channel).step_by(3).map(byte).collect())).collect()
+            }
         }
     }
 
@@ -659,6 +687,15 @@ impl Conversion {
             Resize::Letterbox if is_wide => (whole, [target[0], times(height, target[0], width).min(target[1])]),
             Resize::Letterbox => (whole, [times(width, target[1], height).min(target[0]), target[1]]),
         }
+    }
+
+    /// Where the pixels of a converted image were in an image of this width and height.
+    pub fn geometry(&self, [width, height]: [u32; 2]) -> Geometry {
+        let ([left, top, width, height], [columns, rows]) = self.frame(width, height);
+        let margin = |whole: usize, part: u32| f64::from((whole as u32 - part) / 2);
+        let scale = [f64::from(width) / f64::from(columns), f64::from(height) / f64::from(rows)];
+        let [x, y] = [margin(self.size.width, columns), margin(self.size.height, rows)];
+        Geometry { origin: [f64::from(left) - x * scale[0], f64::from(top) - y * scale[1]], scale }
     }
 
     /// Crops and scales an image to its [frame](Self::frame).

@@ -19,12 +19,13 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use image::GrayImage;
+use image::{DynamicImage, GrayImage};
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
 use super::decode::{self, Conversion, DecodeError, Size, Stored};
-use super::images::{Decoded, File, Origin, Original};
+use super::images::{Decoded, File, Origin, Original, Views};
+use super::tiles::{self, Place};
 use super::{DataError, Images, Loading, MARKER, REPORT_IMAGES, Set, Truth};
 
 const ENDINGS: [&str; 10] = ["png", "jpg", "jpeg", "jfif", "jpe", "bmp", "tif", "tiff", "webp", "gif"];
@@ -312,7 +313,7 @@ impl Conversion {
     /// This conversion for the files of these sets. If `loading` sets no size and all images are smaller than the default, the side is
     /// the longest side among them: enlarging them would cost time and add nothing.
     pub(super) fn for_files<const SETS: usize>(self, loading: &Loading, sets: [&Vec<Entry>; SETS]) -> Self {
-        if loading.size.is_some() {
+        if loading.size.is_some() || loading.tiles.is_some() {
             return self;
         }
         let entries: Vec<&Entry> = sets.into_iter().flatten().collect();
@@ -338,14 +339,34 @@ pub(super) fn sets<const SETS: usize>(
         names.push(name.into());
         truths.push(Truth { anomalous, kind });
     }
-    let images = Images::new(Origin::Files { files, max_pixels: loading.max_pixels }, conversion, loading.cache_bytes);
-    let all = Set { images, names, truths };
+    let views = match loading.tiles {
+        Some(tile) => Views::Tiles(tiled(&files, tile, loading.max_pixels)),
+        None => Views::Whole,
+    };
+    let views_of = match &views {
+        Views::Whole => None,
+        Views::Tiles(tiles) => {
+            Some((0..=files.len()).map(|file| tiles.partition_point(|&(own, _)| (own as usize) < file)).collect())
+        }
+    };
+    let origin = Origin::Files { files, views, max_pixels: loading.max_pixels };
+    let all = Set { images: Images::new(origin, conversion, loading.cache_bytes), names, truths, views: views_of };
     let mut end = 0;
     Ok(counts.map(|count| {
         let start = end;
         end += count;
         all.select(&(start..end).collect::<Vec<_>>())
     }))
+}
+
+/// The tiles of all files. A file whose size cannot be read from its header is not cut; a fault is found when it is decoded.
+fn tiled(files: &[File], tile: Size, max_pixels: u64) -> Vec<(u32, Option<Place>)> {
+    let places = files.par_iter().map(|file| match decode::upright_size(&file.path, max_pixels) {
+        Some(size) => tiles::places(size, tile).into_iter().map(Some).collect(),
+        None => vec![None],
+    });
+    let places: Vec<Vec<Option<Place>>> = places.collect();
+    (0..).zip(places).flat_map(|(file, places)| places.into_iter().map(move |place| (file, place))).collect()
 }
 
 /// What was found out about the files of a dataset.
@@ -363,18 +384,58 @@ pub struct Files {
     pub brightest: Option<u16>,
 }
 
-/// Decodes and converts an image and its mask.
-pub(super) fn decode(file: &File, conversion: Conversion, max_pixels: u64) -> Result<Decoded, DecodeError> {
-    let stored = Stored::read(&file.path, max_pixels)?;
-    let mask = match &file.mask {
-        Mask::Unknown => None,
-        Mask::Blank => Some(vec![false; conversion.size.pixels()]),
-        Mask::Files(paths) => Some(conversion.apply_mask(&union(paths, &stored, max_pixels)?)),
-    };
-    let is_mended = stored.is_mended;
-    let image = stored.upright()?;
-    let (original, brightest) = (Original::of(&image), decode::brightest(&image));
-    Ok(Decoded { levels: conversion.apply(&image), mask, original, is_mended, brightest })
+/// A decoded file, of which all of it or tiles are converted.
+pub(super) struct Opened {
+    image: DynamicImage,
+    mask: Marks,
+    is_mended: bool,
+}
+
+/// Which pixels of an image belong to a defect.
+enum Marks {
+    Unknown,
+    Blank,
+    /// Those that are not 0.
+    Pixels(GrayImage),
+}
+
+impl Opened {
+    /// Decodes an image and its mask.
+    pub fn read(file: &File, max_pixels: u64) -> Result<Self, DecodeError> {
+        let stored = Stored::read(&file.path, max_pixels)?;
+        let mask = match &file.mask {
+            Mask::Unknown => Marks::Unknown,
+            Mask::Blank => Marks::Blank,
+            Mask::Files(paths) => Marks::Pixels(union(paths, &stored, max_pixels)?),
+        };
+        let is_mended = stored.is_mended;
+        Ok(Opened { image: stored.upright()?, mask, is_mended })
+    }
+
+    /// Width and height in pixels.
+    pub fn size(&self) -> [u32; 2] {
+        [self.image.width(), self.image.height()]
+    }
+
+    /// Converts the image, or a part of it.
+    pub fn view(&self, place: Option<Place>, conversion: Conversion) -> Decoded {
+        let mask = match &self.mask {
+            Marks::Unknown => None,
+            Marks::Blank => Some(vec![false; conversion.size.pixels()]),
+            Marks::Pixels(defects) => Some(match place {
+                Some([left, top, width, height]) => {
+                    conversion.apply_mask(&image::imageops::crop_imm(defects, left, top, width, height).to_image())
+                }
+                None => conversion.apply_mask(defects),
+            }),
+        };
+        let levels = match place {
+            Some([left, top, width, height]) => conversion.apply(&self.image.crop_imm(left, top, width, height)),
+            None => conversion.apply(&self.image),
+        };
+        let (original, brightest) = (Original::of(&self.image), decode::brightest(&self.image));
+        Decoded { levels, mask, original, is_mended: self.is_mended, brightest }
+    }
 }
 
 /// The union of an image's masks.

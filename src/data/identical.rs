@@ -22,7 +22,7 @@ pub struct Identical {
 }
 
 fn hashes(set: &Set) -> Result<Vec<Hash>, DataError> {
-    (0..set.len()).map(|row| Ok(set.images.digest(row)?.image)).collect()
+    (0..set.len()).map(|row| Ok(set.digest(row)?.image)).collect()
 }
 
 impl Identical {

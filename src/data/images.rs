@@ -1,6 +1,7 @@
 //! Images that are decoded when they are needed, so that memory does not grow with their number.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -13,7 +14,8 @@ use rayon::prelude::*;
 use super::DataError;
 use super::cache::{Cache, Cached};
 use super::decode::{self, Conversion, DecodeError, Levels};
-use super::files::{self, BadImage, Mask};
+use super::files::{BadImage, Mask, Opened};
+use super::tiles::Place;
 use crate::engine::tensor::Tensor;
 
 /// Images `[C, H, W]` in an order, with their masks. Each is decoded when it is read; a [`Cache`] keeps what was decoded before.
@@ -41,10 +43,28 @@ struct Store {
 pub(super) enum Origin {
     /// Levels `[N, C, H, W]` as they are, with masks.
     Held(Tensor, Vec<Option<Vec<bool>>>),
-    /// Image files.
-    Files { files: Vec<File>, max_pixels: u64 },
+    /// Views of image files.
+    Files { files: Vec<File>, views: Views, max_pixels: u64 },
     /// What a function makes for each of so many rows, and what the table calls it.
     Made { make: Box<dyn Fn(usize) -> DynamicImage + Send + Sync>, count: usize, what: &'static str },
+}
+
+/// What is seen of files.
+pub(super) enum Views {
+    /// Each file whole.
+    Whole,
+    /// Tiles, each with the number of its file; those of a file follow each other. A file whose size is unknown is whole.
+    Tiles(Vec<(u32, Option<Place>)>),
+}
+
+impl Views {
+    /// The file of a row, and its part if it is not whole.
+    fn of(&self, row: usize) -> (usize, Option<Place>) {
+        match self {
+            Views::Whole => (row, None),
+            Views::Tiles(tiles) => (tiles[row].0 as usize, tiles[row].1),
+        }
+    }
 }
 
 /// An image before the conversion. Written `900×600 Rgb8`.
@@ -91,6 +111,21 @@ pub(super) struct MaskDigest {
     pub share: f32,
 }
 
+impl Digest {
+    /// That of an image, given those of its tiles.
+    pub fn of_tiles(tiles: &[Digest]) -> Self {
+        let all = |hashes: Vec<Hash>| hash(hashes.as_flattened());
+        let masks: Option<Vec<MaskDigest>> = tiles.iter().map(|tile| tile.mask).collect();
+        Digest {
+            image: all(tiles.iter().map(|tile| tile.image).collect()),
+            mask: masks.map(|masks| MaskDigest {
+                hash: all(masks.iter().map(|mask| mask.hash).collect()),
+                share: masks.iter().map(|mask| mask.share).sum::<f32>() / masks.len() as f32,
+            }),
+        }
+    }
+}
+
 /// The first half of BLAKE3.
 pub(super) type Hash = [u8; 16];
 
@@ -132,7 +167,7 @@ impl Store {
     /// A file, or a name for what is not in files.
     fn path(&self, row: usize) -> PathBuf {
         match &self.origin {
-            Origin::Files { files, .. } => files[row].path.to_path_buf(),
+            Origin::Files { files, views, .. } => files[views.of(row).0].path.to_path_buf(),
             Origin::Held(..) => "an image in memory".into(),
             Origin::Made { what, .. } => (*what).into(),
         }
@@ -140,25 +175,42 @@ impl Store {
 
     /// Decodes an image, and caches it.
     fn decode(&self, row: usize) -> Result<Decoded, DecodeError> {
-        let decoded = match &self.origin {
+        Ok(self.decode_all(row..row + 1)?.remove(0))
+    }
+
+    /// Decodes images, those of one file if they are views of files, and caches them.
+    fn decode_all(&self, rows: Range<usize>) -> Result<Vec<Decoded>, DecodeError> {
+        let decoded: Vec<Decoded> = match &self.origin {
             Origin::Held(levels, masks) => {
                 let [_, c, h, w] = levels.shape().images().expect("images have four axes");
-                let own = &levels.data()[row * c * h * w..][..c * h * w];
                 let original = Original { width: w as u32, height: h as u32, what: "crops".into() };
-                let (levels, mask) = (own.to_vec(), masks[row].clone());
-                return Ok(Decoded { levels, mask, original, is_mended: false, brightest: None });
+                let of = |row: usize| Decoded {
+                    levels: levels.data()[row * c * h * w..][..c * h * w].to_vec(),
+                    mask: masks[row].clone(),
+                    original: original.clone(),
+                    is_mended: false,
+                    brightest: None,
+                };
+                return Ok(rows.map(of).collect());
             }
-            Origin::Files { files, max_pixels } => files::decode(&files[row], self.conversion(), *max_pixels)?,
+            Origin::Files { files, views, max_pixels } => {
+                let opened = Opened::read(&files[views.of(rows.start).0], *max_pixels)?;
+                rows.clone().map(|row| opened.view(views.of(row).1, self.conversion())).collect()
+            }
             Origin::Made { make, what, .. } => {
-                let image = make(row);
-                let levels = self.conversion().apply(&image);
-                let original = Original { what: (*what).into(), ..Original::of(&image) };
-                let brightest = decode::brightest(&image);
-                Decoded { levels, mask: None, original, is_mended: false, brightest }
+                let of = |row: usize| {
+                    let image = make(row);
+                    let original = Original { what: (*what).into(), ..Original::of(&image) };
+                    let (levels, brightest) = (self.conversion().apply(&image), decode::brightest(&image));
+                    Decoded { levels, mask: None, original, is_mended: false, brightest }
+                };
+                rows.clone().map(of).collect()
             }
         };
-        if let Some(place) = self.cache.put(&decoded.levels, decoded.mask.as_deref()) {
-            self.places[row].store(place, Ordering::Release);
+        for (row, decoded) in rows.zip(&decoded) {
+            if let Some(place) = self.cache.put(&decoded.levels, decoded.mask.as_deref()) {
+                self.places[row].store(place, Ordering::Release);
+            }
         }
         Ok(decoded)
     }
@@ -167,8 +219,8 @@ impl Store {
     fn brightest(&self, row: usize) -> Option<u16> {
         match &self.origin {
             Origin::Held(..) => None,
-            Origin::Files { files, max_pixels } => {
-                decode::brightest(&decode::read(&files[row].path, *max_pixels).ok()?)
+            Origin::Files { files, views, max_pixels } => {
+                decode::brightest(&decode::read(&files[views.of(row).0].path, *max_pixels).ok()?)
             }
             Origin::Made { make, .. } => decode::brightest(&make(row)),
         }
@@ -219,7 +271,8 @@ impl Images {
     fn stored(origin: Origin, image: [usize; 3], conversion: Conversion, cache: Cache) -> Self {
         let count = match &origin {
             Origin::Held(_, masks) => masks.len(),
-            Origin::Files { files, .. } => files.len(),
+            Origin::Files { files, views: Views::Whole, .. } => files.len(),
+            Origin::Files { views: Views::Tiles(tiles), .. } => tiles.len(),
             Origin::Made { count, .. } => *count,
         };
         let store = Store {
@@ -370,11 +423,14 @@ impl Images {
         Ok(*store.digests[own].get_or_init(|| decoded.digest()))
     }
 
-    /// Decodes an image for the first time, and keeps what tells it apart.
-    pub(super) fn examine(&self, row: usize) -> Result<Decoded, BadImage> {
-        let (store, row) = self.place(row);
-        let decoded = store.decode(row).map_err(|reason| BadImage { path: store.path(row), reason })?;
-        store.digests[row].get_or_init(|| decoded.digest());
+    /// Decodes images for the first time, and keeps what tells them apart. They are the views of one file, or a single image.
+    pub(super) fn examine(&self, rows: Range<usize>) -> Result<Vec<Decoded>, BadImage> {
+        let (store, first) = self.place(rows.start);
+        let decoded = store.decode_all(first..first + rows.len());
+        let decoded = decoded.map_err(|reason| BadImage { path: store.path(first), reason })?;
+        for (row, decoded) in (first..).zip(&decoded) {
+            store.digests[row].get_or_init(|| decoded.digest());
+        }
         Ok(decoded)
     }
 

@@ -1,12 +1,15 @@
 //! Unlabelled images to score, read batch by batch: memory does not grow with their number.
 
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rayon::prelude::*;
 
-use super::files::{self, BadImage, Entry};
-use super::images::{File, ahead};
-use super::{Conversion, DataError, LeftOut, Loading, OnBadImage};
+use super::files::{self, BadImage, Entry, Opened};
+use super::images::{Decoded, File, ahead};
+use super::tiles::{self, Place};
+use super::{Conversion, DataError, Geometry, LeftOut, Loading, OnBadImage, Raster};
 use crate::engine::tensor::Tensor;
 
 /// The image files that paths stand for, in their order. None is read yet.
@@ -20,27 +23,68 @@ pub struct Listing {
 /// Some of the images of a [`Listing`].
 #[derive(Debug)]
 pub struct Batch {
-    /// Those that could be read, `[N, C, H, W]`.
+    /// Those that could be read, or their tiles, `[N, C, H, W]`.
     pub images: Tensor,
-    /// Their names.
-    pub names: Vec<String>,
-    /// Each file in the order of the listing. Those that could be read are as many as the images.
-    pub files: Vec<Result<PathBuf, BadImage>>,
-    /// Of these, those that are damaged but have all pixels.
-    pub mended: Vec<PathBuf>,
+    /// Each file in the order of the listing.
+    pub files: Vec<Result<ReadFile, BadImage>>,
+}
+
+/// An image file that could be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadFile {
+    pub path: PathBuf,
+    /// Its path below the folder that was listed.
+    pub name: String,
+    /// Width and height in pixels.
+    pub size: [u32; 2],
+    /// Its tiles, if it was cut into tiles.
+    pub tiles: Option<Vec<Place>>,
+    /// Whether it is damaged but has all pixels.
+    pub is_mended: bool,
+}
+
+impl ReadFile {
+    /// How many of a batch's images show it.
+    pub fn views(&self) -> usize {
+        self.tiles.as_ref().map_or(1, Vec::len)
+    }
+
+    /// The values `[N, C, H, W]` of its views as one image.
+    pub fn whole(&self, values: &[f32], [c, h, w]: [usize; 3]) -> Raster {
+        match &self.tiles {
+            Some(places) => tiles::blend(values, [c, h, w], places, self.size),
+            None => Raster { extents: [c, h, w], values: values.to_vec() },
+        }
+    }
+
+    /// Where the pixels of its [whole](Self::whole) are in the file.
+    pub fn geometry(&self, conversion: &Conversion) -> Geometry {
+        match self.tiles.as_ref().and_then(|places| places.first()) {
+            Some(&[_, _, width, height]) => {
+                let scale = [
+                    f64::from(width) / conversion.size.width as f64,
+                    f64::from(height) / conversion.size.height as f64,
+                ];
+                Geometry { origin: [0.0; 2], scale }
+            }
+            None => conversion.geometry(self.size),
+        }
+    }
 }
 
 impl Listing {
-    /// Each path is a file, or a folder whose images are listed recursively. A folder without images is an unusable one.
+    /// Each path is a file, a folder whose images are listed recursively, or a pattern with `*`, `?` or `[…]` of such. A folder without
+    /// images is an unusable one.
     ///
     /// # Errors
-    /// When there is no path; and unless `loading` skips unusable images, when a folder has no image or cannot be read.
+    /// When there is no path, or no file fits a pattern; and unless `loading` skips unusable images, when a folder has no image or cannot be read.
     pub fn of(paths: &[PathBuf], loading: &Loading) -> Result<Listing, DataError> {
         if paths.is_empty() {
             return Err(DataError::Empty { set: "prediction" });
         }
         let mut listing = Listing { entries: Vec::new(), left_out: LeftOut::default() };
-        for path in paths {
+        let paths = paths.iter().map(matching).collect::<Result<Vec<_>, _>>()?.concat();
+        for path in &paths {
             match path.is_dir() {
                 true => match files::list(path, "", &mut listing.left_out) {
                     Ok(listed) => listing.entries.extend(listed.into_iter().map(Ok)),
@@ -85,28 +129,100 @@ impl Listing {
     }
 }
 
+/// What a path stands for: itself if it exists or is no pattern.
+fn matching(path: &PathBuf) -> Result<Vec<PathBuf>, DataError> {
+    let pattern = path.to_str().filter(|text| !path.exists() && text.contains(['*', '?', '[']));
+    let Some(pattern) = pattern else { return Ok(vec![path.clone()]) };
+    let wrong = |problem: String| DataError::Setting(format!("{pattern}: {problem}"));
+    let found = glob::glob(pattern).map_err(|error| wrong(format!("this is not a pattern: {error}")))?;
+    let found: Vec<PathBuf> = found.flatten().collect();
+    match found.is_empty() {
+        true => Err(wrong("no file fits this pattern: check the path".to_owned())),
+        false => Ok(found),
+    }
+}
+
+/// A folder into which files are put while it is watched.
+#[derive(Debug)]
+pub struct Watched {
+    folder: PathBuf,
+    done: HashSet<PathBuf>,
+    /// Files that may not be complete, with their sizes and times of change.
+    growing: HashMap<PathBuf, (u64, Option<SystemTime>)>,
+}
+
+impl Watched {
+    pub fn new(folder: &Path) -> Self {
+        Watched { folder: folder.to_owned(), done: HashSet::new(), growing: HashMap::new() }
+    }
+
+    /// The image files that are new: those that have not changed since the last call, and were not returned before. Files that were
+    /// removed are forgotten.
+    ///
+    /// # Errors
+    /// When the folder does not exist or cannot be read.
+    pub fn arrived(&mut self) -> Result<Listing, DataError> {
+        let listed = match files::list(&self.folder, "", &mut LeftOut::default()) {
+            Err(DataError::NoImages { .. }) => Vec::new(),
+            listed => listed?,
+        };
+        let present: HashSet<&PathBuf> = listed.iter().map(|entry| &entry.path).collect();
+        self.done.retain(|path| present.contains(path));
+        self.growing.retain(|path, _| present.contains(path));
+        let mut entries = Vec::new();
+        for entry in &listed {
+            if self.done.contains(&entry.path) {
+                continue;
+            }
+            let state = entry.path.metadata().map_or((0, None), |about| (about.len(), about.modified().ok()));
+            match self.growing.insert(entry.path.clone(), state) {
+                Some(before) if before == state => {
+                    self.growing.remove(&entry.path);
+                    self.done.insert(entry.path.clone());
+                    entries.push(Ok(entry.clone()));
+                }
+                _ => {}
+            }
+        }
+        Ok(Listing { entries, left_out: LeftOut::default() })
+    }
+}
+
 fn read(entries: Vec<Result<Entry, BadImage>>, conversion: Conversion, loading: &Loading) -> Result<Batch, DataError> {
     let of = entries.len();
     let decoded = entries.into_par_iter().map(|entry| {
         let Entry { path, name, mask, .. } = entry?;
         let file = File { path: path.into(), mask };
-        let decoded = files::decode(&file, conversion, loading.max_pixels);
-        let path = file.path.into_path_buf();
-        decoded.map(|decoded| (path.clone(), name, decoded)).map_err(|reason| BadImage { path, reason })
+        match Opened::read(&file, loading.max_pixels) {
+            Ok(opened) => {
+                let size = opened.size();
+                let tiles = loading.tiles.map(|tile| tiles::places(size, tile));
+                let places = tiles.iter().flatten().copied().map(Some);
+                let places = if tiles.is_some() { places.collect() } else { vec![None] };
+                let views: Vec<Decoded> = places.into_iter().map(|place| opened.view(place, conversion)).collect();
+                let is_mended = views[0].is_mended;
+                let levels: Vec<Vec<f32>> = views.into_iter().map(|view| view.levels).collect();
+                let path = file.path.into_path_buf();
+                Ok((ReadFile { path, name, size, tiles, is_mended }, levels.concat()))
+            }
+            Err(reason) => Err(BadImage { path: file.path.into_path_buf(), reason }),
+        }
     });
     let decoded: Vec<Result<_, BadImage>> = decoded.collect();
-    let (mut files, mut names, mut levels, mut mended) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for image in decoded {
-        files.push(image.map(|(path, name, decoded)| {
-            names.push(name);
-            levels.extend(decoded.levels);
-            mended.extend(decoded.is_mended.then(|| path.clone()));
-            path
-        }));
-    }
+    let mut levels = Vec::new();
+    let files: Vec<Result<ReadFile, BadImage>> = decoded
+        .into_iter()
+        .map(|image| {
+            image.map(|(file, own)| {
+                levels.extend(own);
+                file
+            })
+        })
+        .collect();
     if loading.on_bad_image == OnBadImage::Error && files.iter().any(Result::is_err) {
         return Err(DataError::BadImages { bad: files.into_iter().filter_map(Result::err).collect(), of });
     }
     let [c, h, w] = conversion.image();
-    Ok(Batch { images: Tensor::new([names.len(), c, h, w], levels), names, files, mended })
+    let views = files.iter().flatten().map(ReadFile::views).sum();
+    Ok(Batch { images: Tensor::new([views, c, h, w], levels), files })
 }

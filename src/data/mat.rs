@@ -45,7 +45,7 @@ pub enum MatError {
     Cut,
     #[error("a compressed element is damaged ({0}): download it again")]
     Compression(io::Error),
-    #[error("an element needs {bytes} bytes, more than the limit of {max}: raise --max-bytes")]
+    #[error("an element needs {bytes} bytes, more than the {max} that are read")]
     TooLarge { bytes: u64, max: u64 },
     #[error("{0}")]
     Malformed(&'static str),

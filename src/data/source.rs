@@ -200,10 +200,12 @@ impl Source {
             _ => Vec::new(),
         };
         let skips = loading.on_bad_image == OnBadImage::Skip && !self.has_files();
+        let tiled = loading.tiles.is_some() && !self.has_files();
         let deep = loading.levels.is_some() && !self.has_files() && !matches!(self, Source::Sheet(_));
         folder
             .into_iter()
             .chain(skips.then_some("--on-bad-image: the images of this dataset are not single files"))
+            .chain(tiled.then_some("--tiles: the images of this dataset are not single files"))
             .chain(deep.then_some("--levels: the images of this dataset have 8 bits"))
             .map(str::to_owned)
             .collect()
@@ -231,6 +233,10 @@ pub struct Loading {
     /// Channels of each image [default: grey for digits, sheet and texture, rgb otherwise].
     #[arg(long, value_enum)]
     pub channels: Option<Channels>,
+    /// Cut every image into overlapping tiles of this height and width, in pixels of the file, and resize each to --size [default: no
+    /// tiles; --size is then that of a tile]. An image's score is the greatest of its tiles'.
+    #[arg(long, value_name = "SIDE|H,W")]
+    pub tiles: Option<Size>,
     /// How to give an image this size if its proportions differ.
     #[arg(long, value_enum, default_value_t)]
     pub resize: Resize,
@@ -272,6 +278,7 @@ impl Default for Loading {
     fn default() -> Self {
         Loading {
             size: None,
+            tiles: None,
             channels: None,
             resize: Resize::default(),
             levels: None,
@@ -299,6 +306,18 @@ pub enum Split {
     Inductive,
 }
 
+impl Split {
+    /// What figures on the test images say.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Split::Transductive => {
+                "transductive: the test images were tuned on too, without their labels; on other images figures may be lower"
+            }
+            Split::Inductive => "inductive: the test images took no part in training and tuning",
+        }
+    }
+}
+
 /// What to do if an image cannot be used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -316,6 +335,8 @@ pub struct Loaded {
     pub task: Task,
     /// How every image was converted; scores are valid only for this conversion.
     pub conversion: Conversion,
+    /// The size of tiles, if images are cut into tiles, in pixels of the files.
+    pub tiles: Option<Size>,
     pub files: Files,
     pub identical: Identical,
 }
@@ -338,7 +359,7 @@ impl Loading {
     /// The conversion; `side` and `channels` are the defaults of the source.
     pub(super) fn conversion(&self, side: usize, channels: Channels) -> Conversion {
         Conversion {
-            size: self.size.unwrap_or(Size::square(side)),
+            size: self.size.or(self.tiles).unwrap_or(Size::square(side)),
             channels: self.channels.unwrap_or(channels),
             resize: self.resize,
             levels: self.levels.unwrap_or(Levels::FULL),
@@ -406,7 +427,7 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
         return Err(DataError::Identical { count });
     }
     let (conversion, files) = (Conversion { levels, ..conversion }, Files { left_out, ..files });
-    Ok(Loaded { task, conversion, files, identical })
+    Ok(Loaded { task, conversion, tiles: loading.tiles, files, identical })
 }
 
 /// Loads the images of a source to test a detector on: all labelled ones, without a limit, a split or a hold-out of their own. The
@@ -426,7 +447,8 @@ pub fn load_test(
         return Err(DataError::Empty { set: "test" });
     }
     let identical = Identical::of(&task)?;
-    Ok(Loaded { task, conversion, files: Files { left_out, ..files }, identical })
+    let files = Files { left_out, ..files };
+    Ok(Loaded { task, conversion, tiles: loading.tiles, files, identical })
 }
 
 /// The levels that suit the training images, if they are to be found.
@@ -457,17 +479,20 @@ fn decoded(
         for first in (0..set.len()).step_by(AT_ONCE) {
             let rows = first..set.len().min(first + AT_ONCE);
             let examined = rows.clone().into_par_iter().map(|row| {
-                let decoded = set.images.examine(row);
+                let decoded = set.images.examine(set.views(row));
                 on_file(done.fetch_add(1, Ordering::Relaxed) + 1, of);
                 // The levels are in the cache.
-                decoded.map(|Decoded { original, is_mended, brightest, .. }| (original, is_mended, brightest))
+                let of_file = |mut views: Vec<Decoded>| views.swap_remove(0);
+                decoded
+                    .map(of_file)
+                    .map(|Decoded { original, is_mended, brightest, .. }| (original, is_mended, brightest))
             });
             for (row, outcome) in rows.zip(examined.collect::<Vec<_>>()) {
                 match outcome {
                     Ok((original, is_mended, brightest)) => {
                         *files.originals.entry(original).or_insert(0) += 1;
                         files.brightest = files.brightest.max(brightest);
-                        files.mended.extend(is_mended.then(|| set.images.path(row)));
+                        files.mended.extend(is_mended.then(|| set.images.path(set.views(row).start)));
                         good.push(row);
                     }
                     Err(bad) => files.skipped.push(bad),

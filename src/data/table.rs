@@ -16,7 +16,7 @@ const LISTED: usize = 12;
 
 impl fmt::Display for SplitTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Loaded { task, conversion, files, identical } = self.0;
+        let Loaded { task, conversion, tiles, files, identical } = self.0;
         let Files { skipped, originals, left_out, mended, brightest } = files;
         writeln!(
             f,
@@ -48,8 +48,23 @@ impl fmt::Display for SplitTable<'_> {
         };
         let Size { height, width } = conversion.size;
         let sizes = listed(originals.iter().map(|(original, count)| format!("{original} ({count})")).collect());
-        write!(f, "every image becomes {width}×{height} {channels}, {resize} from {sizes}")?;
-        proportions(f, conversion, originals)?;
+        match tiles {
+            Some(tile) => write!(
+                f,
+                "every image is cut into tiles of {}×{} pixels ({} in all); each becomes {width}×{height} {channels}; images: {sizes}\n\
+                 an image's score is the greatest of its tiles'",
+                tile.width,
+                tile.height,
+                task.sets().map(|(_, set)| set.images.len()).sum::<usize>()
+            )?,
+            None => write!(f, "every image becomes {width}×{height} {channels}, {resize} from {sizes}")?,
+        }
+        if tiles.is_none() {
+            proportions(f, conversion, originals)?;
+        }
+        if !task.train.is_empty() {
+            write!(f, "\n{}", task.split().meaning())?;
+        }
         if task.test.rows(Some(true)).is_empty() || task.test.rows(Some(false)).is_empty() {
             write!(f, "\nthe labelled test images are not of both classes, so figures that need both are n/a")?;
         }
@@ -140,7 +155,7 @@ fn masks(f: &mut fmt::Formatter, test: &Set) -> fmt::Result {
 
 /// The share of an image that a defect covers; `None` without a mask.
 fn share(set: &Set, row: usize) -> Option<f32> {
-    set.images.digest(row).ok()?.mask.map(|mask| mask.share)
+    set.digest(row).ok()?.mask.map(|mask| mask.share)
 }
 
 fn row(f: &mut fmt::Formatter, name: &str, set: &Set) -> fmt::Result {

@@ -251,7 +251,9 @@ impl Run<'_> {
                 Ok(())
             })?;
             check_finite(&scores)?;
+            let scores: Vec<f64> = held_out.most_anomalous(&scores).into_iter().map(|(score, _)| score).collect();
             model.threshold = Threshold::above(&scores);
+            model.held_out = scores;
         }
         model.save(&folder.path().join(MODEL))?;
         let tested = test(self.device, &model, &task.test, self.extent)?;
@@ -260,8 +262,13 @@ impl Run<'_> {
         }
 
         // The starts are compared on the images that they were tuned on.
-        let labels = task.tune.as_ref().unwrap_or(&task.test).labels();
-        let auroc_of = |scores: &[f64]| labels.as_ref().and_then(|labels| auroc(scores, labels));
+        let tuned = task.tune.as_ref().unwrap_or(&task.test);
+        let labels = tuned.labels();
+        let auroc_of = |scores: &[f64]| {
+            let labels = labels.as_ref().filter(|_| scores.len() == tuned.images.len())?;
+            let scores: Vec<f64> = tuned.most_anomalous(scores).into_iter().map(|(score, _)| score).collect();
+            auroc(&scores, labels)
+        };
         let setting = |a: &[f32]| config.setting(a);
         let start = |(index, trained): (usize, &Trained)| Start {
             start: setting(&trained.start),
@@ -297,6 +304,7 @@ impl Run<'_> {
                 held_out: task.held_out.as_ref().map_or(0, Set::len),
                 tune: task.tune.as_ref().unwrap_or(&task.test).len(),
                 test: task.test.len(),
+                split: Some(task.split()),
             }),
             skipped: self.loaded.files.skipped.iter().map(ToString::to_string).collect(),
         };
@@ -323,7 +331,7 @@ impl Run<'_> {
             for (title, a) in ends {
                 augmented.extend(trainer.augment(a)?.map(|images| (title, images)));
             }
-            write_images(folder, task, &tested.scored, &augmented)?;
+            write_images(folder, task, &tested.scored, &tested.views, &augmented)?;
             folder.write_distribution(&tested.scored, outcome.threshold)?;
             let Shown { rows, images, heat, masks } = &tested.shown;
             let which = if rows.len() < task.test.len() { ", the most anomalous and the mistakes" } else { "" };
@@ -350,6 +358,8 @@ impl Run<'_> {
 #[derive(Clone, Debug)]
 pub struct Tested {
     pub scored: Vec<Scored>,
+    /// For each image its row in the set's images; of an image in tiles, that of the most anomalous one.
+    pub views: Vec<usize>,
     pub metrics: Metrics,
     /// How many normal images the threshold flags; `None` if the model has no threshold.
     pub alarms: Option<Alarms>,
@@ -362,7 +372,7 @@ pub struct Tested {
 pub struct Shown {
     /// Their rows in the set, in order.
     pub rows: Vec<usize>,
-    /// `[N, C, H, W]`.
+    /// `[N, C, H, W]`; of an image in tiles, the most anomalous one.
     pub images: Tensor,
     /// `[N, 1, H, W]`.
     pub heat: Tensor,
@@ -379,48 +389,59 @@ const STRIPS: usize = 500;
 /// When the device fails, an image cannot be read, or a score is not finite.
 pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result<Tested, RunError> {
     let mut judge = Predictor::new(device, model)?;
-    let masked = (0..set.len()).map(|row| Ok(set.images.has_mask(row)?)).collect::<Result<Vec<bool>, RunError>>()?;
+    let masked = (0..set.images.len()).map(|view| Ok(set.images.has_mask(view)?));
+    let masked = masked.collect::<Result<Vec<bool>, RunError>>()?;
+    let mut is_labelled = masked.clone();
+    for row in set.rows(Some(false)) {
+        set.views(row).for_each(|view| is_labelled[view] = true);
+    }
     let has_masks = masked.contains(&true);
-    let is_labelled = |row: usize| masked[row] || set.truths[row].anomalous == Some(false);
-    let (mut scored, mut pixels): (Vec<Scored>, _) = (Vec::with_capacity(set.len()), Tally::default());
+    let (mut scores, mut logits, mut pixels) = (Vec::new(), Vec::new(), Tally::default());
     judge.judge_all::<RunError>(&set.images, |judge, first, images, judgement| {
-        let rows = first..first + judgement.scores.len();
-        for (index, row) in rows.clone().enumerate() {
-            let (name, Truth { anomalous, kind }) = (set.names[row].clone(), set.truths[row].clone());
-            let logit = judgement.logits.as_ref().map(|logits| logits[index]);
-            scored.push(Scored { name, kind, anomalous, score: judgement.scores[index], logit });
-        }
-        if has_masks && rows.clone().any(is_labelled) {
+        let views = first..first + judgement.scores.len();
+        if has_masks && is_labelled[views.clone()].contains(&true) {
             let heat = judge.heat(images, &judgement)?;
-            let own = heat.data().len() / rows.len();
-            for (row, heat) in rows.zip(heat.data().chunks_exact(own)).filter(|(row, _)| is_labelled(*row)) {
-                let defects = set.images.mask(row)?.unwrap_or_else(|| vec![false; own]);
+            let own = heat.data().len() / views.len();
+            for (view, heat) in views.zip(heat.data().chunks_exact(own)).filter(|(view, _)| is_labelled[*view]) {
+                let defects = set.images.mask(view)?.unwrap_or_else(|| vec![false; own]);
                 pixels.add(heat, &defects);
             }
         }
+        scores.extend(judgement.scores);
+        logits.extend(judgement.logits.into_iter().flatten());
         Ok(())
     })?;
+    let most = set.most_anomalous(&scores);
+    let scored: Vec<Scored> = (0..set.len())
+        .map(|row| {
+            let (name, Truth { anomalous, kind }) = (set.names[row].clone(), set.truths[row].clone());
+            let (score, view) = most[row];
+            Scored { name, kind, anomalous, score, logit: logits.get(view).copied() }
+        })
+        .collect();
     check_finite(&scored.iter().map(|image| image.score).collect::<Vec<_>>())?;
     let threshold = model.threshold.map(|threshold| threshold.score);
     let rows = if extent == Extent::Full { shown(&scored, threshold, STRIPS) } else { Vec::new() };
     Ok(Tested {
         metrics: metrics(&scored, threshold, pixels.auroc()),
         alarms: model.threshold.map(|threshold| Alarms::of(threshold, &scored)),
-        shown: show(&mut judge, &set.images, rows)?,
+        shown: show(&mut judge, &set.images, &most, rows)?,
+        views: most.into_iter().map(|(_, view)| view).collect(),
         scored,
     })
 }
 
-/// The images `rows` with their heat maps.
-fn show(judge: &mut Predictor, images: &Images, rows: Vec<usize>) -> Result<Shown, RunError> {
+/// The images `rows` with their heat maps; of an image in tiles, the most anomalous one.
+fn show(judge: &mut Predictor, images: &Images, most: &[(f64, usize)], rows: Vec<usize>) -> Result<Shown, RunError> {
     let [_, c, h, w] = images.shape();
+    let views: Vec<usize> = rows.iter().map(|&row| most[row].1).collect();
     let (mut levels, mut heat) = (Vec::new(), Vec::new());
-    judge.judge_all::<RunError>(&images.select(&rows), |judge, _, images, judgement| {
+    judge.judge_all::<RunError>(&images.select(&views), |judge, _, images, judgement| {
         levels.extend_from_slice(images.data());
         heat.extend(judge.heat(images, &judgement)?.into_data());
         Ok(())
     })?;
-    let masks = rows.iter().map(|&row| images.mask(row)).collect::<Result<_, _>>()?;
+    let masks = views.iter().map(|&view| images.mask(view)).collect::<Result<_, _>>()?;
     let (images, heat) = (Tensor::new([rows.len(), c, h, w], levels), Tensor::new([rows.len(), 1, h, w], heat));
     Ok(Shown { rows, images, heat, masks })
 }
@@ -433,6 +454,7 @@ fn write_images(
     folder: &RunFolder,
     task: &Task,
     scored: &[Scored],
+    views: &[usize],
     augmented: &[(&str, Tensor)],
 ) -> Result<(), RunError> {
     let mut order: Vec<usize> = (0..scored.len()).collect();
@@ -450,7 +472,8 @@ fn write_images(
     let shown = [("normal, tested", normals), ("anomalies", anomalies), ("highest scores", first(order))];
     for (title, shown) in shown.into_iter().filter(|(_, shown)| !shown.is_empty()) {
         let scores = score(&shown);
-        rows.push((title, task.test.images.read(&shown)?, scores));
+        let views: Vec<usize> = shown.iter().map(|&row| views[row]).collect();
+        rows.push((title, task.test.images.read(&views)?, scores));
     }
     let rows: Vec<ImageRow> = rows.iter().map(|(title, images, scores)| ImageRow { title, images, scores }).collect();
     Ok(folder.write_images(&rows)?)

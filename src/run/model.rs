@@ -32,6 +32,8 @@ pub struct Model {
     /// The score from which an image counts as an anomaly, set on normal images that were held out of training. `None` if there
     /// were none.
     pub threshold: Option<Threshold>,
+    /// The scores of these images; empty in models of earlier versions.
+    pub held_out: Vec<f64>,
     /// Parameters and running statistics, by name.
     pub states: Vec<(String, Tensor)>,
 }
@@ -46,6 +48,7 @@ impl Model {
             a: trained.end.clone(),
             fit: trained.fit.clone(),
             threshold: None,
+            held_out: Vec::new(),
             states: trained.states.clone(),
         }
     }
@@ -73,6 +76,9 @@ impl Model {
         let mut double = |name: &str, values: Vec<f64>| archive.numbers.insert(name.into(), Numbers::Double(values));
         if let Some(Threshold { score, held_out, exceeded }) = self.threshold {
             double("threshold", vec![score, held_out as f64, exceeded as f64]);
+        }
+        if !self.held_out.is_empty() {
+            double("held_out", self.held_out.clone());
         }
         double("image", self.image.iter().map(|&extent| extent as f64).collect());
         for (name, values) in self.fit.iter().flat_map(fit_numbers) {
@@ -106,6 +112,10 @@ impl Model {
             }),
             false => None,
         };
+        let held_out = match archive.numbers.contains_key("held_out") {
+            true => archive.take_double("held_out")?,
+            false => Vec::new(),
+        };
         let fit = take_fit(&mut archive, "")?;
         let model = Model {
             image,
@@ -113,6 +123,7 @@ impl Model {
             a: archive.take_single("a")?.into_data(),
             fit,
             threshold,
+            held_out,
             states: archive.take_group("state/"),
             config,
         };
@@ -280,6 +291,7 @@ mod tests {
             a: vec![0.5],
             fit: LedoitWolf::from_parts(vec![0.0; 32], identity(32), 0.0),
             threshold: Some(Threshold { score: 1.5, held_out: 12, exceeded: 0 }),
+            held_out: vec![0.5, 1.5],
             states: Vec::new(),
         };
         let network = model.network().unwrap();

@@ -6,6 +6,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::data::Split;
 use crate::engine::kernel::Precision;
 use crate::run::scored::{Alarms, Metrics};
 use crate::ssad::augment::Setting;
@@ -69,6 +70,9 @@ pub struct Counts {
     /// Unlabelled images to tune on; in a transductive run the test set.
     pub tune: usize,
     pub test: usize,
+    /// Whether the test images were tuned on; absent in results of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
 }
 
 /// An augmentation and its hyper-parameters; in the file one flat object.

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
-pub use heat::HeatMaps;
+pub use heat::{HeatMaps, Masks};
 pub use html::Page;
 pub(crate) use html::shown;
 pub use samples::ImageRow;
@@ -317,7 +317,7 @@ mod tests {
                 normal_flagged: 0,
                 false_alarm_rate: None,
             }),
-            counts: Some(Counts { train: 3, held_out: 1, tune: 2, test: 2 }),
+            counts: Some(Counts { train: 3, held_out: 1, tune: 2, test: 2, split: None }),
             skipped: vec!["broken.png".into()],
             starts: vec![],
             ..outcome()

@@ -274,6 +274,16 @@ impl Threshold {
         let exceeded = scores.iter().filter(|&&own| is_flagged(own, score)).count();
         Some(Threshold { score, held_out, exceeded })
     }
+
+    /// Just above the score that this share of new normal images exceeds on average, if they are like the n images of `scores`: the
+    /// score of rank ⌈(1 − rate)(n + 1)⌉. `None` if fewer than 1 / rate − 1 images have no such rank.
+    pub fn at(scores: &[f64], rate: f64) -> Option<f64> {
+        let mut sorted = scores.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        // A product that is whole but for rounding is whole.
+        let rank = ((1.0 - rate) * (sorted.len() + 1) as f64 - 1e-9).ceil().max(1.0) as usize;
+        Some(sorted.get(rank - 1)?.next_up())
+    }
 }
 
 /// Whether a score is at least the threshold and so counts as an anomaly.
@@ -434,6 +444,17 @@ mod tests {
         assert_eq!(of(199), Some(Threshold { score: 198f64.next_up(), held_out: 199, exceeded: 1 }));
         let tied = Threshold::above(&[2.0; 300]).unwrap();
         assert_eq!((tied.exceeded, is_flagged(2.0, tied.score)), (0, false));
+    }
+
+    #[test]
+    fn a_threshold_for_a_rate_needs_enough_images() {
+        let scores: Vec<f64> = (1..=19).map(f64::from).collect();
+        assert_eq!(Threshold::at(&scores, 0.05), Some(19f64.next_up()));
+        assert_eq!(Threshold::at(&scores, 0.5), Some(10f64.next_up()));
+        assert_eq!(Threshold::at(&scores, 0.9), Some(2f64.next_up()));
+        assert_eq!((Threshold::at(&scores, 0.04), Threshold::at(&[], 0.5)), (None, None));
+        let many: Vec<f64> = (1..=99).map(f64::from).collect();
+        assert_eq!(Threshold::at(&many, 0.01), Some(Threshold::above(&many).unwrap().score));
     }
 
     #[test]

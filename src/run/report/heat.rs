@@ -1,13 +1,14 @@
 //! Heat maps of scored images in a folder: for people as overlays, for programs as arrays.
 
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
-use image::ImageFormat;
+use image::{DynamicImage, GrayImage, ImageFormat, Luma};
 
 use super::ReportError;
 use super::samples::{paint, scaled};
 use super::strips::{Stems, overlay, range};
-use crate::engine::tensor::Tensor;
+use crate::data::{Geometry, Raster};
 use crate::run::claim::{Claim, ClaimError, Owner};
 use crate::run::disk;
 
@@ -36,38 +37,131 @@ impl HeatMaps {
         Ok(HeatMaps { claim: Claim::take(folder, OWNER)?, stems: Stems::default(), range: None })
     }
 
-    /// Writes the maps `heat` `[N, 1, H, W]` of `images` `[N, C, H, W]`, which are called `names`, and returns the paths of the
-    /// overlays. Colours go from blue, the smallest value in the first call, to red, the largest there, so that images can be compared.
+    /// Writes the map of an image, both of one size, and returns the path of the overlay. Colours go from blue, the smallest value of
+    /// `first`, to red, the largest there, so that images can be compared; only the `first` of the first call counts.
     ///
     /// # Errors
     /// When a file cannot be written.
-    pub fn write(&mut self, names: &[String], images: &Tensor, heat: &Tensor) -> Result<Vec<PathBuf>, ReportError> {
-        let [count, c, h, w] = images.shape().images().expect("a batch of images");
-        assert_eq!((names.len(), heat.shape().count()), (count, count * h * w), "a name and a map for each image");
-        let range = *self.range.get_or_insert_with(|| range(heat.data()));
-        let rows = images.data().chunks_exact(c * h * w).zip(heat.data().chunks_exact(h * w));
-        let mut overlays = Vec::new();
-        for (name, (image, heat)) in names.iter().zip(rows) {
-            let stem = self.stems.unique("", name);
-            let shown = scaled(&overlay(&paint(image, [c, h, w]), heat, range), SIDE);
-            let mut png = std::io::Cursor::new(Vec::new());
-            let encoded = shown.write_to(&mut png, ImageFormat::Png);
-            encoded.map_err(|error| ReportError::Encode { file: "an overlay", source: error.into() })?;
-            let overlay = self.put(&format!("overlays/{stem}.png"), png.get_ref())?;
-            self.put(&format!("values/{stem}.npy"), &npy(heat, [h, w]))?;
-            overlays.push(overlay);
-        }
-        Ok(overlays)
+    pub fn write(&mut self, name: &str, image: &Raster, heat: &Raster, first: &[f32]) -> Result<PathBuf, ReportError> {
+        let [_, h, w] = heat.extents;
+        assert_eq!(image.extents[1..], [h, w], "a map of the image's size");
+        let range = *self.range.get_or_insert_with(|| range(first));
+        let stem = self.stems.unique("", name);
+        // A small image is enlarged; no pixel of a large one is lost.
+        let side = SIDE.max(h.max(w) as u32);
+        let shown = scaled(&overlay(&paint(&image.values, image.extents), &heat.values, range), side);
+        let overlay = put(&self.claim, &format!("overlays/{stem}.png"), &png(&shown.into())?)?;
+        put(&self.claim, &format!("values/{stem}.npy"), &npy(&heat.values, [h, w]))?;
+        Ok(overlay)
+    }
+}
+
+/// What `stssad predict --masks` writes.
+const MASKS: Owner = Owner { command: "predict", files: &["masks"] };
+
+/// A folder of masks: `masks/NAME.png` has the size of the image file; white pixels belong to a defect.
+#[derive(Debug)]
+pub struct Masks {
+    claim: Claim,
+    stems: Stems,
+}
+
+/// The pixels of a map that belong to a defect are those with at least this share of its greatest value.
+const SHARE: f32 = 0.5;
+
+impl Masks {
+    /// Claims a folder, or makes it.
+    ///
+    /// # Errors
+    /// As [`HeatMaps::claim`].
+    pub fn claim(folder: &Path) -> Result<Self, ClaimError> {
+        Ok(Masks { claim: Claim::take(folder, MASKS)?, stems: Stems::default() })
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) -> Result<PathBuf, ReportError> {
-        let path = self.claim.path().join(name);
-        let folder = disk::folder_of(&path);
-        let failed = |source| ReportError::Write { path: path.clone(), source };
-        std::fs::create_dir_all(folder).map_err(failed)?;
-        disk::write(&path, bytes).map_err(failed)?;
-        Ok(path)
+    /// Writes the mask of an image file of this width and height, and returns its path and the bounding boxes of its parts, each
+    /// `[left, top, width, height]` in pixels of the file, the largest first. It marks where the map is at least half of its greatest
+    /// value if the image is an anomaly, and nothing otherwise. `geometry` says where the map's pixels are in the file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(
+        &mut self,
+        name: &str,
+        heat: &Raster,
+        is_anomaly: bool,
+        [width, height]: [u32; 2],
+        geometry: Geometry,
+    ) -> Result<(PathBuf, Vec<[u32; 4]>), ReportError> {
+        let [_, h, w] = heat.extents;
+        let greatest = heat.values.iter().copied().fold(0.0, f32::max);
+        let marked: Vec<bool> =
+            heat.values.iter().map(|&value| is_anomaly && greatest > 0.0 && value >= SHARE * greatest).collect();
+        let Geometry { origin, scale } = geometry;
+        let inside = |pixel: u32, axis: usize, extent: usize| {
+            let at = ((f64::from(pixel) + 0.5 - origin[axis]) / scale[axis]).floor();
+            (0.0..extent as f64).contains(&at).then_some(at as usize)
+        };
+        let mask = GrayImage::from_fn(width, height, |x, y| {
+            let is_marked = inside(x, 0, w).zip(inside(y, 1, h)).is_some_and(|(x, y)| marked[y * w + x]);
+            Luma([if is_marked { 255 } else { 0 }])
+        });
+        let stem = self.stems.unique("", name);
+        let path = put(&self.claim, &format!("masks/{stem}.png"), &png(&mask.into())?)?;
+        let limits = [width, height];
+        let placed = |[left, top, right, bottom]: [usize; 4]| {
+            let at = |pixel: usize, axis: usize| {
+                let place = (origin[axis] + scale[axis] * pixel as f64).round();
+                place.clamp(0.0, f64::from(limits[axis])) as u32
+            };
+            let [left, top, right, bottom] = [at(left, 0), at(top, 1), at(right, 0), at(bottom, 1)];
+            [left, top, right - left, bottom - top]
+        };
+        let boxes = parts(&marked, w).into_iter().map(placed).filter(|[_, _, width, height]| width * height > 0);
+        Ok((path, boxes.collect()))
     }
+}
+
+/// The bounding boxes, left, top, right and bottom, of the connected parts of a mask, those with the most pixels first.
+fn parts(marked: &[bool], width: usize) -> Vec<[usize; 4]> {
+    let (mut left, height) = (marked.to_vec(), marked.len() / width);
+    let mut found: Vec<(usize, [usize; 4])> = Vec::new();
+    for start in 0..marked.len() {
+        if !std::mem::take(&mut left[start]) {
+            continue;
+        }
+        let (mut open, mut count) = (vec![start], 0);
+        let mut bounds = [width, height, 0, 0];
+        while let Some(pixel) = open.pop() {
+            let (x, y) = (pixel % width, pixel / width);
+            bounds = [bounds[0].min(x), bounds[1].min(y), bounds[2].max(x + 1), bounds[3].max(y + 1)];
+            count += 1;
+            for y in y.saturating_sub(1)..height.min(y + 2) {
+                for x in x.saturating_sub(1)..width.min(x + 2) {
+                    if std::mem::take(&mut left[y * width + x]) {
+                        open.push(y * width + x);
+                    }
+                }
+            }
+        }
+        found.push((count, bounds));
+    }
+    found.sort_by_key(|(count, _)| Reverse(*count));
+    found.into_iter().map(|(_, bounds)| bounds).collect()
+}
+
+fn png(image: &DynamicImage) -> Result<Vec<u8>, ReportError> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let encoded = image.write_to(&mut bytes, ImageFormat::Png);
+    encoded.map_err(|error| ReportError::Encode { file: "a PNG", source: error.into() })?;
+    Ok(bytes.into_inner())
+}
+
+fn put(claim: &Claim, name: &str, bytes: &[u8]) -> Result<PathBuf, ReportError> {
+    let path = claim.path().join(name);
+    let failed = |source| ReportError::Write { path: path.clone(), source };
+    std::fs::create_dir_all(disk::folder_of(&path)).map_err(failed)?;
+    disk::write(&path, bytes).map_err(failed)?;
+    Ok(path)
 }
 
 /// A matrix in NumPy's format, version 1.0: magic bytes, the length of the header, a Python dictionary padded so that the numbers
@@ -102,16 +196,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("maps");
         let mut maps = HeatMaps::claim(&folder).unwrap();
-        let images = Tensor::full([2, 1, 1, 2], 0.0);
-        let names = ["a/1.png", "b/1.png"].map(str::to_owned);
-        let first = Tensor::new([2, 1, 1, 2], vec![0.0, 1.0, 1.0, 1.0]);
-        let written = maps.write(&names, &images, &first).unwrap();
+        let raster = |values: [f32; 2]| Raster { extents: [1, 1, 2], values: values.into() };
+        let mut write = |name: &str, heat: [f32; 2], first: &[f32]| {
+            maps.write(name, &raster([0.0; 2]), &raster(heat), first).unwrap()
+        };
+        let first = [0.0, 1.0, 1.0, 1.0];
+        let written = [write("a/1.png", [0.0, 1.0], &first), write("b/1.png", [1.0, 1.0], &first)];
         assert_eq!(written, ["overlays/1.png", "overlays/1-2.png"].map(|name| folder.join(name)));
         // A later map that is hotter has the colour of the hottest.
-        let later =
-            maps.write(&["c.png".to_owned()], &Tensor::full([1, 1, 1, 2], 0.0), &Tensor::full([1, 1, 1, 2], 9.0));
+        let later = write("c.png", [9.0, 9.0], &[9.0, 9.0]);
         let corner = |path: &Path| image::open(path).unwrap().into_rgb8().get_pixel(0, 0).0;
-        assert_eq!(corner(&later.unwrap()[0]), corner(&written[1]));
+        assert_eq!(corner(&later), corner(&written[1]));
         assert_ne!(corner(&written[0]), corner(&written[1]));
         assert!(folder.join("values/1-2.npy").is_file());
         drop(maps);
@@ -120,5 +215,28 @@ mod tests {
         let foreign = tempfile::tempdir().unwrap();
         std::fs::create_dir(foreign.path().join("values")).unwrap();
         assert!(HeatMaps::claim(foreign.path()).unwrap_err().to_string().contains("values"));
+    }
+
+    /// A map of 4×2 pixels of an image of 100×60, cropped to its middle 80×40.
+    #[test]
+    fn masks_and_boxes_are_in_pixels_of_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut masks = Masks::claim(folder.path()).unwrap();
+        let heat = Raster { extents: [1, 2, 4], values: vec![8.0, 1.0, 1.0, 4.0, 8.0, 1.0, 3.9, 1.0] };
+        let geometry = Geometry { origin: [10.0, 10.0], scale: [20.0, 20.0] };
+        let mut write = |is_anomaly| masks.write("a.png", &heat, is_anomaly, [100, 60], geometry).unwrap();
+        let (path, boxes) = write(true);
+        assert_eq!(boxes, [[10, 10, 20, 40], [70, 10, 20, 20]]);
+        let mask = image::open(&path).unwrap().into_luma8();
+        assert_eq!(mask.dimensions(), (100, 60));
+        let white = |[left, top, width, height]: [u32; 4]| {
+            (left..left + width).all(|x| (top..top + height).all(|y| mask.get_pixel(x, y).0[0] == 255))
+        };
+        assert!(boxes.into_iter().all(white));
+        assert_eq!(mask.iter().filter(|&&level| level > 0).count(), 20 * 40 + 20 * 20);
+        let (path, boxes) = write(false);
+        assert!(boxes.is_empty() && image::open(path).unwrap().into_luma8().iter().all(|&level| level == 0));
+        // Diagonal neighbours belong together.
+        assert_eq!(parts(&[true, false, false, true, false, true, false, false, false], 3), [[0, 0, 3, 2]]);
     }
 }

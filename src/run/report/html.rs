@@ -77,7 +77,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                     @if !strips.is_empty() {
                         section {
                             h2 { "Highest scores" }
-                            p.note { "The image, its mask, and the heat map over the image, from blue (lowest of the whole test set) to red (highest)." }
+                            p.note { "The image, its mask, and the heat map over the image, from blue (lowest of all strips) to red (highest)." }
                             (gallery(&highest(scored, |_| true))?)
                         }
                         @if let (Some(threshold), true) = (threshold, ranking.is_some()) {
@@ -259,6 +259,7 @@ fn split(counts: &Counts, scored: &[Scored]) -> Markup {
                     }
                 }
             }
+            @if let Some(split) = counts.split { p.note { "The split is " (split.meaning()) "." } }
         }
     }
 }
@@ -392,7 +393,13 @@ mod tests {
                 normal_flagged: 1,
                 false_alarm_rate: Some(0.5),
             }),
-            counts: Some(Counts { train: 7, held_out: 2, tune: 5, test: 5 }),
+            counts: Some(Counts {
+                train: 7,
+                held_out: 2,
+                tune: 5,
+                test: 5,
+                split: Some(crate::data::Split::Inductive),
+            }),
             skipped: vec!["broken.png".into()],
             ..outcome()
         };
