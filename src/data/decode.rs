@@ -11,25 +11,22 @@
 //! and soft edges all work. If the opaque part of a mask with transparent pixels is black throughout, the opaque part is the defect.
 //! JPEG and lossy WebP change levels, so there a defect is brighter than half of the mask's brightest pixel.
 
+mod formats;
+
 use std::cmp::Reverse;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
 use clap::ValueEnum;
 use image::imageops::FilterType;
 use image::metadata::Orientation;
-use image::{
-    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Luma, Primitive,
-    RgbImage, Rgba,
-};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageError, ImageFormat, ImageReader, Luma, Primitive, Rgba};
 use serde::{Deserialize, Serialize};
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
+
+use formats::{alike, decode_by, decode_jpeg, is_lossy_webp, mended};
 
 /// Default limit on the pixels of an image; about 9,450 × 9,450.
 pub const MAX_PIXELS: u64 = 89_478_485;
@@ -334,50 +331,6 @@ impl Stored {
     }
 }
 
-/// What all variants of a file decode to; `None` if one cannot be decoded, or if two differ.
-fn alike<T: PartialEq>(variants: &[Vec<u8>], decode: impl Fn(&[u8]) -> Result<T, DecodeError>) -> Option<T> {
-    let mut decoded = variants.iter().map(|variant| decode(variant).ok());
-    let first = decoded.next()??;
-    decoded.all(|other| other.as_ref() == Some(&first)).then_some(first)
-}
-
-/// Variants of a damaged file that decode alike if all pixels are there, and whether the file has its end marker. A PNG gets an end
-/// marker. A JPEG loses stray bytes between its headers; without an end marker it gets one after either of two fillings, which decode
-/// to different pixels where some are missing.
-fn mended(format: ImageFormat, bytes: &[u8]) -> (Vec<Vec<u8>>, bool) {
-    const END: [u8; 2] = [0xff, 0xd9];
-    let whole = match format {
-        ImageFormat::Png => return (vec![[bytes, b"\0\0\0\0IEND\xae\x42\x60\x82"].concat()], true),
-        ImageFormat::Jpeg => without_stray_bytes(bytes),
-        _ => None,
-    };
-    match whole {
-        Some((headers, scans)) if !scans.windows(2).any(|pair| pair == END) => {
-            let filled = |filling: u8| [&headers, scans, &[filling; 64], &END].concat();
-            (vec![filled(0x2d), filled(0xd2)], false)
-        }
-        Some((headers, scans)) => (vec![[&headers, scans].concat()], true),
-        None => (Vec::new(), true),
-    }
-}
-
-/// The header segments of a JPEG file up to the first scan, and what follows them.
-fn without_stray_bytes(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    const START_OF_SCAN: u8 = 0xda;
-    let (start, mut rest) = bytes.split_at_checked(2)?;
-    let mut headers = start.to_vec();
-    loop {
-        let start = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff))?;
-        let [_, kind, high, low] = *rest[start..].first_chunk()?;
-        let segment = rest.get(start..start + 2 + usize::from(u16::from_be_bytes([high, low])))?;
-        headers.extend(segment);
-        rest = &rest[start + segment.len()..];
-        if kind == START_OF_SCAN {
-            return Some((headers, rest));
-        }
-    }
-}
-
 /// The greatest level of a 16 bit image; `None` for 8 bit.
 pub(super) fn brightest(image: &DynamicImage) -> Option<u16> {
     match image {
@@ -385,64 +338,6 @@ pub(super) fn brightest(image: &DynamicImage) -> Option<u16> {
         DynamicImage::ImageRgb16(image) => image.iter().copied().max(),
         _ => None,
     }
-}
-
-/// Whether a chunk of this WebP file holds pixels in the lossy format.
-fn is_lossy_webp(bytes: &[u8]) -> bool {
-    let mut chunks = bytes.get(12..).unwrap_or_default();
-    while let Some((header, rest)) = chunks.split_first_chunk::<8>() {
-        let [kind @ .., a, b, c, d] = *header;
-        if kind == *b"VP8 " {
-            return true;
-        }
-        let length = u32::from_le_bytes([a, b, c, d]) as usize;
-        chunks = rest.get(length.saturating_add(length % 2)..).unwrap_or_default();
-    }
-    false
-}
-
-fn check_size(width: u64, height: u64, max: u64) -> Result<(), DecodeError> {
-    match width * height {
-        0 => Err(damaged("it has no pixels")),
-        pixels if pixels > max => Err(DecodeError::TooManyPixels { width, height, max }),
-        _ => Ok(()),
-    }
-}
-
-fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(64 << 20));
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(undecodable)?;
-    let (width, height) = decoder.dimensions();
-    check_size(width.into(), height.into(), max_pixels)?;
-    // `into_decoder` does not check this limit.
-    limits.reserve(decoder.total_bytes()).map_err(undecodable)?;
-    decoder.set_limits(limits).map_err(undecodable)?;
-    let orientation = decoder.orientation().map_err(undecodable)?;
-    Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, orientation))
-}
-
-/// Decodes JPEG in strict mode; otherwise a truncated file would decode to a half-grey image.
-fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
-    let options = DecoderOptions::default().set_strict_mode(true).set_max_width(usize::MAX).set_max_height(usize::MAX);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(damaged)?;
-    let (width, height) = decoder.dimensions().ok_or_else(|| damaged("no header"))?;
-    check_size(width as u64, height as u64, max_pixels)?;
-    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
-    let colours = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
-    decoder.set_options(options.jpeg_set_out_colorspace(colours));
-    let pixels = decoder.decode().map_err(damaged)?;
-    let (width, height) = (width as u32, height as u32);
-    let image = match grey {
-        true => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
-        false => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
-    };
-    let image = image.ok_or_else(|| damaged("its pixels do not fill it"))?;
-    Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
 
 /// Blends transparent pixels with white; refuses floating-point pixels.
