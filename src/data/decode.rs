@@ -2,16 +2,19 @@
 //!
 //! The format is recognised by the first bytes of the file, never by its name. The EXIF orientation is applied, palettes and CMYK
 //! become RGB, transparent pixels are blended with white, and colour profiles are ignored. 8 bit levels are divided by 255 and
-//! 16 bit levels by 65535, unless [`Levels`] says otherwise: black is 0 and white is 1. Of an animation the first frame is read.
+//! 16 bit levels by 65535, unless [`Levels`] says otherwise: black is 0 and white is 1. Integers of more bits are 16 bit levels, and
+//! floating-point numbers from 0 to 1 become such; files with other numbers are refused. Of an animation the first frame is read, of
+//! a TIFF the first image. `kernels-tests/formats/README.md` compares each kind with Pillow.
 //!
 //! A damaged file is refused, except a JPEG or PNG with all of its pixels: one that lacks its end marker, or a JPEG with stray bytes
 //! between its headers. A progressive JPEG that was cut exactly between two scans cannot be told from such a file.
 //!
 //! In a mask every pixel that is neither black nor transparent belongs to a defect, so 0 and 1, 0 and 255, class numbers, palettes
-//! and soft edges all work. If the opaque part of a mask with transparent pixels is black throughout, the opaque part is the defect.
+//! and soft edges all work. Where no pixel of a mask with a palette is black or transparent, index 0 is the background. If the opaque part of a mask with transparent pixels is black throughout, the opaque part is the defect.
 //! JPEG and lossy WebP change levels, so there a defect is brighter than half of the mask's brightest pixel.
 
 mod formats;
+mod tiff;
 
 use std::cmp::Reverse;
 use std::fmt;
@@ -23,10 +26,10 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use image::imageops::FilterType;
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageBuffer, ImageError, ImageFormat, ImageReader, Luma, Primitive, Rgba};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageError, ImageFormat, Luma, LumaA, Primitive, Rgba};
 use serde::{Deserialize, Serialize};
 
-use formats::{alike, decode_by, decode_jpeg, is_lossy_webp, mended};
+use formats::{alike, first_colour, is_lossy_webp, mended};
 
 /// Default limit on the pixels of an image; about 9,450 × 9,450.
 pub const MAX_PIXELS: u64 = 89_478_485;
@@ -169,8 +172,13 @@ pub enum DecodeError {
     TooManyPixels { width: u64, height: u64, max: u64 },
     #[error("has {bytes} bytes, more than the {max} that an image within --max-pixels can need")]
     TooManyBytes { bytes: u64, max: u64 },
-    #[error("is of an unsupported kind ({0}): convert it to 8 or 16 bit grey or RGB")]
+    #[error("is of an unsupported kind ({0}): convert it to 8 or 16 bit grey or RGB, such as a PNG")]
     Unsupported(String),
+    /// Numbers of which black and white are not known.
+    #[error(
+        "has {kind} levels from {least} to {most}: scale them to 0 to {white}, or convert it to 8 or 16 bit grey or RGB"
+    )]
+    Levels { kind: &'static str, least: f64, most: f64, white: u16 },
     #[error("is damaged: {0}")]
     Damaged(String),
     /// Sizes are `[width, height]` in pixels.
@@ -214,8 +222,7 @@ pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, DecodeError
 /// The longer side of an image file in pixels, from its header; `None` if the header cannot be read.
 pub(super) fn longer_side(path: &Path) -> Option<usize> {
     // Opening a named pipe would block.
-    let file = path.is_file().then(|| ImageReader::open(path).ok()).flatten()?;
-    let (width, height) = file.with_guessed_format().ok()?.into_dimensions().ok()?;
+    let (width, height) = path.is_file().then(|| formats::dimensions(path)).flatten()?;
     Some(width.max(height) as usize).filter(|&side| side > 0)
 }
 
@@ -226,6 +233,8 @@ pub struct Stored {
     orientation: Orientation,
     /// Whether the format changes levels.
     is_lossy: bool,
+    /// The colour of index 0, if the pixels are indices of a palette.
+    first_colour: Option<[u8; 3]>,
     /// Whether the file is damaged but has all pixels.
     pub(super) is_mended: bool,
 }
@@ -257,18 +266,11 @@ impl Stored {
     /// # Errors
     /// As [`read`].
     pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<Self, DecodeError> {
-        use ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
         if bytes.is_empty() {
             return Err(DecodeError::Empty);
         }
-        let is_big_tiff = bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+");
-        let format = if is_big_tiff { Ok(Tiff) } else { image::guess_format(bytes) };
-        let format = format.map_err(|_| DecodeError::Unknown)?;
-        let decode = |bytes: &[u8]| match format {
-            Jpeg => decode_jpeg(bytes, max_pixels),
-            Png | Bmp | Tiff | WebP | Gif => decode_by(format, bytes, max_pixels),
-            _ => Err(DecodeError::Unknown),
-        };
+        let format = formats::format(bytes).ok_or(DecodeError::Unknown)?;
+        let decode = |bytes: &[u8]| formats::decode(format, bytes, max_pixels);
         let (variants, has_end) = mended(format, bytes);
         let (decoded, is_mended) = match decode(bytes) {
             Err(DecodeError::Damaged(reason)) => (alike(&variants, decode).ok_or(DecodeError::Damaged(reason))?, true),
@@ -277,8 +279,11 @@ impl Stored {
             decoded => (decoded?, false),
         };
         let (image, orientation) = decoded;
-        let is_lossy = format == Jpeg || format == WebP && is_lossy_webp(bytes);
-        Ok(Stored { image, orientation, is_lossy, is_mended })
+        let is_lossy = match format {
+            ImageFormat::WebP => is_lossy_webp(bytes),
+            format => format == ImageFormat::Jpeg,
+        };
+        Ok(Stored { image, orientation, is_lossy, first_colour: first_colour(format, bytes), is_mended })
     }
 
     /// Width and height in pixels, before turning.
@@ -301,7 +306,7 @@ impl Stored {
     /// The image as it is shown: turned by its EXIF orientation, transparent pixels blended with white.
     ///
     /// # Errors
-    /// When its pixels are floating-point numbers.
+    /// When its pixels are floating-point numbers beyond 0 to 1.
     pub fn upright(self) -> Result<DynamicImage, DecodeError> {
         let mut image = opaque(self.image)?;
         image.apply_orientation(self.orientation);
@@ -321,9 +326,13 @@ impl Stored {
             _ if self.is_lossy => brightest / 2 + 1,
             _ => 1,
         };
+        let has_background = pixels.pixels().any(|pixel| !opaque(&pixel) || level(pixel) == 0);
+        let first =
+            self.first_colour.filter(|_| !has_background).map(|colour| colour.map(|level| u16::from(level) * 257));
+        let is_first = |pixel: &Rgba<u16>| first.is_some_and(|first| pixel.0[..3] == first);
         let mut defects = DynamicImage::from(GrayImage::from_fn(pixels.width(), pixels.height(), |x, y| {
             let pixel = pixels.get_pixel(x, y);
-            Luma([u8::from(opaque(&pixel) && level(pixel) >= least)])
+            Luma([u8::from(opaque(&pixel) && level(pixel) >= least && !is_first(pixel))])
         }));
         let turns_along = self.orientation == Orientation::NoTransforms && self.size() == image.size();
         defects.apply_orientation(if turns_along { image.orientation } else { self.orientation });
@@ -340,7 +349,7 @@ pub(super) fn brightest(image: &DynamicImage) -> Option<u16> {
     }
 }
 
-/// Blends transparent pixels with white; refuses floating-point pixels.
+/// Blends transparent pixels with white. Floating-point levels become 16 bit.
 fn opaque(image: DynamicImage) -> Result<DynamicImage, DecodeError> {
     let (width, height) = (image.width(), image.height());
     let opaque = match image {
@@ -364,9 +373,26 @@ fn opaque(image: DynamicImage) -> Result<DynamicImage, DecodeError> {
         | DynamicImage::ImageRgb8(_)
         | DynamicImage::ImageLuma16(_)
         | DynamicImage::ImageRgb16(_) => Some(image),
-        _ => return Err(DecodeError::Unsupported("floating-point pixels".to_owned())),
+        image => return opaque(sixteen_bit(image)?),
     };
     opaque.ok_or_else(|| damaged("its pixels do not fill it"))
+}
+
+/// Floating-point levels from 0 to 1 as 16 bit ones; others are refused.
+fn sixteen_bit(image: DynamicImage) -> Result<DynamicImage, DecodeError> {
+    let pixels = image.into_rgba32f();
+    if !pixels.iter().all(|level| (0.0..=1.0).contains(level)) {
+        let levels = || pixels.pixels().flat_map(|pixel| &pixel.0[..3]).copied();
+        let [least, most] = [levels().fold(f32::INFINITY, f32::min), levels().fold(f32::NEG_INFINITY, f32::max)];
+        return Err(DecodeError::Levels { kind: "floating-point", least: least.into(), most: most.into(), white: 1 });
+    }
+    let is_grey = pixels.pixels().all(|pixel| pixel.0[..3].iter().all(|&level| level == pixel.0[0]));
+    let deep = DynamicImage::from(pixels).into_rgba16();
+    let grey = |x, y| LumaA([deep.get_pixel(x, y).0[0], deep.get_pixel(x, y).0[3]]);
+    Ok(match is_grey {
+        true => DynamicImage::ImageLumaA16(ImageBuffer::from_fn(deep.width(), deep.height(), grey)),
+        false => deep.into(),
+    })
 }
 
 /// Blends pixels of `channels` levels, the last of which is alpha, with white, and drops alpha.
