@@ -296,6 +296,8 @@ write("hand-tiff-p4-small-colours.tif", tiff(b"".join(map(packed(4), half)), kin
 few = palette.point(lambda index: index % 2)
 few.putpalette(palette.getpalette())
 write("hand-tiff-p1.tif", tiff(b"".join(map(packed(1), half % 2)), kind(3, [1], colours=[200 * 257, 0, 100 * 257, 0, 50 * 257, 0])), few)
+write("hand-tiff-p-alpha.tif", tiff(np.dstack([half, ALPHA]).astype(np.uint8).tobytes(), kind(3, [8, 8], extra=[2],
+      colours=[int(v) * 257 for v in np.pad(colours, ((0, 0), (0, 240))).flatten()])))
 share = ALPHA[..., None].astype(float) / 255
 weighted = np.round(COLOURS * share).astype(np.uint8)
 write("hand-tiff-associated.tif", tiff(np.dstack([weighted, ALPHA]).tobytes(), kind(2, [8] * 4, extra=[1])))

@@ -202,3 +202,20 @@ fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientati
     let image = image.ok_or_else(|| damaged("its pixels do not fill it"))?;
     Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_tell_the_size() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/formats");
+        for name in
+            ["tiff-p.tif", "tiff-big.tif", "tiff-la.tif", "tiff-f32.tif", "png-rgb.png", "gif-p.gif", "bmp-1.bmp"]
+        {
+            assert_eq!(dimensions(&folder.join(name)), Some((5, 4)), "{name}");
+        }
+        assert_eq!(dimensions(&folder.join("jpeg-l.jpg")), Some((18, 17)));
+        assert_eq!(dimensions(&folder.join("make.py")), None);
+    }
+}
