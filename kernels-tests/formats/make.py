@@ -381,8 +381,8 @@ write("odd-webp-exif-prefixed.webp", saved(rgb, "WEBP", lossless=True, exif=turn
 write("odd-tiff-reduced.tif", tiff(GREY.tobytes(), kind(1, [8]) + [(254, 4, [1])]), grey)
 write("odd-tiff-reduced-first.tif", tiff(GREY.tobytes(), kind(1, [8]) + [(254, 4, [1])], following=True), refused="reduced image before")
 write("odd-tiff-one-strip.tif", tiff(COLOURS.tobytes(), kind(2, [8] * 3) + [(278, 4, [2**32 - 1])]), rgb)
-write("odd-tiff-group4-one-strip.tif", tiff(None, kind(1, [1], 4) + [(278, 4, [2**32 - 1])], chunks=[group4(bits)]),
-      refused="limits exceeded")
+write("odd-tiff-group4-one-strip.tif", tiff(None, kind(1, [1], 4) + [(278, 4, [2**32 - 1])], chunks=[group4(bits)]), bits)
+write("odd-tiff-photometric-long.tif", tiff(GREY.tobytes(), [(258, 3, [8]), (259, 3, [1]), (262, 4, [0]), (277, 3, [1])], ">"))
 put("odd-tiff-zstd.tif", rgb, compression="zstd", refused="ZSTD")
 write("odd-tiff-group4-white-is-zero.tif", tiff(None, kind(0, [1], 4), chunks=[group4(bits)]))
 put("odd-tiff-lzma.tif", rgb, compression="lzma", refused="compression method")

@@ -7,11 +7,12 @@
 //! a TIFF the first image. `kernels-tests/formats/README.md` compares each kind with Pillow.
 //!
 //! A damaged file is refused, except a JPEG or PNG with all of its pixels: one that lacks its end marker, or a JPEG with stray bytes
-//! between its headers. A progressive JPEG that was cut exactly between two scans cannot be told from such a file.
+//! before or between its headers. A progressive JPEG that was cut exactly between two scans cannot be told from such a file.
 //!
 //! In a mask every pixel that is neither black nor transparent belongs to a defect, so 0 and 1, 0 and 255, class numbers, palettes
-//! and soft edges all work. Where no pixel of a mask with a palette is black or transparent, index 0 is the background. If the opaque part of a mask with transparent pixels is black throughout, the opaque part is the defect.
-//! JPEG and lossy WebP change levels, so there a defect is brighter than half of the mask's brightest pixel.
+//! and soft edges all work. If the opaque part of a mask with transparent pixels is black throughout, the opaque part is the defect.
+//! If no pixel of a mask with a palette is black or transparent, index 0 is the background. JPEG and lossy WebP change levels, so
+//! there a defect is brighter than half of the mask's brightest pixel.
 
 mod formats;
 mod tiff;
@@ -326,6 +327,7 @@ impl Stored {
             _ if self.is_lossy => brightest / 2 + 1,
             _ => 1,
         };
+        // A palette without black.
         let has_background = pixels.pixels().any(|pixel| !opaque(&pixel) || level(pixel) == 0);
         let first =
             self.first_colour.filter(|_| !has_background).map(|colour| colour.map(|level| u16::from(level) * 257));

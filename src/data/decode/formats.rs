@@ -1,6 +1,7 @@
 //! File formats: what their decoders make of a file, and which damage leaves all pixels.
 
 use std::io::Cursor;
+use std::iter::successors;
 use std::path::Path;
 
 use image::codecs::bmp::BmpDecoder;
@@ -87,15 +88,10 @@ pub(super) fn mended(format: ImageFormat, bytes: &[u8]) -> (Vec<Vec<u8>>, bool) 
     };
     match whole {
         Some((headers, scans)) if !scans.windows(2).any(|pair| pair == END) => {
-            let filling = |seed: u8| {
-                [0; 64].map({
-                    let mut byte = seed;
-                    move |_: u8| {
-                        byte = byte.wrapping_mul(77).wrapping_add(29);
-                        byte & 0xfe
-                    }
-                })
-            };
+            // Without 0xff, which starts a marker.
+            let next = |byte: &u8| Some(byte.wrapping_mul(77).wrapping_add(29));
+            let filling =
+                |seed| successors(Some(seed), next).skip(1).take(64).map(|byte| byte & 0xfe).collect::<Vec<u8>>();
             let filled = |seed| [&headers, scans, &filling(seed), &END].concat();
             (if ends_within_scan(scans) { (0..8).map(filled).collect() } else { Vec::new() }, false)
         }

@@ -57,7 +57,7 @@ pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Ori
     let mut about = about.with_limits(limits.clone());
     let meaning = Meaning::read(&mut about, bytes.len() as u64)?;
     let orientation = numbers(&mut about, Tag::Orientation)?.first().map_or(1, |&value| value.min(255) as u8);
-    let stored = as_grey(bytes).ok_or_else(|| damaged("its directory cannot be read"))?;
+    let stored = as_grey(bytes, height).ok_or_else(|| damaged("its directory cannot be read"))?;
     let stored = Decoder::new(Cursor::new(&stored[..])).map_err(refused)?.with_limits(limits);
     let samples = meaning.samples(stored, width as usize)?;
     let image = match (samples, palette(&mut about)?) {
@@ -102,8 +102,11 @@ fn palette(tiff: &mut Reader) -> Result<Option<Vec<[u8; 3]>>, DecodeError> {
     Ok(Some((0..count).map(colour).collect()))
 }
 
-/// The file with its colours called grey, for which the decoder gives the samples as they are stored, whatever they mean.
-fn as_grey(bytes: &[u8]) -> Option<Vec<u8>> {
+/// The file with its colours called grey, for which the decoder gives the samples as they are stored, whatever they mean. No strip has
+/// more rows than the image, for which some decoders would set memory aside.
+fn as_grey(bytes: &[u8], height: u32) -> Option<Vec<u8>> {
+    const SHORT: u64 = 3;
+    const GREY: u64 = 1;
     let is_little = bytes.starts_with(b"II");
     let number = |field: &[u8]| {
         let join = |sum: u64, &byte: &u8| sum << 8 | u64::from(byte);
@@ -113,11 +116,20 @@ fn as_grey(bytes: &[u8]) -> Option<Vec<u8>> {
     let is_big = number(bytes.get(2..4)?) == 43;
     let (offset, count, entry, value) = if is_big { (8..16, 8, 20, 12) } else { (4..8, 2, 12, 8) };
     let directory = usize::try_from(number(bytes.get(offset)?)).ok()?;
-    let entries = bytes.get(directory..)?.get(count..)?.chunks_exact(entry);
-    let tag = u64::from(Tag::PhotometricInterpretation.to_u16());
-    let at = directory + count + entry * entries.into_iter().position(|entry| number(&entry[..2]) == tag)? + value;
     let mut grey = bytes.to_vec();
-    grey[at..at + 2].copy_from_slice(if is_little { &[1, 0] } else { &[0, 1] });
+    let (entries, rest) = grey.get_mut(directory..)?.split_at_mut_checked(count)?;
+    for entry in rest.chunks_exact_mut(entry).take(usize::try_from(number(entries)).ok()?) {
+        let tag = Tag::from_u16_exhaustive(number(&entry[..2]) as u16);
+        let length = if number(&entry[2..4]) == SHORT { 2 } else { 4 };
+        let field = &mut entry[value..value + length];
+        let changed = match tag {
+            Tag::PhotometricInterpretation => GREY,
+            Tag::RowsPerStrip => number(field).min(height.into()),
+            _ => continue,
+        };
+        let [little, big] = [changed.to_le_bytes(), changed.to_be_bytes()];
+        field.copy_from_slice(if is_little { &little[..length] } else { &big[8 - length..] });
+    }
     Some(grey)
 }
 
