@@ -4,8 +4,9 @@
 
 `expected.txt` has one line for each file: its name, channels, bits, width and height. The levels are those of `levels.zz` in the same
 order, as Pillow's `convert` gives them once the EXIF orientation is applied and transparent pixels are blended with white; 16 bit
-levels, which Pillow reads only of grey images, are those that were written. `refused` marks a file that stssad refuses, with a part
-of the reason. Files named `hand-*` are written byte by byte, since Pillow does not write them.
+levels, which Pillow reads only of grey images, are those that were written, and so are floating-point levels and integers of other
+types. `mask` marks a mask; its levels are 1 where there is a defect. `refused` marks a file that stssad refuses, with a part of the
+reason. Files named `hand-*` are written byte by byte, since Pillow does not write them; `odd-*` are what few programs write.
 """
 import io
 import struct
@@ -13,7 +14,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps
 
 HERE = Path(__file__).parent
 W, H = 5, 4
@@ -172,9 +173,10 @@ put("jpeg-cmyk.jpg", smooth.convert("CMYK"))
 for orientation in range(1, 9):
     put(f"jpeg-exif{orientation}.jpg", smooth.crop((0, 0, 16, 8)), exif=exif(orientation), quality=95)
 jpeg = saved(smooth, "JPEG")
-write("hand-jpeg-no-end.jpg", jpeg[:-2], smooth and Image.open(io.BytesIO(jpeg)))
-write("hand-jpeg-stray-after-start.jpg", jpeg[:2] + bytes(16) + jpeg[2:], Image.open(io.BytesIO(jpeg)))
-write("hand-jpeg-stray-between-headers.jpg", jpeg[:20] + bytes(16) + jpeg[20:], Image.open(io.BytesIO(jpeg)))
+undamaged = Image.open(io.BytesIO(jpeg))
+write("hand-jpeg-no-end.jpg", jpeg[:-2], undamaged)
+write("hand-jpeg-stray-after-start.jpg", jpeg[:2] + bytes(16) + jpeg[2:], undamaged)
+write("hand-jpeg-stray-between-headers.jpg", jpeg[:20] + bytes(16) + jpeg[20:], undamaged)
 
 # BMP
 put("bmp-1.bmp", bits)
@@ -221,7 +223,7 @@ put("tiff-l-jpeg.tif", smooth.convert("L"), compression="jpeg")
 put("tiff-cmyk-jpeg.tif", smooth.convert("CMYK"), compression="jpeg")
 put("tiff-i16.tif", Image.fromarray(DEEP), deep=DEEP)
 put("tiff-i16-big-endian.tif", Image.fromarray(DEEP.astype(">u2")), deep=DEEP)
-wide = levels((H, W), 3271, 65536).astype(np.int32)
+wide = DEEP.astype(np.int32)
 put("tiff-i32.tif", Image.fromarray(wide), deep=DEEP)
 put("tiff-i32-large.tif", Image.fromarray(wide * 2), refused="from 22 to 124320")
 put("tiff-i32-negative.tif", Image.fromarray(wide - 20), refused="-9")
