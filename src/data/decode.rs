@@ -2,34 +2,35 @@
 //!
 //! The format is recognised by the first bytes of the file, never by its name. The EXIF orientation is applied, palettes and CMYK
 //! become RGB, transparent pixels are blended with white, and colour profiles are ignored. 8 bit levels are divided by 255 and
-//! 16 bit levels by 65535, unless [`Levels`] says otherwise: black is 0 and white is 1. Of an animation the first frame is read.
+//! 16 bit levels by 65535, unless [`Levels`] says otherwise: black is 0 and white is 1. Integers of more bits are 16 bit levels, and
+//! floating-point numbers from 0 to 1 become such; files with other numbers are refused. Of an animation the first frame is read, of
+//! a TIFF the first image. `kernels-tests/formats/README.md` compares each kind with Pillow.
 //!
 //! A damaged file is refused, except a JPEG or PNG with all of its pixels: one that lacks its end marker, or a JPEG with stray bytes
-//! between its headers. A progressive JPEG that was cut exactly between two scans cannot be told from such a file.
+//! before or between its headers. A progressive JPEG that was cut exactly between two scans cannot be told from such a file.
 //!
 //! In a mask every pixel that is neither black nor transparent belongs to a defect, so 0 and 1, 0 and 255, class numbers, palettes
 //! and soft edges all work. If the opaque part of a mask with transparent pixels is black throughout, the opaque part is the defect.
-//! JPEG and lossy WebP change levels, so there a defect is brighter than half of the mask's brightest pixel.
+//! If no pixel of a mask with a palette is black or transparent, index 0 is the background. JPEG and lossy WebP change levels, so
+//! there a defect is brighter than half of the mask's brightest pixel.
+
+mod formats;
+mod tiff;
 
 use std::cmp::Reverse;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
 use clap::ValueEnum;
 use image::imageops::FilterType;
 use image::metadata::Orientation;
-use image::{
-    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Luma, Primitive,
-    RgbImage, Rgba,
-};
+use image::{DynamicImage, GrayImage, ImageBuffer, ImageError, ImageFormat, Luma, LumaA, Primitive, Rgba};
 use serde::{Deserialize, Serialize};
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
+
+use formats::{alike, first_colour, is_lossy_webp, mended};
 
 use super::cache::STEPS;
 
@@ -247,8 +248,13 @@ pub enum DecodeError {
     TooManyPixels { width: u64, height: u64, max: u64 },
     #[error("has {bytes} bytes, more than the {max} that an image within --max-pixels can need")]
     TooManyBytes { bytes: u64, max: u64 },
-    #[error("is of an unsupported kind ({0}): convert it to 8 or 16 bit grey or RGB")]
+    #[error("is of an unsupported kind ({0}): convert it to 8 or 16 bit grey or RGB, such as a PNG")]
     Unsupported(String),
+    /// Numbers of which black and white are not known.
+    #[error(
+        "has {kind} levels from {least} to {most}: scale them to 0 to {white}, or convert it to 8 or 16 bit grey or RGB"
+    )]
+    Levels { kind: &'static str, least: f64, most: f64, white: u16 },
     #[error("is damaged: {0}")]
     Damaged(String),
     /// Sizes are `[width, height]` in pixels.
@@ -292,18 +298,14 @@ pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<DynamicImage, DecodeError
 /// The longer side of an image file in pixels, from its header; `None` if the header cannot be read.
 pub(super) fn longer_side(path: &Path) -> Option<usize> {
     // Opening a named pipe would block.
-    let file = path.is_file().then(|| ImageReader::open(path).ok()).flatten()?;
-    let (width, height) = file.with_guessed_format().ok()?.into_dimensions().ok()?;
+    let (width, height) = path.is_file().then(|| formats::dimensions(path)).flatten()?;
     Some(width.max(height) as usize).filter(|&side| side > 0)
 }
 
-/// Width and height of an image file as it is shown; `None` if it cannot be read.
+/// Width and height of an image file as it is shown; `None` if it cannot be read. It is decoded for that, since its orientation may
+/// lie after the pixels.
 pub(super) fn upright_size(path: &Path, max_pixels: u64) -> Option<[u32; 2]> {
-    let file = path.is_file().then(|| ImageReader::open(path).ok()).flatten()?;
-    let mut decoder = file.with_guessed_format().ok()?.into_decoder().ok()?;
-    let (width, height) = decoder.dimensions();
-    check_size(width.into(), height.into(), max_pixels).ok()?;
-    Some(turned([width, height], decoder.orientation().ok()?))
+    Some(Stored::read(path, max_pixels).ok()?.upright_size())
 }
 
 /// Width and height after turning.
@@ -322,6 +324,8 @@ pub struct Stored {
     orientation: Orientation,
     /// Whether the format changes levels.
     is_lossy: bool,
+    /// The colour of index 0, if the pixels are indices of a palette.
+    first_colour: Option<[u8; 3]>,
     /// Whether the file is damaged but has all pixels.
     pub(super) is_mended: bool,
 }
@@ -353,18 +357,11 @@ impl Stored {
     /// # Errors
     /// As [`read`].
     pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<Self, DecodeError> {
-        use ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
         if bytes.is_empty() {
             return Err(DecodeError::Empty);
         }
-        let is_big_tiff = bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+");
-        let format = if is_big_tiff { Ok(Tiff) } else { image::guess_format(bytes) };
-        let format = format.map_err(|_| DecodeError::Unknown)?;
-        let decode = |bytes: &[u8]| match format {
-            Jpeg => decode_jpeg(bytes, max_pixels),
-            Png | Bmp | Tiff | WebP | Gif => decode_by(format, bytes, max_pixels),
-            _ => Err(DecodeError::Unknown),
-        };
+        let format = formats::format(bytes).ok_or(DecodeError::Unknown)?;
+        let decode = |bytes: &[u8]| formats::decode(format, bytes, max_pixels);
         let (variants, has_end) = mended(format, bytes);
         let (decoded, is_mended) = match decode(bytes) {
             Err(DecodeError::Damaged(reason)) => (alike(&variants, decode).ok_or(DecodeError::Damaged(reason))?, true),
@@ -373,8 +370,11 @@ impl Stored {
             decoded => (decoded?, false),
         };
         let (image, orientation) = decoded;
-        let is_lossy = format == Jpeg || format == WebP && is_lossy_webp(bytes);
-        Ok(Stored { image, orientation, is_lossy, is_mended })
+        let is_lossy = match format {
+            ImageFormat::WebP => is_lossy_webp(bytes),
+            format => format == ImageFormat::Jpeg,
+        };
+        Ok(Stored { image, orientation, is_lossy, first_colour: first_colour(format, bytes), is_mended })
     }
 
     /// Width and height in pixels, before turning.
@@ -390,7 +390,7 @@ impl Stored {
     /// The image as it is shown: turned by its EXIF orientation, transparent pixels blended with white.
     ///
     /// # Errors
-    /// When its pixels are floating-point numbers.
+    /// When its pixels are floating-point numbers beyond 0 to 1.
     pub fn upright(self) -> Result<DynamicImage, DecodeError> {
         let mut image = opaque(self.image)?;
         image.apply_orientation(self.orientation);
@@ -415,57 +415,18 @@ impl Stored {
             _ if self.is_lossy => brightest / 2 + 1,
             _ => 1,
         };
+        // A palette without black.
+        let has_background = pixels.pixels().any(|pixel| !opaque(&pixel) || level(pixel) == 0);
+        let first =
+            self.first_colour.filter(|_| !has_background).map(|colour| colour.map(|level| u16::from(level) * 257));
+        let is_first = |pixel: &Rgba<u16>| first.is_some_and(|first| pixel.0[..3] == first);
         let mut defects = DynamicImage::from(GrayImage::from_fn(pixels.width(), pixels.height(), |x, y| {
             let pixel = pixels.get_pixel(x, y);
-            Luma([u8::from(opaque(&pixel) && level(pixel) >= least)])
+            Luma([u8::from(opaque(&pixel) && level(pixel) >= least && !is_first(pixel))])
         }));
         let turns_along = self.orientation == Orientation::NoTransforms && self.size() == image.size();
         defects.apply_orientation(if turns_along { image.orientation } else { self.orientation });
         defects.into_luma8()
-    }
-}
-
-/// What all variants of a file decode to; `None` if one cannot be decoded, or if two differ.
-fn alike<T: PartialEq>(variants: &[Vec<u8>], decode: impl Fn(&[u8]) -> Result<T, DecodeError>) -> Option<T> {
-    let mut decoded = variants.iter().map(|variant| decode(variant).ok());
-    let first = decoded.next()??;
-    decoded.all(|other| other.as_ref() == Some(&first)).then_some(first)
-}
-
-/// Variants of a damaged file that decode alike if all pixels are there, and whether the file has its end marker. A PNG gets an end
-/// marker. A JPEG loses stray bytes between its headers; without an end marker it gets one after either of two fillings, which decode
-/// to different pixels where some are missing.
-fn mended(format: ImageFormat, bytes: &[u8]) -> (Vec<Vec<u8>>, bool) {
-    const END: [u8; 2] = [0xff, 0xd9];
-    let whole = match format {
-        ImageFormat::Png => return (vec![[bytes, b"\0\0\0\0IEND\xae\x42\x60\x82"].concat()], true),
-        ImageFormat::Jpeg => without_stray_bytes(bytes),
-        _ => None,
-    };
-    match whole {
-        Some((headers, scans)) if !scans.windows(2).any(|pair| pair == END) => {
-            let filled = |filling: u8| [&headers, scans, &[filling; 64], &END].concat();
-            (vec![filled(0x2d), filled(0xd2)], false)
-        }
-        Some((headers, scans)) => (vec![[&headers, scans].concat()], true),
-        None => (Vec::new(), true),
-    }
-}
-
-/// The header segments of a JPEG file up to the first scan, and what follows them.
-fn without_stray_bytes(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    const START_OF_SCAN: u8 = 0xda;
-    let (start, mut rest) = bytes.split_at_checked(2)?;
-    let mut headers = start.to_vec();
-    loop {
-        let start = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff))?;
-        let [_, kind, high, low] = *rest[start..].first_chunk()?;
-        let segment = rest.get(start..start + 2 + usize::from(u16::from_be_bytes([high, low])))?;
-        headers.extend(segment);
-        rest = &rest[start + segment.len()..];
-        if kind == START_OF_SCAN {
-            return Some((headers, rest));
-        }
     }
 }
 
@@ -478,65 +439,7 @@ pub(super) fn brightest(image: &DynamicImage) -> Option<u16> {
     }
 }
 
-/// Whether a chunk of this WebP file holds pixels in the lossy format.
-fn is_lossy_webp(bytes: &[u8]) -> bool {
-    let mut chunks = bytes.get(12..).unwrap_or_default();
-    while let Some((header, rest)) = chunks.split_first_chunk::<8>() {
-        let [kind @ .., a, b, c, d] = *header;
-        if kind == *b"VP8 " {
-            return true;
-        }
-        let length = u32::from_le_bytes([a, b, c, d]) as usize;
-        chunks = rest.get(length.saturating_add(length % 2)..).unwrap_or_default();
-    }
-    false
-}
-
-fn check_size(width: u64, height: u64, max: u64) -> Result<(), DecodeError> {
-    match width * height {
-        0 => Err(damaged("it has no pixels")),
-        pixels if pixels > max => Err(DecodeError::TooManyPixels { width, height, max }),
-        _ => Ok(()),
-    }
-}
-
-fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(64 << 20));
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    reader.limits(limits.clone());
-    let mut decoder = reader.into_decoder().map_err(undecodable)?;
-    let (width, height) = decoder.dimensions();
-    check_size(width.into(), height.into(), max_pixels)?;
-    // `into_decoder` does not check this limit.
-    limits.reserve(decoder.total_bytes()).map_err(undecodable)?;
-    decoder.set_limits(limits).map_err(undecodable)?;
-    let orientation = decoder.orientation().map_err(undecodable)?;
-    Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, orientation))
-}
-
-/// Decodes JPEG in strict mode; otherwise a truncated file would decode to a half-grey image.
-fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
-    let options = DecoderOptions::default().set_strict_mode(true).set_max_width(usize::MAX).set_max_height(usize::MAX);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(damaged)?;
-    let (width, height) = decoder.dimensions().ok_or_else(|| damaged("no header"))?;
-    check_size(width as u64, height as u64, max_pixels)?;
-    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
-    let colours = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
-    decoder.set_options(options.jpeg_set_out_colorspace(colours));
-    let pixels = decoder.decode().map_err(damaged)?;
-    let (width, height) = (width as u32, height as u32);
-    let image = match grey {
-        true => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
-        false => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
-    };
-    let image = image.ok_or_else(|| damaged("its pixels do not fill it"))?;
-    Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
-}
-
-/// Blends transparent pixels with white; refuses floating-point pixels.
+/// Blends transparent pixels with white. Floating-point levels become 16 bit.
 fn opaque(image: DynamicImage) -> Result<DynamicImage, DecodeError> {
     let (width, height) = (image.width(), image.height());
     let opaque = match image {
@@ -560,9 +463,26 @@ fn opaque(image: DynamicImage) -> Result<DynamicImage, DecodeError> {
         | DynamicImage::ImageRgb8(_)
         | DynamicImage::ImageLuma16(_)
         | DynamicImage::ImageRgb16(_) => Some(image),
-        _ => return Err(DecodeError::Unsupported("floating-point pixels".to_owned())),
+        image => return opaque(sixteen_bit(image)?),
     };
     opaque.ok_or_else(|| damaged("its pixels do not fill it"))
+}
+
+/// Floating-point levels from 0 to 1 as 16 bit ones; others are refused.
+fn sixteen_bit(image: DynamicImage) -> Result<DynamicImage, DecodeError> {
+    let pixels = image.into_rgba32f();
+    if !pixels.iter().all(|level| (0.0..=1.0).contains(level)) {
+        let levels = || pixels.pixels().flat_map(|pixel| &pixel.0[..3]).copied();
+        let [least, most] = [levels().fold(f32::INFINITY, f32::min), levels().fold(f32::NEG_INFINITY, f32::max)];
+        return Err(DecodeError::Levels { kind: "floating-point", least: least.into(), most: most.into(), white: 1 });
+    }
+    let is_grey = pixels.pixels().all(|pixel| pixel.0[..3].iter().all(|&level| level == pixel.0[0]));
+    let deep = DynamicImage::from(pixels).into_rgba16();
+    let grey = |x, y| LumaA([deep.get_pixel(x, y).0[0], deep.get_pixel(x, y).0[3]]);
+    Ok(match is_grey {
+        true => DynamicImage::ImageLumaA16(ImageBuffer::from_fn(deep.width(), deep.height(), grey)),
+        false => deep.into(),
+    })
 }
 
 /// Blends pixels of `channels` levels, the last of which is alpha, with white, and drops alpha.

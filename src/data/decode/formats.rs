@@ -1,0 +1,217 @@
+//! File formats: what their decoders make of a file, and which damage leaves all pixels.
+
+use std::io::Cursor;
+use std::iter::successors;
+use std::path::Path;
+
+use image::codecs::bmp::BmpDecoder;
+use image::metadata::Orientation;
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use super::{DecodeError, damaged, tiff, undecodable};
+
+/// The format of a file, by its first bytes.
+pub(super) fn format(bytes: &[u8]) -> Option<ImageFormat> {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, Tiff, WebP};
+    // Neither BigTIFF nor a JPEG with stray bytes before its first header is known to `guess_format`.
+    match bytes {
+        [b'I', b'I', b'+', 0, ..] | [b'M', b'M', 0, b'+', ..] => Some(Tiff),
+        [0xff, 0xd8, ..] => Some(Jpeg),
+        _ => image::guess_format(bytes).ok().filter(|format| [Bmp, Gif, Png, Tiff, WebP].contains(format)),
+    }
+}
+
+/// Width and height in pixels, from a file's header.
+pub(super) fn dimensions(path: &Path) -> Option<(u32, u32)> {
+    let file = ImageReader::open(path).ok()?.with_guessed_format().ok()?;
+    match file.format() {
+        Some(ImageFormat::Tiff) | None => ::tiff::decoder::Decoder::new(file.into_inner()).ok()?.dimensions().ok(),
+        Some(_) => file.into_dimensions().ok(),
+    }
+}
+
+pub(super) fn decode(
+    format: ImageFormat,
+    bytes: &[u8],
+    max_pixels: u64,
+) -> Result<(DynamicImage, Orientation), DecodeError> {
+    match format {
+        ImageFormat::Jpeg => decode_jpeg(bytes, max_pixels),
+        ImageFormat::Tiff => tiff::decode(bytes, max_pixels),
+        _ => decode_by(format, bytes, max_pixels),
+    }
+}
+
+/// The colour of a palette's index 0; `None` if the image has no palette.
+pub(super) fn first_colour(format: ImageFormat, bytes: &[u8]) -> Option<[u8; 3]> {
+    let first = |palette: &[u8]| palette.first_chunk().copied();
+    match format {
+        ImageFormat::Png => {
+            let png = png::Decoder::new(Cursor::new(bytes)).read_info().ok()?;
+            let is_indexed = png.info().color_type == png::ColorType::Indexed;
+            png.info().palette.as_deref().filter(|_| is_indexed).and_then(first)
+        }
+        ImageFormat::Gif => {
+            let mut gif = gif::Decoder::new(bytes).ok()?;
+            let own = gif.next_frame_info().ok()??.palette.clone();
+            own.as_deref().or(gif.global_palette()).and_then(first)
+        }
+        ImageFormat::Bmp => BmpDecoder::new(Cursor::new(bytes)).ok()?.get_palette()?.first().copied(),
+        ImageFormat::Tiff => tiff::first_colour(bytes),
+        _ => None,
+    }
+}
+
+/// What all variants of a file decode to; `None` if one cannot be decoded, or if two differ.
+pub(super) fn alike<T: PartialEq>(variants: &[Vec<u8>], decode: impl Fn(&[u8]) -> Result<T, DecodeError>) -> Option<T> {
+    let mut decoded = variants.iter().map(|variant| decode(variant).ok());
+    let first = decoded.next()??;
+    decoded.all(|other| other.as_ref() == Some(&first)).then_some(first)
+}
+
+/// The marker of a scan's header in a JPEG.
+const START_OF_SCAN: u8 = 0xda;
+
+/// Variants of a damaged file that decode alike if all pixels are there, and whether the file has its end marker. A PNG gets an end
+/// marker. A JPEG loses stray bytes between its headers; without an end marker it gets one after each of some fillings, which decode
+/// to different pixels where some are missing.
+pub(super) fn mended(format: ImageFormat, bytes: &[u8]) -> (Vec<Vec<u8>>, bool) {
+    const END: [u8; 2] = [0xff, 0xd9];
+    let whole = match format {
+        ImageFormat::Png => return (vec![[bytes, b"\0\0\0\0IEND\xae\x42\x60\x82"].concat()], true),
+        ImageFormat::Jpeg => without_stray_bytes(bytes),
+        _ => None,
+    };
+    match whole {
+        Some((headers, scans)) if !scans.windows(2).any(|pair| pair == END) => {
+            // Without 0xff, which starts a marker.
+            let next = |byte: &u8| Some(byte.wrapping_mul(77).wrapping_add(29));
+            let filling =
+                |seed| successors(Some(seed), next).skip(1).take(64).map(|byte| byte & 0xfe).collect::<Vec<u8>>();
+            let filled = |seed| [&headers, scans, &filling(seed), &END].concat();
+            (if ends_within_scan(scans) { (0..8).map(filled).collect() } else { Vec::new() }, false)
+        }
+        Some((headers, scans)) => (vec![[&headers, scans].concat()], true),
+        None => (Vec::new(), true),
+    }
+}
+
+/// Whether what follows the first scan's header ends with the data of a scan, not within a header or after one that a scan is to follow.
+fn ends_within_scan(scans: &[u8]) -> bool {
+    let is_header = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xd0..=0xd7 | 0xff);
+    scans.windows(2).rposition(is_header).is_none_or(|last| match scans[last + 1..] {
+        [START_OF_SCAN, high, low, ref rest @ ..] => rest.len() + 2 >= usize::from(u16::from_be_bytes([high, low])),
+        _ => false,
+    })
+}
+
+/// The header segments of a JPEG file up to the first scan, and what follows them.
+fn without_stray_bytes(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
+    let (start, mut rest) = bytes.split_at_checked(2)?;
+    let mut headers = start.to_vec();
+    loop {
+        let start = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff))?;
+        let [_, kind, high, low] = *rest[start..].first_chunk()?;
+        let segment = rest.get(start..start + 2 + usize::from(u16::from_be_bytes([high, low])))?;
+        headers.extend(segment);
+        rest = &rest[start + segment.len()..];
+        if kind == START_OF_SCAN {
+            return Some((headers, rest));
+        }
+    }
+}
+
+/// Whether a chunk of this WebP file holds pixels in the lossy format.
+pub(super) fn is_lossy_webp(bytes: &[u8]) -> bool {
+    let mut chunks = bytes.get(12..).unwrap_or_default();
+    while let Some((header, rest)) = chunks.split_first_chunk::<8>() {
+        let [kind @ .., a, b, c, d] = *header;
+        if kind == *b"VP8 " {
+            return true;
+        }
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        chunks = rest.get(length.saturating_add(length % 2)..).unwrap_or_default();
+    }
+    false
+}
+
+pub(super) fn check_size(width: u64, height: u64, max: u64) -> Result<(), DecodeError> {
+    match width * height {
+        0 => Err(damaged("it has no pixels")),
+        pixels if pixels > max => Err(DecodeError::TooManyPixels { width, height, max }),
+        _ => Ok(()),
+    }
+}
+
+fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(64 << 20));
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(undecodable)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into(), max_pixels)?;
+    // `into_decoder` does not check this limit.
+    limits.reserve(decoder.total_bytes()).map_err(undecodable)?;
+    decoder.set_limits(limits).map_err(undecodable)?;
+    let orientation = match format {
+        ImageFormat::Png => png_orientation(bytes).unwrap_or(Orientation::NoTransforms),
+        _ => decoder.orientation().map_err(undecodable)?,
+    };
+    Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, orientation))
+}
+
+/// The EXIF orientation of a PNG; the decoder does not look for it after the pixels, where some programs write it.
+fn png_orientation(bytes: &[u8]) -> Option<Orientation> {
+    let mut chunks = bytes.get(8..)?;
+    loop {
+        let (&[a, b, c, d, ref kind @ ..], rest) = chunks.split_first_chunk::<8>()?;
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if kind == b"eXIf" {
+            return Orientation::from_exif_chunk(rest.get(..length)?);
+        }
+        chunks = rest.get(length..)?.get(4..)?;
+    }
+}
+
+/// Decodes JPEG in strict mode; otherwise a truncated file would decode to a half-grey image.
+fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
+    let options = DecoderOptions::default().set_strict_mode(true).set_max_width(usize::MAX).set_max_height(usize::MAX);
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    decoder.decode_headers().map_err(damaged)?;
+    let (width, height) = decoder.dimensions().ok_or_else(|| damaged("no header"))?;
+    check_size(width as u64, height as u64, max_pixels)?;
+    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
+    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let colours = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
+    decoder.set_options(options.jpeg_set_out_colorspace(colours));
+    let pixels = decoder.decode().map_err(damaged)?;
+    let (width, height) = (width as u32, height as u32);
+    let image = match grey {
+        true => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
+        false => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
+    };
+    let image = image.ok_or_else(|| damaged("its pixels do not fill it"))?;
+    Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_tell_the_size() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/formats");
+        for name in
+            ["tiff-p.tif", "tiff-big.tif", "tiff-la.tif", "tiff-f32.tif", "png-rgb.png", "gif-p.gif", "bmp-1.bmp"]
+        {
+            assert_eq!(dimensions(&folder.join(name)), Some((5, 4)), "{name}");
+        }
+        assert_eq!(dimensions(&folder.join("jpeg-l.jpg")), Some((18, 17)));
+        assert_eq!(dimensions(&folder.join("make.py")), None);
+    }
+}
