@@ -54,6 +54,11 @@ fn read_images(paths: &[PathBuf], conversion: Conversion, loading: &Loading) -> 
     Ok((all.expect("one batch"), left_out))
 }
 
+/// The names of those that could be read.
+fn names(batch: &Batch) -> Vec<String> {
+    batch.files.iter().flatten().map(|file| file.name.clone()).collect()
+}
+
 const RGB: Conversion =
     Conversion { size: Size::square(16), channels: Channels::Rgb, resize: Resize::Stretch, levels: Levels::FULL };
 const COLOURS: [[f32; 3]; 4] = [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.], [1., 1., 1.]];
@@ -854,7 +859,7 @@ fn unusual_file_names_are_accepted() {
     std::os::unix::fs::symlink(folder.path(), folder.path().join("good/loop")).unwrap();
     let images = |path: PathBuf| read_images(&[path], RGB, &Loading::default());
     // A link to a folder that it lies in is not followed again.
-    let names = images(folder.path().join("good")).unwrap().0.names;
+    let names = names(&images(folder.path().join("good")).unwrap().0);
     assert_eq!(names.len(), 6);
     assert!(names.iter().all(|name| !name.contains(char::is_control)), "{names:?}");
     assert!(names.contains(&"new\\nline.png".to_owned()));
@@ -893,7 +898,7 @@ fn what_is_left_out_is_counted() {
     fs::create_dir_all(at("good/empty")).unwrap();
     fs::create_dir_all(at("good/empty.png")).unwrap();
     let (images, left_out) = read_images(&[at("good")], RGB, &Loading::default()).unwrap();
-    assert_eq!(images.names.len(), 9, "{:?}", images.names);
+    assert_eq!(names(&images).len(), 9, "{images:?}");
     let told = "1 .db, 1 .heic, 1 .ini, 2 .txt, 3 as system folders, 3 hidden, 1 without an ending";
     assert_eq!(left_out.to_string(), told);
 
@@ -943,7 +948,7 @@ fn links_are_followed_once_and_names_need_not_be_utf8() {
     };
     let (images, left_out) = read(false).unwrap();
     // Below `up` the folder `store` is met again.
-    assert_eq!(images.names.len(), 3, "{:?}", images.names);
+    assert_eq!(names(&images).len(), 3, "{images:?}");
     let told = left_out.to_string();
     assert_eq!(told, "2 as dangling or circular links, 3 as links to folders that are read already");
     // A link with the name of an image is an image that is missing.
@@ -955,7 +960,7 @@ fn links_are_followed_once_and_names_need_not_be_utf8() {
     for name in [&b"caf\xe9.png"[..], b"caf\xe8.png"] {
         put(&at("latin").join(OsStr::from_bytes(name)), 1);
     }
-    let names = read_images(&[at("latin")], RGB, &Loading::default()).unwrap().0.names;
+    let names = names(&read_images(&[at("latin")], RGB, &Loading::default()).unwrap().0);
     assert_eq!(names, ["caf\\xe8.png", "caf\\xe9.png"]);
     let kinds = |kind: &[u8]| at("tree/c/test").join(OsStr::from_bytes(kind));
     for index in 0..4 {
@@ -1103,10 +1108,11 @@ fn images_to_score_may_be_files_and_folders() {
     let loading = Loading::default();
     let (images, _) = read_images(&paths, conversion, &loading).unwrap();
     assert_eq!(firsts(&images.images), [120, 121, 2]);
-    assert_eq!(images.names[..2], ["000.jpg", "001.jpg"]);
-    let files: Vec<&PathBuf> = images.files.iter().flatten().collect();
+    let names = names(&images);
+    assert_eq!(names[..2], ["000.jpg", "001.jpg"]);
+    let files: Vec<&PathBuf> = images.files.iter().flatten().map(|file| &file.path).collect();
     assert_eq!(files, [&at("test/hole/000.jpg"), &at("test/hole/001.jpg"), &paths[1]]);
-    assert!(images.names[2].ends_with("bottle/train/good/002.png") && !images.names[2].starts_with('/'));
+    assert!(names[2].ends_with("bottle/train/good/002.png") && !names[2].starts_with('/'));
     let refused = |paths: &[PathBuf]| read_images(paths, conversion, &loading).unwrap_err().to_string();
     assert!(refused(&[at("test/none.png")]).contains("none.png cannot be read"));
     assert!(refused(&[]).contains("the prediction set is empty"));
@@ -1319,10 +1325,10 @@ fn images_come_in_batches_in_their_order_whatever_cannot_be_read() {
             .unwrap()
             .for_each_batch(size, grey, &skip, |batch| {
                 assert!(batch.files.len() <= size);
-                assert_eq!(batch.files.iter().flatten().count(), batch.names.len());
+                assert_eq!(batch.files.iter().flatten().count(), batch.images.shape()[0]);
                 seen.extend(firsts(&batch.images));
                 files.extend(batch.files.into_iter().map(|file| match file {
-                    Ok(path) => (path, true),
+                    Ok(file) => (file.path, true),
                     Err(bad) => (bad.path, false),
                 }));
                 Ok::<(), DataError>(())
@@ -1346,7 +1352,7 @@ fn images_come_in_batches_in_their_order_whatever_cannot_be_read() {
     let stops = Listing::of(&paths[..1], &Loading::default()).unwrap();
     let mut scored = 0;
     let ended = stops.for_each_batch(2, RGB, &Loading::default(), |batch| {
-        scored += batch.names.len();
+        scored += batch.files.iter().flatten().count();
         Ok::<(), DataError>(())
     });
     assert!(ended.unwrap_err().to_string().contains("003.png") && scored == 2);

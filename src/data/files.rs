@@ -359,7 +359,7 @@ pub(super) fn sets<const SETS: usize>(
     }))
 }
 
-/// The tiles of all files. A file whose size cannot be read from its header is not cut; a fault is found when it is decoded.
+/// The tiles of all files. A file that cannot be read is not cut; its fault is found when it is decoded.
 fn tiled(files: &[File], tile: Size, max_pixels: u64) -> Vec<(u32, Option<Place>)> {
     let places = files.par_iter().map(|file| match decode::upright_size(&file.path, max_pixels) {
         Some(size) => tiles::places(size, tile).into_iter().map(Some).collect(),

@@ -110,7 +110,8 @@ impl Masks {
         let limits = [width, height];
         let placed = |[left, top, right, bottom]: [usize; 4]| {
             let at = |pixel: usize, axis: usize| {
-                let place = (origin[axis] + scale[axis] * pixel as f64).round();
+                // The first pixel whose centre is not before the edge.
+                let place = (origin[axis] + scale[axis] * pixel as f64 - 0.5).ceil();
                 place.clamp(0.0, f64::from(limits[axis])) as u32
             };
             let [left, top, right, bottom] = [at(left, 0), at(top, 1), at(right, 0), at(bottom, 1)];
