@@ -188,7 +188,6 @@ fn errors_in_flags_name_the_flags_before_a_file_is_read() {
         (&mvtec, &["--batch", "1"], &["--batch is 1: it must be at least 2"]),
         (&mvtec, &["--micro-batches", "20"], &["--micro-batches is 20"]),
         (&mvtec, &["--starts", "0"], &["--starts is 0"]),
-        (&mvtec, &["--size", "0"], &["it must be a side, or HEIGHT,WIDTH, from 1 to 4096 pixels"]),
         (&mvtec, &["--max-train", "2"], &["--max-train is 2: training needs at least 3 images"]),
         (&folders, &[], &["there are no images to tune on: add --unlabelled-dir"]),
         (&folders, &["--unlabelled-dir", "un", "--normal-split-ratio", "nan"], &["--normal-split-ratio is NaN"]),
@@ -221,10 +220,11 @@ fn huge_numbers_are_refused() {
     let texture = ["--data", "texture", "--texture", "gravel", "--defect", "blob"];
     let digits = ["--data", "digits", "--normal", "6", "--anomaly", "9"];
     let huge = "9223372036854775807";
-    let cases: [(&[&str], &[&str], i32, &str); 6] = [
+    let cases: [(&[&str], &[&str], i32, &str); 7] = [
         (&texture, &["--max-train", huge], 2, "use at most 100000 of a kind"),
         (&digits, &["--max-train", huge, "--max-normals", huge], 3, "there are 500 normal images, but"),
-        (&digits, &["--size", huge], 2, "it must be from 1 to 4096"),
+        (&digits, &["--size", huge], 2, "it must be a side, or HEIGHT,WIDTH, from 1 to 4096 pixels"),
+        (&digits, &["--tiles", "0"], 2, "it must be a side, or HEIGHT,WIDTH, from 1 to 4096 pixels"),
         (&digits, &["--steps", huge], 2, "it must be from 1 to 16777216"),
         (&digits, &["--starts", huge, "--method", "random-static"], 2, "it must be from 1 to 10000"),
         (&digits, &["--micro-batches", huge], 2, "--micro-batches is"),
