@@ -357,7 +357,7 @@ fn identical_training_images_are_noted_and_fail_only_if_a_distance_is_needed() {
         (said, out.join("result.json"))
     };
     let (said, result) = run("logit", "logit");
-    said.with(0).notice(&["all 5 training images are identical"]);
+    said.with(0).notice(&["all 6 training images are identical"]);
     let starts = process::json(&result)["starts"].clone();
     assert!(
         starts.as_array().unwrap().iter().all(|start| start["spread"] == 0.0 && start.get("failed").is_none()),

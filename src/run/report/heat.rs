@@ -238,6 +238,7 @@ mod tests {
         let (path, boxes) = write(false);
         assert!(boxes.is_empty() && image::open(path).unwrap().into_luma8().iter().all(|&level| level == 0));
         // Diagonal neighbours belong together.
-        assert_eq!(parts(&[true, false, false, true, false, true, false, false, false], 3), [[0, 0, 3, 2]]);
+        assert_eq!(parts(&[true, false, false, false, true, false, false, false, true], 3), [[0, 0, 3, 3]]);
+        assert_eq!(parts(&[true, false, true, true, false, false], 3), [[0, 0, 1, 2], [2, 0, 3, 1]]);
     }
 }
