@@ -274,6 +274,7 @@ fn bound(dispatch: &Dispatch, text: &str, machine: &Machine) -> Result<Bound, St
         workgroups: grid,
         immediates: &immediates,
         lengths: &dispatch.lengths,
+        contents: None,
         subgroup: machine.subgroup,
         limit: LIMIT,
     };
