@@ -12,6 +12,7 @@ mod fault;
 mod measure;
 mod paint;
 mod progress;
+mod sanitize;
 mod sweep;
 mod train;
 
@@ -77,6 +78,9 @@ enum Command {
     /// Compile each kernel for an AMD GPU, which need not be present, and show its registers, occupancy and instructions; exits 1
     /// if one does not compile.
     Analyze(analyze::Analyze),
+    /// Run the compute shaders of any WGSL file in an interpreter that checks every access; exits 1 if it finds an error or a
+    /// warning.
+    Sanitize(sanitize::Sanitize),
     /// Print a completion script for a shell, such as bash, zsh or fish.
     ///
     /// bash: `stssad completions bash > ~/.local/share/bash-completion/completions/stssad`. zsh: save it as `_stssad` in a folder of
@@ -226,6 +230,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Analyze(analyze) => analyze.run(),
+            Command::Sanitize(sanitize) => sanitize.run(),
             Command::Radv(radv) => radv.run(),
         }
     }

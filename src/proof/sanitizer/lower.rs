@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
+use naga::proc::IndexableLength;
 use naga::valid::{
     Capabilities, FunctionInfo, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
 };
@@ -38,6 +39,7 @@ impl std::fmt::Display for Refusal {
 
 /// Most operations of a program once its calls are inlined.
 const MOST_OPERATIONS: usize = 1 << 20;
+const SUBGROUPS: &str = "enable subgroups;";
 /// Most scalars of a variable.
 const MOST_SCALARS: u32 = 1 << 22;
 
@@ -49,6 +51,8 @@ const LARGEST_ALIGNMENT: u32 = 16;
 /// # Errors
 /// With the line and the compiler's message, when it is not WGSL.
 fn parse(source: &str) -> Result<(Module, ModuleInfo), (u32, String)> {
+    // naga knows the functions, but not the directive that WGSL asks for before them.
+    let source = &source.replace(SUBGROUPS, &" ".repeat(SUBGROUPS.len()));
     let module = naga::front::wgsl::parse_str(source)
         .map_err(|error| (error.location(source).map_or(0, |at| at.line_number), error.message().to_owned()))?;
     let info = Validator::new(ValidationFlags::all(), Capabilities::all())
@@ -127,6 +131,7 @@ pub fn lower_entry(file: &str, source: &str, name: &str, overrides: &[(String, f
             lines: Vec::new(),
             columns: Vec::new(),
             works: Vec::new(),
+            assigns: Vec::new(),
             untils: Vec::new(),
             registers: Vec::new(),
             builtins: Vec::new(),
@@ -376,8 +381,9 @@ impl<'m> Lowering<'m> {
             TypeInner::CooperativeMatrix { columns, rows, .. } => Ok(*columns as u32 * *rows as u32),
             TypeInner::Vector { size, scalar } => Ok(*size as u32 * self.scalars_of(&TypeInner::Scalar(*scalar))?),
             TypeInner::Matrix { columns, rows, scalar } => Ok(*columns as u32 * column(*rows as u32, *scalar)),
-            TypeInner::Array { base, size: ArraySize::Constant(count), stride } => {
-                match count.get().checked_mul(self.stride(*base, *stride)?) {
+            TypeInner::Array { base, size, stride } if *size != ArraySize::Dynamic => {
+                let count = self.length(*size)?;
+                match count.checked_mul(self.stride(*base, *stride)?) {
                     Some(scalars) if scalars <= MOST_SCALARS => Ok(scalars),
                     _ => Err(format!("unsupported: an array of {count} elements")),
                 }
@@ -387,6 +393,15 @@ impl<'m> Lowering<'m> {
                 false => Ok(span / 4),
             },
             other => unsupported(other),
+        }
+    }
+
+    /// Elements of an array whose size is fixed, though an override may have set it.
+    fn length(&self, size: ArraySize) -> Result<u32, String> {
+        match size.resolve(self.module.to_ctx()) {
+            Ok(IndexableLength::Known(count)) => Ok(count),
+            Ok(IndexableLength::Dynamic) => unsupported(size),
+            Err(error) => Err(chain(&error)),
         }
     }
 
@@ -401,9 +416,9 @@ impl<'m> Lowering<'m> {
                     |index| (index * column(*rows as u32, *scalar), TypeInner::Vector { size: *rows, scalar: *scalar });
                 (0..*columns as u32).map(part).collect()
             }
-            TypeInner::Array { base, size: ArraySize::Constant(count), stride } => {
+            TypeInner::Array { base, size, stride } if *size != ArraySize::Dynamic => {
                 let stride = self.stride(*base, *stride)?;
-                (0..count.get()).map(|index| (index * stride, self.inner(*base).clone())).collect()
+                (0..self.length(*size)?).map(|index| (index * stride, self.inner(*base).clone())).collect()
             }
             TypeInner::Struct { members, .. } => {
                 let part = |index: usize| Ok((self.member(members, index)?, self.inner(members[index].ty).clone()));
@@ -498,9 +513,9 @@ impl<'m> Lowering<'m> {
                     vector(scalar + index * column(rows, *kind), byte + index * bytes, rows, *kind);
                 }
             }
-            TypeInner::Array { base, size: ArraySize::Constant(count), stride } => {
+            TypeInner::Array { base, size, stride } if *size != ArraySize::Dynamic => {
                 let scalars = self.stride(*base, *stride)?;
-                for index in 0..count.get() {
+                for index in 0..self.length(*size)? {
                     self.leaves(*base, [scalar + index * scalars, byte + index * stride], leaves)?;
                 }
             }
@@ -614,6 +629,7 @@ impl<'m> Lowering<'m> {
         self.program.lines.push(self.line);
         self.program.columns.push(self.column);
         self.program.works.push(work);
+        self.program.assigns.push(false);
         self.program.code.len() - 1
     }
 
@@ -884,7 +900,9 @@ impl<'m> Lowering<'m> {
             Statement::Atomic { pointer, fun, value, result } => {
                 let place = self.place(frame, *pointer)?;
                 let value = self.value(frame, *value)?[0];
-                let kind = Self::kind(&self.type_of(frame, *pointer).pointed(self.module))?;
+                let TypeInner::Atomic(Scalar { kind, .. }) = self.type_of(frame, *pointer).pointed(self.module) else {
+                    return unsupported(statement);
+                };
                 let Some(f) = word::atomic(*fun, kind) else { return unsupported((fun, kind)) };
                 let compare = match fun {
                     AtomicFunction::Exchange { compare: Some(compare) } => Some(self.value(frame, *compare)?[0]),
@@ -1001,7 +1019,8 @@ impl<'m> Lowering<'m> {
         if let Place { memory: Memory::Registers, offset: None, at, .. } = place
             && value.windows(2).all(|pair| pair[0] + 1 == pair[1])
         {
-            self.emit(Op::Move { to: at, from: value[0], count: value.len() as u32 });
+            let at = self.emit(Op::Move { to: at, from: value[0], count: value.len() as u32 });
+            self.program.assigns[at] = true;
             return;
         }
         for (component, &from) in (0..).zip(value) {
@@ -1619,9 +1638,8 @@ impl<'m> Lowering<'m> {
             TypeInner::Array { base, size, stride } => {
                 let stride = self.stride(base, stride)?;
                 let count = match (size, place.map(|place| (place.memory, place.at))) {
-                    (ArraySize::Constant(count), _) => Count::Fixed(count.get()),
                     (ArraySize::Dynamic, Some((Memory::Storage(buffer), first))) => Count::Rest { buffer, first },
-                    other => return unsupported(other.0),
+                    (size, _) => Count::Fixed(self.length(size)?),
                 };
                 Ok((count, stride, self.inner(base).clone()))
             }

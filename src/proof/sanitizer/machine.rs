@@ -99,6 +99,8 @@ struct Machine<'a> {
     workgroup: Region,
     /// What workgroup memory holds before it is written.
     fresh: Word,
+    /// Whether the sanitizer chose how many workgroups there are: all but the first are assumed.
+    is_chosen: bool,
     /// The access being executed; its operation is filled in where needed.
     now: Access,
     storage_epoch: u32,
@@ -121,19 +123,20 @@ impl Program {
             }
             Buffer::Unwritten(scalars) => Region::unwritten(*scalars, nan),
         });
-        let (regions, reports, operations) = self.run_on(dispatch, storage.collect(), nan);
+        let (regions, reports, operations) = self.run_on(dispatch, storage.collect(), nan, false);
         let last = self.buffers.iter().enumerate().max_by_key(|(_, buffer)| buffer.rank);
         let output = last.map_or(Vec::new(), |(index, _)| regions[index].words.iter().map(|w| w.as_f32()).collect());
         Outcome { output, reports, operations }
     }
 
     /// Runs every workgroup on these regions, one for each of the program's buffers; `fresh` fills workgroup memory.
-    /// Gives what they hold then, the reports by place, and the number of operations.
+    /// `is_chosen` says that the sanitizer chose how many workgroups there are. Gives what they hold then, the reports by place, and the number of operations.
     pub(super) fn run_on(
         &self,
         dispatch: &Dispatch,
         storage: Vec<Region>,
         fresh: Word,
+        is_chosen: bool,
     ) -> (Vec<Region>, Vec<Report>, u64) {
         assert_eq!(dispatch.immediates.len(), self.immediates.len(), "{}: immediates", self.file);
         let mut machine = Machine {
@@ -142,6 +145,7 @@ impl Program {
             storage,
             workgroup: Region::default(),
             fresh,
+            is_chosen,
             now: Access { workgroup: 0, invocation: 0, epoch: 0, operation: 0, assumed: false },
             storage_epoch: 0,
             workgroup_epoch: 0,
@@ -300,27 +304,26 @@ impl Machine<'_> {
                 invocation.until = 0;
             }
             let decided = invocation.until != 0;
-            self.now.assumed = decided;
             match program.code[operation] {
                 Op::Copy { to, from } => registers[to as usize] = registers[from as usize].assuming(decided),
                 Op::Move { to, from, count } => {
                     registers.copy_within(from as usize..(from + count) as usize, to as usize);
-                    if decided {
+                    if decided && program.assigns[operation] {
                         registers[to as usize..(to + count) as usize].iter_mut().for_each(|it| it.assumed = true);
                     }
                 }
                 Op::Zero { to, count } => registers[to as usize..(to + count) as usize].fill(Word::default()),
                 Op::Map1 { f, to, a } => {
                     let a = registers[a as usize];
-                    registers[to as usize] = f(a).assuming(a.assumed | decided);
+                    registers[to as usize] = f(a).assuming(a.assumed);
                 }
                 Op::Map2 { f, to, a, b } => {
                     let (a, b) = (registers[a as usize], registers[b as usize]);
-                    registers[to as usize] = f(a, b).assuming(a.assumed | b.assumed | decided);
+                    registers[to as usize] = f(a, b).assuming(a.assumed | b.assumed);
                 }
                 Op::Map3 { f, to, a, b, c } => {
                     let [a, b, c] = [a, b, c].map(|slot| registers[slot as usize]);
-                    registers[to as usize] = f(a, b, c).assuming(a.assumed | b.assumed | c.assumed | decided);
+                    registers[to as usize] = f(a, b, c).assuming(a.assumed | b.assumed | c.assumed);
                 }
                 Op::Check { rule, a, b } => {
                     let (a, b) = (registers[a as usize], registers[b as usize]);
@@ -353,7 +356,7 @@ impl Machine<'_> {
                         (Some(address), Memory::Registers) => registers[address],
                         (Some(address), _) => self.load(operation, memory, address),
                     };
-                    registers[to as usize] = word.assuming(assumed | decided);
+                    registers[to as usize] = word.assuming(assumed);
                 }
                 Op::Store { from, memory, at, offset } => {
                     let assumed = offset.is_some_and(|slot| registers[slot as usize].assumed);
@@ -379,9 +382,9 @@ impl Machine<'_> {
                         let new = f(old, value).assuming(old.assumed | value.assumed | assumed | decided);
                         self.region(memory).words[address] = new;
                     }
-                    registers[to as usize] = old.assuming(assumed | decided);
+                    registers[to as usize] = old.assuming(assumed);
                     if let Some(compare) = compare {
-                        let assumed = old.assumed | compare.assumed | decided;
+                        let assumed = old.assumed | compare.assumed;
                         registers[to as usize + 1] = Word::u32(exchanged.into()).assuming(assumed);
                     }
                 }
@@ -399,7 +402,7 @@ impl Machine<'_> {
                             (TexelAccess::Store, None) => {}
                             (_, Some(address)) => {
                                 let word = self.load(operation, Memory::Storage(buffer), address);
-                                registers[slot] = word.assuming(self.now.assumed | decided);
+                                registers[slot] = word.assuming(self.now.assumed);
                             }
                             (_, None) => registers[slot] = Word::default(),
                         }
@@ -648,7 +651,7 @@ impl Machine<'_> {
     }
 
     fn report(&mut self, kind: Kind, operation: usize, other: usize, message: impl FnOnce(&Self) -> String) {
-        let assumed = self.now.assumed;
+        let assumed = self.now.assumed || (self.is_chosen && self.now.workgroup > 0);
         // What WGSL defines, or the sanitizer may have brought about, is weaker than what it has not.
         let is_defined = match kind {
             Kind::Unwritten | Kind::Overflow => other == 1,
@@ -684,7 +687,7 @@ impl Machine<'_> {
 
     fn report_race(&mut self, now: Access, earlier: Access, memory: Memory, address: usize, verb: &str, word: Word) {
         let operation = now.operation as usize;
-        self.now.assumed = now.assumed || earlier.assumed;
+        self.now.assumed = now.assumed || earlier.assumed || (self.is_chosen && earlier.workgroup != now.workgroup);
         self.report(Kind::Race, operation, earlier.operation as usize, |machine| {
             let element = machine.program.element(memory, address as u32);
             let did = match machine.program.code[earlier.operation as usize] {

@@ -345,6 +345,8 @@ pub struct Program {
     /// The source line of each operation, and its column, both from 1 on.
     pub(super) lines: Vec<u32>,
     pub(super) columns: Vec<u32>,
+    /// Whether each operation is a move that assigns a variable; what it moves may depend on whether it ran.
+    pub(super) assigns: Vec<bool>,
     /// Of each branch: the first operation after those that its condition decides of.
     pub(super) untils: Vec<u32>,
     /// What each operation is to hardware.

@@ -93,7 +93,7 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Level {
-    /// WGSL defines what happens, or it happens only with contents or lengths that the sanitizer chose.
+    /// WGSL defines what happens, or it happens only with what the sanitizer chose.
     Note,
     /// WGSL defines what happens, but a kernel hardly means it.
     Warning,
@@ -116,7 +116,7 @@ impl Level {
 pub struct Report {
     pub kind: Kind,
     pub level: Level,
-    /// Whether it depends on contents or lengths of buffers that the sanitizer chose.
+    /// Whether it depends on contents or lengths of buffers, or on workgroups, that the sanitizer chose.
     pub assumed: bool,
     pub file: String,
     /// Both from 1 on.
@@ -130,10 +130,19 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}:{}: {}: {}", self.file, self.line, self.kind.name(), self.message)?;
-        if self.occurrences > 1 {
-            write!(f, " ({} times)", self.occurrences)?;
-        }
-        Ok(())
+        write!(f, "{}:{}: {}: {}", self.file, self.line, self.kind.name(), self.text())
+    }
+}
+
+impl Report {
+    /// What happened, how often, and whether it rests on what the sanitizer chose.
+    pub fn text(&self) -> String {
+        let times = if self.occurrences > 1 { format!(" ({} times)", self.occurrences) } else { String::new() };
+        let chosen = if self.assumed {
+            ", with contents, lengths or workgroups that were chosen for lack of others"
+        } else {
+            ""
+        };
+        format!("{}{chosen}{times}", self.message)
     }
 }

@@ -172,7 +172,7 @@ impl Setting {
 #[derive(Debug, thiserror::Error)]
 pub enum TrialError {
     /// It is not WGSL, or the interpreter does not support it: then the reason begins with `unsupported`.
-    #[error("{0}")]
+    #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("{file}:{line}: a comment cannot be read: {reason}")]
     Comment { file: String, line: usize, reason: String },
@@ -189,7 +189,7 @@ type Settings = Vec<(Option<String>, Setting)>;
 /// A WGSL source to be run under the sanitizer, every compute entry point of it or one.
 ///
 /// What is not set is chosen: workgroups (two along each axis by which the kernel tells them apart), lengths of
-/// runtime-sized arrays and contents of buffers. A fault that depends on chosen contents or lengths is but a note.
+/// runtime-sized arrays and contents of buffers. A fault that depends on what was chosen is but a note.
 ///
 /// Comments in the source set the same, for all entry points or for one: `// sanitize: workgroups 4,1,1` or
 /// `// sanitize reduce: buffer 0,1=zero:64`; see [`Setting::parse`]. Calls come before comments.
@@ -344,10 +344,12 @@ impl Trial {
     }
 }
 
-/// Several workgroups along each axis by which the kernel tells them apart.
+/// Several workgroups along each axis by which the kernel tells them apart. All three indices at once are moved to be kept,
+/// which says of the first only.
 fn chosen_workgroups(program: &Program) -> [u32; 3] {
     let (reads, _) = flow::accesses(program);
-    let read: HashSet<u32> = reads.iter().flatten().flat_map(|&(first, count)| first..first + count).collect();
+    let read: HashSet<u32> =
+        reads.iter().flatten().flat_map(|&(first, count)| first..first + if count == 3 { 1 } else { count }).collect();
     let tells = |axis: u32| {
         program.builtins.iter().any(|&(builtin, slot)| {
             matches!(builtin, BuiltIn::GlobalInvocationId | BuiltIn::WorkGroupId) && read.contains(&(slot + axis))
@@ -466,7 +468,7 @@ impl Prepared {
         }
         let words = fill(buffer, &contents, elements, seed).map_err(unfit)?;
         let words = words.into_iter().map(|word| word.assuming(set.is_none())).collect();
-        let region = match is_unwritten {
+        let mut region = match is_unwritten {
             true => Region::unwritten(scalars as usize, Word::u32(f32::NAN.to_bits())),
             false => Region::filled(words, !writable),
         };
@@ -485,7 +487,8 @@ impl Prepared {
             is_length_chosen: chosen_length,
             is_chosen: set.is_none(),
         };
-        Ok((bound, Region { is_length_assumed: chosen_length, extent, ..region }))
+        (region.is_length_assumed, region.extent) = (chosen_length, extent);
+        Ok((bound, region))
     }
 
     /// The source's lines that the run executes are those of this program.
@@ -529,7 +532,7 @@ impl Prepared {
             subgroup: self.subgroup,
             limit: self.limit,
         };
-        let (_, reports, operations) = self.program.run_on(&dispatch, self.regions, Word::default());
+        let (_, reports, operations) = self.program.run_on(&dispatch, self.regions, Word::default(), self.is_chosen);
         Run {
             entry: self.entry,
             file: self.file,
