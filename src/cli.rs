@@ -80,6 +80,10 @@ enum Command {
     Analyze(analyze::Analyze),
     /// Run the compute shaders of any WGSL file in an interpreter that checks every access; exits 1 if it finds an error or a
     /// warning.
+    ///
+    /// What is not given is chosen and told. A fault that depends on what was chosen is a note, and so is what WGSL defines, such
+    /// as a wrapping sum. The file may give the same in comments, for all entry points or for one: `// sanitize: workgroups
+    /// 4,1,1`, `// sanitize reduce: buffer 0,1=zero:64`. Flags come before comments.
     Sanitize(sanitize::Sanitize),
     /// Print a completion script for a shell, such as bash, zsh or fish.
     ///

@@ -17,10 +17,6 @@ const SARIF: &str = "2.1.0";
 const SARIF_SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
 /// Arguments of `stssad sanitize`.
-///
-/// What is not given is chosen and told. A fault that depends on chosen contents or lengths is a note, which does not fail. The
-/// file can hold the same in comments: `// sanitize: workgroups 4,1,1`, or `// sanitize reduce: buffer 0,1=zero:64` for one
-/// entry point.
 #[derive(Debug, Args)]
 pub struct Sanitize {
     /// WGSL file.

@@ -11,8 +11,9 @@ use naga::valid::{
 use naga::{
     AddressSpace, ArraySize, AtomicFunction, Barrier, BinaryOperator, Binding as ArgumentBinding, Block, BuiltIn,
     CollectiveOperation, Constant, Direction, Expression, Function, GatherMode, GlobalVariable, Handle, ImageClass,
-    ImageQuery, Literal, LocalVariable, MathFunction, Module, RelationalFunction, ResourceBinding, Scalar, ScalarKind,
-    ShaderStage, Span, Statement, StorageAccess, StructMember, SubgroupOperation, SwitchValue, Type, TypeInner,
+    ImageDimension, ImageQuery, Literal, LocalVariable, MathFunction, Module, RelationalFunction, ResourceBinding,
+    Scalar, ScalarKind, ShaderStage, Span, Statement, StorageAccess, StructMember, SubgroupOperation, SwitchValue,
+    Type, TypeInner,
 };
 
 use super::program::{
@@ -319,7 +320,7 @@ impl<'m> Lowering<'m> {
                         let place = Place { memory: Memory::Registers, at: 0, offset: None, variable: 0 };
                         return Ok(place);
                     }
-                    TypeInner::Image { class, .. } => Self::texture(*class)?,
+                    TypeInner::Image { dim, arrayed, class } => Self::texture(*dim, *arrayed, *class)?,
                     _ => self.layout(global.ty)?,
                 };
                 let rank = self.bindings.partition_point(|other| *other < at) as u32;
@@ -531,7 +532,12 @@ impl<'m> Lowering<'m> {
     }
 
     /// A texture: an array of texels of four components.
-    fn texture(class: ImageClass) -> Result<Layout, String> {
+    fn texture(dim: ImageDimension, arrayed: bool, class: ImageClass) -> Result<Layout, String> {
+        let axes = match dim {
+            ImageDimension::D1 => 1,
+            ImageDimension::D2 => 2,
+            ImageDimension::D3 | ImageDimension::Cube => 3,
+        };
         let kind = match class {
             ImageClass::Sampled { kind, multi: false } => Scalar { kind, width: 4 },
             ImageClass::Depth { multi: false } => Scalar::F32,
@@ -539,7 +545,11 @@ impl<'m> Lowering<'m> {
             other => return unsupported(other),
         };
         let leaves = (0..4).map(|index| Leaf { scalar: index, byte: 4 * index, kind }).collect();
-        Ok(Layout { element: Some(Element { leaves, scalars: 4, bytes: 16 }), is_texture: true, ..Layout::default() })
+        Ok(Layout {
+            element: Some(Element { leaves, scalars: 4, bytes: 16 }),
+            axes: (axes + usize::from(arrayed)).min(3),
+            ..Layout::default()
+        })
     }
 
     /// Size of a scalar of the type on a device: 2 where it holds halves, else 4.

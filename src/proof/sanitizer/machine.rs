@@ -515,19 +515,21 @@ impl Machine<'_> {
         };
         self.now.assumed = index.assumed;
         let value = index.integer(signed);
-        let name = || &self.program.variables[variable as usize].name;
-        if !index.is_exact(signed) {
+        let is_inside = (0..i64::from(count)).contains(&value);
+        let name = || self.program.variables[variable as usize].name.clone();
+        // Beyond the bounds it does not matter how it came there: a sentinel such as 0xffffffff is no overflow.
+        if is_inside && !index.is_exact(signed) {
             let meant = index.meaning().map_or_else(String::new, |meant| format!(" instead of {meant}"));
-            let name = name().clone();
+            let name = name();
             self.report(Kind::Overflow, operation, usize::from(index.meaning().is_none()), |machine| {
                 format!("{} indexes `{name}` with {value}{meant}: 32-bit arithmetic overflowed", machine.name())
             });
         }
-        if (0..i64::from(count)).contains(&value) {
+        if is_inside {
             return Some(value as u32 * stride);
         }
+        let name = name();
         self.now.assumed |= is_length_assumed;
-        let name = self.program.variables[variable as usize].name.clone();
         self.report(Kind::OutOfBounds, operation, 0, |machine| {
             format!("{} indexes `{name}` with {value}, but it has {count} elements", machine.name())
         });
@@ -696,12 +698,17 @@ impl Machine<'_> {
                 _ => "read",
             };
             format!(
-                "{} {verb} `{element}` (bits {:#010x}, {:?} as f32), which {} {did} in line {} without a barrier between",
+                "{} {verb} `{element}` (bits {:#010x}, {:?} as f32), which {} {did} in line {}{}",
                 machine.name_of(now),
                 word.bits,
                 word.as_f32(),
                 machine.name_of(earlier),
                 machine.program.lines[earlier.operation as usize],
+                match memory {
+                    _ if now.workgroup != earlier.workgroup => "; nothing orders workgroups",
+                    Memory::Workgroup => " without a workgroupBarrier between",
+                    _ => " without a storageBarrier between",
+                },
             )
         });
     }

@@ -288,8 +288,8 @@ pub struct Layout {
     pub head_bytes: u32,
     /// Those of one element of that array, if there is one.
     pub element: Option<Element>,
-    /// Whether it is a texture: elements are texels.
-    pub is_texture: bool,
+    /// Coordinates of a texel, if it is a texture, whose elements are texels; else 0.
+    pub axes: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -30,6 +30,8 @@ const FEWEST_ELEMENTS: u64 = 1024;
 /// Most scalars of an array whose length is not given, and of any buffer.
 const MOST_CHOSEN: u64 = 1 << 18;
 const MOST_SCALARS: u64 = 1 << 24;
+/// Most registers of a workgroup.
+const MOST_REGISTERS: u64 = 1 << 26;
 /// Integers of random contents lie below this.
 const BELOW: u32 = 8;
 /// How a comment begins that holds settings.
@@ -307,6 +309,11 @@ impl Trial {
         }
         let overrides: Vec<(String, f64)> = overrides.into_iter().collect();
         let program = lower_entry(&self.file, &self.source, entry, &overrides)?;
+        let registers = program.scalars() as u64 * u64::from(program.invocations());
+        if registers > MOST_REGISTERS {
+            let reason = format!("unsupported: a workgroup of {registers} scalars in functions' variables and results");
+            return Err(Refusal { file: self.file.clone(), line: 0, reason }.into());
+        }
         let is_chosen = workgroups.is_none();
         let workgroups = workgroups.unwrap_or_else(|| chosen_workgroups(&program));
         let invocations =
@@ -425,12 +432,13 @@ impl Prepared {
             (ELEMENTS * invocations).max(FEWEST_ELEMENTS).min(most)
         };
         let elements = match &contents {
-            _ if layout.is_texture => {
+            _ if layout.axes > 0 => {
                 extent = match contents {
                     Contents::Texture(extent) => extent,
                     _ => {
                         chosen_length = true;
-                        [0, 1, 2].map(|axis| self.workgroups[axis] * self.program.workgroup_size[axis])
+                        let across = |axis: usize| self.workgroups[axis] * self.program.workgroup_size[axis];
+                        [0, 1, 2].map(|axis| if axis < layout.axes { across(axis) } else { 1 })
                     }
                 };
                 extent.iter().map(|&it| u64::from(it)).product()
@@ -453,7 +461,7 @@ impl Prepared {
             Contents::Bytes(bytes) => Some(bytes.len() as u64),
             _ => None,
         };
-        if let Some(bytes) = given.filter(|bytes| *bytes < needed && !layout.is_texture) {
+        if let Some(bytes) = given.filter(|bytes| *bytes < needed && layout.axes == 0) {
             return Err(unfit(format!("takes {needed} bytes at least, not {bytes}")));
         }
         let scalars = layout.scalars(elements);
@@ -491,7 +499,7 @@ impl Prepared {
         Ok((bound, region))
     }
 
-    /// The source's lines that the run executes are those of this program.
+    /// The program that it runs.
     pub fn program(&self) -> &Program {
         &self.program
     }
