@@ -190,31 +190,37 @@ fn bump(p: ptr<function, array<u32, 4>>, at: u32) -> u32 { (*p)[at] += 2u; retur
         ("SCALE == 4u && FLAG", "overrides"),
         ("small.n == 10u && small.scale == 0.5", "uniforms"),
         ("all(params.inner[1].m[2] == vec2(19.0, 20.0)) && params.last.z == 23.0", "matrices in arrays of structures"),
-        ("all(mat2x2(1.0, 2.0, 3.0, 4.0) * vec2(1.0, 10.0) == vec2(31.0, 42.0))", "matrix times vector"),
-        ("all(vec2(1.0, 10.0) * mat2x2(1.0, 2.0, 3.0, 4.0) == vec2(21.0, 43.0))", "vector times matrix"),
+        ("all(mat2x2(unit, 2.0, 3.0, 4.0) * vec2(unit, 10.0) == vec2(31.0, 42.0))", "matrix times vector"),
+        ("all(vec2(unit, 10.0) * mat2x2(unit, 2.0, 3.0, 4.0) == vec2(21.0, 43.0))", "vector times matrix"),
         (
-            "(mat3x3(1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 3.0) * mat3x3(vec3(1.0), vec3(2.0), vec3(3.0)))[1].y == 4.0",
+            "(mat3x3(unit, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 3.0) * mat3x3(vec3(1.0), vec3(2.0), vec3(3.0)))[1].y == 4.0",
             "matrix times matrix",
         ),
-        ("determinant(mat3x3(2.0, 0.0, 1.0, 1.0, 3.0, 2.0, 1.0, 1.0, 4.0)) == 18.0", "determinants"),
-        ("all(transpose(mat3x2(1.0, 2.0, 3.0, 4.0, 5.0, 6.0))[1] == vec3(2.0, 4.0, 6.0))", "transposes"),
-        ("all(cross(vec3(1.0, 2.0, 3.0), vec3(4.0, 5.0, 7.0)) == vec3(-1.0, 5.0, -3.0))", "cross products"),
-        ("length(vec2(3.0, 4.0)) == 5.0 && distance(vec2(1.0), vec2(4.0, 5.0)) == 5.0", "lengths"),
+        ("determinant(mat3x3(2.0 * unit, 0.0, 1.0, 1.0, 3.0, 2.0, 1.0, 1.0, 4.0)) == 18.0", "determinants"),
+        ("all(transpose(mat3x2(unit, 2.0, 3.0, 4.0, 5.0, 6.0))[1] == vec3(2.0, 4.0, 6.0))", "transposes"),
+        ("all(cross(vec3(unit, 2.0, 3.0), vec3(4.0, 5.0, 7.0)) == vec3(-1.0, 5.0, -3.0))", "cross products"),
+        ("length(vec2(3.0 * unit, 4.0)) == 5.0 && distance(vec2(unit), vec2(4.0, 5.0)) == 5.0", "lengths"),
         ("TABLE[params.n - 9u].y == 5.0", "constant arrays of vectors"),
         ("counter == 5", "private variables"),
-        ("unpack4x8unorm(pack4x8unorm(vec4(0.0, 1.0, 0.2, 0.6))).z == 0.2", "packing"),
-        ("extractBits(0xabcd1234u, 8u, 8u) == 0x12u && extractBits(-16, 2u, 5u) == -4", "bit fields"),
-        ("insertBits(0u, 0xffu, 4u, 4u) == 0xf0u", "bit fields that are inserted"),
-        ("firstLeadingBit(1u << params.n) == 10u && firstTrailingBit(40u) == 3u", "first bits"),
-        ("f32(f16(1.0) + f16(0.0001)) == 1.0", "arithmetic of halves"),
-        ("frexp(6.0).fract == 0.75 && frexp(6.0).exp == 3 && modf(-1.25).whole == -1.0", "frexp and modf"),
-        ("dot4I8Packed(0xff020304u, 0x01010101u) == 8", "packed dot products"),
+        ("unpack4x8unorm(pack4x8unorm(vec4(0.0, unit, 0.2, 0.6))).z == 0.2", "packing"),
+        (
+            "extractBits(0xabcd1234u, small.n - 2u, 8u) == 0x12u && extractBits(-16, small.n - 8u, 5u) == -4",
+            "bit fields",
+        ),
+        ("insertBits(0u, 0xffu, small.n - 6u, 4u) == 0xf0u", "bit fields that are inserted"),
+        ("firstLeadingBit(1u << params.n) == 10u && firstTrailingBit(4u * params.n) == 3u", "first bits"),
+        ("f32(f16(unit) + f16(0.0001)) == 1.0", "arithmetic of halves"),
+        (
+            "frexp(6.0 * unit).fract == 0.75 && frexp(6.0 * unit).exp == 3 && modf(-1.25 * unit).whole == -1.0",
+            "frexp and modf",
+        ),
+        ("dot4I8Packed(0xff020300u + params.n, 0x01010101u) == 14", "packed dot products"),
         ("subgroupAdd(1u) == 32u && subgroupExclusiveAdd(1u) == lane % 32u", "reductions and scans"),
         ("subgroupBroadcastFirst(lane) == lane / 32u * 32u && subgroupShuffleXor(lane, 1u) == (lane ^ 1u)", "shuffles"),
         ("subgroupBallot(lane % 2u == 0u).x == 0x55555555u && subgroupAny(lane == 40u) == (lane > 31u)", "votes"),
     ] {
         let body = format!(
-            "var array_of = array<u32, 4>(); let bumped = bump(&array_of, lane % 4u) - 2u; var one = array<u32, 1>(); \
+            "var array_of = array<u32, 4>(); let unit = 2.0 * small.scale; let bumped = bump(&array_of, lane % 4u) - 2u; var one = array<u32, 1>(); \
              y[group.x * 64u + lane] = one[bumped + select(1u, 0u, {condition})];"
         );
         let check = |text: &str| {
