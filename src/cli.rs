@@ -13,6 +13,7 @@ mod measure;
 mod paint;
 mod predict;
 mod progress;
+mod sanitize;
 mod sweep;
 mod train;
 
@@ -78,6 +79,13 @@ enum Command {
     /// Compile each kernel for an AMD GPU, which need not be present, and show its registers, occupancy and instructions; exits 1
     /// if one does not compile.
     Analyze(analyze::Analyze),
+    /// Run the compute shaders of any WGSL file in an interpreter that checks every access; exits 1 if it finds an error or a
+    /// warning.
+    ///
+    /// What is not given is chosen and told. A fault that depends on what was chosen is a note, and so is what WGSL defines, such
+    /// as a wrapping sum. The file may give the same in comments, for all entry points or for one: `// sanitize: workgroups
+    /// 4,1,1`, `// sanitize reduce: buffer 0,1=zero:64`. Flags come before comments.
+    Sanitize(sanitize::Sanitize),
     /// Print a completion script for a shell, such as bash, zsh or fish.
     ///
     /// bash: `stssad completions bash > ~/.local/share/bash-completion/completions/stssad`. zsh: save it as `_stssad` in a folder of
@@ -227,6 +235,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Command::Analyze(analyze) => analyze.run(),
+            Command::Sanitize(sanitize) => sanitize.run(),
             Command::Radv(radv) => radv.run(),
         }
     }

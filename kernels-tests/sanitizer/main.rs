@@ -5,6 +5,7 @@ mod case;
 mod catalogue;
 mod planted;
 mod portability;
+mod trial;
 
 use std::collections::BTreeSet;
 

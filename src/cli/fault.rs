@@ -10,6 +10,7 @@ use stssad::engine::shaders::ReplaceError;
 use stssad::engine::tape::GradError;
 use stssad::measure::analyze::AnalyzeError;
 use stssad::measure::figures::MeasureError;
+use stssad::proof::sanitizer::TrialError;
 use stssad::run::archive::ArchiveError;
 use stssad::run::claim::ClaimError;
 use stssad::run::config::ConfigError;
@@ -65,6 +66,7 @@ pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) 
     }
     let kinds = [
         of::<AnalyzeError>,
+        of::<TrialError>,
         of::<ArchiveError>,
         of::<CaseError>,
         of::<ClaimError>,

@@ -41,7 +41,7 @@ use crate::measure::figures::MeasureError;
 use crate::measure::workload::{Workload, title};
 pub use assembly::{Class, HotLoop, Mix};
 pub use compiler::{Compiler, Family, Gpu, manifest, serve};
-pub use model::{Bound, Counts, Line, MACHINES, Machine, Model, Resource, Row as Modelled, model};
+pub use model::{Bound, Counters, Counts, Line, MACHINES, Machine, Model, Resource, Row as Modelled, model};
 pub use radv::Target;
 pub use report::{ALLOWED_FALL, Change, Comparison, FORMAT, Found, Origin, Report, Resources, Row, Text};
 

@@ -25,7 +25,7 @@ use super::{AnalyzeError, Dispatch, Subject};
 use crate::engine::shaders::Replaced;
 use crate::engine::units::{figure, percent};
 use crate::measure::figures::Table;
-use crate::proof::sanitizer::{Counted, Launch, SECTOR_BYTES, Tally, Unit, lower};
+use crate::proof::sanitizer::{Counted, Launch, Prepared, SECTOR_BYTES, Tally, Unit, lower};
 pub use machine::{MACHINES, Machine};
 
 /// Most instructions of a workgroup that is interpreted, of all its subgroups.
@@ -188,6 +188,45 @@ pub struct Line {
     pub counts: Counts,
 }
 
+/// What a dispatch takes in all, and in each line: instructions, sectors and clocks of the banks, on any GPU.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Counters {
+    pub counts: Counts,
+    /// In their order; those without counts are left out.
+    pub lines: Vec<Line>,
+}
+
+impl Counters {
+    /// Counts of some workgroups, each with the number of those that it stands for.
+    fn new(counted: &[Counted], samples: &[(u64, f64)], subgroup: u32) -> Counters {
+        let mut counts = Counts::default();
+        let mut lines: BTreeMap<u32, Counts> = BTreeMap::new();
+        for (result, &(_, weight)) in counted.iter().zip(samples) {
+            for (&(line, unit), tally) in &result.tallies {
+                counts.add(unit, tally, weight, subgroup);
+                lines.entry(line).or_default().add(unit, tally, weight, subgroup);
+            }
+        }
+        Counters { counts, lines: lines.into_iter().map(|(line, counts)| Line { line, counts }).collect() }
+    }
+
+    /// Counts a kernel that may be anybody's.
+    ///
+    /// # Errors
+    /// When it uses something that is not counted, or a workgroup does not end.
+    pub fn of(prepared: &Prepared) -> Result<Counters, String> {
+        let samples = samples(prepared.workgroups);
+        let chosen: Vec<u64> = samples.iter().map(|&(index, _)| index).collect();
+        let counted = prepared.count(&chosen, LIMIT)?;
+        Ok(Counters::new(&counted, &samples, prepared.subgroup))
+    }
+
+    /// The source with what each line takes in front of it.
+    pub fn annotated(&self, title: &str, text: &str) -> String {
+        annotated(title, text, &self.counts, &self.lines)
+    }
+}
+
 /// The least time that a dispatch takes, by the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bound {
@@ -274,6 +313,7 @@ fn bound(dispatch: &Dispatch, text: &str, machine: &Machine) -> Result<Bound, St
         workgroups: grid,
         immediates: &immediates,
         lengths: &dispatch.lengths,
+        contents: None,
         subgroup: machine.subgroup,
         limit: LIMIT,
     };
@@ -282,14 +322,7 @@ fn bound(dispatch: &Dispatch, text: &str, machine: &Machine) -> Result<Bound, St
     let counted = program.count(&launch, &chosen)?;
     let workgroups: f64 = grid.iter().map(|&extent| f64::from(extent)).product();
 
-    let mut counts = Counts::default();
-    let mut lines: BTreeMap<u32, Counts> = BTreeMap::new();
-    for (result, &(_, weight)) in counted.iter().zip(&samples) {
-        for (&(line, unit), tally) in &result.tallies {
-            counts.add(unit, tally, weight, machine.subgroup);
-            lines.entry(line).or_default().add(unit, tally, weight, machine.subgroup);
-        }
-    }
+    let Counters { counts, lines } = Counters::new(&counted, &samples, machine.subgroup);
     let average = |of: fn(&Counted) -> u64| {
         let sum: f64 = counted.iter().zip(&samples).map(|(it, (_, weight))| of(it) as f64 * weight).sum();
         sum / workgroups
@@ -320,18 +353,18 @@ fn bound(dispatch: &Dispatch, text: &str, machine: &Machine) -> Result<Bound, St
         Resource::Latency => counts.loads,
         _ => counts.clocks(machine).iter().find(|(other, _)| *other == resource).map_or(0.0, |&(_, clocks)| clocks),
     };
-    let heaviest = lines.iter().max_by(|one, other| weight(one.1).total_cmp(&weight(other.1)));
+    let heaviest = lines.iter().max_by(|one, other| weight(&one.counts).total_cmp(&weight(&other.counts)));
     Ok(Bound {
         seconds,
         of_peak: share(dispatch.flops as f64, seconds * machine.flops()),
         resource,
         next,
         next_share: share(second, seconds),
-        line: heaviest.filter(|(_, counts)| weight(counts) > 0.0).map(|(&line, _)| line),
+        line: heaviest.filter(|line| weight(&line.counts) > 0.0).map(|line| line.line),
         units: workgroups / (rounds * f64::from(machine.units)),
         times,
         counts,
-        lines: lines.into_iter().map(|(line, counts)| Line { line, counts }).collect(),
+        lines,
     })
 }
 
@@ -372,45 +405,50 @@ impl Row {
 
     /// The source with what each line takes in front of it.
     fn annotated(&self) -> String {
-        let Some(bound) = &self.bound else { return String::new() };
-        let counts: HashMap<u32, &Counts> = bound.lines.iter().map(|line| (line.line, &line.counts)).collect();
-        let all = &bound.counts;
-        let of = |part: f64, whole: f64| match part > 0.0 {
-            true => percent(share(part, whole)),
-            false => String::new(),
-        };
-        let ratio = |part: f64, fewest: f64| match fewest > 0.0 {
-            true => figure(part / fewest),
-            false => String::new(),
-        };
-        let row = |(number, text): (u32, &str)| {
-            let cells = match counts.get(&number) {
-                None => [const { String::new() }; 7],
-                Some(counts) => [
-                    of(counts.fma, all.fma),
-                    of(counts.integer + counts.float + counts.special, all.integer + all.float + all.special),
-                    of(counts.sectors, all.sectors),
-                    ratio(counts.sectors, counts.fewest_sectors),
-                    of(counts.passes, all.passes),
-                    ratio(counts.passes, counts.fewest_passes),
-                    of(counts.idle(), 1.0),
-                ],
-            };
-            let [fma, other, sectors, spread, passes, conflicts, idle] = cells;
-            format!(
-                "{fma:>6} {other:>6} {sectors:>6} {spread:>6} {passes:>6} {conflicts:>6} {idle:>6} {number:>4}  {text}\n"
-            )
-        };
-        let head = format!(
-            "\n{}\n% of: multiply-adds, other arithmetic, sectors (over fewest), passes (over fewest), idle lanes\n{}\n",
-            self.name,
-            format_args!(
-                "{:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>4}",
-                "FMA", "other", "sect.", "/few.", "pass.", "/few.", "idle", "line"
-            ),
-        );
-        head + &(1..).zip(self.text.lines()).map(row).collect::<String>()
+        self.bound
+            .as_ref()
+            .map_or(String::new(), |bound| annotated(&self.name, &self.text, &bound.counts, &bound.lines))
     }
+}
+
+/// A source with what each line takes in front of it.
+fn annotated(title: &str, text: &str, all: &Counts, lines: &[Line]) -> String {
+    let counts: HashMap<u32, &Counts> = lines.iter().map(|line| (line.line, &line.counts)).collect();
+    let of = |part: f64, whole: f64| match part > 0.0 {
+        true => percent(share(part, whole)),
+        false => String::new(),
+    };
+    let ratio = |part: f64, fewest: f64| match fewest > 0.0 {
+        true => figure(part / fewest),
+        false => String::new(),
+    };
+    let row = |(number, text): (u32, &str)| {
+        let cells = match counts.get(&number) {
+            None => [const { String::new() }; 7],
+            Some(counts) => [
+                of(counts.fma, all.fma),
+                of(counts.integer + counts.float + counts.special, all.integer + all.float + all.special),
+                of(counts.sectors, all.sectors),
+                ratio(counts.sectors, counts.fewest_sectors),
+                of(counts.passes, all.passes),
+                ratio(counts.passes, counts.fewest_passes),
+                of(counts.idle(), 1.0),
+            ],
+        };
+        let [fma, other, sectors, spread, passes, conflicts, idle] = cells;
+        format!(
+            "{fma:>6} {other:>6} {sectors:>6} {spread:>6} {passes:>6} {conflicts:>6} {idle:>6} {number:>4}  {text}\n"
+        )
+    };
+    let head = format!(
+        "\n{}\n% of: multiply-adds, other arithmetic, sectors (over fewest), passes (over fewest), idle lanes\n{}\n",
+        title,
+        format_args!(
+            "{:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>6} {:>4}",
+            "FMA", "other", "sect.", "/few.", "pass.", "/few.", "idle", "line"
+        ),
+    );
+    head + &(1..).zip(text.lines()).map(row).collect::<String>()
 }
 
 impl Model {

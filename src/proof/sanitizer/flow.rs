@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use naga::BuiltIn;
 
-use super::program::{Memory, Op, Program, Slot, Work};
+use super::program::{Memory, Op, Program, Slot, TexelAccess, Work};
 
 /// Loops that are told apart; those beyond count as the last.
 const LOOPS: usize = 128;
@@ -111,7 +111,7 @@ fn reach(program: &Program, variables: &[Option<u32>], at: u32, offset: Option<S
 }
 
 /// The registers that each operation reads, and those that it writes.
-fn accesses(program: &Program) -> (Vec<Vec<Run>>, Vec<Option<Run>>) {
+pub fn accesses(program: &Program) -> (Vec<Vec<Run>>, Vec<Option<Run>>) {
     let mut variables = vec![None; program.registers.len()];
     for op in &program.code {
         if let Op::Index { to, variable, .. } = op {
@@ -144,8 +144,17 @@ fn accesses(program: &Program) -> (Vec<Vec<Run>>, Vec<Option<Run>>) {
             Op::Length { to, .. } => (Vec::new(), Some(run_of(to))),
             Op::Unless { condition, .. } => (vec![run_of(condition)], None),
             Op::Shuffle { to, from, lane } => (vec![run_of(from), run_of(lane)], Some(run_of(to))),
+            Op::Atomic { to, offset, value, compare, .. } => {
+                let reads = offset.into_iter().chain(compare).chain([value]).map(run_of).collect();
+                (reads, Some((to, if compare.is_some() { 2 } else { 1 })))
+            }
+            Op::Texel { access: TexelAccess::Store, registers, at, .. } => (vec![(at, 3), (registers, 4)], None),
+            Op::Texel { registers, at, .. } => (vec![(at, 3)], Some((registers, 4))),
+            Op::Extent { to, .. } => (Vec::new(), Some(run_of(to))),
+            Op::Collective { to, from, .. } => (vec![run_of(from)], Some(run_of(to))),
+            Op::Ballot { to, from } => (vec![run_of(from)], Some((to, 4))),
             Op::Matrix { .. } | Op::MultiplyAdd { .. } => (Vec::new(), None),
-            Op::Divisor { .. } | Op::Jump { .. } | Op::Barrier { .. } | Op::End => (Vec::new(), None),
+            Op::Check { .. } | Op::Jump { .. } | Op::Barrier { .. } | Op::End => (Vec::new(), None),
         }
     };
     program.code.iter().map(access).unzip()
@@ -313,6 +322,7 @@ impl Flow {
                         value = value.join(Dependence { loops: around[at], ..Dependence::UNKNOWN });
                     }
                     Op::Length { .. } => value = Dependence::UNKNOWN,
+                    Op::Atomic { .. } => value = value.join(Dependence::LANE),
                     Op::Shuffle { .. } => value = value.join(Dependence::LANE),
                     _ => {}
                 }
@@ -600,7 +610,7 @@ impl Needed {
         for op in &program.code {
             let slots = match *op {
                 Op::Index { outer, index, .. } => [outer, Some(index)],
-                Op::Load { offset, .. } | Op::Store { offset, .. } => [offset, None],
+                Op::Load { offset, .. } | Op::Store { offset, .. } | Op::Atomic { offset, .. } => [offset, None],
                 Op::Unless { condition, .. } => [Some(condition), None],
                 Op::Shuffle { lane, .. } => [Some(lane), None],
                 _ => [None, None],
@@ -620,6 +630,8 @@ impl Needed {
                 let is_needed = match (*op, writes[at]) {
                     (Op::Store { memory: Memory::Workgroup, .. }, _) => needed.workgroup,
                     (Op::Store { memory: Memory::Storage(_), .. }, _) => needed.storage,
+                    (Op::Atomic { memory: Memory::Workgroup, .. }, _) if needed.workgroup => true,
+                    (Op::Atomic { memory: Memory::Storage(_), .. }, _) if needed.storage => true,
                     (_, Some((first, count))) => {
                         needed.registers[first as usize..(first + count) as usize].contains(&true)
                     }
@@ -629,8 +641,12 @@ impl Needed {
                     continue;
                 }
                 match *op {
-                    Op::Load { memory: Memory::Workgroup, .. } => need(&mut needed.workgroup),
-                    Op::Load { memory: Memory::Storage(_), .. } => need(&mut needed.storage),
+                    Op::Load { memory: Memory::Workgroup, .. } | Op::Atomic { memory: Memory::Workgroup, .. } => {
+                        need(&mut needed.workgroup);
+                    }
+                    Op::Load { memory: Memory::Storage(_), .. } | Op::Atomic { memory: Memory::Storage(_), .. } => {
+                        need(&mut needed.storage);
+                    }
                     _ => {}
                 }
                 for &(first, count) in &reads[at] {

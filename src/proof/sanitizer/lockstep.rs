@@ -19,7 +19,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::flow::{Class, Flow, Stride};
-use super::program::{Count, Memory, OUTSIDE, Op, Program, Slot, Work};
+use super::program::{AtomicAccess, Count, Memory, OUTSIDE, Op, Program, Slot, Work};
 use super::word::Word;
 
 /// Bytes that memory delivers at least: of NVIDIA's and AMD's GPUs.
@@ -46,8 +46,10 @@ pub struct Launch<'a> {
     pub workgroups: [u32; 3],
     /// Members of the `var<immediate>` struct, in order.
     pub immediates: &'a [u32],
-    /// Scalars of each buffer, in the order of bindings.
+    /// Scalars of each buffer, in the order of groups and bindings.
     pub lengths: &'a [usize],
+    /// What the program's buffers hold; without, pseudo-random numbers of [0, 1).
+    pub contents: Option<&'a [Vec<Word>]>,
     /// Lanes of a subgroup, 64 at most.
     pub subgroup: u32,
     /// Limit on the operations of all subgroups of a workgroup together.
@@ -130,8 +132,14 @@ impl Program {
     /// # Panics
     /// When the launch lacks buffers or immediates that the kernel declares.
     pub fn count(&self, launch: &Launch, workgroups: &[u64]) -> Result<Vec<Counted>, Reason> {
-        if self.code.iter().any(|op| matches!(op, Op::Matrix { .. } | Op::MultiplyAdd { .. })) {
-            return Err("products on matrix units are not counted".into());
+        let uncounted = self.code.iter().find_map(|op| match op {
+            Op::Matrix { .. } | Op::MultiplyAdd { .. } => Some("products on matrix units"),
+            Op::Texel { .. } | Op::Extent { .. } => Some("textures"),
+            Op::Collective { .. } | Op::Ballot { .. } => Some("reductions, scans and ballots of subgroups"),
+            _ => None,
+        });
+        if let Some(what) = uncounted {
+            return Err(format!("{what} are not counted"));
         }
         assert_eq!(launch.immediates.len(), self.immediates.len(), "{}: immediates", self.file);
         assert!((1..=MOST_LANES).contains(&launch.subgroup), "a subgroup of {}", launch.subgroup);
@@ -331,15 +339,17 @@ impl<'a> Lockstep<'a> {
 
     /// What executes an operation, if it takes anything.
     fn unit(&self, at: usize) -> Option<Unit> {
-        let is_store = matches!(self.program.code[at], Op::Store { .. });
+        let is_store = matches!(self.program.code[at], Op::Store { .. } | Op::Atomic { .. });
         let is_uniform = self.flow.classes[at] == Class::Uniform;
         Some(match (self.program.works[at], &self.program.code[at]) {
-            (Work::Access { .. }, Op::Load { memory, .. } | Op::Store { memory, .. }) => match (memory, is_store) {
-                (Memory::Workgroup, false) => Unit::WorkgroupLoad,
-                (Memory::Workgroup, true) => Unit::WorkgroupStore,
-                (_, false) => Unit::Load,
-                (_, true) => Unit::Store,
-            },
+            (Work::Access { .. }, Op::Load { memory, .. } | Op::Store { memory, .. } | Op::Atomic { memory, .. }) => {
+                match (memory, is_store) {
+                    (Memory::Workgroup, false) => Unit::WorkgroupLoad,
+                    (Memory::Workgroup, true) => Unit::WorkgroupStore,
+                    (_, false) => Unit::Load,
+                    (_, true) => Unit::Store,
+                }
+            }
             (Work::Fma, _) => Unit::Fma,
             (Work::Float, _) => Unit::Float,
             (Work::Special, _) => Unit::Special,
@@ -581,7 +591,9 @@ impl<'a> Lockstep<'a> {
                         return false;
                     }
                 },
-                Op::Divisor { .. } | Op::Matrix { .. } | Op::MultiplyAdd { .. } => {}
+                Op::Atomic { .. } => self.atomic(it, at, mask),
+                Op::Check { .. } | Op::Matrix { .. } | Op::MultiplyAdd { .. } => {}
+                Op::Texel { .. } | Op::Extent { .. } | Op::Collective { .. } | Op::Ballot { .. } => {}
             }
             if next <= at {
                 self.turn(it, at);
@@ -682,9 +694,35 @@ impl<'a> Lockstep<'a> {
         }
     }
 
+    /// Updates an atomic lane by lane.
+    fn atomic(&mut self, it: &mut Subgroup, at: usize, mask: u64) {
+        let Op::Atomic { access, f, to, memory, at, offset, value, compare } = self.program.code[at] else { return };
+        for lane in bits(mask) {
+            let Some(address) = self.address(&it.registers, at, offset, lane) else { continue };
+            let old = match memory {
+                Memory::Storage(buffer) => self.stored(buffer, address),
+                _ => self.shared[address as usize],
+            };
+            let exchanged = compare.is_none_or(|slot| it.registers[self.place(slot, lane)].bits == old.bits);
+            if access != AtomicAccess::Load && exchanged {
+                let new = f(old, it.registers[self.place(value, lane)]);
+                match memory {
+                    Memory::Storage(buffer) => drop(self.written.insert((buffer, address), new)),
+                    _ => self.shared[address as usize] = new,
+                }
+            }
+            let place = self.place(to, lane);
+            it.registers[place] = old;
+            if compare.is_some() {
+                let place = self.place(to + 1, lane);
+                it.registers[place] = Word::u32(exchanged.into());
+            }
+        }
+    }
+
     fn length(&self, buffer: u32) -> u32 {
-        let binding = self.program.buffers[buffer as usize].binding as usize;
-        u32::try_from(self.launch.lengths[binding]).unwrap_or(u32::MAX)
+        let rank = self.program.buffers[buffer as usize].rank as usize;
+        u32::try_from(self.launch.lengths[rank]).unwrap_or(u32::MAX)
     }
 
     /// What a storage buffer holds.
@@ -693,6 +731,9 @@ impl<'a> Lockstep<'a> {
             && let Some(&word) = self.written.get(&(buffer, address))
         {
             return word;
+        }
+        if let Some(contents) = self.launch.contents {
+            return contents[buffer as usize].get(address as usize).copied().unwrap_or_default();
         }
         // The finaliser of MurmurHash3.
         let mut hash = address ^ buffer.wrapping_mul(0x9e37_79b9);
@@ -743,6 +784,7 @@ impl<'a> Lockstep<'a> {
     fn access(&mut self, it: &mut Subgroup, at: usize, mask: u64, scalars: u32, variable: u32) {
         let (memory, first, offset) = match self.program.code[at] {
             Op::Load { memory, at, offset, .. } | Op::Store { memory, at, offset, .. } => (memory, at, offset),
+            Op::Atomic { memory, at, offset, .. } => (memory, at, offset),
             _ => return,
         };
         let held = &self.program.variables[variable as usize];
@@ -905,8 +947,14 @@ mod tests {
             }}"
         );
         let program = lower("planted.wgsl", &source).unwrap_or_else(|refusal| panic!("{refusal}"));
-        let launch =
-            Launch { workgroups: [1, 1, 1], immediates: &[], lengths: &[1 << 16; 2], subgroup: 32, limit: 1_000_000 };
+        let launch = Launch {
+            workgroups: [1, 1, 1],
+            immediates: &[],
+            lengths: &[1 << 16; 2],
+            contents: None,
+            subgroup: 32,
+            limit: 1_000_000,
+        };
         program.count(&launch, &[0]).unwrap().remove(0)
     }
 
@@ -1115,7 +1163,8 @@ mod tests {
     fn a_kernel_that_does_not_end_is_refused() {
         let source = "@compute @workgroup_size(32) fn main() { loop {} }";
         let program = lower("endless.wgsl", source).unwrap();
-        let launch = Launch { workgroups: [1; 3], immediates: &[], lengths: &[], subgroup: 64, limit: 1000 };
+        let launch =
+            Launch { workgroups: [1; 3], immediates: &[], lengths: &[], contents: None, subgroup: 64, limit: 1000 };
         assert!(program.count(&launch, &[0]).unwrap_err().contains("1000 instructions"));
     }
 }

@@ -1,21 +1,28 @@
 //! From naga's IR to a [`Program`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use naga::back::{PipelineConstants, pipeline_constants::process_overrides};
+use naga::proc::IndexableLength;
 use naga::valid::{
     Capabilities, FunctionInfo, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
 };
 use naga::{
-    AddressSpace, ArraySize, Barrier, BinaryOperator, Binding as ArgumentBinding, Block, Constant, Expression,
-    Function, GatherMode, GlobalVariable, Handle, Literal, LocalVariable, MathFunction, Module, RelationalFunction,
-    ScalarKind, Span, Statement, StorageAccess, StructMember, SwitchValue, Type, TypeInner,
+    AddressSpace, ArraySize, AtomicFunction, Barrier, BinaryOperator, Binding as ArgumentBinding, Block, BuiltIn,
+    CollectiveOperation, Constant, Direction, Expression, Function, GatherMode, GlobalVariable, Handle, ImageClass,
+    ImageDimension, ImageQuery, Literal, LocalVariable, MathFunction, Module, RelationalFunction, ResourceBinding,
+    Scalar, ScalarKind, ShaderStage, Span, Statement, StorageAccess, StructMember, SubgroupOperation, SwitchValue,
+    Type, TypeInner,
 };
 
-use super::program::{Binding, Count, MatrixAccess, Memory, Op, Program, Slot, Variable, Work};
-use super::word::{self, Map2, Math, Word};
+use super::program::{
+    AtomicAccess, Binding, Count, Element, Layout, Leaf, MatrixAccess, Memory, Op, Over, Program, Slot, TexelAccess,
+    Variable, Work,
+};
+use super::word::{self, Map1, Map2, Math, Rule, Word};
 
-/// Why a source has no program: it is not WGSL, or it uses a feature that no kernel here uses.
+/// Why a source has no program: it is not WGSL, or it uses a feature that the interpreter does not support.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     pub file: String,
@@ -23,16 +30,19 @@ pub struct Refusal {
     pub reason: String,
 }
 
+impl std::error::Error for Refusal {}
+
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         write!(f, "{}:{}: {}", self.file, self.line, self.reason)
     }
 }
 
-const CAPABILITIES: Capabilities = Capabilities::IMMEDIATES
-    .union(Capabilities::SUBGROUP)
-    .union(Capabilities::SHADER_FLOAT16)
-    .union(Capabilities::COOPERATIVE_MATRIX);
+/// Most operations of a program once its calls are inlined.
+const MOST_OPERATIONS: usize = 1 << 20;
+const SUBGROUPS: &str = "enable subgroups;";
+/// Most scalars of a variable.
+const MOST_SCALARS: u32 = 1 << 22;
 
 /// Of WGSL's types, in bytes: that of `vec4<f32>`.
 const LARGEST_ALIGNMENT: u32 = 16;
@@ -40,19 +50,37 @@ const LARGEST_ALIGNMENT: u32 = 16;
 /// Parses and validates WGSL.
 ///
 /// # Errors
-/// With the compiler's message, when it is not WGSL.
-pub fn parse(source: &str) -> Result<(Module, ModuleInfo), (u32, String)> {
+/// With the line and the compiler's message, when it is not WGSL.
+fn parse(source: &str) -> Result<(Module, ModuleInfo), (u32, String)> {
+    // naga knows the functions, but not the directive that WGSL asks for before them.
+    let source = &source.replace(SUBGROUPS, &" ".repeat(SUBGROUPS.len()));
     let module = naga::front::wgsl::parse_str(source)
         .map_err(|error| (error.location(source).map_or(0, |at| at.line_number), error.message().to_owned()))?;
-    let info = Validator::new(ValidationFlags::all(), CAPABILITIES)
+    let info = Validator::new(ValidationFlags::all(), Capabilities::all())
         .subgroup_stages(ShaderStages::COMPUTE)
-        .subgroup_operations(SubgroupOperationSet::SHUFFLE)
+        .subgroup_operations(SubgroupOperationSet::all())
         .validate(&module)
         .map_err(|error| {
             let line = error.location(source).map_or(0, |at| at.line_number);
-            (line, format!("{:?}", error.into_inner()))
+            (line, chain(&error.into_inner()))
         })?;
     Ok((module, info))
+}
+
+/// An error and its causes in one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// The compute entry points of a source, in their order.
+///
+/// # Errors
+/// When the source is not WGSL.
+pub fn entries(file: &str, source: &str) -> Result<Vec<String>, Refusal> {
+    let refuse = |(line, reason)| Refusal { file: file.to_owned(), line, reason };
+    let (module, _) = parse(source).map_err(refuse)?;
+    let computes = module.entry_points.iter().filter(|entry| entry.stage == ShaderStage::Compute);
+    Ok(computes.map(|entry| entry.name.clone()).collect())
 }
 
 /// The program of the entry point `main`. Reports call the source `file`.
@@ -60,28 +88,52 @@ pub fn parse(source: &str) -> Result<(Module, ModuleInfo), (u32, String)> {
 /// # Errors
 /// When the source is not WGSL, or uses something the interpreter does not support.
 pub fn lower(file: &str, source: &str) -> Result<Program, Refusal> {
+    lower_entry(file, source, "main", &[])
+}
+
+/// The program of an entry point, with values for overrides, which are named or known by their `@id`.
+///
+/// # Errors
+/// As [`lower`], and when an override has no value or does not exist.
+pub fn lower_entry(file: &str, source: &str, name: &str, overrides: &[(String, f64)]) -> Result<Program, Refusal> {
     let refuse = |(line, reason)| Refusal { file: file.to_owned(), line, reason };
     let (module, info) = parse(source).map_err(refuse)?;
-    let (index, entry) = module
-        .entry_points
-        .iter()
-        .enumerate()
-        .find(|(_, entry)| entry.name == "main")
-        .ok_or_else(|| refuse((0, "there is no entry point `main`".into())))?;
+    let is_meant = |entry: &naga::EntryPoint| entry.name == name && entry.stage == ShaderStage::Compute;
+    if !module.entry_points.iter().any(is_meant) {
+        return Err(refuse((0, format!("there is no compute entry point `{name}`"))));
+    }
+    let mut constants = PipelineConstants::default();
+    for (key, value) in overrides {
+        let named = module.overrides.iter().find(|(_, it)| it.name.as_ref() == Some(key));
+        let id = named.and_then(|(_, it)| it.id).map_or_else(|| key.clone(), |id| id.to_string());
+        constants.insert(id, *value);
+    }
+    let stage = Some((ShaderStage::Compute, name));
+    let (module, info) =
+        process_overrides(&module, &info, stage, &constants).map_err(|error| refuse((0, chain(&error))))?;
+    let entry = module.entry_points.iter().position(is_meant).expect("found above");
 
-    let line_starts = std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect();
+    let mut bindings: Vec<ResourceBinding> = module.global_variables.iter().filter_map(|(_, it)| it.binding).collect();
+    bindings.sort_unstable();
     let mut lowering = Lowering {
         module: &module,
         module_info: &info,
-        line_starts,
+        bindings,
+        line_starts: std::iter::once(0).chain(source.match_indices('\n').map(|(at, _)| at + 1)).collect(),
         line: 0,
+        column: 0,
         globals: HashMap::new(),
         constants: HashMap::new(),
+        lane: None,
+        returns: HashSet::new(),
         program: Program {
             file: file.to_owned(),
             code: Vec::new(),
             lines: Vec::new(),
+            columns: Vec::new(),
             works: Vec::new(),
+            assigns: Vec::new(),
+            untils: Vec::new(),
             registers: Vec::new(),
             builtins: Vec::new(),
             immediates: Vec::new(),
@@ -89,10 +141,10 @@ pub fn lower(file: &str, source: &str) -> Result<Program, Refusal> {
             buffers: Vec::new(),
             workgroup_scalars: 0,
             workgroup_bytes: 0,
-            workgroup_size: entry.workgroup_size,
+            workgroup_size: module.entry_points[entry].workgroup_size,
         },
     };
-    match lowering.entry(&entry.function, info.get_entry_point(index)) {
+    match lowering.entry(&module.entry_points[entry].function, info.get_entry_point(entry)) {
         Ok(()) => Ok(lowering.program),
         Err(reason) => Err(refuse((lowering.line, reason))),
     }
@@ -139,15 +191,22 @@ struct Frame<'m> {
 struct Lowering<'m> {
     module: &'m Module,
     module_info: &'m ModuleInfo,
+    /// In their order.
+    bindings: Vec<ResourceBinding>,
     line_starts: Vec<usize>,
     line: u32,
+    column: u32,
     globals: HashMap<Handle<GlobalVariable>, Place>,
     constants: HashMap<u32, Slot>,
+    /// The register of `subgroup_invocation_id`, once it is needed.
+    lane: Option<Slot>,
+    /// Jumps to the end of a function.
+    returns: HashSet<usize>,
     program: Program,
 }
 
 fn unsupported<T>(what: impl std::fmt::Debug) -> Result<T, String> {
-    Err(format!("the interpreter does not support {what:?}"))
+    Err(format!("unsupported: {what:?}"))
 }
 
 fn work_of_binary(op: BinaryOperator, kind: ScalarKind) -> Work {
@@ -181,21 +240,64 @@ fn work_of_math(function: MathFunction, kind: ScalarKind) -> Work {
 impl<'m> Lowering<'m> {
     fn entry(&mut self, function: &'m Function, info: &'m FunctionInfo) -> Result<(), String> {
         for (handle, global) in self.module.global_variables.iter() {
-            let place = self.global(global)?;
-            self.globals.insert(handle, place);
+            if !info[handle].is_empty() || global.space == AddressSpace::Immediate {
+                self.at(self.module.global_variables.get_span(handle));
+                let place = self.global(global)?;
+                self.globals.insert(handle, place);
+            }
         }
         let mut arguments = Vec::new();
         for argument in &function.arguments {
-            let Some(ArgumentBinding::BuiltIn(builtin)) = argument.binding else {
-                return unsupported(argument);
-            };
             let value = self.fresh(self.scalars(argument.ty)?);
-            self.program.builtins.push((builtin, value[0]));
+            let builtins = match (&argument.binding, self.inner(argument.ty)) {
+                (None, TypeInner::Struct { members, .. }) => (0..members.len())
+                    .map(|index| Ok((members[index].binding.clone(), self.member(members, index)?)))
+                    .collect::<Result<_, String>>()?,
+                (binding, _) => vec![(binding.clone(), 0)],
+            };
+            for (binding, first) in builtins {
+                let Some(ArgumentBinding::BuiltIn(builtin)) = binding else { return unsupported(argument) };
+                self.builtin(builtin, value[first as usize])?;
+            }
             arguments.push(Lowered::Value(value));
         }
         self.call(function, info, arguments, Vec::new())?;
         self.emit(Op::End);
+        self.find_untils();
         Ok(())
+    }
+
+    fn builtin(&mut self, builtin: BuiltIn, slot: Slot) -> Result<(), String> {
+        use BuiltIn as B;
+        match builtin {
+            B::GlobalInvocationId | B::LocalInvocationId | B::LocalInvocationIndex | B::WorkGroupId => {}
+            B::NumWorkGroups | B::SubgroupSize | B::SubgroupInvocationId | B::NumSubgroups | B::SubgroupId => {}
+            B::WorkGroupSize => {}
+            other => return unsupported(other),
+        }
+        self.program.builtins.push((builtin, slot));
+        Ok(())
+    }
+
+    /// Notes up to where each condition decides what runs: the end of its branch, or of the loop that it leaves. A
+    /// return does not count, since what follows is the same for those that stay.
+    fn find_untils(&mut self) {
+        let Program { code, untils, .. } = &mut self.program;
+        *untils = vec![0; code.len()];
+        for (at, op) in code.iter().enumerate() {
+            let Op::Unless { target, .. } = *op else { continue };
+            let mut end = (target as usize).max(at + 1);
+            let mut next = at + 1;
+            while next < end {
+                if let Op::Jump { target } | Op::Unless { target, .. } = code[next]
+                    && !self.returns.contains(&next)
+                {
+                    end = end.max(target as usize);
+                }
+                next += 1;
+            }
+            untils[at] = end as u32;
+        }
     }
 
     fn global(&mut self, global: &GlobalVariable) -> Result<Place, String> {
@@ -203,10 +305,28 @@ impl<'m> Lowering<'m> {
         let variable = self.program.variables.len() as u32;
         let mut first_byte = 0;
         let (memory, at, scalars) = match global.space {
-            AddressSpace::Storage { access } => {
-                let binding = global.binding.as_ref().map_or(0, |b| b.binding);
+            AddressSpace::Storage { .. } | AddressSpace::Uniform | AddressSpace::Handle => {
+                let Some(at) = global.binding else { return unsupported(global) };
                 let buffer = self.program.buffers.len() as u32;
-                self.program.buffers.push(Binding { binding, writable: access.contains(StorageAccess::STORE) });
+                let writable = match (global.space, self.inner(global.ty)) {
+                    (AddressSpace::Storage { access }, _) => access.contains(StorageAccess::STORE),
+                    (_, TypeInner::Image { class: ImageClass::Storage { access, .. }, .. }) => {
+                        access.contains(StorageAccess::STORE)
+                    }
+                    _ => false,
+                };
+                let layout = match self.inner(global.ty) {
+                    TypeInner::Sampler { .. } => {
+                        let place = Place { memory: Memory::Registers, at: 0, offset: None, variable: 0 };
+                        return Ok(place);
+                    }
+                    TypeInner::Image { dim, arrayed, class } => Self::texture(*dim, *arrayed, *class)?,
+                    _ => self.layout(global.ty)?,
+                };
+                let rank = self.bindings.partition_point(|other| *other < at) as u32;
+                let ResourceBinding { group, binding } = at;
+                let name = name.clone();
+                self.program.buffers.push(Binding { group, binding, rank, writable, name, layout });
                 (Memory::Storage(buffer), 0, 0)
             }
             AddressSpace::WorkGroup => {
@@ -234,8 +354,10 @@ impl<'m> Lowering<'m> {
             }
             space => return unsupported(space),
         };
-        let strides = self.strides(global.ty)?;
-        let scalar_bytes = self.scalar_bytes(global.ty);
+        let (strides, scalar_bytes) = match self.inner(global.ty) {
+            TypeInner::Image { .. } => (vec![4], 4),
+            _ => (self.strides(global.ty)?, self.scalar_bytes(global.ty)),
+        };
         self.program.variables.push(Variable { name, memory, at, scalars, strides, scalar_bytes, first_byte });
         Ok(Place { memory, at, offset: None, variable })
     }
@@ -254,20 +376,180 @@ impl<'m> Lowering<'m> {
     fn scalars_of(&self, inner: &TypeInner) -> Result<u32, String> {
         match inner {
             TypeInner::Scalar(scalar) if scalar.width == 4 || scalar.kind == ScalarKind::Bool => Ok(1),
+            TypeInner::Atomic(scalar) if scalar.width == 4 => Ok(1),
             // An f16 is held as an f32 of the same value.
-            TypeInner::Scalar(naga::Scalar::F16) => Ok(1),
+            TypeInner::Scalar(Scalar::F16) => Ok(1),
             TypeInner::CooperativeMatrix { columns, rows, .. } => Ok(*columns as u32 * *rows as u32),
             TypeInner::Vector { size, scalar } => Ok(*size as u32 * self.scalars_of(&TypeInner::Scalar(*scalar))?),
-            TypeInner::Array { base, size: ArraySize::Constant(count), stride } => {
-                Ok(count.get() * self.stride(*base, *stride)?)
+            TypeInner::Matrix { columns, rows, scalar } => Ok(*columns as u32 * column(*rows as u32, *scalar)),
+            TypeInner::Array { base, size, stride } if *size != ArraySize::Dynamic => {
+                let count = self.length(*size)?;
+                match count.checked_mul(self.stride(*base, *stride)?) {
+                    Some(scalars) if scalars <= MOST_SCALARS => Ok(scalars),
+                    _ => Err(format!("unsupported: an array of {count} elements")),
+                }
             }
-            TypeInner::Struct { members, span } => match self.contains_bool_in(members) {
+            TypeInner::Struct { members, span } => match self.is_dense_in(members) {
                 true => self.member(members, members.len()),
-                false if members.iter().all(|member| member.offset % 4 == 0) => Ok(span / 4),
-                false => unsupported(inner),
+                false => Ok(span / 4),
             },
             other => unsupported(other),
         }
+    }
+
+    /// Elements of an array whose size is fixed, though an override may have set it.
+    fn length(&self, size: ArraySize) -> Result<u32, String> {
+        match size.resolve(self.module.to_ctx()) {
+            Ok(IndexableLength::Known(count)) => Ok(count),
+            Ok(IndexableLength::Dynamic) => unsupported(size),
+            Err(error) => Err(chain(&error)),
+        }
+    }
+
+    /// The parts of a composite: the first scalar of each, and its type.
+    fn parts(&self, inner: &TypeInner) -> Result<Vec<(u32, TypeInner)>, String> {
+        Ok(match inner {
+            TypeInner::Vector { size, scalar } => {
+                (0..*size as u32).map(|index| (index, TypeInner::Scalar(*scalar))).collect()
+            }
+            TypeInner::Matrix { columns, rows, scalar } => {
+                let part =
+                    |index| (index * column(*rows as u32, *scalar), TypeInner::Vector { size: *rows, scalar: *scalar });
+                (0..*columns as u32).map(part).collect()
+            }
+            TypeInner::Array { base, size, stride } if *size != ArraySize::Dynamic => {
+                let stride = self.stride(*base, *stride)?;
+                (0..self.length(*size)?).map(|index| (index * stride, self.inner(*base).clone())).collect()
+            }
+            TypeInner::Struct { members, .. } => {
+                let part = |index: usize| Ok((self.member(members, index)?, self.inner(members[index].ty).clone()));
+                (0..members.len()).map(part).collect::<Result<_, String>>()?
+            }
+            _ => Vec::new(),
+        })
+    }
+
+    /// Of each scalar of a value: whether it is padding.
+    fn padding(&self, inner: &TypeInner) -> Result<Vec<bool>, String> {
+        let mut padding = vec![true; self.scalars_of(inner)? as usize];
+        let parts = match inner {
+            TypeInner::Matrix { .. } | TypeInner::Array { .. } | TypeInner::Struct { .. } => self.parts(inner)?,
+            _ => Vec::new(),
+        };
+        if parts.is_empty() {
+            padding.fill(false);
+        }
+        for (first, part) in parts {
+            for (index, is_padding) in (first as usize..).zip(self.padding(&part)?) {
+                padding[index] = is_padding;
+            }
+        }
+        Ok(padding)
+    }
+
+    /// A composite value of its parts, with padding between.
+    fn compose(&mut self, ty: Handle<Type>, components: Vec<Value>) -> Result<Value, String> {
+        let inner = self.inner(ty);
+        if matches!(inner, TypeInner::Vector { .. }) {
+            return Ok(components.concat());
+        }
+        let zero = self.constant(0);
+        let mut value = vec![zero; self.scalars(ty)? as usize];
+        for ((first, _), part) in self.parts(inner)?.into_iter().zip(components) {
+            value[first as usize..first as usize + part.len()].copy_from_slice(&part);
+        }
+        Ok(value)
+    }
+
+    /// How a buffer of the type lies in memory.
+    fn layout(&self, ty: Handle<Type>) -> Result<Layout, String> {
+        let mut layout = Layout::default();
+        let dynamic = |ty: Handle<Type>| match *self.inner(ty) {
+            TypeInner::Array { base, size: ArraySize::Dynamic, stride } => Some((base, stride)),
+            _ => None,
+        };
+        let tail = match self.inner(ty) {
+            TypeInner::Struct { members, .. } => match members.last().and_then(|last| dynamic(last.ty)) {
+                Some(array) => {
+                    for (index, member) in members[..members.len() - 1].iter().enumerate() {
+                        let first = [self.member(members, index)?, member.offset];
+                        self.leaves(member.ty, first, &mut layout.head)?;
+                    }
+                    layout.head_scalars = self.member(members, members.len() - 1)?;
+                    layout.head_bytes = members[members.len() - 1].offset;
+                    Some(array)
+                }
+                None => None,
+            },
+            _ => dynamic(ty),
+        };
+        match tail {
+            Some((base, stride)) => {
+                let mut leaves = Vec::new();
+                self.leaves(base, [0, 0], &mut leaves)?;
+                layout.element = Some(Element { leaves, scalars: self.stride(base, stride)?, bytes: stride });
+            }
+            None => {
+                self.leaves(ty, [0, 0], &mut layout.head)?;
+                layout.head_scalars = self.scalars(ty)?;
+                layout.head_bytes = self.inner(ty).size(self.module.to_ctx());
+            }
+        }
+        Ok(layout)
+    }
+
+    /// Appends the scalars of a type that begins at [scalar, byte].
+    fn leaves(&self, ty: Handle<Type>, [scalar, byte]: [u32; 2], leaves: &mut Vec<Leaf>) -> Result<(), String> {
+        let mut vector = |scalar: u32, byte: u32, count: u32, kind: Scalar| {
+            let leaf = |index| Leaf { scalar: scalar + index, byte: byte + index * u32::from(kind.width), kind };
+            leaves.extend((0..count).map(leaf));
+        };
+        match self.inner(ty) {
+            TypeInner::Scalar(kind) | TypeInner::Atomic(kind) => vector(scalar, byte, 1, *kind),
+            TypeInner::Vector { size, scalar: kind } => vector(scalar, byte, *size as u32, *kind),
+            TypeInner::Matrix { columns, rows, scalar: kind } => {
+                let rows = *rows as u32;
+                let bytes = rows.next_power_of_two() * u32::from(kind.width);
+                for index in 0..*columns as u32 {
+                    vector(scalar + index * column(rows, *kind), byte + index * bytes, rows, *kind);
+                }
+            }
+            TypeInner::Array { base, size, stride } if *size != ArraySize::Dynamic => {
+                let scalars = self.stride(*base, *stride)?;
+                for index in 0..self.length(*size)? {
+                    self.leaves(*base, [scalar + index * scalars, byte + index * stride], leaves)?;
+                }
+            }
+            TypeInner::Struct { members, .. } => {
+                for (index, member) in members.iter().enumerate() {
+                    let first = [scalar + self.member(members, index)?, byte + member.offset];
+                    self.leaves(member.ty, first, leaves)?;
+                }
+            }
+            other => return unsupported(other),
+        }
+        Ok(())
+    }
+
+    /// A texture: an array of texels of four components.
+    fn texture(dim: ImageDimension, arrayed: bool, class: ImageClass) -> Result<Layout, String> {
+        let axes = match dim {
+            ImageDimension::D1 => 1,
+            ImageDimension::D2 => 2,
+            ImageDimension::D3 | ImageDimension::Cube => 3,
+        };
+        let kind = match class {
+            ImageClass::Sampled { kind, multi: false } => Scalar { kind, width: 4 },
+            ImageClass::Depth { multi: false } => Scalar::F32,
+            ImageClass::Storage { format, .. } if Scalar::from(format).width == 4 => format.into(),
+            other => return unsupported(other),
+        };
+        let leaves = (0..4).map(|index| Leaf { scalar: index, byte: 4 * index, kind }).collect();
+        Ok(Layout {
+            element: Some(Element { leaves, scalars: 4, bytes: 16 }),
+            axes: (axes + usize::from(arrayed)).min(3),
+            ..Layout::default()
+        })
     }
 
     /// Size of a scalar of the type on a device: 2 where it holds halves, else 4.
@@ -279,30 +561,34 @@ impl<'m> Lowering<'m> {
         }
     }
 
-    fn contains_bool(&self, ty: Handle<Type>) -> bool {
+    /// Whether its scalars lie side by side here: booleans lie in no buffer, and halves take more room than there.
+    fn is_dense(&self, ty: Handle<Type>) -> bool {
         match self.inner(ty) {
-            TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } => scalar.kind == ScalarKind::Bool,
-            TypeInner::Array { base, .. } => self.contains_bool(*base),
-            TypeInner::Struct { members, .. } => self.contains_bool_in(members),
+            TypeInner::Scalar(scalar) | TypeInner::Vector { scalar, .. } | TypeInner::Matrix { scalar, .. } => {
+                scalar.kind == ScalarKind::Bool || *scalar == Scalar::F16
+            }
+            TypeInner::Array { base, .. } => self.is_dense(*base),
+            TypeInner::Struct { members, .. } => self.is_dense_in(members),
             _ => false,
         }
     }
 
-    fn contains_bool_in(&self, members: &[StructMember]) -> bool {
-        members.iter().any(|member| self.contains_bool(member.ty))
+    fn is_dense_in(&self, members: &[StructMember]) -> bool {
+        members.iter().any(|member| self.is_dense(member.ty))
     }
 
-    /// Scalars before a member. A structure with booleans lies in no buffer, and its members side by side.
+    /// Scalars before a member.
     fn member(&self, members: &[StructMember], index: usize) -> Result<u32, String> {
-        match self.contains_bool_in(members) {
+        match self.is_dense_in(members) {
             true => members[..index].iter().map(|member| self.scalars(member.ty)).sum(),
-            false => Ok(members[index].offset / 4),
+            false => Ok(members.get(index).map_or(0, |member| member.offset / 4)),
         }
     }
 
-    /// Scalars from one array element to the next. A boolean, one byte in naga, occupies a scalar.
+    /// Scalars from one array element to the next.
     fn stride(&self, base: Handle<Type>, bytes: u32) -> Result<u32, String> {
-        Ok(self.scalars(base)?.max(bytes / 4))
+        let scalars = self.scalars(base)?;
+        Ok(if self.is_dense(base) { scalars } else { scalars.max(bytes / 4) })
     }
 
     fn strides(&self, ty: Handle<Type>) -> Result<Vec<u32>, String> {
@@ -351,7 +637,9 @@ impl<'m> Lowering<'m> {
     fn emit_as(&mut self, work: Work, op: Op) -> usize {
         self.program.code.push(op);
         self.program.lines.push(self.line);
+        self.program.columns.push(self.column);
         self.program.works.push(work);
+        self.program.assigns.push(false);
         self.program.code.len() - 1
     }
 
@@ -378,7 +666,9 @@ impl<'m> Lowering<'m> {
 
     fn at(&mut self, span: Span) {
         if let Some(Range { start, .. }) = span.to_range() {
-            self.line = self.line_starts.partition_point(|&first| first <= start) as u32;
+            let line = self.line_starts.partition_point(|&first| first <= start);
+            self.line = line as u32;
+            self.column = (start - self.line_starts[line - 1]) as u32 + 1;
         }
     }
 
@@ -426,10 +716,10 @@ impl<'m> Lowering<'m> {
             Expression::Literal(literal) => Ok(vec![self.literal(*literal)?]),
             Expression::Constant(constant) => self.named_constant(*constant),
             Expression::ZeroValue(ty) => Ok(vec![self.constant(0); self.scalars(*ty)? as usize]),
-            Expression::Compose { components, .. } => {
+            Expression::Compose { ty, components } => {
                 let parts: Result<Vec<Value>, String> =
                     components.iter().map(|&part| self.global_value(part)).collect();
-                Ok(parts?.concat())
+                self.compose(*ty, parts?)
             }
             Expression::Splat { size, value } => Ok(self.global_value(*value)?.repeat(*size as usize)),
             other => unsupported(other),
@@ -445,6 +735,9 @@ impl<'m> Lowering<'m> {
         arguments: Vec<Lowered>,
         result: Value,
     ) -> Result<(), String> {
+        if self.program.code.len() > MOST_OPERATIONS {
+            return Err(format!("unsupported: more than {MOST_OPERATIONS} operations, with calls inlined"));
+        }
         let mut frame = Frame {
             function,
             info,
@@ -474,7 +767,7 @@ impl<'m> Lowering<'m> {
             match local.init {
                 Some(init) => {
                     let value = self.value(&mut frame, init)?;
-                    self.store(place, &value);
+                    self.store(place, &value, &[]);
                 }
                 None => {
                     self.emit(Op::Zero { to: slots[0], count: scalars });
@@ -563,24 +856,87 @@ impl<'m> Lowering<'m> {
                     }
                 }
                 let jump = self.jump();
+                self.returns.insert(jump);
                 frame.returns.push(jump);
             }
-            Statement::ControlBarrier(flags) if (Barrier::STORAGE | Barrier::WORK_GROUP).contains(*flags) => {
+            Statement::ControlBarrier(flags) if !flags.contains(Barrier::SUB_GROUP) => {
                 self.emit(Op::Barrier {
                     workgroup: flags.contains(Barrier::WORK_GROUP),
-                    storage: flags.contains(Barrier::STORAGE),
+                    storage: flags.intersects(Barrier::STORAGE | Barrier::TEXTURE),
                 });
             }
-            Statement::SubgroupGather { mode: GatherMode::Shuffle(lane), argument, result } => {
-                let (from, lane) = (self.value(frame, *argument)?, self.value(frame, *lane)?);
-                let value = self.zip([&from, &lane], |lowering, to, [from, lane]| {
+            Statement::WorkGroupUniformLoad { pointer, result } => {
+                let place = self.place(frame, *pointer)?;
+                self.emit(Op::Barrier { workgroup: true, storage: false });
+                let inner = self.type_of(frame, *result);
+                let value = self.load(place, &self.padding(inner)?);
+                self.emit(Op::Barrier { workgroup: true, storage: false });
+                frame.lowered.insert(*result, Lowered::Value(value));
+            }
+            Statement::SubgroupGather { mode, argument, result } => {
+                let from = self.value(frame, *argument)?;
+                let lane = self.lane_of(frame, *mode)?;
+                let value = self.zip([&from, &vec![lane]], |lowering, to, [from, lane]| {
                     lowering.emit(Op::Shuffle { to, from, lane });
                 });
                 frame.lowered.insert(*result, Lowered::Value(value));
             }
+            Statement::SubgroupCollectiveOperation { op, collective_op, argument, result } => {
+                let kind = match op {
+                    SubgroupOperation::All | SubgroupOperation::Any => ScalarKind::Bool,
+                    _ => Self::kind(self.type_of(frame, *argument))?,
+                };
+                let Some((f, identity)) = word::collective(*op, kind) else { return unsupported((op, kind)) };
+                let over = match collective_op {
+                    CollectiveOperation::Reduce => Over::All,
+                    CollectiveOperation::InclusiveScan => Over::Including,
+                    CollectiveOperation::ExclusiveScan => Over::Before,
+                };
+                let from = self.value(frame, *argument)?;
+                let value = self.zip([&from], |lowering, to, [from]| {
+                    lowering.emit(Op::Collective { to, from, f, identity, over });
+                });
+                frame.lowered.insert(*result, Lowered::Value(value));
+            }
+            Statement::SubgroupBallot { result, predicate } => {
+                let from = match predicate {
+                    Some(predicate) => self.value(frame, *predicate)?[0],
+                    None => self.constant(1),
+                };
+                let value = self.fresh(4);
+                self.emit(Op::Ballot { to: value[0], from });
+                frame.lowered.insert(*result, Lowered::Value(value));
+            }
+            Statement::Atomic { pointer, fun, value, result } => {
+                let place = self.place(frame, *pointer)?;
+                let value = self.value(frame, *value)?[0];
+                let TypeInner::Atomic(Scalar { kind, .. }) = self.type_of(frame, *pointer).pointed(self.module) else {
+                    return unsupported(statement);
+                };
+                let Some(f) = word::atomic(*fun, kind) else { return unsupported((fun, kind)) };
+                let compare = match fun {
+                    AtomicFunction::Exchange { compare: Some(compare) } => Some(self.value(frame, *compare)?[0]),
+                    _ => None,
+                };
+                let old = self.atomic(AtomicAccess::Update, f, place, value, compare);
+                if let Some(result) = result {
+                    frame.lowered.insert(*result, Lowered::Value(old));
+                }
+            }
+            Statement::ImageStore { image, coordinate, array_index, value } => {
+                let place = self.place(frame, *image)?;
+                let value = self.value(frame, *value)?;
+                self.texel(frame, TexelAccess::Store, place, [Some(*coordinate), *array_index], &value)?;
+            }
             Statement::Store { pointer, value } => {
                 let (place, value) = (self.place(frame, *pointer)?, self.value(frame, *value)?);
-                self.store(place, &value);
+                let inner = self.type_of(frame, *pointer).pointed(self.module);
+                match inner {
+                    TypeInner::Atomic(_) => {
+                        self.atomic(AtomicAccess::Store, |_, value| value, place, value[0], None);
+                    }
+                    _ => self.store(place, &value, &self.padding(&inner)?),
+                }
             }
             Statement::CooperativeStore { target, data } => {
                 let value = self.value(frame, *target)?;
@@ -597,9 +953,9 @@ impl<'m> Lowering<'m> {
                     }
                     None => Vec::new(),
                 };
-                let line = self.line;
+                let at = (self.line, self.column);
                 self.call(function, &self.module_info[*handle], arguments?, value.clone())?;
-                self.line = line;
+                (self.line, self.column) = at;
                 if let Some(result) = result {
                     frame.lowered.insert(*result, Lowered::Value(value));
                 }
@@ -668,14 +1024,19 @@ impl<'m> Lowering<'m> {
         }
     }
 
-    fn store(&mut self, place: Place, value: &Value) {
+    /// Stores a value but for its padding, which registers take too.
+    fn store(&mut self, place: Place, value: &Value, padding: &[bool]) {
         if let Place { memory: Memory::Registers, offset: None, at, .. } = place
             && value.windows(2).all(|pair| pair[0] + 1 == pair[1])
         {
-            self.emit(Op::Move { to: at, from: value[0], count: value.len() as u32 });
+            let at = self.emit(Op::Move { to: at, from: value[0], count: value.len() as u32 });
+            self.program.assigns[at] = true;
             return;
         }
         for (component, &from) in (0..).zip(value) {
+            if padding.get(component as usize) == Some(&true) {
+                continue;
+            }
             let at = place.at + component;
             let op = match place {
                 Place { memory: Memory::Registers, offset: None, .. } => Op::Copy { to: at, from },
@@ -685,13 +1046,15 @@ impl<'m> Lowering<'m> {
         }
     }
 
-    fn load(&mut self, place: Place, scalars: u32) -> Value {
+    /// Loads a value but for its padding.
+    fn load(&mut self, place: Place, padding: &[bool]) -> Value {
+        let scalars = padding.len() as u32;
         let value = self.fresh(scalars);
         if let Place { memory: Memory::Registers, offset: None, at, .. } = place {
             self.emit(Op::Move { to: value[0], from: at, count: scalars });
             return value;
         }
-        for (component, &to) in (0..).zip(&value) {
+        for (component, &to) in (0..).zip(&value).filter(|&(component, _)| !padding[component as usize]) {
             let at = place.at + component;
             let op = match place {
                 Place { memory: Memory::Registers, offset: None, .. } => Op::Copy { to, from: at },
@@ -700,6 +1063,90 @@ impl<'m> Lowering<'m> {
             self.emit_as(Self::work(place, component, scalars), op);
         }
         value
+    }
+
+    /// What an atomic was; with `compare`, and whether it was replaced.
+    fn atomic(
+        &mut self,
+        access: AtomicAccess,
+        f: Map2,
+        Place { memory, at, offset, variable }: Place,
+        value: Slot,
+        compare: Option<Slot>,
+    ) -> Value {
+        let old = self.fresh(if compare.is_some() { 2 } else { 1 });
+        let work = Work::Access { scalars: 1, variable };
+        self.emit_as(work, Op::Atomic { access, f, to: old[0], memory, at, offset, value, compare });
+        old
+    }
+
+    /// The register that holds from which lane a gather takes its value. What lies outside the subgroup, of which WGSL
+    /// leaves the value open, is the lane itself.
+    fn lane_of(&mut self, frame: &mut Frame<'m>, mode: GatherMode) -> Result<Slot, String> {
+        let own = match self.lane {
+            Some(lane) => lane,
+            None => {
+                let lane = self.fresh(1)[0];
+                self.builtin(BuiltIn::SubgroupInvocationId, lane)?;
+                *self.lane.insert(lane)
+            }
+        };
+        let f = |op: BinaryOperator| word::binary(op, ScalarKind::Uint).expect("u32 has it");
+        let argument = match mode {
+            GatherMode::BroadcastFirst => return Ok(self.constant(0)),
+            GatherMode::Broadcast(lane) | GatherMode::Shuffle(lane) => return Ok(self.value(frame, lane)?[0]),
+            GatherMode::ShuffleDown(by) | GatherMode::ShuffleUp(by) => self.value(frame, by)?[0],
+            GatherMode::ShuffleXor(mask) => self.value(frame, mask)?[0],
+            GatherMode::QuadBroadcast(lane) => self.value(frame, lane)?[0],
+            GatherMode::QuadSwap(direction) => self.constant(match direction {
+                Direction::X => 1,
+                Direction::Y => 2,
+                Direction::Diagonal => 3,
+            }),
+        };
+        let lane = match mode {
+            GatherMode::ShuffleDown(_) => self.map2(Work::Integer, f(BinaryOperator::Add), own, argument),
+            GatherMode::ShuffleUp(_) => self.map2(Work::Integer, f(BinaryOperator::Subtract), own, argument),
+            GatherMode::QuadBroadcast(_) => {
+                let mask = self.constant(!3);
+                let quad = self.map2(Work::Integer, f(BinaryOperator::And), own, mask);
+                return Ok(self.map2(Work::Integer, f(BinaryOperator::InclusiveOr), quad, argument));
+            }
+            _ => return Ok(self.map2(Work::Integer, f(BinaryOperator::ExclusiveOr), own, argument)),
+        };
+        let size = self.fresh(1)[0];
+        self.builtin(BuiltIn::SubgroupSize, size)?;
+        let is_inside = self.map2(Work::Integer, f(BinaryOperator::Less), lane, size);
+        let to = self.fresh(1)[0];
+        self.emit_as(Work::Integer, Op::Map3 { f: word::SELECT, to, a: is_inside, b: lane, c: own });
+        Ok(to)
+    }
+
+    /// Loads, samples or stores a texel. The coordinates are those of the texel, then the layer.
+    fn texel(
+        &mut self,
+        frame: &mut Frame<'m>,
+        access: TexelAccess,
+        place: Place,
+        coordinates: [Option<Handle<Expression>>; 2],
+        value: &Value,
+    ) -> Result<Value, String> {
+        let Memory::Storage(buffer) = place.memory else { return unsupported("this texture") };
+        let at = self.fresh(3);
+        let mut parts = Vec::new();
+        for coordinate in coordinates.into_iter().flatten() {
+            parts.extend(self.value(frame, coordinate)?);
+        }
+        // A layer is an integer, also where the other coordinates are floats.
+        for (&to, &from) in at.iter().zip(&parts) {
+            self.emit(Op::Copy { to, from });
+        }
+        let registers = self.fresh(4);
+        for (&to, &from) in registers.iter().zip(value) {
+            self.emit(Op::Copy { to, from });
+        }
+        self.emit(Op::Texel { access, registers: registers[0], buffer, at: at[0] });
+        Ok(registers)
     }
 
     // Expressions.
@@ -736,18 +1183,15 @@ impl<'m> Lowering<'m> {
             Expression::Constant(constant) => self.named_constant(*constant)?,
             Expression::ZeroValue(ty) => vec![self.constant(0); self.scalars(*ty)? as usize],
             Expression::Compose { ty, components } => {
-                let is_vector = matches!(self.inner(*ty), TypeInner::Vector { .. });
-                let mut value = Value::new();
-                for &component in components {
-                    value.extend(self.value(frame, component)?);
-                }
-                if !is_vector && value.len() != self.scalars(*ty)? as usize {
-                    return unsupported("a constructor of padded elements");
-                }
-                value
+                let parts: Result<Vec<Value>, String> =
+                    components.iter().map(|&component| self.value(frame, component)).collect();
+                self.compose(*ty, parts?)?
             }
             Expression::FunctionArgument(index) => return Ok(frame.arguments[*index as usize].clone()),
-            Expression::GlobalVariable(global) => return Ok(Lowered::Place(self.globals[global])),
+            Expression::GlobalVariable(global) => match self.globals.get(global) {
+                Some(&place) => return Ok(Lowered::Place(place)),
+                None => return unsupported("a variable that is not used"),
+            },
             Expression::LocalVariable(local) => return Ok(Lowered::Place(frame.locals[local])),
             Expression::Access { base, index } => return self.access(frame, *base, *index),
             Expression::AccessIndex { base, index } => return self.access_index(frame, *base, *index),
@@ -758,8 +1202,13 @@ impl<'m> Lowering<'m> {
             }
             Expression::Load { pointer } => {
                 let place = self.place(frame, *pointer)?;
-                let scalars = self.scalars_of(self.type_of(frame, handle))?;
-                self.load(place, scalars)
+                match self.type_of(frame, *pointer).pointed(self.module) {
+                    TypeInner::Atomic(_) => {
+                        let zero = self.constant(0);
+                        self.atomic(AtomicAccess::Load, |old, _| old, place, zero, None)
+                    }
+                    inner => self.load(place, &self.padding(&inner)?),
+                }
             }
             Expression::Unary { op, expr } => {
                 let kind = Self::kind(self.type_of(frame, *expr))?;
@@ -771,17 +1220,18 @@ impl<'m> Lowering<'m> {
                 })
             }
             Expression::Binary { op, left, right } => {
-                let kind = Self::kind(self.type_of(frame, *left))?;
+                let [left_type, right_type] = [*left, *right].map(|operand| self.type_of(frame, operand));
+                let kind = Self::kind(left_type)?;
                 let Some(f) = word::binary(*op, kind) else { return unsupported((op, kind)) };
                 let (a, b) = (self.value(frame, *left)?, self.value(frame, *right)?);
-                let divides =
-                    matches!(op, BinaryOperator::Divide | BinaryOperator::Modulo) && kind != ScalarKind::Float;
-                self.zip([&a, &b], |this, to, [a, b]| {
-                    if divides {
-                        this.emit(Op::Divisor { a: b });
-                    }
-                    this.emit_as(work_of_binary(*op, kind), Op::Map2 { f, to, a, b });
-                })
+                let value = match self.product(*op, [left_type, right_type], &a, &b) {
+                    Some(product) => product,
+                    None => self.zip([&a, &b], |this, to, [a, b]| {
+                        this.check(*op, kind, a, b);
+                        this.emit_as(work_of_binary(*op, kind), Op::Map2 { f, to, a, b });
+                    }),
+                };
+                self.rounded(self.type_of(frame, handle), value)
             }
             Expression::Select { condition, accept, reject } => {
                 let operands = [*condition, *accept, *reject].map(|operand| self.value(frame, operand));
@@ -799,34 +1249,78 @@ impl<'m> Lowering<'m> {
                 }
             }
             Expression::Relational { fun, argument } => {
+                let argument = self.value(frame, *argument)?;
                 let op = match fun {
                     RelationalFunction::All => BinaryOperator::LogicalAnd,
                     RelationalFunction::Any => BinaryOperator::LogicalOr,
-                    other => return unsupported(other),
+                    RelationalFunction::IsNan => return Ok(Lowered::Value(self.map1(word::IS_NAN, &argument))),
+                    RelationalFunction::IsInf => return Ok(Lowered::Value(self.map1(word::IS_INF, &argument))),
                 };
                 let f = word::binary(op, ScalarKind::Bool).expect("booleans have both");
-                let argument = self.value(frame, *argument)?;
                 let folded = argument.into_iter().reduce(|a, b| self.map2(Work::Integer, f, a, b));
                 folded.into_iter().collect()
             }
-            Expression::Math { fun, arg, arg1, arg2, arg3: _ } => self.math(frame, *fun, [Some(*arg), *arg1, *arg2])?,
+            Expression::Math { fun, arg, arg1, arg2, arg3 } => {
+                let result = self.type_of(frame, handle);
+                let value = self.math(frame, *fun, result, [Some(*arg), *arg1, *arg2, *arg3])?;
+                self.rounded(result, value)
+            }
+            Expression::ImageLoad { image, coordinate, array_index, .. } => {
+                let place = self.place(frame, *image)?;
+                let texel =
+                    self.texel(frame, TexelAccess::Load, place, [Some(*coordinate), *array_index], &Vec::new())?;
+                texel[..self.scalars_of(self.type_of(frame, handle))? as usize].to_vec()
+            }
+            Expression::ImageSample { image, coordinate, array_index, depth_ref: None, .. } => {
+                let place = self.place(frame, *image)?;
+                let texel =
+                    self.texel(frame, TexelAccess::Sample, place, [Some(*coordinate), *array_index], &Vec::new())?;
+                texel[..self.scalars_of(self.type_of(frame, handle))? as usize].to_vec()
+            }
+            Expression::ImageQuery { image, query } => {
+                let place = self.place(frame, *image)?;
+                let Memory::Storage(buffer) = place.memory else { return unsupported("this texture") };
+                let count = self.scalars_of(self.type_of(frame, handle))?;
+                let to = self.fresh(count);
+                match query {
+                    ImageQuery::Size { .. } => (0..).zip(&to).for_each(|(axis, &to)| {
+                        self.emit(Op::Extent { to, buffer, axis });
+                    }),
+                    ImageQuery::NumLayers => drop(self.emit(Op::Extent { to: to[0], buffer, axis: 2 })),
+                    ImageQuery::NumLevels | ImageQuery::NumSamples => {
+                        return Ok(Lowered::Value(vec![self.constant(1)]));
+                    }
+                }
+                to
+            }
             Expression::As { expr, kind, convert } => {
-                let from = Self::kind(self.type_of(frame, *expr))?;
+                let from_type = self.type_of(frame, *expr);
+                let from = Self::kind(from_type)?;
+                let width = from_type.scalar().map(|scalar| scalar.width);
                 let f = match convert {
-                    Some(4) => word::convert(from, *kind),
-                    Some(2) if (from, *kind) == (ScalarKind::Float, ScalarKind::Float) => Some(word::HALF),
+                    Some(2 | 4) => word::convert(from, *kind),
                     Some(1) if *kind == ScalarKind::Bool => word::convert(from, *kind),
-                    None => Some(word::bitcast(from, *kind)),
-                    Some(_) => None,
+                    None if width == Some(4) => Some(word::bitcast(from, *kind)),
+                    _ => None,
                 };
                 let Some(f) = f else { return unsupported((from, kind, convert)) };
                 let a = self.value(frame, *expr)?;
                 let is_float = |kind| kind == ScalarKind::Float;
                 let converts = convert.is_some() && (is_float(from) || is_float(*kind));
                 let work = if converts { Work::Integer } else { Work::Nothing };
-                self.zip([&a], |this, to, [a]| {
+                let rule = match (from, kind) {
+                    (ScalarKind::Float, ScalarKind::Sint) if converts => Some(Rule::ToSigned),
+                    (ScalarKind::Float, ScalarKind::Uint) if converts => Some(Rule::ToUnsigned),
+                    _ => None,
+                };
+                let f = if *convert == Some(2) && is_float(from) { word::HALF } else { f };
+                let value = self.zip([&a], |this, to, [a]| {
+                    if let Some(rule) = rule {
+                        this.emit(Op::Check { rule, a, b: a });
+                    }
                     this.emit_as(work, Op::Map1 { f, to, a });
-                })
+                });
+                if *convert == Some(2) && !is_float(from) { self.map1(word::HALF, &value) } else { value }
             }
             Expression::ArrayLength(array) => {
                 let place = self.place(frame, *array)?;
@@ -879,32 +1373,114 @@ impl<'m> Lowering<'m> {
         Ok(())
     }
 
+    fn map1(&mut self, f: Map1, value: &Value) -> Value {
+        self.zip([value], |this, to, [a]| {
+            this.emit_as(Work::Float, Op::Map1 { f, to, a });
+        })
+    }
+
+    /// Arithmetic of halves is that of floats, rounded.
+    fn rounded(&mut self, inner: &TypeInner, value: Value) -> Value {
+        match inner.scalar() {
+            Some(Scalar::F16) => self.zip([&value], |this, to, [a]| {
+                this.emit(Op::Map1 { f: word::HALF, to, a });
+            }),
+            _ => value,
+        }
+    }
+
+    /// Emits the checks of an operator of integers, but for those that a constant operand settles.
+    fn check(&mut self, op: BinaryOperator, kind: ScalarKind, a: Slot, b: Slot) {
+        use BinaryOperator as B;
+        let signed = kind == ScalarKind::Sint;
+        let rule = match op {
+            _ if !signed && kind != ScalarKind::Uint => return,
+            B::Divide | B::Modulo if signed => Rule::SignedDivisor,
+            B::Divide | B::Modulo => Rule::Divisor,
+            B::ShiftLeft | B::ShiftRight => Rule::Shift,
+            B::Add if signed => Rule::Sum,
+            B::Subtract if signed => Rule::Difference,
+            B::Multiply if signed => Rule::Product,
+            _ => return,
+        };
+        let is_settled = match (rule, self.known(b)) {
+            (Rule::Shift, Some(bits)) => bits < 32,
+            (Rule::Divisor | Rule::SignedDivisor, Some(bits)) => bits != 0 && bits != u32::MAX,
+            _ => false,
+        };
+        if !is_settled {
+            self.emit(Op::Check { rule, a, b });
+        }
+    }
+
+    /// The sum of the products of floats, or of integers: after the first product, a product and its sum are one
+    /// multiply-add.
+    fn dot(&mut self, kind: ScalarKind, a: &[Slot], b: &[Slot]) -> Slot {
+        let [multiply, add] = [BinaryOperator::Multiply, BinaryOperator::Add].map(|op| word::binary(op, kind));
+        let (multiply, add) = (multiply.expect("numbers multiply"), add.expect("numbers add"));
+        let one = if kind == ScalarKind::Float { Work::Float } else { Work::Integer };
+        let [product, sum] = match kind {
+            ScalarKind::Float => [Work::Nothing, Work::Fma],
+            _ => [Work::Integer; 2],
+        };
+        let pairs = a.iter().zip(b).enumerate();
+        let products: Value =
+            pairs.map(|(index, (&a, &b))| self.map2(if index == 0 { one } else { product }, multiply, a, b)).collect();
+        products.into_iter().reduce(|a, b| self.map2(sum, add, a, b)).expect("a vector has components")
+    }
+
+    /// The product of a matrix with a vector or another matrix.
+    fn product(&mut self, op: BinaryOperator, types: [&TypeInner; 2], a: &Value, b: &Value) -> Option<Value> {
+        if op != BinaryOperator::Multiply {
+            return None;
+        }
+        // Columns, and scalars of each with and without padding.
+        let shape = |inner: &TypeInner| match *inner {
+            TypeInner::Matrix { columns, rows, scalar } => {
+                Some([columns as usize, rows as usize, column(rows as u32, scalar) as usize])
+            }
+            _ => None,
+        };
+        let is_vector = |inner: &TypeInner| matches!(inner, TypeInner::Vector { .. });
+        let times = |this: &mut Self, [columns, rows, step]: [usize; 3], vector: &[Slot]| -> Value {
+            let row = |row: usize| -> Value { (0..columns).map(|column| a[column * step + row]).collect() };
+            (0..rows).map(|index| this.dot(ScalarKind::Float, &row(index), vector)).collect()
+        };
+        match (shape(types[0]), shape(types[1])) {
+            (Some(left), Some([columns, rows, step])) => {
+                let zero = self.constant(0);
+                let mut value = vec![zero; columns * left[2]];
+                for index in 0..columns {
+                    let part = times(self, left, &b[index * step..index * step + rows]);
+                    value[index * left[2]..index * left[2] + part.len()].copy_from_slice(&part);
+                }
+                Some(value)
+            }
+            (Some(left), None) if is_vector(types[1]) => Some(times(self, left, b)),
+            (None, Some([columns, rows, step])) if is_vector(types[0]) => {
+                let columns = (0..columns).map(|index| &b[index * step..index * step + rows]);
+                Some(columns.map(|column| self.dot(ScalarKind::Float, a, column)).collect())
+            }
+            _ => None,
+        }
+    }
+
     fn math(
         &mut self,
         frame: &mut Frame<'m>,
         fun: MathFunction,
-        arguments: [Option<Handle<Expression>>; 3],
+        result: &TypeInner,
+        arguments: [Option<Handle<Expression>>; 4],
     ) -> Result<Value, String> {
         let first = arguments[0].expect("a function has an argument");
-        let kind = Self::kind(self.type_of(frame, first))?;
+        let first_type = self.type_of(frame, first);
+        let kind = Self::kind(first_type)?;
         let mut operands = Vec::new();
         for handle in arguments.into_iter().flatten() {
             operands.push(self.value(frame, handle)?);
         }
-        if fun == MathFunction::Dot {
-            let [multiply, add] = [BinaryOperator::Multiply, BinaryOperator::Add].map(|op| word::binary(op, kind));
-            let (Some(multiply), Some(add)) = (multiply, add) else { return unsupported((fun, kind)) };
-            let one = if kind == ScalarKind::Float { Work::Float } else { Work::Integer };
-            // After the first product, a product and its sum are one multiply-add.
-            let [product, sum] = match kind {
-                ScalarKind::Float => [Work::Nothing, Work::Fma],
-                _ => [Work::Integer; 2],
-            };
-            let pairs = operands[0].iter().zip(&operands[1]).enumerate();
-            let products: Value = pairs
-                .map(|(index, (&a, &b))| self.map2(if index == 0 { one } else { product }, multiply, a, b))
-                .collect();
-            return Ok(products.into_iter().reduce(|a, b| self.map2(sum, add, a, b)).into_iter().collect());
+        if let Some(value) = self.composite(fun, kind, result, first_type, &operands)? {
+            return Ok(value);
         }
         let work = work_of_math(fun, kind);
         match (word::math(fun, kind), operands.as_slice()) {
@@ -921,24 +1497,164 @@ impl<'m> Lowering<'m> {
         }
     }
 
-    /// Elements of a pointer or composite: their count, and their distance in scalars.
-    fn elements(&self, inner: &TypeInner, place: Option<Place>) -> Result<(Count, u32), String> {
-        match inner {
-            TypeInner::Vector { size, .. } | TypeInner::ValuePointer { size: Some(size), .. } => {
-                Ok((Count::Fixed(*size as u32), 1))
+    /// The functions that do not work component by component.
+    fn composite(
+        &mut self,
+        fun: MathFunction,
+        kind: ScalarKind,
+        result: &TypeInner,
+        first: &TypeInner,
+        operands: &[Value],
+    ) -> Result<Option<Value>, String> {
+        use BinaryOperator as B;
+        use MathFunction as F;
+        let binary = |this: &mut Self, op: B, a: &Value, b: &Value| {
+            let f = word::binary(op, kind).expect("numbers have it");
+            this.zip([a, b], |this, to, [a, b]| {
+                this.emit_as(work_of_binary(op, kind), Op::Map2 { f, to, a, b });
+            })
+        };
+        let root = |this: &mut Self, a: &Value| {
+            let square = vec![this.dot(kind, a, a)];
+            let Some(Math::One(f)) = word::math(F::Sqrt, kind) else { unreachable!("floats have a root") };
+            this.map1(f, &square)
+        };
+        let integers = |op: B| word::binary(op, ScalarKind::Uint).expect("u32 has it");
+        if let (Some((bits, f)), [a]) = (word::pack(fun), operands) {
+            let parts = self.map1(f, a);
+            let mut word = parts[0];
+            for (index, &part) in (1..).zip(&parts[1..]) {
+                let by = self.constant(index * bits);
+                let shifted = self.map2(Work::Integer, integers(B::ShiftLeft), part, by);
+                word = self.map2(Work::Integer, integers(B::InclusiveOr), word, shifted);
+            }
+            return Ok(Some(vec![word]));
+        }
+        if let (Some((bits, f)), [a]) = (word::unpack(fun), operands) {
+            let mut parts = Value::new();
+            for index in 0..32 / bits {
+                let by = self.constant(index * bits);
+                parts.push(self.map2(Work::Integer, integers(B::ShiftRight), a[0], by));
+            }
+            return Ok(Some(self.map1(f, &parts)));
+        }
+        Ok(Some(match (fun, operands) {
+            (F::Dot, [a, b]) => vec![self.dot(kind, a, b)],
+            (F::Length, [a]) => root(self, a),
+            (F::Distance, [a, b]) => {
+                let difference = binary(self, B::Subtract, a, b);
+                root(self, &difference)
+            }
+            (F::Normalize, [a]) => {
+                let length = root(self, a);
+                binary(self, B::Divide, a, &length)
+            }
+            (F::Cross, [a, b]) => {
+                let turned = |v: &Value, by: usize| -> Value { (0..3).map(|index| v[(index + by) % 3]).collect() };
+                let one = binary(self, B::Multiply, &turned(a, 1), &turned(b, 2));
+                let other = binary(self, B::Multiply, &turned(a, 2), &turned(b, 1));
+                binary(self, B::Subtract, &one, &other)
+            }
+            (F::Reflect, [a, b]) => {
+                let two = vec![self.constant(2f32.to_bits())];
+                let along = vec![self.dot(kind, a, b)];
+                let twice = binary(self, B::Multiply, &two, &along);
+                let back = binary(self, B::Multiply, &twice, b);
+                binary(self, B::Subtract, a, &back)
+            }
+            (F::Transpose, [a]) => {
+                let TypeInner::Matrix { columns, rows, scalar } = *first else { return unsupported(first) };
+                let [from, to] = [rows, columns].map(|rows| column(rows as u32, scalar) as usize);
+                let zero = self.constant(0);
+                let mut value = vec![zero; rows as usize * to];
+                for (at, row) in (0..columns as usize).flat_map(|at| (0..rows as usize).map(move |row| (at, row))) {
+                    value[row * to + at] = a[at * from + row];
+                }
+                value
+            }
+            (F::Determinant, [a]) => {
+                let TypeInner::Matrix { columns, rows, scalar } = *first else { return unsupported(first) };
+                let step = column(rows as u32, scalar) as usize;
+                let columns: Vec<Value> =
+                    (0..columns as usize).map(|at| a[at * step..at * step + rows as usize].to_vec()).collect();
+                vec![self.determinant(&columns)]
+            }
+            (F::Modf, [a]) => {
+                let Some(Math::One(trunc)) = word::math(F::Trunc, kind) else { return Ok(None) };
+                let parts = [self.map1(word::MODF, a), self.map1(trunc, a)];
+                self.side_by_side(result, parts)?
+            }
+            (F::Frexp, [a]) => {
+                let parts = word::FREXP.map(|f| self.map1(f, a));
+                self.side_by_side(result, parts)?
+            }
+            (F::InsertBits, [a, new, offset, count]) => {
+                self.zip([a, new, offset, count], |this, to, [a, new, offset, count]| {
+                    let mask = this.map2(Work::Integer, word::FIELD, offset, count);
+                    let moved = this.map2(Work::Integer, integers(B::ShiftLeft), new, offset);
+                    this.emit_as(Work::Integer, Op::Map3 { f: word::MERGE, to, a: mask, b: moved, c: a });
+                })
+            }
+            (F::Dot4I8Packed | F::Dot4U8Packed, [a, b]) => {
+                let function = if fun == F::Dot4I8Packed { F::Unpack4xI8 } else { F::Unpack4xU8 };
+                let mut parts = Vec::new();
+                for packed in [a, b] {
+                    let part =
+                        self.composite(function, ScalarKind::Uint, result, first, std::slice::from_ref(packed))?;
+                    parts.push(part.expect("it unpacks"));
+                }
+                vec![self.dot(ScalarKind::Sint, &parts[0], &parts[1])]
+            }
+            _ => return Ok(None),
+        }))
+    }
+
+    /// A structure of two members.
+    fn side_by_side(&self, result: &TypeInner, parts: [Value; 2]) -> Result<Value, String> {
+        let mut value = vec![parts[0][0]; self.scalars_of(result)? as usize];
+        for ((first, _), part) in self.parts(result)?.into_iter().zip(parts) {
+            value[first as usize..first as usize + part.len()].copy_from_slice(&part);
+        }
+        Ok(value)
+    }
+
+    fn determinant(&mut self, columns: &[Value]) -> Slot {
+        let [first, rest @ ..] = columns else { unreachable!("a matrix has columns") };
+        if rest.is_empty() {
+            return first[0];
+        }
+        let f = |op: BinaryOperator| word::binary(op, ScalarKind::Float).expect("floats have it");
+        let mut sum = self.constant(0);
+        for (row, &factor) in first.iter().enumerate() {
+            let without = |column: &Value| [&column[..row], &column[row + 1..]].concat();
+            let minor = self.determinant(&rest.iter().map(without).collect::<Vec<_>>());
+            let product = self.map2(Work::Float, f(BinaryOperator::Multiply), factor, minor);
+            let op = if row % 2 == 0 { BinaryOperator::Add } else { BinaryOperator::Subtract };
+            sum = self.map2(Work::Float, f(op), sum, product);
+        }
+        sum
+    }
+
+    /// Elements of a pointer or composite: their count, their distance in scalars, and the type of one.
+    fn elements(&self, inner: &TypeInner, place: Option<Place>) -> Result<(Count, u32, TypeInner), String> {
+        match *inner {
+            TypeInner::Vector { size, scalar } | TypeInner::ValuePointer { size: Some(size), scalar, .. } => {
+                Ok((Count::Fixed(size as u32), 1, TypeInner::Scalar(scalar)))
+            }
+            TypeInner::Matrix { columns, rows, scalar } => {
+                let element = TypeInner::Vector { size: rows, scalar };
+                Ok((Count::Fixed(columns as u32), column(rows as u32, scalar), element))
             }
             TypeInner::Array { base, size, stride } => {
-                let stride = self.stride(*base, *stride)?;
-                match (size, place.map(|place| (place.memory, place.at))) {
-                    (ArraySize::Constant(count), _) => Ok((Count::Fixed(count.get()), stride)),
-                    (ArraySize::Dynamic, Some((Memory::Storage(buffer), first))) => {
-                        Ok((Count::Rest { buffer, first }, stride))
-                    }
-                    other => unsupported(other.0),
-                }
+                let stride = self.stride(base, stride)?;
+                let count = match (size, place.map(|place| (place.memory, place.at))) {
+                    (ArraySize::Dynamic, Some((Memory::Storage(buffer), first))) => Count::Rest { buffer, first },
+                    (size, _) => Count::Fixed(self.length(size)?),
+                };
+                Ok((count, stride, self.inner(base).clone()))
             }
-            TypeInner::Pointer { base, .. } => self.elements(self.inner(*base), place),
-            other => unsupported(other),
+            TypeInner::Pointer { base, .. } => self.elements(self.inner(base), place),
+            ref other => unsupported(other),
         }
     }
 
@@ -953,12 +1669,12 @@ impl<'m> Lowering<'m> {
         let index = self.value(frame, index)?[0];
         match self.lowered(frame, base)? {
             Lowered::Place(place) => {
-                let (count, stride) = self.elements(inner, Some(place))?;
+                let (count, stride, _) = self.elements(inner, Some(place))?;
                 Ok(Lowered::Place(self.index(place, index, signed, count, stride)))
             }
             // Indexing needs the value in consecutive registers.
             Lowered::Value(value) => {
-                let (count, stride) = self.elements(inner, None)?;
+                let (count, stride, element) = self.elements(inner, None)?;
                 let variable = self.program.variables.len() as u32;
                 let name = frame.function.named_expressions.get(&base).cloned().unwrap_or_else(|| "the value".into());
                 let copy = self.fresh(value.len() as u32);
@@ -975,8 +1691,9 @@ impl<'m> Lowering<'m> {
                     first_byte: 0,
                 });
                 let place = Place { memory: Memory::Registers, at: copy[0], offset: None, variable };
-                let element = self.index(place, index, signed, count, stride);
-                Ok(Lowered::Value(self.load(element, stride)))
+                let at = self.index(place, index, signed, count, stride);
+                let padding = vec![false; self.scalars_of(&element)? as usize];
+                Ok(Lowered::Value(self.load(at, &padding)))
             }
         }
     }
@@ -1011,17 +1728,38 @@ impl<'m> Lowering<'m> {
                 (self.member(members, index as usize)?, scalars)
             }
             None => {
-                let (count, stride) = self.elements(inner, place)?;
+                let (count, stride, element) = self.elements(inner, place)?;
                 if let (Count::Rest { .. }, Some(place)) = (count, place) {
                     let index = self.constant(index);
                     return Ok(Lowered::Place(self.index(place, index, false, count, stride)));
                 }
-                (index * stride, stride)
+                (index * stride, if place.is_some() { 0 } else { self.scalars_of(&element)? })
             }
         };
         Ok(match base {
             Lowered::Place(place) => Lowered::Place(Place { at: place.at + first, ..place }),
             Lowered::Value(value) => Lowered::Value(value[first as usize..(first + scalars) as usize].to_vec()),
         })
+    }
+}
+
+/// Scalars from one column of a matrix to the next.
+fn column(rows: u32, scalar: Scalar) -> u32 {
+    if scalar == Scalar::F16 { rows } else { rows.next_power_of_two() }
+}
+
+/// What a pointer points at.
+trait Pointed {
+    fn pointed(&self, module: &Module) -> TypeInner;
+}
+
+impl Pointed for TypeInner {
+    fn pointed(&self, module: &Module) -> TypeInner {
+        match *self {
+            TypeInner::Pointer { base, .. } => module.types[base].inner.clone(),
+            TypeInner::ValuePointer { size: Some(size), scalar, .. } => TypeInner::Vector { size, scalar },
+            TypeInner::ValuePointer { size: None, scalar, .. } => TypeInner::Scalar(scalar),
+            ref other => other.clone(),
+        }
     }
 }

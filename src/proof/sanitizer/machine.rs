@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::program::{Count, MatrixAccess, Memory, OUTSIDE, Op, Program, Slot};
-use super::report::{Kind, Report};
+use super::program::{
+    AtomicAccess, Count, MatrixAccess, Memory, OUTSIDE, Op, Over, Program, Slot, TexelAccess, gathers,
+};
+use super::report::{Kind, Level, Report};
 use super::shadow::{Access, Shadow};
-use super::word::{Word, multiply_add};
+use super::word::{Rule, Word, multiply_add};
 
 /// Invocations that share matrices: the largest subgroup of any device that runs the matrix kernels.
 const SUBGROUP: u32 = 32;
@@ -27,7 +29,7 @@ pub struct Dispatch<'a> {
     pub workgroups: [u32; 3],
     /// Members of the `var<immediate>` struct, in order.
     pub immediates: &'a [u32],
-    /// In the order of their bindings.
+    /// In the order of groups and bindings.
     pub buffers: Vec<Buffer<'a>>,
     /// Lanes in a subgroup: consecutive invocations of a workgroup.
     pub subgroup: u32,
@@ -45,24 +47,37 @@ pub struct Outcome {
     pub operations: u64,
 }
 
+/// Memory that invocations share.
 #[derive(Debug, Default)]
-struct Region {
-    words: Vec<Word>,
+pub(super) struct Region {
+    pub words: Vec<Word>,
     shadows: Vec<Shadow>,
     /// Whether the kernel cannot write it, so accesses need no checks.
     read_only: bool,
+    /// Whether it was written before the dispatch.
+    is_given: bool,
+    /// Whether the sanitizer chose how long it is.
+    pub is_length_assumed: bool,
+    /// Texels along each axis of a texture.
+    pub extent: [u32; 3],
 }
 
 impl Region {
-    fn unwritten(scalars: usize) -> Self {
-        let nan = Word::u32(f32::NAN.to_bits());
-        Region { words: vec![nan; scalars], shadows: vec![Shadow::default(); scalars], read_only: false }
+    pub fn filled(words: Vec<Word>, read_only: bool) -> Self {
+        let shadows = vec![Shadow::default(); if read_only { 0 } else { words.len() }];
+        Region { words, shadows, read_only, is_given: true, ..Region::default() }
+    }
+
+    pub fn unwritten(scalars: usize, with: Word) -> Self {
+        Region { is_given: false, ..Region::filled(vec![with; scalars], false) }
     }
 }
 
 struct Invocation {
     registers: Vec<Word>,
     position: usize,
+    /// Up to which operation a condition that depends on chosen contents decides what runs.
+    until: u32,
 }
 
 /// Why an invocation paused.
@@ -70,7 +85,7 @@ struct Invocation {
 enum Pause {
     /// At the barrier with this index.
     Barrier(usize),
-    /// At the shuffle with this index.
+    /// At the shuffle, or another operation of a subgroup, with this index.
     Shuffle(usize),
     End,
     /// The operation limit is reached.
@@ -82,6 +97,10 @@ struct Machine<'a> {
     dispatch: &'a Dispatch<'a>,
     storage: Vec<Region>,
     workgroup: Region,
+    /// What workgroup memory holds before it is written.
+    fresh: Word,
+    /// Whether the sanitizer chose how many workgroups there are: all but the first are assumed.
+    is_chosen: bool,
     /// The access being executed; its operation is filled in where needed.
     now: Access,
     storage_epoch: u32,
@@ -97,21 +116,37 @@ impl Program {
     /// # Panics
     /// When the dispatch lacks buffers or immediates that the kernel declares: a fault of the caller.
     pub fn run(&self, dispatch: &Dispatch) -> Outcome {
-        assert_eq!(dispatch.immediates.len(), self.immediates.len(), "{}: immediates", self.file);
-        let storage = self.buffers.iter().map(|buffer| match &dispatch.buffers[buffer.binding as usize] {
-            Buffer::Filled(data) => Region {
-                words: data.iter().map(|x| Word::u32(x.to_bits())).collect(),
-                read_only: !buffer.writable,
-                shadows: vec![Shadow::default(); data.len()],
-            },
-            Buffer::Unwritten(scalars) => Region::unwritten(*scalars),
+        let nan = Word::u32(f32::NAN.to_bits());
+        let storage = self.buffers.iter().map(|buffer| match &dispatch.buffers[buffer.rank as usize] {
+            Buffer::Filled(data) => {
+                Region::filled(data.iter().map(|x| Word::u32(x.to_bits())).collect(), !buffer.writable)
+            }
+            Buffer::Unwritten(scalars) => Region::unwritten(*scalars, nan),
         });
+        let (regions, reports, operations) = self.run_on(dispatch, storage.collect(), nan, false);
+        let last = self.buffers.iter().enumerate().max_by_key(|(_, buffer)| buffer.rank);
+        let output = last.map_or(Vec::new(), |(index, _)| regions[index].words.iter().map(|w| w.as_f32()).collect());
+        Outcome { output, reports, operations }
+    }
+
+    /// Runs every workgroup on these regions, one for each of the program's buffers; `fresh` fills workgroup memory.
+    /// `is_chosen` says that the sanitizer chose how many workgroups there are. Gives what they hold then, the reports by place, and the number of operations.
+    pub(super) fn run_on(
+        &self,
+        dispatch: &Dispatch,
+        storage: Vec<Region>,
+        fresh: Word,
+        is_chosen: bool,
+    ) -> (Vec<Region>, Vec<Report>, u64) {
+        assert_eq!(dispatch.immediates.len(), self.immediates.len(), "{}: immediates", self.file);
         let mut machine = Machine {
             program: self,
             dispatch,
-            storage: storage.collect(),
+            storage,
             workgroup: Region::default(),
-            now: Access { workgroup: 0, invocation: 0, epoch: 0, operation: 0 },
+            fresh,
+            is_chosen,
+            now: Access { workgroup: 0, invocation: 0, epoch: 0, operation: 0, assumed: false },
             storage_epoch: 0,
             workgroup_epoch: 0,
             operations: 0,
@@ -123,13 +158,12 @@ impl Program {
                 break;
             }
         }
-
-        let last = self.buffers.iter().enumerate().max_by_key(|(_, buffer)| buffer.binding);
-        let output =
-            last.map_or(Vec::new(), |(index, _)| machine.storage[index].words.iter().map(|w| w.as_f32()).collect());
         let mut reports: Vec<Report> = machine.reports.into_values().collect();
-        reports.sort_by_key(|report| (report.line, report.kind));
-        Outcome { output, reports, operations: machine.operations }
+        reports.sort_by(|one, other| {
+            let key = |report: &Report| (report.line, report.kind, report.column);
+            key(one).cmp(&key(other)).then_with(|| one.message.cmp(&other.message))
+        });
+        (machine.storage, reports, machine.operations)
     }
 }
 
@@ -137,7 +171,7 @@ impl Machine<'_> {
     /// Runs one workgroup; returns whether the run may continue.
     fn run_workgroup(&mut self, workgroup: u32) -> bool {
         let count = self.program.invocations();
-        self.workgroup = Region::unwritten(self.program.workgroup_scalars as usize);
+        self.workgroup = Region::unwritten(self.program.workgroup_scalars as usize, self.fresh);
         (self.storage_epoch, self.workgroup_epoch) = (0, 0);
         self.now.workgroup = workgroup;
         let mut invocations: Vec<Invocation> = (0..count).map(|index| self.invocation(index)).collect();
@@ -178,18 +212,53 @@ impl Machine<'_> {
             if pauses[first..].iter().any(|&pause| pause != pauses[first]) {
                 return;
             }
-            let Op::Shuffle { to, from, lane } = self.program.code[operation] else { unreachable!("it paused there") };
-            let values: Vec<Word> = lanes.iter().map(|lane| lane.registers[from as usize]).collect();
-            for (index, invocation) in (first as u32..).zip(lanes.iter_mut()) {
-                let source = invocation.registers[lane as usize].bits;
-                invocation.registers[to as usize] = values.get(source as usize).copied().unwrap_or_else(|| {
-                    self.now.invocation = index;
-                    self.report(Kind::OutOfBounds, operation, 0, |machine| {
-                        format!("{} takes a value from lane {source} of {}", machine.name(), values.len())
+            self.gather(operation, lanes, first as u32);
+        }
+    }
+
+    /// Executes an operation of a subgroup, whose first lane is the invocation `first`.
+    fn gather(&mut self, operation: usize, lanes: &mut [Invocation], first: u32) {
+        let held = |lanes: &[Invocation], slot: Slot| -> Vec<Word> {
+            lanes.iter().map(|lane| lane.registers[slot as usize]).collect()
+        };
+        match self.program.code[operation] {
+            Op::Shuffle { to, from, lane } => {
+                let values = held(lanes, from);
+                for (index, invocation) in (first..).zip(lanes.iter_mut()) {
+                    let source = invocation.registers[lane as usize];
+                    let value = values.get(source.bits as usize).map(|value| value.assuming(source.assumed));
+                    invocation.registers[to as usize] = value.unwrap_or_else(|| {
+                        (self.now.invocation, self.now.assumed) = (index, source.assumed);
+                        self.report(Kind::OutOfBounds, operation, 0, |machine| {
+                            format!("{} takes a value from lane {} of {}", machine.name(), source.bits, values.len())
+                        });
+                        Word::default()
                     });
-                    Word::default()
-                });
+                }
             }
+            Op::Collective { to, from, f, identity, over } => {
+                let values = held(lanes, from);
+                for (index, invocation) in lanes.iter_mut().enumerate() {
+                    let combined = match over {
+                        Over::All => &values[..],
+                        Over::Including => &values[..=index],
+                        Over::Before => &values[..index],
+                    };
+                    let start = Word::literal(identity);
+                    let sum = combined.iter().fold(start, |sum, &it| f(sum, it).assuming(sum.assumed | it.assumed));
+                    invocation.registers[to as usize] = sum;
+                }
+            }
+            Op::Ballot { to, from } => {
+                let values = held(lanes, from);
+                let assumed = values.iter().any(|value| value.assumed);
+                for (index, part) in (0..4).map(|part| (part, values.chunks(32).nth(part).unwrap_or(&[]))) {
+                    let bits = (0..).zip(part).fold(0, |bits, (at, value)| bits | u32::from(value.as_bool()) << at);
+                    let word = Word::u32(bits).assuming(assumed);
+                    lanes.iter_mut().for_each(|lane| lane.registers[to as usize + index] = word);
+                }
+            }
+            op => unreachable!("{op:?} does not gather"),
         }
     }
 
@@ -211,7 +280,7 @@ impl Machine<'_> {
         for (&slot, &bits) in self.program.immediates.iter().zip(self.dispatch.immediates) {
             registers[slot as usize] = Word::u32(bits);
         }
-        Invocation { registers, position: 0 }
+        Invocation { registers, position: 0, until: 0 }
     }
 
     /// Executes up to the next barrier, shuffle or return.
@@ -231,45 +300,118 @@ impl Machine<'_> {
             self.operations += 1;
             let operation = position;
             position += 1;
+            if operation as u32 >= invocation.until {
+                invocation.until = 0;
+            }
+            let decided = invocation.until != 0;
             match program.code[operation] {
-                Op::Copy { to, from } => registers[to as usize] = registers[from as usize],
+                Op::Copy { to, from } => registers[to as usize] = registers[from as usize].assuming(decided),
                 Op::Move { to, from, count } => {
                     registers.copy_within(from as usize..(from + count) as usize, to as usize);
+                    if decided && program.assigns[operation] {
+                        registers[to as usize..(to + count) as usize].iter_mut().for_each(|it| it.assumed = true);
+                    }
                 }
                 Op::Zero { to, count } => registers[to as usize..(to + count) as usize].fill(Word::default()),
-                Op::Map1 { f, to, a } => registers[to as usize] = f(registers[a as usize]),
-                Op::Map2 { f, to, a, b } => registers[to as usize] = f(registers[a as usize], registers[b as usize]),
-                Op::Map3 { f, to, a, b, c } => {
-                    registers[to as usize] = f(registers[a as usize], registers[b as usize], registers[c as usize]);
+                Op::Map1 { f, to, a } => {
+                    let a = registers[a as usize];
+                    registers[to as usize] = f(a).assuming(a.assumed);
                 }
-                Op::Divisor { a } => {
-                    if registers[a as usize].bits == 0 {
-                        self.report(Kind::DivisionByZero, operation, 0, |m| format!("{} divides by 0", m.name()));
+                Op::Map2 { f, to, a, b } => {
+                    let (a, b) = (registers[a as usize], registers[b as usize]);
+                    registers[to as usize] = f(a, b).assuming(a.assumed | b.assumed);
+                }
+                Op::Map3 { f, to, a, b, c } => {
+                    let [a, b, c] = [a, b, c].map(|slot| registers[slot as usize]);
+                    registers[to as usize] = f(a, b, c).assuming(a.assumed | b.assumed | c.assumed);
+                }
+                Op::Check { rule, a, b } => {
+                    let (a, b) = (registers[a as usize], registers[b as usize]);
+                    if let Some(broken) = rule.broken(a, b) {
+                        let kind = match rule {
+                            Rule::Divisor | Rule::SignedDivisor if b.bits == 0 => Kind::DivisionByZero,
+                            Rule::Shift => Kind::Shift,
+                            Rule::ToSigned | Rule::ToUnsigned => Kind::Conversion,
+                            _ => Kind::Wrapped,
+                        };
+                        self.now.assumed = a.assumed | b.assumed;
+                        self.report(kind, operation, 0, |m| format!("{} {broken}", m.name()));
                     }
                 }
                 Op::Index { to, outer, index, signed, count, stride, variable } => {
-                    let outer = outer.map_or(0, |slot| registers[slot as usize].bits);
+                    let outer = outer.map_or(Word::u32(0), |slot| registers[slot as usize]);
                     let index = registers[index as usize];
                     let offset = self.index(operation, index, signed, count, stride, variable);
-                    registers[to as usize] = Word::u32(match (outer, offset) {
+                    let element = Word::u32(match (outer.bits, offset) {
                         (OUTSIDE, _) | (_, None) => OUTSIDE,
                         (outer, Some(offset)) => outer + offset,
                     });
+                    registers[to as usize] = element.assuming(outer.assumed | index.assumed);
                 }
                 Op::Load { to, memory, at, offset } => {
-                    registers[to as usize] = match (address(registers, at, offset), memory) {
+                    let assumed = offset.is_some_and(|slot| registers[slot as usize].assumed);
+                    self.now.assumed = assumed;
+                    let word = match (address(registers, at, offset), memory) {
                         (None, _) => Word::default(),
                         (Some(address), Memory::Registers) => registers[address],
                         (Some(address), _) => self.load(operation, memory, address),
                     };
+                    registers[to as usize] = word.assuming(assumed);
                 }
                 Op::Store { from, memory, at, offset } => {
-                    let word = registers[from as usize];
+                    let assumed = offset.is_some_and(|slot| registers[slot as usize].assumed);
+                    self.now.assumed = assumed;
+                    let word = registers[from as usize].assuming(assumed | decided);
                     match (address(registers, at, offset), memory) {
                         (None, _) => {}
                         (Some(address), Memory::Registers) => registers[address] = word,
                         (Some(address), _) => self.store(operation, memory, address, word),
                     }
+                }
+                Op::Atomic { access, f, to, memory, at, offset, value, compare } => {
+                    let assumed = offset.is_some_and(|slot| registers[slot as usize].assumed);
+                    self.now.assumed = assumed;
+                    let (value, compare) = (registers[value as usize], compare.map(|slot| registers[slot as usize]));
+                    let Some(address) = address(registers, at, offset) else {
+                        registers[to as usize] = Word::default();
+                        continue;
+                    };
+                    let old = self.atomic(operation, access, memory, address);
+                    let exchanged = compare.is_none_or(|compare| compare.bits == old.bits);
+                    if access != AtomicAccess::Load && exchanged {
+                        let new = f(old, value).assuming(old.assumed | value.assumed | assumed | decided);
+                        self.region(memory).words[address] = new;
+                    }
+                    registers[to as usize] = old.assuming(assumed);
+                    if let Some(compare) = compare {
+                        let assumed = old.assumed | compare.assumed;
+                        registers[to as usize + 1] = Word::u32(exchanged.into()).assuming(assumed);
+                    }
+                }
+                Op::Texel { access, registers: first, buffer, at } => {
+                    let at = [0, 1, 2].map(|axis| registers[at as usize + axis]);
+                    self.now.assumed = at.iter().any(|it| it.assumed);
+                    let texel = self.texel(access, buffer, at);
+                    for component in 0..4 {
+                        let slot = first as usize + component;
+                        let address = texel.map(|texel| 4 * texel + component);
+                        match (access, address) {
+                            (TexelAccess::Store, Some(address)) => {
+                                self.store(operation, Memory::Storage(buffer), address, registers[slot]);
+                            }
+                            (TexelAccess::Store, None) => {}
+                            (_, Some(address)) => {
+                                let word = self.load(operation, Memory::Storage(buffer), address);
+                                registers[slot] = word.assuming(self.now.assumed);
+                            }
+                            (_, None) => registers[slot] = Word::default(),
+                        }
+                    }
+                }
+                Op::Extent { to, buffer, axis } => {
+                    let region = &self.storage[buffer as usize];
+                    let extent = Word::u32(region.extent[axis as usize]);
+                    registers[to as usize] = extent.assuming(region.is_length_assumed);
                 }
                 Op::Matrix {
                     access,
@@ -320,12 +462,17 @@ impl Machine<'_> {
                     }
                 }
                 Op::Length { to, buffer, first, stride } => {
-                    let scalars = self.storage[buffer as usize].words.len() as u32 - first;
-                    registers[to as usize] = Word::u32(scalars / stride);
+                    let region = &self.storage[buffer as usize];
+                    let scalars = (region.words.len() as u32).saturating_sub(first);
+                    registers[to as usize] = Word::u32(scalars / stride).assuming(region.is_length_assumed);
                 }
                 Op::Jump { target } => position = target as usize,
                 Op::Unless { condition, target } => {
-                    if !registers[condition as usize].as_bool() {
+                    let condition = registers[condition as usize];
+                    if condition.assumed {
+                        invocation.until = invocation.until.max(program.untils[operation]);
+                    }
+                    if !condition.as_bool() {
                         position = target as usize;
                     }
                 }
@@ -333,10 +480,11 @@ impl Machine<'_> {
                     invocation.position = position;
                     return Pause::Barrier(operation);
                 }
-                Op::Shuffle { .. } => {
+                ref op if gathers(op) => {
                     invocation.position = position;
                     return Pause::Shuffle(operation);
                 }
+                Op::Shuffle { .. } | Op::Collective { .. } | Op::Ballot { .. } => unreachable!("they gather"),
                 Op::End => {
                     invocation.position = operation;
                     return Pause::End;
@@ -358,27 +506,52 @@ impl Machine<'_> {
         stride: u32,
         variable: u32,
     ) -> Option<u32> {
-        let count = match count {
-            Count::Fixed(count) => count,
-            Count::Rest { buffer, first } => (self.storage[buffer as usize].words.len() as u32 - first) / stride,
+        let (count, is_length_assumed) = match count {
+            Count::Fixed(count) => (count, false),
+            Count::Rest { buffer, first } => {
+                let region = &self.storage[buffer as usize];
+                ((region.words.len() as u32).saturating_sub(first) / stride, region.is_length_assumed)
+            }
         };
+        self.now.assumed = index.assumed;
         let value = index.integer(signed);
-        let name = || &self.program.variables[variable as usize].name;
-        if !index.is_exact(signed) {
+        let is_inside = (0..i64::from(count)).contains(&value);
+        let name = || self.program.variables[variable as usize].name.clone();
+        // Beyond the bounds it does not matter how it came there: a sentinel such as 0xffffffff is no overflow.
+        if is_inside && !index.is_exact(signed) {
             let meant = index.meaning().map_or_else(String::new, |meant| format!(" instead of {meant}"));
-            let name = name().clone();
-            self.report(Kind::Overflow, operation, 0, |machine| {
+            let name = name();
+            self.report(Kind::Overflow, operation, usize::from(index.meaning().is_none()), |machine| {
                 format!("{} indexes `{name}` with {value}{meant}: 32-bit arithmetic overflowed", machine.name())
             });
         }
-        if (0..i64::from(count)).contains(&value) {
+        if is_inside {
             return Some(value as u32 * stride);
         }
-        let name = self.program.variables[variable as usize].name.clone();
+        let name = name();
+        self.now.assumed |= is_length_assumed;
         self.report(Kind::OutOfBounds, operation, 0, |machine| {
             format!("{} indexes `{name}` with {value}, but it has {count} elements", machine.name())
         });
         None
+    }
+
+    /// The texel at these coordinates, if there is one.
+    fn texel(&self, access: TexelAccess, buffer: u32, at: [Word; 3]) -> Option<usize> {
+        let extent = self.storage[buffer as usize].extent.map(i64::from);
+        let mut place = [0; 3];
+        for axis in 0..3 {
+            place[axis] = match access {
+                TexelAccess::Sample => {
+                    // NaN takes the first texel.
+                    let nearest = (f64::from(at[axis].as_f32()) * extent[axis] as f64).floor() as i64;
+                    nearest.clamp(0, extent[axis] - 1)
+                }
+                _ => at[axis].integer(true),
+            };
+        }
+        let is_inside = (0..3).all(|axis| (0..extent[axis]).contains(&place[axis]));
+        is_inside.then(|| ((place[2] * extent[1] + place[1]) * extent[0] + place[0]) as usize)
     }
 
     /// Matrices belong to subgroups. One invocation in [`SUBGROUP`] executes the matrix operations of the subgroup; the
@@ -428,13 +601,37 @@ impl Machine<'_> {
         let is_written = shadow.is_written();
         if let Some(earlier) = shadow.read(access) {
             self.report_race(access, earlier, memory, address, "reads", word);
-        } else if !is_written && !self.is_given(memory) {
-            self.report(Kind::Unwritten, operation, 0, |machine| {
-                let element = machine.program.element(memory, address as u32);
-                format!("{} reads `{element}`, which is uninitialised", machine.name())
-            });
+        } else if !is_written {
+            self.report_unwritten(operation, memory, address);
         }
         word
+    }
+
+    fn report_unwritten(&mut self, operation: usize, memory: Memory, address: usize) {
+        if self.region(memory).is_given {
+            return;
+        }
+        // What is zero by WGSL's rules is told apart from what is not.
+        let zeroed = usize::from(memory == Memory::Workgroup && self.fresh.bits == 0);
+        self.report(Kind::Unwritten, operation, zeroed, |machine| {
+            let element = machine.program.element(memory, address as u32);
+            let holds = if zeroed == 1 { "no invocation has written, so that it holds 0" } else { "is uninitialised" };
+            format!("{} reads `{element}`, which {holds}", machine.name())
+        });
+    }
+
+    /// What an atomic holds before an access, which is noted.
+    fn atomic(&mut self, operation: usize, access: AtomicAccess, memory: Memory, address: usize) -> Word {
+        let now = self.access(operation, memory);
+        let is_written = self.region(memory).shadows[address].is_written();
+        if !is_written && access != AtomicAccess::Store {
+            self.report_unwritten(operation, memory, address);
+        }
+        let region = self.region(memory);
+        if access != AtomicAccess::Load {
+            region.shadows[address].write_atomically(now);
+        }
+        region.words[address]
     }
 
     fn store(&mut self, operation: usize, memory: Memory, address: usize, word: Word) {
@@ -444,13 +641,6 @@ impl Machine<'_> {
         if let Some(earlier) = region.shadows[address].write(access) {
             self.report_race(access, earlier, memory, address, "writes", word);
         }
-    }
-
-    /// Whether a buffer's contents were written before the dispatch.
-    fn is_given(&self, memory: Memory) -> bool {
-        let Memory::Storage(buffer) = memory else { return false };
-        let binding = self.program.buffers[buffer as usize].binding;
-        matches!(self.dispatch.buffers[binding as usize], Buffer::Filled(_))
     }
 
     fn name(&self) -> String {
@@ -463,30 +653,62 @@ impl Machine<'_> {
     }
 
     fn report(&mut self, kind: Kind, operation: usize, other: usize, message: impl FnOnce(&Self) -> String) {
-        if let Some(report) = self.reports.get_mut(&(kind, operation, other)) {
-            report.occurrences += 1;
-            return;
+        let assumed = self.now.assumed || (self.is_chosen && self.now.workgroup > 0);
+        // What WGSL defines, or the sanitizer may have brought about, is weaker than what it has not.
+        let is_defined = match kind {
+            Kind::Unwritten | Kind::Overflow => other == 1,
+            _ => false,
+        };
+        let level = if is_defined { Level::Note } else { kind.level() };
+        let (file, line, column) =
+            (self.program.file.clone(), self.program.lines[operation], self.program.columns[operation]);
+        let make = |machine: &Self, occurrences: u64| Report {
+            kind,
+            level: if assumed { Level::Note } else { level },
+            assumed,
+            file,
+            line,
+            column,
+            message: message(machine),
+            occurrences,
+        };
+        let key = (kind, operation, other);
+        match self.reports.get(&key).map(|report| (report.assumed, report.occurrences)) {
+            // The first one that rests on no assumption tells most.
+            Some((true, occurrences)) if !assumed => {
+                let report = make(self, occurrences + 1);
+                self.reports.insert(key, report);
+            }
+            Some(_) => self.reports.get_mut(&key).into_iter().for_each(|report| report.occurrences += 1),
+            None => {
+                let report = make(self, 1);
+                self.reports.insert(key, report);
+            }
         }
-        let (file, line) = (self.program.file.clone(), self.program.lines[operation]);
-        let report = Report { kind, file, line, message: message(self), occurrences: 1 };
-        self.reports.insert((kind, operation, other), report);
     }
 
     fn report_race(&mut self, now: Access, earlier: Access, memory: Memory, address: usize, verb: &str, word: Word) {
         let operation = now.operation as usize;
+        self.now.assumed = now.assumed || earlier.assumed || (self.is_chosen && earlier.workgroup != now.workgroup);
         self.report(Kind::Race, operation, earlier.operation as usize, |machine| {
             let element = machine.program.element(memory, address as u32);
             let did = match machine.program.code[earlier.operation as usize] {
                 Op::Store { .. } | Op::Matrix { access: MatrixAccess::Store, .. } => "wrote",
+                Op::Texel { access: TexelAccess::Store, .. } => "wrote",
                 _ => "read",
             };
             format!(
-                "{} {verb} `{element}` (bits {:#010x}, {:?} as f32), which {} {did} in line {} without a barrier between",
+                "{} {verb} `{element}` (bits {:#010x}, {:?} as f32), which {} {did} in line {}{}",
                 machine.name_of(now),
                 word.bits,
                 word.as_f32(),
                 machine.name_of(earlier),
                 machine.program.lines[earlier.operation as usize],
+                match memory {
+                    _ if now.workgroup != earlier.workgroup => "; nothing orders workgroups",
+                    Memory::Workgroup => " without a workgroupBarrier between",
+                    _ => " without a storageBarrier between",
+                },
             )
         });
     }
@@ -504,6 +726,7 @@ impl Machine<'_> {
             Pause::End | Pause::Spent => None,
         };
         let Some(at) = meeting(first).or(meeting(second)) else { return };
+        self.now.assumed = false;
         self.report(Kind::Barrier, at, 0, |machine| {
             let [x, y, z] = machine.workgroup_id();
             format!("of workgroup ({x}, {y}, {z}), invocation 0 {one}, but invocation {other} {two}")

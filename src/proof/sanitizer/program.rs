@@ -5,7 +5,7 @@
 
 use naga::BuiltIn;
 
-use super::word::{Map1, Map2, Map3, Word};
+use super::word::{Map1, Map2, Map3, Rule, Word};
 
 /// A register of an invocation. Function and private variables are held in registers too.
 pub type Slot = u32;
@@ -66,9 +66,11 @@ pub enum Op {
         b: Slot,
         c: Slot,
     },
-    /// Reports a divisor of zero.
-    Divisor {
+    /// Reports operands that break a rule.
+    Check {
+        rule: Rule,
         a: Slot,
+        b: Slot,
     },
     /// `to = outer + index · stride`, checked.
     Index {
@@ -92,6 +94,32 @@ pub enum Op {
         memory: Memory,
         at: u32,
         offset: Option<Slot>,
+    },
+    /// Replaces a scalar of memory by `f(it, value)` and gives what it was, at once for all other invocations. With
+    /// `compare` it is replaced only where equal, and the register after `to` tells whether it was.
+    Atomic {
+        access: AtomicAccess,
+        f: Map2,
+        to: Slot,
+        memory: Memory,
+        at: u32,
+        offset: Option<Slot>,
+        value: Slot,
+        compare: Option<Slot>,
+    },
+    /// Four components of the texel at the registers from `at` on, three coordinates. Outside the texture a load gives 0
+    /// and a store does nothing.
+    Texel {
+        access: TexelAccess,
+        registers: Slot,
+        buffer: u32,
+        at: Slot,
+    },
+    /// The extent of a texture along an axis.
+    Extent {
+        to: Slot,
+        buffer: u32,
+        axis: u32,
     },
     /// Moves a matrix of `side` rows, row-major in registers, from or to memory. The register `stride` is the distance
     /// of its rows in memory, or of its columns if it is `transposed`.
@@ -141,7 +169,44 @@ pub enum Op {
         from: Slot,
         lane: Slot,
     },
+    /// Combines a register of all lanes of a subgroup, or of those before. All lanes synchronise here.
+    Collective {
+        to: Slot,
+        from: Slot,
+        f: Map2,
+        identity: u32,
+        over: Over,
+    },
+    /// `subgroupBallot`: the lanes in which `from` holds, a bit each in four registers. All lanes synchronise here.
+    Ballot {
+        to: Slot,
+        from: Slot,
+    },
     End,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtomicAccess {
+    Load,
+    Store,
+    Update,
+}
+
+/// The lanes that a [`Op::Collective`] combines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    All,
+    /// Those before, and the lane itself.
+    Including,
+    Before,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TexelAccess {
+    Load,
+    Store,
+    /// A load whose coordinates are floats, of [0, 1] across the texture. It takes the nearest texel.
+    Sample,
 }
 
 /// What an operation is to the hardware that executes it.
@@ -202,11 +267,73 @@ impl Variable {
     }
 }
 
-/// A storage buffer in the kernel's interface.
+/// A buffer or texture in the kernel's interface.
 #[derive(Clone, Debug)]
 pub struct Binding {
+    pub group: u32,
     pub binding: u32,
+    /// Its place among the bindings, in the order of groups and then of bindings.
+    pub rank: u32,
     pub writable: bool,
+    pub name: String,
+    pub layout: Layout,
+}
+
+/// How the scalars that the interpreter holds lie in a buffer's bytes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    /// Those before a runtime-sized array, and their extent with padding.
+    pub head: Vec<Leaf>,
+    pub head_scalars: u32,
+    pub head_bytes: u32,
+    /// Those of one element of that array, if there is one.
+    pub element: Option<Element>,
+    /// Coordinates of a texel, if it is a texture, whose elements are texels; else 0.
+    pub axes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Element {
+    pub leaves: Vec<Leaf>,
+    pub scalars: u32,
+    pub bytes: u32,
+}
+
+/// A scalar in memory, from the beginning of what holds it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Leaf {
+    pub scalar: u32,
+    pub byte: u32,
+    pub kind: naga::Scalar,
+}
+
+impl Layout {
+    /// Whole elements in so many bytes.
+    pub fn elements_in(&self, bytes: u64) -> u64 {
+        self.element.as_ref().map_or(0, |it| bytes.saturating_sub(self.head_bytes.into()) / u64::from(it.bytes.max(1)))
+    }
+
+    pub fn scalars(&self, elements: u64) -> u64 {
+        u64::from(self.head_scalars) + self.element.as_ref().map_or(0, |it| elements * u64::from(it.scalars))
+    }
+
+    pub fn bytes(&self, elements: u64) -> u64 {
+        u64::from(self.head_bytes) + self.element.as_ref().map_or(0, |it| elements * u64::from(it.bytes))
+    }
+
+    /// [scalar, byte, kind] of all that is not padding.
+    pub fn leaves(&self, elements: u64) -> impl Iterator<Item = (u64, u64, naga::Scalar)> + '_ {
+        let place = |first: [u64; 2], leaf: &Leaf| {
+            (first[0] + u64::from(leaf.scalar), first[1] + u64::from(leaf.byte), leaf.kind)
+        };
+        let tail = self.element.iter().flat_map(move |it| {
+            (0..elements).flat_map(move |index| {
+                let first = [self.scalars(index), self.bytes(index)];
+                it.leaves.iter().map(move |leaf| place(first, leaf))
+            })
+        });
+        self.head.iter().map(move |leaf| place([0, 0], leaf)).chain(tail)
+    }
 }
 
 /// A kernel as the sanitizer executes it; [`lower`](super::lower) makes it from WGSL.
@@ -215,8 +342,13 @@ pub struct Program {
     /// The path that reports show.
     pub(super) file: String,
     pub(super) code: Vec<Op>,
-    /// The source line of each operation.
+    /// The source line of each operation, and its column, both from 1 on.
     pub(super) lines: Vec<u32>,
+    pub(super) columns: Vec<u32>,
+    /// Whether each operation is a move that assigns a variable; what it moves may depend on whether it ran.
+    pub(super) assigns: Vec<bool>,
+    /// Of each branch: the first operation after those that its condition decides of.
+    pub(super) untils: Vec<u32>,
     /// What each operation is to hardware.
     pub(super) works: Vec<Work>,
     /// Initial registers: constants in place, everything else zero.
@@ -230,6 +362,11 @@ pub struct Program {
     pub(super) workgroup_scalars: u32,
     pub(super) workgroup_bytes: u32,
     pub(super) workgroup_size: [u32; 3],
+}
+
+/// Whether an operation waits for the other lanes of its subgroup.
+pub fn gathers(op: &Op) -> bool {
+    matches!(op, Op::Shuffle { .. } | Op::Collective { .. } | Op::Ballot { .. })
 }
 
 impl Program {
@@ -262,7 +399,7 @@ impl Program {
     pub fn has_subgroups(&self) -> bool {
         let tells =
             |&(builtin, _): &(BuiltIn, Slot)| matches!(builtin, BuiltIn::SubgroupSize | BuiltIn::SubgroupInvocationId);
-        self.builtins.iter().any(tells) || self.code.iter().any(|op| matches!(op, Op::Shuffle { .. }))
+        self.builtins.iter().any(tells) || self.code.iter().any(gathers)
     }
 
     /// The registers that builtins fill in an invocation, given by its index in its workgroup, and their values.
@@ -277,6 +414,7 @@ impl Program {
         let local = [index % width, index / width % height, index / (width * height)];
         let global = [0, 1, 2].map(|axis| workgroup[axis] * self.workgroup_size[axis] + local[axis]);
         self.builtins.iter().flat_map(move |&(builtin, slot)| {
+            let subgroups = self.invocations().div_ceil(subgroup);
             let (value, components) = match builtin {
                 BuiltIn::GlobalInvocationId => (global, 3),
                 BuiltIn::LocalInvocationId => (local, 3),
@@ -285,7 +423,10 @@ impl Program {
                 BuiltIn::NumWorkGroups => (workgroups, 3),
                 BuiltIn::SubgroupSize => ([subgroup; 3], 1),
                 BuiltIn::SubgroupInvocationId => ([index % subgroup; 3], 1),
-                other => unreachable!("builtin {other:?} is not supported"),
+                BuiltIn::NumSubgroups => ([subgroups; 3], 1),
+                BuiltIn::SubgroupId => ([index / subgroup; 3], 1),
+                BuiltIn::WorkGroupSize => (self.workgroup_size, 3),
+                other => unreachable!("builtin {other:?} is not lowered"),
             };
             (slot..).zip(value).take(components)
         })

@@ -14,6 +14,8 @@ pub struct Access {
     pub epoch: u32,
     /// Index of the operation.
     pub operation: u32,
+    /// Whether its address depends on contents that the sanitizer chose.
+    pub assumed: bool,
 }
 
 impl Access {
@@ -44,6 +46,11 @@ impl Shadow {
             *recent = Some(access);
         }
         self.write.filter(|write| write.is_unordered_with(&access))
+    }
+
+    /// Records an atomic write, which races with none: all accesses of an atomic are atomic.
+    pub fn write_atomically(&mut self, access: Access) {
+        self.write = Some(access);
     }
 
     /// Records a write; returns the access that it races with, if any.
