@@ -1,7 +1,7 @@
 //! Public datasets by their layouts, tables of images, and what is listed, drawn and decoded of them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::{GrayImage, Luma, RgbImage};
 use stssad::data::category::{Category, Layout};
@@ -10,7 +10,7 @@ use stssad::data::records::Table;
 use stssad::data::*;
 use tempfile::TempDir;
 
-/// An image of one level, with a bright square in the upper left corner if it has a defect.
+/// An image of one level.
 fn put(path: &Path, level: u8) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     GrayImage::from_pixel(8, 8, Luma([level])).save(path).unwrap();
@@ -41,9 +41,12 @@ fn levels<'a>(sets: impl IntoIterator<Item = &'a Set>) -> Vec<u32> {
     levels
 }
 
+/// A test image: its level, whether it is an anomaly, its kind, and the columns of its mask.
+type Told = (u32, bool, String, Option<usize>);
+
 /// The levels of the normal training images, and for each test image its level, whether it is an anomaly, its kind, and the share of
 /// its mask.
-fn told(task: &Task) -> (Vec<u32>, Vec<(u32, bool, String, Option<usize>)>) {
+fn told(task: &Task) -> (Vec<u32>, Vec<Told>) {
     let train = levels([Some(&task.train), task.held_out.as_ref()].into_iter().flatten());
     let mut test: Vec<_> = (0..task.test.len())
         .map(|row| {
@@ -172,6 +175,13 @@ fn public_datasets_are_read_by_their_layouts() {
             let told = loaded.files.left_out.to_string();
             assert!(told.contains("1 as training images with a defect"), "{name}: {told}");
         }
+        // Each image of these has a mask, and without one nobody knows what it is.
+        if matches!(layout, Layout::Kolektor | Layout::Kolektor2) {
+            let bare = folder.path().join(if layout == Layout::Kolektor { "k/kos00/x.png" } else { "k/train/x.png" });
+            put(&bare, 9);
+            let said = message(&Source::Category(source.clone()));
+            assert!(said.contains("x.png has no mask"), "{said}");
+        }
         // What is wrong is shown with what is expected.
         let missing = Source::Category(Category { category: "none".into(), ..source.clone() });
         let said = message(&missing);
@@ -229,12 +239,25 @@ fn a_table_says_where_images_belong() {
         ("path,split\n,train\n", "line 2: the column `path` is empty"),
         ("path,split,label\nin/1.png,train,crack\n", "line 2: an anomaly has the split train"),
         ("path,split\nin/1.png,train\n", "has no image of the split unlabelled or test"),
-        ("path,split\nin/1.png\n", "is not a table of comma-separated values"),
+        ("path,split\nin/1.png\n", "line 2: this row has 1 fields and the header 2: put fields"),
+        (
+            "path;split\nin/1.png;train\n",
+            "line 1: there is no column `path` in `path;split`: separate columns by commas",
+        ),
+        ("", "the file is empty"),
         ("path,split\nno.png,train\nin/1.png,train\nin/2.png,train\nout/30.png,test\n", "no.png cannot be read"),
     ] {
         let said = said(text);
         assert!(said.contains(expected), "{text:?}: {said}");
     }
+    // Normal images may share a mask, which a warning names if it marks a defect; anomalies may not.
+    mask(&at("m/none.png"), 0);
+    let shared = rows.replace("normal,\n", "normal,m/none.png\n").replace("good,\n", "good,m/none.png\n");
+    assert!(!read(&shared).unwrap().table().to_string().contains("warning: 1 normal"));
+    let marked = rows.replace("10.png,test,normal,", "10.png,test,normal,m/20.png");
+    let told = read(&marked).unwrap().table().to_string();
+    assert!(told.contains("warning: 1 normal test images have a mask with a defect, such as out/10.png"), "{told}");
+    assert!(said(&rows.replace("21.png,test,1,", "21.png,test,1,m/20.png")).contains("give each anomaly its own mask"));
     // For a test alone all images of the split `test`, or all.
     fs::write(&file, rows).unwrap();
     assert_eq!(levels([&load_test(&table, &small(), |_, _| {}).unwrap().task.test]), [10, 20, 21]);
@@ -392,5 +415,5 @@ fn a_stored_source_is_found_from_another_folder() {
         Source::Folder(Folder { root: "x".into(), ..own.clone() })
     });
     let moved = source.rooted(Path::new("elsewhere")).unwrap();
-    assert!(matches!(moved, Source::Folder(Folder { root, .. }) if root == PathBuf::from("elsewhere")));
+    assert!(matches!(moved, Source::Folder(Folder { root, .. }) if *root == *"elsewhere"));
 }

@@ -172,7 +172,7 @@ fn errors_in_flags_name_the_flags_before_a_file_is_read() {
     // The folder does not exist: reading it first would give another error.
     let mvtec = ["--data", "mvtec", "--root", "nowhere", "--category", "bottle"];
     let folders = ["--data", "folder", "--root", "nowhere", "--normal-dir", "good"];
-    let cases: [(&[&str], &[&str], &[&str]); 20] = [
+    let cases: [(&[&str], &[&str], &[&str]); 19] = [
         (&[], &[], &["there are no images to train on", "--data folder --normal-dir good", "stssad demo"]),
         (&["--data", "mvtec", "--root", "a"], &[], &["`--data mvtec` needs --category (such as `bottle`)"]),
         (&["--category", "bottle"], &[], &["give --data"]),

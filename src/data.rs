@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use batches::Batches;
@@ -60,7 +60,7 @@ pub const REPORT_IMAGES: [&str; 5] = ["curves.png", "pictures.png", "histogram.p
 /// What is wrong with the data, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    #[error("there is no folder {}: check the path", path.display())]
+    #[error("{}", no_folder(path))]
     NoFolder { path: PathBuf },
     /// A file or folder could not be read.
     #[error("cannot read {}: check that it exists and is readable", path.display())]
@@ -74,7 +74,7 @@ pub enum DataError {
     /// A mask was found for two images.
     #[error(
         "{} would be the mask of both {} and {}: put each mask at its image's path below the folder of masks, as in a/003_mask.png for \
-         a/003.jpg, or give each --abnormal-dir its own --mask-dir",
+         a/003.jpg, or give each --abnormal-dir its own --mask-dir; in a table, give each anomaly its own mask",
         files::printable(mask),
         files::printable(one),
         files::printable(other)
@@ -121,6 +121,13 @@ pub enum DataError {
     /// A batch is empty, or larger than its set.
     #[error("a batch of {batch} cannot be drawn from {count} images: use a batch between 1 and {count}")]
     Batch { batch: usize, count: usize },
+}
+
+fn no_folder(path: &Path) -> String {
+    match path.is_file() {
+        true => format!("{} is a file: give the folder that it lies in", path.display()),
+        false => format!("there is no folder {}: check the path", path.display()),
+    }
 }
 
 fn lines(bad: &[BadImage]) -> String {

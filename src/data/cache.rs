@@ -119,7 +119,7 @@ mod tests {
     fn an_image_is_read_as_it_was_kept() {
         let cache = Cache::new([2, 1, 3], 2 * 14);
         let levels: Vec<f32> = [0.0, 1.0, 7.0 / 255.0, 254.0 / 255.0, 1.0 / STEPS, 65_534.0 / STEPS].into();
-        let other = vec![0.5; 6].iter().map(|level: &f32| (level * STEPS).round() / STEPS).collect::<Vec<_>>();
+        let other = vec![(0.5 * STEPS).round() / STEPS; 6];
         let mask = [true, false, true];
         let places = [cache.put(&levels, Some(&mask)), cache.put(&other, None)];
         assert_eq!(places, [Some(0), Some(1)]);

@@ -61,6 +61,8 @@ struct Beside {
     test: &'static str,
     /// What follows an image's name in that of its mask, which lies beside it or in a folder `Label`.
     suffix: &'static str,
+    /// Whether normal images have a mask, too.
+    all_have_masks: bool,
 }
 
 enum Rule {
@@ -120,9 +122,13 @@ impl Layout {
             }),
             Layout::Btad => Rule::Tree(Tree { train: &["train/ok"], good: "ok", ..tree }),
             Layout::Visa => Rule::Table("split_csv/1cls.csv"),
-            Layout::Kolektor => Rule::Beside(Beside { train: None, test: "", suffix: "_label" }),
-            Layout::Kolektor2 => Rule::Beside(Beside { train: Some("train"), test: "test", suffix: "_GT" }),
-            Layout::Dagm => Rule::Beside(Beside { train: Some("Train"), test: "Test", suffix: "_label" }),
+            Layout::Kolektor => Rule::Beside(Beside { train: None, test: "", suffix: "_label", all_have_masks: true }),
+            Layout::Kolektor2 => {
+                Rule::Beside(Beside { train: Some("train"), test: "test", suffix: "_GT", all_have_masks: true })
+            }
+            Layout::Dagm => {
+                Rule::Beside(Beside { train: Some("Train"), test: "Test", suffix: "_label", all_have_masks: false })
+            }
         }
     }
 
@@ -140,7 +146,7 @@ impl Layout {
                     ),
                 ])
                 .collect(),
-            Rule::Beside(Beside { train, test, suffix }) => train
+            Rule::Beside(Beside { train, test, suffix, .. }) => train
                 .into_iter()
                 .chain([test])
                 .map(|folder| {
@@ -247,6 +253,13 @@ impl Category {
             train.extend(listed.into_iter().map(Entry::good));
         }
         let has_masks = folder.join(tree.masks).is_dir();
+        if !has_masks && folder.join(tree.masks).exists() {
+            return Err(self.wrong(format!("{} is not a folder", folder.join(tree.masks).display()), &folder));
+        }
+        for part in trains.iter().map(|part| folder.join(part)).chain([test_folder.join("")]) {
+            let beside = if part == test_folder { &part } else { part.parent().unwrap_or(&part) };
+            (0..files::loose(beside)).for_each(|_| left_out.add("beside the folders of kinds"));
+        }
         let mut test = Vec::new();
         let wanted =
             |kind: &&OsString| **kind == *tree.good || self.defect.as_ref().is_none_or(|defect| **kind == **defect);
@@ -284,7 +297,11 @@ impl Category {
         let mut labelled = |part: &str| -> Result<Vec<Entry>, DataError> {
             let prefix = if part.is_empty() { String::new() } else { format!("{part}/") };
             let listed = files::list(&folder.join(part), &prefix, left_out)?;
-            Ok(with_masks(listed, beside.suffix, loading.max_pixels))
+            let labelled = with_masks(listed, beside.suffix, loading.max_pixels);
+            match labelled.iter().find(|entry| beside.all_have_masks && entry.mask == Mask::Blank) {
+                Some(bare) => Err(self.wrong(format!("{} has no mask", bare.path.display()), &folder)),
+                None => Ok(labelled),
+            }
         };
         let test = labelled(beside.test)?;
         let mut train = match (beside.train, purpose) {
@@ -337,8 +354,11 @@ fn with_masks(listed: Vec<Entry>, suffix: &str, max_pixels: u64) -> Vec<Entry> {
     let marked = |path: &PathBuf| Stored::read(path, max_pixels).map_or(true, |mask| mask.has_defects());
     let defect: Arc<str> = "defect".into();
     let labelled = images.into_iter().map(|entry| match known.get(&entry.below.with_extension("")) {
-        Some(mask) if marked(mask) => Entry { mask: Mask::Files([mask.clone()].into()), ..entry.anomaly(&defect) },
-        _ => Entry { mask: Mask::Blank, ..entry.good() },
+        Some(mask) => {
+            let entry = if marked(mask) { entry.anomaly(&defect) } else { entry.good() };
+            Entry { mask: Mask::Files([mask.clone()].into()), ..entry }
+        }
+        None => Entry { mask: Mask::Blank, ..entry.good() },
     });
     labelled.collect()
 }

@@ -286,6 +286,12 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<OsString>, DataError> {
     Ok(names)
 }
 
+/// The number of files directly in a folder, except those that are [never read](self).
+pub(super) fn loose(folder: &Path) -> usize {
+    let entries = folder.read_dir().into_iter().flatten().flatten();
+    entries.filter(|entry| entry.path().is_file() && hidden(&entry.path()).is_none()).count()
+}
+
 /// Why a file or folder is not looked at, if it is not.
 fn hidden(path: &Path) -> Option<&'static str> {
     let name = path.file_name()?;
@@ -457,7 +463,8 @@ fn union(paths: &[PathBuf], image: &Stored, max_pixels: u64) -> Result<GrayImage
 /// Refuses one mask for two images: it would be wrong for one of them.
 fn check_masks<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), DataError> {
     let mut owners = HashMap::new();
-    for entry in entries {
+    // Normal images may share a mask, which is empty; the table tells if it is not.
+    for entry in entries.filter(|entry| entry.anomalous != Some(false)) {
         let Mask::Files(files) = &entry.mask else { continue };
         for mask in files {
             if let Some(other) = owners.insert(mask, entry) {

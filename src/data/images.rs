@@ -18,7 +18,7 @@ use super::files::{BadImage, Mask, Opened};
 use super::tiles::Place;
 use crate::engine::tensor::Tensor;
 
-/// Images `[C, H, W]` in an order, with their masks. Each is decoded when it is read; a [`Cache`] keeps what was decoded before.
+/// Images `[C, H, W]` in an order, with their masks. Each is decoded when it is read, unless it was before: a cache keeps it.
 #[derive(Clone)]
 pub struct Images {
     image: [usize; 3],

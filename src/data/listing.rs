@@ -83,7 +83,7 @@ impl Listing {
             return Err(DataError::Empty { set: "prediction" });
         }
         let mut listing = Listing { entries: Vec::new(), left_out: LeftOut::default() };
-        let paths = paths.iter().map(matching).collect::<Result<Vec<_>, _>>()?.concat();
+        let paths = paths.iter().map(|path| matching(path)).collect::<Result<Vec<_>, _>>()?.concat();
         for path in &paths {
             match path.is_dir() {
                 true => match files::list(path, "", &mut listing.left_out) {
@@ -130,9 +130,9 @@ impl Listing {
 }
 
 /// What a path stands for: itself if it exists or is no pattern.
-fn matching(path: &PathBuf) -> Result<Vec<PathBuf>, DataError> {
+fn matching(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let pattern = path.to_str().filter(|text| !path.exists() && text.contains(['*', '?', '[']));
-    let Some(pattern) = pattern else { return Ok(vec![path.clone()]) };
+    let Some(pattern) = pattern else { return Ok(vec![path.to_owned()]) };
     let wrong = |problem: String| DataError::Setting(format!("{pattern}: {problem}"));
     let found = glob::glob(pattern).map_err(|error| wrong(format!("this is not a pattern: {error}")))?;
     let found: Vec<PathBuf> = found.flatten().collect();
@@ -146,18 +146,28 @@ fn matching(path: &PathBuf) -> Result<Vec<PathBuf>, DataError> {
 #[derive(Debug)]
 pub struct Watched {
     folder: PathBuf,
-    done: HashSet<PathBuf>,
-    /// Files that may not be complete, with their sizes and times of change.
-    growing: HashMap<PathBuf, (u64, Option<SystemTime>)>,
+    seen: HashMap<PathBuf, Seen>,
 }
+
+/// A file that a watched folder has.
+#[derive(Debug)]
+struct Seen {
+    /// Its size and time of change.
+    state: (u64, Option<SystemTime>),
+    /// For how many looks it has been so.
+    looks: usize,
+}
+
+/// A file that has not changed for so many looks is complete.
+const SETTLED: usize = 2;
 
 impl Watched {
     pub fn new(folder: &Path) -> Self {
-        Watched { folder: folder.to_owned(), done: HashSet::new(), growing: HashMap::new() }
+        Watched { folder: folder.to_owned(), seen: HashMap::new() }
     }
 
-    /// The image files that are new: those that have not changed since the last call, and were not returned before. Files that were
-    /// removed are forgotten.
+    /// The image files that have come, or changed, and have settled since: those that are as they were in the last two calls, and were
+    /// not returned so before. Files that were removed are forgotten.
     ///
     /// # Errors
     /// When the folder does not exist or cannot be read.
@@ -167,21 +177,17 @@ impl Watched {
             listed => listed?,
         };
         let present: HashSet<&PathBuf> = listed.iter().map(|entry| &entry.path).collect();
-        self.done.retain(|path| present.contains(path));
-        self.growing.retain(|path, _| present.contains(path));
+        self.seen.retain(|path, _| present.contains(path));
         let mut entries = Vec::new();
-        for entry in &listed {
-            if self.done.contains(&entry.path) {
-                continue;
-            }
+        for entry in listed {
             let state = entry.path.metadata().map_or((0, None), |about| (about.len(), about.modified().ok()));
-            match self.growing.insert(entry.path.clone(), state) {
-                Some(before) if before == state => {
-                    self.growing.remove(&entry.path);
-                    self.done.insert(entry.path.clone());
-                    entries.push(Ok(entry.clone()));
-                }
-                _ => {}
+            let seen = self.seen.entry(entry.path.clone()).or_insert(Seen { state, looks: 0 });
+            if seen.state != state {
+                *seen = Seen { state, looks: 0 };
+            }
+            seen.looks += 1;
+            if seen.looks == SETTLED + 1 {
+                entries.push(Ok(entry));
             }
         }
         Ok(Listing { entries, left_out: LeftOut::default() })

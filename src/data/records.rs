@@ -57,7 +57,17 @@ impl Records {
         };
         let malformed = |error: csv::Error| {
             let line = error.position().map(|position| position.line());
-            wrong(line, format!("it is not a table of comma-separated values in UTF-8 ({error})"))
+            wrong(
+                line,
+                match error.kind() {
+                    csv::ErrorKind::UnequalLengths { expected_len, len, .. } => format!(
+                        "this row has {len} fields and the header {expected_len}: put fields that contain commas in quotation \
+                     marks, and close these"
+                    ),
+                    csv::ErrorKind::Utf8 { .. } => "this is not UTF-8: save the file as UTF-8".to_owned(),
+                    _ => format!("it cannot be read: {error}"),
+                },
+            )
         };
         let open = std::fs::File::open(file);
         let open = open.map_err(|source| DataError::Unreadable { path: file.to_owned(), source })?;
@@ -67,7 +77,15 @@ impl Records {
         let column = |name: &str| header.iter().position(|field| field.trim_start_matches('\u{feff}') == name);
         let needed = |name: &str| {
             let found = header.iter().collect::<Vec<_>>().join(", ");
-            column(name).ok_or_else(|| wrong(Some(1), format!("there is no column `{name}`; there are {found}")))
+            let problem = match header.len() {
+                0 => "the file is empty: it needs a header with the columns path and split, and a row for each image"
+                    .into(),
+                1 if found.contains([';', '\t']) => {
+                    format!("there is no column `{name}` in `{found}`: separate columns by commas")
+                }
+                _ => format!("there is no column `{name}`; there are {found}"),
+            };
+            column(name).ok_or_else(|| wrong(Some(1), problem))
         };
         let (path, split) = (needed(columns.path)?, needed("split")?);
         let (label, mask) = (column("label"), column("mask"));

@@ -141,7 +141,7 @@ impl Source {
         let mut source = self.clone();
         match &mut source {
             Source::Category(Category { root: own, .. }) | Source::Folder(Folder { root: own, .. }) => {
-                *own = root.into()
+                *own = root.into();
             }
             Source::Svhn(own) => own.root = root.into(),
             Source::Table(own) => own.root = Some(root.into()),

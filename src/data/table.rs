@@ -137,6 +137,12 @@ fn masks(f: &mut fmt::Formatter, test: &Set) -> fmt::Result {
     if (0..test.len()).all(|row| share(test, row).is_none()) {
         return Ok(());
     }
+    let marked: Vec<usize> =
+        test.rows(Some(false)).into_iter().filter(|&row| share(test, row).is_some_and(|share| share > 0.0)).collect();
+    if let Some(&first) = marked.first() {
+        let (count, name) = (marked.len(), &test.names[first]);
+        write!(f, "\nwarning: {count} normal test images have a mask with a defect, such as {name}")?;
+    }
     let anomalies = test.rows(Some(true));
     let mut tell = |is_odd: &dyn Fn(Option<f32>) -> bool, what: &str| -> fmt::Result {
         let odd: Vec<usize> = anomalies.iter().copied().filter(|&row| is_odd(share(test, row))).collect();

@@ -169,7 +169,7 @@ impl Stems {
     /// A name without an ending for what belongs to the image `name` in a folder: valid on every system, and taken by no other image
     /// there even if case is ignored.
     pub(super) fn unique(&mut self, folder: &str, name: &str) -> String {
-        let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+        let last = name.rsplit('/').next().unwrap_or_default();
         let stem = safe(without_extension(last));
         let mut number = 1;
         loop {
@@ -228,7 +228,8 @@ mod tests {
         let of = |name, kind| paths(&[named(name, kind)])[0].display().to_string();
         assert_eq!(of("bottle/test/crack/003.png", "crack"), "images/crack/003.png");
         assert_eq!(of("6.png#17", "6"), "images/6/6.png_17.png");
-        assert_eq!(of("C:\\data\\part 1.v2.TIFF", ""), "images/unlabelled/part_1.v2.png");
+        assert_eq!(of("data/part 1.v2.TIFF", ""), "images/unlabelled/part_1.v2.png");
+        assert_eq!(of("data/new\\nline.png", ""), "images/unlabelled/new_nline.png");
         assert_eq!(of("../../etc/passwd", "../.."), "images/_/passwd.png");
         assert_eq!(of("", ".."), "images/_/_.png");
         assert_eq!(of("x/con.png", "LPT1"), "images/_LPT1/_con.png");
