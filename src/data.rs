@@ -202,14 +202,7 @@ impl Set {
     /// When there is not a score for each row of `images`.
     pub fn most_anomalous(&self, scores: &[f64]) -> Vec<(f64, usize)> {
         assert_eq!(scores.len(), self.images.len(), "a score for each view");
-        let greatest = |row: usize| {
-            let views = self.views(row).map(|view| (scores[view], view));
-            // A score that is not finite is not passed over.
-            views
-                .reduce(|one, other| if one.0 >= other.0 || one.0.is_nan() { one } else { other })
-                .expect("an image has a view")
-        };
-        (0..self.len()).map(greatest).collect()
+        (0..self.len()).map(|row| tiles::greatest(scores, self.views(row))).collect()
     }
 
     /// What tells an image apart.

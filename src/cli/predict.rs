@@ -13,6 +13,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::json;
+use stssad::data::tiles::greatest;
 use stssad::data::{BadImage, Batch, Listing, Loading, OnBadImage, ReadFile, Watched};
 use stssad::run::model::{Judgement, Model, Predictor};
 use stssad::run::report::{HeatMaps, Masks};
@@ -301,10 +302,7 @@ impl Scoring<'_> {
                 Ok(file) => {
                     let views = first..first + file.views();
                     first = views.end;
-                    // The most anomalous tile; a score that is not finite is not passed over.
-                    let greatest =
-                        scores[views.clone()].iter().copied().reduce(|a, b| if a >= b || a.is_nan() { a } else { b });
-                    let score = greatest.expect("an image has a view");
+                    let (score, _) = greatest(&scores, views.clone());
                     row.score = Some(score)
                         .filter(|score| score.is_finite())
                         .ok_or(format!("its score is not finite: {score}"));

@@ -256,9 +256,9 @@ impl Category {
         if !has_masks && folder.join(tree.masks).exists() {
             return Err(self.wrong(format!("{} is not a folder", folder.join(tree.masks).display()), &folder));
         }
-        for part in trains.iter().map(|part| folder.join(part)).chain([test_folder.join("")]) {
-            let beside = if part == test_folder { &part } else { part.parent().unwrap_or(&part) };
-            (0..files::loose(beside)).for_each(|_| left_out.add("beside the folders of kinds"));
+        let train_folders = trains.iter().filter_map(|part| Some(folder.join(part).parent()?.to_owned()));
+        for beside in train_folders.chain([test_folder.clone()]) {
+            (0..files::loose(&beside)).for_each(|_| left_out.add("beside the folders of kinds"));
         }
         let mut test = Vec::new();
         let wanted =
@@ -336,18 +336,13 @@ impl Category {
 fn with_masks(listed: Vec<Entry>, suffix: &str, max_pixels: u64) -> Vec<Entry> {
     let (masks, images): (Vec<Entry>, Vec<Entry>) =
         listed.into_iter().partition(|entry| stem(&entry.below).ends_with(suffix));
-    let place = |below: &Path, stem: &str| below.with_file_name(stem);
     let known: HashMap<PathBuf, PathBuf> = masks
         .into_iter()
         .map(|mask| {
-            let own = stem(&mask.below);
             // A folder `Label` lies beside the images.
-            let image = match mask.below.parent() {
-                Some(folder) if folder.file_name().is_some_and(|name| name.eq_ignore_ascii_case("label")) => {
-                    folder.with_file_name(own.trim_end_matches(suffix))
-                }
-                _ => place(&mask.below, own.trim_end_matches(suffix)),
-            };
+            let is_label = |folder: &&Path| folder.file_name().is_some_and(|name| name.eq_ignore_ascii_case("label"));
+            let beside = mask.below.parent().filter(is_label).unwrap_or(&mask.below);
+            let image = beside.with_file_name(stem(&mask.below).trim_end_matches(suffix));
             (image, mask.path)
         })
         .collect();

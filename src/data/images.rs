@@ -33,7 +33,7 @@ struct Store {
     conversion: Conversion,
     /// Those of the conversion, unless they are found on the training images.
     levels: OnceLock<Levels>,
-    cache: Arc<Cache>,
+    cache: Cache,
     /// Where the cache has each image.
     places: Vec<AtomicU32>,
     digests: Vec<OnceLock<Digest>>,
@@ -279,7 +279,7 @@ impl Images {
             origin,
             conversion,
             levels: OnceLock::new(),
-            cache: Arc::new(cache),
+            cache,
             places: (0..count).map(|_| AtomicU32::new(Cache::NOWHERE)).collect(),
             digests: vec![OnceLock::new(); count],
         };
@@ -306,11 +306,8 @@ impl Images {
     /// # Panics
     /// When a row is out of range.
     pub fn select(&self, rows: &[usize]) -> Self {
-        Images { rows: rows.iter().map(|&row| self.rows[row]).collect(), ..self.clone_empty() }
-    }
-
-    fn clone_empty(&self) -> Self {
-        Images { image: self.image, stores: self.stores.clone(), rows: Vec::new() }
+        let rows = rows.iter().map(|&row| self.rows[row]).collect();
+        Images { image: self.image, stores: self.stores.clone(), rows }
     }
 
     /// These images, then those of `other`.

@@ -77,7 +77,8 @@ impl Listing {
     /// images is an unusable one.
     ///
     /// # Errors
-    /// When there is no path, or no file fits a pattern; and unless `loading` skips unusable images, when a folder has no image or cannot be read.
+    /// When there is no path, or no file fits a pattern; and unless `loading` skips unusable images, when a folder has no image or
+    /// cannot be read.
     pub fn of(paths: &[PathBuf], loading: &Loading) -> Result<Listing, DataError> {
         if paths.is_empty() {
             return Err(DataError::Empty { set: "prediction" });

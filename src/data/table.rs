@@ -57,10 +57,10 @@ impl fmt::Display for SplitTable<'_> {
                 tile.height,
                 task.sets().map(|(_, set)| set.images.len()).sum::<usize>()
             )?,
-            None => write!(f, "every image becomes {width}×{height} {channels}, {resize} from {sizes}")?,
-        }
-        if tiles.is_none() {
-            proportions(f, conversion, originals)?;
+            None => {
+                write!(f, "every image becomes {width}×{height} {channels}, {resize} from {sizes}")?;
+                proportions(f, conversion, originals)?;
+            }
         }
         if !task.train.is_empty() {
             write!(f, "\n{}", task.split().meaning())?;

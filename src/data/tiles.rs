@@ -1,5 +1,7 @@
 //! Tiles of large images.
 
+use std::ops::Range;
+
 use super::decode::Size;
 
 /// A rectangle in pixels of an image: left, top, width and height.
@@ -11,6 +13,17 @@ pub(super) fn places([width, height]: [u32; 2], tile: Size) -> Vec<Place> {
     let (columns, rows) = (starts(width, tile.width as u32), starts(height, tile.height as u32));
     let (wide, high) = (width.min(tile.width as u32), height.min(tile.height as u32));
     rows.iter().flat_map(|&top| columns.iter().map(move |&left| [left, top, wide, high])).collect()
+}
+
+/// The score of an image, the greatest of those of its tiles, `views` of all `scores`; and its index. A score that is not a number is
+/// not passed over.
+///
+/// # Panics
+/// When there is no tile.
+pub fn greatest(scores: &[f64], views: Range<usize>) -> (f64, usize) {
+    let views = views.map(|view| (scores[view], view));
+    let greatest = views.reduce(|one, other| if one.0 >= other.0 || one.0.is_nan() { one } else { other });
+    greatest.expect("an image has a view")
 }
 
 fn starts(extent: u32, tile: u32) -> Vec<u32> {
@@ -81,6 +94,17 @@ mod tests {
         assert_eq!(places([25, 10], size), [[0, 0, 25, 10]]);
         assert_eq!(places([40, 20], size), [[0, 0, 30, 20], [10, 0, 30, 20]]);
         assert_eq!(places([40, 30], size).len(), 4);
+    }
+
+    #[test]
+    fn the_greatest_score_is_that_of_the_image_unless_one_is_no_number() {
+        let scores = [9.0, 1.0, 3.0, 2.0, f64::NAN, 4.0];
+        assert_eq!(greatest(&scores, 1..4), (3.0, 2));
+        assert_eq!(greatest(&scores, 0..1), (9.0, 0));
+        for views in [3..6, 3..5, 4..6] {
+            let (score, view) = greatest(&scores, views);
+            assert!(score.is_nan() && view == 4);
+        }
     }
 
     /// Tiles cut from an image give the image, also at another scale.

@@ -1,10 +1,11 @@
 //! A run: trains a detector by a configuration, tests it, and writes the model, the scores and the report to a folder.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use crate::data::{DataError, Images, Loaded, Set, Task, Truth, component};
+use crate::data::{DataError, Loaded, Set, Task, Truth, component};
 use crate::engine::gpu::{Device, GpuError};
 use crate::engine::plan::Plan;
 use crate::engine::tensor::Tensor;
@@ -389,24 +390,8 @@ const STRIPS: usize = 500;
 /// When the device fails, an image cannot be read, or a score is not finite.
 pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result<Tested, RunError> {
     let mut judge = Predictor::new(device, model)?;
-    let masked = (0..set.images.len()).map(|view| Ok(set.images.has_mask(view)?));
-    let masked = masked.collect::<Result<Vec<bool>, RunError>>()?;
-    let mut is_labelled = masked.clone();
-    for row in set.rows(Some(false)) {
-        set.views(row).for_each(|view| is_labelled[view] = true);
-    }
-    let has_masks = masked.contains(&true);
-    let (mut scores, mut logits, mut pixels) = (Vec::new(), Vec::new(), Tally::default());
-    judge.judge_all::<RunError>(&set.images, |judge, first, images, judgement| {
-        let views = first..first + judgement.scores.len();
-        if has_masks && is_labelled[views.clone()].contains(&true) {
-            let heat = judge.heat(images, &judgement)?;
-            let own = heat.data().len() / views.len();
-            for (view, heat) in views.zip(heat.data().chunks_exact(own)).filter(|(view, _)| is_labelled[*view]) {
-                let defects = set.images.mask(view)?.unwrap_or_else(|| vec![false; own]);
-                pixels.add(heat, &defects);
-            }
-        }
+    let (mut scores, mut logits) = (Vec::new(), Vec::new());
+    judge.judge_all::<RunError>(&set.images, |_, _, _, judgement| {
         scores.extend(judgement.scores);
         logits.extend(judgement.logits.into_iter().flatten());
         Ok(())
@@ -422,28 +407,54 @@ pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result
     check_finite(&scored.iter().map(|image| image.score).collect::<Vec<_>>())?;
     let threshold = model.threshold.map(|threshold| threshold.score);
     let rows = if extent == Extent::Full { shown(&scored, threshold, STRIPS) } else { Vec::new() };
+    let views: Vec<usize> = most.into_iter().map(|(_, view)| view).collect();
+    let (shown, pixel_auroc) = heated(&mut judge, set, &views, rows)?;
     Ok(Tested {
-        metrics: metrics(&scored, threshold, pixels.auroc()),
+        metrics: metrics(&scored, threshold, pixel_auroc),
         alarms: model.threshold.map(|threshold| Alarms::of(threshold, &scored)),
-        shown: show(&mut judge, &set.images, &most, rows)?,
-        views: most.into_iter().map(|(_, view)| view).collect(),
+        shown,
+        views,
         scored,
     })
 }
 
-/// The images `rows` with their heat maps; of an image in tiles, the most anomalous one.
-fn show(judge: &mut Predictor, images: &Images, most: &[(f64, usize)], rows: Vec<usize>) -> Result<Shown, RunError> {
-    let [_, c, h, w] = images.shape();
-    let views: Vec<usize> = rows.iter().map(|&row| most[row].1).collect();
-    let (mut levels, mut heat) = (Vec::new(), Vec::new());
-    judge.judge_all::<RunError>(&images.select(&views), |judge, _, images, judgement| {
-        levels.extend_from_slice(images.data());
-        heat.extend(judge.heat(images, &judgement)?.into_data());
+/// The images `rows` with their heat maps, of which those in tiles show the one in `views`; and the AUROC of the heat over all pixels
+/// of images with a mask and of normal images, if any image has a mask.
+fn heated(
+    judge: &mut Predictor,
+    set: &Set,
+    views: &[usize],
+    rows: Vec<usize>,
+) -> Result<(Shown, Option<f64>), RunError> {
+    let [count, c, h, w] = set.images.shape();
+    let masked = (0..count).map(|view| Ok(set.images.has_mask(view)?)).collect::<Result<Vec<bool>, RunError>>()?;
+    let mut is_labelled = masked.clone();
+    if masked.contains(&true) {
+        set.rows(Some(false)).into_iter().flat_map(|row| set.views(row)).for_each(|view| is_labelled[view] = true);
+    }
+    // Rows are in order, and so are their views.
+    let is_shown: HashSet<usize> = rows.iter().map(|&row| views[row]).collect();
+    let needed: Vec<usize> = (0..count).filter(|view| is_labelled[*view] || is_shown.contains(view)).collect();
+    let (mut levels, mut heat, mut masks, mut pixels) = (Vec::new(), Vec::new(), Vec::new(), Tally::default());
+    judge.judge_all::<RunError>(&set.images.select(&needed), |judge, first, images, judgement| {
+        let maps = judge.heat(images, &judgement)?;
+        let each = images.data().chunks_exact(c * h * w).zip(maps.data().chunks_exact(h * w));
+        for (&view, (image, map)) in needed[first..].iter().zip(each) {
+            let mask = set.images.mask(view)?;
+            if is_labelled[view] {
+                pixels.add(map, mask.as_deref().unwrap_or(&vec![false; h * w]));
+            }
+            if is_shown.contains(&view) {
+                levels.extend_from_slice(image);
+                heat.extend_from_slice(map);
+                masks.push(mask);
+            }
+        }
         Ok(())
     })?;
-    let masks = views.iter().map(|&view| images.mask(view)).collect::<Result<_, _>>()?;
-    let (images, heat) = (Tensor::new([rows.len(), c, h, w], levels), Tensor::new([rows.len(), 1, h, w], heat));
-    Ok(Shown { rows, images, heat, masks })
+    let images = Tensor::new([rows.len(), c, h, w], levels);
+    let shown = Shown { images, heat: Tensor::new([rows.len(), 1, h, w], heat), masks, rows };
+    Ok((shown, pixels.auroc()))
 }
 
 /// Images in a row of `pictures.png`.
