@@ -1019,38 +1019,113 @@ fn levels_of_deep_images_are_found_on_the_training_images() {
     assert_eq!(print(&read(Some("0,4095")).task), print(&found.task));
 
     // A run keeps the levels that it found, and `predict` applies them.
-    let run = folder.path().join("run");
+    let config = predicts_as_it_trained(folder.path(), &["--levels", "auto"]);
+    assert!(config.contains("levels = \"0,4095\""), "{config}");
+}
+
+/// Trains on `good` and `un`, checks that `predict` gives the scores of the run, and returns the run's configuration.
+fn predicts_as_it_trained(folder: &Path, flags: &[&str]) -> String {
+    let run = folder.join("run");
     let stssad = |flags: &[&str], paths: &[&Path]| {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_stssad"));
         let output = command.args(flags).args(paths).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };
-    let data = ["train", "--data", "folder", "--normal-dir", "good", "--unlabelled-dir", "un", "--levels", "auto"];
-    let tiny = [
-        "--encoder",
-        "small",
-        "--steps",
-        "2",
-        "--starts",
-        "1",
-        "--batch",
-        "4",
-        "--batch-val",
-        "4",
-        "--no-report",
-        "--root",
-    ];
-    stssad(&[&data[..], &tiny].concat(), &[folder.path(), Path::new("--out"), &run]);
-    let config = fs::read_to_string(run.join("config.toml")).unwrap();
-    assert!(config.contains("levels = \"0,4095\""), "{config}");
+    let data = "train --data folder --normal-dir good --unlabelled-dir un --encoder small --steps 2 --starts 1 --batch 4 \
+                --batch-val 4";
+    let data: Vec<&str> = data.split_whitespace().chain(flags.iter().copied()).chain(["--root"]).collect();
+    stssad(&data, &[folder, Path::new("--out"), &run]);
     let scores = |csv: &str| {
         let mut rows = csv::Reader::from_reader(csv.as_bytes());
         let column = rows.headers().unwrap().iter().position(|name| name == "score").unwrap();
         rows.records().map(|row| row.unwrap()[column].to_owned()).collect::<Vec<_>>()
     };
-    let predicted = scores(&stssad(&["predict"], &[&run, &folder.path().join("un")]));
+    let predicted = scores(&stssad(&["predict"], &[&run, &folder.join("un")]));
     assert_eq!((predicted.len(), &predicted), (8, &scores(&fs::read_to_string(run.join("scores.csv")).unwrap())));
+    fs::read_to_string(run.join("config.toml")).unwrap()
+}
+
+/// An uncompressed TIFF of 8×8 pixels; each channel has one 8 bit level and no stated meaning.
+fn bands(path: &Path, levels: &[u8]) {
+    const SHORT: u16 = 3;
+    let (count, entries, directory) = (levels.len() as u32, 9u16, 8u32);
+    // The depths follow the directory, and the pixels follow them.
+    let depths = directory + 2 + 12 * u32::from(entries) + 4;
+    let tags: [(u16, u32, u32); 9] = [
+        (256, 1, 8),
+        (257, 1, 8),
+        (258, count, depths),
+        (259, 1, 1),
+        (262, 1, 1),
+        (273, 1, depths + 2 * count),
+        (277, 1, count),
+        (278, 1, 8),
+        (279, 1, 64 * count),
+    ];
+    let mut bytes = [&b"II*\0"[..], &directory.to_le_bytes(), &entries.to_le_bytes()].concat();
+    for (tag, count, value) in tags {
+        let field = [&tag.to_le_bytes()[..], &SHORT.to_le_bytes(), &count.to_le_bytes(), &value.to_le_bytes()];
+        bytes.extend(field.concat());
+    }
+    bytes.extend([0; 4]);
+    bytes.extend([8, 0].repeat(levels.len()));
+    bytes.extend(levels.repeat(64));
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn all_channels_are_taken_as_the_files_store_them() {
+    let folder = TempDir::new().unwrap();
+    let at = |path: &str| folder.path().join(path);
+    for index in 0..8 {
+        bands(&at(&format!("good/{index}.tif")), &[index, 51, 102, 153, 255]);
+        bands(&at(&format!("un/{index}.tif")), &[index, 0, 204, 153, 255]);
+        for folder in ["clear", "other"] {
+            fs::create_dir_all(at(folder)).unwrap();
+            let image = image::RgbaImage::from_pixel(8, 8, Rgba([index, 51, 102, 0]));
+            image.save(at(&format!("{folder}/{index}.png"))).unwrap();
+        }
+    }
+    let source = |normal: &str| {
+        Source::Folder(Folder {
+            root: folder.path().into(),
+            normal_dir: vec![normal.into()],
+            unlabelled_dir: vec!["un".into()],
+            ..Folder::default()
+        })
+    };
+    let loading = Loading { channels: Some(Channels::All), ..Loading::default() };
+    let channels = |set: &Set, count: usize| {
+        let image = all(set)[..64 * count].to_vec();
+        assert_eq!(set.images.shape()[1..], [count, 8, 8]);
+        image.chunks_exact(64).map(|plane| (plane[63] * 255.0).round() as u32).collect::<Vec<_>>()
+    };
+    let loaded = load(&source("good"), &loading, |_, _| {}).unwrap();
+    assert_eq!(loaded.conversion.channels, Channels::Stored(5));
+    assert_eq!(channels(&loaded.task.train, 5)[1..], [51, 102, 153, 255]);
+    assert_eq!(channels(&loaded.task.test, 5)[1..], [0, 204, 153, 255]);
+    assert!(
+        loaded.table().to_string().contains("8×8 of 5 channels, stretched from 8×8 5 channels of L8 (16)"),
+        "{}",
+        loaded.table()
+    );
+
+    // Transparency is a channel, and images of other channels are refused.
+    let told = message(&source("clear"), &loading);
+    assert!(told.contains("has 5 channels, but each image must have 4 (--channels)"), "{told}");
+    let Source::Folder(clear) = source("clear") else { unreachable!() };
+    let clear = Source::Folder(Folder { unlabelled_dir: Vec::new(), abnormal_dir: vec!["other".into()], ..clear });
+    assert_eq!(channels(&load(&clear, &loading, |_, _| {}).unwrap().task.train, 4)[1..], [51, 102, 0]);
+
+    // Without a meaning they are neither grey nor RGB.
+    let told = message(&source("good"), &Loading::default());
+    assert!(told.contains("has 5 channels, which are neither grey nor RGB: --channels all takes up to 8"), "{told}");
+    assert_eq!("9".parse::<Channels>().ok(), None);
+
+    let config = predicts_as_it_trained(folder.path(), &["--channels", "all"]);
+    assert!(config.contains("channels = \"5\""), "{config}");
 }
 
 #[test]

@@ -273,7 +273,7 @@ impl Category {
             for entry in files::list(&test_folder.join(kind), &format!("{}/{name}/", tree.test), left_out)? {
                 test.push(match is_good {
                     true => Entry { mask: if has_masks { Mask::Blank } else { Mask::Unknown }, ..entry.good() },
-                    false => Entry { mask: masks.of(&entry.below), ..entry.anomaly(&name) },
+                    false => Entry { mask: masks.of(entry.below()), ..entry.anomaly(&name) },
                 });
             }
             left_out.add_unused([&masks], &test);
@@ -335,20 +335,20 @@ impl Category {
 /// The images with their masks, which are listed among them. An image is an anomaly if its mask marks a defect.
 fn with_masks(listed: Vec<Entry>, suffix: &str, max_pixels: u64) -> Vec<Entry> {
     let (masks, images): (Vec<Entry>, Vec<Entry>) =
-        listed.into_iter().partition(|entry| stem(&entry.below).ends_with(suffix));
+        listed.into_iter().partition(|entry| stem(entry.below()).ends_with(suffix));
     let known: HashMap<PathBuf, PathBuf> = masks
         .into_iter()
         .map(|mask| {
             // A folder `Label` lies beside the images.
             let is_label = |folder: &&Path| folder.file_name().is_some_and(|name| name.eq_ignore_ascii_case("label"));
-            let beside = mask.below.parent().filter(is_label).unwrap_or(&mask.below);
-            let image = beside.with_file_name(stem(&mask.below).trim_end_matches(suffix));
-            (image, mask.path)
+            let beside = mask.below().parent().filter(is_label).unwrap_or(mask.below());
+            let image = beside.with_file_name(stem(mask.below()).trim_end_matches(suffix));
+            (image, mask.path.into())
         })
         .collect();
     let marked = |path: &PathBuf| Stored::read(path, max_pixels).map_or(true, |mask| mask.has_defects());
     let defect: Arc<str> = "defect".into();
-    let labelled = images.into_iter().map(|entry| match known.get(&entry.below.with_extension("")) {
+    let labelled = images.into_iter().map(|entry| match known.get(&entry.below().with_extension("")) {
         Some(mask) => {
             let entry = if marked(mask) { entry.anomaly(&defect) } else { entry.good() };
             Entry { mask: Mask::Files([mask.clone()].into()), ..entry }

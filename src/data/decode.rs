@@ -206,16 +206,62 @@ impl TryFrom<Written> for Levels {
     }
 }
 
-/// What a pixel holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "kebab-case")]
+/// What a pixel holds. Written `grey`, `rgb`, `all`, or a number of channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Channels {
     /// One channel; colours by Rec. 601's luma, 0.299 R + 0.587 G + 0.114 B.
-    #[value(alias = "gray")]
-    #[serde(alias = "gray")]
     Grey,
     /// Three channels; grey is copied to each.
     Rgb,
+    /// As many channels as the first training image has, as its file stores them.
+    All,
+    /// So many channels, as the files store them: transparency is one of them, and CMYK has four.
+    Stored(u8),
+}
+
+/// The most channels of a pixel.
+const MOST_CHANNELS: u8 = 8;
+
+impl FromStr for Channels {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "grey" | "gray" => Ok(Channels::Grey),
+            "rgb" => Ok(Channels::Rgb),
+            "all" => Ok(Channels::All),
+            number => match number.parse() {
+                Ok(count) if (1..=MOST_CHANNELS).contains(&count) => Ok(Channels::Stored(count)),
+                _ => Err(format!("it must be grey, rgb, all, or a number of channels up to {MOST_CHANNELS}")),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Channels::Grey => f.write_str("grey"),
+            Channels::Rgb => f.write_str("rgb"),
+            Channels::All => f.write_str("all"),
+            Channels::Stored(count) => write!(f, "{count}"),
+        }
+    }
+}
+
+impl From<Channels> for String {
+    fn from(channels: Channels) -> Self {
+        channels.to_string()
+    }
+}
+
+impl TryFrom<String> for Channels {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map_err(|wrong| format!("channels: {wrong}"))
+    }
 }
 
 /// How an image gets its size. Scaling uses a triangle filter whose support grows with the reduction, so that nothing is aliased
@@ -255,6 +301,11 @@ pub enum DecodeError {
         "has {kind} levels from {least} to {most}: scale them to 0 to {white}, or convert it to 8 or 16 bit grey or RGB"
     )]
     Levels { kind: &'static str, least: f64, most: f64, white: u16 },
+    /// Neither grey nor RGB.
+    #[error("has {0} channels, which are neither grey nor RGB: --channels all takes up to {MOST_CHANNELS} as they are")]
+    Unnamed(usize),
+    #[error("has {found} channels, but each image must have {wanted} (--channels)")]
+    OtherChannels { found: usize, wanted: u8 },
     #[error("is damaged: {0}")]
     Damaged(String),
     /// Sizes are `[width, height]` in pixels.
@@ -305,7 +356,7 @@ pub(super) fn longer_side(path: &Path) -> Option<usize> {
 /// Width and height of an image file as it is shown; `None` if it cannot be read. It is decoded for that, since its orientation may
 /// lie after the pixels.
 pub(super) fn upright_size(path: &Path, max_pixels: u64) -> Option<[u32; 2]> {
-    Some(Stored::read(path, max_pixels).ok()?.upright_size())
+    Some(Stored::read_planes(path, max_pixels).ok()?.upright_size())
 }
 
 /// Width and height after turning.
@@ -317,10 +368,29 @@ fn turned([width, height]: [u32; 2], orientation: Orientation) -> [u32; 2] {
     }
 }
 
+/// The bytes of an image file, if it is not longer than one within `max_pixels` can be.
+fn contents(path: &Path, max_pixels: u64) -> Result<Vec<u8>, DecodeError> {
+    // Checked before the file is opened: opening a named pipe would block until another process writes to it.
+    let about = std::fs::metadata(path).map_err(DecodeError::Unreadable)?;
+    if !about.is_file() {
+        return Err(DecodeError::NotAFile);
+    }
+    let file = File::open(path).map_err(DecodeError::Unreadable)?;
+    // Uncompressed 16 bit levels of eight channels, plus a header and a colour profile.
+    let max = max_pixels.saturating_mul(16).saturating_add(16 << 20);
+    if about.len() > max {
+        return Err(DecodeError::TooManyBytes { bytes: about.len(), max });
+    }
+    let mut bytes = Vec::with_capacity(about.len() as usize);
+    file.take(max).read_to_end(&mut bytes).map_err(DecodeError::Unreadable)?;
+    Ok(bytes)
+}
+
 /// An image as it is stored: not turned yet, and with its transparency.
 #[derive(Debug)]
 pub struct Stored {
-    image: DynamicImage,
+    /// One image, or each channel of it as a grey image.
+    planes: Vec<DynamicImage>,
     orientation: Orientation,
     /// Whether the format changes levels.
     is_lossy: bool,
@@ -336,20 +406,25 @@ impl Stored {
     /// # Errors
     /// As [`read`].
     pub fn read(path: &Path, max_pixels: u64) -> Result<Self, DecodeError> {
-        // Checked before the file is opened: opening a named pipe would block until another process writes to it.
-        let about = std::fs::metadata(path).map_err(DecodeError::Unreadable)?;
-        if !about.is_file() {
-            return Err(DecodeError::NotAFile);
+        Self::decode(&contents(path, max_pixels)?, max_pixels)
+    }
+
+    /// Reads an image file to be converted to these channels.
+    ///
+    /// # Errors
+    /// As [`read`], and when its channels are stored ones and it has another number.
+    pub(super) fn read_for(path: &Path, channels: Channels, max_pixels: u64) -> Result<Self, DecodeError> {
+        let Channels::Stored(wanted) = channels else { return Self::read(path, max_pixels) };
+        let stored = Self::read_planes(path, max_pixels)?;
+        match stored.planes.len() {
+            found if found == usize::from(wanted) => Ok(stored),
+            found => Err(DecodeError::OtherChannels { found, wanted }),
         }
-        let file = File::open(path).map_err(DecodeError::Unreadable)?;
-        // Uncompressed 16 bit RGBA, plus a header and a colour profile.
-        let max = max_pixels.saturating_mul(8).saturating_add(16 << 20);
-        if about.len() > max {
-            return Err(DecodeError::TooManyBytes { bytes: about.len(), max });
-        }
-        let mut bytes = Vec::with_capacity(about.len() as usize);
-        file.take(max).read_to_end(&mut bytes).map_err(DecodeError::Unreadable)?;
-        Self::decode(&bytes, max_pixels)
+    }
+
+    /// Reads an image file with each of its channels as a grey image.
+    fn read_planes(path: &Path, max_pixels: u64) -> Result<Self, DecodeError> {
+        Self::decode_by(&contents(path, max_pixels)?, |format, bytes| formats::planes(format, bytes, max_pixels))
     }
 
     /// Decodes the contents of a file.
@@ -357,11 +432,21 @@ impl Stored {
     /// # Errors
     /// As [`read`].
     pub fn decode(bytes: &[u8], max_pixels: u64) -> Result<Self, DecodeError> {
+        Self::decode_by(bytes, |format, bytes| {
+            let (image, orientation) = formats::decode(format, bytes, max_pixels)?;
+            Ok((vec![image], orientation))
+        })
+    }
+
+    fn decode_by(
+        bytes: &[u8],
+        decode: impl Fn(ImageFormat, &[u8]) -> Result<(Vec<DynamicImage>, Orientation), DecodeError>,
+    ) -> Result<Self, DecodeError> {
         if bytes.is_empty() {
             return Err(DecodeError::Empty);
         }
         let format = formats::format(bytes).ok_or(DecodeError::Unknown)?;
-        let decode = |bytes: &[u8]| formats::decode(format, bytes, max_pixels);
+        let decode = |bytes: &[u8]| decode(format, bytes);
         let (variants, has_end) = mended(format, bytes);
         let (decoded, is_mended) = match decode(bytes) {
             Err(DecodeError::Damaged(reason)) => (alike(&variants, decode).ok_or(DecodeError::Damaged(reason))?, true),
@@ -369,17 +454,17 @@ impl Stored {
             Ok(_) if !has_end => (alike(&variants, decode).ok_or_else(|| damaged("it has no end"))?, true),
             decoded => (decoded?, false),
         };
-        let (image, orientation) = decoded;
+        let (planes, orientation) = decoded;
         let is_lossy = match format {
             ImageFormat::WebP => is_lossy_webp(bytes),
             format => format == ImageFormat::Jpeg,
         };
-        Ok(Stored { image, orientation, is_lossy, first_colour: first_colour(format, bytes), is_mended })
+        Ok(Stored { planes, orientation, is_lossy, first_colour: first_colour(format, bytes), is_mended })
     }
 
     /// Width and height in pixels, before turning.
     pub fn size(&self) -> [u32; 2] {
-        [self.image.width(), self.image.height()]
+        [self.planes[0].width(), self.planes[0].height()]
     }
 
     /// Width and height in pixels, after turning.
@@ -392,9 +477,18 @@ impl Stored {
     /// # Errors
     /// When its pixels are floating-point numbers beyond 0 to 1.
     pub fn upright(self) -> Result<DynamicImage, DecodeError> {
-        let mut image = opaque(self.image)?;
-        image.apply_orientation(self.orientation);
-        Ok(image)
+        Ok(self.upright_planes()?.swap_remove(0))
+    }
+
+    /// As [`upright`](Self::upright), each plane.
+    pub(super) fn upright_planes(self) -> Result<Vec<DynamicImage>, DecodeError> {
+        let orientation = self.orientation;
+        let upright = |plane| {
+            let mut plane = opaque(plane)?;
+            plane.apply_orientation(orientation);
+            Ok(plane)
+        };
+        self.planes.into_iter().map(upright).collect()
     }
 
     /// Whether a mask marks a defect anywhere.
@@ -405,7 +499,7 @@ impl Stored {
     /// The pixels of a mask that belong to a defect, 1, and the others, 0, turned like `image`, the mask's image, if both are stored
     /// with the same size and only the image has an orientation.
     pub fn defects(&self, image: &Stored) -> GrayImage {
-        let pixels = self.image.to_rgba16();
+        let pixels = self.planes[0].to_rgba16();
         let level = |pixel: &Rgba<u16>| pixel.0[..3].iter().copied().max().unwrap_or(0);
         let opaque = |pixel: &&Rgba<u16>| pixel.0[3] > 0;
         let brightest = pixels.pixels().filter(opaque).map(level).max().unwrap_or(0);
@@ -517,7 +611,7 @@ impl Conversion {
         [self.channels.count(), self.size.height, self.size.width]
     }
 
-    /// Converts an image to `[C, H, W]`, row-major. Levels are rounded to 16 bits, which 8 bit levels need not be.
+    /// Converts an image to `[C, H, W]`, or one plane of it to `[H, W]` if each channel is stored, row-major. Levels are rounded to 16 bits, which 8 bit levels need not be.
     pub fn apply(&self, image: &DynamicImage) -> Vec<f32> {
         let fitted = self.fit(image);
         let centre = |plane: Vec<f32>| self.centre(plane, fitted.width() as usize, 0.0);
@@ -525,23 +619,21 @@ impl Conversion {
         let round = |level: f32| (level * STEPS).round() / STEPS;
         let deep = |level: u16| round(self.levels.share(level));
         let luma = |rgb: [f32; 3]| round(rgb.iter().zip(LUMA).map(|(level, weight)| level * weight).sum());
-        match (&fitted, self.channels) {
-            (DynamicImage::ImageLuma8(grey), channels) => {
-                centre(grey.iter().map(byte).collect()).repeat(channels.count())
-            }
-            (DynamicImage::ImageLuma16(grey), channels) => {
-                centre(grey.iter().map(|&level| deep(level)).collect()).repeat(channels.count())
-            }
-            (DynamicImage::ImageRgb16(rgb), Channels::Grey) => {
+        let is_rgb = self.channels == Channels::Rgb;
+        let copies = if is_rgb { 3 } else { 1 };
+        match &fitted {
+            DynamicImage::ImageLuma8(grey) => centre(grey.iter().map(byte).collect()).repeat(copies),
+            DynamicImage::ImageLuma16(grey) => centre(grey.iter().map(|&level| deep(level)).collect()).repeat(copies),
+            DynamicImage::ImageRgb16(rgb) if !is_rgb => {
                 centre(rgb.pixels().map(|pixel| luma(pixel.0.map(|level| self.levels.share(level)))).collect())
             }
-            (DynamicImage::ImageRgb16(rgb), Channels::Rgb) => (0..3)
+            DynamicImage::ImageRgb16(rgb) => (0..3)
                 .flat_map(|channel| centre(rgb.iter().skip(channel).step_by(3).map(|&level| deep(level)).collect()))
                 .collect(),
-            (other, Channels::Grey) => {
+            other if !is_rgb => {
                 centre(other.to_rgb8().pixels().map(|pixel| luma(pixel.0.map(|level| byte(&level)))).collect())
             }
-            (other, Channels::Rgb) => {
+            other => {
                 let rgb = other.to_rgb8();
                 (0..3).flat_map(|channel| centre(rgb.iter().skip(channel).step_by(3).map(byte).collect())).collect()
             }
@@ -655,11 +747,23 @@ fn overlaps(pixel: usize, pixels: usize, cells: usize) -> impl Iterator<Item = (
 }
 
 impl Channels {
+    /// Number of channels.
+    ///
+    /// # Panics
+    /// For [`Channels::All`], whose number the first image tells.
     pub fn count(self) -> usize {
         match self {
             Channels::Grey => 1,
             Channels::Rgb => 3,
+            Channels::All => panic!("the number of channels is not known before an image is read"),
+            Channels::Stored(count) => count.into(),
         }
+    }
+
+    /// The channels of this image file; `None` if it cannot be read.
+    pub(super) fn stored(path: &Path, max_pixels: u64) -> Option<Self> {
+        let planes = Stored::read_planes(path, max_pixels).ok()?.planes.len();
+        Some(Channels::Stored(planes.min(MOST_CHANNELS.into()) as u8))
     }
 }
 

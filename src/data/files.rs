@@ -17,13 +17,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use image::{DynamicImage, GrayImage};
 use rayon::prelude::*;
 use walkdir::WalkDir;
 
-use super::decode::{self, Conversion, DecodeError, Size, Stored};
+use super::decode::{self, Channels, Conversion, DecodeError, Size, Stored};
 use super::images::{Decoded, File, Origin, Original, Views};
 use super::tiles::{self, Place};
 use super::{DataError, Images, Loading, MARKER, REPORT_IMAGES, Set, Truth};
@@ -135,8 +135,8 @@ impl Masks {
         match list(folder, "", left_out) {
             Err(DataError::NoImages { .. }) => {}
             listed => {
-                for Entry { below, path, .. } in listed? {
-                    masks.entry(below.with_extension("")).or_default().push(path);
+                for entry in listed? {
+                    masks.entry(entry.below().with_extension("")).or_default().push(entry.path.into());
                 }
             }
         }
@@ -165,10 +165,10 @@ impl Masks {
 /// An image file that is not yet read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
-    pub path: PathBuf,
-    /// Its path below the folder that was listed.
-    pub below: PathBuf,
-    pub name: String,
+    pub path: Box<Path>,
+    /// How many of the last components of its path lie below the folder that was listed.
+    pub depth: usize,
+    pub name: Arc<str>,
     pub kind: Arc<str>,
     pub anomalous: Option<bool>,
     pub mask: Mask,
@@ -177,19 +177,40 @@ pub(super) struct Entry {
 impl Entry {
     /// A file, named by its whole path.
     pub fn of_file(path: &Path) -> Self {
-        let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
-        let below = parts.collect::<PathBuf>();
-        let name = name_of(&below);
-        Entry { path: path.to_owned(), below, name, kind: "".into(), anomalous: None, mask: Mask::Unknown }
+        let is_normal = |part: &Component| matches!(part, Component::Normal(_));
+        Self::listed(path, path.components().rev().take_while(is_normal).count(), "")
+    }
+
+    /// A file so many folders below the one that was listed.
+    fn listed(path: &Path, depth: usize, prefix: &str) -> Self {
+        let name = format!("{prefix}{}", name_of(last(path, depth))).into();
+        Entry { path: path.into(), depth, name, kind: UNKNOWN.clone(), anomalous: None, mask: Mask::Unknown }
+    }
+
+    /// Its path below the folder that was listed.
+    pub fn below(&self) -> &Path {
+        last(&self.path, self.depth)
     }
 
     pub fn good(self) -> Self {
-        Entry { kind: "good".into(), anomalous: Some(false), ..self }
+        Entry { kind: GOOD.clone(), anomalous: Some(false), ..self }
     }
 
     pub fn anomaly(self, kind: &Arc<str>) -> Self {
         Entry { kind: kind.clone(), anomalous: Some(true), ..self }
     }
+}
+
+/// Shared by all images, of which there may be many.
+static UNKNOWN: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
+static GOOD: LazyLock<Arc<str>> = LazyLock::new(|| "good".into());
+
+/// The last components of a path.
+fn last(path: &Path, count: usize) -> &Path {
+    let mut components = path.components();
+    let first = path.components().count().saturating_sub(count);
+    components.by_ref().take(first).for_each(drop);
+    components.as_path()
 }
 
 /// All images in a folder and in the folders below it, sorted by name. The name of each is `prefix` followed by its path below the
@@ -216,11 +237,11 @@ pub(super) fn list(folder: &Path, prefix: &str, left_out: &mut LeftOut) -> Resul
         reason.map(|reason| skipped.borrow_mut().add(reason)).is_none()
     };
     for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(wanted) {
-        let (path, leads_nowhere) = match entry {
+        let (path, depth, leads_nowhere) = match entry {
             Ok(entry) if entry.file_type().is_dir() => continue,
-            Ok(entry) => (entry.into_path(), false),
+            Ok(entry) => (entry.path().to_owned(), entry.depth(), false),
             Err(error) if error.depth() > 0 && leads_nowhere(&error) => match error.path() {
-                Some(path) => (path.to_owned(), true),
+                Some(path) => (path.to_owned(), error.depth(), true),
                 None => continue,
             },
             Err(error) => {
@@ -231,9 +252,7 @@ pub(super) fn list(folder: &Path, prefix: &str, left_out: &mut LeftOut) -> Resul
         let ending = path.extension().map(|ending| printable(ending).to_lowercase());
         match ending {
             Some(ending) if ENDINGS.contains(&ending.as_str()) => {
-                let below = path.strip_prefix(folder).expect("a path below the folder").to_owned();
-                let name = format!("{prefix}{}", name_of(&below));
-                entries.push(Entry { below, name, ..Entry::of_file(&path) });
+                entries.push(Entry::listed(&path, depth, prefix));
             }
             _ if leads_nowhere => skipped.borrow_mut().add("as dangling or circular links"),
             Some(ending) => skipped.borrow_mut().add(format!(".{ending}")),
@@ -317,8 +336,13 @@ pub(super) const SIDE: usize = 256;
 
 impl Conversion {
     /// This conversion for the files of these sets. If `loading` sets no size and all images are smaller than the default, the side is
-    /// the longest side among them: enlarging them would cost time and add nothing.
-    pub(super) fn for_files<const SETS: usize>(self, loading: &Loading, sets: [&Vec<Entry>; SETS]) -> Self {
+    /// the longest side among them: enlarging them would cost time and add nothing. All channels are those of the first image.
+    pub(super) fn for_files<const SETS: usize>(mut self, loading: &Loading, sets: [&Vec<Entry>; SETS]) -> Self {
+        if loading.channels == Some(Channels::All) {
+            let mut paths = sets.into_iter().flatten().map(|entry| &entry.path);
+            let stored = paths.find_map(|path| Channels::stored(path, loading.max_pixels));
+            self.channels = stored.unwrap_or(self.channels);
+        }
         if loading.size.is_some() || loading.tiles.is_some() {
             return self;
         }
@@ -339,10 +363,12 @@ pub(super) fn sets<const SETS: usize>(
 ) -> Result<[Set; SETS], DataError> {
     check_masks(sets.iter().flatten())?;
     let counts = sets.each_ref().map(Vec::len);
-    let (mut files, mut names, mut truths) = (Vec::new(), Vec::new(), Vec::new());
+    let all = counts.iter().sum();
+    let (mut files, mut names, mut truths) =
+        (Vec::with_capacity(all), Vec::with_capacity(all), Vec::with_capacity(all));
     for Entry { path, name, kind, anomalous, mask, .. } in sets.into_iter().flatten() {
-        files.push(File { path: path.into(), mask });
-        names.push(name.into());
+        files.push(File { path, mask });
+        names.push(name);
         truths.push(Truth { anomalous, kind });
     }
     let views = match loading.tiles {
@@ -392,7 +418,8 @@ pub struct Files {
 
 /// A decoded file, of which all of it or tiles are converted.
 pub(super) struct Opened {
-    image: DynamicImage,
+    /// The image, or each channel of it if they are taken as they are stored.
+    planes: Vec<DynamicImage>,
     mask: Marks,
     is_mended: bool,
 }
@@ -407,20 +434,28 @@ enum Marks {
 
 impl Opened {
     /// Decodes an image and its mask.
-    pub fn read(file: &File, max_pixels: u64) -> Result<Self, DecodeError> {
-        let stored = Stored::read(&file.path, max_pixels)?;
+    ///
+    /// # Errors
+    /// When one of them cannot be decoded, or has another size or other channels than it must have.
+    pub fn read(file: &File, channels: Channels, max_pixels: u64) -> Result<Self, DecodeError> {
+        let stored = Stored::read_for(&file.path, channels, max_pixels)?;
         let mask = match &file.mask {
             Mask::Unknown => Marks::Unknown,
             Mask::Blank => Marks::Blank,
             Mask::Files(paths) => Marks::Pixels(union(paths, &stored, max_pixels)?),
         };
         let is_mended = stored.is_mended;
-        Ok(Opened { image: stored.upright()?, mask, is_mended })
+        Ok(Opened { planes: stored.upright_planes()?, mask, is_mended })
     }
 
     /// Width and height in pixels.
     pub fn size(&self) -> [u32; 2] {
-        [self.image.width(), self.image.height()]
+        [self.planes[0].width(), self.planes[0].height()]
+    }
+
+    /// The greatest level of all channels, if they have 16 bits.
+    pub fn brightest(&self) -> Option<u16> {
+        self.planes.iter().filter_map(decode::brightest).max()
     }
 
     /// Converts the image, or a part of it.
@@ -435,12 +470,17 @@ impl Opened {
                 None => conversion.apply_mask(defects),
             }),
         };
-        let levels = match place {
-            Some([left, top, width, height]) => conversion.apply(&self.image.crop_imm(left, top, width, height)),
-            None => conversion.apply(&self.image),
+        let levels = |plane: &DynamicImage| match place {
+            Some([left, top, width, height]) => conversion.apply(&plane.crop_imm(left, top, width, height)),
+            None => conversion.apply(plane),
         };
-        let (original, brightest) = (Original::of(&self.image), decode::brightest(&self.image));
-        Decoded { levels, mask, original, is_mended: self.is_mended, brightest }
+        Decoded {
+            levels: self.planes.iter().flat_map(levels).collect(),
+            mask,
+            original: Original::of(&self.planes),
+            is_mended: self.is_mended,
+            brightest: self.brightest(),
+        }
     }
 }
 
@@ -468,7 +508,7 @@ fn check_masks<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), DataE
         let Mask::Files(files) = &entry.mask else { continue };
         for mask in files {
             if let Some(other) = owners.insert(mask, entry) {
-                let (mask, one, other) = (mask.clone(), other.path.clone(), entry.path.clone());
+                let (mask, one, other) = (mask.clone(), other.path.to_path_buf(), entry.path.to_path_buf());
                 return Err(DataError::SharedMask { mask, one, other });
             }
         }

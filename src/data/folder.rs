@@ -95,7 +95,7 @@ impl Folder {
             let kind = Arc::from(name(&self.root.join(folder)));
             let masks = masks.get(index).or(masks.first());
             for entry in self.images(std::slice::from_ref(folder), &mut left_out)? {
-                let mask = masks.map_or(Mask::Unknown, |masks| masks.of(&entry.below));
+                let mask = masks.map_or(Mask::Unknown, |masks| masks.of(entry.below()));
                 test.push(Entry { mask, ..entry.anomaly(&kind) });
             }
         }
@@ -190,7 +190,7 @@ impl Folder {
         for folder in folders {
             let prefix = match folder.is_absolute() {
                 true => files::printable(name(folder)),
-                false => Entry::of_file(folder).name,
+                false => Entry::of_file(folder).name.to_string(),
             };
             let prefix = if prefix.is_empty() { prefix } else { format!("{prefix}/") };
             entries.extend(files::list(&self.root.join(folder), &prefix, left_out)?);

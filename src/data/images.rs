@@ -78,8 +78,14 @@ pub struct Original {
 }
 
 impl Original {
-    pub(super) fn of(image: &DynamicImage) -> Self {
-        Original { width: image.width(), height: image.height(), what: format!("{:?}", image.color()) }
+    /// Of an image, or of its channels.
+    pub(super) fn of(planes: &[DynamicImage]) -> Self {
+        let (first, count) = (&planes[0], planes.len());
+        let what = match count {
+            1 => format!("{:?}", first.color()),
+            _ => format!("{count} channels of {:?}", first.color()),
+        };
+        Original { width: first.width(), height: first.height(), what }
     }
 }
 
@@ -194,13 +200,13 @@ impl Store {
                 return Ok(rows.map(of).collect());
             }
             Origin::Files { files, views, max_pixels } => {
-                let opened = Opened::read(&files[views.of(rows.start).0], *max_pixels)?;
+                let opened = Opened::read(&files[views.of(rows.start).0], self.conversion.channels, *max_pixels)?;
                 rows.clone().map(|row| opened.view(views.of(row).1, self.conversion())).collect()
             }
             Origin::Made { make, what, .. } => {
                 let of = |row: usize| {
                     let image = make(row);
-                    let original = Original { what: (*what).into(), ..Original::of(&image) };
+                    let original = Original { what: (*what).into(), ..Original::of(std::slice::from_ref(&image)) };
                     let (levels, brightest) = (self.conversion().apply(&image), decode::brightest(&image));
                     Decoded { levels, mask: None, original, is_mended: false, brightest }
                 };
@@ -220,7 +226,8 @@ impl Store {
         match &self.origin {
             Origin::Held(..) => None,
             Origin::Files { files, views, max_pixels } => {
-                decode::brightest(&decode::read(&files[views.of(row).0].path, *max_pixels).ok()?)
+                let file = File { mask: Mask::Unknown, ..files[views.of(row).0].clone() };
+                Opened::read(&file, self.conversion.channels, *max_pixels).ok()?.brightest()
             }
             Origin::Made { make, .. } => decode::brightest(&make(row)),
         }

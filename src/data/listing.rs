@@ -177,12 +177,12 @@ impl Watched {
             Err(DataError::NoImages { .. }) => Vec::new(),
             listed => listed?,
         };
-        let present: HashSet<&PathBuf> = listed.iter().map(|entry| &entry.path).collect();
-        self.seen.retain(|path, _| present.contains(path));
+        let present: HashSet<&Path> = listed.iter().map(|entry| &*entry.path).collect();
+        self.seen.retain(|path, _| present.contains(&**path));
         let mut entries = Vec::new();
         for entry in listed {
             let state = entry.path.metadata().map_or((0, None), |about| (about.len(), about.modified().ok()));
-            let seen = self.seen.entry(entry.path.clone()).or_insert(Seen { state, looks: 0 });
+            let seen = self.seen.entry(entry.path.to_path_buf()).or_insert(Seen { state, looks: 0 });
             if seen.state != state {
                 *seen = Seen { state, looks: 0 };
             }
@@ -199,8 +199,8 @@ fn read(entries: Vec<Result<Entry, BadImage>>, conversion: Conversion, loading: 
     let of = entries.len();
     let decoded = entries.into_par_iter().map(|entry| {
         let Entry { path, name, mask, .. } = entry?;
-        let file = File { path: path.into(), mask };
-        match Opened::read(&file, loading.max_pixels) {
+        let file = File { path, mask };
+        match Opened::read(&file, conversion.channels, loading.max_pixels) {
             Ok(opened) => {
                 let size = opened.size();
                 let tiles = loading.tiles.map(|tile| tiles::places(size, tile));
@@ -210,7 +210,7 @@ fn read(entries: Vec<Result<Entry, BadImage>>, conversion: Conversion, loading: 
                 let is_mended = views[0].is_mended;
                 let levels: Vec<Vec<f32>> = views.into_iter().map(|view| view.levels).collect();
                 let path = file.path.into_path_buf();
-                Ok((ReadFile { path, name, size, tiles, is_mended }, levels.concat()))
+                Ok((ReadFile { path, name: name.to_string(), size, tiles, is_mended }, levels.concat()))
             }
             Err(reason) => Err(BadImage { path: file.path.into_path_buf(), reason }),
         }

@@ -158,7 +158,7 @@ impl Records {
 
 /// An image of a table.
 fn labelled(root: &Path, name: &str, label: &str, mask: &str) -> Entry {
-    let entry = Entry { name: name.replace('\\', "/"), ..Entry::of_file(&root.join(name)) };
+    let entry = Entry { name: name.replace('\\', "/").into(), ..Entry::of_file(&root.join(name)) };
     let mask = if mask.is_empty() { Mask::Unknown } else { Mask::Files([root.join(mask)].into()) };
     match label.to_lowercase().as_str() {
         "" => Entry { mask, ..entry },

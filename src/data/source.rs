@@ -230,8 +230,9 @@ pub struct Loading {
     /// side among them if that is less].
     #[arg(long, value_name = "SIDE|H,W")]
     pub size: Option<Size>,
-    /// Channels of each image [default: grey for digits, sheet and texture, rgb otherwise].
-    #[arg(long, value_enum)]
+    /// Channels of each image; `all` takes up to eight as the files store them, transparency among them [default: grey for digits,
+    /// sheet and texture, rgb otherwise].
+    #[arg(long, value_name = "grey|rgb|all")]
     pub channels: Option<Channels>,
     /// Cut every image into overlapping tiles of this height and width, in pixels of the file, and resize each to --size [default: no
     /// tiles; --size is then that of a tile]. An image's score is the greatest of its tiles'.
@@ -356,11 +357,12 @@ impl Loading {
         }
     }
 
-    /// The conversion; `side` and `channels` are the defaults of the source.
+    /// The conversion; `side` and `channels` are the defaults of the source. A source that is not in image files has its default
+    /// channels if all are asked for.
     pub(super) fn conversion(&self, side: usize, channels: Channels) -> Conversion {
         Conversion {
             size: self.size.or(self.tiles).unwrap_or(Size::square(side)),
-            channels: self.channels.unwrap_or(channels),
+            channels: self.channels.filter(|&asked| asked != Channels::All).unwrap_or(channels),
             resize: self.resize,
             levels: self.levels.unwrap_or(Levels::FULL),
         }

@@ -38,8 +38,9 @@ impl fmt::Display for SplitTable<'_> {
             None => row(f, "tune = test", &task.test)?,
         }
         let channels = match conversion.channels {
-            Channels::Grey => "grey",
-            Channels::Rgb => "RGB",
+            Channels::Grey => "grey".to_owned(),
+            Channels::Rgb => "RGB".to_owned(),
+            other => format!("of {other} channels"),
         };
         let resize = match conversion.resize {
             Resize::Stretch => "stretched",

@@ -6,7 +6,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args, value_parser};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{DataError, Levels, Loading, Source, whole};
+use crate::data::{Channels, DataError, Levels, Loading, Source, whole};
 use crate::engine::kernel::Precision;
 use crate::engine::plan::Reuse;
 use crate::run::settings::{FORMER_NAMES, SettingsError, Written, flag};
@@ -416,6 +416,9 @@ impl RunConfig {
     pub fn completed_by(&self, chosen: &RunConfig) -> Self {
         let mut config = self.clone();
         config.images.size = config.images.size.or(chosen.images.size);
+        if config.images.channels == Some(Channels::All) {
+            config.images.channels = chosen.images.channels;
+        }
         if config.images.levels == Some(Levels::Auto) {
             config.images.levels = chosen.images.levels;
         }

@@ -1,7 +1,7 @@
 //! Atomic writes: a file is written under another name, flushed to the disk, and renamed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// Writes a file whole or not at all. [`sync_folder`] then flushes its name to the disk.
@@ -9,7 +9,12 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// When the file cannot be written; a previous file at `path` stays.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = beside(path, bytes)?;
+    write_by(path, |file| file.write_all(bytes))
+}
+
+/// As [`write`], of what `write` writes.
+pub(crate) fn write_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let partial = beside_by(path, write)?;
     fs::rename(&partial, path).inspect_err(|_| discard(&partial))
 }
 
@@ -18,10 +23,18 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// # Errors
 /// When the file cannot be written; no partial file is left.
 pub(crate) fn beside(path: &Path, bytes: &[u8]) -> io::Result<PathBuf> {
+    beside_by(path, |file| file.write_all(bytes))
+}
+
+fn beside_by(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<PathBuf> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
     File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|file| {
+            let mut file = BufWriter::new(file);
+            write(&mut file)?;
+            file.into_inner()?.sync_all()
+        })
         .inspect_err(|_| discard(&partial))?;
     Ok(partial)
 }

@@ -408,7 +408,7 @@ pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result
     let threshold = model.threshold.map(|threshold| threshold.score);
     let rows = if extent == Extent::Full { shown(&scored, threshold, STRIPS) } else { Vec::new() };
     let views: Vec<usize> = most.into_iter().map(|(_, view)| view).collect();
-    let (shown, pixel_auroc) = heated(&mut judge, set, &views, rows)?;
+    let (shown, pixel_auroc) = heated(judge, set, &views, rows)?;
     Ok(Tested {
         metrics: metrics(&scored, threshold, pixel_auroc),
         alarms: model.threshold.map(|threshold| Alarms::of(threshold, &scored)),
@@ -421,7 +421,7 @@ pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result
 /// The images `rows` with their heat maps, of which those in tiles show the one in `views`; and the AUROC of the heat over all pixels
 /// of images with a mask and of normal images, if any image has a mask.
 fn heated(
-    judge: &mut Predictor,
+    mut judge: Predictor,
     set: &Set,
     views: &[usize],
     rows: Vec<usize>,

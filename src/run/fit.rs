@@ -98,7 +98,8 @@ pub fn fitted(device: &Device, config: &RunConfig, loaded: &Loaded) -> Result<Fi
     let mut config = config.clone();
     config.images.size = Some(Size { height, width });
     config.working_dir = config.working_dir.or_else(|| std::env::current_dir().ok());
-    // Levels that were found on these training images belong to the model.
+    // Levels and channels that were found on these training images belong to the model.
+    config.images.channels = config.images.channels.map(|_| loaded.conversion.channels);
     config.images.levels = config.images.levels.map(|_| loaded.conversion.levels);
     let planner = Planner {
         device: &device.with_precision(config.training.precision)?,

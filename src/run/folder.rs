@@ -253,8 +253,17 @@ impl RunFolder {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), ReportError> {
+        self.write_by(name, |file| file.write_all(bytes))
+    }
+
+    /// As [`write`](Self::write), of what `write` writes.
+    pub(super) fn write_by(
+        &self,
+        name: &str,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> Result<(), ReportError> {
         let path = self.path().join(name);
-        let written = disk::write(&path, bytes).and_then(|()| disk::sync_folder(self.path()));
+        let written = disk::write_by(&path, write).and_then(|()| disk::sync_folder(self.path()));
         written.map_err(|source| ReportError::Write { path, source })
     }
 }

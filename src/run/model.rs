@@ -56,8 +56,12 @@ impl Model {
     /// How images are converted for the model.
     pub fn conversion(&self) -> Conversion {
         let [channels, height, width] = self.image;
-        let channels = if channels == 1 { Channels::Grey } else { Channels::Rgb };
-        let Loading { resize, levels, .. } = self.config.images;
+        let Loading { resize, levels, channels: asked, .. } = self.config.images;
+        let channels = match asked {
+            Some(stored @ Channels::Stored(_)) => stored,
+            _ if channels == 1 => Channels::Grey,
+            _ => Channels::Rgb,
+        };
         Conversion { size: Size { height, width }, channels, resize, levels: levels.unwrap_or(Levels::FULL) }
     }
 

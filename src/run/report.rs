@@ -91,9 +91,7 @@ impl RunFolder {
     /// # Errors
     /// When the file cannot be written.
     pub fn write_scores(&self, scored: &[Scored], threshold: Option<f64>) -> Result<(), ReportError> {
-        let bytes =
-            scored::table(scored, threshold).map_err(|source| ReportError::Encode { file: "scores.csv", source })?;
-        self.write("scores.csv", &bytes)
+        self.write_by("scores.csv", |file| Ok(scored::write_table(scored, threshold, file)?))
     }
 
     /// Writes `histogram.png`, the distribution of the scores of normal, anomalous and unlabelled images, and `roc.png`, the ROC

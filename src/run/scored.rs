@@ -1,8 +1,8 @@
 //! A scored test set: `scores.csv` and the metrics.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -126,8 +126,8 @@ pub(super) fn ranking(scored: &[Scored]) -> Option<Ranking> {
 }
 
 /// The bytes of `scores.csv`.
-pub(super) fn table(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
-    let mut table = csv::Writer::from_writer(Vec::new());
+pub(super) fn write_table(scored: &[Scored], threshold: Option<f64>, file: impl io::Write) -> csv::Result<()> {
+    let mut table = csv::Writer::from_writer(file);
     table.write_record(["path", "label", "score", "kind", "logit", "anomalous"])?;
     let bit = |bit: Option<bool>| bit.map(|bit| u8::from(bit).to_string()).unwrap_or_default();
     for Scored { name, kind, anomalous, score, logit } in scored {
@@ -136,7 +136,7 @@ pub(super) fn table(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>
         let logit = logit.map(|logit| logit.to_string()).unwrap_or_default();
         table.write_record([&**name, &bit(*anomalous), &score.to_string(), kind, &logit, &bit(flagged)])?;
     }
-    Ok(table.into_inner()?)
+    Ok(table.flush()?)
 }
 
 #[cfg(test)]
@@ -167,11 +167,16 @@ pub(super) mod tests {
         images[0].name = "a, \"odd\"\nname.png".into();
         images[1].logit = Some(-0.5);
         images[2].score = f64::NAN;
-        let text = String::from_utf8(table(&images, Some(2.0)).unwrap()).unwrap();
+        let table = |threshold| {
+            let mut bytes = Vec::new();
+            write_table(&images, threshold, &mut bytes).unwrap();
+            String::from_utf8(bytes).unwrap()
+        };
+        let text = table(Some(2.0));
         let expected = "path,label,score,kind,logit,anomalous\n\"a, \"\"odd\"\"\nname.png\",0,1,good,,0\n\
                         b,1,2,crack,-0.5,1\nc,0,NaN,good,,\nd,1,4,crack,,1\ne,,5,,,1\n";
         assert_eq!(text, expected);
-        assert!(table(&images, None).unwrap().ends_with(b"e,,5,,,\n"));
+        assert!(table(None).ends_with("e,,5,,,\n"));
     }
 
     #[test]

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use image::codecs::bmp::BmpDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use image::{
+    DynamicImage, GrayImage, ImageBuffer, ImageDecoder, ImageFormat, ImageReader, Limits, Luma, Pixel, Primitive,
+    RgbImage,
+};
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
@@ -44,6 +47,39 @@ pub(super) fn decode(
         ImageFormat::Tiff => tiff::decode(bytes, max_pixels),
         _ => decode_by(format, bytes, max_pixels),
     }
+}
+
+/// Each channel as a grey image, with transparency as a channel.
+pub(super) fn planes(
+    format: ImageFormat,
+    bytes: &[u8],
+    max_pixels: u64,
+) -> Result<(Vec<DynamicImage>, Orientation), DecodeError> {
+    if format == ImageFormat::Tiff {
+        return tiff::planes(bytes, max_pixels);
+    }
+    let (image, orientation) = decode(format, bytes, max_pixels)?;
+    let (width, height, channels) = (image.width(), image.height(), image.color().channel_count().into());
+    let planes = match (image.as_flat_samples_u8(), image.as_flat_samples_u16()) {
+        (Some(flat), _) => grey_planes(flat.samples, channels, [width, height]),
+        (_, Some(flat)) => grey_planes(flat.samples, channels, [width, height]),
+        _ => return Err(DecodeError::Unsupported(format!("{:?}", image.color()))),
+    };
+    Ok((planes.ok_or_else(|| damaged("its pixels do not fill it"))?, orientation))
+}
+
+/// Each channel of samples that lie pixel by pixel.
+pub(super) fn grey_planes<T>(samples: &[T], channels: usize, [width, height]: [u32; 2]) -> Option<Vec<DynamicImage>>
+where
+    T: Primitive,
+    Luma<T>: Pixel<Subpixel = T>,
+    DynamicImage: From<ImageBuffer<Luma<T>, Vec<T>>>,
+{
+    let plane = |channel| {
+        let levels = samples.iter().skip(channel).step_by(channels).copied().collect();
+        Some(ImageBuffer::<Luma<T>, _>::from_raw(width, height, levels)?.into())
+    };
+    (0..channels).map(plane).collect()
 }
 
 /// The colour of a palette's index 0; `None` if the image has no palette.

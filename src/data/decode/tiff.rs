@@ -8,7 +8,7 @@ use tiff::TiffError;
 use tiff::decoder::{Decoder, DecodingResult, Limits};
 use tiff::tags::{PhotometricInterpretation as Photometric, Tag};
 
-use super::formats::check_size;
+use super::formats::{check_size, grey_planes};
 use super::{DecodeError, damaged};
 
 type Reader<'a> = Decoder<Cursor<&'a [u8]>>;
@@ -19,6 +19,8 @@ struct Meaning {
     samples: usize,
     colours: usize,
     alpha: Option<Alpha>,
+    /// Whether they are grey or colours, with alpha or without, and none that the file does not name.
+    is_named: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -48,30 +50,68 @@ fn refused(error: TiffError) -> DecodeError {
 
 /// Decodes the first image of a file: 8 or 16 bit, or RGBA of floating-point numbers. Integers of other types become 16 bit.
 pub(super) fn decode(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
-    let mut about = Decoder::new(Cursor::new(bytes)).map_err(refused)?;
-    let (width, height) = about.dimensions().map_err(refused)?;
-    check_size(width.into(), height.into(), max_pixels)?;
-    let memory = usize::try_from(max_pixels.saturating_mul(16).saturating_add(64 << 20)).unwrap_or(usize::MAX);
-    let mut limits = Limits::default();
-    (limits.decoding_buffer_size, limits.intermediate_buffer_size, limits.ifd_value_size) = (memory, memory, memory);
-    let mut about = about.with_limits(limits.clone());
-    let meaning = Meaning::read(&mut about, bytes.len() as u64)?;
-    let orientation = numbers(&mut about, Tag::Orientation)?.first().map_or(1, |&value| value.min(255) as u8);
-    let stored = as_grey(bytes, height).ok_or_else(|| damaged("its directory cannot be read"))?;
-    let stored = Decoder::new(Cursor::new(&stored[..])).map_err(refused)?.with_limits(limits);
-    let samples = meaning.samples(stored, width as usize)?;
-    let image = match (samples, palette(&mut about)?) {
-        (Samples::U8(indices), Some(palette)) => {
-            let (meaning, samples) = meaning.through(&indices, &palette)?;
-            meaning.image(samples, |level| level.round() as u8, [width, height])
-        }
-        (Samples::U8(samples), None) => meaning.image(samples, |level| level.round() as u8, [width, height]),
-        (Samples::U16(samples), None) => meaning.image(samples, |level| level.round() as u16, [width, height]),
-        (Samples::F32(samples), None) => floating(meaning.levels(samples, |level| level), [width, height]),
-        _ => return unsupported("a palette of more than 256 colours"),
+    let Decoded { meaning, samples, size, orientation } = Decoded::of(bytes, max_pixels)?;
+    if !meaning.is_named {
+        return Err(DecodeError::Unnamed(meaning.samples));
+    }
+    let image = match samples {
+        Samples::U8(samples) => meaning.image(samples, |level| level.round() as u8, size),
+        Samples::U16(samples) => meaning.image(samples, |level| level.round() as u16, size),
+        Samples::F32(samples) => floating(meaning.levels(samples, |level| level), size),
     };
-    let image = image.ok_or_else(|| damaged("its pixels do not fill it"))?;
-    Ok((image, Orientation::from_exif(orientation).unwrap_or(Orientation::NoTransforms)))
+    Ok((image.ok_or_else(|| damaged("its pixels do not fill it"))?, orientation))
+}
+
+/// Decodes each channel of the first image of a file as a grey image. YCbCr and palettes become RGB.
+pub(super) fn planes(bytes: &[u8], max_pixels: u64) -> Result<(Vec<DynamicImage>, Orientation), DecodeError> {
+    let Decoded { meaning, samples, size, orientation } = Decoded::of(bytes, max_pixels)?;
+    let planes = match samples {
+        Samples::U8(samples) => {
+            grey_planes(&meaning.channels(samples, |level| level.round() as u8), meaning.samples, size)
+        }
+        Samples::U16(samples) => {
+            grey_planes(&meaning.channels(samples, |level| level.round() as u16), meaning.samples, size)
+        }
+        Samples::F32(samples) => {
+            let levels = meaning.channels(samples, |level| level);
+            let plane = |channel| levels.iter().skip(channel).step_by(meaning.samples).copied().collect();
+            (0..meaning.samples).map(|channel| floating((1, plane(channel)), size)).collect()
+        }
+    };
+    Ok((planes.ok_or_else(|| damaged("its pixels do not fill it"))?, orientation))
+}
+
+/// The first image of a file as its decoder gives it.
+struct Decoded {
+    meaning: Meaning,
+    samples: Samples,
+    size: [u32; 2],
+    orientation: Orientation,
+}
+
+impl Decoded {
+    fn of(bytes: &[u8], max_pixels: u64) -> Result<Self, DecodeError> {
+        let mut about = Decoder::new(Cursor::new(bytes)).map_err(refused)?;
+        let (width, height) = about.dimensions().map_err(refused)?;
+        check_size(width.into(), height.into(), max_pixels)?;
+        let memory = usize::try_from(max_pixels.saturating_mul(16).saturating_add(64 << 20)).unwrap_or(usize::MAX);
+        let mut limits = Limits::default();
+        (limits.decoding_buffer_size, limits.intermediate_buffer_size, limits.ifd_value_size) =
+            (memory, memory, memory);
+        let mut about = about.with_limits(limits.clone());
+        let meaning = Meaning::read(&mut about, bytes.len() as u64)?;
+        let orientation = numbers(&mut about, Tag::Orientation)?.first().map_or(1, |&value| value.min(255) as u8);
+        let stored = as_grey(bytes, height).ok_or_else(|| damaged("its directory cannot be read"))?;
+        let stored = Decoder::new(Cursor::new(&stored[..])).map_err(refused)?.with_limits(limits);
+        let samples = meaning.samples(stored, width as usize)?;
+        let (meaning, samples) = match (samples, palette(&mut about)?) {
+            (Samples::U8(indices), Some(palette)) => meaning.through(&indices, &palette)?,
+            (samples, None) => (meaning, samples),
+            _ => return unsupported("a palette of more than 256 colours"),
+        };
+        let orientation = Orientation::from_exif(orientation).unwrap_or(Orientation::NoTransforms);
+        Ok(Decoded { meaning, samples, size: [width, height], orientation })
+    }
 }
 
 /// The colour of a palette's index 0; `None` if the image has no palette.
@@ -179,9 +219,9 @@ impl Meaning {
             ([], Some(1)) if photometric == Photometric::RGB => Some(Alpha::Unassociated),
             ([_], Some(1)) => None,
             (_, Some(_)) if photometric == Photometric::RGB => None,
-            _ => return unsupported(format!("{samples} channels")),
+            _ => return Ok(Meaning { photometric, samples, colours, alpha: None, is_named: false }),
         };
-        Ok(Meaning { photometric, samples, colours, alpha })
+        Ok(Meaning { photometric, samples, colours, alpha, is_named: true })
     }
 
     /// The samples of a file whose colours are called grey.
@@ -219,13 +259,29 @@ impl Meaning {
     }
 
     /// The samples of which the first was an index of a palette, and what they mean.
-    fn through(&self, indices: &[u8], palette: &[[u8; 3]]) -> Result<(Self, Vec<u8>), DecodeError> {
+    fn through(&self, indices: &[u8], palette: &[[u8; 3]]) -> Result<(Self, Samples), DecodeError> {
         let mut samples = Vec::with_capacity(indices.len() * 3);
         for pixel in indices.chunks_exact(self.samples) {
             samples.extend(palette.get(usize::from(pixel[0])).ok_or_else(|| damaged("its palette lacks a colour"))?);
             samples.extend(&pixel[1..]);
         }
-        Ok((Meaning { photometric: Photometric::RGB, samples: self.samples + 2, colours: 3, ..*self }, samples))
+        let meaning = Meaning { photometric: Photometric::RGB, samples: self.samples + 2, colours: 3, ..*self };
+        Ok((meaning, Samples::U8(samples)))
+    }
+
+    /// The samples as channels: black is 0, and YCbCr is RGB. `level` is the nearest level.
+    fn channels<T: Primitive + Into<f32>>(&self, mut samples: Vec<T>, level: fn(f32) -> T) -> Vec<T> {
+        for pixel in samples.chunks_exact_mut(self.samples) {
+            match self.photometric {
+                Photometric::WhiteIsZero => pixel[0] = T::DEFAULT_MAX_VALUE - pixel[0],
+                Photometric::YCbCr => {
+                    let colours = rgb([0, 1, 2].map(|sample| pixel[sample].into()));
+                    pixel[..3].copy_from_slice(&colours.map(level));
+                }
+                _ => {}
+            }
+        }
+        samples
     }
 
     /// Channels of grey or RGB, with alpha if there is, and their number. `level` is the nearest level.

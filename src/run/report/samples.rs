@@ -83,15 +83,13 @@ fn enlarged(images: &Tensor) -> Vec<RgbImage> {
     pixels.map(|pixels| scaled(&paint(pixels, [channels, height, width]), SIDE)).collect()
 }
 
-/// The pixels of one image `[1 or 3, H, W]`, from black 0 to white 1; other values are clamped.
-///
-/// # Panics
-/// When it is neither grey nor RGB.
+/// The pixels of one image `[C, H, W]`, from black 0 to white 1; other values are clamped. The first channel is shown as grey, or the
+/// first three as RGB.
 pub(super) fn paint(pixels: &[f32], [channels, height, width]: [usize; 3]) -> RgbImage {
-    assert!(channels == 1 || channels == 3, "{channels} channels are neither grey nor RGB");
+    let shown = if channels < 3 { 1 } else { 3 };
     RgbImage::from_fn(width as u32, height as u32, |x, y| {
         let level = |channel: usize| {
-            let value = pixels[(channel % channels * height + y as usize) * width + x as usize];
+            let value = pixels[(channel % shown * height + y as usize) * width + x as usize];
             (255.0 * value.clamp(0.0, 1.0)).round() as u8
         };
         Rgb([level(0), level(1), level(2)])
