@@ -72,7 +72,7 @@ fn main() -> anyhow::Result<()> {
         };
         let report = bench::run(&device, &arguments.options, &plan, |name| eprintln!("{name}"))?;
         print!("{report}");
-        report.rows.iter().try_for_each(|row| record::record("kernels.jsonl", row))?;
+        report.rows.iter().try_for_each(|row| record::record(&record::results(), "kernels.jsonl", row))?;
         rows.extend(report.rows);
     }
     for row in rows.iter().filter(|row| row.kernel.ends_with("_matrix")) {

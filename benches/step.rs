@@ -1,12 +1,12 @@
 //! Times training steps as a user runs them, uploads and readback included, and appends JSON lines to
 //! `benches/results/step.jsonl`.
 //!
-//! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [--together K] [WORKLOAD…]`. `--table`
+//! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [--together K] [--results DIR] [WORKLOAD…]`. `--table`
 //! measures nothing: it rewrites the table in `benches/README.md` from the newest line of each workload and device.
 
 mod record;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
 use anyhow::Context;
@@ -37,6 +37,9 @@ struct Arguments {
     /// Also time a step of K starts side by side, alternating with that of one start
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u16).range(2..))]
     together: Option<u16>,
+    /// Folder for step.jsonl [default: benches/results]
+    #[arg(long, value_name = "DIR")]
+    results: Option<PathBuf>,
     /// Rewrite the table in benches/README.md from the recorded lines
     #[arg(long)]
     table: bool,
@@ -95,7 +98,7 @@ fn main() -> anyhow::Result<()> {
             let ratio = together.median / pass.median;
             println!("  {starts} starts together: {:.1} ms, {ratio:.2} times as long as one", together.median);
         }
-        record::record("step.jsonl", &row)?;
+        record::record(arguments.results.as_deref().unwrap_or(&record::results()), "step.jsonl", &row)?;
     }
     Ok(())
 }
@@ -106,7 +109,7 @@ const TABLE: [&str; 2] = ["<!-- from benches/results/step.jsonl -->", "<!-- end 
 fn write_table() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut newest: Vec<Value> = Vec::new();
-    for line in std::fs::read_to_string(root.join("benches/results/step.jsonl"))?.lines() {
+    for line in std::fs::read_to_string(record::results().join("step.jsonl"))?.lines() {
         let row: Value = serde_json::from_str(line)?;
         let is_other = |other: &Value| {
             ["workload", "device", "driver"].iter().any(|key| other[key] != row[key])

@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
 
 use serde::Serialize;
 
@@ -81,7 +84,8 @@ impl Report {
     }
 }
 
-/// Runs the checks that `options` select. `progress` is called before each with (done, total, name).
+/// Runs the checks that `options` select, several at once: the definitions in f64 take as long as the device. `progress` is called
+/// after each with (done, total, name).
 ///
 /// # Errors
 /// When the filter is a malformed case name, or nothing matches it.
@@ -93,19 +97,38 @@ pub fn run(
     let tasks = tasks(device, options)?;
     let classes = device.classes();
     let left_out = DeviceClass::ALL.iter().filter(|class| !classes.contains(class));
-    let mut report = Report {
+    let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(tasks.len());
+    let (next, (sender, receiver)) = (AtomicUsize::new(0), channel());
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, |count| count.get().min(AT_ONCE)) {
+            let (sender, next, tasks) = (sender.clone(), &next, &tasks);
+            scope.spawn(move || {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(task) = tasks.get(at) else { break };
+                    // The receiver lives as long as the scope, unless `progress` panics.
+                    let _ = sender.send((at, task.run(device, options.seed)));
+                }
+            });
+        }
+        drop(sender);
+        for (at, outcome) in receiver {
+            outcomes.push((at, outcome));
+            progress(outcomes.len(), tasks.len(), &tasks[at].name());
+        }
+    });
+    outcomes.sort_by_key(|(at, _)| *at);
+    Ok(Report {
         adapter: device.adapter().clone(),
         seed: options.seed,
-        outcomes: Vec::with_capacity(tasks.len()),
+        outcomes: outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
         coverage: coverage(&tasks),
         left_out: left_out.map(|class| class.to_string()).collect(),
-    };
-    for (done, task) in tasks.iter().enumerate() {
-        progress(done, tasks.len(), &task.name());
-        report.outcomes.push(task.run(device, options.seed));
-    }
-    Ok(report)
+    })
 }
+
+/// Most checks that run at once; each holds its inputs and outputs.
+const AT_ONCE: usize = 8;
 
 /// One thing to check.
 enum Task {
