@@ -8,6 +8,7 @@ mod arguments;
 mod check;
 mod demo;
 mod devices;
+mod export;
 mod fault;
 mod measure;
 mod paint;
@@ -62,6 +63,12 @@ enum Command {
     Test(train::Test),
     /// Score images with a trained detector.
     Predict(predict::Predict),
+    /// Write a trained detector as one HTML page, which scores images in a browser by WebGPU.
+    ///
+    /// The page needs no server and sends nothing anywhere: open the file. It takes images, folders and the camera, and shows scores,
+    /// verdicts, heat maps and a histogram. PNG files get the scores of `stssad predict`; those of other formats differ as far as the
+    /// browser decodes them differently.
+    Export(export::Export),
     /// Compare methods over tasks and seeds, in any number of processes.
     Sweep(sweep::Sweep),
     /// Write a dataset in MVTec AD's layout: crops of a packaged photograph, some with painted defects.
@@ -215,6 +222,7 @@ impl Command {
             Command::Train(train) => train.run(),
             Command::Test(test) => test.run(),
             Command::Predict(predict) => predict.run(),
+            Command::Export(export) => export.run(),
             Command::Sweep(sweep) => sweep.run(),
             Command::Paint(paint) => paint.run(),
             Command::Devices(devices) => devices.run(),

@@ -10,6 +10,7 @@ pub mod config;
 pub mod fit;
 pub mod checkpoint;
 pub mod model;
+pub mod web;
 pub mod scored;
 pub mod outcome;
 pub mod folder;

@@ -21,6 +21,7 @@ use stssad::run::outcome::ReportError;
 use stssad::run::report::ComparisonError;
 use stssad::run::settings::SettingsError;
 use stssad::run::sweep::SweepError;
+use stssad::run::web::WebError;
 use stssad::training::trainer::TrainError;
 
 /// A kind of fault.
@@ -83,6 +84,7 @@ pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) 
         of::<SettingsError>,
         of::<SweepError>,
         of::<TrainError>,
+        of::<WebError>,
         of::<io::Error>,
     ];
     chain.into_iter().find_map(|link| kinds.iter().find_map(|of| of(link))).unwrap_or(Fault::Internal)
@@ -208,6 +210,17 @@ impl Faulty for MeasureError {
 impl Faulty for ReportError {
     fn fault(&self) -> Fault {
         Fault::Storage
+    }
+}
+
+impl Faulty for WebError {
+    fn fault(&self) -> Fault {
+        match self {
+            WebError::Tiles(_) | WebError::Channels(_) => Fault::Usage,
+            WebError::TooLarge { .. } => Fault::Device,
+            WebError::Write { .. } => Fault::Storage,
+            WebError::Shader(_) => Fault::Internal,
+        }
     }
 }
 

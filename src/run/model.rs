@@ -137,7 +137,7 @@ impl Model {
 
     /// Checks that the states and the score are those of the configuration.
     fn check_states(&self) -> Result<(), String> {
-        let network = self.network().map_err(|error| error.to_string())?;
+        let network = self.configured().map_err(|error| error.to_string())?;
         let needs_fit = network.scores_by_distance() && self.config.score == Rule::Distance;
         if needs_fit && self.fit.is_none() || self.fit.is_some() && !network.scores_by_distance() {
             return Err("its score does not match its method".into());
@@ -158,11 +158,19 @@ impl Model {
     }
 
     /// The distance that scores embeddings, if the score is a distance.
-    fn distance(&self) -> Option<&LedoitWolf> {
+    pub(crate) fn distance(&self) -> Option<&LedoitWolf> {
         self.fit.as_ref().filter(|_| self.config.score == Rule::Distance)
     }
 
-    fn network(&self) -> Result<Network, crate::run::config::ConfigError> {
+    /// Its network.
+    ///
+    /// # Panics
+    /// When the model is invalid; one that was trained or loaded is valid.
+    pub(crate) fn network(&self) -> Network {
+        self.configured().expect("a model's configuration was held against its states")
+    }
+
+    fn configured(&self) -> Result<Network, crate::run::config::ConfigError> {
         // The network does not depend on the sizes of the sets.
         let config = self.config.training(self.image, usize::MAX, usize::MAX)?;
         Ok(Network::new(config.method, &config.detector, self.image))
@@ -200,7 +208,7 @@ impl<'a> Predictor<'a> {
     /// # Panics
     /// When the model is invalid; one that was trained or loaded is valid.
     pub fn new(device: &Device, model: &'a Model) -> Result<Self, GpuError> {
-        let network = model.network().expect("a model's configuration was held against its states");
+        let network = model.network();
         let mut states = States::new(device);
         for (name, tensor) in &model.states {
             states.set(name, tensor)?;
@@ -298,7 +306,7 @@ mod tests {
             held_out: vec![0.5, 1.5],
             states: Vec::new(),
         };
-        let network = model.network().unwrap();
+        let network = model.network();
         model.states = network.parameters(&mut Stream::new(1, 0));
         model.states.extend(network.statistics().into_iter().flatten());
         model.states.sort_by(|(one, _), (other, _)| one.cmp(other));
