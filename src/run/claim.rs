@@ -70,7 +70,7 @@ pub struct Holder {
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     #[error("{} is in use by {}: wait until that process ends, or choose another folder", path.display(), who(holder))]
-    InUse { path: PathBuf, holder: Option<Holder> },
+    InUse { path: PathBuf, holder: Option<Box<Holder>> },
     #[error(
         "{} contains {file}, which stssad did not write and would overwrite: choose another folder, or move the file", path.display()
     )]
@@ -81,8 +81,8 @@ pub enum ClaimError {
     Write { path: PathBuf, source: io::Error },
 }
 
-fn who(holder: &Option<Holder>) -> String {
-    match holder {
+fn who(holder: &Option<Box<Holder>>) -> String {
+    match holder.as_deref() {
         Some(Holder { host, pid, since, .. }) => format!("process {pid} on {host}, since {since}"),
         None => "another process".into(),
     }
@@ -171,7 +171,7 @@ impl Claim {
         let of = |holder: &Holder| (holder.host.clone(), holder.pid, holder.since.clone());
         match Holder::read(&self.path) {
             Some(other) if of(&other) != of(&self.own) => {
-                Err(ClaimError::InUse { path: self.path.clone(), holder: Some(other) })
+                Err(ClaimError::InUse { path: self.path.clone(), holder: Some(other.into()) })
             }
             _ => Ok(()),
         }
@@ -185,7 +185,9 @@ impl Claim {
         match file.try_lock() {
             Ok(()) => Ok(Ok(file)),
             Err(TryLockError::Error(reason)) => Ok(Err(reason)),
-            Err(TryLockError::WouldBlock) => Err(ClaimError::InUse { path: path.into(), holder: Holder::read(path) }),
+            Err(TryLockError::WouldBlock) => {
+                Err(ClaimError::InUse { path: path.into(), holder: Holder::read(path).map(Box::new) })
+            }
         }
     }
 
@@ -196,7 +198,7 @@ impl Claim {
         if let Some(holder) = before.as_ref().filter(|holder| holder.may_live(lock.is_ok()))
             && shows_life(path, EXPIRY)
         {
-            return Err(ClaimError::InUse { path: path.into(), holder: Some(holder.clone()) });
+            return Err(ClaimError::InUse { path: path.into(), holder: Some(holder.clone().into()) });
         }
         let own = Holder {
             command: owner.command.into(),
@@ -428,7 +430,7 @@ mod tests {
         let frozen = Claim::take(path, TRAIN).unwrap();
         let other = Holder { pid: 1, ..frozen.own.clone() };
         other.write(path).unwrap();
-        assert!(matches!(frozen.check_held(), Err(ClaimError::InUse { holder: Some(holder), .. }) if holder == other));
+        assert!(matches!(frozen.check_held(), Err(ClaimError::InUse { holder: Some(holder), .. }) if *holder == other));
         drop(frozen);
         assert_eq!(Holder::read(path).unwrap(), other);
     }
