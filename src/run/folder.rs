@@ -360,8 +360,9 @@ mod tests {
         // A run that another process works on is skipped.
         let next = RunFolder::resume_newest(root).unwrap();
         assert_eq!(next.path(), older);
+        // That one was then resumed last.
         let held = RunFolder::resume_newest(root).unwrap_err();
-        assert!(matches!(held, FolderError::Claim(ClaimError::InUse { path, .. }) if path == newer));
+        assert!(matches!(held, FolderError::Claim(ClaimError::InUse { path, .. }) if path == older));
     }
 
     #[test]
