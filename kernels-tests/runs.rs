@@ -46,7 +46,7 @@ fn marked(folder: &Path, command: &str) {
 }
 
 #[test]
-fn resume_without_a_folder_takes_the_unfinished_run_with_the_newest_checkpoint() {
+fn resume_without_a_folder_takes_the_unfinished_run_that_was_resumed_last() {
     let root = folder("bare");
     let resume = || at(&root, &[&["train", "--resume"], &JSON]);
     finish(resume()).with(2).error(&["there is no run below results/stssad"]);
@@ -64,10 +64,10 @@ fn resume_without_a_folder_takes_the_unfinished_run_with_the_newest_checkpoint()
 
     let mut first = Running::of(resume());
     first.until(1);
-    // The first process works on the newest run, so the next one takes the other run.
+    // The first process works on the newest run, so the next one takes the other run, which then is the one resumed last.
     let mut second = Running::of(resume());
     second.until(1);
-    finish(resume()).with(75).error(&["v1 is in use by process"]);
+    finish(resume()).with(75).error(&["v0 is in use by process"]);
     for (running, name) in [(first, "v1"), (second, "v0")] {
         running.signal("-TERM");
         running.end().0.with(75).notice(&[&format!("resume   results/stssad/texture/gravel-blob/{name}\n")]);
@@ -305,6 +305,39 @@ fn a_second_process_is_refused_until_the_first_has_ended() {
     assert!(Checkpoint::load(&run).unwrap().unwrap().0.history.len() > saved.history.len());
 }
 
+/// The record tells what became of a run; a damaged newest checkpoint costs the steps since the one before it.
+#[test]
+fn the_record_of_a_folder_tells_how_its_run_stands() {
+    let root = folder("record");
+    let record = |run: &Path| json(&run.join("stssad.json"));
+    let run = root.join("run");
+    let mut running = Running::begin(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
+    running.until(12);
+    assert_eq!(record(&run)["state"], "running");
+    running.child.kill().unwrap();
+    running.end();
+    assert_eq!(record(&run)["state"], "running", "nobody could say otherwise");
+    let mut running = Running::begin(&[&["train", "--resume", text(&run)], &JSON]);
+    running.until(1);
+    running.signal("-TERM");
+    running.end().0.with(75).notice(&["stopping as soon as nothing is lost"]);
+    assert_eq!([&record(&run)["state"], &record(&run)["reason"]], ["stopped", "a stop was requested"]);
+    // A refused call changes nothing.
+    let stopped = record(&run);
+    stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&run)]]).with(2);
+    assert_eq!(record(&run), stopped);
+
+    let failed = root.join("failed");
+    let diverges = ["--learning-rate", "1e30", "--out", text(&failed)];
+    stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &diverges]).with(70);
+    assert_eq!(record(&failed)["state"], "failed");
+    assert!(record(&failed)["reason"].as_str().unwrap().contains("diverged"), "{}", record(&failed));
+
+    let finished = root.join("finished");
+    stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &SILENT, &["--out", text(&finished)]]).with(0);
+    assert_eq!(record(&finished)["state"], "finished");
+}
+
 #[test]
 fn a_run_without_a_checkpoint_can_be_started_again() {
     let run = folder("nothing").join("run");
@@ -468,7 +501,7 @@ fn simultaneous_sweeps_run_each_job_once() {
         let parts: &[&[&str]] = &[&["sweep", "run", text(&grid), "--out", text(&sweep)]];
         Running::of(command(parts))
     };
-    let running: Vec<Running> = (0..3).map(begin).collect();
+    let running: Vec<Running> = (0..8).map(begin).collect();
     let mut times = BTreeMap::new();
     for running in running {
         let said = running.end().0.with(0);

@@ -1,6 +1,6 @@
 //! Runs: their configurations, folders, checkpoints, results and reports; and sweeps of many runs.
 
-pub mod disk;
+pub mod store;
 pub mod kept;
 pub mod claim;
 pub mod archive;

@@ -53,8 +53,18 @@ pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
     if !hang_up_is_ignored() {
         signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&stop))?;
     }
+    let heard = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        while !heard.load(Ordering::Relaxed) {
+            std::thread::sleep(HEARING);
+        }
+        note!("stopping as soon as nothing is lost; a second signal ends the program at once");
+    });
     Ok(stop)
 }
+
+/// Time in which a signal is acknowledged, whatever the program is doing.
+const HEARING: Duration = Duration::from_millis(50);
 
 /// Whether the process ignores SIGHUP, as `nohup` arranges, so that it outlives its terminal.
 #[cfg(unix)]

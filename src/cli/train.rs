@@ -30,8 +30,8 @@ pub struct Train {
     run: RunArguments,
     #[command(flatten)]
     output: OutputArguments,
-    /// Resume the run in DIR with its own configuration and data; without DIR, resume the unfinished run below results/stssad with
-    /// the newest checkpoint.
+    /// Resume the run in DIR with its own configuration and data; without DIR, resume the unfinished run below results/stssad
+    /// that was begun or resumed last.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "print_config", "out"])]
     resume: Option<Option<PathBuf>>,
     #[command(flatten)]

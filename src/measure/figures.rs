@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::gpu::{Device, GpuError};
 use crate::engine::kernel::Precision;
-use crate::run::disk;
+use crate::run::store;
 
 /// The median of repeated measurements with its quartiles, in one unit.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -182,7 +182,7 @@ pub(super) fn read<T, E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), MeasureError> {
     let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
     folder
-        .and_then(|()| disk::write(path, bytes))
+        .and_then(|()| store::write(path, bytes))
         .map_err(|source| MeasureError::Write { path: path.to_owned(), source })
 }
 

@@ -1,7 +1,6 @@
 //! The file format of models and checkpoints: named tensors and texts in one safetensors file.
 //!
-//! Each file is first written under another name in the same folder, flushed to the disk and read back, then renamed: no crash
-//! leaves half a file. Reading is strict: a file that differs in any bit from what was written is refused with the reason.
+//! No crash leaves half a file ([`store`]). Reading is strict: a file that differs in any bit from what was written is refused with the reason.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::engine::tensor::Tensor;
-use crate::run::disk;
+use crate::run::store;
 
 /// Increases with each change of the format.
 const VERSION: &str = "1";
@@ -187,11 +186,7 @@ impl Archive {
     /// # Errors
     /// When the file cannot be written, or does not read back as it was written.
     pub fn write(&self, path: &Path) -> Result<(), ArchiveError> {
-        let partial = self.write_beside(path)?;
-        fs::rename(&partial, path).and_then(|()| disk::sync_folder(disk::folder_of(path))).map_err(|source| {
-            disk::discard(&partial);
-            ArchiveError::Write { path: path.into(), source }
-        })
+        self.replace(path, None)
     }
 
     /// As [`write`](Archive::write), but the file at `path` is first renamed to `previous`, unless it is damaged.
@@ -199,29 +194,12 @@ impl Archive {
     /// # Errors
     /// As [`write`](Archive::write).
     pub fn write_keeping(&self, path: &Path, previous: &Path) -> Result<(), ArchiveError> {
-        let partial = self.write_beside(path)?;
-        let keep = || match Archive::read(path, &self.kind) {
-            Ok(_) => fs::rename(path, previous),
-            Err(_) => Ok(()),
-        };
-        let sync = || disk::sync_folder(disk::folder_of(path));
-        // The new file must survive a power cut before the oldest one is removed.
-        sync().and_then(|()| keep()).and_then(|()| fs::rename(&partial, path)).and_then(|()| sync()).map_err(|source| {
-            disk::discard(&partial);
-            ArchiveError::Write { path: path.into(), source }
-        })
+        self.replace(path, Archive::read(path, &self.kind).is_ok().then_some(previous))
     }
 
-    /// Writes a partial file in the same folder, flushes it to the disk, and reads it back.
-    fn write_beside(&self, path: &Path) -> Result<PathBuf, ArchiveError> {
+    fn replace(&self, path: &Path, kept: Option<&Path>) -> Result<(), ArchiveError> {
         let bytes = self.serialize().map_err(|reason| ArchiveError::Damaged { path: path.into(), reason })?;
-        let unwritten = |source| ArchiveError::Write { path: path.into(), source };
-        let partial = disk::beside(path, &bytes).map_err(unwritten)?;
-        let read = fs::read(&partial).inspect_err(|_| disk::discard(&partial)).map_err(unwritten)?;
-        if read == bytes {
-            return Ok(partial);
-        }
-        Err(ArchiveError::Damaged { path: partial, reason: "it does not read back as written".into() })
+        store::replace(path, &bytes, kept).map_err(|source| ArchiveError::Write { path: path.into(), source })
     }
 
     /// Reads an archive of a kind.

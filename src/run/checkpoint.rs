@@ -1,7 +1,6 @@
 //! Checkpoints, from which a run resumes bit-identically.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::engine::tensor::Tensor;
 use crate::run::archive::{Archive, ArchiveError, Numbers};
@@ -64,10 +63,9 @@ impl Checkpoint {
         }
     }
 
-    /// When the newest checkpoint in a run's folder was written, damaged or not; `None` if there is none.
-    pub fn saved_at(folder: &Path) -> Option<SystemTime> {
-        let written = |file: PathBuf| file.symlink_metadata().ok()?.modified().ok();
-        files(folder).into_iter().filter_map(written).max()
+    /// Whether a run's folder has a checkpoint, damaged or not.
+    pub fn exists(folder: &Path) -> bool {
+        files(folder).iter().any(|file| file.symlink_metadata().is_ok())
     }
 
     /// Removes the checkpoints of a run that no longer needs them.

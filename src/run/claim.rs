@@ -3,19 +3,44 @@
 //! A claimed folder contains `stssad.json`, which names the command that owns it, and `.stssad.lock`, which is locked while a
 //! process works there. The system releases the lock when the process ends, however it ends. A claim that wrote no file
 //! removes `stssad.json` again, so a call that failed early leaves the folder to the user.
+//!
+//! Some network file systems have no locks, or locks that other hosts do not see. So the holder touches `.stssad.lock` every few
+//! seconds, and whoever finds a folder held from another host, or without locks, watches that file: if it is touched, the folder is in
+//! use; if it is not touched for [`EXPIRY`], its holder is dead. No clocks are compared.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::MARKER;
-use crate::run::disk;
+use crate::run::store;
 
 /// The lock is a file of its own, since Windows does not let other processes read a locked file.
 const LOCK: &str = ".stssad.lock";
+
+/// Time between two signs of life of a holder.
+const BEAT: Duration = Duration::from_secs(3);
+/// Time without a sign of life after which a holder that the system's locks do not tell of is dead.
+pub const EXPIRY: Duration = Duration::from_secs(20);
+
+/// How the work in a folder stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stand {
+    /// A process works there, or did until it was killed.
+    Running,
+    /// It ended early, and can be resumed if it saved a checkpoint.
+    Stopped,
+    /// It cannot be resumed: it would fail again.
+    Failed,
+    Finished,
+}
 
 /// A command that owns a folder, and the files and folders that it writes there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +58,19 @@ pub struct Holder {
     pub pid: u32,
     /// When the process claimed the folder, in UTC, in the format of RFC 3339.
     pub since: String,
+    /// Absent where earlier versions wrote it, and for commands whose work cannot be resumed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<Stand>,
+    /// Why it is stopped or failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Why a folder cannot be written to.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     #[error("{} is in use by {}: wait until that process ends, or choose another folder", path.display(), who(holder))]
-    InUse { path: PathBuf, holder: Option<Holder> },
+    InUse { path: PathBuf, holder: Option<Box<Holder>> },
     #[error(
         "{} contains {file}, which stssad did not write and would overwrite: choose another folder, or move the file", path.display()
     )]
@@ -50,8 +81,8 @@ pub enum ClaimError {
     Write { path: PathBuf, source: io::Error },
 }
 
-fn who(holder: &Option<Holder>) -> String {
-    match holder {
+fn who(holder: &Option<Box<Holder>>) -> String {
+    match holder.as_deref() {
         Some(Holder { host, pid, since, .. }) => format!("process {pid} on {host}, since {since}"),
         None => "another process".into(),
     }
@@ -64,6 +95,12 @@ pub struct Claim {
     owner: Owner,
     /// Locked while it is open; `Err` with the reason if the file system has no locks.
     lock: Result<File, io::Error>,
+    own: Holder,
+    /// What the folder's record was before.
+    before: Option<Holder>,
+    /// Whether [`end`](Claim::end) was called.
+    ended: AtomicBool,
+    beating: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Claim {
@@ -117,6 +154,29 @@ impl Claim {
         self.lock.as_ref().err()
     }
 
+    /// Records how the work ended, and why.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn end(&self, state: Stand, reason: Option<String>) -> Result<(), ClaimError> {
+        self.ended.store(true, Ordering::Relaxed);
+        Holder { state: Some(state), reason, ..self.own.clone() }.write(&self.path)
+    }
+
+    /// Checks that no other process has taken the folder: one that was frozen may find it taken.
+    ///
+    /// # Errors
+    /// When another process has.
+    pub fn check_held(&self) -> Result<(), ClaimError> {
+        let of = |holder: &Holder| (holder.host.clone(), holder.pid, holder.since.clone());
+        match Holder::read(&self.path) {
+            Some(other) if of(&other) != of(&self.own) => {
+                Err(ClaimError::InUse { path: self.path.clone(), holder: Some(other.into()) })
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn lock(path: &Path) -> Result<Result<File, io::Error>, ClaimError> {
         let unwritable = |source| ClaimError::Write { path: path.into(), source };
         let mut options = OpenOptions::new();
@@ -125,18 +185,32 @@ impl Claim {
         match file.try_lock() {
             Ok(()) => Ok(Ok(file)),
             Err(TryLockError::Error(reason)) => Ok(Err(reason)),
-            Err(TryLockError::WouldBlock) => Err(ClaimError::InUse { path: path.into(), holder: Holder::read(path) }),
+            Err(TryLockError::WouldBlock) => {
+                Err(ClaimError::InUse { path: path.into(), holder: Holder::read(path).map(Box::new) })
+            }
         }
     }
 
     /// Locks a folder, marks it, and removes the partial files of killed processes.
     fn mark(path: &Path, owner: Owner) -> Result<Self, ClaimError> {
-        let claim = Claim { path: path.into(), owner, lock: Self::lock(path)? };
-        let since = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let holder = Holder { command: owner.command.into(), host: host(), pid: std::process::id(), since };
-        let mut bytes = serde_json::to_vec(&holder).expect("plain data with names for keys");
-        bytes.push(b'\n');
-        disk::write(&path.join(MARKER), &bytes).map_err(|source| ClaimError::Write { path: path.into(), source })?;
+        let lock = Self::lock(path)?;
+        let before = Holder::read(path);
+        if let Some(holder) = before.as_ref().filter(|holder| holder.may_live(lock.is_ok()))
+            && shows_life(path, EXPIRY)
+        {
+            return Err(ClaimError::InUse { path: path.into(), holder: Some(holder.clone().into()) });
+        }
+        let own = Holder {
+            command: owner.command.into(),
+            host: store::host(),
+            pid: std::process::id(),
+            since: humantime::format_rfc3339_micros(SystemTime::now()).to_string(),
+            state: Some(Stand::Running),
+            reason: None,
+        };
+        let beating = lock.as_ref().ok().and_then(|file| file.try_clone().ok()).map(beat);
+        let claim = Claim { path: path.into(), owner, lock, own, before, ended: false.into(), beating };
+        claim.own.write(path)?;
         claim.remove_partial();
         Ok(claim)
     }
@@ -151,12 +225,12 @@ impl Claim {
         let entries = walkdir::WalkDir::new(&self.path).min_depth(1).into_iter();
         let ours = entries.filter_entry(|entry| {
             let name = entry.file_name().to_string_lossy();
-            let whole = disk::whole_name(&name).unwrap_or(&name);
+            let whole = store::whole_name(&name).unwrap_or(&name);
             entry.depth() > 1 || whole == MARKER || files.contains(&whole)
         });
         for entry in ours.flatten() {
-            if entry.file_type().is_file() && disk::whole_name(&entry.file_name().to_string_lossy()).is_some() {
-                disk::discard(entry.path());
+            if entry.file_type().is_file() && store::whole_name(&entry.file_name().to_string_lossy()).is_some() {
+                store::discard(entry.path());
             }
         }
     }
@@ -166,31 +240,61 @@ impl Drop for Claim {
     fn drop(&mut self) {
         let exists = |name: &&str| self.path.join(name).symlink_metadata().is_ok();
         if self.lock.is_ok() && !self.owner.files.iter().any(exists) {
-            disk::discard(&self.path.join(MARKER));
+            store::discard(&self.path.join(MARKER));
+        } else if !*self.ended.get_mut() && self.check_held().is_ok() {
+            // A call that was refused, or a command whose work has no state.
+            let left = self.before.take().unwrap_or(Holder { state: None, ..self.own.clone() });
+            let _ = left.write(&self.path);
+        }
+        if let Some((stop, thread)) = self.beating.take() {
+            drop(stop);
+            let _ = thread.join();
         }
     }
 }
 
+/// Touches a file now and then, until the sender is dropped.
+fn beat(file: File) -> (Sender<()>, JoinHandle<()>) {
+    let (stop, stopped) = mpsc::channel();
+    let touch = move || {
+        while stopped.recv_timeout(BEAT) == Err(RecvTimeoutError::Timeout) {
+            let _ = file.set_modified(SystemTime::now());
+        }
+    };
+    (stop, thread::spawn(touch))
+}
+
+/// Whether the holder of a folder touches its lock within this time.
+fn shows_life(path: &Path, within: Duration) -> bool {
+    // Opened anew, since a network file system keeps the times of files.
+    let touched = || File::open(path.join(LOCK)).and_then(|file| file.metadata()?.modified()).ok();
+    let (first, begun) = (touched(), Instant::now());
+    while begun.elapsed() < within {
+        thread::sleep(within / 50);
+        if touched() != first {
+            return true;
+        }
+    }
+    false
+}
+
 impl Holder {
+    /// Whether the process may live although its folder's lock is free: the system's locks tell only of processes on this host.
+    fn may_live(&self, has_locks: bool) -> bool {
+        self.state == Some(Stand::Running) && !(has_locks && self.host == store::host())
+    }
+
+    fn write(&self, folder: &Path) -> Result<(), ClaimError> {
+        let mut bytes = serde_json::to_vec(self).expect("plain data with names for keys");
+        bytes.push(b'\n');
+        let written = store::replace(&folder.join(MARKER), &bytes, None);
+        written.map_err(|source| ClaimError::Write { path: folder.into(), source })
+    }
+
     /// The contents of a folder's marker; `None` if there is none that can be read.
-    fn read(folder: &Path) -> Option<Self> {
+    pub(crate) fn read(folder: &Path) -> Option<Self> {
         serde_json::from_slice(&fs::read(folder.join(MARKER)).ok()?).ok()
     }
-}
-
-/// This machine's name.
-#[cfg(unix)]
-fn host() -> String {
-    let mut name = [0_u8; 256];
-    // SAFETY: the call writes at most as many bytes as it is told.
-    let failed = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) } != 0;
-    let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
-    if failed { "an unnamed host".into() } else { String::from_utf8_lossy(&name[..length]).into_owned() }
-}
-
-#[cfg(not(unix))]
-fn host() -> String {
-    std::env::var("COMPUTERNAME").unwrap_or_else(|_| "an unnamed host".into())
 }
 
 #[cfg(test)]
@@ -267,11 +371,67 @@ mod tests {
         left.iter().chain(&kept).for_each(|name| fs::write(path.join(name), "").unwrap());
         fs::remove_dir_all(path.join("again")).unwrap();
         fs::write(path.join(MARKER), r#"{ "command": "train", "host": "here", "pid": 1, "since": "" }"#).unwrap();
-        let unlocked = Claim { path: path.into(), owner: TRAIN, lock: Err(io::Error::other("no locks here")) };
+        let mut unlocked = Claim::take(path, TRAIN).unwrap();
+        left.iter().for_each(|name| fs::write(path.join(name), "").unwrap());
+        unlocked.lock = Err(io::Error::other("no locks here"));
         unlocked.remove_partial();
         assert!(left.iter().all(|name| path.join(name).exists()), "without a lock nothing is removed");
+        drop(unlocked);
         Claim::take(path, TRAIN).unwrap();
         assert!(left.iter().all(|name| !path.join(name).exists()));
         assert!(kept.iter().all(|name| path.join(name).exists()));
+    }
+
+    #[test]
+    fn a_holder_on_another_host_is_alive_while_it_touches_its_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let lock = File::create(path.join(LOCK)).unwrap();
+        assert!(!shows_life(path, Duration::from_millis(50)));
+        let beats = (1..).map(|second| SystemTime::UNIX_EPOCH + Duration::from_secs(second));
+        let (stop, stopped) = mpsc::channel::<()>();
+        let holder = thread::spawn(move || {
+            let alive =
+                |_: &SystemTime| stopped.recv_timeout(Duration::from_millis(1)) == Err(RecvTimeoutError::Timeout);
+            beats.take_while(alive).for_each(|time| lock.set_modified(time).unwrap());
+        });
+        assert!(shows_life(path, Duration::from_secs(60)));
+        drop(stop);
+        holder.join().unwrap();
+
+        let other = |state| Holder {
+            command: "train".into(),
+            host: "another host".into(),
+            pid: 1,
+            since: String::new(),
+            state,
+            reason: None,
+        };
+        assert!(other(Some(Stand::Running)).may_live(true) && !other(Some(Stand::Stopped)).may_live(true));
+        let here = Holder { host: store::host(), ..other(Some(Stand::Running)) };
+        assert!(here.may_live(false) && !here.may_live(true));
+    }
+
+    #[test]
+    fn a_record_tells_how_the_work_ended_and_a_refused_call_does_not_change_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let claim = Claim::take(path, TRAIN).unwrap();
+        fs::write(path.join("result.json"), "").unwrap();
+        assert_eq!(Holder::read(path).unwrap().state, Some(Stand::Running));
+        claim.end(Stand::Stopped, Some("the disk is full".into())).unwrap();
+        drop(claim);
+        let stopped = Holder::read(path).unwrap();
+        assert_eq!((stopped.state, stopped.reason.as_deref()), (Some(Stand::Stopped), Some("the disk is full")));
+        drop(Claim::take(path, TRAIN).unwrap());
+        assert_eq!(Holder::read(path).unwrap(), stopped);
+
+        // Another process takes the folder from one that was frozen.
+        let frozen = Claim::take(path, TRAIN).unwrap();
+        let other = Holder { pid: 1, ..frozen.own.clone() };
+        other.write(path).unwrap();
+        assert!(matches!(frozen.check_held(), Err(ClaimError::InUse { holder: Some(holder), .. }) if *holder == other));
+        drop(frozen);
+        assert_eq!(Holder::read(path).unwrap(), other);
     }
 }

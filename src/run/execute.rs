@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::data::{DataError, Loaded, Set, Task, Truth, component};
 use crate::engine::gpu::{Device, GpuError};
@@ -11,6 +11,7 @@ use crate::engine::plan::Plan;
 use crate::engine::tensor::Tensor;
 use crate::run::archive::ArchiveError;
 use crate::run::checkpoint::Checkpoint;
+use crate::run::claim::Stand;
 use crate::run::config::{ConfigError, RunConfig};
 use crate::run::fit::{FitError, Fitted, fitted};
 use crate::run::folder::{FolderError, RunFolder};
@@ -76,6 +77,9 @@ impl From<GpuError> for RunError {
     }
 }
 
+/// Longest time between two checkpoints, if steps are slow.
+const PACE: Duration = Duration::from_secs(60);
+
 /// The file of the trained detector in a run's folder.
 pub const MODEL: &str = "model.safetensors";
 
@@ -132,6 +136,29 @@ impl Run<'_> {
     /// # Errors
     /// When the configuration is invalid for these images, training fails, or a file cannot be written. Checkpoints stay.
     pub fn train(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
+        let ending = self.train_to_end(checkpoint, watch);
+        let told = |error: &RunError| {
+            let causes = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
+            Some(causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}")))
+        };
+        let record = match &ending {
+            Ok(Ending::Finished(_)) => Some((Stand::Finished, None)),
+            Ok(Ending::Stopped) => Some((Stand::Stopped, Some("a stop was requested".into()))),
+            // The run is as it was.
+            Err(RunError::Mismatch { .. } | RunError::Folder(_)) => None,
+            Err(
+                error @ (RunError::Score(_) | RunError::Train(TrainError::NoStart(_) | TrainError::Diverged { .. })),
+            ) => Some((Stand::Failed, told(error))),
+            Err(error) => Some((Stand::Stopped, told(error))),
+        };
+        if let Some((state, reason)) = record {
+            // Its error must not hide that of the run, such as that of the same full disk. The lock tells that the process has ended.
+            let _ = self.folder.end(state, reason);
+        }
+        ending
+    }
+
+    fn train_to_end(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
         // A resumed run keeps the settings that it chose at first, even on another device.
         let config = match &checkpoint {
             Some(checkpoint) => self.config.completed_by(&RunConfig::parse(&checkpoint.config)?),
@@ -167,7 +194,9 @@ impl Run<'_> {
             (finished, history, before) = (checkpoint.finished, checkpoint.history, checkpoint.seconds);
             position = Some(checkpoint.snapshot);
         }
-        let save = |trainer: &Trainer, finished: &[Trained], history: &[Progress]| -> Result<(), RunError> {
+        let mut saved = Instant::now();
+        let save = |trainer: &Trainer, finished: &[Trained], history: &[Progress]| -> Result<Instant, RunError> {
+            self.folder.check_held()?;
             let checkpoint = Checkpoint {
                 config: text.clone(),
                 fingerprint: fingerprint.clone(),
@@ -177,7 +206,8 @@ impl Run<'_> {
                 finished: finished.to_vec(),
                 history: history.to_vec(),
             };
-            Ok(checkpoint.save(self.folder.path())?)
+            checkpoint.save(self.folder.path())?;
+            Ok(Instant::now())
         };
         while finished.len() < config.starts.len() {
             match position.take() {
@@ -200,10 +230,11 @@ impl Run<'_> {
                     self.folder.begun();
                 }
                 watch.step(&progress, &config);
-                let due = progress.iter().any(|own| own.step % self.config.training.checkpoint_every == 0);
+                let due = progress.iter().any(|own| own.step % self.config.training.checkpoint_every == 0)
+                    || saved.elapsed() >= PACE;
                 history.extend(progress);
                 if due || watch.wants_stop() {
-                    save(&trainer, &finished, &history)?;
+                    saved = save(&trainer, &finished, &history)?;
                 }
                 if watch.wants_stop() {
                     return Ok(Ending::Stopped);
@@ -215,7 +246,7 @@ impl Run<'_> {
                 }
                 finished.push(trained);
             }
-            save(&trainer, &finished, &history)?;
+            saved = save(&trainer, &finished, &history)?;
         }
         let seconds = before + begun.elapsed().as_secs_f64();
         // A run whose every start failed cannot be resumed, so a bare `--resume` must not find it.

@@ -3,13 +3,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use crate::run::checkpoint::Checkpoint;
-use crate::run::claim::{Claim, ClaimError, Owner};
+use crate::run::claim::{Claim, ClaimError, Holder, Owner, Stand};
 use crate::run::config::RunConfig;
-use crate::run::disk;
 use crate::run::outcome::{Outcome, ReportError};
+use crate::run::store;
 
 /// The file of the configuration in a run's folder.
 const CONFIG: &str = "config.toml";
@@ -69,11 +68,11 @@ pub enum FolderError {
     NoRun { root: PathBuf },
     /// With the state of each run.
     #[error("no run below {} is unfinished:{}\nstart a new run, or give the folder of a run after --resume", root.display(), lines(runs))]
-    NoneUnfinished { root: PathBuf, runs: Vec<(PathBuf, &'static str)> },
+    NoneUnfinished { root: PathBuf, runs: Vec<(PathBuf, String)> },
 }
 
 /// The newest few runs, one per line.
-fn lines(runs: &[(PathBuf, &'static str)]) -> String {
+fn lines(runs: &[(PathBuf, String)]) -> String {
     const SHOWN: usize = 10;
     let shown = runs.iter().take(SHOWN).map(|(run, state)| format!("\n  {} {state}", run.display()));
     let more = runs.len().saturating_sub(SHOWN);
@@ -88,7 +87,7 @@ impl State {
     pub fn of(folder: &Path) -> Result<Self, ReportError> {
         Ok(match Outcome::load(folder)? {
             Some(outcome) => State::Finished(Box::new(outcome)),
-            None if Checkpoint::saved_at(folder).is_some() => State::Unfinished,
+            None if Checkpoint::exists(folder) => State::Unfinished,
             None => State::Nothing,
         })
     }
@@ -139,8 +138,8 @@ impl RunFolder {
         Ok(RunFolder { claim: Claim::resume(path, [TRAIN, DEMO])?, numbered: false })
     }
 
-    /// Claims the unfinished run below `root/<dataset>/<category>` with the newest checkpoint, except runs that another process is
-    /// working on.
+    /// Claims the unfinished run below `root/<dataset>/<category>` that a process began or resumed last, except runs that another
+    /// process is working on. Their records say which that is, not the times of files.
     ///
     /// # Errors
     /// When there is no such run, or it cannot be written to.
@@ -149,10 +148,15 @@ impl RunFolder {
             folders(root).iter().flat_map(|set| folders(set)).flat_map(|it| folders(&it)).collect();
         let (mut unfinished, mut others) = (Vec::new(), Vec::new());
         for run in runs {
-            let is_finished = run.join("result.json").symlink_metadata().is_ok();
-            match Checkpoint::saved_at(&run) {
-                Some(saved) if !is_finished => unfinished.push((saved, run)),
-                _ => others.push((run, if is_finished { "is finished" } else { "has no checkpoint" })),
+            let record = Holder::read(&run);
+            let (state, reason) = record.as_ref().map_or((None, None), |it| (it.state, it.reason.as_deref()));
+            let has_result = run.join("result.json").symlink_metadata().is_ok();
+            let since = record.as_ref().map(|it| it.since.clone());
+            match state {
+                _ if has_result => others.push((since, run, "is finished".into())),
+                Some(Stand::Failed) => others.push((since, run, format!("failed: {}", reason.unwrap_or_default()))),
+                _ if Checkpoint::exists(&run) => unfinished.push((since, run)),
+                _ => others.push((since, run, "has no checkpoint".into())),
             }
         }
         unfinished.sort();
@@ -163,8 +167,8 @@ impl RunFolder {
                 other => return Ok(RunFolder { numbered: true, ..other? }),
             }
         }
-        others.sort_by_key(|(run, _)| (modified(run), run.clone()));
-        others.reverse();
+        others.sort();
+        let others: Vec<(PathBuf, String)> = others.into_iter().rev().map(|(_, run, state)| (run, state)).collect();
         Err(match held {
             Some(held) => held.into(),
             None if others.is_empty() => FolderError::NoRun { root: root.into() },
@@ -203,6 +207,22 @@ impl RunFolder {
         self.claim.unlocked()
     }
 
+    /// Records how the run ended, and why.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub(crate) fn end(&self, state: Stand, reason: Option<String>) -> Result<(), FolderError> {
+        Ok(self.claim.end(state, reason)?)
+    }
+
+    /// As [`Claim::check_held`].
+    ///
+    /// # Errors
+    /// When another process has taken the folder.
+    pub(crate) fn check_held(&self) -> Result<(), FolderError> {
+        Ok(self.claim.check_held()?)
+    }
+
     /// Removes the result and the checkpoints of the run in the folder, so that another can begin.
     ///
     /// # Errors
@@ -221,10 +241,10 @@ impl RunFolder {
         if !self.numbered {
             return;
         }
-        let (parent, name) = (disk::folder_of(self.path()), self.path().file_name().unwrap_or_default());
+        let (parent, name) = (store::folder_of(self.path()), self.path().file_name().unwrap_or_default());
         let latest = parent.join(LATEST);
         // A run must not fail because of its link, so an error is ignored.
-        let _ = link(&latest, name.as_ref()).or_else(|_| disk::write(&latest, name.to_string_lossy().as_bytes()));
+        let _ = link(&latest, name.as_ref()).or_else(|_| store::write(&latest, name.to_string_lossy().as_bytes()));
     }
 
     /// Writes `config.toml`. A file that describes this configuration stays as it is, with its comments; it may omit what the run
@@ -263,7 +283,7 @@ impl RunFolder {
         write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
     ) -> Result<(), ReportError> {
         let path = self.path().join(name);
-        let written = disk::write_by(&path, write).and_then(|()| disk::sync_folder(self.path()));
+        let written = store::write_by(&path, write).and_then(|()| store::sync_folder(self.path()));
         written.map_err(|source| ReportError::Write { path, source })
     }
 }
@@ -285,10 +305,9 @@ pub fn follow(path: &Path) -> PathBuf {
 /// Replaces a link atomically.
 #[cfg(unix)]
 fn link(at: &Path, target: &Path) -> io::Result<()> {
-    let partial = at.with_file_name(format!(".{LATEST}.{}.partial", std::process::id()));
-    disk::discard(&partial);
+    let partial = store::partial(at);
     std::os::unix::fs::symlink(target, &partial)?;
-    fs::rename(&partial, at).inspect_err(|_| disk::discard(&partial))
+    fs::rename(&partial, at).inspect_err(|_| store::discard(&partial))
 }
 
 /// On Windows links need a privilege.
@@ -303,40 +322,37 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
 }
 
-fn modified(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|found| found.modified()).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
-    /// A run with these files, written at this second.
-    fn run(root: &Path, name: &str, files: &[&str], second: u64) -> PathBuf {
+    /// A run with these files, begun at this second, as an earlier version recorded it or with a state.
+    fn run(root: &Path, name: &str, files: &[&str], second: u64, state: &str) -> PathBuf {
         let path = root.join(name);
         fs::create_dir_all(&path).unwrap();
-        for file in files {
-            let written = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000 + second);
-            fs::write(path.join(file), "").unwrap();
-            fs::File::options().append(true).open(path.join(file)).unwrap().set_modified(written).unwrap();
-        }
+        files.iter().for_each(|file| fs::write(path.join(file), "").unwrap());
+        let since = format!("2026-01-01T00:00:0{second}Z");
+        let record = format!(r#"{{ "command": "train", "host": "here", "pid": 1, "since": "{since}"{state} }}"#);
+        fs::write(path.join(crate::data::MARKER), record).unwrap();
         path
     }
 
     #[test]
-    fn the_newest_unfinished_run_is_found_by_its_checkpoint() {
+    fn the_newest_unfinished_run_is_found_by_its_record() {
         let root = tempfile::tempdir().unwrap();
         let root = root.path();
         let said = |error: FolderError| error.to_string();
         assert!(said(RunFolder::resume_newest(root).unwrap_err()).contains("there is no run below"));
-        run(root, "folder/parts/v0", &["result.json", "checkpoint.safetensors"], 9);
-        run(root, "folder/parts/v1", &["config.toml"], 9);
+        run(root, "folder/parts/v0", &["result.json", "checkpoint.safetensors"], 9, "");
+        run(root, "folder/parts/v1", &["config.toml"], 9, "");
         let none = said(RunFolder::resume_newest(root).unwrap_err());
         assert!(none.contains("v0 is finished") && none.contains("v1 has no checkpoint"), "{none}");
 
-        let newer = run(root, "digits/6-9/v0", &["checkpoint.previous.safetensors"], 5);
-        let older = run(root, "folder/parts/v2", &["checkpoint.safetensors"], 4);
+        let stopped = r#", "state": "stopped", "reason": "the disk is full""#;
+        let newer = run(root, "digits/6-9/v0", &["checkpoint.previous.safetensors"], 5, stopped);
+        let older = run(root, "folder/parts/v2", &["checkpoint.safetensors"], 4, "");
+        let failed = r#", "state": "failed", "reason": "it diverged""#;
+        run(root, "folder/parts/v3", &["checkpoint.safetensors"], 8, failed);
         // Other new files in a folder do not make its run newer.
         fs::write(older.join("notes.txt"), "").unwrap();
         let found = RunFolder::resume_newest(root).unwrap();
@@ -344,8 +360,9 @@ mod tests {
         // A run that another process works on is skipped.
         let next = RunFolder::resume_newest(root).unwrap();
         assert_eq!(next.path(), older);
+        // That one was then resumed last.
         let held = RunFolder::resume_newest(root).unwrap_err();
-        assert!(matches!(held, FolderError::Claim(ClaimError::InUse { path, .. }) if path == newer));
+        assert!(matches!(held, FolderError::Claim(ClaimError::InUse { path, .. }) if path == older));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::engine::gpu::Device;
-use crate::run::disk;
+use crate::run::store;
 
 /// `stssad` in the user's cache folder; `None` where the environment names none.
 pub fn folder() -> Option<PathBuf> {
@@ -51,8 +51,8 @@ impl Pipelines {
     /// Writes the file if more is to be kept than was.
     fn save(&self) -> Option<()> {
         let kept = self.device.kept_pipelines().filter(|kept| kept.len() > self.before)?;
-        fs::create_dir_all(disk::folder_of(&self.path)).ok()?;
-        disk::write(&self.path, &[&blake3::hash(&kept).as_bytes()[..], &kept].concat()).ok()
+        fs::create_dir_all(store::folder_of(&self.path)).ok()?;
+        store::write(&self.path, &[&blake3::hash(&kept).as_bytes()[..], &kept].concat()).ok()
     }
 }
 

@@ -10,7 +10,7 @@ use super::samples::{paint, scaled};
 use super::strips::{Stems, overlay, range};
 use crate::data::{Geometry, Raster};
 use crate::run::claim::{Claim, ClaimError, Owner};
-use crate::run::disk;
+use crate::run::store;
 
 /// What `stssad predict --maps` writes.
 const OWNER: Owner = Owner { command: "predict", files: &["overlays", "values"] };
@@ -160,8 +160,8 @@ fn png(image: &DynamicImage) -> Result<Vec<u8>, ReportError> {
 fn put(claim: &Claim, name: &str, bytes: &[u8]) -> Result<PathBuf, ReportError> {
     let path = claim.path().join(name);
     let failed = |source| ReportError::Write { path: path.clone(), source };
-    std::fs::create_dir_all(disk::folder_of(&path)).map_err(failed)?;
-    disk::write(&path, bytes).map_err(failed)?;
+    std::fs::create_dir_all(store::folder_of(&path)).map_err(failed)?;
+    store::write(&path, bytes).map_err(failed)?;
     Ok(path)
 }
 

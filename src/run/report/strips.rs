@@ -12,8 +12,8 @@ use rayon::prelude::*;
 
 use super::samples::{compose, paint, scaled, write as text};
 use super::{ReportError, Scored};
-use crate::run::disk;
 use crate::run::scored::Maps;
+use crate::run::store;
 
 /// Approximate longer side of a field in pixels; the actual side is between 128 and 384.
 const SIDE: u32 = 192;
@@ -41,7 +41,7 @@ pub(super) fn write(
 ) -> Result<ControlFlow<(), Vec<PathBuf>>, ReportError> {
     let [n, c, h, w] = maps.extents(scored);
     let paths = paths(scored);
-    let kinds: BTreeSet<PathBuf> = paths.iter().map(|path| folder.join(disk::folder_of(path))).collect();
+    let kinds: BTreeSet<PathBuf> = paths.iter().map(|path| folder.join(store::folder_of(path))).collect();
     for kind in &kinds {
         fs::create_dir_all(kind).map_err(|source| ReportError::Write { path: kind.clone(), source })?;
     }
@@ -54,14 +54,14 @@ pub(super) fn write(
             let strip = Strip { image, heat, mask: maps.masks[row], extents: [c, h, w], heat_range };
             let bytes = strip.draw(&scored[row]).map_err(|source| ReportError::Encode { file: "a strip", source })?;
             let path = folder.join(&paths[row]);
-            disk::write(&path, &bytes).map_err(|source| ReportError::Write { path, source })
+            store::write(&path, &bytes).map_err(|source| ReportError::Write { path, source })
         })?;
         if progress(end, n).is_break() {
             return Ok(ControlFlow::Break(()));
         }
     }
     for kind in &kinds {
-        disk::sync_folder(kind).map_err(|source| ReportError::Write { path: kind.clone(), source })?;
+        store::sync_folder(kind).map_err(|source| ReportError::Write { path: kind.clone(), source })?;
     }
     Ok(ControlFlow::Continue(paths))
 }
