@@ -12,8 +12,8 @@ use crate::data::{Channels, Conversion, Levels, Resize, Size};
 use crate::engine::kernel::DeviceClass;
 use crate::engine::plan::{Operand, Place, Plan, Step};
 use crate::engine::shaders::{SpecialiseError, in_place, portable, specialise};
-use crate::run::disk;
 use crate::run::model::Model;
+use crate::run::store;
 use crate::ssad::method::Method;
 use crate::training::score::LedoitWolf;
 use crate::training::scorer::{Attributor, LEAST, Scorer, batch};
@@ -117,7 +117,7 @@ struct WebStep {
 /// As [`page`].
 pub fn save(model: &Model, path: &Path) -> Result<(), WebError> {
     let page = page(model)?;
-    disk::write(path, page.as_bytes()).map_err(|source| WebError::Write { path: path.into(), source })
+    store::write(path, page.as_bytes()).map_err(|source| WebError::Write { path: path.into(), source })
 }
 
 /// The page that scores images with a model.
