@@ -1,6 +1,6 @@
 //! The one way in which files of a run reach the disk.
 //!
-//! A file is written under a name that no other process or thread uses, flushed, and renamed; [`replace`] also reads it back, may
+//! A file is written under a name that no other process or thread uses, flushed, and renamed; `replace` also reads it back, may
 //! keep the file before it, and flushes the folder before and after. So what survives what: after a crash of the process, `kill -9`,
 //! a full disk or a failed call, each file is the old one or the new one, whole. After a power cut that holds for models, checkpoints,
 //! results and the record of a folder, as far as the disk keeps what it has confirmed. A damaged newest checkpoint costs the steps
