@@ -1,8 +1,9 @@
 //! Times training steps as a user runs them, uploads and readback included, and appends JSON lines to
 //! `benches/results/step.jsonl`.
 //!
-//! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [--together K] [--results DIR] [WORKLOAD…]`. `--table`
-//! measures nothing: it rewrites the table in `benches/README.md` from the newest line of each workload and device.
+//! `cargo bench --bench step -- [--adapter A] [--precision P] [--steps N] [--together K] [--results DIR] [WORKLOAD…]`.
+//! `--table` measures nothing: it rewrites the table in `benches/README.md` from the newest line of each workload and
+//! device.
 
 mod record;
 

@@ -31,8 +31,7 @@ async function difference(model) {
 
 const right = await difference(JSON.parse(element("model")));
 const wrong = JSON.parse(element("model"));
-const [name, weight] = Object.entries(wrong.weights).find(([name]) => name.endsWith("weight") || name.endsWith("w"))
-  ?? Object.entries(wrong.weights)[0];
+const [name, weight] = Object.entries(wrong.weights).find(([name]) => name.endsWith("weight"));
 const values = new Float32Array(Uint8Array.from(Buffer.from(weight, "base64")).buffer);
 values[0] += 0.5;
 wrong.weights[name] = Buffer.from(values.buffer).toString("base64");

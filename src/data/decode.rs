@@ -355,8 +355,8 @@ pub(super) fn longer_side(path: &Path) -> Option<usize> {
 
 /// Width and height of an image file as it is shown; `None` if it cannot be read. It is decoded for that, since its orientation may
 /// lie after the pixels.
-pub(super) fn upright_size(path: &Path, max_pixels: u64) -> Option<[u32; 2]> {
-    Some(Stored::read_planes(path, max_pixels).ok()?.upright_size())
+pub(super) fn upright_size(path: &Path, channels: Channels, max_pixels: u64) -> Option<[u32; 2]> {
+    Some(Stored::read_for(path, channels, max_pixels).ok()?.upright_size())
 }
 
 /// Width and height after turning.
@@ -611,7 +611,8 @@ impl Conversion {
         [self.channels.count(), self.size.height, self.size.width]
     }
 
-    /// Converts an image to `[C, H, W]`, or one plane of it to `[H, W]` if each channel is stored, row-major. Levels are rounded to 16 bits, which 8 bit levels need not be.
+    /// Converts an image to `[C, H, W]`, or one plane of it to `[H, W]` if each channel is stored, row-major. Levels are rounded to
+    /// 16 bits, which 8 bit levels need not be.
     pub fn apply(&self, image: &DynamicImage) -> Vec<f32> {
         let fitted = self.fit(image);
         let centre = |plane: Vec<f32>| self.centre(plane, fitted.width() as usize, 0.0);

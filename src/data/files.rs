@@ -372,7 +372,7 @@ pub(super) fn sets<const SETS: usize>(
         truths.push(Truth { anomalous, kind });
     }
     let views = match loading.tiles {
-        Some(tile) => Views::Tiles(tiled(&files, tile, loading.max_pixels)),
+        Some(tile) => Views::Tiles(tiled(&files, tile, conversion.channels, loading.max_pixels)),
         None => Views::Whole,
     };
     let views_of = match &views {
@@ -392,8 +392,8 @@ pub(super) fn sets<const SETS: usize>(
 }
 
 /// The tiles of all files. A file that cannot be read is not cut; its fault is found when it is decoded.
-fn tiled(files: &[File], tile: Size, max_pixels: u64) -> Vec<(u32, Option<Place>)> {
-    let places = files.par_iter().map(|file| match decode::upright_size(&file.path, max_pixels) {
+fn tiled(files: &[File], tile: Size, channels: Channels, max_pixels: u64) -> Vec<(u32, Option<Place>)> {
+    let places = files.par_iter().map(|file| match decode::upright_size(&file.path, channels, max_pixels) {
         Some(size) => tiles::places(size, tile).into_iter().map(Some).collect(),
         None => vec![None],
     });

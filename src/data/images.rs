@@ -226,7 +226,7 @@ impl Store {
         match &self.origin {
             Origin::Held(..) => None,
             Origin::Files { files, views, max_pixels } => {
-                let file = File { mask: Mask::Unknown, ..files[views.of(row).0].clone() };
+                let file = File { path: files[views.of(row).0].path.clone(), mask: Mask::Unknown };
                 Opened::read(&file, self.conversion.channels, *max_pixels).ok()?.brightest()
             }
             Origin::Made { make, .. } => decode::brightest(&make(row)),

@@ -1,6 +1,7 @@
 //! The file format of models and checkpoints: named tensors and texts in one safetensors file.
 //!
-//! No crash leaves half a file ([`store`]). Reading is strict: a file that differs in any bit from what was written is refused with the reason.
+//! No crash leaves half a file ([`store`]). Reading is strict: a file that differs in any bit from what was written is refused with
+//! the reason.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;

@@ -32,7 +32,7 @@ pub const EXPIRY: Duration = Duration::from_secs(20);
 /// How the work in a folder stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Stand {
+pub enum WorkState {
     /// A process works there, or did until it was killed.
     Running,
     /// It ended early, and can be resumed if it saved a checkpoint.
@@ -60,7 +60,7 @@ pub struct Holder {
     pub since: String,
     /// Absent where earlier versions wrote it, and for commands whose work cannot be resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub state: Option<Stand>,
+    pub state: Option<WorkState>,
     /// Why it is stopped or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -158,7 +158,7 @@ impl Claim {
     ///
     /// # Errors
     /// When the record cannot be written.
-    pub fn end(&self, state: Stand, reason: Option<String>) -> Result<(), ClaimError> {
+    pub fn end(&self, state: WorkState, reason: Option<String>) -> Result<(), ClaimError> {
         self.ended.store(true, Ordering::Relaxed);
         Holder { state: Some(state), reason, ..self.own.clone() }.write(&self.path)
     }
@@ -205,7 +205,7 @@ impl Claim {
             host: store::host(),
             pid: std::process::id(),
             since: humantime::format_rfc3339_micros(SystemTime::now()).to_string(),
-            state: Some(Stand::Running),
+            state: Some(WorkState::Running),
             reason: None,
         };
         let beating = lock.as_ref().ok().and_then(|file| file.try_clone().ok()).map(beat);
@@ -281,7 +281,7 @@ fn shows_life(path: &Path, within: Duration) -> bool {
 impl Holder {
     /// Whether the process may live although its folder's lock is free: the system's locks tell only of processes on this host.
     fn may_live(&self, has_locks: bool) -> bool {
-        self.state == Some(Stand::Running) && !(has_locks && self.host == store::host())
+        self.state == Some(WorkState::Running) && !(has_locks && self.host == store::host())
     }
 
     fn write(&self, folder: &Path) -> Result<(), ClaimError> {
@@ -407,8 +407,8 @@ mod tests {
             state,
             reason: None,
         };
-        assert!(other(Some(Stand::Running)).may_live(true) && !other(Some(Stand::Stopped)).may_live(true));
-        let here = Holder { host: store::host(), ..other(Some(Stand::Running)) };
+        assert!(other(Some(WorkState::Running)).may_live(true) && !other(Some(WorkState::Stopped)).may_live(true));
+        let here = Holder { host: store::host(), ..other(Some(WorkState::Running)) };
         assert!(here.may_live(false) && !here.may_live(true));
     }
 
@@ -418,11 +418,11 @@ mod tests {
         let path = folder.path();
         let claim = Claim::take(path, TRAIN).unwrap();
         fs::write(path.join("result.json"), "").unwrap();
-        assert_eq!(Holder::read(path).unwrap().state, Some(Stand::Running));
-        claim.end(Stand::Stopped, Some("the disk is full".into())).unwrap();
+        assert_eq!(Holder::read(path).unwrap().state, Some(WorkState::Running));
+        claim.end(WorkState::Stopped, Some("the disk is full".into())).unwrap();
         drop(claim);
         let stopped = Holder::read(path).unwrap();
-        assert_eq!((stopped.state, stopped.reason.as_deref()), (Some(Stand::Stopped), Some("the disk is full")));
+        assert_eq!((stopped.state, stopped.reason.as_deref()), (Some(WorkState::Stopped), Some("the disk is full")));
         drop(Claim::take(path, TRAIN).unwrap());
         assert_eq!(Holder::read(path).unwrap(), stopped);
 

@@ -11,7 +11,7 @@ use crate::engine::plan::Plan;
 use crate::engine::tensor::Tensor;
 use crate::run::archive::ArchiveError;
 use crate::run::checkpoint::Checkpoint;
-use crate::run::claim::Stand;
+use crate::run::claim::WorkState;
 use crate::run::config::{ConfigError, RunConfig};
 use crate::run::fit::{FitError, Fitted, fitted};
 use crate::run::folder::{FolderError, RunFolder};
@@ -142,14 +142,14 @@ impl Run<'_> {
             Some(causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}")))
         };
         let record = match &ending {
-            Ok(Ending::Finished(_)) => Some((Stand::Finished, None)),
-            Ok(Ending::Stopped) => Some((Stand::Stopped, Some("a stop was requested".into()))),
+            Ok(Ending::Finished(_)) => Some((WorkState::Finished, None)),
+            Ok(Ending::Stopped) => Some((WorkState::Stopped, Some("a stop was requested".into()))),
             // The run is as it was.
             Err(RunError::Mismatch { .. } | RunError::Folder(_)) => None,
             Err(
                 error @ (RunError::Score(_) | RunError::Train(TrainError::NoStart(_) | TrainError::Diverged { .. })),
-            ) => Some((Stand::Failed, told(error))),
-            Err(error) => Some((Stand::Stopped, told(error))),
+            ) => Some((WorkState::Failed, told(error))),
+            Err(error) => Some((WorkState::Stopped, told(error))),
         };
         if let Some((state, reason)) = record {
             // Its error must not hide that of the run, such as that of the same full disk. The lock tells that the process has ended.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::run::checkpoint::Checkpoint;
-use crate::run::claim::{Claim, ClaimError, Holder, Owner, Stand};
+use crate::run::claim::{Claim, ClaimError, Holder, Owner, WorkState};
 use crate::run::config::RunConfig;
 use crate::run::outcome::{Outcome, ReportError};
 use crate::run::store;
@@ -154,7 +154,7 @@ impl RunFolder {
             let since = record.as_ref().map(|it| it.since.clone());
             match state {
                 _ if has_result => others.push((since, run, "is finished".into())),
-                Some(Stand::Failed) => others.push((since, run, format!("failed: {}", reason.unwrap_or_default()))),
+                Some(WorkState::Failed) => others.push((since, run, format!("failed: {}", reason.unwrap_or_default()))),
                 _ if Checkpoint::exists(&run) => unfinished.push((since, run)),
                 _ => others.push((since, run, "has no checkpoint".into())),
             }
@@ -211,7 +211,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When the record cannot be written.
-    pub(crate) fn end(&self, state: Stand, reason: Option<String>) -> Result<(), FolderError> {
+    pub(crate) fn end(&self, state: WorkState, reason: Option<String>) -> Result<(), FolderError> {
         Ok(self.claim.end(state, reason)?)
     }
 
