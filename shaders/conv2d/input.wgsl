@@ -8,7 +8,7 @@
 // A slab has TAPS taps of BLOCK channels; a segment has all channels of these taps, or those that do not fill a slab.
 // Workgroups (x, y) enumerate tiles of pixels, phase by phase, and z tiles of rows, group after group.
 
-const C: u32 = 3u; // of one group
+const CHANNELS: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
 const K: u32 = 64u; // of one group
@@ -27,23 +27,23 @@ const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const PHASE_H: u32 = (H + STRIDE - 1u) / STRIDE;
 const PHASE_W: u32 = (W + STRIDE - 1u) / STRIDE;
 const TAPS: u32 = TILE_K / BLOCK;
-const ROW_TILES: u32 = (C * PHASES + TILE_M - 1u) / TILE_M;
+const ROW_TILES: u32 = (CHANNELS * PHASES + TILE_M - 1u) / TILE_M;
 const LAYERS: u32 = STRIDE * STRIDE / PHASES; // of phases
 // How far the channels and the taps of A lie apart.
 const ROW: u32 = select(R * S, 1u, TRANSPOSED == 1u);
-const TAP: u32 = select(1u, GROUPS * K * C, TRANSPOSED == 1u);
+const TAP: u32 = select(1u, GROUPS * K * CHANNELS, TRANSPOSED == 1u);
 
 struct Extents {
     n: u32,
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> b: array<f32>; // ȳ [N, GROUPS·K, P, Q]
-@group(0) @binding(1) var<storage, read> a: array<f32>; // w [GROUPS·K, C, R, S] or [R, S, GROUPS·K, C]
+@group(0) @binding(0) var<storage, read> b: array<StoredB>; // ȳ [N, GROUPS·K, P, Q]
+@group(0) @binding(1) var<storage, read> a: array<StoredA>; // w [GROUPS·K, C, R, S] or [R, S, GROUPS·K, C]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // x̄ [N, GROUPS·C, H, W]
 
 const A_ALONG_K: u32 = 0u;
-const A_IS_WHOLE: bool = C % TILE_M == 0u && K % BLOCK == 0u && TAPS == 1u && PHASES == 1u;
+const A_IS_WHOLE: bool = CHANNELS % TILE_M == 0u && K % BLOCK == 0u && TAPS == 1u && PHASES == 1u;
 const A_HEIGHT: u32 = R;
 const A_WIDTH: u32 = S;
 const B_ALONG_K: u32 = 0u;
@@ -80,12 +80,12 @@ fn taps(phase: u32, window: u32) -> u32 {
 }
 
 fn a_row(tile: Tile, m: u32) -> Place {
-    let phase = select(m / C, 0u, PHASES == 1u);
-    let c = select(m % C, m, PHASES == 1u);
+    let phase = select(m / CHANNELS, 0u, PHASES == 1u);
+    let c = select(m % CHANNELS, m, PHASES == 1u);
     let r = tile.phase_h + phase / STRIDE + PADDING - top(tile.phase_h) * STRIDE;
     let s = tile.phase_v + phase % STRIDE + PADDING - top(tile.phase_v) * STRIDE;
-    let at = (tile.group * K * C + c) * ROW + (r * S + s) * TAP;
-    return Place(at, select(NOWHERE, r, m < C * PHASES), s);
+    let at = (tile.group * K * CHANNELS + c) * ROW + (r * S + s) * TAP;
+    return Place(at, select(NOWHERE, r, m < CHANNELS * PHASES), s);
 }
 
 fn b_column(tile: Tile, n: u32) -> Place {
@@ -113,7 +113,7 @@ fn segment_after(tile: Tile, segment: vec2<u32>) -> vec2<u32> {
 }
 
 fn a_stride() -> u32 {
-    return BLOCK * C * ROW;
+    return BLOCK * CHANNELS * ROW;
 }
 
 fn b_stride() -> u32 {
@@ -129,14 +129,14 @@ fn depth_at(tile: Tile, segment: vec2<u32>, k: u32) -> Depth {
     let j = tap % max(columns, 1u);
     let r = STRIDE * i;
     let s = STRIDE * j;
-    let a = Place(channel * C * ROW + (r * S + s) * TAP, select(NOWHERE, r, is_inside), s);
+    let a = Place(channel * CHANNELS * ROW + (r * S + s) * TAP, select(NOWHERE, r, is_inside), s);
     return Depth(a, Place((channel * P - i) * Q - j, select(NOWHERE, 0u - i, is_inside), 0u - j));
 }
 
 fn y_row(tile: Tile, m: u32) -> u32 {
-    let phase = select(m / C, 0u, PHASES == 1u);
-    let c = select(m % C, m, PHASES == 1u);
-    return select(NOWHERE, c * (H * W) + phase / STRIDE * W + phase % STRIDE, m < C * PHASES);
+    let phase = select(m / CHANNELS, 0u, PHASES == 1u);
+    let c = select(m % CHANNELS, m, PHASES == 1u);
+    return select(NOWHERE, c * (H * W) + phase / STRIDE * W + phase % STRIDE, m < CHANNELS * PHASES);
 }
 
 fn y_column(tile: Tile, n: u32) -> u32 {
@@ -144,7 +144,8 @@ fn y_column(tile: Tile, n: u32) -> u32 {
     let h = tile.phase_h + n / PHASE_W % PHASE_H * STRIDE;
     let v = tile.phase_v + n % PHASE_W * STRIDE;
     let is_inside = (image < extents.n) & (h < H) & (v < W);
-    return select(NOWHERE, (image * GROUPS + tile.group) * C * (H * W) + h * W + v, is_inside);
+    return select(NOWHERE, (image * GROUPS + tile.group) * CHANNELS * (H * W) + h * W + v, is_inside);
 }
 
+// include gemm/loads
 // include gemm/tile

@@ -10,7 +10,7 @@
 // that which of its pixels meet which taps is known when unrolling. Workgroups (x, y) enumerate images and tiles of
 // pixels, z blocks of channels, group after group.
 
-const C: u32 = 3u; // of one group
+const CHANNELS: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
 const K: u32 = 64u; // of one group
@@ -32,7 +32,7 @@ const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const ROW_TILES: u32 = (H + STRIDE * TILE_ROWS - 1u) / (STRIDE * TILE_ROWS);
 const COLUMN_TILES: u32 = (W + STRIDE * TILE_COLUMNS - 1u) / (STRIDE * TILE_COLUMNS);
 const IMAGES: u32 = LANES / CHANNEL_LANES;
-const CHANNEL_BLOCKS: u32 = (C + CHANNEL_LANES * MICRO_C - 1u) / (CHANNEL_LANES * MICRO_C);
+const CHANNEL_BLOCKS: u32 = (CHANNELS + CHANNEL_LANES * MICRO_C - 1u) / (CHANNEL_LANES * MICRO_C);
 // Row i of a tile and tap r meet in row (i + PADDING − r) / STRIDE of ȳ, counted from the tile's own. The first of them
 // is so far above it, or below if negative; and so with columns.
 const ROW_MARGIN: i32 = (i32(R + STRIDE) - 2 - i32(PADDING) + i32(PADDING * STRIDE)) / i32(STRIDE) - i32(PADDING);
@@ -95,12 +95,12 @@ fn main(
     // Surplus lanes repeat the work of the last image or channel: a branch would cost all lanes more.
     var c: array<u32, MICRO_C>;
     for (var m = 0u; m < MICRO_C; m++) {
-        c[m] = min(channel_0 + m * CHANNEL_LANES, C - 1u);
+        c[m] = min(channel_0 + m * CHANNEL_LANES, CHANNELS - 1u);
     }
     if TILES > 1u {
         for (var m = 0u; m < MICRO_C; m++) {
             for (var f = 0u; f < FILTER; f++) {
-                filters[(m * FILTER + f) * LANES + lane] = w[((group * K + f / (R * S)) * C + c[m]) * (R * S) + f % (R * S)];
+                filters[(m * FILTER + f) * LANES + lane] = w[((group * K + f / (R * S)) * CHANNELS + c[m]) * (R * S) + f % (R * S)];
             }
         }
     }
@@ -134,7 +134,7 @@ fn main(
                         if TILES > 1u {
                             taps[r][s][m] = filters[(m * FILTER + (k * R + r) * S + s) * LANES + lane];
                         } else {
-                            taps[r][s][m] = w[(((group * K + k) * C + c[m]) * R + r) * S + s];
+                            taps[r][s][m] = w[(((group * K + k) * CHANNELS + c[m]) * R + r) * S + s];
                         }
                     }
                 }
@@ -191,8 +191,8 @@ fn main(
             let c = channel_0 + t % MICRO_C * CHANNEL_LANES;
             let h = p_0 * STRIDE + t / (MICRO_C * STRIDE * TILE_COLUMNS);
             let v = q_0 * STRIDE + t / MICRO_C % (STRIDE * TILE_COLUMNS);
-            if image < extents.n && c < C && h < H && v < W {
-                ct_x[(((image * GROUPS + group) * C + c) * H + h) * W + v] = results[t];
+            if image < extents.n && c < CHANNELS && h < H && v < W {
+                ct_x[(((image * GROUPS + group) * CHANNELS + c) * H + h) * W + v] = results[t];
             }
         }
     }

@@ -6,7 +6,7 @@
 // these pixels of up to SLABS times as many images: a pixel inside of x in one image is so in all. Workgroups x enumerate
 // tiles of taps, y tiles of channels, z groups, run after run.
 
-const C: u32 = 3u; // of one group
+const CHANNELS: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
 const K: u32 = 64u; // of one group
@@ -29,8 +29,8 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> b: array<f32>; // x [N, GROUPS·C, H, W]
-@group(0) @binding(1) var<storage, read> a: array<f32>; // ȳ [N, GROUPS·K, P, Q]
+@group(0) @binding(0) var<storage, read> b: array<StoredB>; // x [N, GROUPS·C, H, W]
+@group(0) @binding(1) var<storage, read> a: array<StoredA>; // ȳ [N, GROUPS·K, P, Q]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // w̄ [runs, GROUPS·K, C, R, S]
 
 const A_ALONG_K: u32 = 1u;
@@ -65,7 +65,7 @@ fn b_column(tile: Tile, n: u32) -> Place {
     let c = n / (R * S);
     let h = n / S % R - PADDING;
     let v = n % S - PADDING;
-    return Place(((tile.group * C + c) * H + h) * W + v, select(NOWHERE, h, c < C), v);
+    return Place(((tile.group * CHANNELS + c) * H + h) * W + v, select(NOWHERE, h, c < CHANNELS), v);
 }
 
 fn slab_count(tile: Tile) -> u32 {
@@ -88,7 +88,7 @@ fn a_stride() -> u32 {
 }
 
 fn b_stride() -> u32 {
-    return BLOCK * (GROUPS * C * H * W);
+    return BLOCK * (GROUPS * CHANNELS * H * W);
 }
 
 fn depth_at(tile: Tile, segment: vec2<u32>, k: u32) -> Depth {
@@ -99,15 +99,16 @@ fn depth_at(tile: Tile, segment: vec2<u32>, k: u32) -> Depth {
     let v = pixel % Q * STRIDE;
     let first = (tile.run * extents.run + image) * GROUPS;
     let a = Place(first * (K * P * Q) + pixel, select(NOWHERE, 0u, is_inside), 0u);
-    return Depth(a, Place((first * (C * H) + h) * W + v, select(NOWHERE, h, is_inside), v));
+    return Depth(a, Place((first * (CHANNELS * H) + h) * W + v, select(NOWHERE, h, is_inside), v));
 }
 
 fn y_row(tile: Tile, m: u32) -> u32 {
-    return select(NOWHERE, ((tile.run * GROUPS + tile.group) * K + m) * (C * R * S), m < K);
+    return select(NOWHERE, ((tile.run * GROUPS + tile.group) * K + m) * (CHANNELS * R * S), m < K);
 }
 
 fn y_column(tile: Tile, n: u32) -> u32 {
-    return select(NOWHERE, n, n < C * R * S);
+    return select(NOWHERE, n, n < CHANNELS * R * S);
 }
 
+// include gemm/loads
 // include gemm/tile

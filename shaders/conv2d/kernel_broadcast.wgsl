@@ -9,7 +9,7 @@
 // apart and then added: two short sums round less than one of n·P·Q terms. Workgroups x enumerate input channels, y
 // output channels, group after group.
 
-const C: u32 = 3u; // of one group
+const CHANNELS: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
 const K: u32 = 64u; // of one group
@@ -84,7 +84,7 @@ fn main(
 
     var sums: Windows;
     for (var image = 0u; image < extents.n; image++) {
-        let x_0 = (image * GROUPS + group) * (C * H * W);
+        let x_0 = (image * GROUPS + group) * (CHANNELS * H * W);
         let ct_y_0 = (image * GROUPS + group) * (K * P * Q);
         var image_sums = Windows();
         for (var q_0 = 0u; q_0 < Q; q_0 += TILE_COLUMNS) {
@@ -93,7 +93,7 @@ fn main(
             var is_column: array<bool, RUNS>;
             for (var t = 0u; t < RUNS; t++) {
                 let f = t * LANES + subgroup_lane;
-                let c = min(c_0 + f / FIELD_COLUMNS, C - 1u);
+                let c = min(c_0 + f / FIELD_COLUMNS, CHANNELS - 1u);
                 let j = f % FIELD_COLUMNS;
                 let v = q_0 * STRIDE + j / COLUMN_STEP * STRIDE + j % COLUMN_STEP - PADDING;
                 at[t] = x_0 + c * (H * W) + min(v, W - 1u);
@@ -188,8 +188,8 @@ fn main(
         let k = k_0 + t % MICRO_K * LANES;
         let c = c_0 + t / MICRO_K % MICRO_C;
         let tap = t / (MICRO_K * MICRO_C);
-        if k < K && c < C {
-            ct_w[((group * K + k) * C + c) * (R * S) + tap] = results[t];
+        if k < K && c < CHANNELS {
+            ct_w[((group * K + k) * CHANNELS + c) * (R * S) + tap] = results[t];
         }
     }
 }

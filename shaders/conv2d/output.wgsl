@@ -5,7 +5,7 @@
 // channels; a segment has all channels of these taps, or those that do not fill a slab. Workgroups (x, y) enumerate tiles
 // of pixels, z tiles of channels, group after group.
 
-const C: u32 = 3u; // of one group
+const CHANNELS: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
 const K: u32 = 64u; // of one group
@@ -23,7 +23,7 @@ const Q: u32 = (W + 2u * PADDING - S) / STRIDE + 1u;
 const TAPS: u32 = TILE_K / BLOCK;
 const CHANNEL_TILES: u32 = (K + TILE_M - 1u) / TILE_M;
 // How far the rows and the depth of A lie apart.
-const ROW: u32 = select(C * R * S, 1u, TRANSPOSED == 1u);
+const ROW: u32 = select(CHANNELS * R * S, 1u, TRANSPOSED == 1u);
 const TERM: u32 = select(1u, GROUPS * K, TRANSPOSED == 1u);
 
 struct Extents {
@@ -31,12 +31,12 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> b: array<f32>; // x [N, GROUPS·C, H, W]
-@group(0) @binding(1) var<storage, read> a: array<f32>; // w [GROUPS·K, C, R, S] or [C, R, S, GROUPS·K]
+@group(0) @binding(0) var<storage, read> b: array<StoredB>; // x [N, GROUPS·C, H, W]
+@group(0) @binding(1) var<storage, read> a: array<StoredA>; // w [GROUPS·K, C, R, S] or [C, R, S, GROUPS·K]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // [N, GROUPS·K, P, Q]
 
 const A_ALONG_K: u32 = 1u - TRANSPOSED;
-const A_IS_WHOLE: bool = K % TILE_M == 0u && C % BLOCK == 0u && (R * S) % TAPS == 0u;
+const A_IS_WHOLE: bool = K % TILE_M == 0u && CHANNELS % BLOCK == 0u && (R * S) % TAPS == 0u;
 const A_HEIGHT: u32 = 1u;
 const A_WIDTH: u32 = 1u;
 const B_ALONG_K: u32 = 0u;
@@ -63,22 +63,22 @@ fn b_column(tile: Tile, n: u32) -> Place {
     let image = n / (P * Q);
     let h = n / Q % P * STRIDE - PADDING;
     let v = n % Q * STRIDE - PADDING;
-    let at = ((image * GROUPS + tile.group) * C * H + h) * W + v;
+    let at = ((image * GROUPS + tile.group) * CHANNELS * H + h) * W + v;
     return Place(at, select(NOWHERE, h, image < extents.n), v);
 }
 
 fn slab_count(tile: Tile) -> u32 {
-    return (C + BLOCK - 1u) / BLOCK * ((R * S + TAPS - 1u) / TAPS);
+    return (CHANNELS + BLOCK - 1u) / BLOCK * ((R * S + TAPS - 1u) / TAPS);
 }
 
 // A segment is its first channel and its first tap.
 fn segment_slabs(tile: Tile, segment: vec2<u32>) -> u32 {
-    return max((C - segment.x) / BLOCK, 1u);
+    return max((CHANNELS - segment.x) / BLOCK, 1u);
 }
 
 fn segment_after(tile: Tile, segment: vec2<u32>) -> vec2<u32> {
     let channel = segment.x + segment_slabs(tile, segment) * BLOCK;
-    return vec2(select(0u, channel, channel < C), segment.y + select(TAPS, 0u, channel < C));
+    return vec2(select(0u, channel, channel < CHANNELS), segment.y + select(TAPS, 0u, channel < CHANNELS));
 }
 
 fn a_stride() -> u32 {
@@ -92,7 +92,7 @@ fn b_stride() -> u32 {
 fn depth_at(tile: Tile, segment: vec2<u32>, k: u32) -> Depth {
     let c = segment.x + k % BLOCK;
     let tap = segment.y + select(k / BLOCK, 0u, TAPS == 1u);
-    let is_inside = (C % BLOCK == 0u || c < C) & (tap < R * S);
+    let is_inside = (CHANNELS % BLOCK == 0u || c < CHANNELS) & (tap < R * S);
     let r = tap / S;
     let s = tap % S;
     let a = Place((c * (R * S) + tap) * TERM, select(NOWHERE, 0u, is_inside), 0u);
@@ -108,4 +108,5 @@ fn y_column(tile: Tile, n: u32) -> u32 {
     return select(NOWHERE, (image * GROUPS + tile.group) * K * (P * Q) + n % (P * Q), image < extents.n);
 }
 
+// include gemm/loads
 // include gemm/tile

@@ -9,7 +9,7 @@
 // staged in workgroup memory, whose loads take half the code. Workgroups (x, y) enumerate images and tiles of pixels, z
 // blocks of channels, group after group.
 
-const C: u32 = 3u; // of one group
+const CHANNELS: u32 = 3u; // of one group
 const H: u32 = 32u;
 const W: u32 = 32u;
 const K: u32 = 64u; // of one group
@@ -45,7 +45,7 @@ alias Tile = array<array<array<f32, MICRO_K>, TILE_COLUMNS>, TILE_ROWS>;
 alias Field = array<array<f32, FIELD_COLUMNS>, FIELD_ROWS>;
 alias Taps = array<array<array<f32, MICRO_K>, S>, R>;
 
-const FILTER: u32 = C * R * S;
+const FILTER: u32 = CHANNELS * R * S;
 var<workgroup> filters: array<f32, select(1u, MICRO_K * FILTER * LANES, TILES > 1u)>; // [MICRO_K, C, R, S, LANES]
 
 struct Extents {
@@ -99,7 +99,7 @@ fn main(
         let image = tile / (ROW_TILES * COLUMN_TILES) * IMAGES + lane / CHANNEL_LANES % IMAGES;
         let p_0 = tile / COLUMN_TILES % ROW_TILES * TILE_ROWS;
         let q_0 = tile % COLUMN_TILES * TILE_COLUMNS;
-        let x_0 = (min(image, extents.n - 1u) * GROUPS + group) * (C * H * W);
+        let x_0 = (min(image, extents.n - 1u) * GROUPS + group) * (CHANNELS * H * W);
 
         // Pixel t · CHANNEL_LANES + l of the field is the t-th of lane l. Those outside of the image have no bits to keep,
         // which takes less than a select.
@@ -116,7 +116,7 @@ fn main(
         }
 
         var sums = Tile();
-        for (var c = 0u; c < C; c++) {
+        for (var c = 0u; c < CHANNELS; c++) {
             var taps: Taps;
             for (var r = 0u; r < R; r++) {
                 for (var s = 0u; s < S; s++) {
@@ -124,7 +124,7 @@ fn main(
                         if TILES > 1u {
                             taps[r][s][m] = filters[(m * FILTER + (c * R + r) * S + s) * LANES + lane];
                         } else {
-                            taps[r][s][m] = w[(((group * K + k[m]) * C + c) * R + r) * S + s];
+                            taps[r][s][m] = w[(((group * K + k[m]) * CHANNELS + c) * R + r) * S + s];
                         }
                     }
                 }

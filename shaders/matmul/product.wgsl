@@ -12,8 +12,8 @@ struct Extents {
 }
 var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> a: array<f32>; // [M, K] or [K, M]
-@group(0) @binding(1) var<storage, read> b: array<f32>; // [K, N] or [N, K]
+@group(0) @binding(0) var<storage, read> a: array<StoredA>; // [M, K] or [K, M]
+@group(0) @binding(1) var<storage, read> b: array<StoredB>; // [K, N] or [N, K]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // z [M, N]
 
 const A_ALONG_K: u32 = 1u - TRANSPOSE_A;
@@ -85,4 +85,5 @@ fn y_column(tile: Tile, n: u32) -> u32 {
     return select(NOWHERE, n, n < extents.n);
 }
 
+// include gemm/loads
 // include gemm/tile

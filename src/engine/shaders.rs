@@ -2,7 +2,8 @@
 //! an alias of `f32` may be made one of `vec4<f32>`, `f16` or `vec4<f16>`, and the side of a cooperative matrix, which is a
 //! part of its type's name, follows the constant `TILE`.
 //!
-//! A file may end with `// include gemm/tile`: a [part](PARTS) that several kernels share continues it.
+//! A file may end with lines such as `// include gemm/tile`: [parts](PARTS), or other kernels' own files, that continue it one
+//! after another. Lines of this kind in an included file do not count.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,17 +12,17 @@ use std::sync::LazyLock;
 use crate::engine::kernel::{Kernel, Tile};
 use crate::engine::ops::{FAMILIES, shaders};
 
-/// Name and text of every primitive's kernels, family by family, each with its included part. A test holds the list
+/// Name and text of every primitive's kernels, family by family, each with its included parts. A test holds the list
 /// against the folder.
 pub static SOURCES: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
     let own = FAMILIES.iter().flat_map(|family| family.shaders);
-    own.map(|&(name, text)| (name, &*with_part(text, &HashMap::new()).leak())).collect()
+    own.map(|&(name, text)| (name, &*with_parts(text, &HashMap::new()).leak())).collect()
 });
 
 /// Files that kernels include: none is a kernel by itself.
-pub const PARTS: &[(&str, &str)] = shaders!["gemm/tile"];
+pub const PARTS: &[(&str, &str)] = shaders!["gemm/loads", "gemm/matrix", "gemm/tile"];
 
-/// What a line begins with that names the included part. It is the last of a kernel's own file.
+/// What a line begins with that names an included part. Such lines are the last of a kernel's own file.
 const INCLUDE: &str = "// include ";
 
 /// Kernels that measure the device: no primitive's, so neither differentiated nor compared with a definition.
@@ -82,16 +83,31 @@ fn wgsl_files(folder: &Path) -> Result<Vec<PathBuf>, ReplaceError> {
     Ok(files)
 }
 
-/// The name of the part that `text` includes.
-fn included(text: &str) -> Option<&str> {
-    text.trim_end().lines().last()?.strip_prefix(INCLUDE)
+/// The lines of a kernel's own file before those that name what it includes.
+fn own_lines(text: &str) -> &str {
+    let end = text.find(INCLUDE).filter(|&at| at == 0 || text[..at].ends_with('\n'));
+    &text[..end.unwrap_or(text.len())]
 }
 
-/// `text` continued by the part that it includes: from `replaced`, where that has it.
-fn with_part(text: &str, replaced: &HashMap<&str, String>) -> String {
-    let part = included(text).and_then(|name| PARTS.iter().find(|(part, _)| *part == name));
-    let part = part.map_or("", |(name, built_in)| replaced.get(name).map_or(*built_in, |text| text));
-    format!("{text}{part}")
+/// The names that `text` includes, in order.
+fn included(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter_map(|line| line.strip_prefix(INCLUDE))
+}
+
+/// The built-in file of this name: a kernel's own or a part.
+fn built_in(name: &str) -> Option<&'static str> {
+    let files = FAMILIES.iter().flat_map(|family| family.shaders).chain(PARTS);
+    files.into_iter().find(|(file, _)| *file == name).map(|&(_, text)| text)
+}
+
+/// `text` continued by what it includes: from `replaced`, where that has it.
+fn with_parts(text: &str, replaced: &HashMap<&str, String>) -> String {
+    let mut whole = own_lines(text).to_owned();
+    for name in included(text) {
+        let part = replaced.get(name).map(String::as_str).or(built_in(name));
+        whole += &format!("{INCLUDE}{name}\n{}", own_lines(part.unwrap_or_default()));
+    }
+    whole
 }
 
 /// The file under `shaders/` and the line there of a line of a kernel's text, both counted from 1.
@@ -114,7 +130,7 @@ pub enum ReplaceError {
     Read { path: PathBuf, source: std::io::Error },
     #[error("{} contains none of stssad's shaders (conv2d/input.wgsl, …): check the path", .0.display())]
     None(PathBuf),
-    #[error("{shader}.wgsl includes {part}, but only {} can be included", names(PARTS))]
+    #[error("{shader}.wgsl includes {part}, but there is no such file: {} and kernels can be included", names(PARTS))]
     NoSuchPart { shader: &'static str, part: String },
     #[error("{} takes the place of none of stssad's shaders: rename it as the file that it is to replace, or move it away", .0.display())]
     Unknown(PathBuf),
@@ -123,7 +139,7 @@ pub enum ReplaceError {
 /// Texts that take the place of the built-in ones, by kernel.
 #[derive(Clone, Debug, Default)]
 pub struct Replaced {
-    /// The name of each kernel whose text is another than the built-in one, and that text, with its included part.
+    /// The name of each kernel whose text is another than the built-in one, and that text, with what it includes.
     pub kernels: BTreeMap<String, String>,
     /// How many files were read from a folder.
     pub files: usize,
@@ -153,13 +169,13 @@ impl Replaced {
             return Err(ReplaceError::Unknown(stray));
         }
         for (&shader, text) in &found {
-            if let Some(part) = included(text).filter(|name| PARTS.iter().all(|(part, _)| part != name)) {
+            if let Some(part) = included(text).find(|name| built_in(name).is_none()) {
                 return Err(ReplaceError::NoSuchPart { shader, part: part.to_owned() });
             }
         }
-        let texts = own.iter().filter_map(|&&(name, built_in)| {
-            let text = with_part(found.get(name).map_or(built_in, |text| text), &found);
-            (text != with_part(built_in, &HashMap::new())).then(|| (name.to_owned(), text))
+        let texts = own.iter().filter_map(|&&(name, own)| {
+            let text = with_parts(found.get(name).map_or(own, |text| text), &found);
+            (text != with_parts(own, &HashMap::new())).then(|| (name.to_owned(), text))
         });
         Ok(Replaced { kernels: texts.collect(), files: found.len() })
     }
@@ -318,9 +334,13 @@ mod tests {
     #[test]
     fn a_part_continues_the_kernels_that_include_it() {
         let text = source(&Kernel::new("matmul/product")).unwrap();
-        let own = text.lines().position(|line| line == "// include gemm/tile").unwrap() + 1;
-        assert_eq!(place("matmul/product", text, own), ("matmul/product", own));
-        assert_eq!(place("matmul/product", text, own + 1), ("gemm/tile", 1));
+        let [loads, tile] = ["loads", "tile"]
+            .map(|part| text.lines().position(|line| line == format!("// include gemm/{part}")).unwrap() + 1);
+        assert_eq!(place("matmul/product", text, loads), ("matmul/product", loads));
+        assert_eq!(place("matmul/product", text, loads + 1), ("gemm/loads", 1));
+        assert_eq!(place("matmul/product", text, tile + 1), ("gemm/tile", 1));
+        let on_matrices = source(&Kernel::new("matmul/product_matrix")).unwrap();
+        assert!(on_matrices.contains("const TRANSPOSE_A") && !on_matrices.contains("// include gemm/tile"));
 
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
@@ -335,7 +355,7 @@ mod tests {
         assert_eq!(replaced.files, 1);
         assert!(replaced.kernels.values().all(|text| text.ends_with("// include gemm/tile\n// another")));
 
-        std::fs::write(folder.join("gemm/tile.wgsl"), PARTS[0].1).unwrap();
+        std::fs::write(folder.join("gemm/tile.wgsl"), built_in("gemm/tile").unwrap()).unwrap();
         let same = Replaced::from_folder(folder).unwrap();
         assert!(same.kernels.is_empty() && same.files == 1, "a copy of the built-in text changes nothing");
         assert_eq!(replaced.differing(&same), names);
@@ -343,7 +363,9 @@ mod tests {
 
         std::fs::create_dir_all(folder.join("sort")).unwrap();
         std::fs::write(folder.join("sort/order.wgsl"), "// include gemm/tiles\n\n").unwrap();
-        assert_eq!(refused(folder), "sort/order.wgsl includes gemm/tiles, but only gemm/tile can be included");
+        let reason = "sort/order.wgsl includes gemm/tiles, but there is no such file: gemm/loads, gemm/matrix, gemm/tile and kernels \
+                      can be included";
+        assert_eq!(refused(folder), reason);
     }
 
     #[test]

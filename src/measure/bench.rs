@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -188,6 +189,10 @@ pub enum Verdict {
     Wrong,
 }
 
+/// Seconds that a GPU is kept busy before its kernels are timed. While the host prepares a case, an idle GPU lowers its clock, to a
+/// sixth on one, and takes some 0.1 s of work to raise it again.
+const WARM_UP: f64 = 0.25;
+
 /// Smaller changes count as noise, however small the spread.
 const LEAST_NOISE: f64 = 0.02;
 
@@ -336,12 +341,13 @@ impl Case {
     /// The time of a dispatch in seconds, and whether the buffers exceeded the caches.
     fn time(&self, device: &Device, seconds: f64) -> Result<(Measure, bool), MeasureError> {
         let mut stream = Stream::new(0, 0);
-        // Away from 0, so that nothing divides by zero or becomes subnormal.
+        // Away from 0, so that nothing divides by zero or becomes subnormal. A prime number of them, so that no two rows are
+        // equal; as many as a large input has elements would take longer than to time the kernel.
+        let random: Vec<f32> = (0..65_521).map(|_| 0.5 + stream.uniform() as f32).collect();
         let mut values: HashMap<Shape, Tensor> = HashMap::new();
         for input in &self.step.inputs {
             values.entry(input.shape.clone()).or_insert_with_key(|shape| {
-                let data = (0..shape.count()).map(|_| 0.5 + stream.uniform() as f32).collect();
-                Tensor::new(shape.clone(), data)
+                Tensor::new(shape.clone(), random.iter().copied().cycle().take(shape.count()).collect())
             });
         }
         let inputs: Vec<&Tensor> = self.step.inputs.iter().map(|input| &values[&input.shape]).collect();
@@ -375,11 +381,17 @@ impl Case {
         Ok(states)
     }
 
-    /// What runs the dispatch on each of so many sets of buffers, after a first run.
+    /// What runs the dispatch on each of so many sets of buffers, after a first run, and as many as raise a GPU's clock.
     fn executor(&self, device: &Device, buffers: &States, sets: usize) -> Result<Executor, MeasureError> {
         let mut executor = Executor::new(device, self.rotated(sets, device.class()), buffers, |_, _| ())?;
-        executor.run()?;
-        executor.wait()?;
+        let begun = Instant::now();
+        loop {
+            executor.run()?;
+            executor.wait()?;
+            if device.is_cpu() || begun.elapsed().as_secs_f64() > WARM_UP {
+                break;
+            }
+        }
         Ok(executor)
     }
 

@@ -1,10 +1,9 @@
 //! Lowering of matrix products: tiles in workgroup memory on GPUs, matrix units, and SIMD vectors on CPU drivers.
 
 use super::Matmul;
-use crate::engine::kernel::Tile;
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
-use crate::engine::lower::gemm::{Product, TILES, Tiles};
+use crate::engine::lower::gemm::{Product, Tiles};
 use crate::engine::ops::Shaders;
 use crate::engine::tensor::Shape;
 
@@ -14,14 +13,10 @@ lowers!(Matmul);
 
 impl Lower for Matmul {
     fn kernel(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Kernel {
-        let extents @ [m, n, k] = self.accepted(inputs);
+        let extents @ [m, n, _] = self.accepted(inputs);
         match class {
-            DeviceClass::Gpu => self.tiled(extents, Tiles::choose(Product { m, n, k, layers: 1 })),
-            DeviceClass::Matrix(tile) => {
-                // Small products need many small tiles to occupy the device: a workgroup of 2 × 2 blocks of 2 × 2 matrices each, or of one.
-                let side = 4 * tile.side();
-                let blocks = if m.div_ceil(side) * n.div_ceil(side) >= 64 { 2 } else { 1 };
-                self.matrix(extents, tile, [blocks; 2])
+            DeviceClass::Gpu | DeviceClass::Matrix(_) => {
+                self.tiled(extents, Tiles::choose(self.product(extents), class))
             }
             DeviceClass::Cpu(_) => {
                 let (along, across) = (m.max(n), m.min(n));
@@ -39,14 +34,12 @@ impl Lower for Matmul {
     fn tilings(&self, inputs: &[&Shape], _output: &Shape, class: DeviceClass) -> Vec<Kernel> {
         let extents = self.accepted(inputs);
         match class {
-            DeviceClass::Gpu => TILES.into_iter().map(|tiles| self.tiled(extents, tiles)).collect(),
+            DeviceClass::Gpu | DeviceClass::Matrix(_) => {
+                Tiles::of(class, self.product(extents)).into_iter().map(|tiles| self.tiled(extents, tiles)).collect()
+            }
             DeviceClass::Cpu(_) => {
                 let micros = [1, 2, 4, 8].into_iter().flat_map(|along| [1, 2, 4, 8].map(|across| [along, across]));
                 micros.map(|micros| self.broadcast(extents, micros)).collect()
-            }
-            DeviceClass::Matrix(tile) => {
-                let blocks = [1, 2].into_iter().flat_map(|m| [1, 2].map(|n| [m, n]));
-                blocks.map(|blocks| self.matrix(extents, tile, blocks)).collect()
             }
         }
     }
@@ -58,8 +51,12 @@ impl Lower for Matmul {
 }
 
 impl Matmul {
-    fn of_problem(&self, name: &'static str, [m, n, k]: [usize; 3]) -> Kernel {
-        Kernel::new(name)
+    fn product(&self, [m, n, k]: [usize; 3]) -> Product {
+        Product { m, n, k, layers: 1, along_k: usize::from(!self.transpose_a) + usize::from(self.transpose_b) }
+    }
+
+    fn of_problem(&self, kernel: Kernel, [m, n, k]: [usize; 3]) -> Kernel {
+        kernel
             .constant("TRANSPOSE_A", u32::from(self.transpose_a))
             .constant("TRANSPOSE_B", u32::from(self.transpose_b))
             .immediate("m", m)
@@ -69,27 +66,19 @@ impl Matmul {
 
     /// Slabs of both factors pass through workgroup memory.
     fn tiled(&self, extents: [usize; 3], tiles: Tiles) -> Kernel {
-        let [m, n, _] = extents;
-        let kernel = tiles.constants(self.of_problem("matmul/product", extents));
-        kernel.grid([n.div_ceil(tiles.n), m.div_ceil(tiles.m), 1])
-    }
-
-    /// On matrix units: a workgroup has so many blocks of 2 × 2 matrices side by side in rows and columns.
-    fn matrix(&self, extents: [usize; 3], tile: Tile, [blocks_m, blocks_n]: [usize; 2]) -> Kernel {
-        let ([m, n, k], block) = (extents, 2 * tile.side());
-        self.of_problem("matmul/product_matrix", extents)
-            .with_tile(tile)
-            .constant("BLOCKS_M", blocks_m)
-            .constant("BLOCKS_N", blocks_n)
-            .storable(0, "StoredA", m * k)
-            .storable(1, "StoredB", k * n)
-            .grid([n.div_ceil(block * blocks_n), m.div_ceil(block * blocks_m), 1])
+        let [m, n, k] = extents;
+        let kernel = self.of_problem(tiles.kernel("matmul/product", "matmul/product_matrix"), extents);
+        let kernel = kernel.grid([n.div_ceil(tiles.n), m.div_ceil(tiles.m), 1]);
+        match kernel.tile() {
+            Some(_) => kernel.storable(0, "StoredA", m * k).storable(1, "StoredB", k * n),
+            None => kernel,
+        }
     }
 
     /// The longer side along the lanes, so many times as the first number says, and the second number of the other.
     fn broadcast(&self, extents: [usize; 3], [micro_along, micro_across]: [usize; 2]) -> Kernel {
         let [m, n, _] = extents;
-        self.of_problem("matmul/product_broadcast", extents)
+        self.of_problem(Kernel::new("matmul/product_broadcast"), extents)
             .constant("LANES_ALONG_M", u32::from(m > n))
             .constant("MICRO_ALONG", micro_along)
             .constant("MICRO_ACROSS", micro_across)

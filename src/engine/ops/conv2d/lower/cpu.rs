@@ -4,7 +4,7 @@
 //! loop costs: a search over some thousand cuts takes less than compiling one of them.
 
 use super::super::{Problem, Role};
-use super::kernel_of_problem;
+use super::of_problem;
 use crate::engine::kernel::{CLASS_WORKGROUP_BYTES, Kernel, Lanes};
 
 /// Cores that a cut is to keep at work, and the workgroups that it is to have for them.
@@ -231,7 +231,7 @@ fn cut_kernel(problem: &Problem, role: Role, lanes: Lanes, cut: Cut) -> Kernel {
     let blocks = domain.blocks(problem, &cut);
     let tiled = |name, micro_name| {
         let tiles = domain.tiles(problem, &cut, lanes.count());
-        kernel_of_problem(name, problem)
+        of_problem(Kernel::new(name), problem)
             .constant("CHANNEL_LANES", cut.channel_lanes)
             .constant(micro_name, cut.micro)
             .constant("TILES", cut.tiles)
@@ -242,7 +242,7 @@ fn cut_kernel(problem: &Problem, role: Role, lanes: Lanes, cut: Cut) -> Kernel {
         Role::Input => tiled("conv2d/input_broadcast", "MICRO_C"),
         Role::Kernel => {
             let width = width(problem, &cut);
-            let kernel = kernel_of_problem("conv2d/kernel_broadcast", problem)
+            let kernel = of_problem(Kernel::new("conv2d/kernel_broadcast"), problem)
                 .constant("MICRO_K", cut.micro)
                 .constant("MICRO_C", cut.inputs)
                 .constant("WIDTH", width)
