@@ -32,7 +32,7 @@ struct Arguments {
     /// Rounding of the factors of convolutions and matrix products
     #[arg(long, value_enum, default_value_t)]
     precision: Precision,
-    /// Steps to time, after three warm-up steps
+    /// Steps to time, after five warm-up steps
     #[arg(long, default_value_t = 20)]
     steps: usize,
     /// Also time a step of K starts side by side, alternating with that of one start
@@ -56,7 +56,7 @@ struct Row {
     time: u64,
     #[serde(flatten)]
     origin: Origin,
-    /// Milliseconds of a step, by the host's clock.
+    /// Milliseconds from the end of a step to that of the next, by the host's clock.
     milliseconds: Measure,
     /// Milliseconds of its dispatches in passes as long as the step's, by the clock named.
     pass: Option<Measure>,
@@ -80,7 +80,9 @@ struct Together {
     dispatches: usize,
 }
 
-const WARM_UP: usize = 3;
+/// Steps before those that are timed: the first four at most are timed by the executor too, one by one, and only then is the
+/// device a step ahead.
+const WARM_UP: usize = 5;
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -155,12 +157,16 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
     let begun = Instant::now();
     let device = Device::open(&arguments.adapter.as_deref().map_or(Choice::Best, Choice::from))?
         .with_precision(arguments.precision)?;
-    let config = workload.config(WARM_UP + arguments.steps);
+    // One more, since the last step begins no other.
+    let config = workload.config(WARM_UP + arguments.steps + 1);
     let task = workload.task()?;
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {})?;
-    let mut ends = Vec::new();
-    trainer.train(0, |_| ends.push(begun.elapsed().as_secs_f64()))?;
-    let steps = ends.windows(2).skip(WARM_UP - 1).map(|pair| 1e3 * (pair[1] - pair[0]));
+    trainer.step()?;
+    let mut ends = vec![begun.elapsed().as_secs_f64()];
+    while trainer.step_ahead()?.is_some() {
+        ends.push(begun.elapsed().as_secs_f64());
+    }
+    let steps = ends.windows(2).skip(WARM_UP - 1).take(arguments.steps).map(|pair| 1e3 * (pair[1] - pair[0]));
     let side_by_side = arguments.together.map(|starts| Config {
         starts: vec![config.starts[0].clone(); starts.into()],
         together: starts.into(),

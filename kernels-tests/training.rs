@@ -175,6 +175,53 @@ fn a_group_of_starts_resumes_bit_identically() {
     }
 }
 
+/// A step that returns its progress.
+type Step<'a> = fn(&mut Trainer<'a>) -> Result<Option<Vec<Progress>>, TrainError>;
+
+#[test]
+fn a_device_that_is_a_step_ahead_trains_with_the_same_bits_and_is_caught_up_with_anywhere() {
+    let (config, task) = (together(config(CutDiff, 23)), task(23));
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    // Step by step, with the states after each.
+    let (mut steps, mut snapshots) = (Vec::new(), vec![trainer.snapshot().unwrap()]);
+    while let Some(progress) = trainer.step().unwrap() {
+        steps.push(progress);
+        snapshots.push(trainer.snapshot().unwrap());
+    }
+    let trained = trainer.assess().unwrap();
+    assert_eq!(steps.len(), 6);
+    for caught_up in 1..=6 {
+        trainer.begin(0).unwrap();
+        let mut ahead = Vec::new();
+        for (done, snapshot) in snapshots.iter().enumerate().skip(1) {
+            let progress = if done == caught_up { trainer.step() } else { trainer.step_ahead() };
+            ahead.push(progress.unwrap().unwrap());
+            assert_eq!(trainer.done(), done);
+            if done == caught_up {
+                assert_eq!(&trainer.snapshot().unwrap(), snapshot);
+            }
+        }
+        assert!(trainer.step_ahead().unwrap().is_none());
+        assert_eq!(ahead, steps);
+        assert_eq!((trainer.snapshot().unwrap(), trainer.assess().unwrap()), (snapshots[6].clone(), trained.clone()));
+    }
+    // A step that is under way does not disturb another beginning.
+    trainer.begin(0).unwrap();
+    trainer.step_ahead().unwrap();
+    trainer.restore(&snapshots[4]).unwrap();
+    assert_eq!(trainer.step_ahead().unwrap().unwrap(), steps[4]);
+    assert_eq!(finished(&mut trainer), trained);
+}
+
+#[test]
+#[should_panic(expected = "states are read after `step`")]
+fn states_are_not_read_while_the_device_is_a_step_ahead() {
+    let (config, task) = (config(CutDiff, 23), task(23));
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    trainer.step_ahead().unwrap();
+    let _ = trainer.snapshot();
+}
+
 /// The snapshot with one number of a state set to `value`, in one of `places` starts side by side.
 fn planted(mut snapshot: Snapshot, state: &str, place: usize, places: usize, value: f32) -> Snapshot {
     let (_, tensor) = snapshot.states.iter_mut().find(|(name, _)| name == state).unwrap();
@@ -199,8 +246,11 @@ fn a_diverged_start_is_marked_and_does_not_affect_the_others() {
     trainer.step().unwrap();
     let snapshot = planted(trainer.snapshot().unwrap(), "encoder.0.kernel", 1, 2, f32::NAN);
     trainer.restore(&snapshot).unwrap();
-    let progress = trainer.step().unwrap().unwrap();
+    let progress = trainer.step_ahead().unwrap().unwrap();
     assert_eq!(progress.iter().map(|own| (own.start, own.step)).collect::<Vec<_>>(), [(0, 2)]);
+    let ahead = finished(&mut trainer);
+    trainer.restore(&snapshot).unwrap();
+    assert_eq!(trainer.step().unwrap().unwrap(), progress);
 
     // What is kept of it is finite, so checkpoints remain readable.
     let between = trainer.snapshot().unwrap();
@@ -210,6 +260,7 @@ fn a_diverged_start_is_marked_and_does_not_affect_the_others() {
     let mut other = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
     other.restore(&between).unwrap();
     assert_eq!(finished(&mut other), trained, "a resumed run knows what failed");
+    assert_eq!(ahead, trained, "and a step that was under way as it failed does not matter");
 
     assert_eq!((bits(&trained[0]), &trained[0].scores), (bits(&sound[0]), &sound[0].scores));
     let [_, failed] = &trained[..] else { panic!("two starts") };
@@ -237,11 +288,15 @@ fn a_weight_that_is_not_finite_ends_its_start_at_that_step() {
         ] {
             trainer.begin(0).unwrap();
             let snapshot = planted(trainer.snapshot().unwrap(), state, 0, 1, value);
-            trainer.restore(&snapshot).unwrap();
-            let outcome = trainer.step();
-            assert!(matches!(outcome, Err(TrainError::Diverged { start: 0, step: 1, .. })), "{state}: {outcome:?}");
-            assert!(trainer.step().unwrap().is_none(), "nothing is left to go on");
-            assert!(trainer.assess().unwrap()[0].failed.is_some());
+            let [alone, ahead] = [Trainer::step as Step, Trainer::step_ahead].map(|step| {
+                trainer.restore(&snapshot).unwrap();
+                let outcome = step(&mut trainer);
+                assert!(matches!(outcome, Err(TrainError::Diverged { start: 0, step: 1, .. })), "{state}: {outcome:?}");
+                assert!(step(&mut trainer).unwrap().is_none(), "nothing is left to go on");
+                (format!("{outcome:?}"), trainer.snapshot().unwrap(), trainer.assess().unwrap())
+            });
+            assert!(alone.2[0].failed.is_some());
+            assert_eq!(ahead, alone);
         }
     }
 }
@@ -292,7 +347,7 @@ fn a_start_with_states_that_are_not_finite_is_not_chosen() {
     assert!(choose(&[trained]).is_err());
 }
 
-/// Training from files, with and without a cache, is training from memory: the next batch is read while the device computes.
+/// Training from files, with and without a cache, is training from memory.
 #[test]
 fn images_from_files_train_as_those_in_memory() {
     let folder = tempfile::tempdir().unwrap();
@@ -306,7 +361,6 @@ fn images_from_files_train_as_those_in_memory() {
         let Visible { train, val } = task.visible();
         let [trn, v] =
             [train, val].map(|images| if is_held { Images::of(images.all().unwrap()) } else { images.clone() });
-        assert_eq!(trn.is_held(), is_held);
         let config = config(Rotation::default(), 22);
         let mut trainer = Trainer::new(&device(), &config, Visible { train: &trn, val: &v }, |_, _| {}).unwrap();
         let mut steps = Vec::new();
@@ -317,6 +371,28 @@ fn images_from_files_train_as_those_in_memory() {
     assert_eq!(held.0.len(), 6);
     assert_eq!(trained(0, false), held);
     assert_eq!(trained(1 << 30, false), held);
+}
+
+#[test]
+fn an_image_that_vanishes_ends_training_after_the_last_step_that_could_be_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    category::write(folder.path(), &task(24)).unwrap();
+    let (layout, root, category) = (Layout::Mvtec, folder.path().into(), "upper-lower".to_owned());
+    let source = Source::Category(Category { layout, root, category, defect: None });
+    let size = Some(Size::square(12));
+    let loading = Loading { size, channels: Some(Channels::Grey), cache_bytes: 0, ..Loading::default() };
+    let task = load(&source, &loading, |_, _| {}).unwrap().task;
+    let config = config(Rotation::default(), 24);
+    let mut trainer = Trainer::new(&device(), &config, task.visible(), |_, _| {}).unwrap();
+    let whole: Vec<_> = std::iter::from_fn(|| trainer.step().unwrap()).take(3).collect();
+    trainer.begin(0).unwrap();
+    let mut steps = vec![trainer.step_ahead().unwrap().unwrap()];
+    folder.close().unwrap();
+    // The second was begun before.
+    steps.push(trainer.step_ahead().unwrap().unwrap());
+    assert_eq!(steps, whole[..2]);
+    let error = trainer.step_ahead().unwrap_err();
+    assert!(matches!(error, TrainError::Data(_)), "{error}");
 }
 
 #[test]
@@ -412,6 +488,22 @@ fn later_steps_allocate_nothing_on_the_device_and_submit_as_planned() {
 }
 
 #[test]
+fn the_device_is_given_one_step_ahead_and_no_more() {
+    let (config, task) = (Config { warm_up: 0, ..config(CutDiff, 25) }, task(25));
+    let device = device();
+    let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();
+    trainer.full_step().unwrap().cut_every(40);
+    let submits = trainer.full_step().unwrap().submits() as u64;
+    let mut before = device.tally();
+    // The second results are of the two steps that are on their way together.
+    for (runs, buffers) in [(2, 1), (1, 0), (1, 0), (1, 0), (1, 0), (0, 0)] {
+        trainer.step_ahead().unwrap().unwrap();
+        assert_eq!(device.tally() - before, Tally { submits: runs * submits, buffers, ..Tally::default() });
+        before = device.tally();
+    }
+}
+
+#[test]
 fn a_step_of_many_submits_is_bit_identical() {
     let task = task(17);
     for micro_batches in [1, 2] {
@@ -449,6 +541,13 @@ fn training_ends_if_the_driver_does_not_execute_a_step() {
         let error = trainer.step().unwrap_err();
         assert!(matches!(error, TrainError::Gpu(GpuError::Lost { .. })), "{error}");
     }
+    // Nor if it does not execute one that it was given ahead: the step before it is whole.
+    trainer.begin(0).unwrap();
+    let submits = trainer.plain_step().unwrap().submits() as u64;
+    device.lose_submit(submits);
+    assert_eq!(trainer.step_ahead().unwrap().unwrap()[0].step, 1);
+    let error = trainer.step_ahead().unwrap_err();
+    assert!(matches!(error, TrainError::Gpu(GpuError::Lost { .. })), "{error}");
 }
 
 #[test]

@@ -390,11 +390,6 @@ impl Images {
         Ok(self.digest(row)?.mask.is_some())
     }
 
-    /// Whether all images are in memory.
-    pub fn is_held(&self) -> bool {
-        self.stores.iter().all(|store| matches!(store.origin, Origin::Held(..)))
-    }
-
     /// Calls `each` with the number of the first image and the images of each batch, in order. Another thread reads the next batch
     /// meanwhile.
     ///

@@ -36,7 +36,8 @@ pub trait Watch {
     fn failed(&mut self, _start: usize, _reason: &str) {}
     /// This part of the report is about to be written.
     fn reporting(&mut self, what: &str);
-    /// Whether to save a checkpoint and stop. Asked between steps, and between parts of the report.
+    /// Whether to save a checkpoint and stop. Asked between steps, and between parts of the report. A step that the device has
+    /// begun is completed first.
     fn wants_stop(&self) -> bool;
 }
 
@@ -220,7 +221,11 @@ impl Run<'_> {
                 return Ok(Ending::Stopped);
             }
             loop {
-                let progress = match trainer.step() {
+                // States can be saved only if the device is not a step ahead.
+                let is_due = (trainer.done() + 1).is_multiple_of(self.config.training.checkpoint_every)
+                    || saved.elapsed() >= PACE
+                    || watch.wants_stop();
+                let progress = match if is_due { trainer.step() } else { trainer.step_ahead() } {
                     Ok(Some(progress)) => progress,
                     // `assess` gives the reason of each start that diverged.
                     Ok(None) | Err(TrainError::Diverged { .. }) => break,
@@ -230,14 +235,12 @@ impl Run<'_> {
                     self.folder.begun();
                 }
                 watch.step(&progress, &config);
-                let due = progress.iter().any(|own| own.step % self.config.training.checkpoint_every == 0)
-                    || saved.elapsed() >= PACE;
                 history.extend(progress);
-                if due || watch.wants_stop() {
+                if is_due {
                     saved = save(&trainer, &finished, &history)?;
-                }
-                if watch.wants_stop() {
-                    return Ok(Ending::Stopped);
+                    if watch.wants_stop() {
+                        return Ok(Ending::Stopped);
+                    }
                 }
             }
             for trained in trainer.assess()? {

@@ -2,10 +2,9 @@
 //! and resume bit-identically.
 
 use std::collections::BTreeMap;
-use std::thread;
 
 use crate::data::{Batches, DataError, Images, Visible};
-use crate::engine::gpu::{Device, Executor, GpuError, States};
+use crate::engine::gpu::{Device, Executor, Fetch, GpuError, States};
 use crate::engine::kernel::Precision;
 use crate::engine::ops::random;
 use crate::engine::tape::{GradError, Value};
@@ -168,30 +167,23 @@ pub struct Trainer<'a> {
     a: Vec<Vec<f32>>,
     /// The failed starts of the group. Their places are still computed, which does not affect the others.
     failed: BTreeMap<usize, Failure>,
-    /// The images of the next step, read while the device computed the last one.
-    ahead: Option<Feeds>,
-}
-
-/// The images of a step.
-#[derive(Debug)]
-struct Feeds {
-    drawn: Drawn,
-    x: Tensor,
-    x_val: Option<Tensor>,
+    /// The figures of the step after the `done` ones, which the device computes already, or why it could not be begun.
+    ahead: Option<Result<Fetch, TrainError>>,
 }
 
 /// The rows of the training images of a step for each place, and those of the unlabelled images if it tunes.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Debug)]
 struct Drawn {
     x: Vec<Vec<usize>>,
     x_val: Option<Vec<Vec<usize>>>,
 }
 
 impl Drawn {
-    fn read(self, images: Visible) -> Result<Feeds, DataError> {
+    /// The images `x` and `x_val`.
+    fn read(&self, images: Visible) -> Result<(Tensor, Option<Tensor>), DataError> {
         let x = side_by_side(images.train, &self.x)?;
         let x_val = self.x_val.as_ref().map(|rows| side_by_side(images.val, rows)).transpose()?;
-        Ok(Feeds { drawn: self, x, x_val })
+        Ok((x, x_val))
     }
 }
 
@@ -282,7 +274,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When an image cannot be read, or the device fails.
     pub fn full_step(&mut self) -> Result<&mut Executor, TrainError> {
-        let Feeds { x, x_val, .. } = self.first(true).read(self.images)?;
+        let (x, x_val) = self.first(true).read(self.images)?;
         self.feed(true, &x, x_val.as_ref(), 1)?;
         Ok(self.tuning.as_mut().unwrap_or(&mut self.plain))
     }
@@ -293,7 +285,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When an image cannot be read, or the device fails.
     pub fn plain_step(&mut self) -> Result<&mut Executor, TrainError> {
-        let Feeds { x, .. } = self.first(false).read(self.images)?;
+        let (x, _) = self.first(false).read(self.images)?;
         self.feed(false, &x, None, 1)?;
         Ok(&mut self.plain)
     }
@@ -309,6 +301,7 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// When the device fails.
     pub fn begin(&mut self, index: usize) -> Result<(), TrainError> {
+        self.ahead = None;
         for (name, tensor) in initial_states(self.config, &self.network, index) {
             self.states.set(&name, &tensor)?;
         }
@@ -328,10 +321,18 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// Steps completed in this group; not one that the device is ahead.
+    pub fn done(&self) -> usize {
+        self.done
+    }
+
     /// The state of the run.
     ///
     /// # Errors
     /// When the device fails.
+    ///
+    /// # Panics
+    /// When the device is a step ahead: after [`step_ahead`](Trainer::step_ahead), unless it was the last step.
     pub fn snapshot(&self) -> Result<Snapshot, GpuError> {
         let mut states = self.read_states(|_| true)?;
         let failed: Vec<bool> = self.config.places(self.start).map(|start| self.failed.contains_key(&start)).collect();
@@ -376,40 +377,35 @@ impl<'a> Trainer<'a> {
 
     /// Runs the next step of this group and returns the progress of each start that has not failed; `None` when all
     /// steps are done or every start has failed. A start that diverges in this step fails while the others continue;
-    /// [`assess`](Trainer::assess) gives the reason.
+    /// [`assess`](Trainer::assess) gives the reason. Afterwards the states are those of this step.
     ///
     /// # Errors
-    /// When the last remaining start diverges, or the device fails.
+    /// When the last remaining start diverges, an image cannot be read, or the device fails. After the latter two, only
+    /// [`begin`](Trainer::begin) and [`restore`](Trainer::restore) lead on.
     pub fn step(&mut self) -> Result<Option<Vec<Progress>>, TrainError> {
+        self.advance(false)
+    }
+
+    /// As [`step`](Trainer::step), with the same results, but has the device begin the step after it before this one's
+    /// figures are waited for, so that the device does not wait while the host reads images and hands steps over. The
+    /// device is at most one step ahead. The next [`step`](Trainer::step) completes that one and begins no other, and the
+    /// states can be read again.
+    ///
+    /// # Errors
+    /// As [`step`](Trainer::step). Why the step after it could not be begun is an error of the next call.
+    pub fn step_ahead(&mut self) -> Result<Option<Vec<Progress>>, TrainError> {
+        self.advance(true)
+    }
+
+    fn advance(&mut self, begins_another: bool) -> Result<Option<Vec<Progress>>, TrainError> {
         let members = self.config.members(self.start);
         if self.done == self.config.steps || self.failed.len() == members.len() {
             return Ok(None);
         }
         let step = self.done + 1;
-        let tunes = self.tuning.is_some() && step > self.config.warm_up;
-        let wanted = draw(&mut self.batches, tunes);
-        let Feeds { x, x_val, .. } = match self.ahead.take() {
-            Some(ahead) if ahead.drawn == wanted => ahead,
-            _ => wanted.read(self.images)?,
-        };
-        self.feed(tunes, &x, x_val.as_ref(), step)?;
-        let next = (!self.is_held() && step < self.config.steps).then(|| {
-            let tunes = self.tuning.is_some() && step + 1 > self.config.warm_up;
-            draw(&mut self.batches.clone(), tunes)
-        });
-        let (executor, figures) = match (&mut self.tuning, &self.step.tuning) {
-            (Some(executor), Some(tuning)) if tunes => (executor, tuning.figures),
-            _ => (&mut self.plain, self.step.figures),
-        };
-        let images = self.images;
-        let (figures, ahead) = thread::scope(|scope| {
-            let reading = next.map(|next| scope.spawn(move || next.read(images)));
-            let figures = executor.run().and_then(|()| executor.fetch(figures));
-            (figures, reading.and_then(|reading| reading.join().ok()))
-        });
-        // An image that could not be read is an error of the next step, if there is one.
-        self.ahead = ahead.and_then(Result::ok);
-        let figures = figures?;
+        let figures = self.ahead.take().unwrap_or_else(|| self.hand_over(step))?;
+        let ahead = (begins_another && step < self.config.steps).then(|| self.hand_over(step + 1));
+        let figures = figures.wait()?;
         let (mut progress, mut last) = (Vec::new(), None);
         for (place, start) in
             members.enumerate().filter(|(_, start)| !self.failed.contains_key(start)).collect::<Vec<_>>()
@@ -430,14 +426,27 @@ impl<'a> Trainer<'a> {
         }
         self.done = step;
         match last {
+            // Nobody wants what the device computes ahead.
             Some(error) if progress.is_empty() => Err(error),
-            _ => Ok(Some(progress)),
+            _ => {
+                self.ahead = ahead;
+                Ok(Some(progress))
+            }
         }
     }
 
-    /// Whether all images are in memory.
-    fn is_held(&self) -> bool {
-        self.images.train.is_held() && self.images.val.is_held()
+    /// Reads the images of step `step`, which counts from 1 and follows the one handed over last, and hands the step to the
+    /// device. Gives its figures, which are on their way.
+    fn hand_over(&mut self, step: usize) -> Result<Fetch, TrainError> {
+        let tunes = self.tuning.is_some() && step > self.config.warm_up;
+        let (x, x_val) = draw(&mut self.batches, tunes).read(self.images)?;
+        self.feed(tunes, &x, x_val.as_ref(), step)?;
+        let (executor, figures) = match (&mut self.tuning, &self.step.tuning) {
+            (Some(executor), Some(tuning)) if tunes => (executor, tuning.figures),
+            _ => (&mut self.plain, self.step.figures),
+        };
+        executor.run()?;
+        Ok(executor.fetch_async(figures)?)
     }
 
     /// Trains the group that begins with start `index` from its first step to its last.
@@ -446,7 +455,7 @@ impl<'a> Trainer<'a> {
     /// When all starts of the group diverge, or the device fails.
     pub fn train(&mut self, index: usize, mut on_step: impl FnMut(Progress)) -> Result<Vec<Trained>, TrainError> {
         self.begin(index)?;
-        while let Some(progress) = self.step()? {
+        while let Some(progress) = self.step_ahead()? {
             progress.into_iter().for_each(&mut on_step);
         }
         self.assess()
@@ -457,6 +466,9 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// When an image cannot be read, or the device fails.
+    ///
+    /// # Panics
+    /// As [`snapshot`](Trainer::snapshot).
     pub fn assess(&mut self) -> Result<Vec<Trained>, TrainError> {
         let states = self.read_states(|name| !is_moment(name))?;
         let mut trained = Vec::new();
@@ -571,6 +583,7 @@ impl<'a> Trainer<'a> {
 
     /// The states of the group, parameter by parameter.
     fn read_states(&self, keep: impl Fn(&str) -> bool) -> Result<Vec<(String, Tensor)>, GpuError> {
+        assert!(self.ahead.is_none(), "states are read after `step`, not while the device is a step ahead");
         let names = self.states.names().into_iter().filter(|name| keep(name));
         let states =
             names.map(|name| Ok((name.to_owned(), self.states.get(name)?))).collect::<Result<_, GpuError>>()?;
