@@ -130,11 +130,13 @@ fn write_table() -> anyhow::Result<()> {
         let [pass, plain] = ["/pass/median", "/plain_pass/median"].map(figure);
         let text = |key: &str| row[key].as_str().unwrap_or_default();
         table += &format!(
-            "| {} | {}{} | {:.0} ms | {pass:.0} ms | {plain:.0} ms | {:.2} | {:.1} s | {:.2} |\n",
+            "| {} | {}{} | {} ms | {} ms | {} ms | {:.2} | {:.1} s | {:.2} |\n",
             text("workload"),
             text("driver"),
             if precision(row) == "f32" { String::new() } else { format!(", {}", precision(row)) },
-            figure("/milliseconds/median"),
+            rounded(figure("/milliseconds/median")),
+            rounded(pass),
+            rounded(plain),
             pass / plain,
             figure("/ready_seconds"),
             figure("/slot_bytes") / figure("/live_bytes"),
@@ -146,6 +148,11 @@ fn write_table() -> anyhow::Result<()> {
     let (before, after) =
         parts.with_context(|| format!("benches/README.md has no lines `{}` and `{}`", TABLE[0], TABLE[1]))?;
     Ok(std::fs::write(path, format!("{before}{}\n\n{table}\n{}{after}", TABLE[0], TABLE[1]))?)
+}
+
+/// Milliseconds for the table.
+fn rounded(milliseconds: f64) -> String {
+    if milliseconds < 10.0 { format!("{milliseconds:.1}") } else { format!("{milliseconds:.0}") }
 }
 
 /// Old rows have no precision: they are f32.

@@ -1,9 +1,12 @@
-//! The WGSL itself: each file is valid alone, and Rust and WGSL agree on constants, immediates and bindings.
+//! The WGSL itself: each file is valid alone, keeps its sums in registers, and agrees with Rust on constants, immediates and
+//! bindings.
 
 use naga::valid::{
     Capabilities, FunctionInfo, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator,
 };
-use naga::{AddressSpace, Expression, Function, Handle, Module, StorageAccess, TypeInner};
+use naga::{
+    AddressSpace, Block, Expression, Function, Handle, LocalVariable, Module, Statement, StorageAccess, TypeInner,
+};
 use stssad::engine::kernel::{Kernel, Scalar};
 use stssad::engine::ops::cases;
 use stssad::engine::shaders::{PROBES, SOURCES, element_bytes, specialise};
@@ -151,5 +154,111 @@ fn no_kernel_selects_between_vectors_by_one_condition() {
     assert!(!found("each", &choosing("id < vec3(3u)")));
     for (name, source) in SOURCES.iter().chain(PROBES) {
         assert!(!found(name, source), "{name}");
+    }
+}
+
+/// Whether all invocations of a workgroup meet in the block, or in a function that it calls.
+fn has_barrier(module: &Module, block: &Block) -> bool {
+    block.iter().any(|statement| match statement {
+        Statement::ControlBarrier(_) | Statement::WorkGroupUniformLoad { .. } => true,
+        Statement::Call { function, .. } => has_barrier(module, &module.functions[*function].body),
+        _ => parts(statement).any(|block| has_barrier(module, block)),
+    })
+}
+
+/// The blocks of a statement.
+fn parts(statement: &Statement) -> impl Iterator<Item = &Block> {
+    let blocks: Vec<&Block> = match statement {
+        Statement::Block(block) => vec![block],
+        Statement::If { accept, reject, .. } => vec![accept, reject],
+        Statement::Switch { cases, .. } => cases.iter().map(|case| &case.body).collect(),
+        Statement::Loop { body, continuing, .. } => vec![body, continuing],
+        _ => Vec::new(),
+    };
+    blocks.into_iter()
+}
+
+/// Calls `each` with every statement of the block and of those within it.
+fn for_each<'a>(block: &'a Block, each: &mut impl FnMut(&'a Statement)) {
+    for statement in block {
+        each(statement);
+        parts(statement).for_each(|block| for_each(block, each));
+    }
+}
+
+/// Whether the value follows from one of these variables.
+fn follows(function: &Function, value: Handle<Expression>, from: &[Handle<LocalVariable>]) -> bool {
+    let also = |value| follows(function, value, from);
+    match function.expressions[value] {
+        Expression::LocalVariable(variable) => from.contains(&variable),
+        Expression::Load { pointer } => also(pointer),
+        Expression::Unary { expr, .. } | Expression::As { expr, .. } => also(expr),
+        Expression::Binary { left, right, .. } => also(left) || also(right),
+        Expression::Select { condition, accept, reject } => [condition, accept, reject].into_iter().any(also),
+        _ => false,
+    }
+}
+
+/// The variable of the function that an element is of.
+fn variable(function: &Function, place: Handle<Expression>) -> Option<Handle<LocalVariable>> {
+    match function.expressions[place] {
+        Expression::LocalVariable(variable) => Some(variable),
+        Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => variable(function, base),
+        _ => None,
+    }
+}
+
+/// The invocations' own arrays that a loop with barriers indexes by what it counts.
+fn in_memory(module: &Module) -> Vec<String> {
+    let entries = module.entry_points.iter().map(|entry| &entry.function);
+    let mut found = Vec::new();
+    for function in module.functions.iter().map(|(_, function)| function).chain(entries) {
+        for_each(&function.body, &mut |statement| {
+            let Statement::Loop { body, continuing, .. } = statement else { return };
+            if !has_barrier(module, body) {
+                return;
+            }
+            let mut counted = Vec::new();
+            for_each(continuing, &mut |statement| {
+                if let Statement::Store { pointer, .. } = statement {
+                    counted.extend(variable(function, *pointer));
+                }
+            });
+            for_each(body, &mut |statement| {
+                let Statement::Emit(emitted) = statement else { return };
+                for value in emitted.clone() {
+                    if let Expression::Access { base, index } = function.expressions[value]
+                        && follows(function, index, &counted)
+                        && let Some(array) = variable(function, base)
+                    {
+                        found.push(function.local_variables[array].name.clone().unwrap_or_default());
+                    }
+                }
+            });
+        });
+    }
+    found.dedup();
+    found
+}
+
+/// A driver that does not unroll such a loop (NVIDIA's was the first) keeps the array in memory, for the whole kernel: matrix
+/// products ran at a twentieth of their rate.
+#[test]
+fn no_loop_with_barriers_indexes_what_is_to_lie_in_registers() {
+    let planted = "var<workgroup> shared_sums: array<f32, 64>;
+        fn meet() { workgroupBarrier(); }
+        @compute @workgroup_size(64) fn main(@builtin(local_invocation_index) lane: u32) {
+            var sums: array<f32, 8>;
+            var others: array<f32, 8>;
+            for (var i = 0u; i < 8u; i++) { others[i] = 1.0; }
+            for (var i = 0u; i < 8u; i++) {
+                shared_sums[lane ^ i] = sums[7u - i] + others[3];
+                for (var j = 0u; j < 8u; j++) { others[j] += 1.0; }
+                meet();
+            }
+        }";
+    assert_eq!(in_memory(&validated("planted", planted)), ["sums"]);
+    for (name, source) in SOURCES.iter().chain(PROBES) {
+        assert!(in_memory(&validated(name, source)).is_empty(), "{name}: {:?}", in_memory(&validated(name, source)));
     }
 }
