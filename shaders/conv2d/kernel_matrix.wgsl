@@ -1,4 +1,6 @@
-// conv2d/kernel on matrix units: the same places, and the products of gemm/matrix
+// conv2d/kernel: w̄[k,c,r,s] = Σ_{n,p,q} x[n,c,h,v] · ȳ[n,k,p,q], on matrix units
+//
+// Elements lie where conv2d/kernel.wgsl says. gemm/matrix, in the place of gemm/tile, says which invocations compute them.
 enable f16;
 enable wgpu_cooperative_matrix;
 

@@ -1,4 +1,6 @@
-// conv2d/output on matrix units: the same places, and the products of gemm/matrix
+// conv2d/output: y[n,k,p,q] = Σ_{c,r,s} x[n,c,h,v] · w[k,c,r,s], on matrix units
+//
+// Elements lie where conv2d/output.wgsl says. gemm/matrix, in the place of gemm/tile, says which invocations compute them.
 enable f16;
 enable wgpu_cooperative_matrix;
 

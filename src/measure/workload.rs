@@ -190,12 +190,12 @@ mod tests {
         assert!(titles.iter().any(|title| title.starts_with("conv2d/output(n=")), "{titles:#?}");
     }
 
-    /// Dispatches and slots of a whole step that tunes: more than these means that a rule no longer applies. Of ResNet-18, 41
+    /// Dispatches and slots of a whole step that tunes: more than these means that a rule no longer applies. Of ResNet-18, 40
     /// dispatches transpose weights.
     #[test]
     fn a_step_takes_no_more_than_it_did() {
         for (name, most_dispatches, most_bytes) in
-            [("digits-small", 427, 24_024_780), ("pyramid-64", 514, 87_780_364), ("resnet18-32", 2065, 2_746_406_920)]
+            [("digits-small", 427, 24_024_780), ("pyramid-64", 515, 87_780_364), ("resnet18-32", 2067, 2_746_406_920)]
         {
             let workload: Workload = name.parse().unwrap();
             let plan = workload.plan(DeviceClass::Gpu, Reuse::On).unwrap();
