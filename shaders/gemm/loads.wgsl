@@ -8,7 +8,7 @@
 // outside of A or B stay outside: where an element lies is computed once a segment.
 //
 // The kernel that includes this part says where elements lie:
-//   a, b, y                 the buffers
+//   a, b, y                 the buffers, the factors' of StoredA and StoredB, which the products say
 //   A_ALONG_K, B_ALONG_K    1 where neighbours along k are neighbours in memory, 0 where those along m or n are
 //   A_IS_WHOLE              whether no slab reaches beyond A
 //   A_HEIGHT, A_WIDTH       of the plane that an element of A has to lie in
@@ -21,9 +21,6 @@
 //   a_row, b_column         what a row of A and a column of B add to the place of an element
 //   depth_at                what index k of a segment's first slab adds to places in A and in B
 //   y_row, y_column         the parts of an address in y, one of which may be NOWHERE: the element is not written
-
-alias StoredA = f32; // or f16
-alias StoredB = f32; // or f16
 
 // A part of an address, or of a row or column, that lies beyond all there are, and with any other part does so.
 const NOWHERE: u32 = 0x40000000u;

@@ -8,6 +8,8 @@ const TILE: u32 = 16u; // side of a matrix; its type's name follows
 const BLOCKS_M: u32 = 2u;
 const BLOCKS_N: u32 = 4u;
 
+alias StoredA = f32; // or f16
+alias StoredB = f32; // or f16
 alias Left = coop_mat16x16<f16, A>;
 alias Right = coop_mat16x16<f16, B>;
 alias Sum = coop_mat16x16<f32, C>;

@@ -14,6 +14,9 @@ const MICRO_M: u32 = 8u;
 const MICRO_N: u32 = 8u;
 const SHARES: u32 = 1u;
 
+alias StoredA = f32;
+alias StoredB = f32;
+
 const ROWS: u32 = TILE_M / MICRO_M;
 const COLUMNS: u32 = TILE_N / MICRO_N;
 const PAIR: u32 = 2u - ROWS % 2u;

@@ -4,7 +4,7 @@ mod cpu;
 
 use std::sync::Arc;
 
-use super::{Conv2d, OfTransposed, PartialKernel, Problem, Role};
+use super::{Conv2d, Geometry, OfTransposed, PartialKernel, Problem, Role};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::gemm::{Product, Tiles};
 use crate::engine::lower::{Detour, Lower};
@@ -179,6 +179,12 @@ impl Conv2d {
         [1, stride * stride].into_iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("two")
     }
 
+    /// The taps along one axis of a window that any phase of the stride has.
+    fn taps(&self, window: usize) -> usize {
+        let Geometry { stride, padding, .. } = self.geometry;
+        (window + 2 * stride - 2 - (stride - 1 + padding) % stride) / stride
+    }
+
     fn gemm(&self, problem: &Problem, class: DeviceClass) -> Product {
         self.gemm_of(problem, self.phases(problem, class))
     }
@@ -192,18 +198,12 @@ impl Conv2d {
             Role::Output => Product { m: k, n: n * p * q, k: c * r * s, layers: groups, along_k: 1 },
             Role::Input => {
                 let pixels = n * h.div_ceil(stride) * w.div_ceil(stride);
-                // The taps of a phase, or those that any of them has.
-                let taps = |window: usize| match phases {
-                    1 => window.div_ceil(stride),
-                    _ => (window + 2 * stride - 2 - (stride - 1 + geometry.padding) % stride) / stride,
+                // A phase has its share of the taps; phases together have those that any of them has.
+                let depth = match phases {
+                    1 => (k * r * s).div_ceil(stride * stride),
+                    _ => k * self.taps(r) * self.taps(s),
                 };
-                Product {
-                    m: c * phases,
-                    n: pixels,
-                    k: k * taps(r) * taps(s),
-                    layers: groups * stride * stride / phases,
-                    along_k: 0,
-                }
+                Product { m: c * phases, n: pixels, k: depth, layers: groups * stride * stride / phases, along_k: 0 }
             }
             Role::Kernel => Product { m: k, n: c * r * s, k: n * p * q, layers: groups, along_k: 2 },
         }
@@ -221,7 +221,7 @@ impl Conv2d {
                 (kernel.over_layers(columns, 1, groups * rows), [x, w])
             }
             Role::Input => {
-                let block = block(tiles.k, k, product.k / k);
+                let block = block(tiles.k, k, self.taps(r) * self.taps(s));
                 let kernel = tiles.kernel("conv2d/input", "conv2d/input_matrix").constant("BLOCK", block);
                 let kernel = kernel.constant("PHASES", product.m / c);
                 (kernel.over_layers(columns * (product.layers / groups), 1, groups * rows), [y, w])
@@ -252,6 +252,22 @@ fn block(depth: usize, kind: usize, others: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn phases_are_of_one_product_where_it_has_few_rows() {
+        let phases = |c: usize, k: usize, image: usize, window: usize| {
+            let geometry = Geometry { image: [image; 2], window: [window; 2], stride: 2, padding: window / 2 };
+            let conv = Conv2d { solve_for: Role::Input, geometry, groups: 1 };
+            let [p, q] = geometry.output().unwrap();
+            let problem = conv.problem(&[&[128, k, p, q].into(), &[k, c, window, window].into()]).unwrap();
+            (conv.phases(&problem, DeviceClass::Gpu), conv.gemm(&problem, DeviceClass::Gpu))
+        };
+        // Of 16 products of taps and phases, 9 are not in vain.
+        let (apart, product) = phases(64, 128, 64, 3);
+        assert_eq!((apart, product.m, product.k, product.layers), (1, 64, 128 * 9 / 4, 4));
+        let (together, product) = phases(3, 64, 256, 7);
+        assert_eq!((together, product.m, product.k, product.layers), (4, 12, 64 * 16, 1));
+    }
 
     #[test]
     fn slabs_have_as_many_channels_as_fill_them() {
