@@ -276,7 +276,8 @@ pub struct Model {
 }
 
 /// Workgroups to interpret, each with the number of those that it stands for. Those at the edges of the grid may have
-/// less to do, so that it is cut into first, middle and last along each axis, and its largest parts are sampled.
+/// less to do, so that it is cut into first, middle and last along each axis, and its largest parts are sampled. Of a grid that is
+/// nearly all middle, these are neighbours: different work may take turns along it, such as the phases of a stride.
 fn samples(grid: [u32; 3]) -> Vec<(u64, f64)> {
     let total = grid.iter().map(|&extent| u64::from(extent)).product::<u64>();
     let [width, height, _] = grid.map(u64::from);
@@ -299,6 +300,10 @@ fn samples(grid: [u32; 3]) -> Vec<(u64, f64)> {
         }
     }
     found.sort_by_key(|&(size, index)| (std::cmp::Reverse(size), index));
+    let (size, index) = found[0];
+    if total > 16 && 16 * size >= 15 * total {
+        return (0..SAMPLES as u64).map(|next| (index + next, total as f64 / SAMPLES as f64)).collect();
+    }
     found.truncate(SAMPLES);
     let sampled: u64 = found.iter().map(|(size, _)| size).sum();
     found.into_iter().map(|(size, index)| (index, size as f64 / sampled as f64 * total as f64)).collect()
@@ -650,6 +655,8 @@ y[group.x * 64u + lane] = sum;
             assert!(samples.iter().all(|&(index, _)| (index as f64) < total), "{grid:?}: {samples:?}");
         }
         assert_eq!(samples([4, 1, 1]), [(1, 2.0), (0, 1.0), (3, 1.0)]);
+        let phases = samples([4096, 1, 1]).into_iter().map(|(index, weight)| (index % 4, weight));
+        assert_eq!(phases.collect::<std::collections::BTreeMap<_, _>>().into_values().collect::<Vec<_>>(), [1024.0; 4]);
     }
 
     /// Implicit GEMM with the tiles of ggml's Vulkan convolution: 128 channels by 128 pixels by 16 taps, 8 × 8 of them
