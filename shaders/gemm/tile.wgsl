@@ -5,7 +5,7 @@
 // multiplied while the next is on its way into registers, so that a slab takes one barrier, and the products cover the loads.
 //
 // Neighbouring invocations are neighbours of a column in pairs, and the pairs are neighbours of a row: a pair reads the same
-// vec4s of B, and every other pair the same of A, which NVIDIA GPUs serve in half the time.
+// vec4s of B, and neighbouring pairs the same of A, so that a GPU may serve the equal reads of neighbours together.
 
 const TILE_M: u32 = 64u;
 const TILE_N: u32 = 128u;
