@@ -8,7 +8,7 @@
 // outside of A or B stay outside: where an element lies is computed once a segment.
 //
 // The kernel that includes this part says where elements lie:
-//   a, b, y                 the buffers, the factors' of StoredA and StoredB, which the products say
+//   a, b, y                 the buffers; the factors' elements are StoredA and StoredB, which the products declare
 //   A_ALONG_K, B_ALONG_K    1 where neighbours along k are neighbours in memory, 0 where those along m or n are
 //   A_IS_WHOLE              whether no slab reaches beyond A
 //   A_HEIGHT, A_WIDTH       of the plane that an element of A has to lie in
@@ -21,6 +21,8 @@
 //   a_row, b_column         what a row of A and a column of B add to the place of an element
 //   depth_at                what index k of a segment's first slab adds to places in A and in B
 //   y_row, y_column         the parts of an address in y, one of which may be NOWHERE: the element is not written
+// The products say how a slab lies in workgroup memory:
+//   store_a, store_b        put a quad of one k, which is number `group` of its row, into one of two slabs
 
 // A part of an address, or of a row or column, that lies beyond all there are, and with any other part does so.
 const NOWHERE: u32 = 0x40000000u;
@@ -85,6 +87,7 @@ struct Loader {
     b: array<vec4<StoredB>, B_LOADS>,
 }
 
+// The loader of an invocation, which has asked for the first slab.
 fn loader_of(tile: Tile, invocation: u32) -> Loader {
     var loader: Loader;
     loader.a_group = select(invocation % M_QUADS, invocation / TILE_K, A_ALONG_K == 1u);
@@ -101,6 +104,8 @@ fn loader_of(tile: Tile, invocation: u32) -> Loader {
             loader.columns[l][e] = b_column(tile, tile.n + e * N_QUADS + loader.b_group + l * B_GROUP_STEP);
         }
     }
+    begin_segment(tile, &loader);
+    load_slab(&loader);
     return loader;
 }
 
@@ -145,10 +150,21 @@ fn load_next(tile: Tile, loader: ptr<function, Loader>, is_last: bool) {
     load_slab(loader);
 }
 
-// What has come of A and B, for this place in the slab. What is outside becomes 0 here and not before, so that nothing waits.
-fn a_quad(loader: ptr<function, Loader>, l: u32) -> vec4<StoredA> {
-    return select(vec4<StoredA>(), (*loader).a[l], (*loader).a_quads[l].is_inside | vec4(A_IS_WHOLE));
-}
-fn b_quad(loader: ptr<function, Loader>, l: u32) -> vec4<StoredB> {
-    return select(vec4<StoredB>(), (*loader).b[l], (*loader).b_quads[l].is_inside);
+// Stores what has come. What is outside becomes 0 here and not before, so that nothing waits for a load until then.
+fn store_slab(loader: ptr<function, Loader>, slab: u32) {
+    for (var l = 0u; l < A_LOADS; l++) {
+        let group = (*loader).a_group + l * A_GROUP_STEP;
+        let k = (*loader).a_k + l * A_K_STEP;
+        if A_IS_EVEN || (k < TILE_K && group < M_QUADS) {
+            let is_inside = (*loader).a_quads[l].is_inside | vec4(A_IS_WHOLE);
+            store_a(slab, k, group, select(vec4<StoredA>(), (*loader).a[l], is_inside));
+        }
+    }
+    for (var l = 0u; l < B_LOADS; l++) {
+        let group = (*loader).b_group + l * B_GROUP_STEP;
+        let k = (*loader).b_k + l * B_K_STEP;
+        if B_IS_EVEN || (k < TILE_K && group < N_QUADS) {
+            store_b(slab, k, group, select(vec4<StoredB>(), (*loader).b[l], (*loader).b_quads[l].is_inside));
+        }
+    }
 }

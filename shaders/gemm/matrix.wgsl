@@ -37,26 +37,16 @@ fn b_at(k: u32, n: u32) -> u32 {
     return select(k * B_PITCH + n, n * B_PITCH + k, B_ALONG_K == 1u);
 }
 
-fn store_slab(loader: ptr<function, Loader>, slab: u32) {
-    for (var l = 0u; l < A_LOADS; l++) {
-        let group = (*loader).a_group + l * A_GROUP_STEP;
-        let k = (*loader).a_k + l * A_K_STEP;
-        if A_IS_EVEN || (k < TILE_K && group < M_QUADS) {
-            let quad = vec4<f16>(a_quad(loader, l));
-            for (var e = 0u; e < 4u; e++) {
-                a_slabs[slab * A_SLAB + a_at(e * M_QUADS + group, k)] = quad[e];
-            }
-        }
+fn store_a(slab: u32, k: u32, group: u32, quad: vec4<StoredA>) {
+    let halves = vec4<f16>(quad);
+    for (var e = 0u; e < 4u; e++) {
+        a_slabs[slab * A_SLAB + a_at(e * M_QUADS + group, k)] = halves[e];
     }
-    for (var l = 0u; l < B_LOADS; l++) {
-        let group = (*loader).b_group + l * B_GROUP_STEP;
-        let k = (*loader).b_k + l * B_K_STEP;
-        if B_IS_EVEN || (k < TILE_K && group < N_QUADS) {
-            let quad = vec4<f16>(b_quad(loader, l));
-            for (var e = 0u; e < 4u; e++) {
-                b_slabs[slab * B_SLAB + b_at(k, e * N_QUADS + group)] = quad[e];
-            }
-        }
+}
+fn store_b(slab: u32, k: u32, group: u32, quad: vec4<StoredB>) {
+    let halves = vec4<f16>(quad);
+    for (var e = 0u; e < 4u; e++) {
+        b_slabs[slab * B_SLAB + b_at(k, e * N_QUADS + group)] = halves[e];
     }
 }
 
@@ -101,8 +91,6 @@ fn main(
 ) {
     let tile = tile_of(workgroup, workgroups);
     var loader = loader_of(tile, invocation);
-    begin_segment(tile, &loader);
-    load_slab(&loader);
 
     let row = invocation / 32u / BLOCKS_N * (4u * TILE);
     let column = invocation / 32u % BLOCKS_N * (2u * TILE);

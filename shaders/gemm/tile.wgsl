@@ -30,21 +30,11 @@ const B_SLAB: u32 = TILE_K * A_PITCH; // where B's begins
 const SLAB: u32 = B_SLAB + TILE_K * B_PITCH;
 var<workgroup> slabs: array<vec4<f32>, 2u * SLAB>;
 
-fn store_slab(loader: ptr<function, Loader>, to: u32) {
-    for (var l = 0u; l < A_LOADS; l++) {
-        let group = (*loader).a_group + l * A_GROUP_STEP;
-        let k = (*loader).a_k + l * A_K_STEP;
-        if A_IS_EVEN || (k < TILE_K && group < M_QUADS) {
-            slabs[to + k * A_PITCH + group] = a_quad(loader, l);
-        }
-    }
-    for (var l = 0u; l < B_LOADS; l++) {
-        let group = (*loader).b_group + l * B_GROUP_STEP;
-        let k = (*loader).b_k + l * B_K_STEP;
-        if B_IS_EVEN || (k < TILE_K && group < N_QUADS) {
-            slabs[to + B_SLAB + k * B_PITCH + group] = b_quad(loader, l);
-        }
-    }
+fn store_a(slab: u32, k: u32, group: u32, quad: vec4<StoredA>) {
+    slabs[slab * SLAB + k * A_PITCH + group] = quad;
+}
+fn store_b(slab: u32, k: u32, group: u32, quad: vec4<StoredB>) {
+    slabs[slab * SLAB + B_SLAB + k * B_PITCH + group] = quad;
 }
 
 // The row of an invocation's sums.
@@ -78,8 +68,6 @@ fn main(
 ) {
     let tile = tile_of(workgroup, workgroups);
     var loader = loader_of(tile, invocation);
-    begin_segment(tile, &loader);
-    load_slab(&loader);
 
     let share = select(invocation / (ROWS * COLUMNS), 0u, SHARES == 1u);
     let place = invocation % (ROWS * COLUMNS);
@@ -89,14 +77,14 @@ fn main(
     let count = slab_count(tile);
     for (var index = 0u; index < count; index++) {
         // The barrier of the slab before lies between this store and the last reads of the same slab.
-        let slab = index % 2u * SLAB;
+        let slab = index % 2u;
         store_slab(&loader, slab);
         // Before the barrier: compilers would move loads between products behind them.
         load_next(tile, &loader, index + 1u == count);
         workgroupBarrier();
 
-        let a_from = slab + row;
-        let b_from = slab + B_SLAB + column;
+        let a_from = slab * SLAB + row;
+        let b_from = slab * SLAB + B_SLAB + column;
         for (var t = 0u; t < TILE_K / SHARES; t++) {
             let k = t * SHARES + share;
             var b_quads: Row;
