@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::str::FromStr;
 use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
@@ -17,10 +16,10 @@ use stssad::data::tiles::greatest;
 use stssad::data::{BadImage, Batch, Listing, Loading, OnBadImage, ReadFile, Watched};
 use stssad::run::model::{Judgement, Model, Predictor};
 use stssad::run::report::{HeatMaps, Masks};
-use stssad::training::score::{Threshold, is_flagged};
+use stssad::training::conformal::{is_flagged, p_value};
 
 use super::progress::stop_flag;
-use super::train::{model, open, unfit};
+use super::train::{AlarmArguments, model, open, unfit};
 use super::{BAD_DATA, DeviceArguments, progress_bar};
 
 /// Arguments of `stssad predict`.
@@ -49,10 +48,11 @@ pub struct Predict {
     /// least half of its greatest value. The output gets the bounding boxes of the white parts, in pixels of the file.
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
-    /// Call an image an anomaly from this score on, or from the score that P % of normal images exceed, by the images held out of
-    /// training [default: the threshold of the model].
-    #[arg(long, value_name = "SCORE|P%", allow_negative_numbers = true)]
-    threshold: Option<Cut>,
+    #[command(flatten)]
+    alarms: AlarmArguments,
+    /// Call an image an anomaly from this score on.
+    #[arg(long, value_name = "SCORE", value_parser = finite, allow_negative_numbers = true, conflicts_with = "false_alarms")]
+    threshold: Option<f64>,
     #[command(flatten)]
     device: DeviceArguments,
     /// Print JSON lines instead of CSV.
@@ -60,27 +60,10 @@ pub struct Predict {
     json: bool,
 }
 
-/// Where anomalies begin.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Cut {
-    Score(f64),
-    /// The share of normal images at or above it.
-    FalseAlarms(f64),
-}
-
-impl FromStr for Cut {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.trim().parse().ok().filter(|value: &f64| value.is_finite());
-        match text.strip_suffix('%') {
-            None => number(text).map(Cut::Score).ok_or_else(|| "a score is a finite number".into()),
-            Some(percent) => number(percent)
-                .filter(|percent| *percent > 0.0 && *percent < 100.0)
-                .map(|percent| Cut::FalseAlarms(percent / 100.0))
-                .ok_or_else(|| "a share of normal images is between 0% and 100%, both excluded".into()),
-        }
-    }
+fn finite(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| {
+        "a score is a finite number; --false-alarms takes the share of normal images that may be flagged, such as 1%".into()
+    })
 }
 
 /// What to do if an image cannot be scored.
@@ -104,6 +87,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 struct Predicted<'a> {
     path: Cow<'a, str>,
     score: Result<f64, String>,
+    /// Absent without a score, or if the model keeps no scores of held-out images.
+    p_value: Option<f64>,
     /// Absent without a score or a threshold.
     anomalous: Option<bool>,
     /// The overlay of an image with a score, with `--maps`.
@@ -162,30 +147,22 @@ impl Predict {
 
     /// The score from which an image is an anomaly.
     fn threshold(&self, model: &Model) -> anyhow::Result<Option<f64>> {
-        match (self.threshold, model.threshold) {
-            (Some(Cut::Score(score)), _) => return Ok(Some(score)),
-            (Some(Cut::FalseAlarms(rate)), _) => {
-                let held_out = model.held_out.len();
-                return Ok(Some(Threshold::at(&model.held_out, rate).ok_or_else(|| {
-                    let least = (1.0 / rate - 1.0 - 1e-9).ceil();
-                    unfit(format!(
-                        "--threshold {}% needs at least {least} normal images that were held out of training, and the model has \
-                         {held_out}: give a larger share, or train on more images",
-                        100.0 * rate
-                    ))
-                })?));
-            }
-            (None, None) => note!(
-                "note     the model has no threshold, because too few normal images could be held out of training: there are \
-                 scores only; --threshold gives one"
+        if self.threshold.is_some() {
+            return Ok(self.threshold);
+        }
+        let threshold = self.alarms.threshold(model)?;
+        match threshold {
+            None => note!(
+                "note     the model has no threshold, because no normal images were held out of training: there are scores \
+                 only; --threshold gives one"
             ),
-            (None, Some(threshold)) if threshold.held_out == 0 => note!(
+            Some(threshold) if threshold.held_out == 0 => note!(
                 "note     an earlier version of stssad set this threshold on training images, so it gives more false alarms: \
                  train again for a threshold from held-out images"
             ),
             _ => {}
         }
-        Ok(model.threshold.map(|threshold| threshold.score))
+        Ok(threshold.map(|threshold| threshold.score))
     }
 
     /// The paths that were named, with those on standard input in place of a `-`.
@@ -296,7 +273,8 @@ impl Scoring<'_> {
         for file in files {
             // The path and not the name, which may be equal in two folders.
             let path = file.as_ref().map_or_else(|bad| &bad.path, |file| &file.path).to_string_lossy();
-            let mut row = Predicted { path, score: Err(String::new()), anomalous: None, map: None, mask: None };
+            let score = Err(String::new());
+            let mut row = Predicted { path, score, p_value: None, anomalous: None, map: None, mask: None };
             match file {
                 Err(BadImage { reason, .. }) => row.score = Err(reason.to_string()),
                 Ok(file) => {
@@ -306,6 +284,7 @@ impl Scoring<'_> {
                     row.score = Some(score)
                         .filter(|score| score.is_finite())
                         .ok_or(format!("its score is not finite: {score}"));
+                    row.p_value = row.score.is_ok().then(|| p_value(&self.model.held_out, score)).flatten();
                     row.anomalous = row.score.is_ok().then(|| Some(is_flagged(score, self.threshold?))).flatten();
                     if !heat.is_empty() {
                         self.picture(file, batch, &heat, views, &mut row)?;
@@ -345,9 +324,9 @@ impl Scoring<'_> {
 
     fn print(&mut self, rows: &[Predicted]) -> anyhow::Result<()> {
         if self.predict.json {
-            for Predicted { path, score, anomalous, map, mask } in rows {
+            for Predicted { path, score, p_value, anomalous, map, mask } in rows {
                 let mut row = match score {
-                    Ok(score) => json!({ "path": path, "score": score, "anomalous": anomalous }),
+                    Ok(score) => json!({ "path": path, "score": score, "p_value": p_value, "anomalous": anomalous }),
                     Err(error) => json!({ "path": path, "error": error }),
                 };
                 if let Some(map) = map {
@@ -365,16 +344,17 @@ impl Scoring<'_> {
         let (has_maps, has_masks) = (self.maps.is_some(), self.masks.is_some());
         let more = has_maps.then_some(&["map"][..]).into_iter().chain(has_masks.then_some(&["mask", "boxes"][..]));
         if !self.has_header {
-            table.write_record(["path", "score", "anomalous", "error"].iter().chain(more.flatten()))?;
+            table.write_record(["path", "score", "p_value", "anomalous", "error"].iter().chain(more.flatten()))?;
             self.has_header = true;
         }
-        for Predicted { path, score, anomalous, map, mask } in rows {
+        for Predicted { path, score, p_value, anomalous, map, mask } in rows {
+            let p_value = p_value.map(|p| p.to_string()).unwrap_or_default();
             let anomalous = anomalous.map(|anomalous| u8::from(anomalous).to_string()).unwrap_or_default();
             let (score, error) = match score {
                 Ok(score) => (score.to_string(), String::new()),
                 Err(error) => (String::new(), error.clone()),
             };
-            let mut record = vec![path.to_string(), score, anomalous, error];
+            let mut record = vec![path.to_string(), score, p_value, anomalous, error];
             let text = |path: &PathBuf| path.to_string_lossy().into_owned();
             if has_maps {
                 record.push(map.as_ref().map(text).unwrap_or_default());
@@ -395,12 +375,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_threshold_is_a_score_or_a_share() {
-        assert_eq!("-0.5".parse(), Ok(Cut::Score(-0.5)));
-        assert_eq!("5%".parse(), Ok(Cut::FalseAlarms(0.05)));
-        assert_eq!("0.5 %".parse(), Ok(Cut::FalseAlarms(0.005)));
-        for wrong in ["", "%", "0%", "100%", "-1%", "nan", "inf", "nan%", "x"] {
-            assert!(wrong.parse::<Cut>().is_err(), "{wrong}");
+    fn a_threshold_is_a_finite_score() {
+        assert_eq!(finite("-0.5"), Ok(-0.5));
+        for wrong in ["", "5%", "nan", "inf", "x"] {
+            assert!(finite(wrong).unwrap_err().contains("--false-alarms"), "{wrong}");
         }
     }
 }

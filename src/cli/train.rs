@@ -6,16 +6,17 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
-use stssad::data::{DataError, Loaded, Loading, Source, load, load_test};
+use stssad::data::{DataError, Loaded, Loading, Set, Source, load, load_test};
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
-use stssad::run::config::{RunConfig, overlay};
+use stssad::run::config::{RunConfig, overlay, rate};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow};
 use stssad::run::model::Model;
 use stssad::run::report::Table;
 use stssad::run::scored::{Alarms, Metrics};
+use stssad::training::conformal::{Threshold, TooFew, needed};
 use walkdir::WalkDir;
 
 use super::arguments::{DataArguments, Given, RunArguments, printed};
@@ -81,6 +82,11 @@ impl Train {
         let claimed = self.output.out.as_ref().filter(|out| out.exists()).map(claim).transpose()?;
         let device = ready(&self.device, &config)?;
         let loaded = read(&config)?;
+        let held_out = loaded.task.held_out.as_ref().map_or(0, Set::len);
+        if (1..needed(config.false_alarms)).contains(&held_out) {
+            let too_few = TooFew { rate: config.false_alarms, held_out };
+            note!("warning  {too_few}; as it is, the threshold will lie above the highest of their scores");
+        }
         let folder = match (claimed, &self.output.out) {
             (Some(folder), _) => folder,
             (None, Some(out)) => claim(out)?,
@@ -324,7 +330,24 @@ fn newest_run(folder: &Path) -> Option<PathBuf> {
 fn told_threshold(threshold: Option<f64>, alarms: Option<&Alarms>) -> String {
     match (threshold, alarms) {
         (Some(threshold), Some(alarms)) => format!("threshold {threshold:.4}: {alarms}"),
-        _ => "no threshold: there are too few normal images to hold some out of training".into(),
+        _ => "no threshold: no normal images were held out of training".into(),
+    }
+}
+
+/// Which false alarms a trained detector may give.
+#[derive(Debug, Args)]
+pub struct AlarmArguments {
+    /// Set the threshold anew, from the scores of the held-out normal images that the model keeps, so that it flags at most this
+    /// share of new normal images [default: as in training].
+    #[arg(long, value_name = "P%", value_parser = rate)]
+    false_alarms: Option<f64>,
+}
+
+impl AlarmArguments {
+    /// The threshold of a model, or the one that is asked for.
+    pub fn threshold(&self, model: &Model) -> anyhow::Result<Option<Threshold>> {
+        let Some(rate) = self.false_alarms else { return Ok(model.threshold) };
+        Ok(Some(Threshold::promising(&model.held_out, rate).map_err(|too_few| unfit(too_few.to_string()))?))
     }
 }
 
@@ -337,6 +360,8 @@ pub struct Test {
     data: DataArguments,
     #[command(flatten)]
     images: Given<Loading>,
+    #[command(flatten)]
+    alarms: AlarmArguments,
     /// Folder for scores.csv and test.json [default: `test` in the run's folder].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -349,7 +374,8 @@ pub struct Test {
 
 impl Test {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let model = model(&self.run, &[])?;
+        let mut model = model(&self.run, &[])?;
+        model.threshold = self.alarms.threshold(&model)?;
         let run = follow(&self.run);
         let beside = if run.is_dir() { run } else { run.with_file_name("") };
         let out = self.out.clone().unwrap_or_else(|| beside.join("test"));

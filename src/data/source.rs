@@ -257,6 +257,10 @@ pub struct Loading {
     /// Keep decoded images in a temporary file of up to this size (in TMPDIR); images beyond are decoded for each use.
     #[arg(long, value_name = "BYTES", value_parser = whole::<u64>, default_value_t = CACHE_BYTES)]
     pub cache_bytes: u64,
+    /// Hold N normal images out of training, for the threshold [default: a tenth, but as many as --false-alarms needs if a quarter
+    /// suffices; of fewer than a hundred ten, but at most a quarter].
+    #[arg(long, value_name = "N", value_parser = whole::<usize>)]
+    pub held_out: Option<usize>,
     /// Train on at most N normal images, including those held out for the threshold [default: all].
     #[arg(long, value_name = "N", value_parser = whole::<usize>)]
     pub max_train: Option<usize>,
@@ -270,6 +274,11 @@ pub struct Loading {
     #[arg(skip)]
     #[serde(skip)]
     pub seed: u64,
+    /// Images to hold out if a quarter of the normal ones suffices; it follows from the run's rate of false alarms, so it is not
+    /// stored here.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub bearing: usize,
 }
 
 /// Default limit on the cache of converted images, in bytes.
@@ -287,10 +296,12 @@ impl Default for Loading {
             on_bad_image: OnBadImage::default(),
             max_pixels: MAX_PIXELS,
             cache_bytes: CACHE_BYTES,
+            held_out: None,
             max_train: None,
             max_normals: None,
             max_anomalies: None,
             seed: 0,
+            bearing: 0,
         }
     }
 }
@@ -354,6 +365,20 @@ impl Loading {
                 setting(format!("--max-train is {most}: training needs at least {LEAST_TRAIN} images"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// How many of so many normal images to hold out of training. Of fewer than ten images little can be said about a threshold, and
+    /// training needs the rest.
+    fn to_hold_out(&self, normals: usize) -> Result<usize, DataError> {
+        let tenth = (normals / 10).max((normals / 4).min(10));
+        match self.held_out {
+            Some(held) if held.saturating_add(LEAST_TRAIN) > normals => Err(DataError::Setting(format!(
+                "--held-out is {held}: there are {normals} normal images, and training needs at least {LEAST_TRAIN} of them"
+            ))),
+            Some(held) => Ok(held),
+            None if self.bearing <= normals / 4 => Ok(tenth.max(self.bearing)),
+            None => Ok(tenth),
         }
     }
 
@@ -423,7 +448,8 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
             return Err(DataError::TooFew { kind, found: set.len(), wanted });
         }
     }
-    let task = task.held_out(loading.seed);
+    let held = loading.to_hold_out(task.train.len())?;
+    let task = task.held_out(held, loading.seed);
     let identical = Identical::of(&task)?;
     if let Some(count) = identical.all {
         return Err(DataError::Identical { count });
@@ -515,5 +541,28 @@ impl Loaded {
     /// A table of the sets, to print before training.
     pub fn table(&self) -> SplitTable<'_> {
         SplitTable(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenth_is_held_out_or_what_the_rate_needs_if_a_quarter_suffices() {
+        let held = |loading: Loading| move |normals: usize| loading.to_hold_out(normals);
+        let tenth = held(Loading::default());
+        for (normals, expected) in [(3, 0), (4, 1), (12, 3), (40, 10), (99, 10), (300, 30), (1000, 100)] {
+            assert_eq!(tenth(normals).unwrap(), expected, "{normals}");
+        }
+        let one_percent = held(Loading { bearing: 99, ..Loading::default() });
+        for (normals, expected) in [(4, 1), (300, 30), (395, 39), (396, 99), (989, 99), (1000, 100)] {
+            assert_eq!(one_percent(normals).unwrap(), expected, "{normals}");
+        }
+        let given = held(Loading { held_out: Some(20), bearing: 99, ..Loading::default() });
+        assert_eq!((given(23).unwrap(), given(1000).unwrap()), (20, 20));
+        let refused = given(22).unwrap_err().to_string();
+        assert!(refused.contains("--held-out is 20: there are 22 normal images"), "{refused}");
+        assert_eq!(held(Loading { held_out: Some(0), ..Loading::default() })(300).unwrap(), 0);
     }
 }

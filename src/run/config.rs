@@ -17,6 +17,7 @@ use crate::ssad::loss::{self, Alignment};
 use crate::ssad::method::Rule;
 use crate::ssad::method::{Method, random_starts};
 use crate::ssad::nn::{ENCODERS, Named};
+use crate::training::conformal::needed;
 
 /// A run's configuration. Each setting is described once, here or in [`Loading`]: the field's name is its key in a TOML file and,
 /// with dashes, its flag; the first paragraph is its help. `stssad train --print-config` prints all settings.
@@ -44,6 +45,9 @@ pub struct RunConfig {
     /// Anomaly score, for methods that have more than one.
     #[arg(long, value_enum, default_value_t)]
     pub score: Rule,
+    /// Share of new normal images that the threshold may flag, such as `1%`.
+    #[arg(long, value_name = "P%", value_parser = rate, default_value = "1%")]
+    pub false_alarms: f64,
     /// Where the images come from; the only key without a default.
     #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,6 +70,17 @@ fn encoders() -> PossibleValuesParser {
     let auto = PossibleValue::new(AUTO).help("small up to 64 pixels, resnet18 above");
     let named = ENCODERS.iter().map(|known| PossibleValue::new(known.name).help(known.about));
     std::iter::once(auto).chain(named).collect::<Vec<PossibleValue>>().into()
+}
+
+/// Parses a rate of false alarms: a share such as `0.01`, or a percentage such as `1%`.
+///
+/// # Errors
+/// When the text is anything else, or the rate is not between 0 and 1.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let (number, unit) = text.strip_suffix('%').map_or((text, 1.0), |percent| (percent, 100.0));
+    let rate = number.trim().parse().ok().map(|number: f64| number / unit);
+    rate.filter(|rate| *rate > 0.0 && *rate < 1.0)
+        .ok_or_else(|| "it must be a share of normal images between 0% and 100%, both excluded, such as 1%".into())
 }
 
 /// How a detector is trained and tuned.
@@ -142,6 +157,7 @@ impl Default for RunConfig {
             augmentation: "cutdiff".into(),
             encoder: AUTO.into(),
             score: Rule::default(),
+            false_alarms: 0.01,
             data: None,
             working_dir: None,
             images: Loading::default(),
@@ -305,6 +321,8 @@ impl RunConfig {
             true => Ok(()),
             false => Err(ConfigError::Range { place: String::new(), key, found: found.to_string(), expected }),
         };
+        let rate = self.false_alarms;
+        check("false_alarms", &rate, "between 0 and 1, both excluded", rate > 0.0 && rate < 1.0)?;
         check("training.mass", mass, "between 0 and 1, both excluded", *mass > 0.0 && *mass < 1.0)?;
         check("training.order", &self.training.order, "1 or 2", (1..=2).contains(&self.training.order))?;
         check("training.steps", steps, "from 1 to 16777216", (1..=MOST_STEPS).contains(steps))?;
@@ -407,9 +425,9 @@ impl RunConfig {
         plain(self) == plain(other)
     }
 
-    /// How the images are read, with this run's seed.
+    /// How the images are read, with this run's seed and what its rate of false alarms needs.
     pub fn loading(&self) -> Loading {
-        Loading { seed: self.seed, ..self.images.clone() }
+        Loading { seed: self.seed, bearing: needed(self.false_alarms), ..self.images.clone() }
     }
 
     /// This configuration, with the size and the number of micro-batches that a run chose if it sets none.

@@ -21,7 +21,8 @@ use crate::run::report::{ImageRow, Page, Step, shown};
 use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
 use crate::ssad::config::Config;
 use crate::ssad::step::TrainingStep;
-use crate::training::score::{ScoreError, Tally, Threshold, auroc, check_finite};
+use crate::training::conformal::Threshold;
+use crate::training::score::{ScoreError, Tally, auroc, check_finite};
 use crate::training::trainer::{Progress, TrainError, Trained, Trainer, choose};
 
 /// Is told of a run's progress, and may stop it.
@@ -287,7 +288,7 @@ impl Run<'_> {
             })?;
             check_finite(&scores)?;
             let scores: Vec<f64> = held_out.most_anomalous(&scores).into_iter().map(|(score, _)| score).collect();
-            model.threshold = Threshold::above(&scores);
+            model.threshold = Threshold::nearest(&scores, self.config.false_alarms);
             model.held_out = scores;
         }
         model.save(&folder.path().join(MODEL))?;

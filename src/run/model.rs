@@ -9,7 +9,8 @@ use crate::run::archive::{Archive, ArchiveError, Numbers};
 use crate::run::checkpoint::{fit_numbers, take_fit};
 use crate::run::config::RunConfig;
 use crate::ssad::method::{Network, Rule};
-use crate::training::score::{LedoitWolf, Threshold};
+use crate::training::conformal::Threshold;
+use crate::training::score::LedoitWolf;
 use crate::training::scorer::{Attributor, BATCH, Readings, Scorer};
 use crate::training::trainer::Trained;
 
@@ -78,7 +79,8 @@ impl Model {
         }
         archive.numbers.insert("a".into(), Numbers::Single(Tensor::new([self.a.len()], self.a.clone())));
         let mut double = |name: &str, values: Vec<f64>| archive.numbers.insert(name.into(), Numbers::Double(values));
-        if let Some(Threshold { score, held_out, exceeded }) = self.threshold {
+        // The rate that was asked for is in the configuration.
+        if let Some(Threshold { score, held_out, exceeded, .. }) = self.threshold {
             double("threshold", vec![score, held_out as f64, exceeded as f64]);
         }
         if !self.held_out.is_empty() {
@@ -106,14 +108,16 @@ impl Model {
         let &[c, h, w] = &image[..] else { return Err("its image is malformed".into()) };
         let image = [c, h, w].map(|extent| extent as usize);
         let threshold = match archive.numbers.contains_key("threshold") {
-            true => Some(match archive.take_double("threshold")?[..] {
-                [score, held_out, exceeded] => {
-                    Threshold { score, held_out: held_out as usize, exceeded: exceeded as usize }
-                }
-                // Earlier versions took it on their training images.
-                [score] => Threshold { score, held_out: 0, exceeded: 0 },
-                _ => return Err("its threshold is malformed".into()),
-            }),
+            true => {
+                let [score, held_out, exceeded] = match archive.take_double("threshold")?[..] {
+                    [score, held_out, exceeded] => [score, held_out, exceeded],
+                    // Earlier versions took it on their training images.
+                    [score] => [score, 0.0, 0.0],
+                    _ => return Err("its threshold is malformed".into()),
+                };
+                let [held_out, exceeded] = [held_out, exceeded].map(|count| count as usize);
+                Some(Threshold { score, held_out, exceeded, asked: config.false_alarms })
+            }
             false => None,
         };
         let held_out = match archive.numbers.contains_key("held_out") {
@@ -295,14 +299,14 @@ mod tests {
     use crate::engine::philox::Stream;
 
     fn model() -> Model {
-        let config = RunConfig::default();
+        let config = RunConfig { false_alarms: 0.02, ..RunConfig::default() };
         let mut model = Model {
             config,
             image: [1, 28, 28],
             fingerprint: "f00d".into(),
             a: vec![0.5],
             fit: LedoitWolf::from_parts(vec![0.0; 32], identity(32), 0.0),
-            threshold: Some(Threshold { score: 1.5, held_out: 12, exceeded: 0 }),
+            threshold: Some(Threshold { score: 1.5, held_out: 12, exceeded: 0, asked: 0.02 }),
             held_out: vec![0.5, 1.5],
             states: Vec::new(),
         };
@@ -329,7 +333,7 @@ mod tests {
         model().save(&path).unwrap();
         let mut earlier = Archive::read(&path, KIND).unwrap();
         earlier.numbers.insert("threshold".into(), Numbers::Double(vec![2.5]));
-        let threshold = Threshold { score: 2.5, held_out: 0, exceeded: 0 };
+        let threshold = Threshold { score: 2.5, held_out: 0, exceeded: 0, asked: 0.02 };
         assert_eq!(Model::from_archive(earlier.clone()).unwrap().threshold, Some(threshold));
         earlier.numbers.insert("threshold".into(), Numbers::Double(vec![2.5, 1.0]));
         assert_eq!(Model::from_archive(earlier).unwrap_err(), "its threshold is malformed");

@@ -314,6 +314,7 @@ mod tests {
                 normal: 0,
                 normal_flagged: 0,
                 false_alarm_rate: None,
+                promise: None,
             }),
             counts: Some(Counts { train: 3, held_out: 1, tune: 2, test: 2, split: None }),
             skipped: vec!["broken.png".into()],

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::tensor::Tensor;
-use crate::training::score::{Ranking, Threshold, is_flagged};
+use crate::training::conformal::{SURE, Threshold, is_flagged, percent};
+use crate::training::score::Ranking;
 
 /// A scored image.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -49,7 +50,9 @@ impl Maps<'_> {
     }
 }
 
-/// False alarms of a threshold: how many normal images it flags, among those on which it was set and among the test images.
+/// False alarms of a threshold: the rate that it promises, and how many normal images it flags, among those on which it was set and
+/// among the test images. What the promise says is absent from the file in results of earlier versions and, like these, for
+/// thresholds set on training images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Alarms {
     /// Normal images held out of training, on whose scores the threshold was set; 0 for models of earlier versions, which used
@@ -63,6 +66,21 @@ pub struct Alarms {
     pub normal_flagged: usize,
     /// The measured false-alarm rate, `normal_flagged / normal`; `None`, in the file `null`, without normal test images.
     pub false_alarm_rate: Option<f64>,
+    #[serde(flatten)]
+    pub promise: Option<Promise>,
+}
+
+/// What a threshold promises about normal images that are like the held-out ones.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Promise {
+    /// The rate of false alarms that was asked for, between 0 and 1.
+    pub asked_rate: f64,
+    /// The rate that the held-out images bear: more than was asked for if they are too few.
+    pub promised_rate: f64,
+    /// Where the true rate lies, in 95 % of all draws of the held-out images.
+    pub true_rate_interval: [f64; 2],
+    /// How many of the normal test images are flagged, at least and at most, in 95 % of all draws.
+    pub normal_flagged_interval: [usize; 2],
 }
 
 impl Alarms {
@@ -76,7 +94,38 @@ impl Alarms {
             normal: normal.len(),
             normal_flagged: flagged,
             false_alarm_rate: (!normal.is_empty()).then(|| flagged as f64 / normal.len() as f64),
+            promise: Promise::of(threshold, normal.len()),
         }
+    }
+}
+
+impl Promise {
+    /// The promise for so many normal images; `None` if the threshold was set on training images.
+    fn of(threshold: Threshold, normals: usize) -> Option<Self> {
+        Some(Promise {
+            asked_rate: threshold.asked,
+            promised_rate: threshold.promised()?,
+            true_rate_interval: threshold.true_rate()?,
+            normal_flagged_interval: threshold.false_alarms(normals)?,
+        })
+    }
+}
+
+/// Two numbers as an interval: `0.2 % to 3 %`.
+fn between(rates: [f64; 2]) -> String {
+    rates.map(|rate| percent(rate, 2)).join(" to ")
+}
+
+/// The part of a sentence after the held-out images.
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Promise { asked_rate, promised_rate, true_rate_interval, .. } = *self;
+        let (asked, promised) = (percent(asked_rate, 6), percent(promised_rate, 2));
+        match promised_rate <= asked_rate {
+            true => write!(f, "promises at most {asked} false alarms")?,
+            false => write!(f, "promises {promised} false alarms, since so few do not bear {asked}")?,
+        }
+        write!(f, " (the true rate: {} in {:.0} of 100 runs)", between(true_rate_interval), 100.0 * SURE)
     }
 }
 
@@ -87,12 +136,19 @@ impl fmt::Display for Alarms {
             0 => write!(f, "set on the training images, as in earlier versions")?,
             held_out => write!(f, "exceeded by {} of {held_out} held-out normal images", self.held_out_flagged)?,
         }
-        match self.false_alarm_rate {
-            Some(rate) => {
-                let Alarms { normal, normal_flagged, .. } = self;
-                write!(f, "; exceeded by {normal_flagged} of {normal} normal test images ({:.1} %)", 100.0 * rate)
+        if let Some(promise) = self.promise {
+            write!(f, "; {promise}")?;
+        }
+        let Some(rate) = self.false_alarm_rate else { return write!(f, "; no test image is labelled normal") };
+        let (normal, flagged) = (self.normal, self.normal_flagged);
+        write!(f, "; exceeded by {flagged} of {normal} normal test images ({:.1} %)", 100.0 * rate)?;
+        let Some(Promise { normal_flagged_interval: [least, most], .. }) = self.promise else { return Ok(()) };
+        match (flagged < least, flagged > most) {
+            (false, false) => write!(f, ", within the {least} to {most} of chance"),
+            (is_less, _) => {
+                let than = if is_less { "fewer" } else { "more" };
+                write!(f, ", {than} than the {least} to {most} of chance: these images are not like the held-out ones")
             }
-            None => write!(f, "; no test image is labelled normal"),
         }
     }
 }
@@ -198,17 +254,38 @@ pub(super) mod tests {
 
     #[test]
     fn false_alarms_are_counted_on_normal_test_images_alone() {
-        let threshold = Threshold { score: 3.0, held_out: 12, exceeded: 0 };
+        let threshold = Threshold { score: 3.0, held_out: 12, exceeded: 0, asked: 0.01 };
         let alarms = Alarms::of(threshold, &example());
-        let expected =
-            Alarms { held_out: 12, held_out_flagged: 0, normal: 2, normal_flagged: 1, false_alarm_rate: Some(0.5) };
-        assert_eq!(alarms, expected);
-        let says = "exceeded by 0 of 12 held-out normal images; exceeded by 1 of 2 normal test images (50.0 %)";
+        let counted = (alarms.held_out, alarms.held_out_flagged, alarms.normal, alarms.normal_flagged);
+        assert_eq!((counted, alarms.false_alarm_rate), ((12, 0, 2, 1), Some(0.5)));
+        let promise = alarms.promise.unwrap();
+        assert_eq!((promise.asked_rate, promise.promised_rate), (0.01, 1.0 / 13.0));
+        let says = "exceeded by 0 of 12 held-out normal images; promises 7.7 % false alarms, since so few do not bear 1 % (the true \
+                    rate: 0.21 % to 26 % in 95 of 100 runs); exceeded by 1 of 2 normal test images (50.0 %), within the 0 to 1 of \
+                    chance";
         assert_eq!(alarms.to_string(), says);
+        let kept = Alarms::of(Threshold { asked: 0.08, ..threshold }, &example()).to_string();
+        assert!(kept.contains("; promises at most 8 % false alarms (the true rate: 0.21 % to 26 %"), "{kept}");
+        let normals = vec![scored("n", Some(false), 3.0); 200];
+        let many = Alarms::of(threshold, &normals).to_string();
+        assert!(
+            many.ends_with(", more than the 0 to 54 of chance: these images are not like the held-out ones"),
+            "{many}"
+        );
+        let half = Alarms::of(Threshold { asked: 0.5, score: 4.0, ..threshold }, &normals).to_string();
+        assert!(half.contains(", fewer than the "), "{half}");
         let unknown = Alarms::of(threshold, &example()[4..]);
         assert_eq!((unknown.normal, unknown.false_alarm_rate), (0, None));
         assert!(unknown.to_string().ends_with("; no test image is labelled normal"), "{unknown}");
         let earlier = Alarms::of(Threshold { held_out: 0, ..threshold }, &example()).to_string();
-        assert!(earlier.starts_with("set on the training images"), "{earlier}");
+        assert!(
+            earlier.starts_with("set on the training images, as in earlier versions; exceeded by 1 of 2"),
+            "{earlier}"
+        );
+        // As results of this version and of earlier ones are written.
+        let read = |text: &str| serde_json::from_str::<Alarms>(text).unwrap();
+        assert_eq!(read(&serde_json::to_string(&alarms).unwrap()), alarms);
+        let before = r#"{"held_out":12,"held_out_flagged":0,"normal":2,"normal_flagged":1,"false_alarm_rate":0.5}"#;
+        assert_eq!(read(before), Alarms { promise: None, ..alarms });
     }
 }

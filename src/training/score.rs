@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use rayon::slice::ParallelSliceMut;
 
+use crate::training::conformal::is_flagged;
+
 /// Why these embeddings give no scores.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ScoreError {
@@ -250,47 +252,6 @@ fn key(score: f32) -> u32 {
     (if score < 0.0 { !bits } else { bits | 1 << 31 }) >> 9
 }
 
-/// The score from which an image counts as an anomaly, and the images it was set on.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Threshold {
-    pub score: f64,
-    /// Normal images, not trained on, whose scores set the threshold; 0 in models of earlier versions, which used their
-    /// training images.
-    pub held_out: usize,
-    /// How many of these images it flags.
-    pub exceeded: usize,
-}
-
-impl Threshold {
-    /// Just above the score that one in a hundred new normal images exceeds on average, if they are like the n images
-    /// of `scores`: the score of rank ⌈0.99 (n + 1)⌉. Fewer than 99 images have no such rank; then it is the highest
-    /// score, which one new image in n + 1 exceeds on average. `None` without images.
-    pub fn above(scores: &[f64]) -> Option<Self> {
-        let mut sorted = scores.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let held_out = sorted.len();
-        let rank = (held_out + 1 - (held_out + 1) / 100).min(held_out);
-        let score = sorted.get(rank.checked_sub(1)?)?.next_up();
-        let exceeded = scores.iter().filter(|&&own| is_flagged(own, score)).count();
-        Some(Threshold { score, held_out, exceeded })
-    }
-
-    /// Just above the score that this share of new normal images exceeds on average, if they are like the n images of `scores`: the
-    /// score of rank ⌈(1 − rate)(n + 1)⌉. `None` if fewer than 1 / rate − 1 images have no such rank.
-    pub fn at(scores: &[f64], rate: f64) -> Option<f64> {
-        let mut sorted = scores.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        // A product that is whole but for rounding is whole.
-        let rank = ((1.0 - rate) * (sorted.len() + 1) as f64 - 1e-9).ceil().max(1.0) as usize;
-        Some(sorted.get(rank - 1)?.next_up())
-    }
-}
-
-/// Whether a score is at least the threshold and so counts as an anomaly.
-pub fn is_flagged(score: f64, threshold: f64) -> bool {
-    score >= threshold
-}
-
 /// Labelled scores in descending order, from which every ranking metric is computed. Sorted once, in parallel, so the
 /// pixels of a whole test set are feasible.
 #[derive(Clone, Debug)]
@@ -420,7 +381,6 @@ pub fn spread(scores: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::philox::Stream;
     use safetensors::SafeTensors;
 
     fn close(found: &[f64], golden: &[f64], tolerance: f64) {
@@ -428,33 +388,6 @@ mod tests {
         for (index, (found, golden)) in found.iter().zip(golden).enumerate() {
             assert!((found - golden).abs() <= tolerance * golden.abs(), "{index}: {found} is not {golden}");
         }
-    }
-
-    #[test]
-    fn a_threshold_has_the_rank_of_its_definition() {
-        let of = |count: usize| {
-            let scores: Vec<f64> = (1..=count).rev().map(|score| score as f64).collect();
-            Threshold::above(&scores)
-        };
-        assert_eq!(of(0), None);
-        for count in [1, 12, 98, 99] {
-            let expected = Threshold { score: (count as f64).next_up(), held_out: count, exceeded: 0 };
-            assert_eq!(of(count), Some(expected), "below 99 images the highest score, which is not flagged itself");
-        }
-        assert_eq!(of(199), Some(Threshold { score: 198f64.next_up(), held_out: 199, exceeded: 1 }));
-        let tied = Threshold::above(&[2.0; 300]).unwrap();
-        assert_eq!((tied.exceeded, is_flagged(2.0, tied.score)), (0, false));
-    }
-
-    #[test]
-    fn a_threshold_for_a_rate_needs_enough_images() {
-        let scores: Vec<f64> = (1..=19).map(f64::from).collect();
-        assert_eq!(Threshold::at(&scores, 0.05), Some(19f64.next_up()));
-        assert_eq!(Threshold::at(&scores, 0.5), Some(10f64.next_up()));
-        assert_eq!(Threshold::at(&scores, 0.9), Some(2f64.next_up()));
-        assert_eq!((Threshold::at(&scores, 0.04), Threshold::at(&[], 0.5)), (None, None));
-        let many: Vec<f64> = (1..=99).map(f64::from).collect();
-        assert_eq!(Threshold::at(&many, 0.01), Some(Threshold::above(&many).unwrap().score));
     }
 
     #[test]
@@ -475,20 +408,6 @@ mod tests {
         assert_eq!(Tally::default().auroc(), None);
         tally.add(&[f32::NAN], &[true]);
         assert_eq!(tally.auroc(), None);
-    }
-
-    #[test]
-    fn new_normal_images_exceed_the_threshold_at_the_stated_rate() {
-        let (mut stream, trials, held) = (Stream::new(1, 0), 4000, 24);
-        let mut flagged = 0;
-        for _ in 0..trials {
-            let scores: Vec<f64> = (0..held).map(|_| stream.normal()).collect();
-            let threshold = Threshold::above(&scores).unwrap();
-            flagged += usize::from(is_flagged(stream.normal(), threshold.score));
-        }
-        // One in 25, within four standard deviations.
-        let expected = trials as f64 / (held + 1) as f64;
-        assert!((flagged as f64 - expected).abs() < 4.0 * expected.sqrt(), "{flagged} of {trials}");
     }
 
     #[test]

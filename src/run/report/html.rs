@@ -10,7 +10,8 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use super::plain;
 use crate::run::outcome::{Counts, Outcome, Start};
 use crate::run::scored::{self, Metrics, Scored};
-use crate::training::score::{Cut, Ranking, is_flagged};
+use crate::training::conformal::is_flagged;
+use crate::training::score::{Cut, Ranking};
 
 /// Number of strips shown for the highest scores, and for each kind of mistake.
 const STRIPS: usize = 6;
@@ -392,6 +393,7 @@ mod tests {
                 normal: 2,
                 normal_flagged: 1,
                 false_alarm_rate: Some(0.5),
+                promise: None,
             }),
             counts: Some(Counts {
                 train: 7,

@@ -1,0 +1,161 @@
+//! Whether false alarms on fresh normal images are as many as thresholds promise: small runs on packaged images, each with other
+//! images, weights and batches.
+//!
+//! `cargo run --release --example alarms -- RUNS` prints a table, and fails if too few runs keep their promise on images that are
+//! like the held-out ones.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use stssad::data::paint::{Defect, Photograph, Texture};
+use stssad::data::sheet::Digits;
+use stssad::data::{Loading, Set, Source, Split, load};
+use stssad::engine::gpu::{Choice, Device};
+use stssad::run::config::{RunConfig, Training};
+use stssad::run::execute::{Extent, MODEL, Run, Watch, test};
+use stssad::run::fit::Fitted;
+use stssad::run::folder::RunFolder;
+use stssad::run::model::Model;
+use stssad::ssad::config::Config;
+use stssad::training::conformal::{Threshold, is_flagged};
+use stssad::training::trainer::Progress;
+
+type Failed = Box<dyn std::error::Error>;
+
+const RATES: [f64; 3] = [0.01, 0.05, 0.1];
+/// Normal images to train on and to set the threshold on.
+const NORMALS: usize = 200;
+const HELD_OUT: usize = 99;
+/// Other normal images, half of which are tuned on.
+const OTHERS: usize = 300;
+
+/// Packaged images, with what an image among the normal ones to test is.
+const TASKS: [(&str, &[Source]); 3] = [
+    ("digits", &[digits(6, 9), digits(9, 6), digits(0, 3), digits(2, 5), digits(5, 1)]),
+    ("gravel", &[texture(Photograph::Gravel, Defect::Blob), texture(Photograph::Gravel, Defect::Scratch)]),
+    ("brick", &[texture(Photograph::Brick, Defect::Blob), texture(Photograph::Brick, Defect::Scratch)]),
+];
+
+const fn digits(normal: u8, anomaly: u8) -> Source {
+    Source::Digits(Digits { normal, anomaly })
+}
+
+const fn texture(texture: Photograph, defect: Defect) -> Source {
+    Source::Texture(Texture { texture, defect, slant: None })
+}
+
+/// Nothing is shown and nothing stops.
+struct Quiet;
+
+impl Watch for Quiet {
+    fn compiling(&mut self, _: usize, _: usize) {}
+    fn fitted(&mut self, _: &Fitted) {}
+    fn step(&mut self, _: &[Progress], _: &Config) {}
+    fn reporting(&mut self, _: &str) {}
+    fn wants_stop(&self) -> bool {
+        false
+    }
+}
+
+/// The runs of a kind of images on one set of normal images, at one rate.
+#[derive(Default)]
+struct Row {
+    runs: usize,
+    within: usize,
+    flagged: usize,
+    images: usize,
+    promised: f64,
+    counts: Vec<usize>,
+}
+
+fn main() -> Result<ExitCode, Failed> {
+    let runs: usize = std::env::args().nth(1).map_or(Ok(20), |runs| runs.parse())?;
+    let device = Device::open(&Choice::Best)?;
+    let mut rows = BTreeMap::<(usize, usize, &str), Row>::new();
+    for run in 0..runs {
+        for (kind, (name, sources)) in TASKS.iter().enumerate() {
+            let (held_out, scored) = scored(&device, &sources[run % sources.len()], run as u64)?;
+            for (rate, set, scores) in RATES
+                .iter()
+                .enumerate()
+                .flat_map(|(rate, _)| scored.iter().map(move |(set, scores)| (rate, *set, scores)))
+            {
+                let threshold = Threshold::promising(&held_out, RATES[rate])?;
+                let flagged = scores.iter().filter(|&&score| is_flagged(score, threshold.score)).count();
+                let [least, most] = threshold.false_alarms(scores.len()).expect("held-out images");
+                let row = rows.entry((kind, rate, set)).or_default();
+                row.runs += 1;
+                row.within += usize::from((least..=most).contains(&flagged));
+                row.flagged += flagged;
+                row.images += scores.len();
+                row.promised = threshold.promised().expect("held-out images");
+                row.counts.push(flagged);
+            }
+            eprintln!("run {} of {runs}: {name}", run + 1);
+        }
+    }
+    println!("| images | normal images tested | promised | measured | runs within 95 % | false alarms of each run |");
+    println!("| --- | --- | ---: | ---: | ---: | --- |");
+    let mut is_kept = true;
+    for ((kind, _, set), row) in rows {
+        let measured = row.flagged as f64 / row.images as f64;
+        let counts = row.counts.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+        let (name, percent, runs) = (TASKS[kind].0, 100.0 * row.promised, row.runs);
+        println!(
+            "| {name} | {set} | {percent:.1} % | {:.1} % | {} of {runs} | {counts} |",
+            100.0 * measured,
+            row.within
+        );
+        // 17 of 20 are too few three times in a thousand.
+        is_kept &= !ALIKE.contains(&set) || row.within * 20 >= row.runs * 17;
+    }
+    Ok(if is_kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Sets that are drawn as the held-out images are.
+const ALIKE: [&str; 2] = ["fresh", "fresh, same fields"];
+
+/// Trains on images of a source, and scores the held-out images, and sets of other normal images.
+fn scored(device: &Device, source: &Source, seed: u64) -> Result<(Vec<f64>, Vec<(&'static str, Vec<f64>)>), Failed> {
+    let is_digits = matches!(source, Source::Digits(_));
+    let config = RunConfig {
+        seed,
+        data: Some(source.clone()),
+        augmentation: if is_digits { "rotation".into() } else { "cutdiff".into() },
+        images: Loading {
+            split: Split::Inductive,
+            held_out: Some(HELD_OUT),
+            max_train: Some(NORMALS),
+            max_normals: Some(OTHERS),
+            max_anomalies: Some(60),
+            ..Loading::default()
+        },
+        training: Training { steps: 30, starts: Some(1), ..Training::default() },
+        ..RunConfig::default()
+    };
+    let loaded = load(source, &config.loading(), |_, _| {})?;
+    let folder = tempfile::tempdir()?;
+    let folder = RunFolder::create(folder.path())?;
+    let run = Run { device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+    run.train(None, &mut Quiet)?;
+    let model = Model::load(&folder.path().join(MODEL))?;
+
+    let normal = |set: &Set| -> Result<Vec<f64>, Failed> {
+        let normal = set.select(&set.rows(Some(false)));
+        Ok(test(device, &model, &normal, Extent::Figures)?.scored.iter().map(|image| image.score).collect())
+    };
+    let tune = loaded.task.tune.as_ref().expect("an inductive split");
+    let mut sets = Vec::new();
+    if is_digits {
+        sets.push(("fresh", normal(&loaded.task.test)?));
+        sets.push(("tuned on", normal(tune)?));
+    } else {
+        // Crops of a texture are drawn one after another, so these are those that training would have had next.
+        let more = Loading { max_train: Some(NORMALS + OTHERS / 2), held_out: Some(0), ..config.loading() };
+        let more = load(source, &more, |_, _| {})?.task.train;
+        sets.push(("fresh, same fields", normal(&more.select(&(NORMALS..more.len()).collect::<Vec<_>>()))?));
+        sets.push(("fresh, test fields", normal(&loaded.task.test)?));
+        sets.push(("tuned on, test fields", normal(tune)?));
+    }
+    Ok((model.held_out, sets))
+}
