@@ -234,26 +234,33 @@ fn put(path: &Path, stream: &mut Stream, anomalous: bool) {
 
 /// An MVTec-style folder of 64×64 colour images, `tree`, and a run on it at the defaults but for two steps, `run`.
 fn colour() -> &'static PathBuf {
+    &trained_on_colour().0
+}
+
+/// What this run said.
+fn colour_said() -> &'static Said {
+    &trained_on_colour().1
+}
+
+fn trained_on_colour() -> &'static (PathBuf, Said) {
     static COLOUR: OnceLock<(PathBuf, Said)> = OnceLock::new();
-    &COLOUR
-        .get_or_init(|| {
-            let root = folder("colour");
-            let mut stream = Stream::new(1, 95);
-            let mut many = |below: &str, count: usize, anomalous: bool| {
-                for number in 0..count {
-                    let path = root.join("tree/part").join(below).join(format!("{number:03}.png"));
-                    put(&path, &mut stream, anomalous);
-                }
-            };
-            many("train/good", 24, false);
-            many("test/good", 5, false);
-            many("test/bar", 4, true);
-            let (tree, run) = (root.join("tree"), root.join("run"));
-            let data = ["--data", "mvtec", "--root", text(&tree), "--category", "part"];
-            let said = stssad(&[&["train"], &data, &["--steps", "2", "--out", text(&run)]]).with(0);
-            (root, said)
-        })
-        .0
+    COLOUR.get_or_init(|| {
+        let root = folder("colour");
+        let mut stream = Stream::new(1, 95);
+        let mut many = |below: &str, count: usize, anomalous: bool| {
+            for number in 0..count {
+                let path = root.join("tree/part").join(below).join(format!("{number:03}.png"));
+                put(&path, &mut stream, anomalous);
+            }
+        };
+        many("train/good", 24, false);
+        many("test/good", 5, false);
+        many("test/bar", 4, true);
+        let (tree, run) = (root.join("tree"), root.join("run"));
+        let data = ["--data", "mvtec", "--root", text(&tree), "--category", "part"];
+        let said = stssad(&[&["train"], &data, &["--steps", "2", "--out", text(&run)]]).with(0);
+        (root, said)
+    })
 }
 
 #[test]
@@ -291,10 +298,19 @@ fn the_threshold_says_what_it_was_taken_on_and_what_it_flags() {
     let flagged = flagged.count();
     assert_eq!(alarms["normal_flagged"], flagged);
     assert_eq!(alarms["false_alarm_rate"], flagged as f64 / 5.0);
+    assert_eq!((&alarms["asked_rate"], &alarms["promised_rate"]), (&0.01.into(), &(1.0 / 7.0).into()));
+    // Beta(1, 6): 1 − 0.975^⅙ to 1 − 0.025^⅙.
+    let rates: Vec<f64> = alarms["true_rate_interval"].as_array().unwrap().iter().flat_map(Value::as_f64).collect();
+    assert!((rates[0] - 0.00421).abs() < 1e-5 && (rates[1] - 0.45926).abs() < 1e-5, "{rates:?}");
+    assert_eq!(alarms["normal_flagged_interval"], serde_json::json!([0, 3]));
+    colour_said().notice(&[
+        "warning  a false-alarm rate of 1 % needs 99 normal images held out of training, and there are 6: ask for 15 % or more",
+        "; promises 14 % false alarms, since so few do not bear 1 % (the true rate: 0.42 % to 46 % in 95 of 100 runs); ",
+    ]);
 
     let tested = folder("tested");
     let said = stssad(&[&["test", text(&run), "--out", text(&tested)]]).with(0);
-    said.notice(&["held out, for threshold         6", ": exceeded by 0 of 6 held-out normal images; exceeded by"]);
+    said.notice(&["held out, for threshold         6", ": exceeded by 0 of 6 held-out normal images; promises 14 %"]);
     assert_eq!(json(&tested.join("test.json"))["alarms"], *alarms);
     assert_eq!(json(&tested.join("test.json"))["metrics"], result["metrics"]);
     assert!(!said.err.contains("note     these are not"), "{}", said.err);
@@ -332,15 +348,21 @@ fn predict_scores_the_good_images_names_the_bad_ones_and_exits_3() {
     let rows: Vec<csv::StringRecord> =
         csv::Reader::from_reader(said.out.as_bytes()).records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 4, "{}", said.out);
-    let good = rows.iter().filter(|row| row[1].parse::<f64>().is_ok_and(f64::is_finite) && row[3].is_empty());
-    assert_eq!(good.filter(|row| ["0", "1"].contains(&&row[2])).count(), 2, "{}", said.out);
-    let bad = rows.iter().filter(|row| row[1].is_empty() && row[2].is_empty() && !row[3].is_empty());
+    let good = rows.iter().filter(|row| row[1].parse::<f64>().is_ok_and(f64::is_finite) && row[4].is_empty());
+    // Of seven images, six held out and one new.
+    let is_p = |text: &str| text.parse::<f64>().is_ok_and(|p| (1..=7).any(|count| p == f64::from(count) / 7.0));
+    assert_eq!(good.filter(|row| is_p(&row[2]) && ["0", "1"].contains(&&row[3])).count(), 2, "{}", said.out);
+    let bad = rows.iter().filter(|row| (1..4).all(|column| row[column].is_empty()) && !row[4].is_empty());
     assert_eq!(bad.count(), 2, "{}", said.out);
 
     let lines: Vec<Value> =
         predict(&["--json"]).with(3).out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let with = |key: &str| lines.iter().filter(|line| line[key] != Value::Null).count();
-    assert_eq!((with("path"), with("score"), with("error")), (4, 2, 2), "{lines:?}");
+    assert_eq!((with("path"), with("score"), with("p_value"), with("error")), (4, 2, 2, 2), "{lines:?}");
+    // The threshold is the highest of the held-out scores.
+    let is_alike =
+        |line: &Value| line["score"].is_null() || (line["p_value"] == 1.0 / 7.0) == (line["anomalous"] == true);
+    assert!(lines.iter().all(is_alike), "{lines:?}");
 
     assert_eq!(predict(&["--on-bad-image", "skip"]).with(0).out, said.out);
     let none = predict(&["--on-bad-image", "error"]).with(3);
@@ -381,7 +403,7 @@ fn predict_is_a_stream() {
     for (index, row) in found.iter().enumerate() {
         assert_eq!(&row[0], text(&path(index)));
         match index {
-            300 => assert!(row[1].is_empty() && row[3].contains("is not a PNG"), "{row:?}"),
+            300 => assert!(row[1].is_empty() && row[4].contains("is not a PNG"), "{row:?}"),
             _ => {
                 let [found, alone] = [&row[1], &alone[index % 3][1]].map(|score| score.parse::<f64>().unwrap());
                 assert!((found - alone).abs() <= 1e-4 * alone.abs().max(1.0), "{index}: {found} and {alone}");
@@ -417,13 +439,13 @@ fn predict_writes_a_heat_map_of_each_image() {
         |flags: &[&str]| stssad(&[&["predict", text(&run), text(&new), text(&missing), "--maps", text(&maps)], flags]);
     let said = predict(&[]).with(3);
     let mut rows = csv::Reader::from_reader(said.out.as_bytes());
-    assert_eq!(rows.headers().unwrap(), vec!["path", "score", "anomalous", "error", "map"]);
+    assert_eq!(rows.headers().unwrap(), vec!["path", "score", "p_value", "anomalous", "error", "map"]);
     let rows: Vec<csv::StringRecord> = rows.records().map(Result::unwrap).collect();
-    let with_map = |row: &&csv::StringRecord| !row[4].is_empty();
+    let with_map = |row: &&csv::StringRecord| !row[5].is_empty();
     assert_eq!(rows.iter().filter(with_map).count(), 2, "{}", said.out);
     for row in rows.iter().filter(with_map) {
-        assert!(row[3].is_empty() && image::open(&row[4]).unwrap().width() >= 128, "{row:?}");
-        let values = Path::new(&row[4].replace("overlays", "values")).with_extension("npy");
+        assert!(row[4].is_empty() && image::open(&row[5]).unwrap().width() >= 128, "{row:?}");
+        let values = Path::new(&row[5].replace("overlays", "values")).with_extension("npy");
         let side = Model::load(&run.join("model.safetensors")).unwrap().image[1];
         assert_eq!(fs::metadata(values).unwrap().len(), 128 + 4 * (side * side) as u64);
     }
@@ -475,18 +497,48 @@ fn predict_writes_masks_and_boxes_of_anomalies() {
     stssad(&[&["predict", text(&run), text(&pattern)], &one]).with(2).error(&["give each its own"]);
 }
 
-/// The model keeps the scores of the images that were held out.
+/// The model keeps the scores of the images that were held out. A rate that they cannot bear is refused.
 #[test]
-fn a_threshold_may_be_a_share_of_normal_images() {
+fn the_rate_of_false_alarms_may_be_set_anew() {
     let run = colour().join("run");
     let new = colour().join("tree/part/test/good");
-    let predict = |threshold: &str| stssad(&[&["predict", text(&run), text(&new), "--threshold", threshold]]);
+    let predict = |flags: &[&str]| stssad(&[&["predict", text(&run), text(&new)], flags]);
     let model = Model::load(&run.join("model.safetensors")).unwrap();
     assert_eq!(model.held_out.len(), 6);
     // The highest of six scores is exceeded by one in seven.
-    assert_eq!(predict("15%").with(0).out, stssad(&[&["predict", text(&run), text(&new)]]).with(0).out);
-    predict("5%").with(2).error(&["needs at least 19 normal images", "the model has 6: give a larger share"]);
-    predict("0%").with(2);
+    assert_eq!(predict(&["--false-alarms", "15%"]).with(0).out, predict(&[]).with(0).out);
+    assert_eq!(predict(&["--false-alarms", "0.15"]).with(0).out, predict(&[]).with(0).out);
+    let refusal =
+        ["a false-alarm rate of 5 % needs 19 normal images", "there are 6: ask for 15 % or more", "--held-out 19"];
+    predict(&["--false-alarms", "5%"]).with(2).error(&refusal);
+    for wrong in [["--false-alarms", "0%"], ["--false-alarms", "1"], ["--threshold", "5%"]] {
+        predict(&wrong).with(2);
+    }
+    predict(&["--threshold", "1", "--false-alarms", "50%"]).with(2);
+
+    // At 50 % above the fourth of the six scores: two are flagged.
+    let tested = folder("tested-at-half");
+    let test = |rate: &str| stssad(&[&["test", text(&run), "--out", text(&tested), "--false-alarms", rate]]);
+    test("5%").with(2).error(&refusal);
+    test("50%").with(0).notice(&[": exceeded by 2 of 6 held-out normal images; promises at most 50 % false alarms"]);
+    let alarms = &json(&tested.join("test.json"))["alarms"];
+    assert_eq!((&alarms["asked_rate"], &alarms["promised_rate"]), (&0.5.into(), &(3.0 / 7.0).into()));
+}
+
+#[test]
+fn as_many_images_are_held_out_as_asked() {
+    let (tree, root) = (colour().join("tree"), folder("held-out"));
+    let data = ["--data", "mvtec", "--root", text(&tree), "--category", "part", "--steps", "1", "--starts", "1"];
+    let train = |name: &str, flags: &[&str]| stssad(&[&["train"], &data, &["--out", text(&root.join(name))], flags]);
+    let said = train("nine", &["--held-out", "9", "--false-alarms", "10%"]).with(0);
+    said.notice(&["held out, for threshold         9", "promises at most 10 % false alarms"]);
+    assert!(!said.err.contains("warning"), "{}", said.err);
+    train("none", &["--held-out", "0"]).with(0).notice(&["no threshold: no normal images were held out of training"]);
+    let new = tree.join("part/test/good");
+    let said = stssad(&[&["predict", text(&root.join("none")), text(&new)]]).with(0);
+    assert!(said.out.lines().nth(1).unwrap().ends_with(",,,"), "neither p-value nor verdict: {}", said.out);
+    train("all", &["--held-out", "22"]).with(2).error(&["--held-out is 22: there are 24 normal images"]);
+    train("rate", &["--false-alarms", "100%"]).with(2).error(&["between 0% and 100%, both excluded"]);
 }
 
 /// Files that are put into a folder are scored once each, as they come, until a signal.
@@ -618,7 +670,7 @@ fn a_score_that_is_no_number_is_marked_and_ends_a_test() {
     let said = stssad(&[&["predict", text(&broken), text(&new.join("a.png"))]]).with(3);
     assert!(said.err.contains("its score is not finite"), "{}", said.err);
     let row = csv::Reader::from_reader(said.out.as_bytes()).records().next().unwrap().unwrap();
-    assert!(row[1].is_empty() && row[2].is_empty() && row[3].contains("not finite"), "{}", said.out);
+    assert!((1..4).all(|column| row[column].is_empty()) && row[4].contains("not finite"), "{}", said.out);
     stssad(&[&["test", text(&broken)]]).with(70).error(&["scores are not finite", "smaller --learning-rate"]);
 
     let config = RunConfig::parse(&fs::read_to_string(run.join("config.toml")).unwrap()).unwrap();
