@@ -12,7 +12,7 @@ use stssad::data::category::{self, Category, Layout};
 use stssad::data::decode::{self, MAX_PIXELS};
 use stssad::data::folder::Folder;
 use stssad::data::mat::{self, MatError, Values};
-use stssad::data::paint::{Defect, Photograph, Texture};
+use stssad::data::paint::{Defect, Material, Texture};
 use stssad::data::sheet::{Digits, Sheet};
 use stssad::data::svhn::Svhn;
 use stssad::data::*;
@@ -1280,7 +1280,7 @@ fn digits_and_sheets_are_drawn_in_the_same_way() {
 #[test]
 fn a_painted_task_is_bit_identical_when_it_is_read_from_files() {
     let folder = TempDir::new().unwrap();
-    let texture = Texture { texture: Photograph::Gravel, defect: Defect::Slash, slant: Some(0.9) };
+    let texture = Texture { texture: Material::Gravel, defect: Defect::Slash, slant: Some(0.9) };
     let few = Loading { max_train: Some(6), max_normals: Some(4), max_anomalies: Some(5), ..Loading::default() };
     let painted = load(&Source::Texture(texture), &few, |_, _| {}).unwrap().task;
     assert_eq!((painted.dataset.as_str(), painted.category.as_str()), ("texture", "gravel-slash"));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use process::{Running, Said, command, finish, folder, json, steps_of, stssad, text};
 use serde_json::Value;
-use stssad::data::paint::{Defect, Photograph, Texture};
+use stssad::data::paint::{Defect, Material, Texture};
 use stssad::data::{Loading, Size, Source, Task, category, load};
 use stssad::engine::philox::Stream;
 use stssad::run::checkpoint::Checkpoint;
@@ -60,7 +60,7 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn painted() -> Task {
-    let texture = Texture { texture: Photograph::Gravel, defect: Defect::Blob, slant: None };
+    let texture = Texture { texture: Material::Gravel, defect: Defect::Blob, slant: None };
     let loading = Loading {
         size: Some(Size::square(16)),
         max_train: Some(24),

@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches, ValueEnum};
 use serde::Serialize;
 use stssad::data::category::Layout;
-use stssad::data::paint::{Defect, Photograph};
+use stssad::data::paint::{Defect, Material};
 use stssad::data::{KINDS, Loading};
 use stssad::run::config::{RunConfig, Training, overlay};
 use stssad::run::settings::{Written, flag};
@@ -133,7 +133,7 @@ pub struct DataArguments {
     tile: Option<usize>,
     /// texture: the photograph.
     #[arg(long)]
-    texture: Option<Photograph>,
+    texture: Option<Material>,
     /// texture: direction of a scratch or slash in radians.
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use stssad::data::paint::{Defect, Photograph, Texture};
+use stssad::data::paint::{Defect, Material, Texture};
 use stssad::data::{Loading, Size, Source, category, load};
 
 /// Arguments of `stssad paint`.
 #[derive(Debug, Args)]
 pub struct Paint {
-    /// Photograph to cut the images from.
+    /// Material to cut the images from.
     #[arg(long)]
-    texture: Photograph,
+    texture: Material,
     /// Defect to paint on half of the test images.
     #[arg(long)]
     defect: Defect,
