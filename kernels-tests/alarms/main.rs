@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use stssad::data::paint::{Defect, Photograph, Texture};
+use stssad::data::paint::{Defect, Material, Texture};
 use stssad::data::sheet::Digits;
 use stssad::data::{Loading, Set, Source, Split, load};
 use stssad::engine::gpu::{Choice, Device};
@@ -32,15 +32,15 @@ const OTHERS: usize = 300;
 /// Kinds of packaged images; runs take the sources of a kind in turns.
 const TASKS: [(&str, &[Source]); 3] = [
     ("digits", &[digits(6, 9), digits(9, 6), digits(0, 3), digits(2, 5), digits(5, 1)]),
-    ("gravel", &[texture(Photograph::Gravel, Defect::Blob), texture(Photograph::Gravel, Defect::Scratch)]),
-    ("brick", &[texture(Photograph::Brick, Defect::Blob), texture(Photograph::Brick, Defect::Scratch)]),
+    ("gravel", &[texture(Material::Gravel, Defect::Blob), texture(Material::Gravel, Defect::Scratch)]),
+    ("brick", &[texture(Material::Brick, Defect::Blob), texture(Material::Brick, Defect::Scratch)]),
 ];
 
 const fn digits(normal: u8, anomaly: u8) -> Source {
     Source::Digits(Digits { normal, anomaly })
 }
 
-const fn texture(texture: Photograph, defect: Defect) -> Source {
+const fn texture(texture: Material, defect: Defect) -> Source {
     Source::Texture(Texture { texture, defect, slant: None })
 }
 
