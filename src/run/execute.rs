@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::data::{DataError, Loaded, Set, Task, Truth, component};
+use crate::data::{DataError, Loaded, Seen, Set, Task, component};
 use crate::engine::gpu::{Device, GpuError};
 use crate::engine::plan::Plan;
 use crate::engine::tensor::Tensor;
@@ -83,6 +83,9 @@ const PACE: Duration = Duration::from_secs(60);
 
 /// The file of the trained detector in a run's folder.
 pub const MODEL: &str = "model.safetensors";
+
+/// The file beside it of the images that it has [seen](Seen), for tests on other images.
+pub const SEEN: &str = "seen.bin";
 
 /// Makes and claims the next free `root/<dataset>/<category>/vN`; after the first step of the run, `latest` in the same folder leads
 /// to it.
@@ -286,10 +289,11 @@ impl Run<'_> {
                 Ok(())
             })?;
             check_finite(&scores)?;
-            let scores: Vec<f64> = held_out.most_anomalous(&scores).into_iter().map(|(score, _)| score).collect();
+            let scores: Vec<f64> = held_out.most_anomalous(&scores).map(|(score, _)| score).collect();
             model.threshold = Threshold::above(&scores);
             model.held_out = scores;
         }
+        folder.write(SEEN, &Seen::of(task)?.to_bytes())?;
         model.save(&folder.path().join(MODEL))?;
         let tested = test(self.device, &model, &task.test, self.extent)?;
         if watch.wants_stop() {
@@ -301,7 +305,7 @@ impl Run<'_> {
         let labels = tuned.labels();
         let auroc_of = |scores: &[f64]| {
             let labels = labels.as_ref().filter(|_| scores.len() == tuned.images.len())?;
-            let scores: Vec<f64> = tuned.most_anomalous(scores).into_iter().map(|(score, _)| score).collect();
+            let scores: Vec<f64> = tuned.most_anomalous(scores).map(|(score, _)| score).collect();
             auroc(&scores, labels)
         };
         let setting = |a: &[f32]| config.setting(a);
@@ -424,24 +428,22 @@ const STRIPS: usize = 500;
 /// When the device fails, an image cannot be read, or a score is not finite.
 pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result<Tested, RunError> {
     let mut judge = Predictor::new(device, model)?;
-    let (mut scores, mut logits) = (Vec::new(), Vec::new());
+    let [mut scores, mut logits] = [(); 2].map(|()| Vec::with_capacity(set.images.len()));
     judge.judge_all::<RunError>(&set.images, |_, _, _, judgement| {
         scores.extend(judgement.scores);
         logits.extend(judgement.logits.into_iter().flatten());
         Ok(())
     })?;
-    let most = set.most_anomalous(&scores);
-    let scored: Vec<Scored> = (0..set.len())
-        .map(|row| {
-            let (name, Truth { anomalous, kind }) = (set.names[row].clone(), set.truths[row].clone());
-            let (score, view) = most[row];
-            Scored { name, kind, anomalous, score, logit: logits.get(view).copied() }
+    let most = set.most_anomalous(&scores).enumerate();
+    let (scored, views): (Vec<Scored>, Vec<usize>) = most
+        .map(|(row, (score, view))| {
+            let (name, truth) = (set.names[row].clone(), set.truths[row].clone());
+            (Scored { name, truth, score, logit: logits.get(view).copied() }, view)
         })
-        .collect();
+        .unzip();
     check_finite(&scored.iter().map(|image| image.score).collect::<Vec<_>>())?;
     let threshold = model.threshold.map(|threshold| threshold.score);
     let rows = if extent == Extent::Full { shown(&scored, threshold, STRIPS) } else { Vec::new() };
-    let views: Vec<usize> = most.into_iter().map(|(_, view)| view).collect();
     let (shown, pixel_auroc) = heated(judge, set, &views, rows)?;
     Ok(Tested {
         metrics: metrics(&scored, threshold, pixel_auroc),

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `result.json` | the [`Outcome`] |
 //! | `report.html` | everything, on one page |
+//! | `seen.bin` | the images that the detector has [seen](crate::data::Seen) |
 //! | `metrics.csv`, `events.out.tfevents.…` | the training, one row per [`Step`]; the same for TensorBoard |
 //! | `curves.png`, `pictures.png` | the course of the training, and augmented images |
 //! | `scores.csv`, `histogram.png`, `roc.png` | the test set, one row per [`Scored`] image; the distribution of the scores |

@@ -72,7 +72,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                             (plot("histogram.png", "Histogram of the anomaly scores by class")?)
                             (embedded(&folder.join("roc.png"), "ROC curve")?)
                         }
-                        @if scored.iter().any(|image| !image.kind.is_empty()) { (kinds(scored, threshold)) }
+                        @if scored.iter().any(|image| !image.truth.kind.is_empty()) { (kinds(scored, threshold)) }
                     }
                     @if !strips.is_empty() {
                         section {
@@ -200,7 +200,7 @@ fn starts(starts: &[Start]) -> Markup {
 
 /// For each kind of image: how many there are, how many are flagged, and the AUROC against the normal images.
 fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
-    let mut kinds: Vec<&str> = scored.iter().map(|image| &*image.kind).collect();
+    let mut kinds: Vec<&str> = scored.iter().map(|image| &*image.truth.kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
     html! {
@@ -209,7 +209,7 @@ fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
                 thead { tr { th { "kind" } th { "images" } th { "flagged" } th { "AUROC against normal" } } }
                 tbody {
                     @for kind in kinds {
-                        @let of_kind: Vec<&Scored> = scored.iter().filter(|image| &*image.kind == kind).collect();
+                        @let of_kind: Vec<&Scored> = scored.iter().filter(|image| &*image.truth.kind == kind).collect();
                         @let flagged = threshold.map(|threshold| {
                             of_kind.iter().filter(|image| is_flagged(image.score, threshold)).count()
                         });
@@ -227,8 +227,8 @@ fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
 }
 
 fn against_normal(scored: &[Scored], kind: &str) -> Option<f64> {
-    let compared = scored.iter().filter_map(|image| match image.anomalous? {
-        true => (&*image.kind == kind).then_some((image.score, true)),
+    let compared = scored.iter().filter_map(|image| match image.truth.anomalous? {
+        true => (&*image.truth.kind == kind).then_some((image.score, true)),
         false => Some((image.score, false)),
     });
     let (scores, labels): (Vec<f64>, Vec<bool>) = compared.unzip();
@@ -236,7 +236,7 @@ fn against_normal(scored: &[Scored], kind: &str) -> Option<f64> {
 }
 
 fn split(counts: &Counts, scored: &[Scored]) -> Markup {
-    let of = |class: Option<bool>| scored.iter().filter(|image| image.anomalous == class).count();
+    let of = |class: Option<bool>| scored.iter().filter(|image| image.truth.anomalous == class).count();
     let classes = [("normal", of(Some(false))), ("anomalous", of(Some(true))), ("unlabelled", of(None))];
     let found = classes.iter().filter(|(_, count)| *count > 0).map(|(class, count)| format!("{count} {class}"));
     let test = found.collect::<Vec<_>>().join(", ");
@@ -280,8 +280,8 @@ fn metrics(metrics: &Metrics) -> Markup {
 /// Strips with captions, or "None."
 fn gallery(page: &Page, folder: &Path, rows: &[usize]) -> io::Result<Markup> {
     let strip = |&row: &usize| -> io::Result<Markup> {
-        let Scored { name, kind, score, .. } = &page.scored[row];
-        let caption = format!("{score:.3}  {name}");
+        let Scored { name, truth, score, .. } = &page.scored[row];
+        let (kind, caption) = (&*truth.kind, format!("{score:.3}  {name}"));
         let says = format!("Strip of {name}");
         Ok(html! {
             figure {
@@ -333,12 +333,12 @@ fn highest(scored: &[Scored], wanted: impl Fn(&Scored) -> bool) -> Vec<usize> {
 
 /// Normal images that are flagged, highest score first.
 fn false_alarms(scored: &[Scored], threshold: f64) -> Vec<usize> {
-    highest(scored, |image| image.anomalous == Some(false) && is_flagged(image.score, threshold))
+    highest(scored, |image| image.truth.anomalous == Some(false) && is_flagged(image.score, threshold))
 }
 
 /// Anomalies that are not flagged, lowest score first.
 fn misses(scored: &[Scored], threshold: f64) -> Vec<usize> {
-    let missed = |row: &usize| scored[*row].anomalous == Some(true) && !is_flagged(scored[*row].score, threshold);
+    let missed = |row: &usize| scored[*row].truth.anomalous == Some(true) && !is_flagged(scored[*row].score, threshold);
     let mut rows: Vec<usize> = (0..scored.len()).filter(missed).collect();
     rows.sort_by(|&a, &b| scored[a].score.total_cmp(&scored[b].score));
     rows.truncate(STRIPS);
@@ -360,6 +360,8 @@ fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::run::report::scored::tests::example;
     use crate::run::report::tests::{folder, outcome};
@@ -435,7 +437,8 @@ mod tests {
         let strips = (0..5).map(|row| (row, PathBuf::from("s.png"))).collect();
         images(folder.path(), &["s.png"]);
         let mut scored = example();
-        scored.iter_mut().for_each(|image| (image.name, image.kind) = (evil.into(), evil.into()));
+        scored.iter_mut().for_each(|image| image.name = evil.into());
+        scored.iter_mut().for_each(|image| Arc::make_mut(&mut image.truth).kind = evil.into());
         let mut outcome = Outcome {
             dataset: Some(evil.into()),
             category: Some(evil.into()),
