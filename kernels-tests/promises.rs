@@ -110,13 +110,14 @@ fn a_finished_run_has_every_file_and_no_partial_one() {
         "roc.png",
         "report.html",
         "model.safetensors",
+        "seen.bin",
         "images/good/000.png",
         "images/blob/007.png",
     ] {
         assert!(found.get(name).is_some_and(|bytes| !bytes.is_empty()), "no {name} in {names:?}");
     }
     assert_eq!(names.iter().filter(|name| name.contains("tfevents")).count(), 1, "{names:?}");
-    assert_eq!(names.len(), 11 + 16, "{names:?}");
+    assert_eq!(names.len(), 12 + 16, "{names:?}");
 
     let result = json(&run.join("result.json"));
     assert_eq!(serde_json::from_str::<Value>(&said.out).unwrap(), result, "--json prints the file");

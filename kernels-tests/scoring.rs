@@ -554,6 +554,38 @@ fn test_takes_other_images_and_finds_its_own_elsewhere() {
     nowhere.error(&["there is no folder"]);
 }
 
+#[test]
+fn a_test_on_images_that_the_run_has_seen_says_so() {
+    let (tree, run, root) = (colour().join("tree/part"), colour().join("run"), folder("seen"));
+    let mut stream = Stream::new(7, 95);
+    (0..3).for_each(|number| put(&root.join(format!("new/{number}.png")), &mut stream, false));
+    // A run of an earlier version, and one whose file was cut.
+    for name in ["earlier", "cut"] {
+        fs::create_dir(root.join(name)).unwrap();
+        fs::copy(run.join("model.safetensors"), root.join(name).join("model.safetensors")).unwrap();
+    }
+    fs::write(root.join("cut/seen.bin"), &fs::read(run.join("seen.bin")).unwrap()[1..]).unwrap();
+    let test = |run: &Path, out: &str| {
+        let data = ["--data", "folder", "--root", text(&root), "--normal-dir", "new"];
+        let said = stssad(&[&["test", text(run)], &data, &["--out", text(&root.join(out))]]).with(0);
+        let warnings: Vec<String> =
+            said.err.lines().filter(|line| line.contains("warning")).map(str::to_owned).collect();
+        (warnings, json(&root.join(out).join("test.json"))["seen"].clone())
+    };
+    assert_eq!(test(&run, "a"), (vec![], 0.into()));
+    // Of those trained on, held out and tuned on, under other names and in another format.
+    for (number, image) in ["train/good/000.png", "train/good/001.png", "test/bar/000.png"].into_iter().enumerate() {
+        image::open(tree.join(image)).unwrap().save(root.join(format!("new/copy {number}.bmp"))).unwrap();
+    }
+    let (warnings, seen) = test(&run, "b");
+    assert!(matches!(&warnings[..], [it] if it.contains("trained or tuned on 3 of these 6 images")), "{warnings:?}");
+    assert_eq!(seen, 3);
+    assert_eq!(test(&root.join("earlier"), "c"), (vec![], Value::Null));
+    let (warnings, seen) = test(&root.join("cut"), "d");
+    assert!(matches!(&warnings[..], [it] if it.contains("seen.bin is damaged")), "{warnings:?}");
+    assert_eq!(seen, Value::Null);
+}
+
 /// Images of 64×64 pixels in tiles of 32: an image's score is the greatest of its tiles', in training, test and prediction.
 #[test]
 fn large_images_are_scored_by_their_tiles() {
