@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::{DynamicImage, GrayImage, ImageBuffer, ImageEncoder, ImageFormat, Luma, LumaA, Pixel, Rgb, RgbImage, Rgba};
@@ -350,7 +349,7 @@ fn an_mvtec_tree_is_read_with_its_masks() {
     assert_eq!(levels(test), [110, 111, 100, 101, 120, 121]);
     assert_eq!(
         test.names[..3].to_vec(),
-        ["test/crack/000.PNG", "test/crack/001.PNG", "test/good/000.png"].map(Arc::from)
+        ["test/crack/000.PNG", "test/crack/001.PNG", "test/good/000.png"].map(Name::from)
     );
     assert_eq!(&*test.truths[0].kind, "crack");
     assert_eq!(test.labels().unwrap(), [true, true, false, false, true, true]);
@@ -962,6 +961,7 @@ fn links_are_followed_once_and_names_need_not_be_utf8() {
     }
     let names = names(&read_images(&[at("latin")], RGB, &Loading::default()).unwrap().0);
     assert_eq!(names, ["caf\\xe8.png", "caf\\xe9.png"]);
+    assert_eq!(as_text(Path::new(OsStr::from_bytes(b"a\n/caf\xe9.png"))), "a\n/caf\\xe9.png");
     let kinds = |kind: &[u8]| at("tree/c/test").join(OsStr::from_bytes(kind));
     for index in 0..4 {
         put(&at(&format!("tree/c/train/good/{index}.png")), index);
@@ -1199,10 +1199,10 @@ fn svhn_is_read_from_its_own_files() {
     let loaded = load(&Source::Svhn(svhn.clone()), &Loading::default(), |_, _| {}).unwrap();
     let Task { dataset, category, train, test, .. } = &loaded.task;
     assert_eq!((dataset.as_str(), category.as_str()), ("svhn", "1-0"));
-    assert_eq!(train.names, ["train_32x32.mat#0", "train_32x32.mat#3", "train_32x32.mat#4"].map(Arc::from));
+    assert_eq!(train.names, ["train_32x32.mat#0", "train_32x32.mat#3", "train_32x32.mat#4"].map(Name::from));
     assert_eq!(
         test.names,
-        ["test_32x32.mat#1", "test_32x32.mat#4", "test_32x32.mat#2", "test_32x32.mat#3"].map(Arc::from)
+        ["test_32x32.mat#1", "test_32x32.mat#4", "test_32x32.mat#2", "test_32x32.mat#3"].map(Name::from)
     );
     assert_eq!(test.labels().unwrap(), [false, false, true, true]);
     assert_eq!(&*test.truths[2].kind, "0");

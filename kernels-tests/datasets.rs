@@ -209,7 +209,7 @@ fn a_table_says_where_images_belong() {
         put(&at(&format!("out/{level}.png")), level);
     }
     mask(&at("m/20.png"), 3);
-    let rows = "path,split,label,mask\nin/1.png,train,normal,\nin/2.png,train,,\nin/3.png,train,0,\nin/4.png,TRAIN,good,\n\
+    let rows = "path,split,label,mask\nin/1.png,train,normal,\nin/2.png,train,,\nin/3.png,train,0.0,\nin/4.png,TRAIN,good,\n\
                 out/10.png,test,normal,\nout/20.png,test,scratch,m/20.png\nout/21.png,test,1,\nout/30.png,unlabelled,,\n\
                 out/31.png,val,,\n";
     let file = at("images.csv");
@@ -238,6 +238,11 @@ fn a_table_says_where_images_belong() {
         ("path,split\nin/1.png,tran\n", "line 2: split is `tran`: it must be train, test or unlabelled"),
         ("path,split\n,train\n", "line 2: the column `path` is empty"),
         ("path,split,label\nin/1.png,train,crack\n", "line 2: an anomaly has the split train"),
+        (
+            "path,split,label\nin/1.png,test,False\n",
+            "line 2: the label `False` may mean either: write normal, anomaly or",
+        ),
+        ("path,split,label\nin/1.png,test,nan\n", "or nothing if it is unknown"),
         ("path,split\nin/1.png,train\n", "has no image of the split unlabelled or test"),
         ("path,split\nin/1.png\n", "line 2: this row has 1 fields and the header 2: put fields"),
         (

@@ -1,7 +1,8 @@
 //! Reference values from other implementations. Unlike differences, they can reveal a wrong forward definition.
 //!
 //! `golden/oracle.safetensors` was written by an independent f64 implementation of the method,
-//! `golden/supplement.safetensors` by `golden/supplement.py` in the same way. The f64 interpreter must agree to 1e-9,
+//! `golden/supplement.safetensors` by `golden/supplement.py` in the same way, `golden/cutblend.safetensors` by
+//! `golden/cutblend.py`. The f64 interpreter must agree to 1e-9,
 //! the device within its rounding errors.
 
 mod align;
@@ -28,7 +29,11 @@ const F64_ERROR: f64 = 1e-9;
 
 /// One golden array.
 fn golden(name: &str) -> Vec<f64> {
-    let files = [&include_bytes!("golden/oracle.safetensors")[..], include_bytes!("golden/supplement.safetensors")];
+    let files: [&[u8]; 3] = [
+        include_bytes!("golden/oracle.safetensors"),
+        include_bytes!("golden/supplement.safetensors"),
+        include_bytes!("golden/cutblend.safetensors"),
+    ];
     let tensors = files.map(|bytes| SafeTensors::deserialize(bytes).unwrap());
     let mut views = tensors.iter().filter_map(|tensors| tensors.tensor(name).ok());
     let view = views.next().unwrap_or_else(|| panic!("no golden is called {name}"));

@@ -35,7 +35,7 @@ fn config(alignment: &str) -> Config {
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
     let detector = Detector::new(1, Arc::new(Plain(stages)), vec![8]);
     let alignment = Alignment::by_name(alignment, 0.5).unwrap();
-    let mut config = Config::new(detector, augment::by_name("cutdiff").unwrap());
+    let mut config = Config::new(detector, augment::by_name("cutdiff", 1).unwrap());
     config.starts.truncate(1);
     Config {
         method: Method::StSsad,

@@ -286,7 +286,8 @@ fn the_whole_grid_is_checked_before_the_first_job() {
 #[test]
 fn flags_without_effect_are_noted() {
     let told = |flags: &[&str]| stssad(&[&["train", "--print-config"], flags]).with(0);
-    told(&["--starts", "99"]).notice(&["no effect: --starts 99: cutdiff has only 4 starts"]);
+    told(&["--augmentation", "cutdiff", "--starts", "99"])
+        .notice(&["no effect: --starts 99: cutdiff has only 4 starts"]);
     told(&["--method", "auto-encoder", "--encoder", "small", "--order", "1"]).notice(&[
         "no effect: --encoder: --method auto-encoder does not use it",
         "no effect: --order: --method auto-encoder does not use it",

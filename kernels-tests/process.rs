@@ -10,7 +10,9 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 use serde_json::Value;
 
 /// A few packaged images of 16 pixels, and small batches.
-pub const PACKAGED: [&str; 18] = [
+pub const PACKAGED: [&str; 20] = [
+    "--augmentation",
+    "cutdiff",
     "--data",
     "texture",
     "--texture",

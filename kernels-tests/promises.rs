@@ -17,8 +17,10 @@ use stssad::engine::philox::Stream;
 use stssad::run::checkpoint::Checkpoint;
 use stssad::ssad::{augment, loss};
 
-/// A run of a few seconds.
-const TINY: [&str; 14] = [
+/// A run of a few seconds, with one kind of augmentation.
+const TINY: [&str; 16] = [
+    "--augmentation",
+    "cutdiff",
     "--size",
     "16",
     "--max-train",
@@ -110,13 +112,14 @@ fn a_finished_run_has_every_file_and_no_partial_one() {
         "roc.png",
         "report.html",
         "model.safetensors",
+        "seen.bin",
         "images/good/000.png",
         "images/blob/007.png",
     ] {
         assert!(found.get(name).is_some_and(|bytes| !bytes.is_empty()), "no {name} in {names:?}");
     }
     assert_eq!(names.iter().filter(|name| name.contains("tfevents")).count(), 1, "{names:?}");
-    assert_eq!(names.len(), 11 + 16, "{names:?}");
+    assert_eq!(names.len(), 12 + 16, "{names:?}");
 
     let result = json(&run.join("result.json"));
     assert_eq!(serde_json::from_str::<Value>(&said.out).unwrap(), result, "--json prints the file");

@@ -21,7 +21,7 @@ use stssad::run::execute::{Ending, Extent, Run, RunError, Watch, test};
 use stssad::run::fit::{FitError, Fitted, fitted};
 use stssad::run::folder::RunFolder;
 use stssad::run::model::{Model, Predictor};
-use stssad::ssad::config::Config;
+use stssad::run::race::Leg;
 use stssad::ssad::method::{Method, Network};
 use stssad::ssad::nn::{Detector, ResNet18, Stem};
 use stssad::training::scorer::Scorer;
@@ -70,7 +70,7 @@ struct Steps(usize);
 impl Watch for Steps {
     fn compiling(&mut self, _: usize, _: usize) {}
     fn fitted(&mut self, _: &Fitted) {}
-    fn step(&mut self, _: &[Progress], _: &Config) {
+    fn step(&mut self, _: &[Progress], _: &Leg) {
         self.0 = self.0.saturating_sub(1);
     }
     fn reporting(&mut self, _: &str) {}
@@ -158,6 +158,51 @@ fn a_run_on_a_device_that_binds_little_is_cut_trains_is_scored_and_goes_on_with_
     assert!(matches!(train("cut-stopped", &device(), Some(checkpoint), 99).0, Ending::Finished(_)));
     for name in ["model.safetensors", "scores.csv", "metrics.csv", "config.toml"] {
         assert_eq!(fs::read(whole.join(name)).unwrap(), fs::read(stopped.join(name)).unwrap(), "{name}");
+    }
+}
+
+/// Three heats of two steps, and three finals of eight.
+#[test]
+fn a_race_is_resumed_wherever_it_was_stopped() {
+    let config = digits();
+    let training = Training { steps: 8, warm_up: Some(4), ..config.training.clone() };
+    let config = RunConfig { augmentation: "auto".into(), training, ..config };
+    let (device, loaded) = (device(), loaded(&config));
+    let train = |name: &str, checkpoint: Option<Checkpoint>, steps: usize| {
+        let folder = RunFolder::create(kept_folder(name)).unwrap();
+        let run = Run { device: &device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+        (run.train(checkpoint, &mut Steps(steps)).unwrap(), folder.path().to_owned())
+    };
+    let (ending, whole) = train("race-whole", None, 99);
+    let Ending::Finished(outcome) = ending else { panic!("it was stopped") };
+    let kinds: Vec<&str> = outcome.starts.iter().map(|start| start.augmentation.as_deref().unwrap()).collect();
+    assert_eq!(kinds, ["cutblend", "cutpaste", "rotation"].repeat(2), "each kind has one start, and all go on");
+    assert_eq!(
+        outcome.starts.iter().map(|start| start.heat).collect::<Vec<_>>(),
+        [true, true, true, false, false, false]
+    );
+    assert_eq!(outcome.starts.iter().map(|start| start.steps).collect::<Vec<_>>(), [2, 2, 2, 8, 8, 8].map(Some));
+    for (heat, last) in outcome.starts[..3].iter().zip(&outcome.starts[3..]) {
+        assert_eq!(heat.end, last.start, "a final begins where its heat ended");
+    }
+    let chosen: Vec<usize> = (0..6).filter(|&start| outcome.starts[start].chosen).collect();
+    let best = outcome.starts[3..].iter().map(|start| start.exceedance.unwrap()).fold(0.0, f64::max);
+    assert!(
+        matches!(chosen[..], [start] if start >= 3 && outcome.starts[start].exceedance == Some(best)),
+        "{chosen:?}"
+    );
+    assert_eq!(Some(&*outcome.augmentation.name), outcome.starts[chosen[0]].augmentation.as_deref());
+
+    // In a heat, after a heat, in the first final, and after the last step of all.
+    for steps in [1, 2, 9, 30] {
+        let name = format!("race-{steps}");
+        assert_eq!(train(&name, None, steps).0, Ending::Stopped, "{steps}");
+        let folder = kept_folder(&name);
+        let (checkpoint, _) = Checkpoint::load(&folder).unwrap().unwrap();
+        assert!(matches!(train(&name, Some(checkpoint), 99).0, Ending::Finished(_)), "{steps}");
+        for file in ["model.safetensors", "scores.csv", "metrics.csv"] {
+            assert_eq!(fs::read(whole.join(file)).unwrap(), fs::read(folder.join(file)).unwrap(), "{steps}: {file}");
+        }
     }
 }
 
@@ -604,6 +649,38 @@ fn test_takes_other_images_and_finds_its_own_elsewhere() {
     assert_eq!((rows, &report["metrics"]["image_AUROC"]), (4, &Value::Null));
     let nowhere = stssad(&[&["test", text(&run), "--root", text(&root.join("none"))]]).with(3);
     nowhere.error(&["there is no folder"]);
+}
+
+#[test]
+fn a_test_on_images_that_the_run_has_seen_says_so() {
+    let (tree, run, root) = (colour().join("tree/part"), colour().join("run"), folder("seen"));
+    let mut stream = Stream::new(7, 95);
+    (0..3).for_each(|number| put(&root.join(format!("new/{number}.png")), &mut stream, false));
+    // A run of an earlier version, and one whose file was cut.
+    for name in ["earlier", "cut"] {
+        fs::create_dir(root.join(name)).unwrap();
+        fs::copy(run.join("model.safetensors"), root.join(name).join("model.safetensors")).unwrap();
+    }
+    fs::write(root.join("cut/seen.bin"), &fs::read(run.join("seen.bin")).unwrap()[1..]).unwrap();
+    let test = |run: &Path, out: &str| {
+        let data = ["--data", "folder", "--root", text(&root), "--normal-dir", "new"];
+        let said = stssad(&[&["test", text(run)], &data, &["--out", text(&root.join(out))]]).with(0);
+        let warnings: Vec<String> =
+            said.err.lines().filter(|line| line.contains("warning")).map(str::to_owned).collect();
+        (warnings, json(&root.join(out).join("test.json"))["seen"].clone())
+    };
+    assert_eq!(test(&run, "a"), (vec![], 0.into()));
+    // Of those trained on, held out and tuned on, under other names and in another format.
+    for (number, image) in ["train/good/000.png", "train/good/001.png", "test/bar/000.png"].into_iter().enumerate() {
+        image::open(tree.join(image)).unwrap().save(root.join(format!("new/copy {number}.bmp"))).unwrap();
+    }
+    let (warnings, seen) = test(&run, "b");
+    assert!(matches!(&warnings[..], [it] if it.contains("trained or tuned on 3 of these 6 images")), "{warnings:?}");
+    assert_eq!(seen, 3);
+    assert_eq!(test(&root.join("earlier"), "c"), (vec![], Value::Null));
+    let (warnings, seen) = test(&root.join("cut"), "d");
+    assert!(matches!(&warnings[..], [it] if it.contains("seen.bin is damaged")), "{warnings:?}");
+    assert_eq!(seen, Value::Null);
 }
 
 /// Images of 64×64 pixels in tiles of 32: an image's score is the greatest of its tiles', in training, test and prediction.

@@ -30,7 +30,7 @@ fn every_part_has_its_gradients() {
     let compositions = ["cutpaste+rotation", "rotation+cutdiff", "cutout+cutavg"];
     let with = |method: Method, augmentation: &str, alignment: &str, detector: Detector| {
         let alignment = Alignment::by_name(alignment, 0.5).unwrap();
-        let config = Config::new(detector, augment::by_name(augmentation).unwrap());
+        let config = Config::new(detector, augment::by_name(augmentation, 1).unwrap());
         let config = Config { alignment, method, batch: 8, batch_val: 12, ..config };
         let step = TrainingStep::record(&config, [1, 28, 28]);
         let step = step.unwrap_or_else(|error| panic!("{augmentation} with {alignment}: {error}"));
@@ -56,7 +56,7 @@ fn every_part_has_its_gradients() {
 #[test]
 fn starts_side_by_side_share_their_dispatches() {
     let dispatches = |alignment: &str, together: usize| {
-        let config = Config::new(Detector::small(1), augment::by_name("rotation").unwrap());
+        let config = Config::new(Detector::small(1), augment::by_name("rotation", 1).unwrap());
         let (starts, alignment) = (vec![vec![0.5]; together], Alignment::by_name(alignment, 0.5).unwrap());
         let step = TrainingStep::record(&Config { starts, together, alignment, ..config }, [1, 28, 28]).unwrap();
         let tuning = step.tuning.as_ref().unwrap();
@@ -74,7 +74,7 @@ fn starts_side_by_side_share_their_dispatches() {
 /// Slots take little more than the peak of live bytes, in a step that would not fit many GPUs with one slot per value.
 #[test]
 fn a_large_step_needs_little_more_than_what_lives() {
-    let config = Config::new(Detector::resnet18(3, [32, 32]), augment::by_name("rotation").unwrap());
+    let config = Config::new(Detector::resnet18(3, [32, 32]), augment::by_name("rotation", 3).unwrap());
     let step = TrainingStep::record(&Config { batch: 64, batch_val: 128, ..config }, [3, 32, 32]).unwrap();
     let tuning = step.tuning.as_ref().unwrap();
     let carries = [&step.carries[..], &tuning.carries].concat();

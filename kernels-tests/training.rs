@@ -266,10 +266,10 @@ fn a_diverged_start_is_marked_and_does_not_affect_the_others() {
     let [_, failed] = &trained[..] else { panic!("two starts") };
     let reason = failed.failed.clone().unwrap();
     assert!(reason.starts_with("diverged at step 2: the") && reason.contains("not finite"), "{reason}");
-    assert_eq!((failed.spread, failed.states.len()), (None, 0));
+    assert_eq!((failed.exceedance(Rule::Logit), failed.states.len()), (None, 0));
     assert_eq!((&failed.start, &failed.end), (&config.starts[1], &config.starts[1]), "the warm-up leaves a as it is");
-    assert_eq!(choose(&trained).unwrap(), 0);
-    let none = choose(&trained[1..]).unwrap_err();
+    assert_eq!(choose(&trained, config.score).unwrap(), 0);
+    let none = choose(&trained[1..], config.score).unwrap_err();
     assert!(matches!(&none, TrainError::NoStart(reasons) if *reasons == [reason]), "{none}");
 }
 
@@ -344,7 +344,7 @@ fn a_start_with_states_that_are_not_finite_is_not_chosen() {
     let trained = alone(trainer.assess().unwrap());
     let reason = trained.failed.as_deref().unwrap();
     assert!(reason.contains("`encoder.0.variance` is not finite"), "{reason}");
-    assert!(choose(&[trained]).is_err());
+    assert!(choose(&[trained], Rule::Logit).is_err());
 }
 
 /// Training from files, with and without a cache, is training from memory.
@@ -405,12 +405,13 @@ fn without_a_distance_the_logits_are_the_scores() {
         alone(trainer.train(0, |_| {}).unwrap())
     };
     let by_logit = of_rule(Rule::Logit);
-    assert_eq!((&by_logit.failed, &by_logit.fit, by_logit.spread), (&None, &None, Some(0.0)));
+    assert_eq!((&by_logit.failed, &by_logit.fit), (&None, &None));
+    assert_eq!((by_logit.exceedance(Rule::Distance), by_logit.exceedance(Rule::Logit).is_some()), (Some(0.0), true));
     assert_eq!(by_logit.scores_by(Rule::Logit)[1].len(), 12);
     assert!(by_logit.scores_by(Rule::Logit).iter().flatten().all(|score| score.is_finite()));
     let by_distance = of_rule(Rule::Distance);
     assert!(by_distance.failed.as_ref().is_some_and(|reason| reason.contains("singular")), "{by_distance:?}");
-    assert_eq!(choose(&[by_distance, by_logit]).unwrap(), 1);
+    assert_eq!(choose(&[by_distance, by_logit], Rule::Logit).unwrap(), 1);
 }
 
 #[test]
@@ -436,7 +437,7 @@ fn identical_training_images_are_noted_and_fail_only_if_a_distance_is_needed() {
     said.with(0).notice(&["all 6 training images are identical"]);
     let starts = process::json(&result)["starts"].clone();
     assert!(
-        starts.as_array().unwrap().iter().all(|start| start["spread"] == 0.0 && start.get("failed").is_none()),
+        starts.as_array().unwrap().iter().all(|start| start["exceedance"].is_f64() && start.get("failed").is_none()),
         "{starts}"
     );
     let (said, result) = run("distance", "distance");

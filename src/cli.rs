@@ -71,7 +71,7 @@ enum Command {
     Export(export::Export),
     /// Compare methods over tasks and seeds, in any number of processes.
     Sweep(sweep::Sweep),
-    /// Write a dataset in MVTec AD's layout: crops of a packaged photograph, some with painted defects.
+    /// Write a dataset in MVTec AD's layout: images of a packaged material, some with painted defects.
     Paint(paint::Paint),
     /// List the GPU adapters that stssad can use.
     Devices(devices::Devices),

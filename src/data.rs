@@ -16,6 +16,7 @@ mod images;
 mod listing;
 pub mod mat;
 pub mod decode;
+mod names;
 pub mod paint;
 pub mod records;
 pub mod sheet;
@@ -29,14 +30,15 @@ use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 pub use batches::Batches;
 pub use decode::{Channels, Conversion, DecodeError, Geometry, Levels, Resize, Size};
-pub use files::{BadImage, Files, LeftOut};
-pub use identical::Identical;
+pub use files::{BadImage, Files, LeftOut, as_text};
+pub use identical::{Identical, Seen};
 pub use images::{Images, Original};
 pub use listing::{Batch, Listing, ReadFile, Watched};
+pub use names::Name;
 pub use source::{KINDS, Loaded, Loading, OnBadImage, Source, Split, load, load_test, whole};
 pub use table::SplitTable;
 pub use tiles::Raster;
@@ -135,7 +137,7 @@ fn lines(bad: &[BadImage]) -> String {
 }
 
 /// The label of an image. Only metrics and reports use labels and masks: training and tuning get [`Visible`] sets.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Truth {
     /// Whether it is an anomaly; `None` if unknown.
     pub anomalous: Option<bool>,
@@ -143,13 +145,31 @@ pub struct Truth {
     pub kind: Arc<str>,
 }
 
+static UNKNOWN: LazyLock<Arc<Truth>> = LazyLock::new(Arc::default);
+static GOOD: LazyLock<Arc<Truth>> = LazyLock::new(|| Truth { anomalous: Some(false), kind: "good".into() }.into());
+
+/// Images of one kind share their label, since there may be many.
+impl Truth {
+    fn unknown() -> Arc<Self> {
+        UNKNOWN.clone()
+    }
+
+    fn good() -> Arc<Self> {
+        GOOD.clone()
+    }
+
+    fn anomaly(kind: &str) -> Arc<Self> {
+        Truth { anomalous: Some(true), kind: kind.into() }.into()
+    }
+}
+
 /// Images with their labels.
 #[derive(Clone, Debug)]
 pub struct Set {
     pub images: Images,
-    /// The path of each image below the dataset's root, with `/` as the separator, or `6.png#17` for a tile.
-    pub names: Vec<Arc<str>>,
-    pub truths: Vec<Truth>,
+    pub names: Vec<Name>,
+    /// Images of one kind share theirs.
+    pub truths: Vec<Arc<Truth>>,
     /// If each image is cut into tiles: the first row in `images` of each, and the number of all rows. Training sees the tiles as
     /// images of their own.
     views: Option<Vec<usize>>,
@@ -158,8 +178,8 @@ pub struct Set {
 impl Set {
     /// Images of one class, named `name#0`, `name#1`, …
     pub fn of_class(images: Images, name: &str, kind: &str, anomalous: bool) -> Self {
-        let (count, truth) = (images.len(), Truth { anomalous: Some(anomalous), kind: kind.into() });
-        let names = (0..count).map(|row| format!("{name}#{row}").into());
+        let (count, truth) = (images.len(), Arc::new(Truth { anomalous: Some(anomalous), kind: kind.into() }));
+        let names = Name::all((0..count).map(|row| format!("{name}#{row}")));
         Set { images, names: names.collect(), truths: vec![truth; count], views: None }
     }
 
@@ -200,9 +220,9 @@ impl Set {
     ///
     /// # Panics
     /// When there is not a score for each row of `images`.
-    pub fn most_anomalous(&self, scores: &[f64]) -> Vec<(f64, usize)> {
+    pub fn most_anomalous(&self, scores: &[f64]) -> impl ExactSizeIterator<Item = (f64, usize)> {
         assert_eq!(scores.len(), self.images.len(), "a score for each view");
-        (0..self.len()).map(|row| tiles::greatest(scores, self.views(row))).collect()
+        (0..self.len()).map(|row| tiles::greatest(scores, self.views(row)))
     }
 
     /// What tells an image apart.
@@ -532,7 +552,7 @@ mod tests {
         let mut set = normals(2).join(anomalies(1));
         assert_eq!(set.labels(), Some(vec![false, false, true]));
         assert_eq!(set.rows(Some(true)), [2]);
-        set.truths[1].anomalous = None;
+        set.truths[1] = Truth::unknown();
         assert_eq!((set.labels(), set.rows(None)), (None, vec![1]));
     }
 
@@ -555,8 +575,8 @@ mod tests {
             |task| task.held_out = Some(normals(2)),
             |task| task.train.images = Images::of(Tensor::full([4, 1, 1, 1], 0.5)),
             |task| task.test.names[1] = "x".into(),
-            |task| task.test.truths[1].anomalous = None,
-            |task| task.test.truths[1].kind = "x".into(),
+            |task| Arc::make_mut(&mut task.test.truths[1]).anomalous = None,
+            |task| Arc::make_mut(&mut task.test.truths[1]).kind = "x".into(),
             |task| task.tune = Some(task.test.clone()),
         ];
         for (index, change) in changes.into_iter().enumerate() {

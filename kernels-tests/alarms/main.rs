@@ -16,7 +16,7 @@ use stssad::run::execute::{Extent, MODEL, Run, Watch, test};
 use stssad::run::fit::Fitted;
 use stssad::run::folder::RunFolder;
 use stssad::run::model::Model;
-use stssad::ssad::config::Config;
+use stssad::run::race::Leg;
 use stssad::training::conformal::{Threshold, is_flagged};
 use stssad::training::trainer::Progress;
 
@@ -50,7 +50,7 @@ struct Quiet;
 impl Watch for Quiet {
     fn compiling(&mut self, _: usize, _: usize) {}
     fn fitted(&mut self, _: &Fitted) {}
-    fn step(&mut self, _: &[Progress], _: &Config) {}
+    fn step(&mut self, _: &[Progress], _: &Leg) {}
     fn reporting(&mut self, _: &str) {}
     fn wants_stop(&self) -> bool {
         false

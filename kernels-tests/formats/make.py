@@ -178,6 +178,44 @@ write("hand-jpeg-no-end.jpg", jpeg[:-2], undamaged)
 write("hand-jpeg-stray-after-start.jpg", jpeg[:2] + bytes(16) + jpeg[2:], undamaged)
 write("hand-jpeg-stray-between-headers.jpg", jpeg[:20] + bytes(16) + jpeg[20:], undamaged)
 
+
+def segment(kind, data):
+    return bytes([255, kind]) + struct.pack(">H", len(data) + 2) + data
+
+
+def adobe(transform):
+    return segment(0xEE, b"Adobe" + struct.pack(">HHHB", 100, 0, 0, transform))
+
+
+def named(jpeg, names):
+    """The same with other names of its three components."""
+    jpeg = bytearray(jpeg)
+    frame, scan = jpeg.index(b"\xff\xc0"), jpeg.index(b"\xff\xda")
+    jpeg[frame + 10 : frame + 19 : 3] = jpeg[scan + 5 : scan + 11 : 2] = names
+    return bytes(jpeg)
+
+
+# Marked as of another coding; none is encoded so.
+for coding, kind, precision in (("lossless", 0xC3, 8), ("arithmetic", 0xC9, 8), ("hierarchical", 0xC5, 8), ("12-bit", 0xC1, 12)):
+    at = jpeg.index(b"\xff\xc0")
+    other = jpeg[:at] + bytes([255, kind]) + jpeg[at + 2 : at + 4] + bytes([precision]) + jpeg[at + 5 :]
+    write(f"hand-jpeg-{coding}.jpg", other, refused=coding.replace("-", " "))
+
+# After the marker of JFIF.
+start, rest = jpeg[:20], jpeg[20:]
+fine = saved(smooth, "JPEG", subsampling="4:4:4")
+write("hand-jpeg-jfif-adobe-rgb.jpg", start + adobe(0) + rest)
+write("hand-jpeg-jfif-adobe-rgb-444.jpg", fine[:20] + adobe(0) + fine[20:])
+write("hand-jpeg-jfif-named-rgb.jpg", named(jpeg, b"RGB"))
+write("hand-jpeg-adobe-ycbcr-named-rgb.jpg", jpeg[:2] + adobe(1) + named(rest, b"RGB"))
+write("hand-jpeg-adobe-rgb-named-ycbcr.jpg", jpeg[:2] + adobe(0) + rest)
+write("hand-jpeg-named-rgb.jpg", jpeg[:2] + named(rest, b"RGB"))
+small = saved(smooth.crop((0, 0, 16, 8)), "JPEG", quality=95)
+for first, second in ((6, 1), (1, 6), (3, 8)):
+    exifs = segment(0xE1, exif(first)) + segment(0xE1, exif(second))
+    write(f"hand-jpeg-exif{first}-exif{second}.jpg", small[:20] + exifs + small[20:])
+write("hand-jpeg-exif-empty-exif6.jpg", small[:20] + segment(0xE1, b"Exif\0\0") + segment(0xE1, exif(6)) + small[20:])
+
 # BMP
 put("bmp-1.bmp", bits)
 put("bmp-l.bmp", grey)

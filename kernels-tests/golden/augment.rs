@@ -1,7 +1,7 @@
 //! Augmentations: values, and vector-Jacobian products with a random cotangent.
 
 use stssad::engine::tape::{Tape, Value};
-use stssad::ssad::augment::{cutavg, cutdiff, cutout, cutpaste, patch_matrix};
+use stssad::ssad::augment::{cutavg, cutblend, cutdiff, cutout, cutpaste, patch_matrix};
 
 use super::{Golden, golden};
 
@@ -44,6 +44,25 @@ fn check_patch(name: &str, change: impl FnOnce(&mut Tape, Value, Value, Value, O
 #[test]
 fn cutdiff_and_its_pull_back() {
     check_patch("cutdiff", |t, x, matrix, centre, _| cutdiff(t, x, matrix, centre));
+}
+
+#[test]
+fn cutblend_and_its_pull_back() {
+    let mut g = Golden::new();
+    let x = g.feed("cutblend/x", [3, 2, 7, 9]);
+    let a = g.feed("cutblend/a", [1, 7]);
+    let ct = g.feed("cutblend/ct", [3, 2, 7, 9]);
+    let centre = ["cutblend/cx", "cutblend/cy"].map(|name| g.feed(name, [3, 1]));
+    let t = &mut g.tape;
+    let centre = t.concat(1, &centre);
+    let [area, aspect, angle, softness, strength] = [0, 1, 2, 3, 4].map(|index| t.slice(a, 1, index, 1));
+    let colour = t.slice(a, 1, 5, 2);
+    let matrix = patch_matrix(t, [area, aspect, angle], [7, 9]);
+    let y = cutblend(t, x, [matrix, centre, softness], [strength, colour]);
+    let ct_a = t.pull_back(y, ct, &[a]).unwrap()[0];
+    g.expect("y", y, golden("cutblend/y"));
+    g.expect("ct_a", ct_a, golden("cutblend/ct_a"));
+    g.check();
 }
 
 #[test]

@@ -131,7 +131,7 @@ pub struct DataArguments {
     /// sheet: side of a tile in pixels.
     #[arg(long, value_name = "PIXELS")]
     tile: Option<usize>,
-    /// texture: the photograph.
+    /// texture: the material or object.
     #[arg(long)]
     texture: Option<Material>,
     /// texture: direction of a scratch or slash in radians.

@@ -1,4 +1,4 @@
-//! `stssad paint`: a dataset in MVTec AD's layout from a packaged photograph.
+//! `stssad paint`: a dataset in MVTec AD's layout from a packaged material or object.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,7 +31,7 @@ pub struct Paint {
     /// Seed of all random draws.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Folder to write to: the `--root` for training. The category is named after the photograph and the defect.
+    /// Folder to write to: the `--root` for training. The category is named after the material and the defect.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }

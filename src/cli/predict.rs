@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde_json::json;
 use stssad::data::tiles::greatest;
-use stssad::data::{BadImage, Batch, Listing, Loading, OnBadImage, ReadFile, Watched};
+use stssad::data::{BadImage, Batch, Listing, Loading, OnBadImage, ReadFile, Watched, as_text};
 use stssad::run::model::{Judgement, Model, Predictor};
 use stssad::run::report::{HeatMaps, Masks};
 use stssad::training::conformal::{is_flagged, p_value};
@@ -55,7 +55,7 @@ pub struct Predict {
     threshold: Option<f64>,
     #[command(flatten)]
     device: DeviceArguments,
-    /// Print JSON lines instead of CSV.
+    /// Print JSON lines instead of CSV. In both, bytes of a path that are not UTF-8 are written as `\xff`.
     #[arg(long)]
     json: bool,
 }
@@ -240,7 +240,7 @@ impl Scoring<'_> {
             let rows = self.rows(&batch)?;
             bar.suspend(|| {
                 for file in batch.files.iter().flatten().filter(|file| file.is_mended) {
-                    note!("note     {} is damaged but has all pixels", file.path.to_string_lossy().escape_debug());
+                    note!("note     {} is damaged but has all pixels", as_text(&file.path).escape_debug());
                 }
                 for (path, reason) in rows.iter().filter_map(|row| Some((&row.path, row.score.as_ref().err()?))) {
                     note!("bad      {}: {reason}", path.escape_debug());
@@ -272,7 +272,7 @@ impl Scoring<'_> {
         let (mut rows, mut first) = (Vec::new(), 0);
         for file in files {
             // The path and not the name, which may be equal in two folders.
-            let path = file.as_ref().map_or_else(|bad| &bad.path, |file| &file.path).to_string_lossy();
+            let path = as_text(file.as_ref().map_or_else(|bad| &bad.path, |file| &file.path));
             let score = Err(String::new());
             let mut row = Predicted { path, score, p_value: None, anomalous: None, map: None, mask: None };
             match file {
@@ -330,10 +330,10 @@ impl Scoring<'_> {
                     Err(error) => json!({ "path": path, "error": error }),
                 };
                 if let Some(map) = map {
-                    row["map"] = json!(map.to_string_lossy());
+                    row["map"] = json!(as_text(map));
                 }
                 if let Some((mask, boxes)) = mask {
-                    row["mask"] = json!(mask.to_string_lossy());
+                    row["mask"] = json!(as_text(mask));
                     row["boxes"] = json!(boxes);
                 }
                 result!("{row}")?;
@@ -355,7 +355,7 @@ impl Scoring<'_> {
                 Err(error) => (String::new(), error.clone()),
             };
             let mut record = vec![path.to_string(), score, p_value, anomalous, error];
-            let text = |path: &PathBuf| path.to_string_lossy().into_owned();
+            let text = |path: &PathBuf| as_text(path).into_owned();
             if has_maps {
                 record.push(map.as_ref().map(text).unwrap_or_default());
             }

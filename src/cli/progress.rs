@@ -10,8 +10,8 @@ use indicatif::{HumanDuration, ProgressBar};
 use serde_json::json;
 use stssad::run::execute::Watch;
 use stssad::run::fit::Fitted;
+use stssad::run::race::Leg;
 use stssad::run::report::plain;
-use stssad::ssad::config::Config;
 use stssad::training::trainer::Progress;
 
 use super::{STOPPED, progress_bar};
@@ -136,15 +136,18 @@ impl Watch for Shown {
         }
     }
 
-    fn step(&mut self, progress: &[Progress], config: &Config) {
+    fn step(&mut self, progress: &[Progress], leg: &Leg) {
         let [Progress { start, step, .. }, ..] = progress else { return };
         let first = self.steps == 0;
         self.steps += progress.len();
-        let (starts, all) = (config.starts.len(), config.steps * config.starts.len());
-        let done = start * config.steps + step * progress.len();
-        let last = done == (start + progress.len()) * config.steps;
+        let Leg { config, first: first_start, of, before, total: all, .. } = leg;
+        let (of, all) = (*of, *all);
+        let done = before + (start - first_start) * config.steps + step * progress.len();
+        let last = *step == config.steps;
         let told = |Progress { start, inner, a, .. }: &Progress| {
-            [format!("start {}/{starts}", start + 1), format!("loss {inner:.3}  {}", plain(&config.setting(a)))]
+            let what = if leg.is_heat { "heat" } else { "start" };
+            let name = config.augmentation.name();
+            [format!("{what} {}/{of}", start + 1), format!("loss {inner:.3}  {name} {}", plain(&config.setting(a)))]
         };
         match self.mode {
             Mode::Bar => {
@@ -178,8 +181,7 @@ impl Watch for Shown {
             Mode::Json => {
                 for Progress { start, step, inner, outer, a } in progress {
                     let setting = config.setting(a);
-                    let line =
-                        json!({ "start": start, "step": step, "inner": inner, "outer": outer, "setting": setting });
+                    let line = json!({ "start": start, "step": step, "inner": inner, "outer": outer, "augmentation": config.augmentation.name(), "setting": setting });
                     note!("{line}");
                 }
             }

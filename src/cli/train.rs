@@ -1,23 +1,23 @@
 //! `stssad train` and `test`: train a detector on a folder of images, and test it.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
-use stssad::data::{DataError, Loaded, Loading, Set, Source, load, load_test};
+use stssad::data::{DataError, Loaded, Loading, Seen, Set, Source, load, load_test};
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
 use stssad::run::config::{RunConfig, overlay, rate};
-use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, next_folder, test};
-use stssad::run::folder::{RunFolder, State, follow};
+use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, SEEN, next_folder, test};
+use stssad::run::folder::{RunFolder, State, follow, newest_below};
 use stssad::run::model::Model;
 use stssad::run::report::Table;
 use stssad::run::scored::{Alarms, Metrics};
 use stssad::training::conformal::{Threshold, TooFew, needed};
-use walkdir::WalkDir;
 
 use super::arguments::{DataArguments, Given, RunArguments, printed};
 use super::fault::Faulty;
@@ -252,10 +252,13 @@ pub fn execute(
         }
         Ending::Finished(outcome) => {
             note!("{}", Table(&outcome.starts));
+            if let Some(found) = &outcome.found {
+                note!("found: {found}");
+            }
             note!("{}", figures(&outcome.metrics));
             note!("{}", told_threshold(outcome.threshold, outcome.alarms.as_ref()));
-            let steps = outcome.steps * outcome.starts.len();
-            note!("{:.1} steps/s; results are in {}", steps as f64 / outcome.seconds, folder.path().display());
+            let speed = outcome.all_steps() as f64 / outcome.seconds;
+            note!("{speed:.1} steps/s; results are in {}", folder.path().display());
             if output.json {
                 result!("{}", serde_json::to_string_pretty(&outcome)?)?;
             }
@@ -308,7 +311,7 @@ pub fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
         _ if Checkpoint::load(run).map_or(true, |found| found.is_some()) => {
             Some(format!("the run in {shown} is not finished: resume it with stssad train --resume {shown}"))
         }
-        _ => Some(match newest_run(run) {
+        _ => Some(match newest_below(run, MODEL) {
             Some(found) => format!("{shown} is a folder of runs: give one of them, such as {}", found.display()),
             None => format!("{shown} contains no {MODEL}: give the folder of a finished run"),
         }),
@@ -317,13 +320,6 @@ pub fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
         Some(problem) => Err(unfit(problem)),
         None => Ok(loaded?),
     }
-}
-
-/// The newest run below a folder, by its model.
-fn newest_run(folder: &Path) -> Option<PathBuf> {
-    let models = WalkDir::new(folder).max_depth(5).into_iter().flatten().filter(|entry| entry.file_name() == MODEL);
-    let newest = models.max_by_key(|entry| entry.metadata().ok().and_then(|about| about.modified().ok()))?;
-    newest.path().parent().map(Path::to_owned)
 }
 
 /// The threshold and its false alarms, on one line.
@@ -391,6 +387,7 @@ impl Test {
                 [c, h, w]
             )));
         }
+        let seen = seen(&beside, &loaded.task.test)?;
         let device = open(&self.device)?;
         let tested = test(&device, &model, &loaded.task.test, Extent::Figures)?;
         let threshold = model.threshold.map(|threshold| threshold.score);
@@ -400,6 +397,7 @@ impl Test {
             "threshold": threshold,
             "alarms": tested.alarms,
             "images": tested.scored.len(),
+            "seen": seen,
             "adapter": device.adapter(),
         }))?;
         folder.write("test.json", report.as_bytes())?;
@@ -411,6 +409,24 @@ impl Test {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// How many images of a set the run in a folder has seen in training; warns if there are any. `None` if earlier versions made the run.
+fn seen(run: &Path, set: &Set) -> anyhow::Result<Option<usize>> {
+    let path = run.join(SEEN);
+    let Ok(bytes) = fs::read(&path) else { return Ok(None) };
+    let Some(seen) = Seen::from_bytes(&bytes) else {
+        note!("warning  {} is damaged: whether the run has seen these images is unknown", path.display());
+        return Ok(None);
+    };
+    let count = seen.count(set)?;
+    if count > 0 {
+        note!(
+            "warning  the run was trained or tuned on {count} of these {} images: on images that it has not seen, figures may be lower",
+            set.len()
+        );
+    }
+    Ok(Some(count))
 }
 
 impl Test {

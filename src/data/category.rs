@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +11,7 @@ use super::decode::{Channels, Stored};
 use super::files::{self, Entry, LeftOut, Mask, Masks};
 use super::records::{Columns, Records};
 use super::source::{Listed, Purpose};
-use super::{DataError, KEPT_STREAM, Loading, Set, Task, component};
+use super::{DataError, KEPT_STREAM, Loading, Set, Task, Truth, component};
 use crate::engine::philox::Stream;
 
 /// One category of a dataset in a known layout.
@@ -264,8 +263,8 @@ impl Category {
         let wanted =
             |kind: &&OsString| **kind == *tree.good || self.defect.as_ref().is_none_or(|defect| **kind == **defect);
         for kind in kinds.iter().filter(wanted) {
-            let (masks, name) = (folder.join(tree.masks).join(kind), Arc::<str>::from(files::printable(kind)));
-            let is_good = &*name == tree.good;
+            let (masks, name) = (folder.join(tree.masks).join(kind), files::printable(kind));
+            let (is_good, anomaly) = (name == tree.good, Truth::anomaly(&name));
             let masks = match masks.is_dir() && !is_good {
                 true => Masks::list(&masks, left_out)?,
                 false => Masks::default(),
@@ -273,7 +272,7 @@ impl Category {
             for entry in files::list(&test_folder.join(kind), &format!("{}/{name}/", tree.test), left_out)? {
                 test.push(match is_good {
                     true => Entry { mask: if has_masks { Mask::Blank } else { Mask::Unknown }, ..entry.good() },
-                    false => Entry { mask: masks.of(entry.below()), ..entry.anomaly(&name) },
+                    false => Entry { mask: masks.of(entry.name.below()), truth: anomaly.clone(), ..entry },
                 });
             }
             left_out.add_unused([&masks], &test);
@@ -299,7 +298,7 @@ impl Category {
             let listed = files::list(&folder.join(part), &prefix, left_out)?;
             let labelled = with_masks(listed, beside.suffix, loading.max_pixels);
             match labelled.iter().find(|entry| beside.all_have_masks && entry.mask == Mask::Blank) {
-                Some(bare) => Err(self.wrong(format!("{} has no mask", bare.path.display()), &folder)),
+                Some(bare) => Err(self.wrong(format!("{} has no mask", bare.name.path().display()), &folder)),
                 None => Ok(labelled),
             }
         };
@@ -310,7 +309,7 @@ impl Category {
             (None, _) => return Ok(kept_apart(test, 0.2, loading.seed)),
         };
         let all = train.len();
-        train.retain(|entry| entry.anomalous == Some(false));
+        train.retain(Entry::is_normal);
         (train.len()..all).for_each(|_| left_out.add("as training images with a defect"));
         Ok((train, test))
     }
@@ -335,23 +334,23 @@ impl Category {
 /// The images with their masks, which are listed among them. An image is an anomaly if its mask marks a defect.
 fn with_masks(listed: Vec<Entry>, suffix: &str, max_pixels: u64) -> Vec<Entry> {
     let (masks, images): (Vec<Entry>, Vec<Entry>) =
-        listed.into_iter().partition(|entry| stem(entry.below()).ends_with(suffix));
+        listed.into_iter().partition(|entry| stem(entry.name.below()).ends_with(suffix));
     let known: HashMap<PathBuf, PathBuf> = masks
         .into_iter()
         .map(|mask| {
             // A folder `Label` lies beside the images.
             let is_label = |folder: &&Path| folder.file_name().is_some_and(|name| name.eq_ignore_ascii_case("label"));
-            let beside = mask.below().parent().filter(is_label).unwrap_or(mask.below());
-            let image = beside.with_file_name(stem(mask.below()).trim_end_matches(suffix));
-            (image, mask.path.into())
+            let beside = mask.name.below().parent().filter(is_label).unwrap_or(mask.name.below());
+            let image = beside.with_file_name(stem(mask.name.below()).trim_end_matches(suffix));
+            (image, mask.name.path())
         })
         .collect();
     let marked = |path: &PathBuf| Stored::read(path, max_pixels).map_or(true, |mask| mask.has_defects());
-    let defect: Arc<str> = "defect".into();
-    let labelled = images.into_iter().map(|entry| match known.get(&entry.below().with_extension("")) {
+    let defect = Truth::anomaly("defect");
+    let labelled = images.into_iter().map(|entry| match known.get(&entry.name.below().with_extension("")) {
         Some(mask) => {
-            let entry = if marked(mask) { entry.anomaly(&defect) } else { entry.good() };
-            Entry { mask: Mask::Files([mask.clone()].into()), ..entry }
+            let truth = if marked(mask) { defect.clone() } else { Truth::good() };
+            Entry { truth, mask: Mask::Files([mask.clone()].into()), ..entry }
         }
         None => Entry { mask: Mask::Blank, ..entry.good() },
     });
@@ -364,8 +363,7 @@ fn stem(path: &Path) -> String {
 
 /// Normal images to train on; and to test on, this share of the normal images, drawn by `seed`, and all anomalies.
 pub(super) fn kept_apart(entries: Vec<Entry>, share: f64, seed: u64) -> (Vec<Entry>, Vec<Entry>) {
-    let (normal, mut test): (Vec<Entry>, Vec<Entry>) =
-        entries.into_iter().partition(|entry| entry.anomalous == Some(false));
+    let (normal, mut test): (Vec<Entry>, Vec<Entry>) = entries.into_iter().partition(Entry::is_normal);
     let kept = (normal.len() as f64 * share).round() as usize;
     let order = Stream::new(seed, KEPT_STREAM).permutation(normal.len());
     let kept: BTreeSet<usize> = order.into_iter().take(kept).collect();

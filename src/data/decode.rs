@@ -28,7 +28,8 @@ use clap::ValueEnum;
 use image::imageops::FilterType;
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, ImageBuffer, ImageError, ImageFormat, Luma, LumaA, Primitive, Rgba};
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use formats::{alike, first_colour, is_lossy_webp, mended};
 
@@ -51,19 +52,10 @@ pub struct Conversion {
 }
 
 /// Height and width in pixels. Written `256` if both are equal, else `200,320`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "WrittenSize", into = "WrittenSize")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
     pub height: usize,
     pub width: usize,
-}
-
-/// A size in TOML.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a side in pixels, or `HEIGHT,WIDTH`")]
-enum WrittenSize {
-    Side(usize),
-    Text(String),
 }
 
 impl Size {
@@ -101,45 +93,61 @@ impl fmt::Display for Size {
     }
 }
 
-impl From<Size> for WrittenSize {
-    fn from(size: Size) -> Self {
-        match size.height == size.width {
-            true => WrittenSize::Side(size.height),
-            false => WrittenSize::Text(size.to_string()),
+/// A number if height and width are equal.
+impl Serialize for Size {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.height == self.width {
+            true => serializer.serialize_u64(self.height as u64),
+            false => serializer.collect_str(self),
         }
     }
 }
 
-impl TryFrom<WrittenSize> for Size {
-    type Error = String;
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Written {
+            name: "size",
+            expected: "a side in pixels, or `HEIGHT,WIDTH`",
+            read: str::parse,
+        })
+    }
+}
 
-    fn try_from(written: WrittenSize) -> Result<Self, String> {
-        match written {
-            WrittenSize::Side(side) => side.to_string(),
-            WrittenSize::Text(text) => text,
-        }
-        .parse()
-        .map_err(|wrong| format!("size: {wrong}"))
+/// How a setting is written in TOML: a text, or a number, which is read as its digits.
+struct Written<T> {
+    name: &'static str,
+    expected: &'static str,
+    read: fn(&str) -> Result<T, String>,
+}
+
+impl<T> Visitor<'_> for Written<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        (self.read)(text).map_err(|wrong| E::custom(format!("{}: {wrong}", self.name)))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<T, E> {
+        self.visit_str(&number.to_string())
     }
 }
 
 /// Which levels of 16 bit images are black and white; levels beyond become black or white. Many cameras write 10, 12 or 14 bits into
 /// files of 16. Written `auto`, `4095` or `256,4095`. Images of 8 bit do not depend on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Written", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Levels {
     /// Black is 0; white is the least 2ⁿ − 1, from 255, that no training image exceeds.
     Auto,
     /// The levels of black and of white.
     Between(u16, u16),
-}
-
-/// Levels in TOML.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "expected `auto`, a level, or `LO,HI`")]
-enum Written {
-    White(u16),
-    Text(String),
 }
 
 impl Levels {
@@ -187,28 +195,24 @@ impl fmt::Display for Levels {
     }
 }
 
-impl From<Levels> for String {
-    fn from(levels: Levels) -> Self {
-        levels.to_string()
+impl Serialize for Levels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl TryFrom<Written> for Levels {
-    type Error = String;
-
-    fn try_from(written: Written) -> Result<Self, String> {
-        match written {
-            Written::White(white) => white.to_string(),
-            Written::Text(text) => text,
-        }
-        .parse()
-        .map_err(|wrong| format!("levels: {wrong}"))
+impl<'de> Deserialize<'de> for Levels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(Written {
+            name: "levels",
+            expected: "`auto`, a level, or `LO,HI`",
+            read: str::parse,
+        })
     }
 }
 
 /// What a pixel holds. Written `grey`, `rgb`, `all`, or a number of channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Channels {
     /// One channel; colours by Rec. 601's luma, 0.299 R + 0.587 G + 0.114 B.
     Grey,
@@ -250,17 +254,16 @@ impl fmt::Display for Channels {
     }
 }
 
-impl From<Channels> for String {
-    fn from(channels: Channels) -> Self {
-        channels.to_string()
+impl Serialize for Channels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
-impl TryFrom<String> for Channels {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map_err(|wrong| format!("channels: {wrong}"))
+impl<'de> Deserialize<'de> for Channels {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let expected = "`grey`, `rgb`, `all`, or a number of channels";
+        deserializer.deserialize_any(Written { name: "channels", expected, read: str::parse })
     }
 }
 
@@ -875,6 +878,24 @@ mod tests {
         }
         assert_eq!(Levels::up_to(None), Levels::FULL);
         assert_eq!(Levels::Between(3, 9).to_string().parse(), Ok(Levels::Between(3, 9)));
+    }
+
+    #[test]
+    fn settings_are_texts_or_numbers_in_toml() {
+        fn read<T: serde::de::DeserializeOwned>(value: impl Into<toml::Value>) -> Result<T, String> {
+            value.into().try_into().map_err(|error| error.to_string())
+        }
+        assert_eq!((read(5), read("5")), (Ok(Channels::Stored(5)), Ok(Channels::Stored(5))));
+        assert_eq!((read(4095), read("auto")), (Ok(Levels::Between(0, 4095)), Ok(Levels::Auto)));
+        assert_eq!((read(64), read("64,64"), read("64,32")), {
+            (Ok(Size::square(64)), Ok(Size::square(64)), Ok(Size { height: 64, width: 32 }))
+        });
+        assert!(read::<Channels>(9).unwrap_err().contains("channels: it must be grey, rgb, all, or a number"));
+        assert!(read::<Size>(-1).unwrap_err().contains("size: it must be a side"));
+        assert!(read::<Levels>(70_000).unwrap_err().contains("levels: it must be auto"));
+        assert!(read::<Channels>(true).unwrap_err().contains("expected `grey`, `rgb`, `all`, or a number of channels"));
+        assert_eq!(toml::Value::try_from(Size::square(64)), Ok(64.into()));
+        assert_eq!(toml::Value::try_from(Channels::Stored(5)), Ok("5".into()));
     }
 
     #[test]

@@ -12,12 +12,14 @@
 //! They are counted by reason as [`LeftOut`]. A link with an image's ending that leads nowhere is an unusable image instead, since its
 //! image is missing. Names need not be UTF-8. Empty folders are passed over, but a folder without any image is an error.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, LazyLock};
+use std::path::{Path, PathBuf};
+use std::str::Utf8Chunk;
+use std::sync::Arc;
 
 use image::{DynamicImage, GrayImage};
 use rayon::prelude::*;
@@ -25,6 +27,7 @@ use walkdir::WalkDir;
 
 use super::decode::{self, Channels, Conversion, DecodeError, Size, Stored};
 use super::images::{Decoded, File, Origin, Original, Views};
+use super::names::{Name, Names};
 use super::tiles::{self, Place};
 use super::{DataError, Images, Loading, MARKER, REPORT_IMAGES, Set, Truth};
 
@@ -102,6 +105,18 @@ pub(super) fn printable(name: impl AsRef<OsStr>) -> String {
     text
 }
 
+/// A path as text, in which each byte that is not UTF-8 is written as `\xff`, as it is in names. All else stays as it is.
+pub fn as_text(path: &Path) -> Cow<'_, str> {
+    let escaped = |chunk: Utf8Chunk| {
+        let bytes: String = chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")).collect();
+        chunk.valid().to_owned() + &bytes
+    };
+    match path.to_str() {
+        Some(text) => text.into(),
+        None => path.as_os_str().as_encoded_bytes().utf8_chunks().map(escaped).collect(),
+    }
+}
+
 fn escaped(text: &str) -> String {
     text.chars()
         .flat_map(|c| match c.is_control() {
@@ -136,7 +151,7 @@ impl Masks {
             Err(DataError::NoImages { .. }) => {}
             listed => {
                 for entry in listed? {
-                    masks.entry(entry.below().with_extension("")).or_default().push(entry.path.into());
+                    masks.entry(entry.name.below().with_extension("")).or_default().push(entry.name.path());
                 }
             }
         }
@@ -165,52 +180,24 @@ impl Masks {
 /// An image file that is not yet read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
-    pub path: Box<Path>,
-    /// How many of the last components of its path lie below the folder that was listed.
-    pub depth: usize,
-    pub name: Arc<str>,
-    pub kind: Arc<str>,
-    pub anomalous: Option<bool>,
+    pub name: Name,
+    pub truth: Arc<Truth>,
     pub mask: Mask,
 }
 
 impl Entry {
-    /// A file, named by its whole path.
-    pub fn of_file(path: &Path) -> Self {
-        let is_normal = |part: &Component| matches!(part, Component::Normal(_));
-        Self::listed(path, path.components().rev().take_while(is_normal).count(), "")
-    }
-
-    /// A file so many folders below the one that was listed.
-    fn listed(path: &Path, depth: usize, prefix: &str) -> Self {
-        let name = format!("{prefix}{}", name_of(last(path, depth))).into();
-        Entry { path: path.into(), depth, name, kind: UNKNOWN.clone(), anomalous: None, mask: Mask::Unknown }
-    }
-
-    /// Its path below the folder that was listed.
-    pub fn below(&self) -> &Path {
-        last(&self.path, self.depth)
+    /// A file of which nothing is known.
+    pub fn unknown(name: Name) -> Self {
+        Entry { name, truth: Truth::unknown(), mask: Mask::Unknown }
     }
 
     pub fn good(self) -> Self {
-        Entry { kind: GOOD.clone(), anomalous: Some(false), ..self }
+        Entry { truth: Truth::good(), ..self }
     }
 
-    pub fn anomaly(self, kind: &Arc<str>) -> Self {
-        Entry { kind: kind.clone(), anomalous: Some(true), ..self }
+    pub fn is_normal(&self) -> bool {
+        self.truth.anomalous == Some(false)
     }
-}
-
-/// Shared by all images, of which there may be many.
-static UNKNOWN: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
-static GOOD: LazyLock<Arc<str>> = LazyLock::new(|| "good".into());
-
-/// The last components of a path.
-fn last(path: &Path, count: usize) -> &Path {
-    let mut components = path.components();
-    let first = path.components().count().saturating_sub(count);
-    components.by_ref().take(first).for_each(drop);
-    components.as_path()
 }
 
 /// All images in a folder and in the folders below it, sorted by name. The name of each is `prefix` followed by its path below the
@@ -222,7 +209,7 @@ pub(super) fn list(folder: &Path, prefix: &str, left_out: &mut LeftOut) -> Resul
     if !folder.is_dir() {
         return Err(DataError::NoFolder { path: folder.to_owned() });
     }
-    let (mut entries, mut counted) = (Vec::new(), LeftOut::default());
+    let (mut names, mut counted) = (Names::of(folder, prefix), LeftOut::default());
     let skipped = RefCell::new(&mut counted);
     // A folder that is reached again through a link is not read twice.
     let mut visited = HashSet::new();
@@ -237,11 +224,11 @@ pub(super) fn list(folder: &Path, prefix: &str, left_out: &mut LeftOut) -> Resul
         reason.map(|reason| skipped.borrow_mut().add(reason)).is_none()
     };
     for entry in WalkDir::new(folder).follow_links(true).into_iter().filter_entry(wanted) {
-        let (path, depth, leads_nowhere) = match entry {
+        let (path, leads_nowhere) = match entry {
             Ok(entry) if entry.file_type().is_dir() => continue,
-            Ok(entry) => (entry.path().to_owned(), entry.depth(), false),
+            Ok(entry) => (entry.into_path(), false),
             Err(error) if error.depth() > 0 && leads_nowhere(&error) => match error.path() {
-                Some(path) => (path.to_owned(), error.depth(), true),
+                Some(path) => (path.to_owned(), true),
                 None => continue,
             },
             Err(error) => {
@@ -251,19 +238,20 @@ pub(super) fn list(folder: &Path, prefix: &str, left_out: &mut LeftOut) -> Resul
         };
         let ending = path.extension().map(|ending| printable(ending).to_lowercase());
         match ending {
-            Some(ending) if ENDINGS.contains(&ending.as_str()) => {
-                entries.push(Entry::listed(&path, depth, prefix));
-            }
+            Some(ending) if ENDINGS.contains(&ending.as_str()) => names.push_file(&path),
             _ if leads_nowhere => skipped.borrow_mut().add("as dangling or circular links"),
             Some(ending) => skipped.borrow_mut().add(format!(".{ending}")),
             None => skipped.borrow_mut().add("without an ending"),
         }
     }
+    let mut entries: Vec<Entry> = names.each().map(Entry::unknown).collect();
     if entries.is_empty() {
         return Err(DataError::NoImages { path: folder.to_owned(), left_out: counted });
     }
     left_out.join(counted);
-    entries.sort_by(|one, other| (&one.name, &one.path).cmp(&(&other.name, &other.path)));
+    entries.sort_unstable_by(|Entry { name: one, .. }, Entry { name: other, .. }| {
+        one.cmp(other).then_with(|| one.path().cmp(&other.path()))
+    });
     Ok(entries)
 }
 
@@ -325,12 +313,6 @@ fn hidden(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// A relative path as a name, with `/` as the separator on every system.
-fn name_of(path: &Path) -> String {
-    let parts: Vec<String> = path.iter().map(printable).collect();
-    parts.join("/")
-}
-
 /// Default side of images from files, in pixels.
 pub(super) const SIDE: usize = 256;
 
@@ -339,15 +321,15 @@ impl Conversion {
     /// the longest side among them: enlarging them would cost time and add nothing. All channels are those of the first image.
     pub(super) fn for_files<const SETS: usize>(mut self, loading: &Loading, sets: [&Vec<Entry>; SETS]) -> Self {
         if loading.channels == Some(Channels::All) {
-            let mut paths = sets.into_iter().flatten().map(|entry| &entry.path);
-            let stored = paths.find_map(|path| Channels::stored(path, loading.max_pixels));
+            let mut entries = sets.into_iter().flatten();
+            let stored = entries.find_map(|entry| Channels::stored(&entry.name.path(), loading.max_pixels));
             self.channels = stored.unwrap_or(self.channels);
         }
         if loading.size.is_some() || loading.tiles.is_some() {
             return self;
         }
         let entries: Vec<&Entry> = sets.into_iter().flatten().collect();
-        let longest = entries.par_iter().filter_map(|entry| decode::longer_side(&entry.path)).max();
+        let longest = entries.par_iter().filter_map(|entry| decode::longer_side(&entry.name.path())).max();
         Conversion { size: longest.map_or(self.size, |longest| Size::square(longest.min(SIDE))), ..self }
     }
 }
@@ -362,38 +344,44 @@ pub(super) fn sets<const SETS: usize>(
     loading: &Loading,
 ) -> Result<[Set; SETS], DataError> {
     check_masks(sets.iter().flatten())?;
-    let counts = sets.each_ref().map(Vec::len);
-    let all = counts.iter().sum();
-    let (mut files, mut names, mut truths) =
-        (Vec::with_capacity(all), Vec::with_capacity(all), Vec::with_capacity(all));
-    for Entry { path, name, kind, anomalous, mask, .. } in sets.into_iter().flatten() {
-        files.push(File { path, mask });
-        names.push(name);
-        truths.push(Truth { anomalous, kind });
-    }
+    let mut files = Vec::with_capacity(sets.iter().map(Vec::len).sum());
+    let labelled = sets.map(|entries| {
+        let labelled = entries.into_iter().map(|Entry { name, truth, mask }| {
+            files.push(File { name: name.clone(), mask });
+            (name, truth)
+        });
+        labelled.unzip::<_, _, Vec<_>, Vec<_>>()
+    });
     let views = match loading.tiles {
         Some(tile) => Views::Tiles(tiled(&files, tile, conversion.channels, loading.max_pixels)),
         None => Views::Whole,
     };
-    let views_of = match &views {
+    // The first tile of each file, and the number of all.
+    let tiles: Option<Vec<usize>> = match &views {
         Views::Whole => None,
         Views::Tiles(tiles) => {
             Some((0..=files.len()).map(|file| tiles.partition_point(|&(own, _)| (own as usize) < file)).collect())
         }
     };
     let origin = Origin::Files { files, views, max_pixels: loading.max_pixels };
-    let all = Set { images: Images::new(origin, conversion, loading.cache_bytes), names, truths, views: views_of };
-    let mut end = 0;
-    Ok(counts.map(|count| {
+    let (images, mut end) = (Images::new(origin, conversion, loading.cache_bytes), 0);
+    Ok(labelled.map(|(names, truths)| {
         let start = end;
-        end += count;
-        all.select(&(start..end).collect::<Vec<_>>())
+        end += names.len();
+        let (rows, views) = match &tiles {
+            Some(tiles) => {
+                let first = tiles[start];
+                (first..tiles[end], Some(tiles[start..=end].iter().map(|tile| tile - first).collect()))
+            }
+            None => (start..end, None),
+        };
+        Set { images: images.select(&rows.collect::<Vec<_>>()), names, truths, views }
     }))
 }
 
 /// The tiles of all files. A file that cannot be read is not cut; its fault is found when it is decoded.
 fn tiled(files: &[File], tile: Size, channels: Channels, max_pixels: u64) -> Vec<(u32, Option<Place>)> {
-    let places = files.par_iter().map(|file| match decode::upright_size(&file.path, channels, max_pixels) {
+    let places = files.par_iter().map(|file| match decode::upright_size(&file.name.path(), channels, max_pixels) {
         Some(size) => tiles::places(size, tile).into_iter().map(Some).collect(),
         None => vec![None],
     });
@@ -438,7 +426,7 @@ impl Opened {
     /// # Errors
     /// When one of them cannot be decoded, or has another size or other channels than it must have.
     pub fn read(file: &File, channels: Channels, max_pixels: u64) -> Result<Self, DecodeError> {
-        let stored = Stored::read_for(&file.path, channels, max_pixels)?;
+        let stored = Stored::read_for(&file.name.path(), channels, max_pixels)?;
         let mask = match &file.mask {
             Mask::Unknown => Marks::Unknown,
             Mask::Blank => Marks::Blank,
@@ -504,11 +492,11 @@ fn union(paths: &[PathBuf], image: &Stored, max_pixels: u64) -> Result<GrayImage
 fn check_masks<'a>(entries: impl Iterator<Item = &'a Entry>) -> Result<(), DataError> {
     let mut owners = HashMap::new();
     // Normal images may share a mask, which is empty; the table tells if it is not.
-    for entry in entries.filter(|entry| entry.anomalous != Some(false)) {
+    for entry in entries.filter(|entry| !entry.is_normal()) {
         let Mask::Files(files) = &entry.mask else { continue };
         for mask in files {
             if let Some(other) = owners.insert(mask, entry) {
-                let (mask, one, other) = (mask.clone(), other.path.to_path_buf(), entry.path.to_path_buf());
+                let (mask, one, other) = (mask.clone(), other.name.path(), entry.name.path());
                 return Err(DataError::SharedMask { mask, one, other });
             }
         }

@@ -1,7 +1,6 @@
 //! Folders of the user's own images, with the arguments of anomalib's `Folder`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -9,7 +8,7 @@ use super::category::kept_apart;
 use super::decode::Channels;
 use super::files::{self, Entry, LeftOut, Mask, Masks};
 use super::source::{Listed, Purpose};
-use super::{DataError, Loading, Split, Task, component};
+use super::{DataError, Loading, Split, Task, Truth, component, names};
 
 /// Folders of normal images, anomalies and unlabelled images. In TOML each list may be a single path.
 ///
@@ -92,11 +91,11 @@ impl Folder {
             .map(|masks| Masks::list(&self.root.join(masks), &mut left_out))
             .collect::<Result<_, _>>()?;
         for (index, folder) in self.abnormal_dir.iter().enumerate() {
-            let kind = Arc::from(name(&self.root.join(folder)));
+            let truth = Truth::anomaly(&name(&self.root.join(folder)));
             let masks = masks.get(index).or(masks.first());
             for entry in self.images(std::slice::from_ref(folder), &mut left_out)? {
-                let mask = masks.map_or(Mask::Unknown, |masks| masks.of(entry.below()));
-                test.push(Entry { mask, ..entry.anomaly(&kind) });
+                let mask = masks.map_or(Mask::Unknown, |masks| masks.of(entry.name.below()));
+                test.push(Entry { truth: truth.clone(), mask, ..entry });
             }
         }
         left_out.add_unused(&masks, &test);
@@ -190,7 +189,7 @@ impl Folder {
         for folder in folders {
             let prefix = match folder.is_absolute() {
                 true => files::printable(name(folder)),
-                false => Entry::of_file(folder).name.to_string(),
+                false => names::of_file(folder),
             };
             let prefix = if prefix.is_empty() { prefix } else { format!("{prefix}/") };
             entries.extend(files::list(&self.root.join(folder), &prefix, left_out)?);

@@ -1,6 +1,6 @@
 //! Images that occur more than once. Copies among the test images, or in training and test, make figures look better than they are.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 use super::images::Hash;
@@ -19,6 +19,48 @@ pub struct Identical {
     train: Option<usize>,
     /// The number of images, if there are several and all are equal.
     pub(super) all: Option<usize>,
+}
+
+/// Images that a detector has seen in training, to tell whether it is tested on them. Of each there are eight bytes of the hash of its
+/// converted pixels, which say nothing of what it shows. Enough: with a million images seen and as many tested, the chance that two
+/// different ones are taken for equal is one in ten million.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen(BTreeSet<[u8; 8]>);
+
+fn mark(hash: Hash) -> [u8; 8] {
+    *hash.first_chunk().expect("a longer hash")
+}
+
+impl Seen {
+    /// The images of a task that were trained on, held out for the threshold, or tuned on.
+    ///
+    /// # Errors
+    /// When an image that was not decoded before cannot be.
+    pub fn of(task: &Task) -> Result<Self, DataError> {
+        let sets = [Some(&task.train), task.held_out.as_ref(), Some(task.tune.as_ref().unwrap_or(&task.test))];
+        let hashes = sets.into_iter().flatten().map(hashes).collect::<Result<Vec<_>, _>>()?;
+        Ok(Seen(hashes.into_iter().flatten().map(mark).collect()))
+    }
+
+    /// How many images of a set were seen. They must be converted as those were.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn count(&self, set: &Set) -> Result<usize, DataError> {
+        let is_seen = |row| Ok(self.0.contains(&mark(set.digest(row)?.image)));
+        (0..set.len()).map(is_seen).map(|seen: Result<bool, DataError>| seen.map(usize::from)).sum()
+    }
+
+    /// The contents of a file: eight bytes for each image, sorted.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flatten().copied().collect()
+    }
+
+    /// The opposite; `None` if the bytes are not such.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (marks, rest) = bytes.as_chunks();
+        rest.is_empty().then(|| Seen(marks.iter().copied().collect()))
+    }
 }
 
 fn hashes(set: &Set) -> Result<Vec<Hash>, DataError> {

@@ -1,11 +1,12 @@
 //! Images that are decoded when they are needed, so that memory does not grow with their number.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
 use image::DynamicImage;
@@ -15,6 +16,7 @@ use super::DataError;
 use super::cache::{Cache, Cached};
 use super::decode::{self, Conversion, DecodeError, Levels};
 use super::files::{BadImage, Mask, Opened};
+use super::names::Name;
 use super::tiles::Place;
 use crate::engine::tensor::Tensor;
 
@@ -36,7 +38,10 @@ struct Store {
     cache: Cache,
     /// Where the cache has each image.
     places: Vec<AtomicU32>,
-    digests: Vec<OnceLock<Digest>>,
+    /// What tells each image apart, once it is known.
+    hashes: Vec<OnceLock<Hash>>,
+    /// The same of their masks, which most images lack.
+    masks: Mutex<HashMap<usize, MaskDigest>>,
 }
 
 /// Where images come from.
@@ -98,7 +103,7 @@ impl fmt::Display for Original {
 /// An image file with its mask.
 #[derive(Clone, Debug)]
 pub(super) struct File {
-    pub path: Box<std::path::Path>,
+    pub name: Name,
     pub mask: Mask,
 }
 
@@ -170,10 +175,26 @@ impl Store {
         Conversion { levels: *self.levels.get_or_init(|| self.conversion.levels), ..self.conversion }
     }
 
+    /// What tells an image apart, if it was decoded before.
+    fn digest(&self, row: usize) -> Option<Digest> {
+        let image = *self.hashes[row].get()?;
+        Some(Digest { image, mask: self.masks.lock().unwrap_or_else(PoisonError::into_inner).get(&row).copied() })
+    }
+
+    /// Keeps what tells an image apart.
+    fn note(&self, row: usize, decoded: &Decoded) -> Digest {
+        let digest = decoded.digest();
+        if let Some(mask) = digest.mask {
+            self.masks.lock().unwrap_or_else(PoisonError::into_inner).insert(row, mask);
+        }
+        self.hashes[row].get_or_init(|| digest.image);
+        digest
+    }
+
     /// A file, or a name for what is not in files.
     fn path(&self, row: usize) -> PathBuf {
         match &self.origin {
-            Origin::Files { files, views, .. } => files[views.of(row).0].path.to_path_buf(),
+            Origin::Files { files, views, .. } => files[views.of(row).0].name.path(),
             Origin::Held(..) => "an image in memory".into(),
             Origin::Made { what, .. } => (*what).into(),
         }
@@ -226,7 +247,7 @@ impl Store {
         match &self.origin {
             Origin::Held(..) => None,
             Origin::Files { files, views, max_pixels } => {
-                let file = File { path: files[views.of(row).0].path.clone(), mask: Mask::Unknown };
+                let file = File { name: files[views.of(row).0].name.clone(), mask: Mask::Unknown };
                 Opened::read(&file, self.conversion.channels, *max_pixels).ok()?.brightest()
             }
             Origin::Made { make, .. } => decode::brightest(&make(row)),
@@ -288,7 +309,8 @@ impl Images {
             levels: OnceLock::new(),
             cache,
             places: (0..count).map(|_| AtomicU32::new(Cache::NOWHERE)).collect(),
-            digests: vec![OnceLock::new(); count],
+            hashes: vec![OnceLock::new(); count],
+            masks: Mutex::default(),
         };
         Images { image, rows: (0..count as u32).map(|row| (0, row)).collect(), stores: vec![store.into()] }
     }
@@ -375,7 +397,7 @@ impl Images {
     /// As [`read`](Self::read).
     pub fn mask(&self, row: usize) -> Result<Option<Vec<bool>>, DataError> {
         let (store, row) = self.place(row);
-        match (&store.origin, store.digests[row].get()) {
+        match (&store.origin, store.digest(row)) {
             (Origin::Held(_, masks), _) => Ok(masks[row].clone()),
             (_, Some(Digest { mask: None, .. })) => Ok(None),
             _ => Ok(store.read(row)?.mask),
@@ -414,12 +436,12 @@ impl Images {
     /// As [`read`](Self::read).
     pub(super) fn digest(&self, row: usize) -> Result<Digest, DataError> {
         let (store, own) = self.place(row);
-        if let Some(digest) = store.digests[own].get() {
-            return Ok(*digest);
+        if let Some(digest) = store.digest(own) {
+            return Ok(digest);
         }
         let decoded = store.decode(own);
         let decoded = decoded.map_err(|reason| DataError::Vanished(BadImage { path: store.path(own), reason }))?;
-        Ok(*store.digests[own].get_or_init(|| decoded.digest()))
+        Ok(store.note(own, &decoded))
     }
 
     /// Decodes images for the first time, and keeps what tells them apart. They are the views of one file, or a single image.
@@ -428,7 +450,7 @@ impl Images {
         let decoded = store.decode_all(first..first + rows.len());
         let decoded = decoded.map_err(|reason| BadImage { path: store.path(first), reason })?;
         for (row, decoded) in (first..).zip(&decoded) {
-            store.digests[row].get_or_init(|| decoded.digest());
+            store.note(row, decoded);
         }
         Ok(decoded)
     }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::files::{self, BadImage, Entry, Opened};
 use super::images::{Decoded, File, ahead};
+use super::names::Names;
 use super::tiles::{self, Place};
 use super::{Conversion, DataError, Geometry, LeftOut, Loading, OnBadImage, Raster};
 use crate::engine::tensor::Tensor;
@@ -85,8 +86,11 @@ impl Listing {
         }
         let mut listing = Listing { entries: Vec::new(), left_out: LeftOut::default() };
         let paths = paths.iter().map(|path| matching(path)).collect::<Result<Vec<_>, _>>()?.concat();
-        for path in &paths {
-            match path.is_dir() {
+        let is_folder: Vec<bool> = paths.iter().map(|path| path.is_dir()).collect();
+        let each = || paths.iter().map(PathBuf::as_path).zip(&is_folder);
+        let mut files = Names::of_files(each().filter_map(|(path, &is_folder)| (!is_folder).then_some(path))).each();
+        for (path, is_folder) in each() {
+            match is_folder {
                 true => match files::list(path, "", &mut listing.left_out) {
                     Ok(listed) => listing.entries.extend(listed.into_iter().map(Ok)),
                     Err(error) if loading.on_bad_image == OnBadImage::Skip => {
@@ -94,7 +98,7 @@ impl Listing {
                     }
                     Err(error) => return Err(error),
                 },
-                false => listing.entries.push(Ok(Entry::of_file(path))),
+                false => listing.entries.extend(files.next().map(Entry::unknown).map(Ok)),
             }
         }
         Ok(listing)
@@ -177,12 +181,13 @@ impl Watched {
             Err(DataError::NoImages { .. }) => Vec::new(),
             listed => listed?,
         };
-        let present: HashSet<&Path> = listed.iter().map(|entry| &*entry.path).collect();
-        self.seen.retain(|path, _| present.contains(&**path));
+        let present: HashSet<PathBuf> = listed.iter().map(|entry| entry.name.path()).collect();
+        self.seen.retain(|path, _| present.contains(path));
         let mut entries = Vec::new();
         for entry in listed {
-            let state = entry.path.metadata().map_or((0, None), |about| (about.len(), about.modified().ok()));
-            let seen = self.seen.entry(entry.path.to_path_buf()).or_insert(Seen { state, looks: 0 });
+            let path = entry.name.path();
+            let state = path.metadata().map_or((0, None), |about| (about.len(), about.modified().ok()));
+            let seen = self.seen.entry(path).or_insert(Seen { state, looks: 0 });
             if seen.state != state {
                 *seen = Seen { state, looks: 0 };
             }
@@ -198,8 +203,8 @@ impl Watched {
 fn read(entries: Vec<Result<Entry, BadImage>>, conversion: Conversion, loading: &Loading) -> Result<Batch, DataError> {
     let of = entries.len();
     let decoded = entries.into_par_iter().map(|entry| {
-        let Entry { path, name, mask, .. } = entry?;
-        let file = File { path, mask };
+        let Entry { name, mask, .. } = entry?;
+        let (path, file) = (name.path(), File { name, mask });
         match Opened::read(&file, conversion.channels, loading.max_pixels) {
             Ok(opened) => {
                 let size = opened.size();
@@ -209,10 +214,10 @@ fn read(entries: Vec<Result<Entry, BadImage>>, conversion: Conversion, loading: 
                 let views: Vec<Decoded> = places.into_iter().map(|place| opened.view(place, conversion)).collect();
                 let is_mended = views[0].is_mended;
                 let levels: Vec<Vec<f32>> = views.into_iter().map(|view| view.levels).collect();
-                let path = file.path.into_path_buf();
-                Ok((ReadFile { path, name: name.to_string(), size, tiles, is_mended }, levels.concat()))
+                let name = file.name.to_string();
+                Ok((ReadFile { path, name, size, tiles, is_mended }, levels.concat()))
             }
-            Err(reason) => Err(BadImage { path: file.path.into_path_buf(), reason }),
+            Err(reason) => Err(BadImage { path, reason }),
         }
     });
     let decoded: Vec<Result<_, BadImage>> = decoded.collect();

@@ -1,5 +1,6 @@
 //! Images that a CSV file lists, with their sets, labels and masks.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,12 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::decode::Channels;
 use super::files::{self, Entry, LeftOut, Mask};
+use super::names::Names;
 use super::source::{Listed, Purpose};
-use super::{DataError, Loading, Task, component};
+use super::{DataError, Loading, Task, Truth, component};
 
 /// A CSV file with a header and a row for each image. Columns: `path`; `split`, which is `train`, `test` or `unlabelled` (to tune on);
 /// `label`, which is empty if it is unknown, `normal`, `good` or 0 for a normal image, and `anomaly`, 1 or the name of a defect
-/// for an anomaly; and `mask`, the path of its mask, which may be empty. The last two columns may be missing.
+/// for an anomaly (words such as `False` or `none` are refused, since they may mean either); and `mask`, the path of its mask, which may be empty. The last two columns may be missing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
@@ -91,7 +93,9 @@ impl Records {
         let (label, mask) = (column("label"), column("mask"));
         let category = columns.category.map(|(name, wanted)| Ok((needed(name)?, wanted))).transpose()?;
 
-        let mut records = Vec::new();
+        let (mut names, mut rows) = (Names::of(root, ""), Vec::new());
+        // Shared by all images with the label.
+        let mut truths = HashMap::<String, Arc<Truth>>::new();
         for row in table.records() {
             let row = row.map_err(malformed)?;
             let line = row.position().map(csv::Position::line);
@@ -109,15 +113,36 @@ impl Records {
                 "unlabelled" | "unlabeled" | "tune" | "val" | "validation" => Split::Unlabelled,
                 _ => return Err(wrong(line, format!("split is `{own}`: it must be train, test or unlabelled"))),
             };
-            let entry = labelled(root, name, field(label), field(mask));
-            if own == Split::Train && entry.anomalous == Some(true) {
+            let label = field(label);
+            let truth = match truths.get(label) {
+                Some(known) => known.clone(),
+                None => {
+                    let unclear = || {
+                        let problem = format!(
+                            "the label `{}` may mean either: write normal, anomaly or the name of a defect, or nothing if it is \
+                             unknown",
+                            files::printable(label)
+                        );
+                        wrong(line, problem)
+                    };
+                    truths.entry(label.to_owned()).or_insert(truth(label).ok_or_else(unclear)?).clone()
+                }
+            };
+            if own == Split::Train && truth.anomalous == Some(true) {
                 let problem =
                     "an anomaly has the split train: training images must be normal, so change its split to test";
                 return Err(wrong(line, problem.to_owned()));
             }
-            records.push((own, entry));
+            let mask = match field(mask) {
+                "" if truth.anomalous == Some(false) => Mask::Blank,
+                "" => Mask::Unknown,
+                mask => Mask::Files([root.join(mask)].into()),
+            };
+            names.push(&name.replace('\\', "/"), &root.join(name));
+            rows.push((own, truth, mask));
         }
-        Ok(Records(records))
+        let entries = names.each().zip(rows);
+        Ok(Records(entries.map(|(name, (split, truth, mask))| (split, Entry { name, truth, mask })).collect()))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -156,17 +181,16 @@ impl Records {
     }
 }
 
-/// An image of a table.
-fn labelled(root: &Path, name: &str, label: &str, mask: &str) -> Entry {
-    let entry = Entry { name: name.replace('\\', "/").into(), ..Entry::of_file(&root.join(name)) };
-    let mask = if mask.is_empty() { Mask::Unknown } else { Mask::Files([root.join(mask)].into()) };
+/// What a label says; `None` if it would be read as the name of a defect, but is hardly meant as one. Numbers may have a fraction where
+/// a program that writes tables lacked some of them.
+fn truth(label: &str) -> Option<Arc<Truth>> {
     match label.to_lowercase().as_str() {
-        "" => Entry { mask, ..entry },
-        "normal" | "good" | "ok" | "0" => {
-            Entry { mask: if mask == Mask::Unknown { Mask::Blank } else { mask }, ..entry.good() }
-        }
-        "1" => Entry { mask, ..entry.anomaly(&Arc::from("anomaly")) },
-        _ => Entry { mask, ..entry.anomaly(&Arc::from(label)) },
+        "" => Some(Truth::unknown()),
+        "normal" | "good" | "ok" | "0" | "0.0" => Some(Truth::good()),
+        "1" | "1.0" => Some(Truth::anomaly("anomaly")),
+        "true" | "false" | "yes" | "no" | "positive" | "negative" | "pass" | "-1" => None,
+        "unknown" | "none" | "null" | "nan" | "na" | "n/a" => None,
+        _ => Some(Truth::anomaly(label)),
     }
 }
 

@@ -11,7 +11,7 @@ use super::files::LeftOut;
 use super::images::Origin;
 use super::mat::{self, MatError, Values};
 use super::source::Listed;
-use super::{DataError, Images, Loading, Set, Task};
+use super::{DataError, Images, Loading, Name, Set, Task};
 
 /// One digit is normal and another is the anomaly. Unless the loading limits them, all training images of the normal digit and all
 /// test images of both are used.
@@ -77,7 +77,7 @@ fn read<const DIGITS: usize>(
         let origin = Origin::Made { make, count: rows.len(), what: "images" };
         let images = Images::new(origin, conversion, loading.cache_bytes);
         let set = Set::of_class(images, "", &digit.to_string(), anomalous);
-        Set { names: rows.iter().map(|row| format!("{file}#{row}").into()).collect(), ..set }
+        Set { names: Name::all(rows.iter().map(|row| format!("{file}#{row}"))).collect(), ..set }
     }))
 }
 

@@ -68,6 +68,7 @@ pub const FAMILIES: &[Family] = &[
     random::FAMILY,
     reduce::FAMILY,
     patch::SOFTBOX,
+    patch::SOFTDISC,
     sort::FAMILY,
     warp::FAMILY,
 ];
@@ -161,7 +162,7 @@ mod tests {
         }
         let all: std::collections::BTreeSet<_> = cases.iter().map(|(_, case)| case.primitive.name()).collect();
         let unnamed: Vec<_> = all.difference(&named).copied().collect();
-        let families = ["cutdiff", "softbox", "warp", "random", "optimiser"];
+        let families = ["cutdiff", "softbox", "softdisc", "warp", "random", "optimiser"];
         let is_known = |name: &&str| families.iter().any(|family| name.starts_with(family));
         let others: Vec<_> = unnamed.into_iter().filter(|name| !is_known(name)).collect();
         assert_eq!(others, ["layout/pack", "reduce/magnitude"]);

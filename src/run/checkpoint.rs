@@ -1,10 +1,11 @@
 //! Checkpoints, from which a run resumes bit-identically.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::engine::tensor::Tensor;
 use crate::run::archive::{Archive, ArchiveError, Numbers};
-use crate::training::score::{LedoitWolf, spread};
+use crate::training::score::LedoitWolf;
 use crate::training::trainer::{Failure, Progress, Snapshot, Trained};
 
 /// A run between two steps.
@@ -21,7 +22,7 @@ pub struct Checkpoint {
     pub snapshot: Snapshot,
     /// The finished starts, in order.
     pub finished: Vec<Trained>,
-    /// Every step so far.
+    /// Every step so far, those of each start in order.
     pub history: Vec<Progress>,
 }
 
@@ -104,15 +105,20 @@ impl Checkpoint {
                 single(format!("{index}/{name}"), Tensor::new([values.len()], values.clone()));
             }
         }
-        let coordinates = self.history.first().map_or(0, |progress| progress.a.len());
         let row = |progress: &Progress| {
             let Progress { start, step, inner, outer, a } = progress;
             let figures =
                 [*start as f32, *step as f32, *inner, f32::from(u8::from(outer.is_some())), outer.unwrap_or(0.0)];
             figures.into_iter().chain(a.iter().copied()).collect::<Vec<f32>>()
         };
-        let rows = self.history.iter().flat_map(row).collect();
-        single("history".into(), Tensor::new([self.history.len(), FIGURES + coordinates], rows));
+        // A table for each augmentation's number of coordinates.
+        let mut tables: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
+        for progress in &self.history {
+            tables.entry(FIGURES + progress.a.len()).or_default().extend(row(progress));
+        }
+        for (width, rows) in tables {
+            single(format!("history/{width}"), Tensor::new([rows.len() / width, width], rows));
+        }
 
         let mut double = |name: String, values: Vec<f64>| archive.numbers.insert(name, Numbers::Double(values));
         for (index, trained) in self.finished.iter().enumerate() {
@@ -155,7 +161,6 @@ impl Checkpoint {
                 start: coordinates("start")?,
                 end: coordinates("end")?,
                 fit,
-                spread: failed.is_none().then(|| spread(&scores[1])),
                 scores,
                 logits,
                 states: archive.take_group(&format!("{index}/state/")),
@@ -163,11 +168,6 @@ impl Checkpoint {
             })
         });
         let finished = finished.collect::<Result<_, String>>()?;
-        let history = archive.take_single("history")?;
-        let [_, width] = history.shape().matrix()?;
-        if width < FIGURES {
-            return Err("its history is malformed".into());
-        }
         let row = |row: &[f32]| Progress {
             start: row[0] as usize,
             step: row[1] as usize,
@@ -175,6 +175,14 @@ impl Checkpoint {
             outer: (row[3] != 0.0).then_some(row[4]),
             a: row[FIGURES..].to_vec(),
         };
+        let mut history = Vec::new();
+        for (_, table) in archive.take_group("history/") {
+            let [_, width] = table.shape().matrix()?;
+            if width < FIGURES {
+                return Err("its history is malformed".into());
+            }
+            history.extend(table.data().chunks_exact(width).map(row));
+        }
         let failed = archive.take_group("failed/").into_iter().map(|(start, a)| {
             let reason = archive.take_text(&format!("failed/{start}"))?;
             let start = start.parse().map_err(|_| format!("`{start}` is no number of a start"))?;
@@ -189,7 +197,7 @@ impl Checkpoint {
             full_report: archive.texts.remove("report").is_none_or(|report| report == FULL),
             snapshot: Snapshot { start: start as usize, step: step as usize, states, failed },
             finished,
-            history: history.data().chunks_exact(width).map(row).collect(),
+            history,
         };
         archive.end().map(|()| checkpoint)
     }
@@ -231,14 +239,13 @@ mod tests {
             fit: LedoitWolf::fit(&[0.0, 1.0, 2.0, 4.0, 1.0, 3.0], 2).ok(),
             scores: [vec![0.5, 0.25], vec![1.0, 3.0]],
             logits: Some([vec![-0.5], vec![-0.5, 0.5]]),
-            spread: Some(0.25),
             states: state(7.0),
             failed: None,
         };
         let failure = |reason: &str| Failure { reason: reason.into(), a: vec![0.5, -1.0] };
         let failed = Trained::failed(vec![1.0, 2.0], failure("diverged at step 3"));
-        // Without a distance only the logits are scores, and the spread is 0.
-        let collapsed = Trained { fit: None, scores: [vec![], vec![]], spread: Some(0.0), ..trained.clone() };
+        // Without a distance only the logits are scores.
+        let collapsed = Trained { fit: None, scores: [vec![], vec![]], ..trained.clone() };
         let progress = |step, outer| Progress { start: 0, step, inner: 0.1, outer, a: vec![0.5, -1.0] };
         Checkpoint {
             config: "seed = 1\n".into(),

@@ -35,7 +35,10 @@ pub struct RunConfig {
     #[arg(
         long,
         value_name = "NAME",
-        help = format!("Augmentation: {}, or several joined by `+`", augment::names().collect::<Vec<_>>().join(", ")),
+        help = format!(
+            "Augmentation: {}, several joined by `+`, or {AUTO}, for which {} compete",
+            augment::names().collect::<Vec<_>>().join(", "), augment::COMPETING.join(", ")
+        ),
         default_value_t = RunConfig::default().augmentation
     )]
     pub augmentation: String,
@@ -62,7 +65,7 @@ pub struct RunConfig {
     pub training: Training,
 }
 
-/// Chooses the encoder by the size of the images.
+/// Chooses the encoder by the size of the images, or the augmentation by a race.
 const AUTO: &str = "auto";
 
 /// The names of the encoders, with their help.
@@ -154,7 +157,7 @@ impl Default for RunConfig {
         RunConfig {
             seed: 0,
             method: Method::StSsad,
-            augmentation: "cutdiff".into(),
+            augmentation: AUTO.into(),
             encoder: AUTO.into(),
             score: Rule::default(),
             false_alarms: 0.01,
@@ -347,7 +350,7 @@ impl RunConfig {
         check("training.starts", &starts, "from 1 to 10000", (1..=MOST_STARTS).contains(&starts))?;
         check("training.together", &0, "at least 1", self.training.together != Some(0))?;
         self.alignment()?;
-        self.augmentation()?;
+        self.augmentation(1)?;
         self.encoder([1, 1, 1])?;
         Ok(())
     }
@@ -390,7 +393,8 @@ impl RunConfig {
             .map(|(flag, _)| format!("{flag}: --method {} does not use it", method.name()));
         let mass = (tunes && alignment == "mean-distance" && *mass != default.mass)
             .then(|| "--mass: --alignment mean-distance does not use it".to_owned());
-        let known = self.augmentation().map_or(usize::MAX, |augmentation| augmentation.starts().len());
+        // In colour there are the most.
+        let known = self.augmentation(3).map_or(usize::MAX, |augmentation| augmentation.starts().len());
         let cut = starts
             .filter(|&starts| tunes && starts > known)
             .map(|starts| format!("--starts {starts}: {} has only {known} starts", self.augmentation));
@@ -450,12 +454,21 @@ impl RunConfig {
         toml::to_string(self).expect("a configuration is plain text and numbers")
     }
 
-    /// The augmentation, by its name.
+    /// The augmentations that a run tries, by name: those that [compete](augment::COMPETING), or one.
+    pub fn kinds(&self) -> Vec<&str> {
+        match &*self.augmentation {
+            AUTO if self.method.augments() => augment::COMPETING.to_vec(),
+            AUTO => augment::COMPETING[..1].to_vec(),
+            name => vec![name],
+        }
+    }
+
+    /// The augmentation of images with so many channels; the first of several.
     ///
     /// # Errors
     /// When no such name exists.
-    pub fn augmentation(&self) -> Result<Box<dyn Augmentation>, ConfigError> {
-        Ok(augment::by_name(&self.augmentation)?)
+    pub fn augmentation(&self, channels: usize) -> Result<Box<dyn Augmentation>, ConfigError> {
+        Ok(augment::by_name(self.kinds()[0], channels)?)
     }
 
     /// The encoder of images `[C, H, W]`, with its head.
@@ -471,7 +484,7 @@ impl RunConfig {
         Ok(Alignment::by_name(&self.training.alignment, self.training.mass)?)
     }
 
-    /// The training configuration for images `[C, H, W]`, with `normals` images to train on and `unlabelled` images to tune on.
+    /// The training configuration of the first kind for images `[C, H, W]`, with `normals` images to train on and `unlabelled` images to tune on.
     ///
     /// # Errors
     /// When a name is unknown or a number is out of range.
@@ -484,7 +497,7 @@ impl RunConfig {
             let (key, found) = ("training.micro_batches", parts.to_string());
             return Err(ConfigError::Range { place: String::new(), key, found, expected: PARTS });
         }
-        let augmentation = self.augmentation()?;
+        let augmentation = self.augmentation(c)?;
         let starts = match self.method {
             Method::StSsad => {
                 let starts = augmentation.starts();
@@ -587,7 +600,7 @@ mod tests {
     fn settings_without_effect_are_listed() {
         let told = |text: &str| RunConfig::parse(text).unwrap().without_effect().join("\n");
         assert_eq!(told(""), "");
-        assert_eq!(told("[training]\nstarts = 99"), "--starts 99: cutdiff has only 4 starts");
+        assert_eq!(told("augmentation = 'cutdiff'\n[training]\nstarts = 99"), "--starts 99: cutdiff has only 4 starts");
         assert_eq!(told("[training]\nstarts = 4\norder = 1\nwarm_up = 3"), "");
         let idle = told("method = 'deep-svdd'\n[training]\norder = 1\nwarm_up = 9\nstarts = 2\nmass = 0.1");
         for flag in ["--order", "--warm-up", "--starts", "--mass"] {

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::data::{DataError, Loaded, Set, Task, Truth, component};
+use crate::data::{DataError, Loaded, Seen, Set, Size, Task, component};
 use crate::engine::gpu::{Device, GpuError};
 use crate::engine::plan::Plan;
 use crate::engine::tensor::Tensor;
@@ -15,15 +15,17 @@ use crate::run::claim::WorkState;
 use crate::run::config::{ConfigError, RunConfig};
 use crate::run::fit::{FitError, Fitted, fitted};
 use crate::run::folder::{FolderError, RunFolder};
+use crate::run::found::{Flagged, Found, NormalLevels};
 use crate::run::model::{Model, Predictor};
-use crate::run::outcome::{Adapter, Augmentation as Found, Counts, Outcome, ReportError, Start};
+use crate::run::outcome::{Adapter, Augmentation, Counts, Outcome, ReportError, Start};
+use crate::run::race::{Leg, Race, Sizes};
 use crate::run::report::{ImageRow, Page, Step, shown};
 use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
 use crate::ssad::config::Config;
 use crate::ssad::step::TrainingStep;
-use crate::training::conformal::Threshold;
+use crate::training::conformal::{Threshold, is_flagged};
 use crate::training::score::{ScoreError, Tally, auroc, check_finite};
-use crate::training::trainer::{Progress, TrainError, Trained, Trainer, choose};
+use crate::training::trainer::{Progress, TrainError, Trained, Trainer, augmented};
 
 /// Is told of a run's progress, and may stop it.
 pub trait Watch {
@@ -31,8 +33,8 @@ pub trait Watch {
     fn compiling(&mut self, done: usize, of: usize);
     /// The open settings of the run are chosen, and its first step is about to be compiled.
     fn fitted(&mut self, fitted: &Fitted);
-    /// A step is done, for each start of the group that has not failed.
-    fn step(&mut self, progress: &[Progress], config: &Config);
+    /// A step is done, for each start of the group that has not failed. Starts are counted on over the whole run.
+    fn step(&mut self, progress: &[Progress], leg: &Leg);
     /// A start, counted from 0, failed; the others continue.
     fn failed(&mut self, _start: usize, _reason: &str) {}
     /// This part of the report is about to be written.
@@ -85,6 +87,9 @@ const PACE: Duration = Duration::from_secs(60);
 /// The file of the trained detector in a run's folder.
 pub const MODEL: &str = "model.safetensors";
 
+/// The file beside it of the images that it has [seen](Seen), for tests on other images.
+pub const SEEN: &str = "seen.bin";
+
 /// Makes and claims the next free `root/<dataset>/<category>/vN`; after the first step of the run, `latest` in the same folder leads
 /// to it.
 ///
@@ -114,11 +119,16 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// The training configuration for this run's images.
-    fn training(&self, config: &RunConfig) -> Result<Config, ConfigError> {
+    fn sizes(&self) -> Sizes {
         let visible = self.loaded.task.visible();
         let [normals, c, h, w] = visible.train.shape();
-        config.training([c, h, w], normals, visible.val.len())
+        Sizes { image: [c, h, w], normals, unlabelled: visible.val.len() }
+    }
+
+    /// The training configuration for this run's images.
+    fn training(&self, config: &RunConfig) -> Result<Config, ConfigError> {
+        let Sizes { image, normals, unlabelled } = self.sizes();
+        config.training(image, normals, unlabelled)
     }
 
     /// The plan of a training step; of a tuning step if the method tunes.
@@ -175,7 +185,6 @@ impl Run<'_> {
     fn train_fitted(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
         let task = &self.loaded.task;
         let visible = task.visible();
-        let config = self.training(self.config)?;
         let device = self.device.with_precision(self.config.training.precision)?;
         let text = self.config.to_toml();
         let fingerprint = task.fingerprint()?;
@@ -189,7 +198,7 @@ impl Run<'_> {
             return Err(mismatch("other images"));
         }
         self.folder.write_config(self.config)?;
-        let mut trainer = Trainer::new(&device, &config, visible, |done, of| watch.compiling(done, of))?;
+        let race = Race::new(self.config, self.sizes())?;
         let begun = Instant::now();
         let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
         if let Some(checkpoint) = checkpoint {
@@ -197,65 +206,74 @@ impl Run<'_> {
             position = Some(checkpoint.snapshot);
         }
         let mut saved = Instant::now();
-        let save = |trainer: &Trainer, finished: &[Trained], history: &[Progress]| -> Result<Instant, RunError> {
-            self.folder.check_held()?;
-            let checkpoint = Checkpoint {
-                config: text.clone(),
-                fingerprint: fingerprint.clone(),
-                seconds: before + begun.elapsed().as_secs_f64(),
-                full_report: self.extent == Extent::Full,
-                snapshot: trainer.snapshot()?,
-                finished: finished.to_vec(),
-                history: history.to_vec(),
-            };
-            checkpoint.save(self.folder.path())?;
-            Ok(Instant::now())
-        };
-        while finished.len() < config.starts.len() {
-            match position.take() {
-                Some(snapshot) if snapshot.start == finished.len() => trainer.restore(&snapshot)?,
-                _ => trainer.begin(finished.len())?,
-            }
-            // A stop may have been requested while the kernels were compiled.
-            if watch.wants_stop() {
-                save(&trainer, &finished, &history)?;
-                return Ok(Ending::Stopped);
-            }
-            loop {
-                // States can be saved only if the device is not a step ahead.
-                let is_due = (trainer.done() + 1).is_multiple_of(self.config.training.checkpoint_every)
-                    || saved.elapsed() >= PACE
-                    || watch.wants_stop();
-                let progress = match if is_due { trainer.step() } else { trainer.step_ahead() } {
-                    Ok(Some(progress)) => progress,
-                    // `assess` gives the reason of each start that diverged.
-                    Ok(None) | Err(TrainError::Diverged { .. }) => break,
-                    Err(error) => return Err(error.into()),
+        let save =
+            |leg: &Leg, trainer: &Trainer, finished: &[Trained], history: &[Progress]| -> Result<Instant, RunError> {
+                self.folder.check_held()?;
+                let checkpoint = Checkpoint {
+                    config: text.clone(),
+                    fingerprint: fingerprint.clone(),
+                    seconds: before + begun.elapsed().as_secs_f64(),
+                    full_report: self.extent == Extent::Full,
+                    snapshot: trainer.snapshot()?.renumbered(|start| leg.first + start),
+                    finished: finished.to_vec(),
+                    history: history.to_vec(),
                 };
-                if history.is_empty() {
-                    self.folder.begun();
+                checkpoint.save(self.folder.path())?;
+                Ok(Instant::now())
+            };
+        while let Some(leg) = race.next(&finished)? {
+            let mut trainer = Trainer::new(&device, &leg.config, visible, |done, of| watch.compiling(done, of))?;
+            while finished.len() < leg.starts().end {
+                match position.take().filter(|snapshot| snapshot.start == finished.len()) {
+                    Some(snapshot) => trainer.restore(&snapshot.renumbered(|start| start - leg.first))?,
+                    None => trainer.begin(finished.len() - leg.first)?,
                 }
-                watch.step(&progress, &config);
-                history.extend(progress);
-                if is_due {
-                    saved = save(&trainer, &finished, &history)?;
-                    if watch.wants_stop() {
-                        return Ok(Ending::Stopped);
+                // A stop may have been requested while the kernels were compiled.
+                if watch.wants_stop() {
+                    save(&leg, &trainer, &finished, &history)?;
+                    return Ok(Ending::Stopped);
+                }
+                loop {
+                    // States can be saved only if the device is not a step ahead.
+                    let is_due = (trainer.done() + 1).is_multiple_of(self.config.training.checkpoint_every)
+                        || saved.elapsed() >= PACE
+                        || watch.wants_stop();
+                    let mut progress = match if is_due { trainer.step() } else { trainer.step_ahead() } {
+                        Ok(Some(progress)) => progress,
+                        // `assess` gives the reason of each start that diverged.
+                        Ok(None) | Err(TrainError::Diverged { .. }) => break,
+                        Err(error) => return Err(error.into()),
+                    };
+                    if history.is_empty() {
+                        self.folder.begun();
+                    }
+                    progress.iter_mut().for_each(|progress| progress.start += leg.first);
+                    watch.step(&progress, &leg);
+                    history.extend(progress);
+                    if is_due {
+                        saved = save(&leg, &trainer, &finished, &history)?;
+                        if watch.wants_stop() {
+                            return Ok(Ending::Stopped);
+                        }
                     }
                 }
-            }
-            for trained in trainer.assess()? {
-                if let Some(reason) = &trained.failed {
-                    watch.failed(finished.len(), reason);
+                for mut trained in trainer.assess()? {
+                    if let Some(reason) = &trained.failed {
+                        watch.failed(finished.len(), reason);
+                    }
+                    if leg.is_heat {
+                        // Its detector is never used again.
+                        trained.states.clear();
+                    }
+                    finished.push(trained);
                 }
-                finished.push(trained);
+                saved = save(&leg, &trainer, &finished, &history)?;
             }
-            saved = save(&trainer, &finished, &history)?;
         }
         let seconds = before + begun.elapsed().as_secs_f64();
         // A run whose every start failed cannot be resumed, so a bare `--resume` must not find it.
-        let chosen = choose(&finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
-        let Some(outcome) = self.report(&mut trainer, &config, &finished, chosen, &history, seconds, watch)? else {
+        let chosen = race.choose(&finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
+        let Some(outcome) = self.report(&device, &race, &finished, chosen, &history, seconds, watch)? else {
             return Ok(Ending::Stopped);
         };
         Checkpoint::remove(self.folder.path());
@@ -266,8 +284,8 @@ impl Run<'_> {
     #[expect(clippy::too_many_arguments, reason = "all that training leaves, used once")]
     fn report(
         &self,
-        trainer: &mut Trainer,
-        config: &Config,
+        device: &Device,
+        race: &Race,
         finished: &[Trained],
         chosen: usize,
         history: &[Progress],
@@ -287,10 +305,11 @@ impl Run<'_> {
                 Ok(())
             })?;
             check_finite(&scores)?;
-            let scores: Vec<f64> = held_out.most_anomalous(&scores).into_iter().map(|(score, _)| score).collect();
+            let scores: Vec<f64> = held_out.most_anomalous(&scores).map(|(score, _)| score).collect();
             model.threshold = Threshold::nearest(&scores, self.config.false_alarms);
             model.held_out = scores;
         }
+        folder.write(SEEN, &Seen::of(task)?.to_bytes())?;
         model.save(&folder.path().join(MODEL))?;
         let tested = test(self.device, &model, &task.test, self.extent)?;
         if watch.wants_stop() {
@@ -302,30 +321,55 @@ impl Run<'_> {
         let labels = tuned.labels();
         let auroc_of = |scores: &[f64]| {
             let labels = labels.as_ref().filter(|_| scores.len() == tuned.images.len())?;
-            let scores: Vec<f64> = tuned.most_anomalous(scores).into_iter().map(|(score, _)| score).collect();
+            let scores: Vec<f64> = tuned.most_anomalous(scores).map(|(score, _)| score).collect();
             auroc(&scores, labels)
         };
-        let setting = |a: &[f32]| config.setting(a);
+        let setting = |start: usize, a: &[f32]| race.kind(finished, start).setting(a);
+        let augments = self.config.method.augments();
+        let name = |start: usize| augments.then(|| race.kind(finished, start).augmentation.name().to_owned());
         let start = |(index, trained): (usize, &Trained)| Start {
-            start: setting(&trained.start),
-            end: setting(&trained.end),
-            spread: trained.spread,
+            augmentation: name(index),
+            start: setting(index, &trained.start),
+            end: setting(index, &trained.end),
+            heat: race.is_heat(index),
+            steps: Some(race.steps(index)),
+            exceedance: trained.exceedance(self.config.score),
             image_auroc: auroc_of(&trained.scores_by(self.config.score)[1]),
             image_auroc_logit: trained.logits.as_ref().and_then(|[_, val]| auroc_of(val)),
             chosen: index == chosen,
             failed: trained.failed.clone(),
         };
+        let found = match name(chosen) {
+            Some(name) => {
+                let scores = &finished[chosen].scores_by(self.config.score)[1];
+                let flagged = model.threshold.map(|threshold| {
+                    let is_flagged = |(score, _): &(f64, usize)| is_flagged(*score, threshold.score);
+                    let images = tuned.most_anomalous(scores).filter(is_flagged).count();
+                    let most = threshold.false_alarms(tuned.len()).map_or(0, |[_, most]| most);
+                    Flagged { images, of: tuned.len(), is_chance: images <= most }
+                });
+                let normal = NormalLevels::of(&task.train.images)?;
+                Found::new(
+                    &name,
+                    &setting(chosen, &finished[chosen].end),
+                    Size { height: h, width: w },
+                    &normal,
+                    flagged,
+                )
+            }
+            None => None,
+        };
         let adapter = self.device.adapter().clone();
         let outcome = Outcome {
             image_auroc: tested.metrics["image_AUROC"],
-            augmentation: Found {
-                name: if self.config.method.augments() { self.config.augmentation.clone() } else { "none".into() },
-                values: setting(&finished[chosen].end),
+            augmentation: Augmentation {
+                name: name(chosen).unwrap_or_else(|| "none".into()),
+                values: setting(chosen, &finished[chosen].end),
             },
             order: self.config.training.order,
             precision: self.config.training.precision,
             seed: self.config.seed,
-            steps: config.steps,
+            steps: self.config.training.steps,
             seconds,
             adapter: Adapter { name: adapter.name, driver: adapter.driver, class: adapter.class },
             starts: finished.iter().enumerate().map(start).collect(),
@@ -335,6 +379,7 @@ impl Run<'_> {
             metrics: tested.metrics.clone(),
             threshold: model.threshold.map(|threshold| threshold.score),
             alarms: tested.alarms,
+            found,
             counts: Some(Counts {
                 train: task.train.len(),
                 held_out: task.held_out.as_ref().map_or(0, Set::len),
@@ -351,7 +396,7 @@ impl Run<'_> {
                 step: *step,
                 inner: *inner,
                 outer: *outer,
-                setting: setting(a),
+                setting: setting(*start, a),
             })
             .collect();
         steps.sort_by_key(|step| (step.start, step.step));
@@ -363,11 +408,11 @@ impl Run<'_> {
             folder.write_curves(&outcome, &steps)?;
             let ends =
                 [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
-            let mut augmented = Vec::new();
-            for (title, a) in ends {
-                augmented.extend(trainer.augment(a)?.map(|images| (title, images)));
-            }
-            write_images(folder, task, &tested.scored, &tested.views, &augmented)?;
+            let coordinates = ends.map(|(_, a)| &a[..]);
+            let shown = augmented(device, race.kind(finished, chosen), &task.train.images, &coordinates)?;
+            let shown: Vec<(&str, Tensor)> =
+                ends.iter().map(|(title, _)| *title).zip(shown.into_iter().flatten()).collect();
+            write_images(folder, task, &tested.scored, &tested.views, &shown)?;
             folder.write_distribution(&tested.scored, outcome.threshold)?;
             let Shown { rows, images, heat, masks } = &tested.shown;
             let which = if rows.len() < task.test.len() { ", the most anomalous and the mistakes" } else { "" };
@@ -425,24 +470,22 @@ const STRIPS: usize = 500;
 /// When the device fails, an image cannot be read, or a score is not finite.
 pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result<Tested, RunError> {
     let mut judge = Predictor::new(device, model)?;
-    let (mut scores, mut logits) = (Vec::new(), Vec::new());
+    let [mut scores, mut logits] = [(); 2].map(|()| Vec::with_capacity(set.images.len()));
     judge.judge_all::<RunError>(&set.images, |_, _, _, judgement| {
         scores.extend(judgement.scores);
         logits.extend(judgement.logits.into_iter().flatten());
         Ok(())
     })?;
-    let most = set.most_anomalous(&scores);
-    let scored: Vec<Scored> = (0..set.len())
-        .map(|row| {
-            let (name, Truth { anomalous, kind }) = (set.names[row].clone(), set.truths[row].clone());
-            let (score, view) = most[row];
-            Scored { name, kind, anomalous, score, logit: logits.get(view).copied() }
+    let most = set.most_anomalous(&scores).enumerate();
+    let (scored, views): (Vec<Scored>, Vec<usize>) = most
+        .map(|(row, (score, view))| {
+            let (name, truth) = (set.names[row].clone(), set.truths[row].clone());
+            (Scored { name, truth, score, logit: logits.get(view).copied() }, view)
         })
-        .collect();
+        .unzip();
     check_finite(&scored.iter().map(|image| image.score).collect::<Vec<_>>())?;
     let threshold = model.threshold.map(|threshold| threshold.score);
     let rows = if extent == Extent::Full { shown(&scored, threshold, STRIPS) } else { Vec::new() };
-    let views: Vec<usize> = most.into_iter().map(|(_, view)| view).collect();
     let (shown, pixel_auroc) = heated(judge, set, &views, rows)?;
     Ok(Tested {
         metrics: metrics(&scored, threshold, pixel_auroc),
@@ -545,7 +588,7 @@ mod tests {
 
         fn fitted(&mut self, _: &Fitted) {}
 
-        fn step(&mut self, progress: &[Progress], _: &Config) {
+        fn step(&mut self, progress: &[Progress], _: &Leg) {
             if progress[0].step == self.after {
                 self.device.destroy();
             }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use walkdir::WalkDir;
+
 use crate::run::checkpoint::Checkpoint;
 use crate::run::claim::{Claim, ClaimError, Holder, Owner, WorkState};
 use crate::run::config::RunConfig;
@@ -16,6 +18,7 @@ const CONFIG: &str = "config.toml";
 const RUN_FILES: &[&str] = &[
     CONFIG,
     "model.safetensors",
+    "seen.bin",
     "checkpoint.safetensors",
     "checkpoint.previous.safetensors",
     "metrics.csv",
@@ -302,6 +305,15 @@ pub fn follow(path: &Path) -> PathBuf {
     name.map_or_else(|| path.to_owned(), |name| path.with_file_name(name))
 }
 
+/// The run below a folder, with this file, that a process began or resumed last. As for [`RunFolder::resume_newest`], records say which
+/// that is; a run without one counts as older than all others.
+pub fn newest_below(folder: &Path, file: &str) -> Option<PathBuf> {
+    const DEEPEST: usize = 5;
+    let files = WalkDir::new(folder).max_depth(DEEPEST).into_iter().flatten().filter(|entry| entry.file_name() == file);
+    let runs = files.filter_map(|entry| Some(entry.path().parent()?.to_owned()));
+    runs.max_by_key(|run| (Holder::read(run).map(|record| record.since), run.clone()))
+}
+
 /// Replaces a link atomically.
 #[cfg(unix)]
 fn link(at: &Path, target: &Path) -> io::Result<()> {
@@ -355,6 +367,8 @@ mod tests {
         run(root, "folder/parts/v3", &["checkpoint.safetensors"], 8, failed);
         // Other new files in a folder do not make its run newer.
         fs::write(older.join("notes.txt"), "").unwrap();
+        assert_eq!(newest_below(root, "checkpoint.safetensors"), Some(root.join("folder/parts/v0")));
+        assert_eq!(newest_below(&root.join("digits"), "config.toml"), None);
         let found = RunFolder::resume_newest(root).unwrap();
         assert_eq!(found.path(), newer);
         // A run that another process works on is skipped.

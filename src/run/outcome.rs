@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::Split;
 use crate::engine::kernel::Precision;
+use crate::run::found::Found;
 use crate::run::scored::{Alarms, Metrics};
 use crate::ssad::augment::Setting;
 
@@ -26,7 +27,7 @@ pub struct Outcome {
     pub precision: Precision,
     /// Seed of all random draws.
     pub seed: u64,
-    /// Training steps of each start, warm-up included.
+    /// Training steps of each start that is no heat, warm-up included.
     pub steps: usize,
     /// Wall-clock time of the training of all starts.
     pub seconds: f64,
@@ -52,6 +53,9 @@ pub struct Outcome {
     /// How many normal images the threshold flags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarms: Option<Alarms>,
+    /// What the augmentation imitates; absent where it has no name for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Found>,
     /// Number of images in each set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
@@ -105,16 +109,25 @@ pub struct Start {
     /// Hyper-parameters at the end.
     #[serde(deserialize_with = "setting")]
     pub end: Setting,
-    /// [`spread`](crate::training::score::spread) of the scores of the unlabelled images, by which the start is chosen; absent if the
-    /// start failed.
+    /// [`exceedance`](crate::training::score::exceedance) of the scores of the unlabelled images, by which the start is chosen; absent
+    /// if the start failed, and in results of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub spread: Option<f64>,
+    pub exceedance: Option<f64>,
     /// As [`Outcome::image_auroc`], on the images to tune on. It plays no part in the choice.
     #[serde(rename = "image_AUROC")]
     pub image_auroc: Option<f64>,
     /// The same for the second score, the head's logit.
     #[serde(rename = "image_AUROC_logit")]
     pub image_auroc_logit: Option<f64>,
+    /// Name of its augmentation; absent in results of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augmentation: Option<String>,
+    /// Whether it was a short run that decided which starts go on.
+    #[serde(default)]
+    pub heat: bool,
+    /// Its training steps; absent in results of earlier versions, where all have [`Outcome::steps`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
     /// Whether this start was chosen.
     pub chosen: bool,
     /// Why the start failed; absent if it did not.
@@ -143,6 +156,11 @@ pub enum ReportError {
 }
 
 impl Outcome {
+    /// Training steps of all starts.
+    pub fn all_steps(&self) -> usize {
+        self.starts.iter().map(|start| start.steps.unwrap_or(self.steps)).sum()
+    }
+
     /// The result of the run in a folder; `None` if there is no `result.json`.
     ///
     /// # Errors

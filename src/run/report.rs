@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `result.json` | the [`Outcome`] |
 //! | `report.html` | everything, on one page |
+//! | `seen.bin` | the images that the detector has [seen](crate::data::Seen) |
 //! | `metrics.csv`, `events.out.tfevents.…` | the training, one row per [`Step`]; the same for TensorBoard |
 //! | `curves.png`, `pictures.png` | the course of the training, and augmented images |
 //! | `scores.csv`, `histogram.png`, `roc.png` | the test set, one row per [`Scored`] image; the distribution of the scores |
@@ -22,6 +23,7 @@ mod html;
 mod samples;
 mod strips;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -53,7 +55,8 @@ pub struct Step {
 }
 
 impl RunFolder {
-    /// Writes `metrics.csv`: start, step, inner, outer, and a column for each hyper-parameter.
+    /// Writes `metrics.csv`: start, step, inner, outer, and a column for each hyper-parameter of any start, empty where a start does
+    /// not have it.
     ///
     /// # Errors
     /// When the file cannot be written, or the steps differ in their hyper-parameters.
@@ -162,12 +165,13 @@ impl RunFolder {
 
 fn step_table(steps: &[Step]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let mut table = csv::Writer::from_writer(Vec::new());
-    let names = steps.iter().take(1).flat_map(|step| step.setting.keys().map(String::as_str));
-    table.write_record(["start", "step", "inner", "outer"].into_iter().chain(names))?;
+    let names: BTreeSet<&str> = steps.iter().flat_map(|step| step.setting.keys().map(String::as_str)).collect();
+    table.write_record(["start", "step", "inner", "outer"].iter().chain(&names))?;
     for Step { start, step, inner, outer, setting } in steps {
         let outer = outer.map(|loss| loss.to_string()).unwrap_or_default();
         let fields = [start.to_string(), step.to_string(), inner.to_string(), outer];
-        table.write_record(fields.into_iter().chain(setting.values().map(f64::to_string)))?;
+        let value = |name: &&str| setting.get(*name).map(f64::to_string).unwrap_or_default();
+        table.write_record(fields.into_iter().chain(names.iter().map(value)))?;
     }
     Ok(table.into_inner()?)
 }
@@ -178,26 +182,33 @@ pub struct Table<'a>(pub &'a [Start]);
 
 impl std::fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let header = ["", "start", "", "end", "spread", "AUROC"].map(String::from);
+        let header = ["", "augmentation", "start", "", "end", "exceedance", "AUROC"].map(String::from);
         let rows = self.0.iter().map(|start| {
             [
                 if start.chosen { "*" } else { "" }.into(),
+                kind(start),
                 plain(&start.start),
                 "→".into(),
                 plain(&start.end),
-                start.spread.map_or("failed".into(), |spread| format!("{spread:.3}")),
+                start.exceedance.map_or("failed".into(), |exceedance| format!("{exceedance:.3}")),
                 start.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}")),
             ]
         });
-        let rows: Vec<[String; 6]> = std::iter::once(header).chain(rows).collect();
+        let rows: Vec<[String; 7]> = std::iter::once(header).chain(rows).collect();
         let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: [usize; 6] = std::array::from_fn(width);
+        let widths: [usize; 7] = std::array::from_fn(width);
         for row in &rows {
             let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
             writeln!(f, "{}", cells.join("  ").trim_end())?;
         }
         Ok(())
     }
+}
+
+/// The augmentation of a start, and whether it was a heat.
+fn kind(start: &Start) -> String {
+    let name = start.augmentation.as_deref().unwrap_or_default();
+    if start.heat { format!("{name} (heat)") } else { name.into() }
 }
 
 /// Formats hyper-parameters: `120°`, or `46°, area 0.0142, aspect 5.20`.
@@ -232,9 +243,21 @@ mod tests {
         Setting::from([("angle_degrees".into(), degrees), ("area".into(), area), ("aspect".into(), aspect)])
     }
 
-    fn start(start: Setting, end: Setting, spread: f64, image_auroc: Option<f64>, chosen: bool) -> Start {
-        let (image_auroc_logit, spread) = (image_auroc.map(|_| 0.5), Some(spread));
-        Start { start, end, spread, image_auroc, image_auroc_logit, chosen, failed: None }
+    fn start(start: Setting, end: Setting, exceedance: f64, image_auroc: Option<f64>, chosen: bool) -> Start {
+        let (image_auroc_logit, exceedance) = (image_auroc.map(|_| 0.5), Some(exceedance));
+        let augmentation = Some("rotation".to_owned());
+        Start {
+            augmentation,
+            start,
+            end,
+            heat: false,
+            steps: None,
+            exceedance,
+            image_auroc,
+            image_auroc_logit,
+            chosen,
+            failed: None,
+        }
     }
 
     pub fn outcome() -> Outcome {
@@ -273,9 +296,11 @@ mod tests {
             "adapter": { "name": "llvmpipe", "driver": "Mesa", "class": "cpu" },
             "starts": [
                 { "start": { "angle_degrees": 120.0 }, "end": { "angle_degrees": 172.5 },
-                  "spread": 0.284, "image_AUROC": 0.988, "image_AUROC_logit": 0.5, "chosen": true },
+                  "augmentation": "rotation", "heat": false, "exceedance": 0.284, "image_AUROC": 0.988,
+                  "image_AUROC_logit": 0.5, "chosen": true },
                 { "start": { "angle_degrees": 30.0 }, "end": { "angle_degrees": null },
-                  "spread": 0.0, "image_AUROC": null, "image_AUROC_logit": null, "chosen": false },
+                  "augmentation": "rotation", "heat": false, "exceedance": 0.0, "image_AUROC": null,
+                  "image_AUROC_logit": null, "chosen": false },
             ],
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), expected);
@@ -286,15 +311,15 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_failed_has_a_reason_and_no_spread() {
+    fn a_start_that_failed_has_a_reason_and_no_exceedance() {
         let failed = Start {
-            spread: None,
+            exceedance: None,
             failed: Some("diverged at step 3: the training loss is not finite".into()),
             ..start(angle(30.0), angle(31.0), 0.0, None, false)
         };
         let value = serde_json::to_value(&failed).unwrap();
         assert_eq!(value["failed"], "diverged at step 3: the training loss is not finite");
-        assert!(value.get("spread").is_none(), "{value}");
+        assert!(value.get("exceedance").is_none(), "{value}");
         assert_eq!(serde_json::from_value::<Start>(value).unwrap(), failed);
         let table = Table(&[failed, start(angle(1.0), angle(2.0), 0.5, None, true)]).to_string();
         assert!(table.lines().nth(1).unwrap().contains("failed"), "{table}");
@@ -352,8 +377,9 @@ mod tests {
         let expected =
             "start,step,inner,outer,angle_degrees,area,aspect\n0,3,0.7,,45,0.1,1.5\n1,3,0.7,0.25,45,0.1,1.5\n";
         assert_eq!(text, expected);
-        let other = Step { setting: angle(1.0), ..step(0, None) };
-        assert!(step_table(&[step(0, None), other]).is_err());
+        let other = Step { start: 2, setting: angle(1.0), ..step(0, None) };
+        let text = String::from_utf8(step_table(&[step(0, None), other]).unwrap()).unwrap();
+        assert!(text.ends_with("0,3,0.7,,45,0.1,1.5\n2,3,0.7,,1,,\n"), "a start of another kind: {text}");
     }
 
     #[test]
@@ -370,7 +396,19 @@ mod tests {
         };
         folder.write_curves(&plain, &[Step { start: 0, setting: Setting::new(), ..step(1, 0.5) }]).unwrap();
         let image = image::open(folder.path().join("curves.png")).unwrap();
-        assert_eq!(image.width(), 1200);
+        assert_eq!((image.width(), image.height()), (1200, 760));
+        // Five hyper-parameters are two rows, of three and of two.
+        let values: Setting = (0..5).map(|index| (format!("level_{index}"), 0.5)).collect();
+        let many = Outcome {
+            augmentation: Augmentation { name: "many".into(), values: values.clone() },
+            starts: vec![Start {
+                augmentation: Some("many".into()),
+                ..start(values.clone(), values.clone(), 0.1, None, true)
+            }],
+            ..outcome()
+        };
+        folder.write_curves(&many, &[Step { start: 0, setting: values, ..step(1, 0.5) }]).unwrap();
+        assert_eq!(image::open(folder.path().join("curves.png")).unwrap().height(), 1140);
     }
 
     #[test]
@@ -379,8 +417,7 @@ mod tests {
             start(angle(120.0), angle(171.6), 0.28412, Some(0.9876), true),
             start(angle(30.0), angle(344.0), 0.07, None, false),
         ];
-        let expected =
-            "   start     end   spread  AUROC\n*  120°   →  172°  0.284   0.988\n   30°    →  344°  0.070   n/a\n";
+        let expected = "   augmentation  start     end   exceedance  AUROC\n*  rotation      120°   →  172°  0.284       0.988\n   rotation      30°    →  344°  0.070       n/a\n";
         assert_eq!(Table(&starts).to_string(), expected);
         assert_eq!(plain(&patch(46.2, 0.0142, 5.2)), "46°, area 0.0142, aspect 5.20");
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::{Name, Truth};
 use crate::engine::tensor::Tensor;
 use crate::training::conformal::{SURE, Threshold, is_flagged, percent};
 use crate::training::score::Ranking;
@@ -15,11 +16,8 @@ use crate::training::score::Ranking;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scored {
     /// Its unique name: the path in the dataset, with `/` as the separator.
-    pub name: Arc<str>,
-    /// `good`, the name of the defect or class, or empty if unknown.
-    pub kind: Arc<str>,
-    /// `None` if unknown.
-    pub anomalous: Option<bool>,
+    pub name: Name,
+    pub truth: Arc<Truth>,
     /// The higher, the more anomalous.
     pub score: f64,
     /// The second score, the head's logit, for methods with a head.
@@ -86,7 +84,7 @@ pub struct Promise {
 impl Alarms {
     /// Counts the false alarms of a threshold on a test set.
     pub fn of(threshold: Threshold, scored: &[Scored]) -> Self {
-        let normal: Vec<&Scored> = scored.iter().filter(|image| image.anomalous == Some(false)).collect();
+        let normal: Vec<&Scored> = scored.iter().filter(|image| image.truth.anomalous == Some(false)).collect();
         let flagged = normal.iter().filter(|image| is_flagged(image.score, threshold.score)).count();
         Alarms {
             held_out: threshold.held_out,
@@ -177,7 +175,7 @@ pub fn metrics(scored: &[Scored], threshold: Option<f64>, pixel_auroc: Option<f6
 /// The labelled images, ranked.
 pub(super) fn ranking(scored: &[Scored]) -> Option<Ranking> {
     let (scores, labels): (Vec<f64>, Vec<bool>) =
-        scored.iter().filter_map(|image| Some((image.score, image.anomalous?))).unzip();
+        scored.iter().filter_map(|image| Some((image.score, image.truth.anomalous?))).unzip();
     Ranking::new(&scores, &labels)
 }
 
@@ -186,11 +184,11 @@ pub(super) fn write_table(scored: &[Scored], threshold: Option<f64>, file: impl 
     let mut table = csv::Writer::from_writer(file);
     table.write_record(["path", "label", "score", "kind", "logit", "anomalous"])?;
     let bit = |bit: Option<bool>| bit.map(|bit| u8::from(bit).to_string()).unwrap_or_default();
-    for Scored { name, kind, anomalous, score, logit } in scored {
+    for Scored { name, truth, score, logit } in scored {
         // A score that is not finite flags nothing.
         let flagged = threshold.filter(|_| score.is_finite()).map(|threshold| is_flagged(*score, threshold));
         let logit = logit.map(|logit| logit.to_string()).unwrap_or_default();
-        table.write_record([&**name, &bit(*anomalous), &score.to_string(), kind, &logit, &bit(flagged)])?;
+        table.write_record([&**name, &bit(truth.anomalous), &score.to_string(), &truth.kind, &logit, &bit(flagged)])?;
     }
     Ok(table.flush()?)
 }
@@ -201,7 +199,7 @@ pub(super) mod tests {
 
     pub fn scored(name: &str, anomalous: Option<bool>, score: f64) -> Scored {
         let kind = anomalous.map_or("", |anomalous| if anomalous { "crack" } else { "good" });
-        Scored { name: name.into(), kind: kind.into(), anomalous, score, logit: None }
+        Scored { name: name.into(), truth: Truth { anomalous, kind: kind.into() }.into(), score, logit: None }
     }
 
     /// Scores 1…4, with one anomaly below a normal image, and an unlabelled image with the highest score.

@@ -42,6 +42,8 @@
 //! An operation that the tape lacks becomes a new primitive in [`ops`](crate::engine::ops), with a backward rule and a
 //! kernel.
 
+mod cutblend;
+
 use std::collections::BTreeMap;
 use std::f64::consts::{PI, TAU};
 use std::fmt;
@@ -49,6 +51,8 @@ use std::fmt;
 use crate::engine::ops::elementwise::{Binary, Unary};
 use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::Tensor;
+
+pub use self::cutblend::{CutBlend, cutblend};
 
 /// Hyper-parameters in plain units, by name: `angle_degrees`, `area` (share of the image), `aspect`. In a
 /// [composition](Composed) the names are prefixed by the part: `rotation.angle_degrees`.
@@ -93,6 +97,7 @@ mod stream {
     pub const SPREAD: u32 = 4;
     /// First stream of the keys of a composition's parts.
     pub const PARTS: u32 = 5;
+    pub const COLOUR: u32 = 0x100;
 }
 
 fn named<const N: usize>(values: [(&str, f64); N]) -> Setting {
@@ -194,7 +199,13 @@ impl Augmentation for Rotation {
 
 /// Standard deviations of the images' log area, log aspect and angle around those of `a`. As for [`Rotation`], this
 /// smooths the loss: from any initial angle, tuning then finds that of the anomalies.
-const PATCH_SPREAD: [f32; 3] = [0.3, 0.2, 0.2];
+const PATCH_SPREAD: [f32; PATCH] = [0.3, 0.2, 0.2];
+
+/// Coordinates of a patch's form: log area, log aspect, angle.
+const PATCH: usize = 3;
+
+/// Ranges from which random baselines draw area, aspect and angle.
+const PATCH_PRIOR: [[f32; 2]; PATCH] = [[0.01, 0.3], [1.0 / 3.0, 3.0], [0.0, PI as f32]];
 
 /// An augmentation that changes a patch at a random place, `a` = \[log area, log aspect, angle\]. The patch varies
 /// slightly between images.
@@ -315,6 +326,33 @@ fn random_places(t: &mut Tape, x: Value, key: Value, stream: u32) -> Value {
     t.mul(unit, extent)
 }
 
+/// The map `[N, 4]` and centre `[N, 2]` of a random patch for each image of `x`; the first coordinates of `a` are log area, log aspect
+/// and angle.
+fn random_patch(t: &mut Tape, x: Value, a: Value, key: Value) -> [Value; 2] {
+    let [images, _, height, width] = t.shape(x).images().expect("a batch of images");
+    let spread = t.normal(key, stream::SPREAD, [images, PATCH]);
+    let scale = t.constant(Tensor::new([1, PATCH], PATCH_SPREAD.to_vec()));
+    let spread = t.mul(spread, scale);
+    let middle = coordinates(t, a, 0, PATCH);
+    let a = t.add(middle, spread);
+    let [log_area, log_aspect, angle] = [0, 1, 2].map(|index| coordinates(t, a, index, 1));
+    let [area, aspect] = [log_area, log_aspect].map(|log| t.unary(Unary::Exp, log));
+    let matrix = patch_matrix(t, [area, aspect, angle], [height, width]);
+    [matrix, random_places(t, x, key, stream::CENTRE)]
+}
+
+/// Log area, log aspect and angle in plain units.
+fn patch_setting(a: &[f32]) -> Setting {
+    let [log_area, log_aspect, angle] = [a[0], a[1], a[2]].map(f64::from);
+    // A tall patch is a wide one rotated by 90°; report the angle of the longer side.
+    let quarter = if log_aspect < 0.0 { PI / 2.0 } else { 0.0 };
+    named([
+        ("area", log_area.exp()),
+        ("aspect", log_aspect.abs().exp()),
+        ("angle_degrees", (angle + quarter).rem_euclid(PI).to_degrees()),
+    ])
+}
+
 impl Patched for CutDiff {
     fn name(&self) -> &'static str {
         "cutdiff"
@@ -367,28 +405,12 @@ impl<P: Patched> Augmentation for P {
     }
 
     fn apply(&self, t: &mut Tape, x: Value, a: Value, key: Value) -> Value {
-        let [images, _, height, width] = t.shape(x).images().expect("a batch of images");
-        let spread = t.normal(key, stream::SPREAD, [images, PATCH_SPREAD.len()]);
-        let scale = t.constant(Tensor::new([1, PATCH_SPREAD.len()], PATCH_SPREAD.to_vec()));
-        let spread = t.mul(spread, scale);
-        let middle = coordinates(t, a, 0, PATCH_SPREAD.len());
-        let a = t.add(middle, spread);
-        let [log_area, log_aspect, angle] = [0, 1, 2].map(|index| coordinates(t, a, index, 1));
-        let [area, aspect] = [log_area, log_aspect].map(|log| t.unary(Unary::Exp, log));
-        let matrix = patch_matrix(t, [area, aspect, angle], [height, width]);
-        let centre = random_places(t, x, key, stream::CENTRE);
+        let [matrix, centre] = random_patch(t, x, a, key);
         self.change(t, x, matrix, centre, key)
     }
 
     fn setting(&self, a: &[f32]) -> Setting {
-        let [log_area, log_aspect, angle] = [a[0], a[1], a[2]].map(f64::from);
-        // A tall patch is a wide one rotated by 90°; report the angle of the longer side.
-        let quarter = if log_aspect < 0.0 { PI / 2.0 } else { 0.0 };
-        named([
-            ("area", log_area.exp()),
-            ("aspect", log_aspect.abs().exp()),
-            ("angle_degrees", (angle + quarter).rem_euclid(PI).to_degrees()),
-        ])
+        patch_setting(a)
     }
 
     fn bounds(&self) -> [Vec<f32>; 2] {
@@ -396,7 +418,8 @@ impl<P: Patched> Augmentation for P {
     }
 
     fn prior(&self) -> [Vec<f32>; 2] {
-        ends(&[logarithms([0.01, 0.3]), logarithms([1.0 / 3.0, 3.0]), [0.0, PI as f32]])
+        let [area, aspect, angle] = PATCH_PRIOR;
+        ends(&[logarithms(area), logarithms(aspect), angle])
     }
 
     fn rates(&self) -> Vec<f64> {
@@ -511,18 +534,22 @@ impl Augmentation for Composed {
     }
 }
 
-/// The name and constructor of an augmentation.
-type Named = (&'static str, fn() -> Box<dyn Augmentation>);
+/// The name and constructor of an augmentation of images with so many channels.
+type Named = (&'static str, fn(usize) -> Box<dyn Augmentation>);
 
 /// The single augmentations that [`by_name`] knows; a new one is a row here.
 const KINDS: &[Named] = &[
-    ("rotation", || Box::new(Rotation::default())),
-    ("rotation-spread", || Box::new(Rotation { tunes_spread: true, ..Rotation::default() })),
-    ("cutdiff", || Box::new(CutDiff)),
-    ("cutout", || Box::new(CutOut)),
-    ("cutavg", || Box::new(CutAvg)),
-    ("cutpaste", || Box::new(CutPaste)),
+    ("rotation", |_| Box::new(Rotation::default())),
+    ("rotation-spread", |_| Box::new(Rotation { tunes_spread: true, ..Rotation::default() })),
+    ("cutblend", |channels| Box::new(CutBlend { channels })),
+    ("cutdiff", |_| Box::new(CutDiff)),
+    ("cutout", |_| Box::new(CutOut)),
+    ("cutavg", |_| Box::new(CutAvg)),
+    ("cutpaste", |_| Box::new(CutPaste)),
 ];
+
+/// The augmentations that compete where the kind of the anomalies is unknown.
+pub const COMPETING: [&str; 3] = ["cutblend", "cutpaste", "rotation"];
 
 /// The names of the single augmentations.
 pub fn names() -> impl Iterator<Item = &'static str> {
@@ -540,17 +567,17 @@ pub enum NameError {
     NotFirst { part: String, name: String },
 }
 
-/// One of the [`names`], or several joined by `+`, applied from left to right.
+/// One of the [`names`], or several joined by `+`, applied from left to right, for images with so many channels.
 ///
 /// # Errors
 /// When a name is unknown, or a part other than the first passes no gradients.
-pub fn by_name(name: &str) -> Result<Box<dyn Augmentation>, NameError> {
+pub fn by_name(name: &str, channels: usize) -> Result<Box<dyn Augmentation>, NameError> {
     if name.contains('+') {
-        let parts = name.split('+').map(by_name).collect::<Result<_, _>>()?;
+        let parts = name.split('+').map(|part| by_name(part, channels)).collect::<Result<_, _>>()?;
         return Ok(Box::new(Composed::new(parts)?));
     }
     let kind = KINDS.iter().find(|(known, _)| *known == name);
-    kind.map(|(_, make)| make()).ok_or_else(|| NameError::Unknown(name.to_owned()))
+    kind.map(|(_, make)| make(channels)).ok_or_else(|| NameError::Unknown(name.to_owned()))
 }
 
 /// `a` clamped to the augmentation's bounds.
@@ -600,7 +627,7 @@ mod tests {
     const COMPOSED: [&str; 4] = ["cutpaste+rotation-spread", "rotation+cutdiff", "cutout+cutout", "cutavg+cutdiff"];
 
     fn all() -> Vec<Box<dyn Augmentation>> {
-        names().chain(COMPOSED).map(|name| by_name(name).unwrap()).collect()
+        names().chain(COMPOSED).map(|name| by_name(name, 1).unwrap()).collect()
     }
 
     #[test]
@@ -609,10 +636,10 @@ mod tests {
             assert_eq!(augmentation.name(), name);
         }
         for name in ["", "twist", "rotation+", "rotation+twist"] {
-            let message = by_name(name).unwrap_err().to_string();
-            assert!(message.contains("rotation-spread, cutdiff"), "{message}");
+            let message = by_name(name, 1).unwrap_err().to_string();
+            assert!(message.contains("rotation-spread, cutblend"), "{message}");
         }
-        let late = by_name("rotation+cutpaste").unwrap_err();
+        let late = by_name("rotation+cutpaste", 1).unwrap_err();
         assert!(matches!(&late, NameError::NotFirst { part, .. } if part == "cutpaste"), "{late}");
         assert_eq!(Composed::new(Vec::new()).unwrap_err(), NameError::Unknown(String::new()));
     }
@@ -672,7 +699,7 @@ mod tests {
     fn equal_parts_lie_in_different_places() {
         let start = &CutOut.starts()[0];
         let (one, _) = augmented(&CutOut, &[3], start);
-        let (two, _) = augmented(by_name("cutout+cutout").unwrap().as_ref(), &[6], &[&start[..], start].concat());
+        let (two, _) = augmented(by_name("cutout+cutout", 1).unwrap().as_ref(), &[6], &[&start[..], start].concat());
         let darkened = |y: &[f64]| y.iter().zip(noise()).filter(|(y, x)| **y < 0.5 * x).count();
         assert!(darkened(&two) as f64 > 1.3 * darkened(&one) as f64, "{} {}", darkened(&two), darkened(&one));
     }

@@ -578,7 +578,7 @@ mod tests {
 
     fn config(method: Method, augmentation: &str, alignment: &str, encoder: Arc<dyn Encoder>) -> Config {
         let detector = Detector::new(IMAGE[0], encoder, vec![3]);
-        let mut config = Config::new(detector, augment::by_name(augmentation).unwrap());
+        let mut config = Config::new(detector, augment::by_name(augmentation, 1).unwrap());
         config.starts.truncate(3);
         if matches!(method, Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd) {
             config.starts = vec![Vec::new(); 3];

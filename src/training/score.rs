@@ -1,4 +1,4 @@
-//! Anomaly scores of embeddings, and measures of how well scores separate anomalies and how far they spread. All in
+//! Anomaly scores of embeddings, and measures of how well scores separate anomalies. All in
 //! f64.
 
 use std::collections::BTreeMap;
@@ -369,13 +369,30 @@ impl Cut {
     }
 }
 
-/// Scale-free spread of scores that are not negative: variance / mean². Of several starts, the one whose validation
-/// scores spread most is chosen. Scores that are all equal or not finite have spread 0, so they are never preferred.
-pub fn spread(scores: &[f64]) -> f64 {
-    let n = scores.len() as f64;
-    let mean = scores.iter().sum::<f64>() / n;
-    let spread = scores.iter().map(|score| (score / mean - 1.0).powi(2)).sum::<f64>() / n;
-    if spread.is_finite() { spread } else { 0.0 }
+/// The share of normal images whose scores an unlabelled image is held against: the most anomalous twentieth.
+const TOP: usize = 20;
+
+/// How far the scores of unlabelled images exceed those of normal ones, from 0 to 1: the mean, over the most anomalous
+/// twentieth of the normal images, of the share of unlabelled images that score higher; of equal scores half. This is
+/// the area under the ROC curve of unlabelled against normal images up to a false-positive rate of 1 / 20, divided by it.
+///
+/// If the normal images among the unlabelled ones score like `normal`, it is an affine function of the same area of
+/// anomalous against normal images, so detectors are in the order of the one as of the other, and no label is needed.
+/// (The whole AUROC has this property too: Menon et al., "Learning from Corrupted Binary Labels via Class-Probability
+/// Estimation", ICML 2015.) 0 without scores.
+pub fn exceedance(normal: &[f64], unlabelled: &[f64]) -> f64 {
+    let mut highest = normal.to_vec();
+    highest.sort_by(|a, b| b.total_cmp(a));
+    highest.truncate(normal.len().div_ceil(TOP));
+    let mut sorted = unlabelled.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let share = |normal: &f64| {
+        let [below, up_to] =
+            [sorted.partition_point(|score| score < normal), sorted.partition_point(|score| score <= normal)];
+        (sorted.len() - up_to) as f64 + 0.5 * (up_to - below) as f64
+    };
+    let pairs = (highest.len() * sorted.len()) as f64;
+    if pairs > 0.0 { highest.iter().map(share).sum::<f64>() / pairs } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -551,10 +568,28 @@ mod tests {
     }
 
     #[test]
-    fn spread_is_scale_free() {
-        close(&[spread(&[1.0, 3.0]), spread(&[10.0, 30.0])], &[0.25, 0.25], 1e-14);
-        for useless in [&[2.0, 2.0][..], &[0.0, 0.0], &[], &[1.0, f64::NAN], &[1.0, f64::INFINITY]] {
-            assert_eq!(spread(useless), 0.0);
+    fn exceedance_counts_unlabelled_images_above_the_highest_normal_ones() {
+        let normal: Vec<f64> = (0..40).map(f64::from).collect();
+        // The highest twentieth are 38 and 39.
+        close(&[exceedance(&normal, &[10.0, 38.0, 38.5, 50.0])], &[(2.5 + 1.0) / 8.0], 1e-15);
+        close(&[exceedance(&normal, &[1.0; 3]), exceedance(&normal, &[99.0; 3])], &[0.0, 1.0], 0.0);
+        close(&[exceedance(&[5.0], &[4.0, 5.0, 6.0])], &[0.5], 0.0);
+        assert_eq!((exceedance(&[], &[1.0]), exceedance(&[1.0], &[])), (0.0, 0.0));
+    }
+
+    /// Two thirds of the unlabelled images are normal: the figure is their third of 1 / 40, and a third of the partial area
+    /// of the anomalies.
+    #[test]
+    fn exceedance_orders_detectors_as_labels_would() {
+        let normal: Vec<f64> = (0..400).map(f64::from).collect();
+        let with = |shift: f64| {
+            let anomalies: Vec<f64> = normal.iter().map(|score| score + shift).collect();
+            let mixed: Vec<f64> = [&normal[..], &normal, &anomalies].concat();
+            [exceedance(&normal, &mixed), exceedance(&normal, &anomalies)]
+        };
+        for shift in [0.0, 5.0, 50.0, 390.0, 500.0] {
+            let [mixed, labelled] = with(shift);
+            close(&[mixed], &[(2.0 / 40.0 + labelled) / 3.0], 1e-12);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::ssad::step::{
     ADAM_A, ADAM_THETA, Figures, TrainingStep, View, cut, feed_of, initial_states, interleaved, is_moment, run_seed,
     stacked, start_states, views,
 };
-use crate::training::score::{LedoitWolf, ScoreError, spread};
+use crate::training::score::{LedoitWolf, ScoreError, exceedance};
 use crate::training::scorer::{BATCH, Readings, Scorer};
 
 /// Random streams drawn on the host; parameters and splits use others.
@@ -87,9 +87,6 @@ pub struct Trained {
     pub scores: [Vec<f64>; 2],
     /// The head's logits of the same images; `None` without a head.
     pub logits: Option<[Vec<f64>; 2]>,
-    /// The [`spread`] of the unlabelled images' `scores`, which selects the start; 0 without scores, `None` if the
-    /// start failed.
-    pub spread: Option<f64>,
     /// Parameters, running statistics and `a`, by name; empty if the start failed.
     pub states: Vec<(String, Tensor)>,
     /// Why this start failed and cannot be chosen, if so.
@@ -105,10 +102,15 @@ impl Trained {
             fit: None,
             scores: [Vec::new(), Vec::new()],
             logits: None,
-            spread: None,
             states: Vec::new(),
             failed: Some(reason),
         }
+    }
+
+    /// The [`exceedance`] of its scores under `rule`, by which starts are chosen; `None` if it failed.
+    pub fn exceedance(&self, rule: Rule) -> Option<f64> {
+        let [normal, unlabelled] = self.scores_by(rule);
+        self.failed.is_none().then(|| exceedance(normal, unlabelled))
     }
 
     /// The scores under `rule`, of [clean training images, unlabelled images].
@@ -143,6 +145,14 @@ pub struct Snapshot {
     pub failed: BTreeMap<usize, Failure>,
 }
 
+impl Snapshot {
+    /// The same with its starts counted in another way.
+    pub fn renumbered(self, number: impl Fn(usize) -> usize) -> Self {
+        let failed = self.failed.into_iter().map(|(start, failure)| (number(start), failure)).collect();
+        Snapshot { start: number(self.start), failed, ..self }
+    }
+}
+
 /// Trains a network and its augmentation on a device, one group of starts after another.
 #[derive(Debug)]
 pub struct Trainer<'a> {
@@ -156,7 +166,6 @@ pub struct Trainer<'a> {
     /// Scores images with the network whose states are in `scored`: one start's.
     scorer: Scorer,
     scored: States,
-    augmenting: Option<OneOutput>,
     centring: Option<OneOutput>,
     /// Index of the first start of the current group; `done` counts its completed steps.
     start: usize,
@@ -243,9 +252,8 @@ impl<'a> Trainer<'a> {
         let exact = device.with_precision(Precision::F32)?;
         let most = images.train.len().max(images.val.len()).min(BATCH);
         let scorer = Scorer::new(&exact, &network, [c, h, w], most, &scored)?;
-        let views = views(config, &network, [c, h, w], config.batch / config.micro_batches);
-        let viewer = |view: &Option<View>| view.as_ref().map(|view| OneOutput::new(device, &states, view)).transpose();
-        let [augmenting, centring] = [viewer(&views[0])?, viewer(&views[1])?];
+        let [_, centred] = views(config, &network, [c, h, w], config.batch / config.micro_batches);
+        let centring = centred.map(|view| OneOutput::new(device, &states, &view)).transpose()?;
         let trainer = Trainer {
             config,
             images,
@@ -256,7 +264,6 @@ impl<'a> Trainer<'a> {
             tuning,
             scorer,
             scored,
-            augmenting,
             centring,
             start: 0,
             done: 0,
@@ -535,26 +542,11 @@ impl<'a> Trainer<'a> {
             start,
             end: end.unwrap_or_default(),
             fit,
-            spread: Some(spread(&scores[1])),
             scores,
             logits: by_distance.then_some([trn.direct, direct]),
             states,
             failed: None,
         }))
-    }
-
-    /// Augments the first training images, one micro-batch of them, at raw coordinates `a`, as the detector sees them.
-    /// `None` for methods without augmentation parameters.
-    ///
-    /// # Errors
-    /// When an image cannot be read, or the device fails.
-    pub fn augment(&mut self, a: &[f32]) -> Result<Option<Tensor>, TrainError> {
-        let Some(viewer) = &mut self.augmenting else { return Ok(None) };
-        let rows: Vec<usize> = (0..self.config.batch / self.config.micro_batches).collect();
-        viewer.executor.feed("x", &self.images.train.read(&rows)?)?;
-        viewer.executor.feed("key", &random::key(self.config.seed, 0))?;
-        viewer.executor.feed("a", &Tensor::new([a.len()], a.to_vec()))?;
-        Ok(Some(viewer.run()?))
     }
 
     /// Feeds step `step`, counted from 1.
@@ -589,6 +581,31 @@ impl<'a> Trainer<'a> {
             names.map(|name| Ok((name.to_owned(), self.states.get(name)?))).collect::<Result<_, GpuError>>()?;
         Ok(self.step.packed.unpack(states))
     }
+}
+
+/// Augments the first images of a set, one micro-batch of them, at each of some raw coordinates, as a detector sees
+/// them. `None` for methods without augmentation parameters.
+///
+/// # Errors
+/// When an image cannot be read, or the device fails.
+pub fn augmented(
+    device: &Device,
+    config: &Config,
+    images: &Images,
+    coordinates: &[&[f32]],
+) -> Result<Option<Vec<Tensor>>, TrainError> {
+    let ([_, c, h, w], batch) = (images.shape(), config.batch / config.micro_batches);
+    let network = Network::new(config.method, &config.detector, [c, h, w]);
+    let [Some(view), _] = views(config, &network, [c, h, w], batch) else { return Ok(None) };
+    let mut viewer = OneOutput::new(device, &States::new(device), &view)?;
+    let rows: Vec<usize> = (0..batch).collect();
+    viewer.executor.feed("x", &images.read(&rows)?)?;
+    viewer.executor.feed("key", &random::key(config.seed, 0))?;
+    let mut at = |a: &&[f32]| {
+        viewer.executor.feed("a", &Tensor::new([a.len()], a.to_vec()))?;
+        Ok(viewer.run()?)
+    };
+    coordinates.iter().map(&mut at).collect::<Result<Vec<Tensor>, TrainError>>().map(Some)
 }
 
 /// [training, unlabelled] batches for each place of the group that begins with start `first`.
@@ -643,14 +660,20 @@ fn cosine(update: usize, of: usize) -> f64 {
     0.5 + 0.5 * (std::f64::consts::PI * (update - 1) as f64 / of.max(1) as f64).cos()
 }
 
-/// The start whose scores of unlabelled images spread the most. The alignment loss alone must not choose, since it has
-/// a trivial minimum at the identity. A failed start is never chosen.
+/// The starts that did not fail, the best first: those with the greatest [`exceedance`] of scores under `rule`. The
+/// alignment loss must not choose, since it has a trivial minimum at the identity.
+pub fn ranked(trained: &[Trained], rule: Rule) -> Vec<usize> {
+    let figure = |(index, trained): (usize, &Trained)| Some((trained.exceedance(rule)?, index));
+    let mut figures: Vec<(f64, usize)> = trained.iter().enumerate().filter_map(figure).collect();
+    figures.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    figures.into_iter().map(|(_, index)| index).collect()
+}
+
+/// The first of the [`ranked`] starts.
 ///
 /// # Errors
 /// When every start failed; gives the reasons.
-pub fn choose(trained: &[Trained]) -> Result<usize, TrainError> {
-    let spreads = trained.iter().enumerate().filter_map(|(index, trained)| Some((index, trained.spread?)));
-    let chosen = spreads.max_by(|(_, a), (_, b)| a.total_cmp(b));
+pub fn choose(trained: &[Trained], rule: Rule) -> Result<usize, TrainError> {
     let reasons = || trained.iter().filter_map(|trained| trained.failed.clone()).collect();
-    chosen.map(|(index, _)| index).ok_or_else(|| TrainError::NoStart(reasons()))
+    ranked(trained, rule).first().copied().ok_or_else(|| TrainError::NoStart(reasons()))
 }

@@ -1,7 +1,8 @@
 //! File formats: what their decoders make of a file, and which damage leaves all pixels.
 
 use std::io::Cursor;
-use std::iter::successors;
+use std::iter::{from_fn, successors};
+use std::ops::Range;
 use std::path::Path;
 
 use image::codecs::bmp::BmpDecoder;
@@ -147,17 +148,54 @@ fn ends_within_scan(scans: &[u8]) -> bool {
 
 /// The header segments of a JPEG file up to the first scan, and what follows them.
 fn without_stray_bytes(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let (start, mut rest) = bytes.split_at_checked(2)?;
-    let mut headers = start.to_vec();
-    loop {
-        let start = rest.windows(2).position(|pair| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff))?;
-        let [_, kind, high, low] = *rest[start..].first_chunk()?;
-        let segment = rest.get(start..start + 2 + usize::from(u16::from_be_bytes([high, low])))?;
-        headers.extend(segment);
-        rest = &rest[start + segment.len()..];
-        if kind == START_OF_SCAN {
-            return Some((headers, rest));
-        }
+    let mut headers = bytes.get(..2)?.to_vec();
+    segments(bytes).find_map(|(kind, segment)| {
+        headers.extend(&bytes[segment.clone()]);
+        (kind == START_OF_SCAN).then(|| (std::mem::take(&mut headers), &bytes[segment.end..]))
+    })
+}
+
+/// The segments of a JPEG file, each with its kind and its bytes; those after the header of a scan are none.
+fn segments(bytes: &[u8]) -> impl Iterator<Item = (u8, Range<usize>)> {
+    let mut at = 2;
+    from_fn(move || {
+        let is_marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff);
+        let start = at + bytes.get(at..)?.windows(2).position(is_marker)?;
+        let [_, kind, high, low] = *bytes[start..].first_chunk()?;
+        at = start + 2 + usize::from(u16::from_be_bytes([high, low]));
+        bytes.get(start..at).map(|_| (kind, start..at))
+    })
+}
+
+/// The contents of a JPEG's header segments of this kind that begin with an identifier, without it.
+fn identified<'a>(bytes: &'a [u8], kind: u8, identifier: &'static [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let headers = segments(bytes).take_while(|(kind, _)| *kind != START_OF_SCAN);
+    headers
+        .filter(move |(found, _)| *found == kind)
+        .filter_map(move |(_, segment)| bytes[segment].get(4..)?.strip_prefix(identifier))
+}
+
+/// The EXIF orientation of a JPEG, where the decoder takes the last of several segments. They are one text in parts, as in Pillow, so
+/// the first says what it is.
+fn jpeg_orientation(bytes: &[u8]) -> Option<Orientation> {
+    let exif: Vec<&[u8]> = identified(bytes, 0xe1, b"Exif\0\0").collect();
+    Orientation::from_exif_chunk(&exif.concat())
+}
+
+/// Whether the three components of a JPEG are YCbCr although the decoder takes them for RGB. As in libjpeg, JFIF's marker outweighs
+/// Adobe's, and this outweighs R, G and B as the components' names.
+fn is_ycbcr(bytes: &[u8]) -> bool {
+    let is_jfif = identified(bytes, 0xe0, b"JFIF\0").any(|about| about.len() >= 9);
+    let transform = identified(bytes, 0xee, b"Adobe").filter_map(|about| about.get(6).copied()).last();
+    is_jfif || transform.is_some_and(|transform| transform != 0)
+}
+
+/// Turns YCbCr, pixel by pixel, into RGB by JFIF's rule.
+fn to_rgb(pixels: &mut [u8]) {
+    for pixel in pixels.chunks_exact_mut(3) {
+        let [y, cb, cr] = [f32::from(pixel[0]), f32::from(pixel[1]) - 128.0, f32::from(pixel[2]) - 128.0];
+        let rgb = [y + 1.402 * cr, y - 0.344_136 * cb - 0.714_136 * cr, y + 1.772 * cb];
+        pixel.copy_from_slice(&rgb.map(|level| level.round() as u8));
     }
 }
 
@@ -214,18 +252,41 @@ fn png_orientation(bytes: &[u8]) -> Option<Orientation> {
     }
 }
 
+/// Refuses a JPEG whose coding the decoder does not know: it would call the file damaged.
+fn check_coding(bytes: &[u8]) -> Result<(), DecodeError> {
+    let headers = segments(bytes).take_while(|(kind, _)| *kind != START_OF_SCAN);
+    let frame =
+        headers.filter(|(kind, _)| matches!(kind, 0xc0..=0xcf)).find(|(kind, _)| !matches!(kind, 0xc4 | 0xc8 | 0xcc));
+    let coding = match frame.map(|(kind, segment)| (kind, bytes[segment].get(4))) {
+        Some((0xc0..=0xc2, Some(&bits))) if bits != 8 => format!("{bits} bit JPEG"),
+        None | Some((0xc0..=0xc2, _)) => return Ok(()),
+        Some((0xc3 | 0xcb, _)) => "lossless JPEG".into(),
+        Some((0xc9 | 0xca, _)) => "JPEG with arithmetic coding".into(),
+        Some(_) => "hierarchical JPEG".into(),
+    };
+    Err(DecodeError::Unsupported(coding))
+}
+
 /// Decodes JPEG in strict mode; otherwise a truncated file would decode to a half-grey image.
 fn decode_jpeg(bytes: &[u8], max_pixels: u64) -> Result<(DynamicImage, Orientation), DecodeError> {
+    check_coding(bytes)?;
     let options = DecoderOptions::default().set_strict_mode(true).set_max_width(usize::MAX).set_max_height(usize::MAX);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(damaged)?;
     let (width, height) = decoder.dimensions().ok_or_else(|| damaged("no header"))?;
     check_size(width as u64, height as u64, max_pixels)?;
-    let orientation = decoder.exif().and_then(|exif| Orientation::from_exif_chunk(exif));
-    let grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let orientation = jpeg_orientation(bytes);
+    let stored = decoder.input_colorspace();
+    let grey = stored == Some(ColorSpace::Luma);
+    // With three components, what is CMYK so far becomes RGB.
+    let is_rgb = matches!(stored, Some(ColorSpace::RGB | ColorSpace::CMYK))
+        && decoder.info().is_some_and(|about| about.components == 3);
     let colours = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
     decoder.set_options(options.jpeg_set_out_colorspace(colours));
-    let pixels = decoder.decode().map_err(damaged)?;
+    let mut pixels = decoder.decode().map_err(damaged)?;
+    if is_rgb && is_ycbcr(bytes) {
+        to_rgb(&mut pixels);
+    }
     let (width, height) = (width as u32, height as u32);
     let image = match grey {
         true => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),

@@ -256,7 +256,7 @@ fn training_step(device: &Device, parts: &Parts, class: DeviceClass, seed: u64) 
 
 /// A recorded training step, with values for all of its sources.
 fn small_step(parts: &Parts, seed: u64) -> Result<(TrainingStep, HashMap<String, Tensor>), String> {
-    let augmentation = augment::by_name(parts.augmentation).map_err(|error| error.to_string())?;
+    let augmentation = augment::by_name(parts.augmentation, 1).map_err(|error| error.to_string())?;
     let alignment = Alignment::by_name(parts.alignment, 0.5).map_err(|error| error.to_string())?;
     let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
     let detector = Detector::new(1, Arc::new(Plain(stages)), vec![8]);

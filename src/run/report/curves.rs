@@ -8,13 +8,16 @@ use kuva::render::plots::Plot;
 use kuva::render::theme::Theme;
 
 use super::{Step, plain};
-use crate::run::outcome::{Augmentation, Outcome};
+use crate::run::outcome::{Augmentation, Outcome, Start};
 
 /// The chosen start stands out from the others.
 const KEPT: &str = "#c8102e";
 const OTHERS: [&str; 8] = ["#6f9bd1", "#6dbf8b", "#e2a75e", "#a98bc9", "#8c8c8c", "#5fc0c0", "#c9b458", "#dd8fb9"];
 
-/// Width and height in pixels.
+/// Most hyper-parameters in a row.
+const IN_A_ROW: usize = 4;
+
+/// Width and height in pixels, with one row of hyper-parameters.
 const SIZE: (f64, f64) = (1200.0, 760.0);
 
 type Read<'a> = Box<dyn Fn(&Step) -> Option<f64> + 'a>;
@@ -27,7 +30,8 @@ struct Quantity<'a> {
     read: Read<'a>,
 }
 
-/// A PNG with a panel for each hyper-parameter above one for each loss, a line for each start.
+/// A PNG with a panel for each hyper-parameter of the augmentation that was kept above one for each loss, a line for each of its
+/// starts.
 pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String> {
     let Augmentation { name, values } = &outcome.augmentation;
     let quantities: Vec<Quantity> = values
@@ -42,7 +46,8 @@ pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String>
     let starts = &outcome.starts;
     let colour = |start: usize| if starts[start].chosen { KEPT } else { OTHERS[start % OTHERS.len()] };
     // The chosen start is drawn last, above the others.
-    let mut order: Vec<usize> = (0..starts.len()).collect();
+    let is_shown = |start: &Start| start.augmentation.as_ref().is_none_or(|own| own == name);
+    let mut order: Vec<usize> = (0..starts.len()).filter(|&start| is_shown(&starts[start])).collect();
     order.sort_by_key(|&start| starts[start].chosen);
     let lines = |quantity: &Quantity| -> Vec<Plot> {
         let line = |&start: &usize| {
@@ -58,7 +63,7 @@ pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String>
     let last = steps.iter().map(|step| step.step).max().unwrap_or(0).max(1) as f64;
     let layouts = quantities.iter().zip(&plots).map(|(quantity, plots)| quantity.layout(plots, last)).collect();
 
-    let legend = starts.iter().enumerate().map(|(index, start)| {
+    let legend = starts.iter().enumerate().filter(|(_, start)| is_shown(start)).map(|(index, start)| {
         // With several values the start is named by its number in `metrics.csv`.
         let label = if values.len() == 1 { plain(&start.start) } else { format!("start {index}") };
         LegendEntry {
@@ -69,24 +74,25 @@ pub(super) fn draw(outcome: &Outcome, steps: &[Step]) -> Result<Vec<u8>, String>
         }
     });
 
-    // Each hyper-parameter takes two columns, so that each of the two losses below can span half of the width. Without
-    // hyper-parameters there are only the losses.
-    let width = values.len().max(1);
-    let above: Vec<usize> = (0..2 * values.len()).collect();
-    let below: Vec<usize> = (above.len()..above.len() + 2 * width).collect();
-    let structure = above.chunks(2).chain(below.chunks(width)).map(<[usize]>::to_vec).collect();
-    let figure = Figure::new(if above.is_empty() { 1 } else { 2 }, 2 * width)
+    // Rows of equal length. Each hyper-parameter takes two columns, so that each of the two losses below can span half of the width.
+    // Without hyper-parameters there are only the losses.
+    let rows = values.len().div_ceil(IN_A_ROW);
+    let width = if rows == 0 { 1 } else { values.len().div_ceil(rows) };
+    let cells: Vec<usize> = (0..2 * width * (rows + 1)).collect();
+    let (above, below) = cells.split_at(2 * width * rows);
+    let structure = above.chunks(2).take(values.len()).chain(below.chunks(width)).map(<[usize]>::to_vec).collect();
+    let figure = Figure::new(rows + 1, 2 * width)
         .with_structure(structure)
         .with_plots(plots)
         .with_layouts(layouts)
-        .with_title(match starts.len() {
+        .with_title(match order.len() {
             _ if values.is_empty() => "Training".into(),
             1 => format!("Tuning {name} from one start"),
             count => format!("Tuning {name} from {count} starts"),
         })
         .with_shared_legend_position(FigureLegendPosition::RightTop)
         .with_shared_legend_entries(legend.collect())
-        .with_figure_size(SIZE.0, SIZE.1);
+        .with_figure_size(SIZE.0, SIZE.1 * (rows + 1).max(2) as f64 / 2.0);
     RasterBackend::new().with_scale(1.0).render_scene(&figure.render())
 }
 

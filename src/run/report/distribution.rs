@@ -21,7 +21,7 @@ const UNLABELLED: &str = "#8c8c8c";
 /// A PNG of the scores: stacked bars for the classes, and a line at the threshold.
 pub(super) fn histogram(scored: &[Scored], threshold: Option<f64>) -> Result<Vec<u8>, String> {
     let of = |class: Option<bool>| -> Vec<f64> {
-        let scores = scored.iter().filter(|image| image.anomalous == class).map(|image| image.score);
+        let scores = scored.iter().filter(|image| image.truth.anomalous == class).map(|image| image.score);
         scores.filter(|score| score.is_finite()).collect()
     };
     let threshold = threshold.filter(|threshold| threshold.is_finite());

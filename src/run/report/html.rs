@@ -7,7 +7,7 @@ use std::{fs, io};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::plain;
+use super::{kind, plain};
 use crate::run::outcome::{Counts, Outcome, Start};
 use crate::run::scored::{self, Metrics, Scored};
 use crate::training::conformal::is_flagged;
@@ -61,6 +61,9 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                 header {
                     h1 { (subject) }
                     p.verdict { (verdict(auroc, scored, outcome.threshold, cut)) }
+                    @if let Some(found) = &outcome.found {
+                        p { "Found: " (found) "." }
+                    }
                     @if let (Some(threshold), Some(alarms)) = (outcome.threshold, &outcome.alarms) {
                         p.note { "Threshold " (decimals(Some(threshold))) ": " (alarms) "." }
                     }
@@ -73,7 +76,7 @@ pub(super) fn render(page: &Page, folder: &Path) -> io::Result<String> {
                             (plot("histogram.png", "Histogram of the anomaly scores by class")?)
                             (embedded(&folder.join("roc.png"), "ROC curve")?)
                         }
-                        @if scored.iter().any(|image| !image.kind.is_empty()) { (kinds(scored, threshold)) }
+                        @if scored.iter().any(|image| !image.truth.kind.is_empty()) { (kinds(scored, threshold)) }
                     }
                     @if !strips.is_empty() {
                         section {
@@ -149,7 +152,6 @@ fn verdict(auroc: Option<f64>, scored: &[Scored], threshold: Option<f64>, cut: O
 /// The most important figures.
 fn figures(outcome: &Outcome, auroc: Option<f64>) -> Markup {
     let order = if outcome.order == 1 { "first" } else { "second" };
-    let steps = format!("{} × {}", outcome.starts.len(), outcome.steps);
     let figures = [
         ("image AUROC", decimals(auroc)),
         ("threshold", decimals(outcome.threshold)),
@@ -157,7 +159,7 @@ fn figures(outcome: &Outcome, auroc: Option<f64>) -> Markup {
         ("augmentation", outcome.augmentation.name.clone()),
         ("found", plain(&outcome.augmentation.values)),
         ("hyper-gradient", format!("{order} order")),
-        ("starts × steps", steps),
+        ("steps of all starts", outcome.all_steps().to_string()),
         ("training time", duration(outcome.seconds)),
         ("seed", outcome.seed.to_string()),
         ("device", outcome.adapter.name.clone()),
@@ -177,16 +179,17 @@ fn starts(starts: &[Start]) -> Markup {
         div.scroll {
             table {
                 thead {
-                    tr { th { "" } th { "start" } th { "end" } th { "spread" } th { "AUROC" } th { "AUROC of the logit" } }
+                    tr { th { "" } th { "augmentation" } th { "start" } th { "end" } th { "exceedance" } th { "AUROC" } th { "AUROC of the logit" } }
                 }
                 tbody {
                     @for (index, start) in starts.iter().enumerate() {
                         tr.kept[start.chosen] {
                             td { (index) @if start.chosen { " ★ kept" } }
+                            td { (kind(start)) }
                             td { (plain(&start.start)) }
                             td { (plain(&start.end)) }
                             td.number title=[start.failed.as_ref()] {
-                                @if start.failed.is_some() { "failed" } @else { (decimals(start.spread)) }
+                                @if start.failed.is_some() { "failed" } @else { (decimals(start.exceedance)) }
                             }
                             td.number { (decimals(start.image_auroc)) }
                             td.number { (decimals(start.image_auroc_logit)) }
@@ -195,13 +198,13 @@ fn starts(starts: &[Start]) -> Markup {
                 }
             }
         }
-        p.note { "The start whose scores have the greatest spread is kept; the AUROC, which needs labels, plays no part." }
+        p.note { "Exceedance is the share of unlabelled images that score higher than the most anomalous twentieth of the training images. The start where it is greatest is kept; the AUROC, which needs labels, plays no part." }
     }
 }
 
 /// For each kind of image: how many there are, how many are flagged, and the AUROC against the normal images.
 fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
-    let mut kinds: Vec<&str> = scored.iter().map(|image| &*image.kind).collect();
+    let mut kinds: Vec<&str> = scored.iter().map(|image| &*image.truth.kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
     html! {
@@ -210,7 +213,7 @@ fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
                 thead { tr { th { "kind" } th { "images" } th { "flagged" } th { "AUROC against normal" } } }
                 tbody {
                     @for kind in kinds {
-                        @let of_kind: Vec<&Scored> = scored.iter().filter(|image| &*image.kind == kind).collect();
+                        @let of_kind: Vec<&Scored> = scored.iter().filter(|image| &*image.truth.kind == kind).collect();
                         @let flagged = threshold.map(|threshold| {
                             of_kind.iter().filter(|image| is_flagged(image.score, threshold)).count()
                         });
@@ -228,8 +231,8 @@ fn kinds(scored: &[Scored], threshold: Option<f64>) -> Markup {
 }
 
 fn against_normal(scored: &[Scored], kind: &str) -> Option<f64> {
-    let compared = scored.iter().filter_map(|image| match image.anomalous? {
-        true => (&*image.kind == kind).then_some((image.score, true)),
+    let compared = scored.iter().filter_map(|image| match image.truth.anomalous? {
+        true => (&*image.truth.kind == kind).then_some((image.score, true)),
         false => Some((image.score, false)),
     });
     let (scores, labels): (Vec<f64>, Vec<bool>) = compared.unzip();
@@ -237,7 +240,7 @@ fn against_normal(scored: &[Scored], kind: &str) -> Option<f64> {
 }
 
 fn split(counts: &Counts, scored: &[Scored]) -> Markup {
-    let of = |class: Option<bool>| scored.iter().filter(|image| image.anomalous == class).count();
+    let of = |class: Option<bool>| scored.iter().filter(|image| image.truth.anomalous == class).count();
     let classes = [("normal", of(Some(false))), ("anomalous", of(Some(true))), ("unlabelled", of(None))];
     let found = classes.iter().filter(|(_, count)| *count > 0).map(|(class, count)| format!("{count} {class}"));
     let test = found.collect::<Vec<_>>().join(", ");
@@ -281,8 +284,8 @@ fn metrics(metrics: &Metrics) -> Markup {
 /// Strips with captions, or "None."
 fn gallery(page: &Page, folder: &Path, rows: &[usize]) -> io::Result<Markup> {
     let strip = |&row: &usize| -> io::Result<Markup> {
-        let Scored { name, kind, score, .. } = &page.scored[row];
-        let caption = format!("{score:.3}  {name}");
+        let Scored { name, truth, score, .. } = &page.scored[row];
+        let (kind, caption) = (&*truth.kind, format!("{score:.3}  {name}"));
         let says = format!("Strip of {name}");
         Ok(html! {
             figure {
@@ -334,12 +337,12 @@ fn highest(scored: &[Scored], wanted: impl Fn(&Scored) -> bool) -> Vec<usize> {
 
 /// Normal images that are flagged, highest score first.
 fn false_alarms(scored: &[Scored], threshold: f64) -> Vec<usize> {
-    highest(scored, |image| image.anomalous == Some(false) && is_flagged(image.score, threshold))
+    highest(scored, |image| image.truth.anomalous == Some(false) && is_flagged(image.score, threshold))
 }
 
 /// Anomalies that are not flagged, lowest score first.
 fn misses(scored: &[Scored], threshold: f64) -> Vec<usize> {
-    let missed = |row: &usize| scored[*row].anomalous == Some(true) && !is_flagged(scored[*row].score, threshold);
+    let missed = |row: &usize| scored[*row].truth.anomalous == Some(true) && !is_flagged(scored[*row].score, threshold);
     let mut rows: Vec<usize> = (0..scored.len()).filter(missed).collect();
     rows.sort_by(|&a, &b| scored[a].score.total_cmp(&scored[b].score));
     rows.truncate(STRIPS);
@@ -361,6 +364,8 @@ fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::run::report::scored::tests::example;
     use crate::run::report::tests::{folder, outcome};
@@ -437,7 +442,8 @@ mod tests {
         let strips = (0..5).map(|row| (row, PathBuf::from("s.png"))).collect();
         images(folder.path(), &["s.png"]);
         let mut scored = example();
-        scored.iter_mut().for_each(|image| (image.name, image.kind) = (evil.into(), evil.into()));
+        scored.iter_mut().for_each(|image| image.name = evil.into());
+        scored.iter_mut().for_each(|image| Arc::make_mut(&mut image.truth).kind = evil.into());
         let mut outcome = Outcome {
             dataset: Some(evil.into()),
             category: Some(evil.into()),

@@ -134,7 +134,7 @@ fn blend(under: Rgb<u8>, colorous::Color { r, g, b }: colorous::Color) -> Rgb<u8
 
 /// Score and name; a name that does not fit in `letters` loses its beginning.
 fn title(scored: &Scored, letters: u32) -> String {
-    let class = match scored.anomalous {
+    let class = match scored.truth.anomalous {
         Some(true) => "  anomalous",
         Some(false) => "  normal",
         None => "",
@@ -154,7 +154,7 @@ fn title(scored: &Scored, letters: u32) -> String {
 fn paths(scored: &[Scored]) -> Vec<PathBuf> {
     let mut stems = Stems::default();
     let unique = |image: &Scored| {
-        let kind = if image.kind.is_empty() { "unlabelled".to_owned() } else { safe(&image.kind) };
+        let kind = if image.truth.kind.is_empty() { "unlabelled".to_owned() } else { safe(&image.truth.kind) };
         let stem = stems.unique(&kind, &image.name);
         Path::new("images").join(kind).join(format!("{stem}.png"))
     };
@@ -213,6 +213,7 @@ fn safe(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Truth;
     use crate::engine::tensor::Tensor;
     use crate::run::report::scored::tests::{example, scored};
     use proptest::prelude::*;
@@ -220,7 +221,7 @@ mod tests {
     use std::path::Component;
 
     fn named(name: &str, kind: &str) -> Scored {
-        Scored { name: name.into(), kind: kind.into(), ..Scored::default() }
+        Scored { name: name.into(), truth: Truth { anomalous: None, kind: kind.into() }.into(), ..Scored::default() }
     }
 
     #[test]
@@ -272,7 +273,8 @@ mod tests {
 
     #[test]
     fn titles_fit_and_are_not_mathematics() {
-        let image = Scored { anomalous: Some(true), score: 1.25, ..named("a/$x$\n.png", "") };
+        let truth = Truth { anomalous: Some(true), kind: "".into() }.into();
+        let image = Scored { truth, score: 1.25, ..named("a/$x$\n.png", "") };
         assert_eq!(title(&image, 99), "1.250  anomalous  a/\\$x\\$ .png");
         assert_eq!(title(&named("folder/003.png", ""), 14), "0.000  …03.png");
         for letters in 0..40 {

@@ -10,6 +10,8 @@ use crate::engine::tensor::Shape;
 pub(super) const CUTDIFF: Shaders = shaders!["cutdiff/mask", "cutdiff/mask_vjp"];
 pub(super) const SOFTBOX: Shaders = shaders!["softbox/mask", "softbox/mask_vjp"];
 
+pub(super) const SOFTDISC: Shaders = shaders!["softdisc/mask", "softdisc/mask_vjp"];
+
 lowers!(Mask, MaskVjp);
 
 impl Lower for Mask {
@@ -34,11 +36,11 @@ impl Lower for Mask {
 
 impl Lower for MaskVjp {
     fn kernel(&self, inputs: &[&Shape], _: &Shape, _: DeviceClass) -> Kernel {
-        let [n, _, h, w] = inputs[2].images().expect("checked when recorded");
+        let [n, _, h, w] = inputs.last().and_then(|shape| shape.images().ok()).expect("checked when recorded");
         Kernel::new(self.name()).immediate("n", n).immediate("h", h).immediate("w", w).over(n * h, 64)
     }
 
     fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
-        20 * inputs[2].count() as u64
+        20 * inputs.last().expect("the cotangent").count() as u64
     }
 }

@@ -1,0 +1,240 @@
+//! What a run found, in words: the kind of the anomalies, as the tuned augmentation shows it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{DataError, Images, Size};
+use crate::ssad::augment::Setting;
+
+/// The kind of anomalies that an augmentation imitates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Darker than the material.
+    Dark,
+    /// Brighter than the material.
+    Bright,
+    /// Of another colour.
+    Coloured,
+    /// As bright as the material on average, without its structure.
+    Faded,
+    /// Like the material, but in the wrong place.
+    Displaced,
+    /// Turned as a whole.
+    Turned,
+}
+
+/// What a tuned augmentation imitates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    pub kind: Kind,
+    /// Length and width of a patch, in pixels of the images as the detector sees them; `None` if all of the image changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extent_pixels: Option<[f64; 2]>,
+    /// The direction of a slim patch, from 0° along the rows to 180°, clockwise as images are shown; or the angle of a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub angle_degrees: Option<f64>,
+    /// Unlabelled images that the threshold flags, and all of them; `None` without a threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flagged: Option<Flagged>,
+}
+
+/// How many of the unlabelled images are flagged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flagged {
+    pub images: usize,
+    pub of: usize,
+    /// Whether no more are flagged than chance explains if all are normal; then the kind says nothing.
+    pub is_chance: bool,
+}
+
+/// The levels of normal images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NormalLevels {
+    /// Of each channel, from 0 to 1.
+    pub mean: Vec<f64>,
+    /// Standard deviation of all levels around the mean of their channel.
+    pub deviation: f64,
+}
+
+/// Images that the levels are taken from.
+const SAMPLE: usize = 64;
+
+impl NormalLevels {
+    /// The levels of the first images of a set.
+    ///
+    /// # Errors
+    /// When an image cannot be read.
+    pub fn of(images: &Images) -> Result<Self, DataError> {
+        let [count, channels, h, w] = images.shape();
+        let sample = images.read(&(0..count.min(SAMPLE)).collect::<Vec<_>>())?;
+        let planes: Vec<&[f32]> = sample.data().chunks_exact(h * w).collect();
+        let of_channel = |channel: usize| planes.iter().skip(channel).step_by(channels).flat_map(|plane| plane.iter());
+        let size = (planes.len() / channels * h * w) as f64;
+        let mean: Vec<f64> = (0..channels)
+            .map(|channel| of_channel(channel).map(|&level| f64::from(level)).sum::<f64>() / size)
+            .collect();
+        let square =
+            |channel: usize| of_channel(channel).map(|&level| (f64::from(level) - mean[channel]).powi(2)).sum::<f64>();
+        let variance = (0..channels).map(square).sum::<f64>() / (size * channels as f64);
+        Ok(NormalLevels { deviation: variance.sqrt(), mean })
+    }
+}
+
+/// A patch is slim if it is so many times as long as it is wide; only then does its direction mean anything.
+const SLIM: f64 = 2.0;
+
+impl Found {
+    /// What the augmentation `name` imitates at this setting, on images of this size; `None` for compositions, which imitate several
+    /// things at once, and for methods without an augmentation.
+    pub fn new(
+        name: &str,
+        setting: &Setting,
+        Size { height, width }: Size,
+        normal: &NormalLevels,
+        flagged: Option<Flagged>,
+    ) -> Option<Self> {
+        let value = |key: &str| setting.get(key).copied();
+        if name.contains('+') || setting.values().any(|value| !value.is_finite()) {
+            return None;
+        }
+        if name.starts_with("rotation") {
+            let angle_degrees = value("angle_degrees");
+            return Some(Found { kind: Kind::Turned, extent_pixels: None, angle_degrees, flagged });
+        }
+        let (area, aspect) = (value("area")?, value("aspect")?);
+        let kind = match name {
+            "cutdiff" | "cutout" => Kind::Dark,
+            "cutavg" => Kind::Faded,
+            "cutpaste" => Kind::Displaced,
+            _ => blended(setting, normal)?,
+        };
+        // The side along the rows and the one across are shares of the width and of the height.
+        let side = ((height * width) as f64).sqrt();
+        let extent = [side * (area * aspect).sqrt(), side * (area / aspect).sqrt()];
+        let angle_degrees = value("angle_degrees").filter(|_| aspect >= SLIM);
+        Some(Found { kind, extent_pixels: Some(extent), angle_degrees, flagged })
+    }
+}
+
+/// The kind of a blended patch, by how its colour differs from the mean of the normal images.
+fn blended(setting: &Setting, normal: &NormalLevels) -> Option<Kind> {
+    let names: &[&str] = match normal.mean.len() {
+        1 => &["level"],
+        3 => &["red", "green", "blue"],
+        _ => return None,
+    };
+    let changes: Option<Vec<f64>> =
+        names.iter().zip(&normal.mean).map(|(name, mean)| Some(setting.get(*name)? - mean)).collect();
+    let changes = changes?;
+    let brightness = changes.iter().sum::<f64>() / changes.len() as f64;
+    let hue = changes.iter().map(|change| (change - brightness).abs()).fold(0.0, f64::max);
+    Some(if hue > brightness.abs().max(normal.deviation) {
+        Kind::Coloured
+    } else if brightness.abs() < normal.deviation {
+        Kind::Faded
+    } else if brightness < 0.0 {
+        Kind::Dark
+    } else {
+        Kind::Bright
+    })
+}
+
+/// Such as `slim bright patches, about 14 × 2 pixels, slanted 115°, in 28 of 90 unlabelled images`.
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let what = match self.kind {
+            Kind::Dark => "dark patches",
+            Kind::Bright => "bright patches",
+            Kind::Coloured => "patches of another colour",
+            Kind::Faded => "faded patches",
+            Kind::Displaced => "displaced patches of the material",
+            Kind::Turned => "turned images",
+        };
+        if let Some(Flagged { images, of, is_chance: true }) = self.flagged {
+            return write!(
+                f,
+                "nothing stands out: {images} of {of} unlabelled images are flagged, which chance explains"
+            );
+        }
+        match (self.kind, self.extent_pixels, self.angle_degrees) {
+            (Kind::Turned, _, Some(angle)) => write!(f, "images turned by {angle:.0}°")?,
+            (_, Some([length, width]), Some(angle)) => {
+                write!(f, "slim {what}, about {length:.0} × {width:.0} pixels, slanted {angle:.0}°")?;
+            }
+            (_, Some([length, width]), None) => write!(f, "round {what}, about {length:.0} × {width:.0} pixels")?,
+            _ => f.write_str(what)?,
+        }
+        self.flagged.map_or(Ok(()), |Flagged { images, of, .. }| write!(f, ", in {images} of {of} unlabelled images"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tensor::Tensor;
+
+    const SIZE: Size = Size { height: 32, width: 32 };
+
+    fn setting<const N: usize>(values: [(&str, f64); N]) -> Setting {
+        values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    #[test]
+    fn the_levels_of_images_are_those_of_their_channels() {
+        let images =
+            Images::of(Tensor::new([2, 3, 1, 2], vec![0.0, 0.2, 0.5, 0.5, 1.0, 1.0, 0.2, 0.4, 0.5, 0.5, 1.0, 1.0]));
+        let NormalLevels { mean, deviation } = NormalLevels::of(&images).unwrap();
+        let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-4, "{found} {expected}");
+        [0.2, 0.5, 1.0].into_iter().zip(mean).for_each(|(expected, found)| near(found, expected));
+        near(deviation, (0.02f64 / 3.0).sqrt());
+    }
+
+    #[test]
+    fn a_blended_patch_is_named_by_its_colour() {
+        let wall = NormalLevels { mean: vec![0.5], deviation: 0.1 };
+        let cloth = NormalLevels { mean: vec![0.5, 0.5, 0.5], deviation: 0.1 };
+        let grey = |level: f64, aspect: f64| {
+            let setting = setting([("area", 0.04), ("aspect", aspect), ("angle_degrees", 115.0), ("level", level)]);
+            Found::new("cutblend", &setting, SIZE, &wall, None).unwrap()
+        };
+        let tinted = |red: f64, green: f64, blue: f64| {
+            let form = [("area", 0.04), ("aspect", 1.0), ("angle_degrees", 0.0)];
+            let colour = [("red", red), ("green", green), ("blue", blue)];
+            Found::new(
+                "cutblend",
+                &form.into_iter().chain(colour).map(|(name, value)| (name.to_owned(), value)).collect(),
+                SIZE,
+                &cloth,
+                None,
+            )
+            .unwrap()
+            .kind
+        };
+        assert_eq!([0.1, 0.45, 0.9].map(|level| grey(level, 1.0).kind), [Kind::Dark, Kind::Faded, Kind::Bright]);
+        assert_eq!(tinted(0.9, 0.9, 0.9), Kind::Bright);
+        assert_eq!(tinted(0.7, 0.35, 0.1), Kind::Coloured);
+        assert_eq!(tinted(0.1, 0.2, 0.1), Kind::Dark);
+        let slim = grey(0.9, 4.0);
+        assert_eq!(slim.to_string(), "slim bright patches, about 13 × 3 pixels, slanted 115°");
+        assert_eq!(grey(0.1, 1.0).to_string(), "round dark patches, about 6 × 6 pixels");
+        let told =
+            |is_chance| Found { flagged: Some(Flagged { images: 28, of: 90, is_chance }), ..slim.clone() }.to_string();
+        assert!(told(false).ends_with("slanted 115°, in 28 of 90 unlabelled images"), "{}", told(false));
+        assert_eq!(told(true), "nothing stands out: 28 of 90 unlabelled images are flagged, which chance explains");
+    }
+
+    #[test]
+    fn other_augmentations_are_kinds_of_their_own() {
+        let normal = NormalLevels { mean: vec![0.5], deviation: 0.1 };
+        let patch = setting([("area", 0.04), ("aspect", 1.0), ("angle_degrees", 0.0)]);
+        let of = |name: &str, setting: &Setting| Found::new(name, setting, SIZE, &normal, None);
+        let kinds = ["cutdiff", "cutavg", "cutpaste"].map(|name| of(name, &patch).unwrap().kind);
+        assert_eq!(kinds, [Kind::Dark, Kind::Faded, Kind::Displaced]);
+        let turned = of("rotation", &setting([("angle_degrees", 181.2)])).unwrap();
+        assert_eq!(turned.to_string(), "images turned by 181°");
+        assert_eq!(of("rotation", &setting([("angle_degrees", f64::NAN)])), None);
+        assert_eq!((of("cutdiff+rotation", &patch), of("none", &Setting::new())), (None, None));
+    }
+}

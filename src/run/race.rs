@@ -1,0 +1,285 @@
+//! Which starts a run trains, of which augmentations, and for how long.
+//!
+//! A run with one augmentation trains each of its starts once. With `--augmentation auto` there are starts of several kinds, and they
+//! race: each is trained for a quarter of the steps (a heat), and the [`FINALISTS`] whose heats did best go on to a final of all steps,
+//! with a new detector, from the hyper-parameters that their heats found. The best final is kept. The twelve starts of grey images take
+//! 12 / 4 + 3 = 6 times the steps of a start and the sixteen of colour images 7 times, where a single kind takes 4.
+
+use std::ops::Range;
+
+use crate::run::config::{ConfigError, RunConfig};
+use crate::ssad::config::Config;
+use crate::training::trainer::{TrainError, Trained, choose, ranked};
+
+/// Heats that go on to a final.
+pub const FINALISTS: usize = 3;
+
+/// A heat has one step for so many of a final.
+const HEAT: usize = 4;
+
+/// The sizes of the task that a run is configured for.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Of the images, `[C, H, W]`.
+    pub image: [usize; 3],
+    /// Normal images to train on.
+    pub normals: usize,
+    /// Unlabelled images to tune on.
+    pub unlabelled: usize,
+}
+
+/// The starts of a run.
+#[derive(Debug)]
+pub struct Race<'a> {
+    config: &'a RunConfig,
+    sizes: Sizes,
+    /// The training of each kind.
+    kinds: Vec<Config>,
+}
+
+/// Starts of one kind, trained one after another or side by side.
+struct Round {
+    /// Index of the kind.
+    kind: usize,
+    starts: Vec<Vec<f32>>,
+    is_heat: bool,
+}
+
+/// What one trainer trains: starts of one augmentation, each for as many steps.
+#[derive(Debug)]
+pub struct Leg {
+    pub config: Config,
+    pub is_heat: bool,
+    /// Number of its first start among all starts of the run.
+    pub first: usize,
+    /// Number of starts that are known so far.
+    pub of: usize,
+    /// Steps of all starts before this leg, and of the whole run.
+    pub before: usize,
+    pub total: usize,
+}
+
+impl Leg {
+    /// The numbers of its starts among those of the run.
+    pub fn starts(&self) -> Range<usize> {
+        self.first..self.first + self.config.starts.len()
+    }
+}
+
+impl<'a> Race<'a> {
+    /// The starts of a run.
+    ///
+    /// # Errors
+    /// When a name is unknown or a number is out of range.
+    pub fn new(config: &'a RunConfig, sizes: Sizes) -> Result<Self, ConfigError> {
+        let kinds = config.kinds().iter().map(|kind| training(config, kind, sizes)).collect::<Result<_, _>>()?;
+        Ok(Race { config, sizes, kinds })
+    }
+
+    fn has_heats(&self) -> bool {
+        self.kinds.len() > 1
+    }
+
+    /// Number of starts in the first round.
+    fn first_round(&self) -> usize {
+        self.kinds.iter().map(|kind| kind.starts.len()).sum()
+    }
+
+    /// All rounds that the finished starts decide on, in order.
+    fn rounds(&self, finished: &[Trained]) -> Vec<Round> {
+        let is_heat = self.has_heats();
+        let first = |(kind, config): (usize, &Config)| Round { kind, starts: config.starts.clone(), is_heat };
+        let mut rounds: Vec<Round> = self.kinds.iter().enumerate().map(first).collect();
+        if is_heat && finished.len() >= self.first_round() {
+            let mut best = ranked(&finished[..self.first_round()], self.config.score);
+            best.truncate(FINALISTS);
+            best.sort_unstable();
+            let mut first = 0;
+            for kind in 0..self.kinds.len() {
+                let own = first..first + self.kinds[kind].starts.len();
+                first = own.end;
+                let starts = best.iter().filter(|heat| own.contains(heat)).map(|&heat| finished[heat].end.clone());
+                rounds.push(Round { kind, starts: starts.collect(), is_heat: false });
+            }
+            rounds.retain(|round| !round.starts.is_empty());
+        }
+        rounds
+    }
+
+    /// The configuration of the kind that start `index` belongs to, which gives its hyper-parameters their names.
+    ///
+    /// # Panics
+    /// When the finished starts do not decide on it.
+    pub fn kind(&self, finished: &[Trained], index: usize) -> &Config {
+        let mut end = 0;
+        let holds = |round: &&Round| {
+            end += round.starts.len();
+            index < end
+        };
+        let rounds = self.rounds(finished);
+        &self.kinds[rounds.iter().find(holds).expect("a start of the run").kind]
+    }
+
+    /// Whether start `index` is a heat.
+    pub fn is_heat(&self, index: usize) -> bool {
+        self.has_heats() && index < self.first_round()
+    }
+
+    /// Training steps of start `index`.
+    pub fn steps(&self, index: usize) -> usize {
+        self.steps_of(self.is_heat(index))
+    }
+
+    fn steps_of(&self, is_heat: bool) -> usize {
+        let steps = self.config.training.steps;
+        if is_heat { steps.div_ceil(HEAT) } else { steps }
+    }
+
+    /// What to train after the finished starts; `None` if nothing is left.
+    ///
+    /// # Errors
+    /// As [`new`](Race::new).
+    pub fn next(&self, finished: &[Trained]) -> Result<Option<Leg>, ConfigError> {
+        let rounds = self.rounds(finished);
+        let finals = if self.has_heats() { FINALISTS.min(self.first_round()) } else { 0 };
+        let total = self.first_round() * self.steps_of(self.has_heats()) + finals * self.steps_of(false);
+        let (of, mut first, mut before) = (rounds.iter().map(|round| round.starts.len()).sum(), 0, 0);
+        for Round { kind, starts, is_heat } in rounds {
+            let count = starts.len();
+            if finished.len() < first + count {
+                let mut config = training(self.config, self.config.kinds()[kind], self.sizes)?;
+                config.starts = starts;
+                if is_heat {
+                    config.steps = self.steps_of(is_heat);
+                    config.warm_up = config.warm_up.div_ceil(HEAT).min(config.steps);
+                }
+                return Ok(Some(Leg { config, is_heat, first, of, before, total }));
+            }
+            (first, before) = (first + count, before + count * self.steps_of(is_heat));
+        }
+        Ok(None)
+    }
+
+    /// The start to keep, of the finals if there were heats.
+    ///
+    /// # Errors
+    /// When every start failed; gives the reasons.
+    pub fn choose(&self, finished: &[Trained]) -> Result<usize, TrainError> {
+        let heats = if self.has_heats() { self.first_round() } else { 0 };
+        match finished.split_at(heats) {
+            // There are no finals if every heat failed.
+            (all, []) => choose(all, self.config.score),
+            (_, finals) => Ok(heats + choose(finals, self.config.score)?),
+        }
+    }
+}
+
+/// The training of a run with this augmentation.
+fn training(config: &RunConfig, augmentation: &str, sizes: Sizes) -> Result<Config, ConfigError> {
+    let Sizes { image, normals, unlabelled } = sizes;
+    RunConfig { augmentation: augmentation.into(), ..config.clone() }.training(image, normals, unlabelled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssad::augment::COMPETING;
+    use crate::ssad::method::Method;
+    use crate::training::trainer::Failure;
+
+    const SIZES: Sizes = Sizes { image: [1, 16, 16], normals: 40, unlabelled: 40 };
+
+    fn auto() -> RunConfig {
+        RunConfig { augmentation: "auto".into(), ..RunConfig::default() }
+    }
+
+    /// A start whose unlabelled images exceed the training images to this share.
+    fn trained(leg: &Leg, index: usize, share: f64) -> Trained {
+        let start = leg.config.starts[index - leg.first].clone();
+        let end = start.iter().map(|value| value + 0.25).collect();
+        let unlabelled = (0..100).map(|image| if f64::from(image) < 100.0 * share { 2.0 } else { 0.0 }).collect();
+        let logits = Some([vec![1.0; 20], unlabelled]);
+        Trained {
+            end,
+            logits,
+            failed: None,
+            ..Trained::failed(start, Failure { reason: String::new(), a: Vec::new() })
+        }
+    }
+
+    /// Trains a whole race, each start coming to the share that `share` gives it.
+    fn run(race: &Race, share: impl Fn(usize) -> f64) -> (Vec<Trained>, Vec<Leg>) {
+        let (mut finished, mut legs) = (Vec::new(), Vec::new());
+        while let Some(leg) = race.next(&finished).unwrap() {
+            for index in leg.starts() {
+                finished.push(trained(&leg, index, share(index)));
+            }
+            legs.push(leg);
+        }
+        (finished, legs)
+    }
+
+    #[test]
+    fn the_best_heats_go_on_from_where_they_ended() {
+        let config = auto();
+        let race = Race::new(&config, SIZES).unwrap();
+        // Two of the first kind and one of the last do best.
+        let (finished, legs) = run(&race, |index| if [1, 3, 11].contains(&index) { 0.5 } else { 0.1 });
+        let names: Vec<&str> = legs.iter().map(|leg| leg.config.augmentation.name()).collect();
+        assert_eq!(names, [&COMPETING[..], &["cutblend", "rotation"]].concat());
+        assert_eq!(legs.iter().map(|leg| leg.is_heat).collect::<Vec<_>>(), [true, true, true, false, false]);
+        assert_eq!(legs.iter().map(Leg::starts).collect::<Vec<_>>(), [0..4, 4..8, 8..12, 12..14, 14..15]);
+        assert_eq!(legs[3].config.starts, [finished[1].end.clone(), finished[3].end.clone()]);
+        assert_eq!(legs[4].config.starts, [finished[11].end.clone()]);
+        let steps: Vec<usize> = legs.iter().map(|leg| leg.config.steps).collect();
+        assert_eq!(steps, [45, 45, 45, 180, 180]);
+        let before: Vec<usize> = legs.iter().map(|leg| leg.before).collect();
+        assert_eq!(before, [0, 180, 360, 540, 900]);
+        assert!(legs.iter().all(|leg| leg.total == 1080));
+        for (index, name) in [(0, "cutblend"), (7, "cutpaste"), (8, "rotation"), (13, "cutblend"), (14, "rotation")] {
+            assert_eq!(race.kind(&finished, index).augmentation.name(), name);
+            assert_eq!((race.is_heat(index), race.steps(index)), (index < 12, if index < 12 { 45 } else { 180 }));
+        }
+    }
+
+    #[test]
+    fn a_final_is_kept_whatever_the_heats_came_to() {
+        let config = auto();
+        let race = Race::new(&config, SIZES).unwrap();
+        let (mut finished, _) = run(&race, |index| [0.9, 0.2, 0.3, 0.1][index.saturating_sub(11).min(3)]);
+        assert_eq!((finished.len(), race.choose(&finished).unwrap()), (15, 13));
+        let fail = |trained: &mut Trained| trained.failed = Some("it diverged".into());
+        fail(&mut finished[13]);
+        assert_eq!(race.choose(&finished).unwrap(), 12);
+        finished[12..].iter_mut().for_each(fail);
+        assert!(race.choose(&finished).unwrap_err().to_string().contains("it diverged"));
+        finished.truncate(12);
+        finished.iter_mut().for_each(fail);
+        assert!(race.next(&finished).unwrap().is_none(), "no heat can go on");
+        assert!(race.choose(&finished).unwrap_err().to_string().contains("start 12: it diverged"));
+    }
+
+    /// A race takes at most twice the steps of one kind.
+    #[test]
+    fn the_cost_of_a_race_is_bounded() {
+        for channels in [1, 3] {
+            let config = auto();
+            let race = Race::new(&config, Sizes { image: [channels, 16, 16], ..SIZES }).unwrap();
+            let one = RunConfig { augmentation: "cutdiff".into(), ..auto() };
+            let alone = Race::new(&one, SIZES).unwrap().next(&[]).unwrap().unwrap();
+            let leg = race.next(&[]).unwrap().unwrap();
+            assert!(leg.total <= 2 * alone.total, "{channels} channels: {} steps, {} alone", leg.total, alone.total);
+        }
+    }
+
+    #[test]
+    fn one_kind_is_trained_once() {
+        let config = RunConfig { augmentation: "rotation".into(), ..auto() };
+        let race = Race::new(&config, SIZES).unwrap();
+        let (finished, legs) = run(&race, |index| index as f64 / 10.0);
+        assert_eq!((finished.len(), legs.len(), legs[0].is_heat), (4, 1, false));
+        assert_eq!(race.choose(&finished).unwrap(), 3);
+        let without = RunConfig { method: Method::AutoEncoder, ..auto() };
+        assert_eq!(Race::new(&without, SIZES).unwrap().next(&[]).unwrap().unwrap().of, 1);
+    }
+}
