@@ -231,7 +231,7 @@ pub struct Loading {
     #[arg(long, value_name = "SIDE|H,W")]
     pub size: Option<Size>,
     /// Channels of each image; `all` takes up to eight as the files store them, transparency among them [default: grey for digits,
-    /// sheet and texture, rgb otherwise].
+    /// sheets and photographed textures, rgb otherwise].
     #[arg(long, value_name = "grey|rgb|all")]
     pub channels: Option<Channels>,
     /// Cut every image into overlapping tiles of this height and width, in pixels of the file, and resize each to --size [default: no
