@@ -10,7 +10,7 @@ use stssad::data::{Loading, Size, Source, category, load};
 /// Arguments of `stssad paint`.
 #[derive(Debug, Args)]
 pub struct Paint {
-    /// Material to cut the images from.
+    /// Material or object to show.
     #[arg(long)]
     texture: Material,
     /// Defect to paint on half of the test images.

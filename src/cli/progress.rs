@@ -181,7 +181,10 @@ impl Watch for Shown {
             Mode::Json => {
                 for Progress { start, step, inner, outer, a } in progress {
                     let setting = config.setting(a);
-                    let line = json!({ "start": start, "step": step, "inner": inner, "outer": outer, "augmentation": config.augmentation.name(), "setting": setting });
+                    let line = json!({
+                        "start": start, "step": step, "inner": inner, "outer": outer,
+                        "augmentation": config.augmentation.name(), "setting": setting,
+                    });
                     note!("{line}");
                 }
             }

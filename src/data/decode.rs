@@ -39,7 +39,7 @@ use super::cache::STEPS;
 pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// The weights of red, green and blue in grey by Rec. 601, as in Pillow, OpenCV and torchvision.
-const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+pub(super) const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
 
 /// How every image of a run is converted to `[C, H, W]`. It belongs to the model: scores are valid only for this conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -622,7 +622,7 @@ impl Conversion {
         let byte = |&level: &u8| f32::from(level) / 255.0;
         let round = |level: f32| (level * STEPS).round() / STEPS;
         let deep = |level: u16| round(self.levels.share(level));
-        let luma = |rgb: [f32; 3]| round(rgb.iter().zip(LUMA).map(|(level, weight)| level * weight).sum());
+        let luma = |rgb: [f32; 3]| round(rgb.iter().zip(LUMA).map(|(level, weight)| level * weight as f32).sum());
         let is_rgb = self.channels == Channels::Rgb;
         let copies = if is_rgb { 3 } else { 1 };
         match &fitted {

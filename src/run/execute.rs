@@ -324,9 +324,10 @@ impl Run<'_> {
             let scores: Vec<f64> = tuned.most_anomalous(scores).map(|(score, _)| score).collect();
             auroc(&scores, labels)
         };
-        let setting = |start: usize, a: &[f32]| race.kind(finished, start).setting(a);
+        let kinds = race.kinds(finished);
+        let setting = |start: usize, a: &[f32]| kinds[start].setting(a);
         let augments = self.config.method.augments();
-        let name = |start: usize| augments.then(|| race.kind(finished, start).augmentation.name().to_owned());
+        let name = |start: usize| augments.then(|| kinds[start].augmentation.name().to_owned());
         let start = |(index, trained): (usize, &Trained)| Start {
             augmentation: name(index),
             start: setting(index, &trained.start),
@@ -409,7 +410,7 @@ impl Run<'_> {
             let ends =
                 [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
             let coordinates = ends.map(|(_, a)| &a[..]);
-            let shown = augmented(device, race.kind(finished, chosen), &task.train.images, &coordinates)?;
+            let shown = augmented(device, kinds[chosen], &task.train.images, &coordinates)?;
             let shown: Vec<(&str, Tensor)> =
                 ends.iter().map(|(title, _)| *title).zip(shown.into_iter().flatten()).collect();
             write_images(folder, task, &tested.scored, &tested.views, &shown)?;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, Images, Size};
-use crate::ssad::augment::Setting;
+use crate::ssad::augment::{Setting, level_names};
 
 /// The kind of anomalies that an augmentation imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,14 +120,10 @@ impl Found {
 
 /// The kind of a blended patch, by how its colour differs from the mean of the normal images.
 fn blended(setting: &Setting, normal: &NormalLevels) -> Option<Kind> {
-    let names: &[&str] = match normal.mean.len() {
-        1 => &["level"],
-        3 => &["red", "green", "blue"],
-        _ => return None,
-    };
-    let changes: Option<Vec<f64>> =
-        names.iter().zip(&normal.mean).map(|(name, mean)| Some(setting.get(*name)? - mean)).collect();
-    let changes = changes?;
+    // The channels of other images are no colours.
+    let names = Some(normal.mean.len()).filter(|channels| matches!(channels, 1 | 3)).map(level_names)?;
+    let changes = names.iter().zip(&normal.mean).map(|(name, mean)| Some(setting.get(name)? - mean));
+    let changes = changes.collect::<Option<Vec<f64>>>()?;
     let brightness = changes.iter().sum::<f64>() / changes.len() as f64;
     let hue = changes.iter().map(|change| (change - brightness).abs()).fold(0.0, f64::max);
     Some(if hue > brightness.abs().max(normal.deviation) {

@@ -106,23 +106,20 @@ impl<'a> Race<'a> {
         rounds
     }
 
-    /// The configuration of the kind that start `index` belongs to, which gives its hyper-parameters their names.
-    ///
-    /// # Panics
-    /// When the finished starts do not decide on it.
-    pub fn kind(&self, finished: &[Trained], index: usize) -> &Config {
-        let mut end = 0;
-        let holds = |round: &&Round| {
-            end += round.starts.len();
-            index < end
-        };
-        let rounds = self.rounds(finished);
-        &self.kinds[rounds.iter().find(holds).expect("a start of the run").kind]
+    /// For each start that the finished ones decide on, the configuration of its kind, which gives its hyper-parameters their names.
+    pub fn kinds(&self, finished: &[Trained]) -> Vec<&Config> {
+        let of_round = |round: Round| std::iter::repeat_n(&self.kinds[round.kind], round.starts.len());
+        self.rounds(finished).into_iter().flat_map(of_round).collect()
+    }
+
+    /// Number of heats, which come first.
+    fn heats(&self) -> usize {
+        if self.has_heats() { self.first_round() } else { 0 }
     }
 
     /// Whether start `index` is a heat.
     pub fn is_heat(&self, index: usize) -> bool {
-        self.has_heats() && index < self.first_round()
+        index < self.heats()
     }
 
     /// Training steps of start `index`.
@@ -141,7 +138,7 @@ impl<'a> Race<'a> {
     /// As [`new`](Race::new).
     pub fn next(&self, finished: &[Trained]) -> Result<Option<Leg>, ConfigError> {
         let rounds = self.rounds(finished);
-        let finals = if self.has_heats() { FINALISTS.min(self.first_round()) } else { 0 };
+        let finals = FINALISTS.min(self.heats());
         let total = self.first_round() * self.steps_of(self.has_heats()) + finals * self.steps_of(false);
         let (of, mut first, mut before) = (rounds.iter().map(|round| round.starts.len()).sum(), 0, 0);
         for Round { kind, starts, is_heat } in rounds {
@@ -165,7 +162,7 @@ impl<'a> Race<'a> {
     /// # Errors
     /// When every start failed; gives the reasons.
     pub fn choose(&self, finished: &[Trained]) -> Result<usize, TrainError> {
-        let heats = if self.has_heats() { self.first_round() } else { 0 };
+        let heats = self.heats();
         match finished.split_at(heats) {
             // There are no finals if every heat failed.
             (all, []) => choose(all, self.config.score),
@@ -237,7 +234,7 @@ mod tests {
         assert_eq!(before, [0, 180, 360, 540, 900]);
         assert!(legs.iter().all(|leg| leg.total == 1080));
         for (index, name) in [(0, "cutblend"), (7, "cutpaste"), (8, "rotation"), (13, "cutblend"), (14, "rotation")] {
-            assert_eq!(race.kind(&finished, index).augmentation.name(), name);
+            assert_eq!(race.kinds(&finished)[index].augmentation.name(), name);
             assert_eq!((race.is_heat(index), race.steps(index)), (index < 12, if index < 12 { 45 } else { 180 }));
         }
     }

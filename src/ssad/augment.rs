@@ -52,7 +52,7 @@ use crate::engine::ops::elementwise::{Binary, Unary};
 use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::Tensor;
 
-pub use self::cutblend::{CutBlend, cutblend};
+pub use self::cutblend::{CutBlend, cutblend, level_names};
 
 /// Hyper-parameters in plain units, by name: `angle_degrees`, `area` (share of the image), `aspect`. In a
 /// [composition](Composed) the names are prefixed by the part: `rotation.angle_degrees`.

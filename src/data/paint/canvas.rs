@@ -1,5 +1,7 @@
 //! A small image that is painted on.
 
+use crate::data::decode::LUMA;
+
 /// A square image with levels from 0 to 1, plane by plane and row by row: one plane of grey, or three of red, green and blue.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Canvas {
@@ -9,9 +11,6 @@ pub(super) struct Canvas {
 
 /// Red, green and blue, from 0 to 1.
 pub(super) type Colour = [f64; 3];
-
-/// Rec. 601's weights of red, green and blue, as files of colour images are read.
-const LUMA: Colour = [0.299, 0.587, 0.114];
 
 /// Grey of this level.
 pub(super) const fn grey(level: f64) -> Colour {

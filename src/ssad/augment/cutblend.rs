@@ -42,6 +42,15 @@ pub fn cutblend(
     t.add(x, change)
 }
 
+/// What the levels of images with so many channels are called in a [`Setting`].
+pub fn level_names(channels: usize) -> Vec<String> {
+    match channels {
+        1 => vec!["level".into()],
+        3 => ["red", "green", "blue"].map(String::from).into(),
+        _ => (1..=channels).map(|channel| format!("level_{channel}")).collect(),
+    }
+}
+
 impl CutBlend {
     /// An entry for each coordinate: area, aspect, angle, softness, strength, and one for each level.
     fn each<T: Clone>(&self, patch: [T; PATCH], softness: T, strength: T, level: T) -> Vec<T> {
@@ -74,13 +83,8 @@ impl Augmentation for CutBlend {
         let mut setting = super::patch_setting(a);
         let [softness, strength] = [PATCH, PATCH + 1].map(|index| f64::from(a[index]).exp());
         setting.extend([("softness".to_owned(), softness), ("strength".to_owned(), strength)]);
-        let level = |channel: usize| match self.channels {
-            1 => "level".to_owned(),
-            3 => ["red", "green", "blue"][channel].to_owned(),
-            _ => format!("level_{}", channel + 1),
-        };
-        let levels = a[PATCH + 2..].iter().enumerate();
-        setting.extend(levels.map(|(channel, &value)| (level(channel), f64::from(value))));
+        let levels = a[PATCH + 2..].iter().map(|&level| f64::from(level));
+        setting.extend(level_names(self.channels).into_iter().zip(levels));
         setting
     }
 
