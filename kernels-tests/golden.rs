@@ -2,7 +2,7 @@
 //!
 //! `golden/oracle.safetensors` was written by an independent f64 implementation of the method,
 //! `golden/supplement.safetensors` by `golden/supplement.py` in the same way, `golden/cutblend.safetensors` by
-//! `golden/cutblend.py`. The f64 interpreter must agree to 1e-9,
+//! `golden/cutblend.py`, and `golden/resnet18.safetensors` by PyTorch in `golden/resnet18.py`. The f64 interpreter must agree to 1e-9,
 //! the device within its rounding errors.
 
 mod align;

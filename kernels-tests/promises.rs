@@ -533,7 +533,7 @@ fn three_steps(name: &str, flags: &[&str]) {
 
 #[test]
 fn every_method_trains() {
-    for method in ["random-static", "random-dynamic", "auto-encoder", "deep-svdd"] {
+    for method in ["random-static", "random-dynamic", "auto-encoder", "deep-svdd", "nearest-patch", "raw-pixels"] {
         three_steps(&format!("method-{method}"), &["--method", method]);
     }
 }

@@ -82,12 +82,15 @@ impl Watch for Steps {
 #[test]
 fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
     let device = device();
-    let resnet = Detector::new(3, Arc::new(ResNet18 { width: 2, stem: Stem::Large }), vec![5]);
+    let resnet =
+        Detector::new(3, Arc::new(ResNet18 { width: 2, stem: Stem::Large, stages: ResNet18::STAGES }), vec![5]);
     for (method, detector, image) in [
         (Method::StSsad, Detector::small(1), [1, 28, 28]),
         (Method::StSsad, resnet, [3, 40, 40]),
         (Method::AutoEncoder, Detector::small(3), [3, 17, 17]),
         (Method::DeepSvdd, Detector::small(3), [3, 17, 17]),
+        (Method::NearestPatch, Detector::small(3), [3, 17, 17]),
+        (Method::RawPixels, Detector::small(3), [3, 17, 17]),
     ] {
         let (network, mut states, mut stream) =
             (Network::new(method, &detector, image), States::new(&device), Stream::new(3, 1));

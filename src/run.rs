@@ -6,6 +6,7 @@ pub mod claim;
 pub mod archive;
 pub mod statistics;
 pub mod settings;
+pub mod weights;
 pub mod config;
 pub mod fit;
 pub mod race;

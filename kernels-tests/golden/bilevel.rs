@@ -22,6 +22,8 @@ const PARAMETERS: [(&str, &[usize]); 8] = [
     ("head.w", &[8, 1]),
     ("head.b", &[1, 1]),
 ];
+/// All of them are trained.
+const ALL: [usize; PARAMETERS.len()] = [0, 1, 2, 3, 4, 5, 6, 7];
 
 /// The look-ahead rate. Below 1 the second-order term would be too small to detect.
 const LOOK_AHEAD: f32 = 2.0;
@@ -136,7 +138,7 @@ fn check(augmentation: &'static str, alignment: Alignment, name: &str) {
     let with = |order: Order, hypergradient: &'static str| {
         let Recorded { golden: mut g, tiny, theta, a, x, x_val } = record(augmentation, alignment, name);
         let Bilevel { x_aug, inner, g: gradients, outer, g_a } =
-            bilevel(&mut g.tape, &tiny, &theta, a, [x, x_val], LOOK_AHEAD, order).unwrap();
+            bilevel(&mut g.tape, &tiny, (&theta, &ALL), a, [x, x_val], LOOK_AHEAD, order).unwrap();
         if name == "mean_distance" {
             g.expect("x_aug", x_aug, find("x_aug"));
             g.expect("inner", inner.loss, find("inner"));

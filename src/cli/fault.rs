@@ -22,6 +22,7 @@ use stssad::run::report::ComparisonError;
 use stssad::run::settings::SettingsError;
 use stssad::run::sweep::SweepError;
 use stssad::run::web::WebError;
+use stssad::run::weights::WeightsError;
 use stssad::training::trainer::TrainError;
 
 /// A kind of fault.
@@ -85,6 +86,7 @@ pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) 
         of::<SweepError>,
         of::<TrainError>,
         of::<WebError>,
+        of::<WeightsError>,
         of::<io::Error>,
     ];
     chain.into_iter().find_map(|link| kinds.iter().find_map(|of| of(link))).unwrap_or(Fault::Internal)
@@ -247,11 +249,18 @@ impl Faulty for FitError {
     }
 }
 
+impl Faulty for WeightsError {
+    fn fault(&self) -> Fault {
+        Fault::Data
+    }
+}
+
 impl Faulty for RunError {
     fn fault(&self) -> Fault {
         match self {
             RunError::Config(error) => error.fault(),
             RunError::Data(error) => error.fault(),
+            RunError::Weights(error) => error.fault(),
             RunError::Train(error) => error.fault(),
             RunError::Fit(error) => error.fault(),
             RunError::Score(_) => Fault::Diverged,

@@ -40,8 +40,9 @@ pub struct Predict {
     /// Refuse images with more pixels than this [default: as in training].
     #[arg(long, value_name = "N")]
     max_pixels: Option<u64>,
-    /// Write a heat map of each image to DIR: overlays/NAME.png shows the image as the detector sees it under the map, and
-    /// values/NAME.npy has the map as an f32 array. Colours span the values of the first images.
+    /// Write a heat map of each image to DIR: what each pixel contributes to the score, so that the mean over the pixels is the score
+    /// less that of a normal image. values/NAME.npy has the map as an f32 array, and overlays/NAME.png shows the image as the
+    /// detector sees it under the map. Colours span the values of the first images.
     #[arg(long, value_name = "DIR")]
     maps: Option<PathBuf>,
     /// Write a mask of each image to DIR, in the size of its file: masks/NAME.png is white where the heat map of an anomaly has at
@@ -265,7 +266,7 @@ impl Scoring<'_> {
             };
             let judgement = predictor.judge(images)?;
             let has_heat = self.maps.is_some() || self.masks.is_some();
-            let heat = if has_heat { predictor.heat(images, &judgement)?.into_data() } else { Vec::new() };
+            let heat = if has_heat { predictor.heat(images)?.into_data() } else { Vec::new() };
             judged = Some((judgement, heat));
         }
         let (scores, heat) = judged.map(|(judgement, heat)| (judgement.scores, heat)).unwrap_or_default();

@@ -174,11 +174,12 @@ pub fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
     Ok(device)
 }
 
-/// Opens the device for a run, and checks its precision before any image is read.
+/// Opens the device for a run, and checks its precision and the given weights before any image is read.
 fn ready(arguments: &DeviceArguments, config: &RunConfig) -> anyhow::Result<Device> {
     config.source()?;
     let device = open(arguments)?;
     device.with_precision(config.training.precision)?;
+    config.given()?;
     Ok(device)
 }
 

@@ -1,6 +1,7 @@
 //! The configuration of a run: a TOML file, which the flags of the command line override.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgAction, Args, value_parser};
@@ -10,13 +11,13 @@ use crate::data::{Channels, DataError, Levels, Loading, Source, whole};
 use crate::engine::kernel::Precision;
 use crate::engine::plan::Reuse;
 use crate::run::settings::{FORMER_NAMES, SettingsError, Written, flag};
+use crate::run::weights::{Given, WeightsError};
 use crate::ssad::augment::{self, Augmentation};
 use crate::ssad::bilevel::Order;
 use crate::ssad::config::Config;
 use crate::ssad::loss::{self, Alignment};
-use crate::ssad::method::Rule;
-use crate::ssad::method::{Method, random_starts};
-use crate::ssad::nn::{ENCODERS, Named};
+use crate::ssad::method::{Method, Network, Rule, random_starts};
+use crate::ssad::nn::{Detector, ENCODERS, Named, ResNet18};
 use crate::training::conformal::needed;
 
 /// A run's configuration. Each setting is described once, here or in [`Loading`]: the field's name is its key in a TOML file and,
@@ -45,6 +46,14 @@ pub struct RunConfig {
     /// Encoder of the images.
     #[arg(long, value_parser = encoders(), default_value_t = RunConfig::default().encoder)]
     pub encoder: String,
+    /// Begin with an encoder trained elsewhere: a safetensors file of a ResNet-18 for RGB images with the names of torchvision or
+    /// timm. Images are normalised by the means and deviations of ImageNet.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder_weights: Option<PathBuf>,
+    /// Keep the given encoder as it is: only the head is trained.
+    #[arg(long)]
+    pub freeze_encoder: bool,
     /// Anomaly score, for methods that have more than one.
     #[arg(long, value_enum, default_value_t)]
     pub score: Rule,
@@ -59,6 +68,10 @@ pub struct RunConfig {
     #[arg(skip)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<PathBuf>,
+    /// BLAKE3 of the file of the encoder's weights, set when the run begins.
+    #[arg(skip)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights_digest: Option<String>,
     #[command(flatten)]
     pub images: Loading,
     #[command(flatten)]
@@ -67,6 +80,10 @@ pub struct RunConfig {
 
 /// Chooses the encoder by the size of the images, or the augmentation by a race.
 const AUTO: &str = "auto";
+/// The encoder that weights can be given for.
+const GIVEN: &str = "resnet18";
+/// Stages of a ResNet that the nearest patch is looked up in: the last one knows what an image shows, but not where.
+const LOCAL: usize = 3;
 
 /// The names of the encoders, with their help.
 fn encoders() -> PossibleValuesParser {
@@ -159,10 +176,13 @@ impl Default for RunConfig {
             method: Method::StSsad,
             augmentation: AUTO.into(),
             encoder: AUTO.into(),
+            encoder_weights: None,
+            freeze_encoder: false,
             score: Rule::default(),
             false_alarms: 0.01,
             data: None,
             working_dir: None,
+            weights_digest: None,
             images: Loading::default(),
             training: Training::default(),
         }
@@ -218,6 +238,9 @@ pub enum ConfigError {
     Range { place: String, key: &'static str, found: String, expected: &'static str },
     #[error("there is no encoder `{name}`; the encoders are {AUTO}, {}", known.join(", "))]
     Encoder { name: String, known: Vec<&'static str> },
+    /// What does not go with given weights.
+    #[error("{0}")]
+    Given(&'static str),
     #[error(transparent)]
     Augmentation(#[from] augment::NameError),
     #[error(transparent)]
@@ -352,7 +375,45 @@ impl RunConfig {
         self.alignment()?;
         self.augmentation(1)?;
         self.encoder([1, 1, 1])?;
-        Ok(())
+        self.check_given()
+    }
+
+    /// Checks what goes with given weights.
+    fn check_given(&self) -> Result<(), ConfigError> {
+        let refused = |what| Err(ConfigError::Given(what));
+        if self.encoder_weights.is_none() {
+            return if self.freeze_encoder {
+                refused("--freeze-encoder: there are no --encoder-weights")
+            } else {
+                Ok(())
+            };
+        }
+        match (&*self.encoder, self.images.channels) {
+            (encoder, _) if encoder != AUTO && encoder != GIVEN => {
+                refused("--encoder-weights are those of a resnet18: omit --encoder, or make it resnet18")
+            }
+            (_, Some(channels)) if channels != Channels::Rgb => {
+                refused("--encoder-weights are for RGB images: omit --channels, which makes grey images RGB")
+            }
+            _ if self.freeze_encoder && self.method == Method::DeepSvdd => {
+                refused("--freeze-encoder: --method deep-svdd trains the encoder alone")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the encoder's given weights, if there are any. A relative path is taken as that of the [source](Self::located_source).
+    ///
+    /// # Errors
+    /// As [`Given::read`].
+    pub fn given(&self) -> Result<Option<Given>, WeightsError> {
+        let Some(path) = self.encoder_weights.as_ref().filter(|_| self.method.encodes()) else { return Ok(None) };
+        let there = self.working_dir.as_ref().map(|folder| folder.join(path)).filter(|there| there.exists());
+        // The network does not depend on the extents of the images.
+        let image = [3, 64, 64];
+        let detector = self.detector(image).expect("the encoder's name is known");
+        let network = Network::new(self.method, &detector, image);
+        Given::read(there.as_ref().unwrap_or(path), &network).map(Some)
     }
 
     /// Whether each micro-batch has at least two images, for batches of these sizes.
@@ -367,6 +428,7 @@ impl RunConfig {
         let (default, method) = (Training::default(), self.method);
         let Training { alignment, mass, normalise, order, starts, together, warm_up, batch_val, look_ahead, .. } =
             &self.training;
+        let Training { steps, learning_rate, .. } = &self.training;
         let (tunes, augments) = (method == Method::StSsad, method.augments());
         let has_starts = tunes || method == Method::RandomStatic;
         let tuning = [
@@ -387,7 +449,10 @@ impl RunConfig {
                 ("--score", !augments && self.score != plain.score),
                 ("--starts", !has_starts && starts.is_some()),
                 ("--together", !has_starts && together.is_some()),
-                ("--encoder", method == Method::AutoEncoder && self.encoder != plain.encoder),
+                ("--encoder", !method.encodes() && self.encoder != plain.encoder),
+                ("--encoder-weights", !method.encodes() && self.encoder_weights.is_some()),
+                ("--steps", !method.trains() && *steps != default.steps),
+                ("--learning-rate", !method.trains() && *learning_rate != default.learning_rate),
             ])
             .filter(|(_, is_set)| *is_set)
             .map(|(flag, _)| format!("{flag}: --method {} does not use it", method.name()));
@@ -424,14 +489,15 @@ impl RunConfig {
     pub fn trains_as(&self, other: &RunConfig) -> bool {
         let plain = |config: &RunConfig| {
             let images = Loading { cache_bytes: 0, ..config.images.clone() };
-            RunConfig { data: None, working_dir: None, images, ..config.clone() }
+            RunConfig { data: None, working_dir: None, weights_digest: None, images, ..config.clone() }
         };
         plain(self) == plain(other)
     }
 
     /// How the images are read, with this run's seed and what its rate of false alarms needs.
     pub fn loading(&self) -> Loading {
-        Loading { seed: self.seed, bearing: needed(self.false_alarms), ..self.images.clone() }
+        let channels = self.images.channels.or(self.encoder_weights.as_ref().map(|_| Channels::Rgb));
+        Loading { seed: self.seed, bearing: needed(self.false_alarms), channels, ..self.images.clone() }
     }
 
     /// This configuration, with the size and the number of micro-batches that a run chose if it sets none.
@@ -476,8 +542,26 @@ impl RunConfig {
     /// # Errors
     /// When no such name exists.
     pub fn encoder(&self, [_, h, w]: [usize; 3]) -> Result<&'static Named, ConfigError> {
-        let name = (self.encoder != AUTO).then_some(&*self.encoder);
+        let name = match &self.encoder_weights {
+            Some(_) => Some(GIVEN),
+            None => (self.encoder != AUTO).then_some(&*self.encoder),
+        };
         Named::find(name, [h, w]).map_err(|known| ConfigError::Encoder { name: self.encoder.clone(), known })
+    }
+
+    /// The detector of images `[C, H, W]`.
+    fn detector(&self, image: [usize; 3]) -> Result<Detector, ConfigError> {
+        let [c, h, w] = image;
+        let named = self.encoder(image)?;
+        Ok(match (&self.encoder_weights, self.method) {
+            (Some(_), Method::NearestPatch) => Detector::resnet18_given(LOCAL, true),
+            (Some(_), _) => Detector::resnet18_given(ResNet18::STAGES, self.freeze_encoder),
+            (None, Method::NearestPatch) if named.name == GIVEN => {
+                let encoder = ResNet18 { stages: LOCAL, ..ResNet18::for_images([h, w]) };
+                Detector::new(c, Arc::new(encoder), Vec::new())
+            }
+            (None, _) => (named.detector)(c, [h, w]),
+        })
     }
 
     fn alignment(&self) -> Result<Alignment, ConfigError> {
@@ -505,19 +589,18 @@ impl RunConfig {
                 starts[..count].to_vec()
             }
             Method::RandomStatic => random_starts(augmentation.as_ref(), self.training.starts.unwrap_or(1), self.seed),
-            Method::RandomDynamic | Method::AutoEncoder | Method::DeepSvdd => vec![Vec::new()],
+            _ => vec![Vec::new()],
         };
-        let detector = (self.encoder([c, h, w])?.detector)(c, [h, w]);
         Ok(Config {
             method: self.method,
-            detector,
+            detector: self.detector([c, h, w])?,
             augmentation,
             starts,
             together: self.training.together.unwrap_or(1),
             alignment: self.alignment()?,
             normalise: self.training.normalise,
             order: if self.training.order == 1 { Order::First } else { Order::Second },
-            steps: self.training.steps,
+            steps: if self.method.trains() { self.training.steps } else { 0 },
             warm_up: self.training.warm_up(),
             batch,
             batch_val,
@@ -527,6 +610,7 @@ impl RunConfig {
             reuse: if self.training.recompute { Reuse::Recompute } else { Reuse::On },
             score: self.score,
             seed: self.seed,
+            given: Arc::new([]),
         })
     }
 }
@@ -594,6 +678,19 @@ mod tests {
             let message = RunConfig::parse(&format!("[training]\n{setting}")).unwrap_err().to_string();
             assert!(message.starts_with("line 2: ") && message.contains(expected), "{setting}: {message}");
         }
+    }
+
+    #[test]
+    fn what_does_not_go_with_given_weights_is_refused() {
+        let refused = |settings: &str| RunConfig::parse(settings).unwrap_err().to_string();
+        let given = "encoder_weights = 'a.safetensors'\n";
+        assert!(refused("freeze_encoder = true").contains("no --encoder-weights"));
+        assert!(refused(&format!("{given}encoder = 'small'")).contains("omit --encoder"));
+        assert!(refused(&format!("{given}[images]\nchannels = 'grey'")).contains("omit --channels"));
+        assert!(refused(&format!("{given}freeze_encoder = true\nmethod = 'deep-svdd'")).contains("deep-svdd"));
+        let config = RunConfig::parse(&format!("{given}encoder = 'resnet18'\nfreeze_encoder = true")).unwrap();
+        assert_eq!(config.loading().channels, Some(Channels::Rgb));
+        assert!(config.given().unwrap_err().to_string().contains("a.safetensors"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::data::{DataError, Loaded, Seen, Set, Size, Task, component};
@@ -15,16 +16,18 @@ use crate::run::claim::WorkState;
 use crate::run::config::{ConfigError, RunConfig};
 use crate::run::fit::{FitError, Fitted, fitted};
 use crate::run::folder::{FolderError, RunFolder};
-use crate::run::found::{Flagged, Found, NormalLevels};
+use crate::run::found::{ABOUT_AS_WELL, Flagged, Found, NormalLevels};
 use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{Adapter, Augmentation, Counts, Outcome, ReportError, Start};
 use crate::run::race::{Leg, Race, Sizes};
 use crate::run::report::{ImageRow, Page, Step, shown};
 use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
+use crate::run::weights::WeightsError;
 use crate::ssad::config::Config;
 use crate::ssad::step::TrainingStep;
 use crate::training::conformal::{Threshold, is_flagged};
-use crate::training::score::{ScoreError, Tally, auroc, check_finite};
+use crate::training::pixels::{PixelMetrics, Tally};
+use crate::training::score::{ScoreError, auroc, check_finite};
 use crate::training::trainer::{Progress, TrainError, Trained, Trainer, augmented};
 
 /// Is told of a run's progress, and may stop it.
@@ -59,6 +62,8 @@ pub enum RunError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Data(#[from] DataError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     #[error(transparent)]
     Train(#[from] TrainError),
     #[error(transparent)]
@@ -176,29 +181,41 @@ impl Run<'_> {
             Some(checkpoint) => self.config.completed_by(&RunConfig::parse(&checkpoint.config)?),
             None => self.config.clone(),
         };
-        let fitted = fitted(self.device, &config, self.loaded)?;
+        let given = config.given()?;
+        let mut fitted = fitted(self.device, &config, self.loaded)?;
         watch.fitted(&fitted);
-        Run { config: &fitted.config, ..*self }.train_fitted(checkpoint, watch)
+        fitted.config.weights_digest = given.as_ref().map(|given| given.digest.clone());
+        let states = given.map(|given| given.states).unwrap_or_default();
+        Run { config: &fitted.config, ..*self }.train_fitted(checkpoint, states, watch)
     }
 
-    /// As [`train`](Run::train), with every setting chosen.
-    fn train_fitted(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
+    /// As [`train`](Run::train), with every setting chosen and the states that are given.
+    fn train_fitted(
+        &self,
+        checkpoint: Option<Checkpoint>,
+        given: Arc<[(String, Tensor)]>,
+        watch: &mut dyn Watch,
+    ) -> Result<Ending, RunError> {
         let task = &self.loaded.task;
         let visible = task.visible();
         let device = self.device.with_precision(self.config.training.precision)?;
         let text = self.config.to_toml();
         let fingerprint = task.fingerprint()?;
         let mismatch = |what| RunError::Mismatch { folder: self.folder.path().to_owned(), what };
-        if let Some(checkpoint) = &checkpoint
-            && !RunConfig::parse(&checkpoint.config)?.trains_as(self.config)
-        {
-            return Err(mismatch("another configuration"));
+        if let Some(checkpoint) = &checkpoint {
+            let config = RunConfig::parse(&checkpoint.config)?;
+            if !config.trains_as(self.config) {
+                return Err(mismatch("another configuration"));
+            }
+            if config.weights_digest != self.config.weights_digest {
+                return Err(mismatch("other weights of the encoder"));
+            }
         }
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
             return Err(mismatch("other images"));
         }
         self.folder.write_config(self.config)?;
-        let race = Race::new(self.config, self.sizes())?;
+        let race = Race::new(self.config, self.sizes(), given)?;
         let begun = Instant::now();
         let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
         if let Some(checkpoint) = checkpoint {
@@ -300,10 +317,8 @@ impl Run<'_> {
         let mut model = Model::new(self.config, [c, h, w], &task.fingerprint()?, &finished[chosen]);
         if let Some(held_out) = &task.held_out {
             let mut scores = Vec::new();
-            Predictor::new(self.device, &model)?.judge_all::<RunError>(&held_out.images, |_, _, _, judgement| {
-                scores.extend(judgement.scores);
-                Ok(())
-            })?;
+            let mut judge = Predictor::new(self.device, &model)?;
+            judge.judge_all::<RunError>(&held_out.images, |judgement| scores.extend(judgement.scores))?;
             check_finite(&scores)?;
             let scores: Vec<f64> = held_out.most_anomalous(&scores).map(|(score, _)| score).collect();
             model.threshold = Threshold::nearest(&scores, self.config.false_alarms);
@@ -340,8 +355,8 @@ impl Run<'_> {
             chosen: index == chosen,
             failed: trained.failed.clone(),
         };
-        let found = match name(chosen) {
-            Some(name) => {
+        let found = match augments {
+            true => {
                 let scores = &finished[chosen].scores_by(self.config.score)[1];
                 let flagged = model.threshold.map(|threshold| {
                     let is_flagged = |(score, _): &(f64, usize)| is_flagged(*score, threshold.score);
@@ -350,15 +365,19 @@ impl Run<'_> {
                     Flagged { images, of: tuned.len(), is_chance: images <= most }
                 });
                 let normal = NormalLevels::of(&task.train.images)?;
-                Found::new(
-                    &name,
-                    &setting(chosen, &finished[chosen].end),
-                    Size { height: h, width: w },
-                    &normal,
-                    flagged,
-                )
+                let of = |start: usize| {
+                    let (name, size) = (kinds[start].augmentation.name(), Size { height: h, width: w });
+                    Found::new(name, &setting(start, &finished[start].end), size, &normal, flagged)
+                };
+                let exceedance = |start: usize| finished[start].exceedance(self.config.score).unwrap_or(0.0);
+                let least = ABOUT_AS_WELL * exceedance(chosen);
+                let is_rival = |start: &usize| {
+                    *start != chosen && race.is_heat(*start) == race.is_heat(chosen) && exceedance(*start) >= least
+                };
+                let others: Vec<Option<Found>> = (0..finished.len()).filter(is_rival).map(of).collect();
+                of(chosen).map(|found| found.held_against(&others))
             }
-            None => None,
+            false => None,
         };
         let adapter = self.device.adapter().clone();
         let outcome = Outcome {
@@ -472,10 +491,9 @@ const STRIPS: usize = 500;
 pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result<Tested, RunError> {
     let mut judge = Predictor::new(device, model)?;
     let [mut scores, mut logits] = [(); 2].map(|()| Vec::with_capacity(set.images.len()));
-    judge.judge_all::<RunError>(&set.images, |_, _, _, judgement| {
+    judge.judge_all::<RunError>(&set.images, |judgement| {
         scores.extend(judgement.scores);
         logits.extend(judgement.logits.into_iter().flatten());
-        Ok(())
     })?;
     let most = set.most_anomalous(&scores).enumerate();
     let (scored, views): (Vec<Scored>, Vec<usize>) = most
@@ -487,9 +505,9 @@ pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result
     check_finite(&scored.iter().map(|image| image.score).collect::<Vec<_>>())?;
     let threshold = model.threshold.map(|threshold| threshold.score);
     let rows = if extent == Extent::Full { shown(&scored, threshold, STRIPS) } else { Vec::new() };
-    let (shown, pixel_auroc) = heated(judge, set, &views, rows)?;
+    let (shown, pixels) = heated(judge, set, &views, rows)?;
     Ok(Tested {
-        metrics: metrics(&scored, threshold, pixel_auroc),
+        metrics: metrics(&scored, threshold, pixels),
         alarms: model.threshold.map(|threshold| Alarms::of(threshold, &scored)),
         shown,
         views,
@@ -497,14 +515,14 @@ pub fn test(device: &Device, model: &Model, set: &Set, extent: Extent) -> Result
     })
 }
 
-/// The images `rows` with their heat maps, of which those in tiles show the one in `views`; and the AUROC of the heat over all pixels
-/// of images with a mask and of normal images, if any image has a mask.
+/// The images `rows` with their heat maps, of which those in tiles show the one in `views`; and how well the heat of all images with a
+/// mask and of normal images finds the defects.
 fn heated(
     mut judge: Predictor,
     set: &Set,
     views: &[usize],
     rows: Vec<usize>,
-) -> Result<(Shown, Option<f64>), RunError> {
+) -> Result<(Shown, PixelMetrics), RunError> {
     let [count, c, h, w] = set.images.shape();
     let masked = (0..count).map(|view| Ok(set.images.has_mask(view)?)).collect::<Result<Vec<bool>, RunError>>()?;
     let mut is_labelled = masked.clone();
@@ -515,13 +533,12 @@ fn heated(
     let is_shown: HashSet<usize> = rows.iter().map(|&row| views[row]).collect();
     let needed: Vec<usize> = (0..count).filter(|view| is_labelled[*view] || is_shown.contains(view)).collect();
     let (mut levels, mut heat, mut masks, mut pixels) = (Vec::new(), Vec::new(), Vec::new(), Tally::default());
-    judge.judge_all::<RunError>(&set.images.select(&needed), |judge, first, images, judgement| {
-        let maps = judge.heat(images, &judgement)?;
+    judge.heat_all::<RunError>(&set.images.select(&needed), |first, images, maps| {
         let each = images.data().chunks_exact(c * h * w).zip(maps.data().chunks_exact(h * w));
         for (&view, (image, map)) in needed[first..].iter().zip(each) {
             let mask = set.images.mask(view)?;
             if is_labelled[view] {
-                pixels.add(map, mask.as_deref().unwrap_or(&vec![false; h * w]));
+                pixels.add(map, mask.as_deref(), w);
             }
             if is_shown.contains(&view) {
                 levels.extend_from_slice(image);
@@ -533,13 +550,14 @@ fn heated(
     })?;
     let images = Tensor::new([rows.len(), c, h, w], levels);
     let shown = Shown { images, heat: Tensor::new([rows.len(), 1, h, w], heat), masks, rows };
-    Ok((shown, pixels.auroc()))
+    Ok((shown, pixels.metrics()))
 }
 
 /// Images in a row of `pictures.png`.
 const IMAGES: usize = 10;
 
-/// Writes `pictures.png`: normal images, augmented images, and test images; those with the highest scores if there are no labels.
+/// Writes `pictures.png`: normal images, augmented images, and below them the test images with the highest scores; then normal and
+/// anomalous test images, if there are labels.
 fn write_images(
     folder: &RunFolder,
     task: &Task,
@@ -559,7 +577,7 @@ fn write_images(
         augmented.iter().map(|(title, images)| (*title, images.gather_rows(&few(images.shape()[0])), Vec::new())),
     );
     let [normals, anomalies] = [false, true].map(|class| first(task.test.rows(Some(class))));
-    let shown = [("normal, tested", normals), ("anomalies", anomalies), ("highest scores", first(order))];
+    let shown = [("highest scores", first(order)), ("normal, tested", normals), ("anomalies", anomalies)];
     for (title, shown) in shown.into_iter().filter(|(_, shown)| !shown.is_empty()) {
         let scores = score(&shown);
         let views: Vec<usize> = shown.iter().map(|&row| views[row]).collect();
@@ -576,7 +594,9 @@ mod tests {
     use crate::data::{Loading, Source, load};
     use crate::engine::gpu::Choice;
     use crate::run::config::Training;
-    use crate::ssad::method::Method;
+    use crate::run::weights::write_random;
+    use crate::ssad::method::{Method, Network};
+    use crate::ssad::nn::{Detector, ResNet18};
 
     /// Loses the device after this step.
     struct Losing<'a> {
@@ -628,5 +648,78 @@ mod tests {
             assert!(is_lost, "after step {after}: {error:?}");
             assert_eq!(Checkpoint::load(folder.path()).unwrap().is_some(), has_checkpoint);
         }
+    }
+
+    /// Asks for a stop after this step of the run; never for 0.
+    struct Stopping(usize, usize);
+
+    impl Watch for Stopping {
+        fn compiling(&mut self, _: usize, _: usize) {}
+
+        fn fitted(&mut self, _: &Fitted) {}
+
+        fn step(&mut self, _: &[Progress], _: &Leg) {
+            self.1 += 1;
+        }
+
+        fn reporting(&mut self, _: &str) {}
+
+        fn wants_stop(&self) -> bool {
+            self.0 > 0 && self.1 >= self.0
+        }
+    }
+
+    #[test]
+    fn a_run_begins_with_given_weights_and_resumes_only_with_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("weights.safetensors");
+        let detector = Detector::resnet18_given(ResNet18::STAGES, false);
+        write_random(&file, &Network::new(Method::StSsad, &detector, [3, 28, 28]), 1);
+        let config = |freeze_encoder| RunConfig {
+            data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
+            method: Method::RandomStatic,
+            augmentation: "rotation".into(),
+            encoder_weights: Some(file.clone()),
+            freeze_encoder,
+            images: Loading { max_train: Some(16), max_normals: Some(8), max_anomalies: Some(8), ..Loading::default() },
+            training: Training { batch: 4, batch_val: 4, steps: 3, ..Training::default() },
+            ..RunConfig::default()
+        };
+        let device = Device::open(&Choice::Best).unwrap();
+        let train = |config: &RunConfig, name: &str, stop: usize, checkpoint: Option<Checkpoint>| {
+            let loaded = load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap();
+            assert_eq!(loaded.task.train.images.shape()[1], 3, "grey images become RGB");
+            let path = folder.path().join(name);
+            let folder = match &checkpoint {
+                Some(_) => RunFolder::resume(&path).unwrap(),
+                None => RunFolder::create(&path).unwrap(),
+            };
+            let run = Run { device: &device, config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+            run.train(checkpoint, &mut Stopping(stop, 0))
+        };
+        let states = |name: &str| Model::load(&folder.path().join(name).join(MODEL)).unwrap().states;
+        let given = config(false).given().unwrap().unwrap();
+        let changed = |name: &str| {
+            let states = states(name);
+            let of = |(state, tensor): &&(String, Tensor)| {
+                states.iter().find(|(own, _)| own == state).expect("every state is in the model").1 != *tensor
+            };
+            given.states.iter().filter(of).count()
+        };
+        train(&config(true), "frozen", 0, None).unwrap();
+        assert_eq!(changed("frozen"), 0);
+        train(&config(false), "tuned", 0, None).unwrap();
+        assert_eq!(changed("tuned"), given.states.len());
+
+        // Stopped and resumed, with the same bits; but not with other weights.
+        assert!(matches!(train(&config(false), "resumed", 2, None), Ok(Ending::Stopped)));
+        let checkpoint = || Checkpoint::load(&folder.path().join("resumed")).unwrap().unwrap().0;
+        let stored = RunConfig::parse(&checkpoint().config).unwrap();
+        write_random(&file, &Network::new(Method::StSsad, &detector, [3, 28, 28]), 2);
+        let refused = train(&stored, "resumed", 0, Some(checkpoint())).unwrap_err().to_string();
+        assert!(refused.contains("other weights of the encoder"), "{refused}");
+        write_random(&file, &Network::new(Method::StSsad, &detector, [3, 28, 28]), 1);
+        train(&stored, "resumed", 0, Some(checkpoint())).unwrap();
+        assert_eq!(states("resumed"), states("tuned"));
     }
 }

@@ -11,7 +11,7 @@ use crate::engine::plan::memory::Memory;
 use crate::engine::units;
 use crate::run::config::{ConfigError, RunConfig, Training};
 use crate::ssad::config::Config;
-use crate::ssad::method::{Method, Network, Rule};
+use crate::ssad::method::{Method, Network};
 use crate::ssad::nn::Named;
 use crate::ssad::step::{TrainingStep, views};
 use crate::training::scorer::{self, Attributor, LEAST, Scorer};
@@ -158,7 +158,7 @@ impl Planner<'_> {
     fn largest_beside(&self, config: &RunConfig, batch: usize) -> Result<u64, FitError> {
         let (training, image) = (self.training(config)?, self.image(config));
         let network = Network::new(training.method, &training.detector, image);
-        let by_distance = network.scores_by_distance() && config.score == Rule::Distance;
+        let by_distance = network.scores_by_distance(config.score);
         let class: DeviceClass = self.exact.class();
         let scores = Scorer::plan(class, &network, image, LEAST).0;
         let heat = Attributor::plan(class, &network, image, LEAST, by_distance).0;
@@ -211,7 +211,8 @@ impl Planner<'_> {
         }
         let cheapest = Named::cheapest().name;
         let cheaper = RunConfig { encoder: cheapest.into(), ..open };
-        if config.method != Method::AutoEncoder && self.micro_batches(&cheaper)?.is_some() {
+        let is_open = config.method.encodes() && config.encoder_weights.is_none();
+        if is_open && self.micro_batches(&cheaper)?.is_some() {
             alternatives.push(format!("--encoder {cheapest}{also}"));
         }
         Ok(FitError::Size { size, limit: self.limit(), alternatives })
@@ -253,7 +254,8 @@ impl Planner<'_> {
         let cheapest = Named::cheapest().name;
         let (encoder, cheaper_encoder) = match (training.method, config.encoder(self.image(config))?.name) {
             (Method::AutoEncoder, _) => ("auto-encoder", None),
-            (_, encoder) => (encoder, (encoder != cheapest).then_some(cheapest)),
+            (Method::RawPixels, _) => ("none", None),
+            (_, encoder) => (encoder, (encoder != cheapest && config.encoder_weights.is_none()).then_some(cheapest)),
         };
         Ok(Cost {
             size: config.images.size.expect("the size is known"),

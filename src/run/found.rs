@@ -29,6 +29,9 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     pub kind: Kind,
+    /// The colour of patches of another colour, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub colour: Option<String>,
     /// Length and width of a patch, in pixels of the images as the detector sees them; `None` if all of the image changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extent_pixels: Option<[f64; 2]>,
@@ -38,7 +41,24 @@ pub struct Found {
     /// Unlabelled images that the threshold flags, and all of them; `None` without a threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flagged: Option<Flagged>,
+    /// Whether other starts found the same; `None` if no other did about as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<Agreement>,
 }
+
+/// What the starts found that did about as well as the chosen one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Starts that found the same kind, the chosen one among them, and all of them.
+    pub starts: usize,
+    pub of: usize,
+    /// The largest difference of their angles from that of the chosen one, of those of its kind that have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub angle_within_degrees: Option<f64>,
+}
+
+/// A start did about as well as the chosen one if its exceedance is at least this share of the chosen one's.
+pub const ABOUT_AS_WELL: f64 = 0.9;
 
 /// How many of the unlabelled images are flagged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +121,15 @@ impl Found {
         }
         if name.starts_with("rotation") {
             let angle_degrees = value("angle_degrees");
-            return Some(Found { kind: Kind::Turned, extent_pixels: None, angle_degrees, flagged });
+            let found = Found {
+                kind: Kind::Turned,
+                colour: None,
+                extent_pixels: None,
+                angle_degrees,
+                flagged,
+                agreement: None,
+            };
+            return Some(found);
         }
         let (area, aspect) = (value("area")?, value("aspect")?);
         let kind = match name {
@@ -114,7 +142,29 @@ impl Found {
         let side = ((height * width) as f64).sqrt();
         let extent = [side * (area * aspect).sqrt(), side * (area / aspect).sqrt()];
         let angle_degrees = value("angle_degrees").filter(|_| aspect >= SLIM);
-        Some(Found { kind, extent_pixels: Some(extent), angle_degrees, flagged })
+        let levels = ["red", "green", "blue"].map(value);
+        let colour = match (kind, levels) {
+            (Kind::Coloured, [Some(red), Some(green), Some(blue)]) => Some(colour([red, green, blue]).to_owned()),
+            _ => None,
+        };
+        Some(Found { kind, colour, extent_pixels: Some(extent), angle_degrees, flagged, agreement: None })
+    }
+
+    /// The same, held against what other starts that did about as well found; `None` of them imitates several things at once.
+    pub fn held_against(self, others: &[Option<Found>]) -> Self {
+        if others.is_empty() {
+            return self;
+        }
+        let same: Vec<&Found> = others.iter().flatten().filter(|other| other.kind == self.kind).collect();
+        // The direction of a patch is the same after half a turn.
+        let turn = if self.kind == Kind::Turned { 360.0 } else { 180.0 };
+        let apart = |other: &&Found| {
+            let apart = (self.angle_degrees? - other.angle_degrees?).rem_euclid(turn);
+            Some(apart.min(turn - apart))
+        };
+        let within = same.iter().filter_map(apart).reduce(f64::max);
+        let agreement = Agreement { starts: 1 + same.len(), of: 1 + others.len(), angle_within_degrees: within };
+        Found { agreement: Some(agreement), ..self }
     }
 }
 
@@ -137,13 +187,37 @@ fn blended(setting: &Setting, normal: &NormalLevels) -> Option<Kind> {
     })
 }
 
-/// Such as `slim bright patches, about 14 × 2 pixels, slanted 115°, in 28 of 90 unlabelled images`.
+/// The name of the hue of a colour, its levels from 0 to 1; a dark orange is brown.
+fn colour([red, green, blue]: [f64; 3]) -> &'static str {
+    // Sectors of 30° of the hue's circle, the first around red.
+    const NAMES: [&str; 12] =
+        ["red", "orange", "yellow", "green", "green", "green", "cyan", "blue", "blue", "purple", "magenta", "pink"];
+    let most = red.max(green).max(blue);
+    let span = most - red.min(green).min(blue);
+    let sixth = if most == red {
+        (green - blue) / span
+    } else if most == green {
+        2.0 + (blue - red) / span
+    } else {
+        4.0 + (red - green) / span
+    };
+    match (2.0 * sixth).round().rem_euclid(12.0) as usize {
+        1 if most < 0.6 => "brown",
+        sector => NAMES[sector],
+    }
+}
+
+/// Such as `slim bright patches, about 14 × 2 pixels, slanted 115° ± 6°, in 28 of 90 unlabelled images (2 of the 3 starts that did about as
+/// well found this kind)`.
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let what = match self.kind {
             Kind::Dark => "dark patches",
             Kind::Bright => "bright patches",
-            Kind::Coloured => "patches of another colour",
+            Kind::Coloured => match &self.colour {
+                Some(colour) => &format!("{colour} patches"),
+                None => "patches of another colour",
+            },
             Kind::Faded => "faded patches",
             Kind::Displaced => "displaced patches of the material",
             Kind::Turned => "turned images",
@@ -154,15 +228,22 @@ impl fmt::Display for Found {
                 "nothing stands out: {images} of {of} unlabelled images are flagged, which chance explains"
             );
         }
+        let within = self.agreement.and_then(|agreement| agreement.angle_within_degrees);
+        let within = within.map(|within| format!(" ± {within:.0}°")).unwrap_or_default();
         match (self.kind, self.extent_pixels, self.angle_degrees) {
-            (Kind::Turned, _, Some(angle)) => write!(f, "images turned by {angle:.0}°")?,
+            (Kind::Turned, _, Some(angle)) => write!(f, "images turned by {angle:.0}°{within}")?,
             (_, Some([length, width]), Some(angle)) => {
-                write!(f, "slim {what}, about {length:.0} × {width:.0} pixels, slanted {angle:.0}°")?;
+                write!(f, "slim {what}, about {length:.0} × {width:.0} pixels, slanted {angle:.0}°{within}")?;
             }
             (_, Some([length, width]), None) => write!(f, "round {what}, about {length:.0} × {width:.0} pixels")?,
             _ => f.write_str(what)?,
         }
-        self.flagged.map_or(Ok(()), |Flagged { images, of, .. }| write!(f, ", in {images} of {of} unlabelled images"))
+        if let Some(Flagged { images, of, .. }) = self.flagged {
+            write!(f, ", in {images} of {of} unlabelled images")?;
+        }
+        self.agreement.map_or(Ok(()), |Agreement { starts, of, .. }| {
+            write!(f, " ({starts} of the {of} starts that did about as well found this kind)")
+        })
     }
 }
 
@@ -212,12 +293,27 @@ mod tests {
         assert_eq!(tinted(0.9, 0.9, 0.9), Kind::Bright);
         assert_eq!(tinted(0.7, 0.35, 0.1), Kind::Coloured);
         assert_eq!(tinted(0.1, 0.2, 0.1), Kind::Dark);
+        let names =
+            [[0.9, 0.1, 0.1], [0.45, 0.25, 0.1], [0.9, 0.5, 0.1], [0.1, 0.15, 0.8], [0.1, 0.7, 0.2], [0.8, 0.7, 0.1]];
+        assert_eq!(names.map(colour), ["red", "brown", "orange", "blue", "green", "yellow"]);
         let slim = grey(0.9, 4.0);
         assert_eq!(slim.to_string(), "slim bright patches, about 13 × 3 pixels, slanted 115°");
         assert_eq!(grey(0.1, 1.0).to_string(), "round dark patches, about 6 × 6 pixels");
         let told =
             |is_chance| Found { flagged: Some(Flagged { images: 28, of: 90, is_chance }), ..slim.clone() }.to_string();
         assert!(told(false).ends_with("slanted 115°, in 28 of 90 unlabelled images"), "{}", told(false));
+        let others = [
+            Some(Found { angle_degrees: Some(3.0), ..slim.clone() }),
+            Some(Found { kind: Kind::Dark, angle_degrees: Some(90.0), ..slim.clone() }),
+            None,
+        ];
+        let held = Found { angle_degrees: Some(175.0), ..slim.clone() }.held_against(&others);
+        assert_eq!(held.agreement, Some(Agreement { starts: 2, of: 4, angle_within_degrees: Some(8.0) }));
+        assert_eq!(
+            held.to_string(),
+            "slim bright patches, about 13 × 3 pixels, slanted 175° ± 8° (2 of the 4 starts that did about as well found this kind)"
+        );
+        assert_eq!(slim.clone().held_against(&[]), slim);
         assert_eq!(told(true), "nothing stands out: 28 of 90 unlabelled images are flagged, which chance explains");
     }
 

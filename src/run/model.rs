@@ -8,10 +8,10 @@ use crate::engine::tensor::Tensor;
 use crate::run::archive::{Archive, ArchiveError, Numbers};
 use crate::run::checkpoint::{fit_numbers, take_fit};
 use crate::run::config::RunConfig;
-use crate::ssad::method::{Network, Rule};
+use crate::ssad::method::{Network, REFERENCE, WHITENING};
 use crate::training::conformal::Threshold;
 use crate::training::score::LedoitWolf;
-use crate::training::scorer::{Attributor, BATCH, Readings, Scorer};
+use crate::training::scorer::{Attributor, BATCH, Scorer};
 use crate::training::trainer::Trained;
 
 const KIND: &str = "model";
@@ -142,8 +142,8 @@ impl Model {
     /// Checks that the states and the score are those of the configuration.
     fn check_states(&self) -> Result<(), String> {
         let network = self.configured().map_err(|error| error.to_string())?;
-        let needs_fit = network.scores_by_distance() && self.config.score == Rule::Distance;
-        if needs_fit && self.fit.is_none() || self.fit.is_some() && !network.scores_by_distance() {
+        let needs_fit = network.scores_by_distance(self.config.score);
+        if needs_fit && self.fit.is_none() || self.fit.is_some() && !network.has_distance() {
             return Err("its score does not match its method".into());
         }
         if self.fit.as_ref().is_some_and(|fit| fit.parts().0.len() != network.features()) {
@@ -163,7 +163,22 @@ impl Model {
 
     /// The distance that scores embeddings, if the score is a distance.
     pub(crate) fn distance(&self) -> Option<&LedoitWolf> {
-        self.fit.as_ref().filter(|_| self.config.score == Rule::Distance)
+        self.fit.as_ref().filter(|_| self.network().scores_by_distance(self.config.score))
+    }
+
+    /// What heat maps read beside the model's states, by name. The mean embedding of the training images stands for a normal image; the
+    /// origin does where the embeddings have no distance.
+    pub(crate) fn explaining(&self) -> Vec<(String, Tensor)> {
+        let network = self.network();
+        if !network.has_distance() {
+            return Vec::new();
+        }
+        let features = network.features();
+        let single = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
+        let mean = self.fit.as_ref().map_or_else(|| vec![0.0; features], |fit| single(fit.parts().0));
+        let whitening = self.distance().map(|fit| Tensor::new([features, features], single(&fit.whitening())));
+        let reference = (REFERENCE.to_owned(), Tensor::new([1, features], mean));
+        whitening.map(|whitening| (WHITENING.to_owned(), whitening)).into_iter().chain([reference]).collect()
     }
 
     /// Its network.
@@ -187,7 +202,6 @@ pub struct Judgement {
     pub scores: Vec<f64>,
     /// The head's logits, a second score, for methods with a head.
     pub logits: Option<Vec<f64>>,
-    readings: Readings,
 }
 
 /// A model on a device.
@@ -214,7 +228,7 @@ impl<'a> Predictor<'a> {
     pub fn new(device: &Device, model: &'a Model) -> Result<Self, GpuError> {
         let network = model.network();
         let mut states = States::new(device);
-        for (name, tensor) in &model.states {
+        for (name, tensor) in model.states.iter().chain(&model.explaining()) {
             states.set(name, tensor)?;
         }
         Ok(Predictor { model, device: device.clone(), network, states, scorer: None, attributor: None })
@@ -232,46 +246,48 @@ impl<'a> Predictor<'a> {
         let (_, scorer) = self.scorer.insert(scorer);
         let readings = scorer.read(images)?;
         let scores = readings.scores(self.model.distance());
-        let logits = self.network.scores_by_distance().then(|| readings.direct.clone());
-        Ok(Judgement { scores, logits, readings })
+        let logits = self.network.has_logit().then_some(readings.direct);
+        Ok(Judgement { scores, logits })
     }
 
-    /// Scores all images, and calls `each` with the number of the first image and the judgement of each batch.
+    /// Scores all images, and calls `each` with the judgement of each batch.
     ///
     /// # Errors
-    /// The first of `each`; when an image cannot be read, or the device fails.
+    /// When an image cannot be read, or the device fails.
     pub fn judge_all<E: From<DataError> + From<GpuError>>(
         &mut self,
         images: &Images,
-        mut each: impl FnMut(&mut Self, usize, &Tensor, Judgement) -> Result<(), E>,
+        mut each: impl FnMut(Judgement),
     ) -> Result<(), E> {
-        images.for_each_batch(BATCH, |first, batch| {
-            let judgement = self.judge(&batch)?;
-            each(self, first, &batch, judgement)
+        images.for_each_batch(BATCH, |_, batch| {
+            each(self.judge(&batch)?);
+            Ok(())
         })
     }
 
-    /// Heat maps `[N, 1, H, W]` of the scores of the same images: the magnitude of the score's gradient with respect to each pixel,
-    /// smoothed over a sixteenth of the image.
+    /// Heat maps `[N, 1, H, W]` of images `[N, C, H, W]`: what each pixel contributes to the score, as [`Attributor::attribute`] has it.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn heat(&mut self, images: &Tensor, judgement: &Judgement) -> Result<Tensor, GpuError> {
-        let [count, _, h, w] = images.shape().images().expect("a batch of images");
-        let distance = self.model.distance();
-        let slopes = distance.map_or_else(|| vec![1.0; count], |fit| fit.gradient(&judgement.readings.z));
+    pub fn heat(&mut self, images: &Tensor) -> Result<Tensor, GpuError> {
         let (device, image) = (&self.device, self.model.image);
-        let (most, by_distance) = (at_once(images), distance.is_some());
+        let (most, by_distance) = (at_once(images), self.model.distance().is_some());
         let attributor = reused(self.attributor.take(), most, || {
             Attributor::new(device, &self.network, image, most, &self.states, by_distance)
         })?;
-        let heat = self.attributor.insert(attributor).1.attribute(images, &slopes)?;
-        let sigma = h.max(w) as f32 / 16.0;
-        let smooth = |heat: &[f32]| {
-            let image = image::ImageBuffer::<image::Luma<f32>, _>::from_raw(w as u32, h as u32, heat.to_vec());
-            image::imageops::blur(&image.expect("as many slopes as pixels"), sigma).into_raw()
-        };
-        Ok(Tensor::new([count, 1, h, w], heat.data().chunks_exact(h * w).flat_map(smooth).collect()))
+        self.attributor.insert(attributor).1.attribute(images)
+    }
+
+    /// Calls `each` with the number of the first image, the images and their heat maps, of each batch.
+    ///
+    /// # Errors
+    /// The first of `each`; when an image cannot be read, or the device fails.
+    pub fn heat_all<E: From<DataError> + From<GpuError>>(
+        &mut self,
+        images: &Images,
+        mut each: impl FnMut(usize, &Tensor, &Tensor) -> Result<(), E>,
+    ) -> Result<(), E> {
+        images.for_each_batch(BATCH, |first, batch| each(first, &batch, &self.heat(&batch)?))
     }
 }
 

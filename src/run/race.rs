@@ -6,7 +6,9 @@
 //! 12 / 4 + 3 = 6 times the steps of a start and the sixteen of colour images 7 times, where a single kind takes 4.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::engine::tensor::Tensor;
 use crate::run::config::{ConfigError, RunConfig};
 use crate::ssad::config::Config;
 use crate::training::trainer::{TrainError, Trained, choose, ranked};
@@ -33,6 +35,7 @@ pub struct Sizes {
 pub struct Race<'a> {
     config: &'a RunConfig,
     sizes: Sizes,
+    given: Arc<[(String, Tensor)]>,
     /// The training of each kind.
     kinds: Vec<Config>,
 }
@@ -67,13 +70,13 @@ impl Leg {
 }
 
 impl<'a> Race<'a> {
-    /// The starts of a run.
+    /// The starts of a run, which begin with the `given` states.
     ///
     /// # Errors
     /// When a name is unknown or a number is out of range.
-    pub fn new(config: &'a RunConfig, sizes: Sizes) -> Result<Self, ConfigError> {
+    pub fn new(config: &'a RunConfig, sizes: Sizes, given: Arc<[(String, Tensor)]>) -> Result<Self, ConfigError> {
         let kinds = config.kinds().iter().map(|kind| training(config, kind, sizes)).collect::<Result<_, _>>()?;
-        Ok(Race { config, sizes, kinds })
+        Ok(Race { config, sizes, given, kinds })
     }
 
     fn has_heats(&self) -> bool {
@@ -128,7 +131,7 @@ impl<'a> Race<'a> {
     }
 
     fn steps_of(&self, is_heat: bool) -> usize {
-        let steps = self.config.training.steps;
+        let steps = if self.config.method.trains() { self.config.training.steps } else { 0 };
         if is_heat { steps.div_ceil(HEAT) } else { steps }
     }
 
@@ -145,7 +148,7 @@ impl<'a> Race<'a> {
             let count = starts.len();
             if finished.len() < first + count {
                 let mut config = training(self.config, self.config.kinds()[kind], self.sizes)?;
-                config.starts = starts;
+                (config.starts, config.given) = (starts, self.given.clone());
                 if is_heat {
                     config.steps = self.steps_of(is_heat);
                     config.warm_up = config.warm_up.div_ceil(HEAT).min(config.steps);
@@ -219,7 +222,7 @@ mod tests {
     #[test]
     fn the_best_heats_go_on_from_where_they_ended() {
         let config = auto();
-        let race = Race::new(&config, SIZES).unwrap();
+        let race = Race::new(&config, SIZES, Arc::default()).unwrap();
         // Two of the first kind and one of the last do best.
         let (finished, legs) = run(&race, |index| if [1, 3, 11].contains(&index) { 0.5 } else { 0.1 });
         let names: Vec<&str> = legs.iter().map(|leg| leg.config.augmentation.name()).collect();
@@ -242,7 +245,7 @@ mod tests {
     #[test]
     fn a_final_is_kept_whatever_the_heats_came_to() {
         let config = auto();
-        let race = Race::new(&config, SIZES).unwrap();
+        let race = Race::new(&config, SIZES, Arc::default()).unwrap();
         let (mut finished, _) = run(&race, |index| [0.9, 0.2, 0.3, 0.1][index.saturating_sub(11).min(3)]);
         assert_eq!((finished.len(), race.choose(&finished).unwrap()), (15, 13));
         let fail = |trained: &mut Trained| trained.failed = Some("it diverged".into());
@@ -261,9 +264,9 @@ mod tests {
     fn the_cost_of_a_race_is_bounded() {
         for channels in [1, 3] {
             let config = auto();
-            let race = Race::new(&config, Sizes { image: [channels, 16, 16], ..SIZES }).unwrap();
+            let race = Race::new(&config, Sizes { image: [channels, 16, 16], ..SIZES }, Arc::default()).unwrap();
             let one = RunConfig { augmentation: "cutdiff".into(), ..auto() };
-            let alone = Race::new(&one, SIZES).unwrap().next(&[]).unwrap().unwrap();
+            let alone = Race::new(&one, SIZES, Arc::default()).unwrap().next(&[]).unwrap().unwrap();
             let leg = race.next(&[]).unwrap().unwrap();
             assert!(leg.total <= 2 * alone.total, "{channels} channels: {} steps, {} alone", leg.total, alone.total);
         }
@@ -272,11 +275,11 @@ mod tests {
     #[test]
     fn one_kind_is_trained_once() {
         let config = RunConfig { augmentation: "rotation".into(), ..auto() };
-        let race = Race::new(&config, SIZES).unwrap();
+        let race = Race::new(&config, SIZES, Arc::default()).unwrap();
         let (finished, legs) = run(&race, |index| index as f64 / 10.0);
         assert_eq!((finished.len(), legs.len(), legs[0].is_heat), (4, 1, false));
         assert_eq!(race.choose(&finished).unwrap(), 3);
         let without = RunConfig { method: Method::AutoEncoder, ..auto() };
-        assert_eq!(Race::new(&without, SIZES).unwrap().next(&[]).unwrap().unwrap().of, 1);
+        assert_eq!(Race::new(&without, SIZES, Arc::default()).unwrap().next(&[]).unwrap().unwrap().of, 1);
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Name, Truth};
 use crate::engine::tensor::Tensor;
 use crate::training::conformal::{SURE, Threshold, is_flagged, percent};
+use crate::training::pixels::PixelMetrics;
 use crate::training::score::Ranking;
 
 /// A scored image.
@@ -156,8 +157,8 @@ pub type Metrics = BTreeMap<String, Option<f64>>;
 
 /// The metrics of labelled images, and what is known of their pixels: `image_AUROC`; `image_AUPR`, the average precision;
 /// `image_F1Max`, whose threshold is chosen by the labels; `image_F1Score`, `image_Precision` and `image_Recall` at `threshold`;
-/// `pixel_AUROC` over all pixels of images with a mask and of normal images together.
-pub fn metrics(scored: &[Scored], threshold: Option<f64>, pixel_auroc: Option<f64>) -> Metrics {
+/// `pixel_AUROC` and `pixel_AUPRO` over all pixels of images with a mask and of normal images together.
+pub fn metrics(scored: &[Scored], threshold: Option<f64>, pixels: PixelMetrics) -> Metrics {
     let ranking = ranking(scored);
     let cut = ranking.as_ref().zip(threshold).map(|(ranking, threshold)| ranking.at(threshold));
     let figures = [
@@ -167,7 +168,8 @@ pub fn metrics(scored: &[Scored], threshold: Option<f64>, pixel_auroc: Option<f6
         ("image_F1Score", cut.map(|cut| cut.f1())),
         ("image_Precision", cut.and_then(|cut| cut.precision())),
         ("image_Recall", cut.map(|cut| cut.recall())),
-        ("pixel_AUROC", pixel_auroc),
+        ("pixel_AUROC", pixels.auroc),
+        ("pixel_AUPRO", pixels.aupro),
     ];
     figures.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
@@ -235,7 +237,7 @@ pub(super) mod tests {
 
     #[test]
     fn metrics_by_hand() {
-        let found = metrics(&example(), Some(4.0), None);
+        let found = metrics(&example(), Some(4.0), PixelMetrics { auroc: Some(0.9), aupro: None });
         let expected = [
             ("image_AUPR", Some((1.0 + 2.0 / 3.0) / 2.0)),
             ("image_AUROC", Some(0.75)),
@@ -243,11 +245,13 @@ pub(super) mod tests {
             ("image_F1Score", Some(2.0 / 3.0)),
             ("image_Precision", Some(1.0)),
             ("image_Recall", Some(0.5)),
-            ("pixel_AUROC", None),
+            ("pixel_AUPRO", None),
+            ("pixel_AUROC", Some(0.9)),
         ];
         assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)).into());
-        assert!(metrics(&example()[4..], Some(1.0), None).values().all(Option::is_none), "one class, or none");
-        assert_eq!(metrics(&example(), None, None)["image_F1Score"], None);
+        let none = PixelMetrics::default();
+        assert!(metrics(&example()[4..], Some(1.0), none).values().all(Option::is_none), "one class, or none");
+        assert_eq!(metrics(&example(), None, none)["image_F1Score"], None);
     }
 
     #[test]

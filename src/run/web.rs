@@ -16,7 +16,7 @@ use crate::run::model::Model;
 use crate::run::store;
 use crate::ssad::method::Method;
 use crate::training::score::LedoitWolf;
-use crate::training::scorer::{Attributor, LEAST, Scorer, batch};
+use crate::training::scorer::{Attributor, LEAST, Scorer, VIEWS, batch};
 
 const PAGE: &str = include_str!("web/page.html");
 /// What the page is put together from. The first two know nothing of the page.
@@ -73,6 +73,9 @@ struct Exported<'a> {
     fit: Option<Fit>,
     scorer: WebPlan,
     attributor: WebPlan,
+    /// `[P, Q]` of the maps that the attributor fetches, and the views of an image along each axis that they are taken from.
+    places: [usize; 2],
+    views: usize,
     /// WGSL by hash.
     shaders: BTreeMap<String, String>,
     /// Little-endian f32 in base64, by the names of the plans' buffers.
@@ -149,7 +152,8 @@ pub fn page(model: &Model) -> Result<String, WebError> {
         return Err(WebError::TooLarge { what, bytes });
     }
     let mut shaders = BTreeMap::new();
-    let states = model.states.iter();
+    let explaining = model.explaining();
+    let states = model.states.iter().chain(&explaining);
     let read = |name: &str| plans.iter().any(|plan| plan.states.iter().any(|(state, _)| **state == *name));
     let states = states.filter(|(name, _)| read(name));
     let weights = states.map(|(name, tensor)| (Place::State(name.as_str().into()).to_string(), base64(tensor.data())));
@@ -167,6 +171,12 @@ pub fn page(model: &Model) -> Result<String, WebError> {
         batch,
         fit: distance.map(LedoitWolf::parts).map(|(mean, root)| Fit { mean: base64(mean), root: base64(root) }),
         weights: weights.collect(),
+        places: plans[1].fetches[0]
+            .shape
+            .images()
+            .map(|[_, _, rows, columns]| [rows, columns])
+            .expect("a map of each image"),
+        views: VIEWS,
         scorer: web_plan(&plans[0], &mut shaders)?,
         attributor: web_plan(&plans[1], &mut shaders)?,
         shaders,

@@ -81,7 +81,7 @@ pub struct Inner {
 pub struct Bilevel {
     pub x_aug: Value,
     pub inner: Inner,
-    /// ∇_θ inner
+    /// ∇_θ inner, of the trained parameters.
     pub g: Vec<Value>,
     /// One value per start.
     pub outer: Value,
@@ -89,7 +89,7 @@ pub struct Bilevel {
     pub g_a: Value,
 }
 
-/// Records one bilevel step:
+/// Records one bilevel step, where `trained` are the indices in θ of the parameters that it changes:
 ///
 /// ```text
 /// x_aug = augment(x; a)
@@ -108,7 +108,7 @@ pub struct Bilevel {
 pub fn bilevel(
     t: &mut Tape,
     problem: &impl Problem,
-    theta: &[Value],
+    (theta, trained): (&[Value], &[usize]),
     a: Value,
     [x, x_val]: [Value; 2],
     look_ahead: f32,
@@ -117,13 +117,14 @@ pub fn bilevel(
     let x_aug = t.scope("augment", |t| problem.augment(t, x, a));
     let inner = t.scope("inner", |t| problem.inner(t, theta, x, x_aug));
     let scales = problem.scales();
-    let g = scaled_grad(t, inner.loss, theta, scales.inner)?;
-    let theta_1: Vec<Value> = t.scope("look_ahead", |t| {
-        let step = |(&theta, &g): (&Value, &Value)| {
+    let wrt: Vec<Value> = trained.iter().map(|&index| theta[index]).collect();
+    let g = scaled_grad(t, inner.loss, &wrt, scales.inner)?;
+    let mut theta_1 = theta.to_vec();
+    t.scope("look_ahead", |t| {
+        for (&index, &g) in trained.iter().zip(&g) {
             let step = t.scale(g, look_ahead);
-            t.sub(theta, step)
-        };
-        theta.iter().zip(&g).map(step).collect()
+            theta_1[index] = t.sub(theta[index], step);
+        }
     });
     // At first order the outer loss reads `a` as a second value, and only that one is differentiated.
     let (direct, x_aug_outer) = match order {

@@ -1,8 +1,10 @@
 //! The configuration of a training run.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::engine::plan::Reuse;
+use crate::engine::tensor::Tensor;
 use crate::ssad::augment::{Augmentation, Setting};
 use crate::ssad::bilevel::Order;
 use crate::ssad::loss::Alignment;
@@ -43,6 +45,8 @@ pub struct Config {
     /// The anomaly score. With the logit, a start is kept even if its embeddings give no distance.
     pub score: Rule,
     pub seed: u64,
+    /// States that begin with these values instead of drawn ones, by name, such as an encoder's given weights.
+    pub given: Arc<[(String, Tensor)]>,
 }
 
 impl Config {
@@ -67,6 +71,7 @@ impl Config {
             reuse: Reuse::On,
             score: Rule::default(),
             seed: 0,
+            given: Arc::new([]),
         }
     }
 

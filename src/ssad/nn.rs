@@ -7,8 +7,8 @@ mod layers;
 use std::sync::Arc;
 
 pub use autoencoder::AutoEncoder;
-pub use encoders::{ENCODERS, Encoder, Named, Plain, ResNet18, Stage, Stem};
-pub use layers::{Declared, Initial, Layers, Norm, Parameter, Statistics};
+pub use encoders::{ENCODERS, Encoder, Named, Normalised, Plain, ResNet18, Stage, Stem};
+pub use layers::{Declared, Initial, Layers, MOMENTS, Norm, Parameter, Statistics};
 
 use crate::engine::ops::elementwise::Binary;
 use crate::engine::tape::{Tape, Value};
@@ -18,6 +18,10 @@ use crate::engine::tensor::Tensor;
 const BN_EPSILON: f32 = 1e-5;
 /// Weight of the past in the running statistics.
 const BN_MOMENTUM: f32 = 0.9;
+
+/// The scopes of the encoder's and the head's layers, with which the names of their parameters begin.
+pub const ENCODER: &str = "encoder";
+const HEAD: &str = "head";
 
 /// Images that a network is recorded on to find its parameters, which depend on their channels alone.
 const SAMPLE: [usize; 2] = [64, 64];
@@ -29,12 +33,16 @@ pub struct Detector {
     pub encoder: Arc<dyn Encoder>,
     /// Widths of the head's hidden layers, each with batch norm and ReLU.
     pub head: Vec<usize>,
+    /// Whether the encoder is as it was given: training changes neither its parameters nor its batch norms' statistics.
+    pub frozen: bool,
 }
 
 /// One forward pass.
 #[derive(Clone, Debug)]
 pub struct Pass {
-    /// Embeddings, `[N, G · features]`.
+    /// Feature maps, `[N, G · features, P, Q]`.
+    pub maps: Value,
+    /// Embeddings, `[N, G · features]`: the means of the feature maps.
     pub z: Value,
     /// `[N, G]`
     pub logit: Value,
@@ -45,7 +53,7 @@ pub struct Pass {
 impl Detector {
     /// A detector of images with so many channels, with hidden layers of these widths in its head.
     pub fn new(input_channels: usize, encoder: Arc<dyn Encoder>, head: Vec<usize>) -> Self {
-        Detector { input_channels, encoder, head }
+        Detector { input_channels, encoder, head, frozen: false }
     }
 
     /// Its parameters and batch norms, in the order that [`forward`](Detector::forward) takes them.
@@ -60,7 +68,8 @@ impl Detector {
 
     fn recorded(&self) -> (Declared, usize) {
         Layers::declare([1, self.input_channels, SAMPLE[0], SAMPLE[1]], |t, layers, x| {
-            let [z, _] = self.record(t, layers, x);
+            let [_, z] = self.embed(t, layers, x);
+            self.classify(t, layers, z);
             t.shape(z)[1]
         })
     }
@@ -69,21 +78,47 @@ impl Detector {
     /// own C channels in `x` `[N, G · C, H, W]` and its own parameters along a leading axis of each of `theta`.
     pub fn forward(&self, t: &mut Tape, theta: &[Value], x: Value, statistics: Statistics) -> Pass {
         let mut layers = Layers::new(t.shape(x)[1] / self.input_channels, theta, statistics);
-        let [z, logit] = self.record(t, &mut layers, x);
-        Pass { z, logit, moments: layers.moments }
+        let [maps, z] = self.embed(t, &mut layers, x);
+        let logit = self.classify(t, &mut layers, z);
+        Pass { maps, z, logit, moments: layers.moments }
     }
 
-    /// Embeddings and logits.
-    fn record(&self, t: &mut Tape, layers: &mut Layers, x: Value) -> [Value; 2] {
-        let z = layers.scope(t, "encoder", |t, layers| {
-            let h = self.encoder.record(t, layers, x);
-            t.scope("pool", |t| {
-                let [n, c, _, _] = t.shape(h).images().expect("a batch of feature maps");
-                let pooled = t.mean(h, &[2, 3]);
+    /// The logits `[N, G]` of embeddings `[N, G · features]`, with the parameters and running statistics of the whole detector.
+    pub fn logit(&self, t: &mut Tape, theta: &[Value], z: Value, running: &[[Value; 2]]) -> Value {
+        let Declared { parameters, norms } = self.declared();
+        let first = parameters.iter().position(|parameter| parameter.name.starts_with(HEAD)).unwrap_or(theta.len());
+        let first_norm = norms.iter().position(|(layer, _)| layer.starts_with(HEAD)).unwrap_or(running.len());
+        let groups = t.shape(z)[1] / self.features();
+        let mut layers = Layers::new(groups, &theta[first..], Statistics::Running(&running[first_norm..]));
+        self.classify(t, &mut layers, z)
+    }
+
+    /// Feature maps and embeddings without a head's logits, as [`forward`](Detector::forward) has them. `theta` need hold no more than
+    /// the encoder's parameters.
+    pub fn embed_alone(&self, t: &mut Tape, theta: &[Value], x: Value, statistics: Statistics) -> [Value; 2] {
+        let mut layers = Layers::new(t.shape(x)[1] / self.input_channels, theta, statistics);
+        self.embed(t, &mut layers, x)
+    }
+
+    /// Feature maps and embeddings.
+    fn embed(&self, t: &mut Tape, layers: &mut Layers, x: Value) -> [Value; 2] {
+        layers.scope(t, ENCODER, |t, layers| {
+            let maps = match self.frozen {
+                true => layers.frozen(t, |t, layers| self.encoder.record(t, layers, x)),
+                false => self.encoder.record(t, layers, x),
+            };
+            let z = t.scope("pool", |t| {
+                let [n, c, _, _] = t.shape(maps).images().expect("a batch of feature maps");
+                let pooled = t.mean(maps, &[2, 3]);
                 t.reshape(pooled, [n, c])
-            })
-        });
-        let logit = layers.scope(t, "head", |t, layers| {
+            });
+            [maps, z]
+        })
+    }
+
+    /// Logits of embeddings.
+    fn classify(&self, t: &mut Tape, layers: &mut Layers, z: Value) -> Value {
+        layers.scope(t, HEAD, |t, layers| {
             let hidden = self.head.iter().enumerate().fold(z, |h, (index, &width)| {
                 layers.scope(t, &index.to_string(), |t, layers| {
                     let product = layers.linear(t, h, width, |fan_in| Initial::He { fan_in });
@@ -95,8 +130,7 @@ impl Detector {
                 let product = layers.linear(t, hidden, 1, |fan_in| Initial::Uniform { fan_in });
                 layers.bias(t, product)
             })
-        });
-        [z, logit]
+        })
     }
 }
 
@@ -177,7 +211,8 @@ mod tests {
     #[test]
     fn a_forward_pass_uses_every_parameter() {
         let size = [1, 12, 9];
-        let narrow = |stem| Detector::new(1, Arc::new(ResNet18 { width: 2, stem }), vec![3, 2]);
+        let narrow =
+            |stem| Detector::new(1, Arc::new(ResNet18 { width: 2, stem, stages: ResNet18::STAGES }), vec![3, 2]);
         let without_head = Detector { head: Vec::new(), ..Detector::small(1) };
         for detector in [Detector::small(1), without_head, narrow(Stem::Small), narrow(Stem::Large)] {
             let mut t = Tape::new();

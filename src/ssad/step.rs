@@ -206,7 +206,8 @@ impl TrainingStep {
             if let (Some(x_val), Some(a), Some(key)) = (&x_val, a, key) {
                 let x_val = x_val[part];
                 let problem = DetectorProblem { config, network: &network, detector: &config.detector, key, scales };
-                let step = bilevel(t, &problem, values, a, [x, x_val], config.look_ahead, config.order)?;
+                let theta = (&values[..], &trained[..]);
+                let step = bilevel(t, &problem, theta, a, [x, x_val], config.look_ahead, config.order)?;
                 return Ok(Gradients { inner: step.inner, g: step.g, tuned: Some([step.outer, step.g_a]) });
             }
             let x_aug = key.map(|key| {
@@ -236,7 +237,11 @@ impl TrainingStep {
                 updated.extend(array.record_parts(t, new[0]));
                 carries.extend(states.into_iter().zip(new));
             }
-            let magnitudes = [&g, &updated].map(|arrays| t.magnitude(arrays, starts));
+            let magnitudes = [&g, &updated].map(|arrays| match arrays.is_empty() {
+                // Nothing is trained.
+                true => t.constant(Tensor::full([starts], 0.0)),
+                false => t.magnitude(arrays, starts),
+            });
             let figures = t.concat(0, &[inner.loss, magnitudes[0], magnitudes[1]]);
             let running = network.record_statistics(t, starts);
             for (running, moments) in running.iter().flatten().zip(inner.moments.iter().flatten()) {
@@ -312,6 +317,7 @@ impl Packed {
                 arrays.last_mut().expect("there is one").push((name, shape));
             }
         }
+        arrays.retain(|array| !array.is_empty());
         let array = |(index, parameters): (usize, Vec<(String, Shape)>)| {
             let packing = Packing::new(parameters.iter().map(|(_, shape)| shape.count()));
             PackedArray { name: format!("theta {index}"), parameters, packing }
@@ -475,8 +481,9 @@ impl View {
 }
 
 /// What a trainer computes beside its steps, of `batch` images `[C, H, W]`: what the augmentation makes of them for the
-/// methods that keep its hyper-parameters, and the centres of their embeddings for Deep SVDD.
-pub fn views(config: &Config, network: &Network, [c, h, w]: [usize; 3], batch: usize) -> [Option<View>; 2] {
+/// methods that keep its hyper-parameters, the centres of their embeddings for Deep SVDD, and their feature maps for the nearest
+/// patch.
+pub fn views(config: &Config, network: &Network, [c, h, w]: [usize; 3], batch: usize) -> [Option<View>; 3] {
     let augmented = match config.method {
         Method::StSsad | Method::RandomStatic => {
             let mut t = Tape::new();
@@ -499,7 +506,18 @@ pub fn views(config: &Config, network: &Network, [c, h, w]: [usize; 3], batch: u
         }
         _ => None,
     };
-    [augmented, centred]
+    let mapped = match network {
+        Network::Patches(detector) => {
+            let mut t = Tape::new();
+            let x = t.feed("x", [batch, c, h, w]);
+            let theta: Vec<Value> = network.record_parameters(&mut t, 1).into_iter().map(|(_, value)| value).collect();
+            let running = network.record_statistics(&mut t, 1);
+            let [maps, _] = detector.embed_alone(&mut t, &theta, x, Statistics::Running(&running));
+            Some(View { tape: t, output: maps })
+        }
+        _ => None,
+    };
+    [augmented, centred, mapped]
 }
 
 /// The order of the images of one batch for each of G starts, so that they lie side by side in `[N, G · C, H, W]`.
@@ -553,10 +571,15 @@ pub(crate) fn start_states(config: &Config, network: &Network, index: usize) -> 
     }
     let mut states: Vec<(String, Tensor)> = network.statistics().into_iter().flatten().chain(network.fixed()).collect();
     for (name, initial) in parameters {
-        for moment in MOMENTS {
+        for moment in MOMENTS.iter().filter(|_| network.trains(&name)) {
             states.push((format!("{name}{moment}"), Tensor::full(initial.shape().clone(), 0.0)));
         }
         states.push((name, initial));
+    }
+    for (name, state) in &mut states {
+        if let Some((_, given)) = config.given.iter().find(|(given, _)| given == name) {
+            *state = given.clone();
+        }
     }
     states
 }
@@ -572,7 +595,7 @@ mod tests {
     use crate::ssad::augment;
     use crate::ssad::bilevel::Order;
     use crate::ssad::loss::Alignment;
-    use crate::ssad::nn::{Encoder, Plain, ResNet18, Stage, Stem};
+    use crate::ssad::nn::{Encoder, Normalised, Plain, ResNet18, Stage, Stem};
 
     const IMAGE: [usize; 3] = [2, 9, 10];
 
@@ -640,8 +663,12 @@ mod tests {
         let plain = || -> Arc<dyn Encoder> {
             Arc::new(Plain([(2, 2), (3, 1)].map(|(channels, stride)| Stage { channels, stride }).to_vec()))
         };
-        let resnet = || Arc::new(ResNet18 { width: 1, stem: Stem::Large });
+        let resnet = || Arc::new(ResNet18 { width: 1, stem: Stem::Large, stages: ResNet18::STAGES });
+        let encoder = Plain(vec![Stage { channels: 2, stride: 2 }]);
+        let normalised: Arc<dyn Encoder> =
+            Arc::new(Normalised { mean: vec![0.3, 0.5], deviation: vec![0.2, 0.4], encoder });
         let tuned = |augmentation, alignment| config(Method::StSsad, augmentation, alignment, plain());
+        let frozen = Detector { frozen: true, ..Detector::new(IMAGE[0], plain(), vec![3]) };
         let untuned = |method| config(method, "cutavg", "mmd", plain());
         for config in [
             tuned("cutdiff", "diagonal-w2"),
@@ -651,6 +678,8 @@ mod tests {
             tuned("cutavg", "sinkhorn"),
             tuned("cutdiff", "mmd"),
             config(Method::StSsad, "rotation", "diagonal-w2", resnet()),
+            config(Method::StSsad, "rotation", "diagonal-w2", normalised),
+            Config { detector: frozen, ..tuned("cutdiff", "diagonal-w2") },
             Config { order: Order::First, ..tuned("cutdiff", "diagonal-w2") },
             Config { normalise: false, ..tuned("rotation", "mean-distance") },
             untuned(Method::RandomStatic),

@@ -1,8 +1,6 @@
 //! Anomaly scores of embeddings, and measures of how well scores separate anomalies. All in
 //! f64.
 
-use std::collections::BTreeMap;
-
 use rayon::slice::ParallelSliceMut;
 
 use crate::training::conformal::is_flagged;
@@ -142,22 +140,17 @@ impl LedoitWolf {
         self.whitened(rows).map(|row| row.iter().map(|value| value * value).sum::<f64>().sqrt()).collect()
     }
 
-    /// ∂ score / ∂ row for each of `rows`, `[M, features]` row-major: (L·Lᵀ)⁻¹v / score, and 0 at the mean.
-    ///
-    /// # Panics
-    /// When the length of `rows` is not a multiple of `features`.
-    pub fn gradient(&self, rows: &[f64]) -> Vec<f64> {
+    /// L⁻¹, `[features, features]` row-major: the score of a row is ‖L⁻¹ · (row − mean)‖.
+    pub fn whitening(&self) -> Vec<f64> {
         let features = self.mean.len();
-        let gradient = |mut solved: Vec<f64>| {
-            let score = solved.iter().map(|value| value * value).sum::<f64>().sqrt();
-            // Lᵀ by backward substitution.
-            for i in (0..features).rev() {
-                let known: f64 = (i + 1..features).map(|j| self.root[j * features + i] * solved[j]).sum();
-                solved[i] = (solved[i] - known) / self.root[i * features + i];
-            }
-            solved.into_iter().map(move |value| if score > 0.0 { value / score } else { 0.0 })
-        };
-        self.whitened(rows).flat_map(gradient).collect()
+        let units: Vec<f64> = (0..features)
+            .flat_map(|unit| {
+                let is_unit = move |feature| if feature == unit { 1.0 } else { 0.0 };
+                self.mean.iter().enumerate().map(move |(feature, mean)| mean + is_unit(feature))
+            })
+            .collect();
+        let columns: Vec<Vec<f64>> = self.whitened(&units).collect();
+        (0..features).flat_map(|row| columns.iter().map(move |column| column[row])).collect()
     }
 
     /// L⁻¹ · (row − mean) for each row, by forward substitution.
@@ -206,54 +199,7 @@ pub fn auroc<S: Copy + Into<f64>>(scores: &[S], labels: &[bool]) -> Option<f64> 
     Some(Ranking::new(scores, labels)?.auroc())
 }
 
-/// Counts of labelled scores, from which the area under the ROC curve follows in bounded memory: scores that agree in sign, exponent
-/// and the first 14 bits of the fraction count as equal.
-#[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Numbers of normal and of anomalous scores, in ascending order of scores.
-    counts: BTreeMap<u32, [u64; 2]>,
-    has_infinite: bool,
-}
-
-impl Tally {
-    /// Adds scores; the label `true` means anomaly.
-    ///
-    /// # Panics
-    /// When the numbers of scores and labels differ.
-    pub fn add(&mut self, scores: &[f32], labels: &[bool]) {
-        assert_eq!(scores.len(), labels.len(), "one label a score");
-        self.has_infinite |= scores.iter().any(|score| !score.is_finite());
-        let mut keys: Vec<(u32, bool)> = scores.iter().map(|&score| key(score)).zip(labels.iter().copied()).collect();
-        keys.sort_unstable();
-        for equal in keys.chunk_by(|a, b| a == b) {
-            let (key, label) = equal[0];
-            self.counts.entry(key).or_default()[usize::from(label)] += equal.len() as u64;
-        }
-    }
-
-    /// As [`auroc`].
-    pub fn auroc(&self) -> Option<f64> {
-        // Counted in half wins, so that the sum is exact.
-        let (mut halves, mut below, mut anomalies) = (0u128, 0u64, 0u64);
-        for &[normal, anomalous] in self.counts.values() {
-            halves += u128::from(anomalous) * u128::from(2 * below + normal);
-            below += normal;
-            anomalies += anomalous;
-        }
-        let pairs = u128::from(below) * u128::from(anomalies);
-        (pairs > 0 && !self.has_infinite).then(|| halves as f64 / (2 * pairs) as f64)
-    }
-}
-
-/// The first 23 bits of a number, so that the order of numbers is that of keys.
-fn key(score: f32) -> u32 {
-    // Both zeros are equal.
-    let bits = (score + 0.0).to_bits();
-    (if score < 0.0 { !bits } else { bits | 1 << 31 }) >> 9
-}
-
-/// Labelled scores in descending order, from which every ranking metric is computed. Sorted once, in parallel, so the
-/// pixels of a whole test set are feasible.
+/// Labelled scores in descending order, from which every ranking metric is computed.
 #[derive(Clone, Debug)]
 pub struct Ranking {
     descending: Vec<(f64, bool)>,
@@ -408,26 +354,6 @@ mod tests {
     }
 
     #[test]
-    fn a_tally_gives_the_area_of_the_ranking() {
-        let mut stream = crate::engine::philox::Stream::new(3, 0);
-        // Few different values, so that there are ties, of both signs and of zero.
-        let scores: Vec<f32> = (0..4000).map(|_| (stream.normal() * 8.0).round() as f32).collect();
-        let labels: Vec<bool> = scores.iter().map(|&score| stream.normal() + f64::from(score) / 8.0 > 1.0).collect();
-        let mut tally = Tally::default();
-        scores.chunks(999).zip(labels.chunks(999)).for_each(|(scores, labels)| tally.add(scores, labels));
-        assert_eq!(tally.auroc(), auroc(&scores, &labels));
-        assert!(tally.auroc().unwrap() > 0.7);
-        let fine: Vec<f32> = (0..4000).map(|_| stream.normal() as f32).collect();
-        let mut tally = Tally::default();
-        tally.add(&fine, &labels);
-        let error = tally.auroc().unwrap() - auroc(&fine, &labels).unwrap();
-        assert!(error.abs() < 1e-6, "{error}");
-        assert_eq!(Tally::default().auroc(), None);
-        tally.add(&[f32::NAN], &[true]);
-        assert_eq!(tally.auroc(), None);
-    }
-
-    #[test]
     fn scores_that_are_not_finite_are_counted() {
         assert_eq!(check_finite(&[1.0, -2.0]), Ok(()));
         let refused = check_finite(&[1.0, f64::NAN, f64::INFINITY]);
@@ -456,18 +382,16 @@ mod tests {
     }
 
     #[test]
-    fn the_gradient_is_the_derivative_of_the_score() {
+    fn the_whitening_gives_the_score() {
         let fitted = LedoitWolf::fit(&[2., 0., 1., -2., 1., 3., 0., 1., 0.5, 0., -1., 2.], 3).unwrap();
-        let (row, step) = ([1.0, 0.3, -0.7], 1e-6);
-        let slopes: Vec<f64> = (0..3)
-            .map(|i| {
-                let at = |by: f64| std::array::from_fn(|j| row[j] + if i == j { by } else { 0.0 });
-                let [up, down]: [[f64; 3]; 2] = [at(step), at(-step)];
-                (fitted.score(&up)[0] - fitted.score(&down)[0]) / (2.0 * step)
-            })
-            .collect();
-        close(&fitted.gradient(&row), &slopes, 1e-7);
-        assert_eq!(fitted.gradient(fitted.parts().0), [0.0; 3]);
+        let row = [1.0, 0.3, -0.7];
+        let offset: Vec<f64> = row.iter().zip(fitted.parts().0).map(|(value, mean)| value - mean).collect();
+        let whitened = fitted
+            .whitening()
+            .chunks_exact(3)
+            .map(|line| line.iter().zip(&offset).map(|(factor, value)| factor * value).sum::<f64>())
+            .collect::<Vec<f64>>();
+        close(&[whitened.iter().map(|value| value * value).sum::<f64>().sqrt()], &fitted.score(&row), 1e-12);
     }
 
     #[test]

@@ -135,16 +135,20 @@ impl Scorer {
     }
 }
 
-/// Gradients of the scores with respect to the pixels, for the network of a [`Scorer`].
+/// Maps of what each place of an image contributes to its score, for the network of a [`Scorer`].
 #[derive(Debug)]
 pub struct Attributor {
     executor: Executor,
-    gradient: Value,
+    contributions: Value,
     batch: usize,
 }
 
+/// Most shifted views of an image along each axis.
+pub const VIEWS: usize = 2;
+
 impl Attributor {
-    /// As [`Scorer::new`]. With `by_distance` the scores are distances of the embeddings, else the network's own.
+    /// As [`Scorer::new`], and of a batch of so many images. `states` must hold what [`Network::contributions`] reads as well. With
+    /// `by_distance` the scores are distances of the embeddings, else the network's own.
     ///
     /// # Errors
     /// As [`Scorer::new`].
@@ -157,12 +161,12 @@ impl Attributor {
         by_distance: bool,
     ) -> Result<Self, GpuError> {
         let plan = |batch| Self::plan(device.class(), network, image, batch, by_distance);
-        let (batch, (plan, gradient)) =
+        let (batch, (plan, contributions)) =
             batch(LEAST..=most.max(LEAST), device.largest_value(), plan, |(plan, _)| plan.largest().1);
-        Ok(Attributor { executor: Executor::new(device, plan, states, |_, _| {})?, gradient, batch })
+        Ok(Attributor { executor: Executor::new(device, plan, states, |_, _| {})?, contributions, batch })
     }
 
-    /// The plan for batches of `batch` images `[C, H, W]`, and the gradient it fetches.
+    /// The plan for batches of `batch` images `[C, H, W]`, and the contributions `[batch, 1, P, Q]` that it fetches.
     pub fn plan(
         class: DeviceClass,
         network: &Network,
@@ -172,34 +176,79 @@ impl Attributor {
     ) -> (Plan, Value) {
         let mut t = Tape::new();
         let x = t.feed("x", [batch, c, h, w]);
-        let Reading { z, direct } = network.read(&mut t, x);
-        let scored = if by_distance { z } else { direct };
-        let shape = t.shape(scored).clone();
-        let cotangent = t.feed("cotangent", shape);
-        let gradient = t.pull_back(scored, cotangent, &[x]).expect("every layer has a rule and depends on x")[0];
-        (Plan::new(&t, &[gradient], &[], class, Reuse::On), gradient)
+        let contributions = network.contributions(&mut t, x, by_distance);
+        (Plan::new(&t, &[contributions], &[], class, Reuse::On), contributions)
     }
 
-    /// |∂ score / ∂ x| of `images` `[N, C, H, W]`, summed over the channels: `[N, 1, H, W]`. For each image `slopes` holds
-    /// ∂ score / ∂ z, or 1 if the score is the network's own.
+    /// The contributions to the scores of `images` `[N, C, H, W]` at each pixel: `[N, 1, H, W]`, in the score's units. The mean over
+    /// the pixels is the difference of the score and that of the reference, but for the interpolation between the places that a
+    /// network's last feature maps have. Places that lie further apart than pixels are refined by views of the image that are shifted
+    /// by a part of that distance.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn attribute(&mut self, images: &Tensor, slopes: &[f64]) -> Result<Tensor, GpuError> {
+    pub fn attribute(&mut self, images: &Tensor) -> Result<Tensor, GpuError> {
         let [count, c, h, w] = images.shape().images().expect("a batch of images");
-        let slopes: Vec<f32> = slopes.iter().map(|&slope| slope as f32).collect();
-        let slopes = Tensor::new([count, slopes.len() / count.max(1)], slopes);
-        let mut heat = Vec::with_capacity(count * h * w);
-        for (rows, kept) in batches(count, self.batch) {
-            self.executor.feed("x", &images.gather_rows(&rows))?;
-            self.executor.feed("cotangent", &slopes.gather_rows(&rows))?;
+        let [_, _, rows, columns] = self.executor.plan().fetches[0].shape.images().expect("a map of each image");
+        let (vertical, horizontal) = (Axis::views(h, rows), Axis::views(w, columns));
+        let views: Vec<[&Axis; 2]> = vertical.iter().flat_map(|y| horizontal.iter().map(move |x| [y, x])).collect();
+        let mut heat = vec![0.0; count * h * w];
+        for (numbers, kept) in batches(count * views.len(), self.batch) {
+            let shifted = |number: usize| {
+                let [y, x] = views[number % views.len()];
+                let planes = images.data()[number / views.len() * c * h * w..][..c * h * w].chunks_exact(h * w);
+                planes.flat_map(move |plane| {
+                    y.source.iter().flat_map(move |row| x.source.iter().map(move |column| plane[row * w + column]))
+                })
+            };
+            let batch: Vec<f32> = numbers.iter().flat_map(|&number| shifted(number)).collect();
+            self.executor.feed("x", &Tensor::new([numbers.len(), c, h, w], batch))?;
             self.executor.run()?;
-            let gradient = self.executor.fetch(self.gradient)?;
-            for image in gradient.data().chunks_exact(c * h * w).take(kept) {
-                heat.extend((0..h * w).map(|pixel| (0..c).map(|c| image[c * h * w + pixel].abs()).sum::<f32>()));
+            let fetched = self.executor.fetch(self.contributions)?;
+            for (&number, map) in numbers[..kept].iter().zip(fetched.data().chunks_exact(rows * columns)) {
+                let [y, x] = views[number % views.len()];
+                let heat = heat[number / views.len() * h * w..][..h * w].chunks_exact_mut(w);
+                for (line, (above, below, down)) in heat.zip(&y.places) {
+                    let along = |row: usize, (left, right, share): (usize, usize, f32)| {
+                        (1.0 - share) * map[row * columns + left] + share * map[row * columns + right]
+                    };
+                    for (pixel, &place) in line.iter_mut().zip(&x.places) {
+                        let value = (1.0 - down) * along(*above, place) + down * along(*below, place);
+                        *pixel += value / views.len() as f32;
+                    }
+                }
             }
         }
         Ok(Tensor::new([count, 1, h, w], heat))
+    }
+}
+
+/// One axis of a shifted view of an image, whose map has places in place of pixels.
+#[derive(Debug, PartialEq)]
+struct Axis {
+    /// For each pixel of the view that of the image, which goes on as its reflection.
+    source: Vec<usize>,
+    /// For each pixel of the image the places of the view's map before and after it, and the share of the latter.
+    places: Vec<(usize, usize, f32)>,
+}
+
+impl Axis {
+    /// The views along an axis of so many pixels and places. The centres of all places are evenly spread over the axis, as a network
+    /// learns to see them, although a strided convolution begins at its first pixel.
+    fn views(pixels: usize, places: usize) -> Vec<Axis> {
+        let apart = pixels as f32 / places as f32;
+        let views = VIEWS.min(apart as usize).max(1);
+        let view = |view: usize| {
+            let shift = (view as f32 * apart / views as f32) as usize;
+            let source = (0..pixels).map(|pixel| pixel.abs_diff(shift).min(pixels - 1)).collect();
+            let place = |pixel: usize| {
+                let at = (((pixel + shift) as f32 + 0.5) / apart - 0.5).clamp(0.0, (places - 1) as f32);
+                let before = at as usize;
+                (before, (before + 1).min(places - 1), at - before as f32)
+            };
+            Axis { source, places: (0..pixels).map(place).collect() }
+        };
+        (0..views).map(view).collect()
     }
 }
 
@@ -234,5 +283,25 @@ mod tests {
         assert_eq!(found(1..=64, 99, 100, 0), (1, 2), "the smallest batch is kept, although it does not fit");
         assert_eq!(found(2..=64, 99, 100, 0), (2, 2));
         assert_eq!(found(1..=1, 99, 100, 0), (1, 1));
+    }
+
+    #[test]
+    fn a_shifted_view_is_read_where_it_shows_a_pixel() {
+        let views = Axis::views(8, 2);
+        assert_eq!(views.len(), 2);
+        assert_eq!(views[0].source, [0, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(views[1].source, [2, 1, 0, 1, 2, 3, 4, 5]);
+        // The centres of the places are 1.5 and 5.5; in the second view these are the pixels -0.5 and 3.5 of the image.
+        let at = |view: usize, pixel: usize| {
+            let (before, after, share) = views[view].places[pixel];
+            (1.0 - share) * before as f32 + share * after as f32
+        };
+        assert_eq!([0, 2, 5, 7].map(|pixel| at(0, pixel)), [0.0, 0.125, 0.875, 1.0]);
+        assert_eq!([0, 2, 4, 7].map(|pixel| at(1, pixel)), [0.125, 0.625, 1.0, 1.0]);
+        // As many places as pixels.
+        let [same] = &Axis::views(3, 3)[..] else { panic!("one view") };
+        assert_eq!(same.places, [(0, 1, 0.0), (1, 2, 0.0), (2, 2, 0.0)]);
+        // More pixels to reflect than there are.
+        assert!(Axis::views(3, 1).iter().all(|view| view.source.iter().all(|&pixel| pixel < 3)));
     }
 }

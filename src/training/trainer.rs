@@ -10,11 +10,12 @@ use crate::engine::ops::random;
 use crate::engine::tape::{GradError, Value};
 use crate::engine::tensor::Tensor;
 use crate::ssad::config::Config;
-use crate::ssad::method::{CENTRE, Network, Rule};
+use crate::ssad::method::{BANK, CENTRE, Network, Rule};
 use crate::ssad::step::{
     ADAM_A, ADAM_THETA, Figures, TrainingStep, View, cut, feed_of, initial_states, interleaved, is_moment, run_seed,
     stacked, start_states, views,
 };
+use crate::training::bank::Patches;
 use crate::training::score::{LedoitWolf, ScoreError, exceedance};
 use crate::training::scorer::{BATCH, Readings, Scorer};
 
@@ -167,6 +168,7 @@ pub struct Trainer<'a> {
     scorer: Scorer,
     scored: States,
     centring: Option<OneOutput>,
+    mapping: Option<OneOutput>,
     /// Index of the first start of the current group; `done` counts its completed steps.
     start: usize,
     done: usize,
@@ -252,8 +254,9 @@ impl<'a> Trainer<'a> {
         let exact = device.with_precision(Precision::F32)?;
         let most = images.train.len().max(images.val.len()).min(BATCH);
         let scorer = Scorer::new(&exact, &network, [c, h, w], most, &scored)?;
-        let [_, centred] = views(config, &network, [c, h, w], config.batch / config.micro_batches);
+        let [_, centred, mapped] = views(config, &network, [c, h, w], config.batch / config.micro_batches);
         let centring = centred.map(|view| OneOutput::new(device, &states, &view)).transpose()?;
+        let mapping = mapped.map(|view| OneOutput::new(&exact, &states, &view)).transpose()?;
         let trainer = Trainer {
             config,
             images,
@@ -265,6 +268,7 @@ impl<'a> Trainer<'a> {
             scorer,
             scored,
             centring,
+            mapping,
             start: 0,
             done: 0,
             batches,
@@ -324,6 +328,19 @@ impl<'a> Trainer<'a> {
                 centres.push(centring.run()?);
             }
             self.states.set(CENTRE, &mean(&centres))?;
+        }
+        if let Some(mapping) = &mut self.mapping {
+            let batch = self.config.batch / self.config.micro_batches;
+            let mut patches = Patches::default();
+            self.images.train.for_each_batch::<TrainError>(batch, |_, images| {
+                let count = images.shape()[0];
+                // The last images fill no batch.
+                let rows: Vec<usize> = (0..batch).map(|row| row.min(count - 1)).collect();
+                mapping.executor.feed("x", &images.gather_rows(&rows))?;
+                patches.add(&mapping.run()?, count);
+                Ok(())
+            })?;
+            self.states.set(BANK, &patches.bank(run_seed(self.config.seed, index)))?;
         }
         Ok(())
     }
@@ -518,14 +535,14 @@ impl<'a> Trainer<'a> {
         let mut trn = Readings::default();
         self.scorer.read_all::<TrainError>(self.images.train, |batch| trn.extend(batch))?;
         let is_singular = |error: &ScoreError| matches!(error, ScoreError::Singular { .. });
-        let by_distance = self.network.scores_by_distance();
-        let fit = match by_distance.then(|| LedoitWolf::fit(&trn.z, self.network.features())).transpose() {
+        let (has_distance, has_logit) = (self.network.has_distance(), self.network.has_logit());
+        let fit = match has_distance.then(|| LedoitWolf::fit(&trn.z, self.network.features())).transpose() {
             Ok(fit) => fit,
             // The logits remain usable as scores; only the selection between starts has no statistic.
-            Err(error) if is_singular(&error) && self.config.score == Rule::Logit => None,
+            Err(error) if is_singular(&error) && has_logit && self.config.score == Rule::Logit => None,
             Err(error) => return Ok(Err(error.to_string())),
         };
-        let has_scores = !by_distance || fit.is_some();
+        let has_scores = !has_distance || fit.is_some();
         let [mut scores, mut direct] = [const { Vec::new() }; 2];
         self.scorer.read_all::<TrainError>(self.images.val, |batch| {
             if has_scores {
@@ -543,7 +560,7 @@ impl<'a> Trainer<'a> {
             end: end.unwrap_or_default(),
             fit,
             scores,
-            logits: by_distance.then_some([trn.direct, direct]),
+            logits: has_logit.then_some([trn.direct, direct]),
             states,
             failed: None,
         }))
@@ -596,7 +613,7 @@ pub fn augmented(
 ) -> Result<Option<Vec<Tensor>>, TrainError> {
     let ([_, c, h, w], batch) = (images.shape(), config.batch / config.micro_batches);
     let network = Network::new(config.method, &config.detector, [c, h, w]);
-    let [Some(view), _] = views(config, &network, [c, h, w], batch) else { return Ok(None) };
+    let [Some(view), ..] = views(config, &network, [c, h, w], batch) else { return Ok(None) };
     let mut viewer = OneOutput::new(device, &States::new(device), &view)?;
     let rows: Vec<usize> = (0..batch).collect();
     viewer.executor.feed("x", &images.read(&rows)?)?;

@@ -1,4 +1,4 @@
-//! Sums of values and of products over axes, and log-sum-exp over rows.
+//! Sums of values and of products over axes, minima over axes, and log-sum-exp over rows.
 
 mod lower;
 
@@ -193,6 +193,44 @@ impl Primitive for SquaredDeviation {
     }
 }
 
+/// y[o, k] = min_j x[o, j, k]: the least of a range of neighbouring axes, which keep extent 1. No gradient runs through it.
+#[derive(Clone, Debug)]
+pub struct Min {
+    pub axes: Range<usize>,
+}
+
+impl Primitive for Min {
+    fn name(&self) -> &'static str {
+        "reduce/min"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("x={},from={},to={}", inputs[0], self.axes.start, self.axes.end))
+    }
+
+    fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
+        summed_shape(&self.axes, inputs[0])
+    }
+
+    fn vjp(&self, _: &mut Tape, _: Application) -> Vec<Cotangent> {
+        vec![Cotangent::Missing]
+    }
+
+    fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
+        let [x] = inputs else { unreachable!("one input") };
+        let [_, terms, inner] = extents(&self.axes, x.shape);
+        let least = |index: usize| {
+            let first = index / inner * terms * inner + index % inner;
+            (0..terms).map(|j| x.data[first + j * inner]).fold(f64::INFINITY, f64::min)
+        };
+        (0..output.count()).map(least).collect()
+    }
+
+    fn bound(&self, _: &[Array], output: &Shape, _: Arithmetic) -> Vec<f64> {
+        vec![0.0; output.count()]
+    }
+}
+
 /// y[o, 0] = log Σ_j exp(x[o, j]), without overflow.
 #[derive(Clone, Debug)]
 pub struct LogSumExp;
@@ -357,6 +395,14 @@ impl Tape {
         sum
     }
 
+    /// The least element over a range of neighbouring axes, which keep extent 1.
+    ///
+    /// # Panics
+    /// When an axis lies outside x's rank.
+    pub fn min(&mut self, x: Value, axes: Range<usize>) -> Value {
+        self.push(Min { axes }, &[x])
+    }
+
     /// Mean over `axes`, which keep extent 1.
     pub fn mean(&mut self, x: Value, axes: &[usize]) -> Value {
         let terms: usize = axes.iter().map(|&axis| self.shape(x)[axis]).product();
@@ -416,6 +462,10 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             let [from, to] = p.numbers(["from", "to"])?;
             Parts::new(Sum { axes: from..to }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
         }
+        "min" => {
+            let [from, to] = p.numbers(["from", "to"])?;
+            Parts::new(Min { axes: from..to }).exact(true).without_rule(&[0]).input(p.shape("x")?, Fill::ANY)
+        }
         "sum_product" => {
             let [from, to] = p.numbers(["from", "to"])?;
             let shape = p.shape("x")?;
@@ -461,6 +511,15 @@ const CASES: &[(ShapeClass, &str)] = &[
     (Folded, "reduce/sum(x=65600x128,from=1,to=2)"),
     (Training, "reduce/sum(x=96x16x14x14,from=2,to=4)"),
     (Training, "reduce/sum(x=96x16,from=0,to=1)"),
+    (Prime, "reduce/min(x=5x13x7,from=1,to=2)"),
+    (Prime, "reduce/min(x=5x13x131,from=2,to=3)"),
+    (Small, "reduce/min(x=2x3,from=1,to=2)"),
+    (Ones, "reduce/min(x=3x1x4,from=1,to=2)"),
+    (Uneven, "reduce/min(x=4x5x6x7,from=0,to=2)"),
+    (Uneven, "reduce/min(x=3x129,from=1,to=2)"),
+    (Tiled, "reduce/min(x=1031x72,from=0,to=1)"),
+    (Folded, "reduce/min(x=2x4194305,from=0,to=1)"),
+    (Training, "reduce/min(x=16x1024x64,from=1,to=2)"),
     (Prime, "reduce/sum_product(x=5x13x7,from=1,to=2)"),
     (Prime, "reduce/sum_product(x=5x13x131,from=2,to=3)"),
     (Small, "reduce/sum_product(x=2x3,from=1,to=2)"),

@@ -1,6 +1,5 @@
 //! Heat maps of scored images in a folder: for people as overlays, for programs as arrays.
 
-use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, GrayImage, ImageFormat, Luma};
@@ -11,6 +10,7 @@ use super::strips::{Stems, overlay, range};
 use crate::data::{Geometry, Raster};
 use crate::run::claim::{Claim, ClaimError, Owner};
 use crate::run::store;
+use crate::training::pixels::regions;
 
 /// What `stssad predict --maps` writes.
 const OWNER: Owner = Owner { command: "predict", files: &["overlays", "values"] };
@@ -124,30 +124,13 @@ impl Masks {
 
 /// The bounding boxes, left, top, right and bottom, of the connected parts of a mask, those with the most pixels first.
 fn parts(marked: &[bool], width: usize) -> Vec<[usize; 4]> {
-    let (mut left, height) = (marked.to_vec(), marked.len() / width);
-    let mut found: Vec<(usize, [usize; 4])> = Vec::new();
-    for start in 0..marked.len() {
-        if !std::mem::take(&mut left[start]) {
-            continue;
-        }
-        let (mut open, mut count) = (vec![start], 0);
-        let mut bounds = [width, height, 0, 0];
-        while let Some(pixel) = open.pop() {
+    let bounds = |region: Vec<usize>| {
+        region.into_iter().fold([usize::MAX, usize::MAX, 0, 0], |[left, top, right, bottom], pixel| {
             let (x, y) = (pixel % width, pixel / width);
-            bounds = [bounds[0].min(x), bounds[1].min(y), bounds[2].max(x + 1), bounds[3].max(y + 1)];
-            count += 1;
-            for y in y.saturating_sub(1)..height.min(y + 2) {
-                for x in x.saturating_sub(1)..width.min(x + 2) {
-                    if std::mem::take(&mut left[y * width + x]) {
-                        open.push(y * width + x);
-                    }
-                }
-            }
-        }
-        found.push((count, bounds));
-    }
-    found.sort_by_key(|(count, _)| Reverse(*count));
-    found.into_iter().map(|(_, bounds)| bounds).collect()
+            [left.min(x), top.min(y), right.max(x + 1), bottom.max(y + 1)]
+        })
+    };
+    regions(marked, width).into_iter().map(bounds).collect()
 }
 
 fn png(image: &DynamicImage) -> Result<Vec<u8>, ReportError> {

@@ -122,34 +122,57 @@ class Detector {
       const [z, direct] = (await this.scorer.run({ x })).map((values) => rows(values, this.model.batch));
       const whitened = this.fit && z.map((row) => whiten(this.fit, row));
       const scores = full.map((_, row) => (this.fit ? Math.hypot(...whitened[row]) : direct[row][0]));
-      const slopes = full.map((_, row) => (this.fit ? slope(this.fit, whitened[row], scores[row]) : [1]));
-      const [gradient] = await this.attributor.run({ x, cotangent: joined(slopes) });
-      const heat = rows(gradient, this.model.batch).map((image) => this.smooth(image));
+      const heat = await this.attribute(full);
       some.forEach((_, row) => judged.push({ score: scores[row], heat: heat[row] }));
     }
     return judged;
   }
 
-  // The magnitudes of the gradient, summed over the channels, under a Gaussian over a sixteenth of the image.
-  smooth(gradient) {
-    const [c, h, w] = this.model.image;
-    const sigma = f32(Math.max(h, w) / 16);
-    const size = Math.floor(Math.max(3, ((sigma - 0.8) / 0.3 + 1) * 2 + 1)) | 1;
-    const bell = Array.from({ length: size }, (_, at) => Math.exp(-0.5 * ((at - (size >> 1)) / sigma) ** 2));
-    const sum = bell.reduce((sum, weight) => sum + weight, 0);
-    // Along a line of `count` values that are `step` apart, the `place`th of which is at `pixel`. Its ends go on as they end.
-    const along = (values, pixel, step, place, count) => bell.reduce((total, weight, at) => {
-      const there = Math.min(Math.max(place + at - (size >> 1), 0), count - 1);
-      return total + (weight / sum) * values[pixel + (there - place) * step];
-    }, 0);
-    const heat = new Float32Array(h * w).map((_, pixel) => {
-      let sum = 0;
-      for (let channel = 0; channel < c; channel += 1) sum += Math.abs(gradient[channel * h * w + pixel]);
-      return sum;
-    });
-    const across = heat.map((_, pixel) => along(heat, pixel, 1, pixel % w, w));
-    return across.map((_, pixel) => along(across, pixel, w, Math.floor(pixel / w), h));
+  // What each pixel of a batch of images contributes to the score, in the score's units.
+  async attribute(images) {
+    const [, h, w] = this.model.image;
+    const [rowCount, columnCount] = this.model.places;
+    const heat = images.map(() => new Float32Array(h * w));
+    const down = axisViews(this.model.views, h, rowCount);
+    const across = axisViews(this.model.views, w, columnCount);
+    for (const y of down) {
+      for (const x of across) {
+        const from = (at) => {
+          const row = Math.floor(at / w);
+          return (row - (row % h)) * w + y.source[row % h] * w + x.source[at % w];
+        };
+        const views = images.map((image) => image.map((_, at) => image[from(at)]));
+        const [fetched] = await this.attributor.run({ x: joined(views) });
+        rows(fetched, images.length).forEach((map, row) => {
+          for (let at = 0; at < h * w; at += 1) {
+            const [above, below, lower] = y.places[Math.floor(at / w)];
+            const [left, right, share] = x.places[at % w];
+            const along = (line) => (1 - share) * map[line * columnCount + left] + share * map[line * columnCount + right];
+            heat[row][at] += ((1 - lower) * along(above) + lower * along(below)) / (down.length * across.length);
+          }
+        });
+      }
+    }
+    return heat;
   }
+}
+
+// Shifted views of an axis of `pixels`, of which a map has as many `places`: for each pixel of a view that of the image, and for each
+// pixel of the image the places of the view's map before and after it with the share of the latter.
+function axisViews(most, pixels, places) {
+  const apart = pixels / places;
+  const count = Math.max(1, Math.min(most, Math.floor(apart)));
+  return Array.from({ length: count }, (_, view) => {
+    const shift = Math.floor((view * apart) / count);
+    const each = Array.from({ length: pixels }, (_, pixel) => pixel);
+    return {
+      source: each.map((pixel) => Math.min(Math.abs(pixel - shift), pixels - 1)),
+      places: each.map((pixel) => {
+        const at = Math.min(Math.max((pixel + shift + 0.5) / apart - 0.5, 0), places - 1);
+        return [Math.floor(at), Math.min(Math.floor(at) + 1, places - 1), at - Math.floor(at)];
+      }),
+    };
+  });
 }
 
 function joined(lists) {
@@ -172,15 +195,4 @@ function whiten({ mean, root }, z) {
     solved.push((z[i] - mean[i] - known) / root[i * mean.length + i]);
   }
   return solved;
-}
-
-// ∂ score / ∂ z: L⁻ᵀ · whitened / score.
-function slope({ mean, root }, whitened, score) {
-  const solved = [...whitened];
-  for (let i = mean.length - 1; i >= 0; i -= 1) {
-    let known = 0;
-    for (let j = i + 1; j < mean.length; j += 1) known += root[j * mean.length + i] * solved[j];
-    solved[i] = (solved[i] - known) / root[i * mean.length + i];
-  }
-  return solved.map((value) => (score > 0 ? value / score : 0));
 }

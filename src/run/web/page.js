@@ -43,7 +43,7 @@ function paint(canvas, image, heat) {
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(width, height);
   for (let at = 0; at < width * height; at += 1) {
-    const share = most > 0 ? heat[at] / most : 0;
+    const share = most > 0 ? Math.max(0, heat[at] / most) : 0;
     const alpha = 0.65 * share;
     const colour = [255, 255 * Math.max(0, 1.4 - 1.6 * share), 40];
     for (let channel = 0; channel < 3; channel += 1) {

@@ -38,6 +38,7 @@ use std::sync::Arc;
 
 use super::{Detector, Layers};
 use crate::engine::tape::{Tape, Value};
+use crate::engine::tensor::Tensor;
 
 /// What turns images into feature maps, of which a detector takes the mean over all places.
 pub trait Encoder: fmt::Debug + Send + Sync {
@@ -122,13 +123,18 @@ pub enum Stem {
 pub struct ResNet18 {
     pub width: usize,
     pub stem: Stem,
+    /// Stages that are computed; the original has [`STAGES`](ResNet18::STAGES).
+    pub stages: usize,
 }
 
 impl ResNet18 {
+    /// Stages of the original.
+    pub const STAGES: usize = 4;
+
     /// For images of this `[height, width]`.
     pub fn for_images(size: [usize; 2]) -> Self {
         let stem = if size.iter().all(|&extent| extent <= SMALL) { Stem::Small } else { Stem::Large };
-        ResNet18 { width: 64, stem }
+        ResNet18 { width: 64, stem, stages: ResNet18::STAGES }
     }
 }
 
@@ -145,7 +151,7 @@ impl Encoder for ResNet18 {
         if self.stem == Stem::Large {
             h = t.scope("stem", |t| t.max_pool(h, 3, 2, 1));
         }
-        for (stage, block) in (0..4).flat_map(|stage| [0, 1].map(|block| (stage, block))) {
+        for (stage, block) in (0..self.stages).flat_map(|stage| [0, 1].map(|block| (stage, block))) {
             let (name, channels) = (format!("{stage}.{block}"), self.width << stage);
             // Every stage but the first begins by halving the resolution, and with it the shortcut's.
             let stride = if stage > 0 && block == 0 { 2 } else { 1 };
@@ -164,7 +170,43 @@ impl Encoder for ResNet18 {
     }
 }
 
+/// The mean and the deviation of ImageNet's red, green and blue levels, as torchvision and timm normalise images.
+const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
+
+/// An encoder of images whose channels are normalised first: (x − mean) / deviation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalised<E> {
+    pub mean: Vec<f32>,
+    pub deviation: Vec<f32>,
+    pub encoder: E,
+}
+
+impl<E> Normalised<E> {
+    /// For an encoder that was trained on ImageNet's RGB images.
+    pub fn for_imagenet(encoder: E) -> Self {
+        let [mean, deviation] = IMAGENET.map(Vec::from);
+        Normalised { mean, deviation, encoder }
+    }
+}
+
+impl<E: Encoder> Encoder for Normalised<E> {
+    fn record(&self, t: &mut Tape, layers: &mut Layers, x: Value) -> Value {
+        let groups = layers.groups();
+        let [mean, deviation] = [&self.mean, &self.deviation]
+            .map(|own| t.constant(Tensor::new([1, groups * own.len(), 1, 1], own.repeat(groups))));
+        let centred = t.sub(x, mean);
+        let normalised = t.div(centred, deviation);
+        self.encoder.record(t, layers, normalised)
+    }
+}
+
 impl Detector {
+    /// The first `stages` of ResNet-18 as it is trained on ImageNet, for given weights, with a head of two hidden layers.
+    pub fn resnet18_given(stages: usize, frozen: bool) -> Self {
+        let encoder = Normalised::for_imagenet(ResNet18 { width: 64, stem: Stem::Large, stages });
+        Detector { frozen, ..Detector::new(3, Arc::new(encoder), vec![512, 128]) }
+    }
+
     /// Three 3 × 3 convolutions, for images of about 28 to 64 pixels.
     pub fn small(input_channels: usize) -> Self {
         let stages = [(16, 2), (32, 2), (32, 1)].map(|(channels, stride)| Stage { channels, stride });

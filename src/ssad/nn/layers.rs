@@ -6,6 +6,9 @@ use crate::engine::philox::Stream;
 use crate::engine::tape::{Tape, Value};
 use crate::engine::tensor::{Shape, Tensor};
 
+/// Names of a batch norm's mean and variance, and what they are before the first batch.
+pub const MOMENTS: [(&str, f32); 2] = [("mean", 0.0), ("variance", 1.0)];
+
 /// How a parameter begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Initial {
@@ -78,6 +81,8 @@ pub struct Layers<'a> {
     /// The parameters' values; none while the network is only declared.
     theta: Option<&'a [Value]>,
     statistics: Statistics<'a>,
+    /// Whether a batch norm's mean and variance are parameters, which batches do not change.
+    frozen: bool,
     /// The batch's mean and variance at each batch norm so far.
     pub(super) moments: Vec<[Value; 2]>,
     declared: Declared,
@@ -95,6 +100,7 @@ impl<'a> Layers<'a> {
             groups: 1,
             theta: None,
             statistics,
+            frozen: false,
             moments: Vec::new(),
             declared: Declared::default(),
             path: String::new(),
@@ -125,6 +131,14 @@ impl<'a> Layers<'a> {
         let outer = std::mem::replace(&mut self.path, nested);
         let result = t.scope(name, |t| body(t, self));
         self.path = outer;
+        result
+    }
+
+    /// Records `body` with batch norms whose mean and variance are parameters.
+    pub(super) fn frozen<T>(&mut self, t: &mut Tape, body: impl FnOnce(&mut Tape, &mut Self) -> T) -> T {
+        let outer = std::mem::replace(&mut self.frozen, true);
+        let result = body(t, self);
+        self.frozen = outer;
         result
     }
 
@@ -188,13 +202,18 @@ impl<'a> Layers<'a> {
     pub fn batch_norm(&mut self, t: &mut Tape, x: Value, axes: &[usize]) -> Value {
         let [own, wide] = self.of_channels(t, x);
         let gamma = self.parameter(t, ("gamma", &own, Initial::Constant(1.0)), wide.clone());
-        let beta = self.parameter(t, ("beta", &own, Initial::Constant(0.0)), wide);
-        let [mean, variance] = match self.statistics {
-            Statistics::Batch => t.moments(x, axes),
-            Statistics::Running(moments) => moments[self.moments.len()],
+        let beta = self.parameter(t, ("beta", &own, Initial::Constant(0.0)), wide.clone());
+        let [mean, variance] = if self.frozen {
+            MOMENTS.map(|(role, initial)| self.parameter(t, (role, &own, Initial::Constant(initial)), wide.clone()))
+        } else {
+            let moments = match self.statistics {
+                Statistics::Batch => t.moments(x, axes),
+                Statistics::Running(moments) => moments[self.moments.len()],
+            };
+            self.moments.push(moments);
+            self.declared.norms.push((self.path.clone(), own));
+            moments
         };
-        self.moments.push([mean, variance]);
-        self.declared.norms.push((self.path.clone(), own));
         let guarded = t.offset(variance, BN_EPSILON);
         let deviation = t.unary(Unary::Sqrt, guarded);
         let scale = t.div(gamma, deviation);

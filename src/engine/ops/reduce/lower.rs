@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{LogSumExp, Magnitude, SquaredDeviation, Sum, SumProduct, extents};
+use super::{LogSumExp, Magnitude, Min, SquaredDeviation, Sum, SumProduct, extents};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::lower::Lower;
 use crate::engine::ops::Shaders;
@@ -12,6 +12,7 @@ use crate::engine::tensor::Shape;
 pub(super) const SHADERS: Shaders = shaders![
     "reduce/log_sum_exp",
     "reduce/magnitude",
+    "reduce/min",
     "reduce/squared_deviation",
     "reduce/sum",
     "reduce/sum_product",
@@ -19,7 +20,7 @@ pub(super) const SHADERS: Shaders = shaders![
     "reduce/sum_row"
 ];
 
-lowers!(Sum, SumProduct, SquaredDeviation, LogSumExp, Magnitude);
+lowers!(Sum, SumProduct, SquaredDeviation, Min, LogSumExp, Magnitude);
 
 impl Lower for Sum {
     fn kernel(&self, inputs: &[&Shape], _: &Shape, class: DeviceClass) -> Kernel {
@@ -58,6 +59,20 @@ impl Lower for SquaredDeviation {
 
     fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
         3 * inputs[0].count() as u64
+    }
+}
+
+impl Lower for Min {
+    fn kernel(&self, inputs: &[&Shape], output: &Shape, class: DeviceClass) -> Kernel {
+        let [_, terms, inner] = extents(&self.axes, inputs[0]);
+        let width = vector_width(inner, class);
+        let kernel = Kernel::new("reduce/min").immediate("terms", terms).immediate("inner", inner / width);
+        let kernel = if width > 1 { kernel.vector("X") } else { kernel };
+        kernel.over(output.count() / width, 64)
+    }
+
+    fn flops(&self, inputs: &[&Shape], _: &Shape) -> u64 {
+        inputs[0].count() as u64
     }
 }
 
