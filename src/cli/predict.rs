@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use stssad::run::model::{Judgement, Model, Predictor};
 use stssad::run::report::{HeatMaps, Masks};
 use stssad::training::conformal::{is_flagged, p_value};
 
-use super::progress::stop_flag;
+use super::progress::Stop;
 use super::train::{AlarmArguments, model, open, unfit};
 use super::{BAD_DATA, DeviceArguments, progress_bar};
 
@@ -231,9 +230,9 @@ struct Scoring<'a> {
 impl Scoring<'_> {
     /// Scores the images that a folder has and gets, until it is stopped.
     fn watch(&mut self, folder: &Path) -> anyhow::Result<()> {
-        let (stop, mut watched) = (stop_flag()?, Watched::new(folder));
+        let (stop, mut watched) = (Stop::listen(None)?, Watched::new(folder));
         note!("watch    {}; stop with Ctrl-C", folder.display());
-        while !stop.load(Ordering::Relaxed) {
+        while !stop.is_asked() {
             let listing = watched.arrived()?;
             match listing.is_empty() {
                 true => thread::sleep(PAUSE),

@@ -19,7 +19,7 @@ use crate::run::found::{Flagged, Found, NormalLevels};
 use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{Adapter, Augmentation, Counts, Outcome, ReportError, Start};
 use crate::run::race::{Leg, Race, Sizes};
-use crate::run::report::{ImageRow, Page, Step, shown};
+use crate::run::report::{ImageRow, LiveSteps, Page, Step, shown};
 use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
 use crate::ssad::config::Config;
 use crate::ssad::step::TrainingStep;
@@ -48,6 +48,8 @@ pub trait Watch {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
     Finished(Box<Outcome>),
+    /// It is finished, but its report is not complete: for this reason, or `None` if a stop was requested. Resuming it draws the report.
+    Unreported(Box<Outcome>, Option<String>),
     /// It can be resumed from its checkpoint.
     Stopped,
 }
@@ -143,25 +145,27 @@ impl Run<'_> {
         Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, config.reuse)))
     }
 
-    /// Trains, from a checkpoint if one is given, tests, and writes the report.
+    /// Trains, from a checkpoint if one is given, tests, and writes the report. A run that has a result is not trained again; only its
+    /// report is drawn.
     ///
     /// # Errors
-    /// When the configuration is invalid for these images, training fails, or a file cannot be written. Checkpoints stay.
+    /// When the configuration is invalid for these images, training fails, or a file cannot be written. Checkpoints stay. A report that
+    /// cannot be drawn is no error.
     pub fn train(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
         let ending = self.train_to_end(checkpoint, watch);
-        let told = |error: &RunError| {
-            let causes = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
-            Some(causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}")))
-        };
         let record = match &ending {
             Ok(Ending::Finished(_)) => Some((WorkState::Finished, None)),
+            Ok(Ending::Unreported(_, reason)) => {
+                let reason = reason.as_deref().unwrap_or("a stop was requested");
+                Some((WorkState::Finished, Some(format!("its report is not complete: {reason}"))))
+            }
             Ok(Ending::Stopped) => Some((WorkState::Stopped, Some("a stop was requested".into()))),
             // The run is as it was.
             Err(RunError::Mismatch { .. } | RunError::Folder(_)) => None,
             Err(
                 error @ (RunError::Score(_) | RunError::Train(TrainError::NoStart(_) | TrainError::Diverged { .. })),
-            ) => Some((WorkState::Failed, told(error))),
-            Err(error) => Some((WorkState::Stopped, told(error))),
+            ) => Some((WorkState::Failed, Some(told(error)))),
+            Err(error) => Some((WorkState::Stopped, Some(told(error)))),
         };
         if let Some((state, reason)) = record {
             // Its error must not hide that of the run, such as that of the same full disk. The lock tells that the process has ended.
@@ -197,6 +201,11 @@ impl Run<'_> {
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
             return Err(mismatch("other images"));
         }
+        let standing = Outcome::load(self.folder.path())?;
+        if let (Some(outcome), Extent::Figures) = (&standing, self.extent) {
+            Checkpoint::remove(self.folder.path());
+            return Ok(Ending::Finished(Box::new(outcome.clone())));
+        }
         self.folder.write_config(self.config)?;
         let race = Race::new(self.config, self.sizes())?;
         let begun = Instant::now();
@@ -205,6 +214,7 @@ impl Run<'_> {
             (finished, history, before) = (checkpoint.finished, checkpoint.history, checkpoint.seconds);
             position = Some(checkpoint.snapshot);
         }
+        let mut live = None;
         let mut saved = Instant::now();
         let save =
             |leg: &Leg, trainer: &Trainer, finished: &[Trained], history: &[Progress]| -> Result<Instant, RunError> {
@@ -222,6 +232,15 @@ impl Run<'_> {
                 Ok(Instant::now())
             };
         while let Some(leg) = race.next(&finished)? {
+            let live = match &mut live {
+                Some(live) => live,
+                none => none.insert(LiveSteps::begin(
+                    self.folder,
+                    race.hyper_parameters(),
+                    &steps(&history, &race.kinds(&finished)),
+                    self.extent == Extent::Full,
+                )?),
+            };
             let mut trainer = Trainer::new(&device, &leg.config, visible, |done, of| watch.compiling(done, of))?;
             while finished.len() < leg.starts().end {
                 match position.take().filter(|snapshot| snapshot.start == finished.len()) {
@@ -249,14 +268,17 @@ impl Run<'_> {
                     }
                     progress.iter_mut().for_each(|progress| progress.start += leg.first);
                     watch.step(&progress, &leg);
+                    live.take(progress.iter().map(|progress| row(progress, &leg.config)));
                     history.extend(progress);
                     if is_due {
+                        live.flush();
                         saved = save(&leg, &trainer, &finished, &history)?;
                         if watch.wants_stop() {
                             return Ok(Ending::Stopped);
                         }
                     }
                 }
+                live.flush();
                 for mut trained in trainer.assess()? {
                     if let Some(reason) = &trained.failed {
                         watch.failed(finished.len(), reason);
@@ -273,28 +295,36 @@ impl Run<'_> {
         let seconds = before + begun.elapsed().as_secs_f64();
         // A run whose every start failed cannot be resumed, so a bare `--resume` must not find it.
         let chosen = race.choose(&finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
-        let Some(outcome) = self.report(&device, &race, &finished, chosen, &history, seconds, watch)? else {
+        if watch.wants_stop() {
             return Ok(Ending::Stopped);
+        }
+        let trained = Raced { race: &race, finished: &finished, chosen, history: &history };
+        let Some(concluded) = self.conclude(&trained, seconds, standing, watch)? else { return Ok(Ending::Stopped) };
+        let drawn = match self.extent {
+            Extent::Full => self.draw(&device, &trained, &concluded, watch),
+            Extent::Figures => Ok(ControlFlow::Continue(())),
         };
-        Checkpoint::remove(self.folder.path());
-        Ok(Ending::Finished(Box::new(outcome)))
+        let outcome = Box::new(concluded.outcome);
+        Ok(match drawn {
+            Ok(ControlFlow::Continue(())) => {
+                Checkpoint::remove(self.folder.path());
+                Ending::Finished(outcome)
+            }
+            Ok(ControlFlow::Break(())) => Ending::Unreported(outcome, None),
+            Err(error) => Ending::Unreported(outcome, Some(told(&error))),
+        })
     }
 
-    /// Tests the chosen start and writes all results, `result.json` last; `None` if it was stopped before that.
-    #[expect(clippy::too_many_arguments, reason = "all that training leaves, used once")]
-    fn report(
+    /// Tests the chosen start and writes the model and all figures, `result.json` last; `None` if it was stopped before that. A result
+    /// that stands already is kept, with all that was written before it.
+    fn conclude(
         &self,
-        device: &Device,
-        race: &Race,
-        finished: &[Trained],
-        chosen: usize,
-        history: &[Progress],
+        trained: &Raced,
         seconds: f64,
+        standing: Option<Outcome>,
         watch: &mut dyn Watch,
-    ) -> Result<Option<Outcome>, RunError> {
-        if watch.wants_stop() {
-            return Ok(None);
-        }
+    ) -> Result<Option<Concluded>, RunError> {
+        let Raced { race, finished, chosen, history } = *trained;
         let (task, folder) = (&self.loaded.task, self.folder);
         let [_, c, h, w] = task.test.images.shape();
         let mut model = Model::new(self.config, [c, h, w], &task.fingerprint()?, &finished[chosen]);
@@ -309,11 +339,27 @@ impl Run<'_> {
             model.threshold = Threshold::nearest(&scores, self.config.false_alarms);
             model.held_out = scores;
         }
-        folder.write(SEEN, &Seen::of(task)?.to_bytes())?;
-        model.save(&folder.path().join(MODEL))?;
+        if standing.is_none() {
+            folder.write(SEEN, &Seen::of(task)?.to_bytes())?;
+            model.save(&folder.path().join(MODEL))?;
+        }
         let tested = test(self.device, &model, &task.test, self.extent)?;
-        if watch.wants_stop() {
+        if watch.wants_stop() && standing.is_none() {
             return Ok(None);
+        }
+        let kinds = race.kinds(finished);
+        let setting = |start: usize, a: &[f32]| kinds[start].setting(a);
+        let step = |Progress { start, step, inner, outer, a }: &Progress| Step {
+            start: *start,
+            step: *step,
+            inner: *inner,
+            outer: *outer,
+            setting: setting(*start, a),
+        };
+        let mut steps: Vec<Step> = history.iter().map(step).collect();
+        steps.sort_by_key(|step| (step.start, step.step));
+        if let Some(outcome) = standing {
+            return Ok(Some(Concluded { outcome, tested, steps }));
         }
 
         // The starts are compared on the images that they were tuned on.
@@ -324,8 +370,6 @@ impl Run<'_> {
             let scores: Vec<f64> = tuned.most_anomalous(scores).map(|(score, _)| score).collect();
             auroc(&scores, labels)
         };
-        let kinds = race.kinds(finished);
-        let setting = |start: usize, a: &[f32]| kinds[start].setting(a);
         let augments = self.config.method.augments();
         let name = |start: usize| augments.then(|| kinds[start].augmentation.name().to_owned());
         let start = |(index, trained): (usize, &Trained)| Start {
@@ -390,50 +434,89 @@ impl Run<'_> {
             }),
             skipped: self.loaded.files.skipped.iter().map(ToString::to_string).collect(),
         };
-        let mut steps: Vec<Step> = history
-            .iter()
-            .map(|Progress { start, step, inner, outer, a }| Step {
-                start: *start,
-                step: *step,
-                inner: *inner,
-                outer: *outer,
-                setting: setting(*start, a),
-            })
-            .collect();
-        steps.sort_by_key(|step| (step.start, step.step));
         folder.write_metrics(&steps)?;
         folder.write_scores(&tested.scored, outcome.threshold)?;
-        if self.extent == Extent::Full {
-            watch.reporting("curves, images, histogram, ROC curve");
-            folder.write_events(&steps)?;
-            folder.write_curves(&outcome, &steps)?;
-            let ends =
-                [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
-            let coordinates = ends.map(|(_, a)| &a[..]);
-            let shown = augmented(device, kinds[chosen], &task.train.images, &coordinates)?;
-            let shown: Vec<(&str, Tensor)> =
-                ends.iter().map(|(title, _)| *title).zip(shown.into_iter().flatten()).collect();
-            write_images(folder, task, &tested.scored, &tested.views, &shown)?;
-            folder.write_distribution(&tested.scored, outcome.threshold)?;
-            let Shown { rows, images, heat, masks } = &tested.shown;
-            let which = if rows.len() < task.test.len() { ", the most anomalous and the mistakes" } else { "" };
-            watch.reporting(&format!("a strip for each of {} test images{which}", rows.len()));
-            let masks: Vec<Option<&[bool]>> = masks.iter().map(Option::as_deref).collect();
-            let maps = Maps { images, heat, masks: &masks };
-            let scored: Vec<Scored> = rows.iter().map(|&row| tested.scored[row].clone()).collect();
-            let strips = folder.write_strips(&scored, &maps, |_, _| match watch.wants_stop() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            })?;
-            let ControlFlow::Continue(strips) = strips else { return Ok(None) };
-            let strips = rows.iter().copied().zip(strips).collect();
-            let toml = self.config.to_toml();
-            let page = Page { outcome: &outcome, scored: &tested.scored, strips: &strips, config: Some(&toml) };
-            folder.write_html(&page)?;
-        }
         folder.write_result(&outcome)?;
-        Ok(Some(outcome))
+        Ok(Some(Concluded { outcome, tested, steps }))
     }
+
+    /// Draws the report of a finished run; breaks if a stop was requested.
+    fn draw(
+        &self,
+        device: &Device,
+        trained: &Raced,
+        concluded: &Concluded,
+        watch: &mut dyn Watch,
+    ) -> Result<ControlFlow<()>, RunError> {
+        let Raced { race, finished, chosen, .. } = *trained;
+        let Concluded { outcome, tested, steps } = concluded;
+        let (task, folder) = (&self.loaded.task, self.folder);
+        if watch.wants_stop() {
+            return Ok(ControlFlow::Break(()));
+        }
+        watch.reporting("curves, images, histogram, ROC curve");
+        folder.write_events(steps)?;
+        folder.write_curves(outcome, steps)?;
+        let ends =
+            [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
+        let coordinates = ends.map(|(_, a)| &a[..]);
+        let shown = augmented(device, race.kinds(finished)[chosen], &task.train.images, &coordinates)?;
+        let shown: Vec<(&str, Tensor)> =
+            ends.iter().map(|(title, _)| *title).zip(shown.into_iter().flatten()).collect();
+        write_images(folder, task, &tested.scored, &tested.views, &shown)?;
+        folder.write_distribution(&tested.scored, outcome.threshold)?;
+        let Shown { rows, images, heat, masks } = &tested.shown;
+        let which = if rows.len() < task.test.len() { ", the most anomalous and the mistakes" } else { "" };
+        watch.reporting(&format!("a strip for each of {} test images{which}", rows.len()));
+        let masks: Vec<Option<&[bool]>> = masks.iter().map(Option::as_deref).collect();
+        let maps = Maps { images, heat, masks: &masks };
+        let scored: Vec<Scored> = rows.iter().map(|&row| tested.scored[row].clone()).collect();
+        let strips = folder.write_strips(&scored, &maps, |_, _| match watch.wants_stop() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })?;
+        let ControlFlow::Continue(strips) = strips else { return Ok(ControlFlow::Break(())) };
+        let strips = rows.iter().copied().zip(strips).collect();
+        let toml = self.config.to_toml();
+        let page = Page { outcome, scored: &tested.scored, strips: &strips, config: Some(&toml) };
+        folder.write_html(&page)?;
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// The trained starts of a run.
+#[derive(Clone, Copy)]
+struct Raced<'a> {
+    race: &'a Race<'a>,
+    finished: &'a [Trained],
+    chosen: usize,
+    history: &'a [Progress],
+}
+
+/// A tested run.
+struct Concluded {
+    outcome: Outcome,
+    tested: Tested,
+    /// By start and step.
+    steps: Vec<Step>,
+}
+
+/// The steps of a history by start and step, given the configuration of each start.
+fn steps(history: &[Progress], kinds: &[&Config]) -> Vec<Step> {
+    let mut steps: Vec<Step> = history.iter().map(|progress| row(progress, kinds[progress.start])).collect();
+    steps.sort_by_key(|step| (step.start, step.step));
+    steps
+}
+
+/// A step, given the configuration of its start.
+fn row(Progress { start, step, inner, outer, a }: &Progress, config: &Config) -> Step {
+    Step { start: *start, step: *step, inner: *inner, outer: *outer, setting: config.setting(a) }
+}
+
+/// An error with its causes.
+fn told(error: &RunError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
 /// The results of a model on a test set.
