@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use process::{PACKAGED, Running, Said, command, finish, folder, json, stssad, text};
+use stssad::engine::tensor::Tensor;
 use stssad::run::checkpoint::Checkpoint;
 
 /// With [`PACKAGED`], a run with few kernels and short steps.
@@ -436,6 +437,69 @@ fn the_time_of_a_run_may_be_limited() {
     let first = step();
     stssad(&[&["train", "--resume", text(&run), "--max-time", "15s"], &JSON]).with(75);
     assert!(first > 0 && step() > first, "{first} and {}", step());
+}
+
+/// Whether alone or beside another, a start that diverges is trained again from its last good step, and resumed to the same bits.
+#[test]
+fn a_start_that_diverges_goes_back_to_its_last_good_step() {
+    const PAIR: [&str; 6] = ["--encoder", "small", "--starts", "2", "--together", "2"];
+    for (name, kind, starts, steps) in [("alone", &SMALL[..], 1, 150), ("beside", &PAIR[..], 2, 60)] {
+        let root = folder(name);
+        let [sound, whole, parts] = ["sound", "whole", "parts"].map(|name| root.join(name));
+        let count = steps.to_string();
+        let flags = ["--steps", &count, "--warm-up", "1", "--checkpoint-every", "5", "--out", text(&sound)];
+        let mut running = Running::begin(&[&["train"], &PACKAGED, kind, &flags, &JSON]);
+        running.until(8 * starts);
+        running.signal("-TERM");
+        running.end().0.with(75);
+        for copy in [&whole, &parts] {
+            fs::create_dir(copy).unwrap();
+            for entry in fs::read_dir(&sound).unwrap().map(|entry| entry.unwrap()) {
+                fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+            }
+            let mut checkpoint = Checkpoint::load(copy).unwrap().unwrap().0;
+            checkpoint.good.get_or_insert(checkpoint.snapshot.clone());
+            let is_parameter = |name: &str| name.contains('.') && !name.ends_with(".m") && !name.ends_with(".v");
+            let states = checkpoint.snapshot.states.iter_mut();
+            for (_, tensor) in states.filter(|(name, _)| is_parameter(name)) {
+                let mut values = tensor.data().to_vec();
+                // Of the last start; a checkpoint has no NaN.
+                *values.last_mut().unwrap() = f32::MAX;
+                *tensor = Tensor::new(tensor.shape().clone(), values);
+            }
+            checkpoint.save(copy).unwrap();
+        }
+        let good = Checkpoint::load(&whole).unwrap().unwrap().0.good.unwrap().step;
+        let resume = |run: &Path| stssad(&[&["train", "--resume", text(run)], &JSON]).with(0);
+        let said = resume(&whole);
+        let again = format!("\"again_from\":{good},\"halvings\":1,");
+        assert!(said.err.contains(&again) && !said.err.contains("\"halvings\":2"), "{}", said.err);
+
+        // Stopped while the others go on, and while it is trained again.
+        for lines in [20, (starts - 1) * steps + 10] {
+            let mut running = Running::begin(&[&["train", "--resume", text(&parts)], &JSON]);
+            running.until(lines);
+            running.signal("-TERM");
+            running.end().0.with(75);
+        }
+        resume(&parts);
+        let bytes = |run: &Path, file: &str| fs::read(run.join(file)).unwrap();
+        assert_eq!(bytes(&whole, "metrics.csv"), bytes(&parts, "metrics.csv"));
+        assert!(bytes(&whole, "model.safetensors") == bytes(&parts, "model.safetensors"), "{name}: another model");
+
+        let table = String::from_utf8(bytes(&whole, "metrics.csv")).unwrap();
+        assert_eq!(table.lines().count(), 1 + starts * steps, "each step once");
+        resume(&sound);
+        let results = [&sound, &whole].map(|run| json(&run.join("result.json"))["starts"].clone());
+        assert!(results[1][starts - 1].get("failed").is_none(), "{}", results[1]);
+        assert_ne!(bytes(&sound, "metrics.csv"), bytes(&whole, "metrics.csv"), "at half the rate");
+        if starts == 2 {
+            assert_eq!(results[0][0]["end"], results[1][0]["end"], "the other start is as it was");
+        }
+    }
+    let run = folder("diverging").join("run");
+    let said = stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &JSON, &["--rate", "1e30", "--out", text(&run)]]).with(70);
+    assert_eq!(said.err.matches("again_from").count(), 3, "{}", said.err);
 }
 
 #[test]

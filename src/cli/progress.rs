@@ -12,7 +12,7 @@ use stssad::run::execute::Watch;
 use stssad::run::fit::Fitted;
 use stssad::run::race::Leg;
 use stssad::run::report::plain;
-use stssad::training::trainer::Progress;
+use stssad::training::trainer::{Progress, Snapshot};
 
 use super::{STOPPED, progress_bar};
 
@@ -236,6 +236,20 @@ impl Watch for Shown {
             Mode::Json => note!("{}", json!({ "start": start, "failed": reason })),
             _ => note!("train    start {} failed: {reason}", start + 1),
         }
+    }
+
+    fn again(&mut self, start: usize, reason: &str, from: &Snapshot) {
+        self.clear();
+        let Snapshot { step, halvings, .. } = from;
+        if self.mode == Mode::Json {
+            note!("{}", json!({ "start": start, "again_from": step, "halvings": halvings, "reason": reason }));
+            return;
+        }
+        note!(
+            "train    start {} {reason}; it goes back to step {step} with 1/{} of the learning rates",
+            start + 1,
+            1 << halvings
+        );
     }
 
     fn reporting(&mut self, what: &str) {

@@ -1,7 +1,7 @@
 //! A run: trains a detector by a configuration, tests it, and writes the model, the scores and the report to a folder.
 
-use std::collections::HashSet;
-use std::ops::ControlFlow;
+use std::collections::{HashSet, VecDeque};
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use crate::ssad::config::Config;
 use crate::ssad::step::TrainingStep;
 use crate::training::conformal::{Threshold, is_flagged};
 use crate::training::score::{ScoreError, Tally, auroc, check_finite};
-use crate::training::trainer::{Progress, TrainError, Trained, Trainer, augmented};
+use crate::training::trainer::{Failure, Progress, Snapshot, TrainError, Trained, Trainer, augmented};
 
 /// Is told of a run's progress, and may stop it.
 pub trait Watch {
@@ -37,6 +37,8 @@ pub trait Watch {
     fn step(&mut self, progress: &[Progress], leg: &Leg);
     /// A start, counted from 0, failed; the others continue.
     fn failed(&mut self, _start: usize, _reason: &str) {}
+    /// A start, counted from 0, diverged for this reason, and is about to be trained again from this state.
+    fn again(&mut self, _start: usize, _reason: &str, _from: &Snapshot) {}
     /// This part of the report is about to be written.
     fn reporting(&mut self, what: &str);
     /// Whether to save a checkpoint and stop. Asked between steps, and between parts of the report. A step that the device has
@@ -82,6 +84,12 @@ impl From<GpuError> for RunError {
         RunError::Train(error.into())
     }
 }
+
+/// How often a start that diverges is trained again from its last good state, with half the learning rates each time.
+const HALVINGS: u32 = 3;
+
+/// Why there is a state to go back to.
+const GOOD: &str = "a group begins in a good state";
 
 /// Longest time between two checkpoints, if steps are slow.
 const PACE: Duration = Duration::from_secs(60);
@@ -209,77 +217,119 @@ impl Run<'_> {
         self.folder.write_config(self.config)?;
         let race = Race::new(self.config, self.sizes())?;
         let begun = Instant::now();
-        let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
+        let (mut finished, mut waiting, mut history) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut before, mut position, mut good, mut again) = (0.0, None, None, VecDeque::new());
         if let Some(checkpoint) = checkpoint {
-            (finished, history, before) = (checkpoint.finished, checkpoint.history, checkpoint.seconds);
-            position = Some(checkpoint.snapshot);
+            (finished, waiting, history) = (checkpoint.finished, checkpoint.waiting, checkpoint.history);
+            (before, position) = (checkpoint.seconds, Some(checkpoint.snapshot));
+            (good, again) = (checkpoint.good, checkpoint.again.into());
         }
         let mut live = None;
         let mut saved = Instant::now();
-        let save =
-            |leg: &Leg, trainer: &Trainer, finished: &[Trained], history: &[Progress]| -> Result<Instant, RunError> {
-                self.folder.check_held()?;
-                let checkpoint = Checkpoint {
-                    config: text.clone(),
-                    fingerprint: fingerprint.clone(),
-                    seconds: before + begun.elapsed().as_secs_f64(),
-                    full_report: self.extent == Extent::Full,
-                    snapshot: trainer.snapshot()?.renumbered(|start| leg.first + start),
-                    finished: finished.to_vec(),
-                    history: history.to_vec(),
-                };
-                checkpoint.save(self.folder.path())?;
-                Ok(Instant::now())
+        // Snapshots count starts over the whole run.
+        let save = |at: &At, finished: &[Trained], history: &[Progress]| -> Result<Instant, RunError> {
+            self.folder.check_held()?;
+            let checkpoint = Checkpoint {
+                config: text.clone(),
+                fingerprint: fingerprint.clone(),
+                seconds: before + begun.elapsed().as_secs_f64(),
+                full_report: self.extent == Extent::Full,
+                snapshot: at.snapshot.clone(),
+                good: at.good.filter(|good| **good != at.snapshot).cloned(),
+                again: at.again.iter().cloned().collect(),
+                finished: finished.to_vec(),
+                waiting: at.waiting.to_vec(),
+                history: history.to_vec(),
             };
+            checkpoint.save(self.folder.path())?;
+            Ok(Instant::now())
+        };
         while let Some(leg) = race.next(&finished)? {
             let live = match &mut live {
                 Some(live) => live,
-                none => none.insert(LiveSteps::begin(
-                    self.folder,
-                    race.hyper_parameters(),
-                    &steps(&history, &race.kinds(&finished)),
-                    self.extent == Extent::Full,
-                )?),
+                none => none.insert(self.live(&race, &finished, &history)?),
             };
             let mut trainer = Trainer::new(&device, &leg.config, visible, |done, of| watch.compiling(done, of))?;
+            let in_run = |snapshot: Snapshot| snapshot.renumbered(|start| leg.first + start);
+            let in_leg = |snapshot: &Snapshot| snapshot.clone().renumbered(|start| start - leg.first);
             while finished.len() < leg.starts().end {
-                match position.take().filter(|snapshot| snapshot.start == finished.len()) {
-                    Some(snapshot) => trainer.restore(&snapshot.renumbered(|start| start - leg.first))?,
-                    None => trainer.begin(finished.len() - leg.first)?,
+                let group = finished.len();
+                let members = leg.config.members(group - leg.first);
+                let members = leg.first + members.start..leg.first + members.end;
+                match position.take().filter(|snapshot| snapshot.start == group) {
+                    Some(snapshot) => {
+                        trainer.restore(&in_leg(&snapshot))?;
+                        good.get_or_insert(snapshot);
+                    }
+                    None => {
+                        trainer.begin(group - leg.first)?;
+                        good = Some(in_run(trainer.snapshot()?));
+                    }
                 }
                 // A stop may have been requested while the kernels were compiled.
                 if watch.wants_stop() {
-                    save(&leg, &trainer, &finished, &history)?;
+                    let snapshot = in_run(trainer.snapshot()?);
+                    let at = At { snapshot, good: good.as_ref(), again: &again, waiting: &waiting };
+                    save(&at, &finished, &history)?;
                     return Ok(Ending::Stopped);
                 }
+                // Trains the group, and then each start of it that diverged.
                 loop {
-                    // States can be saved only if the device is not a step ahead.
-                    let is_due = (trainer.done() + 1).is_multiple_of(self.config.training.checkpoint_every)
-                        || saved.elapsed() >= PACE
-                        || watch.wants_stop();
-                    let mut progress = match if is_due { trainer.step() } else { trainer.step_ahead() } {
-                        Ok(Some(progress)) => progress,
-                        // `assess` gives the reason of each start that diverged.
-                        Ok(None) | Err(TrainError::Diverged { .. }) => break,
-                        Err(error) => return Err(error.into()),
-                    };
-                    if history.is_empty() {
-                        self.folder.begun();
-                    }
-                    progress.iter_mut().for_each(|progress| progress.start += leg.first);
-                    watch.step(&progress, &leg);
-                    live.take(progress.iter().map(|progress| row(progress, &leg.config)));
-                    history.extend(progress);
-                    if is_due {
-                        live.flush();
-                        saved = save(&leg, &trainer, &finished, &history)?;
-                        if watch.wants_stop() {
-                            return Ok(Ending::Stopped);
+                    let mut failed = trainer.failed().len();
+                    loop {
+                        // States can be saved only if the device is not a step ahead.
+                        let is_kept = (trainer.done() + 1).is_multiple_of(self.config.training.checkpoint_every);
+                        let is_due = is_kept || saved.elapsed() >= PACE || watch.wants_stop();
+                        let stepped = if is_due { trainer.step() } else { trainer.step_ahead() };
+                        if trainer.failed().len() > failed {
+                            failed = trainer.failed().len();
+                            let fallen = trainer.failed().iter().map(|(start, failure)| (leg.first + start, failure));
+                            send_back(fallen, good.as_ref().expect(GOOD), &members, &mut again, watch);
+                        }
+                        let mut progress = match stepped {
+                            Ok(Some(progress)) => progress,
+                            // `assess` gives the reason of each start that diverged.
+                            Ok(None) | Err(TrainError::Diverged { .. }) => break,
+                            Err(error) => return Err(error.into()),
+                        };
+                        if history.is_empty() {
+                            self.folder.begun();
+                        }
+                        progress.iter_mut().for_each(|progress| progress.start += leg.first);
+                        watch.step(&progress, &leg);
+                        live.take(progress.iter().map(|progress| row(progress, &leg.config)));
+                        history.extend(progress);
+                        if is_due {
+                            live.flush();
+                            let snapshot = in_run(trainer.snapshot()?);
+                            if is_kept {
+                                good = Some(snapshot.clone());
+                            }
+                            let at = At { snapshot, good: good.as_ref(), again: &again, waiting: &waiting };
+                            saved = save(&at, &finished, &history)?;
+                            if watch.wants_stop() {
+                                return Ok(Ending::Stopped);
+                            }
                         }
                     }
+                    live.flush();
+                    let assessed = trainer.assess()?;
+                    match waiting.is_empty() {
+                        true => waiting = assessed,
+                        // The one that was trained again.
+                        false => {
+                            let good = good.as_ref().expect(GOOD);
+                            let own = members.clone().position(|start| is_of(good, start)).expect("one is trained");
+                            waiting[own] = assessed[own].clone();
+                        }
+                    }
+                    let Some(from) = again.pop_front() else { break };
+                    history.retain(|done| !is_of(&from, done.start) || done.step <= from.step);
+                    *live = self.live(&race, &finished, &history)?;
+                    trainer.restore(&in_leg(&from))?;
+                    good = Some(from);
                 }
-                live.flush();
-                for mut trained in trainer.assess()? {
+                for mut trained in waiting.drain(..) {
                     if let Some(reason) = &trained.failed {
                         watch.failed(finished.len(), reason);
                     }
@@ -289,7 +339,8 @@ impl Run<'_> {
                     }
                     finished.push(trained);
                 }
-                saved = save(&leg, &trainer, &finished, &history)?;
+                let at = At { snapshot: in_run(trainer.snapshot()?), good: None, again: &again, waiting: &[] };
+                saved = save(&at, &finished, &history)?;
             }
         }
         let seconds = before + begun.elapsed().as_secs_f64();
@@ -313,6 +364,12 @@ impl Run<'_> {
             Ok(ControlFlow::Break(())) => Ending::Unreported(outcome, None),
             Err(error) => Ending::Unreported(outcome, Some(told(&error))),
         })
+    }
+
+    /// The curves of the run in training, with the steps done so far.
+    fn live(&self, race: &Race, finished: &[Trained], history: &[Progress]) -> Result<LiveSteps<'_>, RunError> {
+        let done = steps(history, &race.kinds(finished));
+        Ok(LiveSteps::begin(self.folder, race.hyper_parameters(), &done, self.extent == Extent::Full)?)
     }
 
     /// Tests the chosen start and writes the model and all figures, `result.json` last; `None` if it was stopped before that. A result
@@ -482,6 +539,38 @@ impl Run<'_> {
         folder.write_html(&page)?;
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// Where the training of a group of starts stands.
+struct At<'a> {
+    snapshot: Snapshot,
+    good: Option<&'a Snapshot>,
+    again: &'a VecDeque<Snapshot>,
+    waiting: &'a [Trained],
+}
+
+/// Queues each of the failed starts of a group that diverged since its last good state, to be trained again from there. One whose rates
+/// were halved often enough stays failed.
+fn send_back<'a>(
+    failed: impl Iterator<Item = (usize, &'a Failure)>,
+    good: &Snapshot,
+    members: &Range<usize>,
+    again: &mut VecDeque<Snapshot>,
+    watch: &mut dyn Watch,
+) {
+    for (start, failure) in failed {
+        let is_known = good.failed.contains_key(&start) || again.iter().any(|queued| is_of(queued, start));
+        if !is_known && good.halvings < HALVINGS {
+            let from = good.again(start, members.clone());
+            watch.again(start, &failure.reason, &from);
+            again.push_back(from);
+        }
+    }
+}
+
+/// Whether a snapshot is that of this start alone.
+fn is_of(again: &Snapshot, start: usize) -> bool {
+    start >= again.start && !again.failed.contains_key(&start)
 }
 
 /// The trained starts of a run.
