@@ -218,8 +218,9 @@ fn a_table_says_where_images_belong() {
         fs::write(&file, text).unwrap();
         load(&table, &small(), |_, _| {})
     };
-    // As Excel writes it.
-    for text in [rows.to_owned(), format!("\u{feff}{}", rows.replace('\n', "\r\n"))] {
+    // As Excel writes it, and with other columns, which may share a name.
+    let others = rows.replace('\n', ",,\n").replacen(",,", ",note,note", 1);
+    for text in [rows.to_owned(), format!("\u{feff}{}", rows.replace('\n', "\r\n")), others] {
         let task = read(&text).unwrap().task;
         assert_eq!((task.dataset.as_str(), task.category.as_str()), ("table", "images"));
         let (train, test) = told(&task);
@@ -249,6 +250,7 @@ fn a_table_says_where_images_belong() {
             "path;split\nin/1.png;train\n",
             "line 1: there is no column `path` in `path;split`: separate columns by commas",
         ),
+        ("path,split,label,label\nin/1.png,train,good,1\n", "line 1: two columns are called `label`: rename or remove"),
         ("", "the file is empty"),
         ("path,split\nno.png,train\nin/1.png,train\nin/2.png,train\nout/30.png,test\n", "no.png cannot be read"),
     ] {

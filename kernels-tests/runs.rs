@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use process::{PACKAGED, Running, Said, command, finish, folder, json, stssad, text};
+use stssad::engine::tensor::Tensor;
 use stssad::run::checkpoint::Checkpoint;
 
 /// With [`PACKAGED`], a run with few kernels and short steps.
@@ -398,16 +400,185 @@ fn shell(script: &str, parts: &[&[&str]]) -> Command {
 }
 
 #[test]
-fn a_stop_during_the_report_keeps_the_checkpoint() {
-    let run = folder("reporting").join("run");
+fn a_stop_or_a_failure_during_the_report_costs_nothing() {
+    let root = folder("reporting");
+    let run = root.join("run");
     let mut running =
         Running::begin(&[&["train"], &PACKAGED, &SMALL, &FEW, &["--progress", "plain", "--out", text(&run)]]);
     running.until_said("report   curves");
     running.signal("-TERM");
-    running.end().0.with(75).notice(&["stopped; resume with"]);
-    assert!(!run.join("result.json").exists() && run.join("checkpoint.safetensors").exists());
-    stssad(&[&["train", "--resume", text(&run), "--progress", "none"]]).with(0);
-    assert!(run.join("result.json").exists() && run.join("report.html").exists());
+    running.end().0.with(75).notice(&["the result stands", "draw it with: stssad train --resume"]);
+    let result = fs::read(run.join("result.json")).unwrap();
+    assert!(run.join("checkpoint.safetensors").exists() && !run.join("report.html").exists());
+    assert!(run.join("model.safetensors").exists() && run.join("scores.csv").exists());
+
+    // A folder in the place of a figure, as a disk that fails there.
+    fs::remove_file(run.join("histogram.png")).ok();
+    fs::create_dir_all(run.join("histogram.png/in the way")).unwrap();
+    let resume = || stssad(&[&["train", "--resume", text(&run), "--progress", "none"]]);
+    resume().with(0).notice(&["the report is incomplete: cannot write", "histogram.png", "image_AUROC"]);
+    assert_eq!(json(&run.join("stssad.json"))["state"], "finished");
+    fs::remove_dir_all(run.join("histogram.png")).unwrap();
+    resume().with(0);
+    assert!(run.join("report.html").exists() && !run.join("checkpoint.safetensors").exists());
+    assert_eq!(fs::read(run.join("result.json")).unwrap(), result, "the result is not written again");
+    resume().with(2).error(&["is finished: there is nothing to resume"]);
+}
+
+#[test]
+fn the_time_of_a_run_may_be_limited() {
+    let run = folder("limited").join("run");
+    let limited =
+        |time: &str| stssad(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run), "--max-time", time]]);
+    limited("1").with(2).error(&["--max-time", "such as 90s, 45m or 1h30m"]);
+    limited("1ms").with(75).notice(&["the time is over: stopped before the first step; run the same command again"]);
+    limited("15s").with(75).notice(&["the time is over: stopping", "stopped; resume with"]);
+    let step = || Checkpoint::load(&run).unwrap().unwrap().0.snapshot.step;
+    let first = step();
+    stssad(&[&["train", "--resume", text(&run), "--max-time", "15s"], &JSON]).with(75);
+    assert!(first > 0 && step() > first, "{first} and {}", step());
+}
+
+/// Whether alone or beside another, a start that diverges is trained again from its last good step, and resumed to the same bits.
+#[test]
+fn a_start_that_diverges_goes_back_to_its_last_good_step() {
+    const PAIR: [&str; 6] = ["--encoder", "small", "--starts", "2", "--together", "2"];
+    for (name, kind, starts, steps) in [("alone", &SMALL[..], 1, 150), ("beside", &PAIR[..], 2, 60)] {
+        let root = folder(name);
+        let [sound, whole, parts] = ["sound", "whole", "parts"].map(|name| root.join(name));
+        let count = steps.to_string();
+        let flags = ["--steps", &count, "--warm-up", "1", "--checkpoint-every", "5", "--out", text(&sound)];
+        let mut running = Running::begin(&[&["train"], &PACKAGED, kind, &flags, &JSON]);
+        running.until(8 * starts);
+        running.signal("-TERM");
+        running.end().0.with(75);
+        for copy in [&whole, &parts] {
+            fs::create_dir(copy).unwrap();
+            for entry in fs::read_dir(&sound).unwrap().map(|entry| entry.unwrap()) {
+                fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+            }
+            let mut checkpoint = Checkpoint::load(copy).unwrap().unwrap().0;
+            checkpoint.good.get_or_insert(checkpoint.snapshot.clone());
+            let is_parameter = |name: &str| name.contains('.') && !name.ends_with(".m") && !name.ends_with(".v");
+            let states = checkpoint.snapshot.states.iter_mut();
+            for (_, tensor) in states.filter(|(name, _)| is_parameter(name)) {
+                let mut values = tensor.data().to_vec();
+                // Of the last start; a checkpoint has no NaN.
+                *values.last_mut().unwrap() = f32::MAX;
+                *tensor = Tensor::new(tensor.shape().clone(), values);
+            }
+            checkpoint.save(copy).unwrap();
+        }
+        let good = Checkpoint::load(&whole).unwrap().unwrap().0.good.unwrap().step;
+        let resume = |run: &Path| stssad(&[&["train", "--resume", text(run)], &JSON]).with(0);
+        let said = resume(&whole);
+        let again = format!("\"again_from\":{good},\"halvings\":1,");
+        assert!(said.err.contains(&again) && !said.err.contains("\"halvings\":2"), "{}", said.err);
+
+        // Stopped while the others go on, and while it is trained again.
+        for lines in [20, (starts - 1) * steps + 10] {
+            let mut running = Running::begin(&[&["train", "--resume", text(&parts)], &JSON]);
+            running.until(lines);
+            running.signal("-TERM");
+            running.end().0.with(75);
+        }
+        resume(&parts);
+        let bytes = |run: &Path, file: &str| fs::read(run.join(file)).unwrap();
+        assert_eq!(bytes(&whole, "metrics.csv"), bytes(&parts, "metrics.csv"));
+        assert!(bytes(&whole, "model.safetensors") == bytes(&parts, "model.safetensors"), "{name}: another model");
+
+        let table = String::from_utf8(bytes(&whole, "metrics.csv")).unwrap();
+        assert_eq!(table.lines().count(), 1 + starts * steps, "each step once");
+        resume(&sound);
+        let results = [&sound, &whole].map(|run| json(&run.join("result.json"))["starts"].clone());
+        assert!(results[1][starts - 1].get("failed").is_none(), "{}", results[1]);
+        assert_ne!(bytes(&sound, "metrics.csv"), bytes(&whole, "metrics.csv"), "at half the rate");
+        if starts == 2 {
+            assert_eq!(results[0][0]["end"], results[1][0]["end"], "the other start is as it was");
+        }
+    }
+    let run = folder("diverging").join("run");
+    let said = stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &JSON, &["--rate", "1e30", "--out", text(&run)]]).with(70);
+    assert_eq!(said.err.matches("again_from").count(), 3, "{}", said.err);
+}
+
+#[test]
+fn a_dev_run_tries_everything_and_keeps_nothing() {
+    let root = folder("dev");
+    let dev = |flags: &[&str]| finish(at(&root, &[&["train", "--fast-dev-run"], &PACKAGED, flags]));
+    dev(&["--progress", "plain"]).with(0).notice(&[
+        "dev run  two steps of one start of each augmentation; nothing of it is kept",
+        "start 1/1  step 2/2",
+        "report   curves",
+        "image_AUROC",
+        "dev run  everything works",
+    ]);
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    dev(&["--out", "run"]).with(2).error(&["--fast-dev-run", "--out"]);
+}
+
+/// A signal is heard while images are read, which would take a minute here.
+#[test]
+fn a_stop_while_images_are_read_ends_the_run_at_once() {
+    let root = folder("reading");
+    let noise = |x: u32, y: u32| (x * 37 + y * 91 + x * y % 7 * 29) as u8;
+    fs::create_dir_all(root.join("good")).unwrap();
+    fs::create_dir_all(root.join("un")).unwrap();
+    let first = root.join("good/0.png");
+    image::RgbImage::from_fn(2000, 2000, |x, y| image::Rgb([noise(x, y), noise(y, x), noise(x + y, 3)]))
+        .save(&first)
+        .unwrap();
+    for index in 1..400 {
+        fs::hard_link(&first, root.join(format!("{}/{index}.png", ["good", "un"][index % 2]))).unwrap();
+    }
+    let folders = ["--data", "folder", "--root", ".", "--normal-dir", "good", "--unlabelled-dir", "un"];
+    for signal in ["-INT", "-TERM", "-USR1"] {
+        let mut running = Running::of(at(&root, &[&["train"], &folders, &["--out", "run"]]));
+        running.until_said("device   ");
+        std::thread::sleep(Duration::from_millis(200));
+        running.signal(signal);
+        let (said, _) = running.end();
+        assert!(!said.err.contains("every image becomes"), "it went on: {}", said.err);
+        said.with(75).notice(&["stopped before the first step; run the same command again"]);
+    }
+    assert!(!root.join("run").exists());
+}
+
+#[test]
+fn curves_grow_while_a_run_trains_and_are_whole_after_a_kill() {
+    let run = folder("live").join("run");
+    let flags = ["--steps", "1000000", "--warm-up", "1", "--checkpoint-every", "1000", "--progress", "json"];
+    let mut running = Running::begin(&[&["train"], &PACKAGED, &SMALL, &flags, &["--out", text(&run)]]);
+    let rows = || -> Vec<(usize, usize)> {
+        let table = fs::read_to_string(run.join("metrics.csv")).unwrap();
+        let cells = |row: &str| row.split(',').take(2).map(|cell| cell.parse().unwrap()).collect::<Vec<usize>>();
+        assert!(table.starts_with("start,step,inner,outer") && table.ends_with('\n'), "{table}");
+        table.lines().skip(1).map(cells).map(|cells| (cells[0], cells[1])).collect()
+    };
+    let events = || fs::metadata(run.join("events.out.tfevents.0.stssad")).unwrap().len();
+    let mut grown = Vec::new();
+    while grown.len() < 3 {
+        running.until(running.steps.len() + 1);
+        let now = (rows().len(), events());
+        if now.0 > 0 && grown.last().is_none_or(|last: &(usize, u64)| now.0 > last.0 && now.1 > last.1) {
+            grown.push(now);
+        }
+    }
+    running.signal("-KILL");
+    running.end();
+    let step = || Checkpoint::load(&run).unwrap().map_or(0, |found| found.0.snapshot.step);
+    let all = |step: usize| (1..=step).map(|step| (0, step)).collect::<Vec<_>>();
+    assert_eq!(rows(), all(rows().len()), "the steps that were done, each once");
+    // If it was killed before its first checkpoint it is begun again.
+    let resumed = match step() {
+        0 => Running::begin(&[&["train"], &PACKAGED, &SMALL, &flags, &["--out", text(&run)]]),
+        _ => Running::begin(&[&["train", "--resume", text(&run), "--progress", "json"]]),
+    };
+    let mut running = resumed;
+    running.until(20);
+    running.signal("-TERM");
+    running.end().0.with(75);
+    assert_eq!(rows(), all(step()), "the steps of the checkpoint, each once");
 }
 
 /// Limits the files of a process to 4 KiB, as on a full disk; `false` if that is not possible.

@@ -474,7 +474,10 @@ fn predict_is_a_stream() {
     assert_eq!((code, out.lines().count()), (Some(0), 3), "{out}");
     assert!(out.lines().skip(1).all(|line| line.ends_with(",1,")), "all are above this threshold: {out}");
     assert_eq!(piped(lines.replace('\n', "\0").as_bytes()).1, out);
+    // As Windows' editors write it.
+    assert_eq!(piped(format!("\u{feff}{}", lines.replace('\n', "\r\n")).as_bytes()).1, out);
     assert_eq!(piped(b"").0, Some(2));
+    assert_eq!(piped(b"\xff\xfe/\0\n\0"), (Some(74), String::new()), "UTF-16 is refused");
     stssad(&[&["predict", text(&run), text(&path(1)), "--threshold", "nan"]]).with(2);
 }
 

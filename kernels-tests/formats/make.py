@@ -418,6 +418,12 @@ canvas = Image.new("RGB", (W + 3, H + 2), "white")
 canvas.paste(palette, (2, 1))
 write("odd-gif-frame-within-canvas.gif", bytes(inner), canvas)
 write("odd-webp-exif-prefixed.webp", saved(rgb, "WEBP", lossless=True, exif=turn))
+for order, mark in (("<", b"II*\0"), (">", b"MM\0*")):
+    about = mark + struct.pack(order + "IHHHIII", 8, 1, 274, 4, 1, 6, 0)
+    long, name = b"Exif\0\0" + about, {"<": "little", ">": "big"}[order]
+    write(f"odd-jpeg-exif6-long-{name}.jpg", small[:20] + segment(0xE1, long) + small[20:])
+    write(f"odd-png-exif6-long-{name}.png", whole[:33] + chunk(b"eXIf", about) + whole[33:])
+    write(f"odd-webp-exif6-long-{name}.webp", saved(rgb, "WEBP", lossless=True, exif=long))
 write("odd-tiff-reduced.tif", tiff(GREY.tobytes(), kind(1, [8]) + [(254, 4, [1])]), grey)
 write("odd-tiff-reduced-first.tif", tiff(GREY.tobytes(), kind(1, [8]) + [(254, 4, [1])], following=True), refused="reduced image before")
 write("odd-tiff-one-strip.tif", tiff(COLOURS.tobytes(), kind(2, [8] * 3) + [(278, 4, [2**32 - 1])]), rgb)

@@ -84,16 +84,18 @@ impl Demo {
             result!("{}", trainer(&at_precision, &training, loaded.task.visible())?.full_step()?.plan())?;
             return Ok(ExitCode::SUCCESS);
         }
-        let folder = RunFolder::for_demo(&self.out)?;
-        folder.start_over()?;
-        note!("{}", loaded.table());
         let output = OutputArguments {
             out: None,
             no_report: false,
             memory: self.memory,
+            fast_dev_run: false,
+            max_time: None,
             progress: self.progress,
             json: self.json,
         };
-        execute(&device, &config, &loaded, &folder, None, &output)
+        let folder = RunFolder::for_demo(&self.out)?;
+        folder.start_over()?;
+        note!("{}", loaded.table());
+        execute(&device, &config, &loaded, &folder, None, &output, output.stop()?)
     }
 }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +17,7 @@ use stssad::run::model::{Judgement, Model, Predictor};
 use stssad::run::report::{HeatMaps, Masks};
 use stssad::training::conformal::{is_flagged, p_value};
 
-use super::progress::stop_flag;
+use super::progress::Stop;
 use super::train::{AlarmArguments, model, open, unfit};
 use super::{BAD_DATA, DeviceArguments, progress_bar};
 
@@ -27,8 +26,8 @@ use super::{BAD_DATA, DeviceArguments, progress_bar};
 pub struct Predict {
     /// Folder of a finished run, or its model.safetensors.
     run: PathBuf,
-    /// Images, folders of them, or patterns such as `new/*.png`; `-` reads paths from standard input, one a line or with a NUL after
-    /// each.
+    /// Images, folders of them, or patterns such as `new/*.png`; `-` reads paths from standard input, one a line (also with Windows'
+    /// line ends) or with a NUL after each.
     #[arg(required_unless_present = "watch")]
     images: Vec<PathBuf>,
     /// Score the images in DIR and then each that is put there, until it is stopped by Ctrl-C or SIGTERM.
@@ -182,13 +181,24 @@ impl Predict {
     }
 }
 
-/// One path a line, or with a NUL after each (`find -print0`).
+/// One path a line, or with a NUL after each (`find -print0`). Only the latter can name a file that ends in a carriage return.
 fn stdin_paths() -> io::Result<Vec<PathBuf>> {
     let mut text = Vec::new();
     io::stdin().lock().read_to_end(&mut text)?;
-    let end = if text.contains(&0) { 0 } else { b'\n' };
-    let lines = text.split(|&byte| byte == end).filter(|line| !line.is_empty());
-    lines.map(path_of).collect()
+    // Its NULs would be taken for the ends of paths, of which one may be `/`.
+    if text.starts_with(&[0xff, 0xfe]) || text.starts_with(&[0xfe, 0xff]) {
+        return Err(io::Error::other("they are UTF-16, as some shells of Windows write it: write them as UTF-8"));
+    }
+    let paths: Vec<&[u8]> = match text.contains(&0) {
+        true => text.split(|&byte| byte == 0).collect(),
+        false => text
+            .strip_prefix("\u{feff}".as_bytes())
+            .unwrap_or(&text)
+            .split(|&byte| byte == b'\n')
+            .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+            .collect(),
+    };
+    paths.into_iter().filter(|path| !path.is_empty()).map(path_of).collect()
 }
 
 #[cfg(unix)]
@@ -199,8 +209,7 @@ fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
 
 #[cfg(not(unix))]
 fn path_of(bytes: &[u8]) -> io::Result<PathBuf> {
-    let text = std::str::from_utf8(bytes).map_err(io::Error::other)?;
-    Ok(text.trim_end_matches('\r').into())
+    Ok(std::str::from_utf8(bytes).map_err(io::Error::other)?.into())
 }
 
 /// Images that are being scored, and what becomes of them.
@@ -222,9 +231,9 @@ struct Scoring<'a> {
 impl Scoring<'_> {
     /// Scores the images that a folder has and gets, until it is stopped.
     fn watch(&mut self, folder: &Path) -> anyhow::Result<()> {
-        let (stop, mut watched) = (stop_flag()?, Watched::new(folder));
+        let (stop, mut watched) = (Stop::listen(None)?, Watched::new(folder));
         note!("watch    {}; stop with Ctrl-C", folder.display());
-        while !stop.load(Ordering::Relaxed) {
+        while !stop.is_asked() {
             let listing = watched.arrived()?;
             match listing.is_empty() {
                 true => thread::sleep(PAUSE),

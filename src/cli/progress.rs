@@ -1,8 +1,8 @@
 //! Shows the progress of a run, and requests its stop on a signal.
 
 use std::io::{IsTerminal, stderr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -12,7 +12,7 @@ use stssad::run::execute::Watch;
 use stssad::run::fit::Fitted;
 use stssad::run::race::Leg;
 use stssad::run::report::plain;
-use stssad::training::trainer::Progress;
+use stssad::training::trainer::{Progress, Snapshot};
 
 use super::{STOPPED, progress_bar};
 
@@ -32,35 +32,77 @@ pub enum Mode {
     None,
 }
 
-/// A flag that the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 sets. A second SIGINT, SIGTERM or SIGUSR1 ends the program at once; a
-/// second SIGHUP does not, since a lost terminal may send several.
-///
-/// # Errors
-/// When the system refuses a handler.
-pub fn stop_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = Arc::new(AtomicBool::new(false));
-    let mut signals = vec![signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
-    #[cfg(unix)]
-    signals.push(signal_hook::consts::SIGUSR1);
-    for signal in signals {
-        // In this order: the second signal finds the flag set.
-        signal_hook::flag::register_conditional_default(signal, Arc::clone(&asked))?;
-        signal_hook::flag::register(signal, Arc::clone(&asked))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
-    #[cfg(unix)]
-    if !hang_up_is_ignored() {
-        signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&stop))?;
-    }
-    let heard = Arc::clone(&stop);
-    std::thread::spawn(move || {
-        while !heard.load(Ordering::Relaxed) {
-            std::thread::sleep(HEARING);
+/// Requests to stop: by SIGINT, SIGTERM, SIGHUP or SIGUSR1, or because the time is over. A request is acknowledged at once, whatever the
+/// program is doing. A second SIGINT, SIGTERM or SIGUSR1 ends the program at once; a second SIGHUP does not, since a lost terminal may
+/// send several.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    asked: Arc<AtomicBool>,
+    deadline: Option<Instant>,
+    /// The last words with which the process may end at once, as long as there is nothing to lose.
+    last_words: Arc<Mutex<Option<String>>>,
+}
+
+impl Stop {
+    /// Listens from now on, and for at most as long as `most`.
+    ///
+    /// # Errors
+    /// When the system refuses a handler.
+    pub fn listen(most: Option<Duration>) -> anyhow::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::new(AtomicBool::new(false));
+        let mut signals = vec![signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM];
+        #[cfg(unix)]
+        signals.push(signal_hook::consts::SIGUSR1);
+        for signal in signals {
+            // In this order: the second signal finds the flag set.
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&asked))?;
+            signal_hook::flag::register(signal, Arc::clone(&asked))?;
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
-        note!("stopping as soon as nothing is lost; a second signal ends the program at once");
-    });
-    Ok(stop)
+        #[cfg(unix)]
+        if !hang_up_is_ignored() {
+            signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::clone(&stop))?;
+        }
+        // A time beyond what the clock can tell never comes.
+        let deadline = most.and_then(|most| Instant::now().checked_add(most));
+        let stop = Stop { asked: stop, deadline, last_words: Arc::default() };
+        let heard = stop.clone();
+        std::thread::spawn(move || {
+            while !heard.is_asked() {
+                std::thread::sleep(HEARING);
+            }
+            // Kept, so that nothing can be begun while the process ends.
+            let last_words = heard.last_words.lock().unwrap_or_else(PoisonError::into_inner);
+            let over = if heard.asked.load(Ordering::Relaxed) { "" } else { "the time is over: " };
+            if let Some(last_words) = &*last_words {
+                note!("{over}{last_words}");
+                // Without the destructors of libraries that other threads are using.
+                signal_hook::low_level::exit(STOPPED.into());
+            }
+            note!("{over}stopping as soon as nothing is lost; a second signal ends the program at once");
+        });
+        Ok(stop)
+    }
+
+    /// Whether to stop.
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// From now on a request ends the process at once, with these words: there is nothing to lose.
+    pub fn may_end_at_once(&self, last_words: &str) {
+        *self.last_words() = Some(last_words.to_owned());
+    }
+
+    /// From now on work is lost if the process ends at once.
+    fn must_save(&self) {
+        *self.last_words() = None;
+    }
+
+    fn last_words(&self) -> MutexGuard<'_, Option<String>> {
+        self.last_words.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Time in which a signal is acknowledged, whatever the program is doing.
@@ -80,7 +122,7 @@ fn hang_up_is_ignored() -> bool {
 #[derive(Debug)]
 pub struct Shown {
     mode: Mode,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
     bar: Option<ProgressBar>,
     begun: Instant,
     told: Instant,
@@ -92,7 +134,7 @@ pub struct Shown {
 const INTERVAL: Duration = Duration::from_secs(10);
 
 impl Shown {
-    pub fn new(mode: Mode, stop: Arc<AtomicBool>) -> Self {
+    pub fn new(mode: Mode, stop: Stop) -> Self {
         let mode = match mode {
             Mode::Auto if stderr().is_terminal() => Mode::Bar,
             Mode::Auto => Mode::Plain,
@@ -113,14 +155,7 @@ impl Shown {
 }
 
 impl Watch for Shown {
-    /// Ends the process if a stop is requested: compiling takes many seconds on some drivers, and nothing was trained since the
-    /// checkpoint that the run began from.
     fn compiling(&mut self, done: usize, of: usize) {
-        if self.wants_stop() {
-            self.clear();
-            note!("stopped before the first step; run the same command again");
-            std::process::exit(STOPPED.into());
-        }
         if self.mode == Mode::Bar {
             self.bar(of, "compile  {bar:28} {pos}/{len} dispatches").set_position(done as u64);
         }
@@ -139,6 +174,9 @@ impl Watch for Shown {
     fn step(&mut self, progress: &[Progress], leg: &Leg) {
         let [Progress { start, step, .. }, ..] = progress else { return };
         let first = self.steps == 0;
+        if first {
+            self.stop.must_save();
+        }
         self.steps += progress.len();
         let Leg { config, first: first_start, of, before, total: all, .. } = leg;
         let (of, all) = (*of, *all);
@@ -200,6 +238,20 @@ impl Watch for Shown {
         }
     }
 
+    fn again(&mut self, start: usize, reason: &str, from: &Snapshot) {
+        self.clear();
+        let Snapshot { step, halvings, .. } = from;
+        if self.mode == Mode::Json {
+            note!("{}", json!({ "start": start, "again_from": step, "halvings": halvings, "reason": reason }));
+            return;
+        }
+        note!(
+            "train    start {} {reason}; it goes back to step {step} with 1/{} of the learning rates",
+            start + 1,
+            1 << halvings
+        );
+    }
+
     fn reporting(&mut self, what: &str) {
         if matches!(self.mode, Mode::Bar | Mode::Plain) {
             note!("report   {what}");
@@ -207,6 +259,6 @@ impl Watch for Shown {
     }
 
     fn wants_stop(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_asked()
     }
 }

@@ -11,11 +11,13 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use stssad::data::load;
 use stssad::engine::gpu::{Device, GpuError};
+use stssad::run::checkpoint::Checkpoint;
 use stssad::run::claim::ClaimError;
 use stssad::run::execute::{Ending, Extent, Run, RunError};
 use stssad::run::folder::RunFolder;
@@ -23,8 +25,8 @@ use stssad::run::settings::Written;
 use stssad::run::sweep::{Grid, Job, Share, merge};
 use stssad::training::trainer::TrainError;
 
-use super::progress::{Mode, Shown, stop_flag};
-use super::train::last_checkpoint;
+use super::progress::{Mode, Shown, Stop};
+use super::train::{duration, last_checkpoint};
 use super::{DeviceArguments, STOPPED, UsageError};
 
 /// Arguments of `stssad sweep`.
@@ -77,6 +79,9 @@ struct Execute {
     /// Also write the images and the report page of every run.
     #[arg(long)]
     reports: bool,
+    /// Stop after this time, such as 45m or 1h30m, as a signal would: with a checkpoint and exit code 75. The same command goes on.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    max_time: Option<Duration>,
     /// How to show the progress of each job on standard error.
     #[arg(long, value_enum, default_value_t = Mode::None, value_name = "HOW")]
     progress: Mode,
@@ -174,29 +179,30 @@ impl Execute {
             .into());
         }
         note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
-        let stop = stop_flag()?;
+        let stop = Stop::listen(self.max_time)?;
         let mut device: Option<Device> = None;
         let (mut failed, mut elsewhere) = (Vec::new(), 0);
         for (number, job) in mine.iter().enumerate() {
             let place = format!("{:>4}/{}", number + 1, mine.len());
             let mut attempt = || -> anyhow::Result<Done> {
-                if job.outcome(&self.out)?.is_some() {
+                if self.is_done(job)? {
                     return Ok(Done::Already);
                 }
                 let device = match &device {
                     Some(device) => device,
                     None => device.insert(self.device.open().context(NoDevice)?),
                 };
+                stop.may_end_at_once(&format!("stopped at {}; run the same command to continue", job.name));
                 self.execute(device, job, Shown::new(self.progress, stop.clone()))
             };
             match attempt() {
                 Ok(Done::Already) => {}
                 Ok(Done::Elsewhere) => elsewhere += 1,
-                Ok(Done::Ending(Ending::Stopped)) => {
+                Ok(Done::Ending(Ending::Stopped | Ending::Unreported(_, None))) => {
                     note!("stopped at {}; run the same command to continue", job.name);
                     return Ok(ExitCode::from(STOPPED));
                 }
-                Ok(Done::Ending(Ending::Finished(outcome))) => {
+                Ok(Done::Ending(Ending::Finished(outcome) | Ending::Unreported(outcome, Some(_)))) => {
                     let auroc = outcome.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}"));
                     note!("{place}  AUROC {auroc}  {:.0} s  {}", outcome.seconds, job.name);
                 }
@@ -222,14 +228,24 @@ impl Execute {
             claimed => claimed?,
         };
         // The process that had it until now may have finished it.
-        if job.outcome(&self.out)?.is_some() {
+        if self.is_done(job)? {
             return Ok(Done::Already);
         }
         let checkpoint = last_checkpoint(folder.path())?;
         let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
         let extent = if self.reports { Extent::Full } else { Extent::Figures };
         let run = Run { device, config: &job.config, loaded: &loaded, folder: &folder, extent };
-        Ok(Done::Ending(run.train(checkpoint, &mut shown)?))
+        let ending = run.train(checkpoint, &mut shown)?;
+        if let Ending::Unreported(_, Some(reason)) = &ending {
+            note!("warning  the report of {} is incomplete: {reason}; the same command draws it", job.name);
+        }
+        Ok(Done::Ending(ending))
+    }
+
+    /// Whether nothing is left to do for a job: it has a result, and its report if reports are asked for.
+    fn is_done(&self, job: &Job) -> anyhow::Result<bool> {
+        let lacks_report = self.reports && Checkpoint::exists(&job.folder(&self.out));
+        Ok(job.outcome(&self.out)?.is_some() && !lacks_report)
     }
 
     /// The share of `jobs` jobs, from the flags or from a scheduler's variable.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,7 +12,7 @@ use stssad::data::{DataError, Loaded, Loading, Seen, Set, Source, load, load_tes
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
-use stssad::run::config::{RunConfig, overlay, rate};
+use stssad::run::config::{RunConfig, Training, overlay, rate};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, SEEN, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow, newest_below};
 use stssad::run::model::Model;
@@ -21,7 +22,7 @@ use stssad::training::conformal::{Threshold, TooFew, needed};
 
 use super::arguments::{DataArguments, Given, RunArguments, printed};
 use super::fault::Faulty;
-use super::progress::{Mode, Shown, stop_flag};
+use super::progress::{Mode, Shown, Stop};
 use super::{DeviceArguments, STOPPED, UsageError, progress_bar};
 
 /// Arguments of `stssad train`.
@@ -32,7 +33,7 @@ pub struct Train {
     #[command(flatten)]
     output: OutputArguments,
     /// Resume the run in DIR with its own configuration and data; without DIR, resume the unfinished run below results/stssad
-    /// that was begun or resumed last.
+    /// that was begun or resumed last. If the run has a result and only its report is incomplete, draw that.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "print_config", "out"])]
     resume: Option<Option<PathBuf>>,
     #[command(flatten)]
@@ -52,12 +53,35 @@ pub struct OutputArguments {
     /// Print how much device memory a training step needs, before training.
     #[arg(long)]
     pub memory: bool,
+    /// Try everything before a long run: read all images, train two steps of one start of each augmentation, score, and draw the
+    /// report, in a temporary folder of which nothing is kept.
+    #[arg(long, conflicts_with_all = ["out", "resume"])]
+    pub fast_dev_run: bool,
+    /// Stop after this time, such as 90s, 45m or 1h30m, as a signal would: with a checkpoint and exit code 75. The time counts from the
+    /// start of the program; --resume goes on.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub max_time: Option<Duration>,
     /// How to show progress on standard error.
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     pub progress: Mode,
     /// Print result.json to standard output when done.
     #[arg(long)]
     pub json: bool,
+}
+
+impl OutputArguments {
+    /// Listens for requests to stop. Until the first step the program ends at once.
+    pub fn stop(&self) -> anyhow::Result<Stop> {
+        let stop = Stop::listen(self.max_time)?;
+        stop.may_end_at_once("stopped before the first step; run the same command again");
+        Ok(stop)
+    }
+}
+
+/// The time for which a run may take.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write a number with its unit, such as 90s, 45m or 1h30m"))
 }
 
 /// Default folder of all runs.
@@ -68,7 +92,12 @@ impl Train {
         if let Some(folder) = &self.resume {
             return self.resume(folder.as_deref(), self.run.root_alone()?);
         }
-        let config = self.run.resolve()?;
+        let mut config = self.run.resolve()?;
+        if self.output.fast_dev_run {
+            // A step before tuning and one that tunes.
+            let few = Training { steps: 2, warm_up: Some(1), starts: Some(1), ..config.training };
+            config.training = few;
+        }
         if self.run.print_config {
             result!("{}", printed(&config).trim_end())?;
             return Ok(ExitCode::SUCCESS);
@@ -80,6 +109,7 @@ impl Train {
             Ok(folder)
         };
         let claimed = self.output.out.as_ref().filter(|out| out.exists()).map(claim).transpose()?;
+        let stop = self.output.stop()?;
         let device = ready(&self.device, &config)?;
         let loaded = read(&config)?;
         let held_out = loaded.task.held_out.as_ref().map_or(0, Set::len);
@@ -90,9 +120,18 @@ impl Train {
         let folder = match (claimed, &self.output.out) {
             (Some(folder), _) => folder,
             (None, Some(out)) => claim(out)?,
+            (None, None) if self.output.fast_dev_run => return self.try_out(&device, &config, &loaded, stop),
             (None, None) => next_folder(Path::new(RESULTS), &loaded.task)?,
         };
-        execute(&device, &config, &loaded, &folder, None, &self.output)
+        execute(&device, &config, &loaded, &folder, None, &self.output, stop)
+    }
+
+    /// Runs in a temporary folder.
+    fn try_out(&self, device: &Device, config: &RunConfig, loaded: &Loaded, stop: Stop) -> anyhow::Result<ExitCode> {
+        note!("dev run  two steps of one start of each augmentation; nothing of it is kept");
+        let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
+        let folder = RunFolder::create(temporary.path())?;
+        execute(device, config, loaded, &folder, None, &self.output, stop)
     }
 
     fn resume(&self, folder: Option<&Path>, root: Option<&Path>) -> anyhow::Result<ExitCode> {
@@ -108,11 +147,12 @@ impl Train {
         let config = RunConfig::parse(&checkpoint.config)?;
         let config = root.map_or(Ok(config.clone()), |root| rooted(&config, root))?;
         note!("resume   {}", folder.path().display());
+        let stop = self.output.stop()?;
         let device = ready(&self.device, &config)?;
         let loaded = read(&config).map_err(moved)?;
         let no_report = self.output.no_report || !checkpoint.full_report;
         let output = OutputArguments { no_report, ..self.output.clone() };
-        execute(&device, &config, &loaded, &folder, Some(checkpoint), &output)
+        execute(&device, &config, &loaded, &folder, Some(checkpoint), &output, stop)
     }
 }
 
@@ -131,11 +171,12 @@ fn is_free(folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Refuses a folder without an unfinished run.
+/// Refuses a folder without a run that is unfinished or lacks its report.
 fn is_unfinished(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     match State::of(folder)? {
         State::Unfinished => Ok(()),
+        State::Finished(_) if Checkpoint::exists(folder) => Ok(()),
         State::Finished(_) => Err(unfit(format!("the run in {shown} is finished: there is nothing to resume"))),
         State::Nothing if !folder.is_dir() => Err(unfit(format!("there is no folder {shown}: check the path"))),
         State::Nothing => Err(nothing_saved(folder)),
@@ -227,7 +268,7 @@ fn moved(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Trains a detector, writes the results and prints a summary.
+/// Trains a detector, writes the results and prints a summary. `stop` has been listening since the images were read.
 pub fn execute(
     device: &Device,
     config: &RunConfig,
@@ -235,37 +276,61 @@ pub fn execute(
     folder: &RunFolder,
     checkpoint: Option<Checkpoint>,
     output: &OutputArguments,
+    stop: Stop,
 ) -> anyhow::Result<ExitCode> {
     if let Some(reason) = folder.unlocked() {
         let shown = folder.path().display();
         note!("note     {shown} cannot be locked ({reason}): make sure that no other process writes to it");
     }
     let extent = if output.no_report { Extent::Figures } else { Extent::Full };
-    let mut shown = Shown::new(output.progress, stop_flag()?);
+    let mut shown = Shown::new(output.progress, stop);
     let run = Run { device, config, loaded, folder, extent };
     if output.memory {
         note!("{}", Memory::of(&run.plan()?));
     }
-    match run.train(checkpoint, &mut shown).inspect_err(|error| tell_of_checkpoint(error, folder.path()))? {
+    let place = folder.path().display();
+    let (outcome, code) = match run
+        .train(checkpoint, &mut shown)
+        .inspect_err(|error| tell_of_checkpoint(error, folder.path()))?
+    {
+        Ending::Stopped | Ending::Unreported(_, None) if output.fast_dev_run => {
+            note!("stopped; nothing is kept");
+            return Ok(ExitCode::from(STOPPED));
+        }
+        Ending::Unreported(_, Some(reason)) if output.fast_dev_run => {
+            anyhow::bail!("the report cannot be drawn: {reason}")
+        }
         Ending::Stopped => {
-            note!("stopped; resume with: stssad train --resume {}", folder.path().display());
-            Ok(ExitCode::from(STOPPED))
+            note!("stopped; resume with: stssad train --resume {place}");
+            return Ok(ExitCode::from(STOPPED));
         }
-        Ending::Finished(outcome) => {
-            note!("{}", Table(&outcome.starts));
-            if let Some(found) = &outcome.found {
-                note!("found: {found}");
-            }
-            note!("{}", figures(&outcome.metrics));
-            note!("{}", told_threshold(outcome.threshold, outcome.alarms.as_ref()));
-            let speed = outcome.all_steps() as f64 / outcome.seconds;
-            note!("{speed:.1} steps/s; results are in {}", folder.path().display());
-            if output.json {
-                result!("{}", serde_json::to_string_pretty(&outcome)?)?;
-            }
-            Ok(ExitCode::SUCCESS)
+        Ending::Unreported(outcome, None) => {
+            note!(
+                "stopped; the result stands, and only the report is incomplete; draw it with: stssad train --resume {place}"
+            );
+            (outcome, ExitCode::from(STOPPED))
         }
+        Ending::Unreported(outcome, Some(reason)) => {
+            note!("warning  the report is incomplete: {reason}; draw it with: stssad train --resume {place}");
+            (outcome, ExitCode::SUCCESS)
+        }
+        Ending::Finished(outcome) => (outcome, ExitCode::SUCCESS),
+    };
+    note!("{}", Table(&outcome.starts));
+    if let Some(found) = &outcome.found {
+        note!("found: {found}");
     }
+    note!("{}", figures(&outcome.metrics));
+    note!("{}", told_threshold(outcome.threshold, outcome.alarms.as_ref()));
+    let speed = outcome.all_steps() as f64 / outcome.seconds;
+    match output.fast_dev_run {
+        true => note!("dev run  everything works; without --fast-dev-run the run trains and is kept"),
+        false => note!("{speed:.1} steps/s; results are in {place}"),
+    }
+    if output.json {
+        result!("{}", serde_json::to_string_pretty(&outcome)?)?;
+    }
+    Ok(code)
 }
 
 /// After an error that may not recur, prints how to resume the run.

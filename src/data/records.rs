@@ -75,8 +75,18 @@ impl Records {
         let open = open.map_err(|source| DataError::Unreadable { path: file.to_owned(), source })?;
         let mut table = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(open);
         let header = table.headers().map_err(malformed)?.clone();
-        // Excel writes a byte order mark.
-        let column = |name: &str| header.iter().position(|field| field.trim_start_matches('\u{feff}') == name);
+        let column = |name: &str| {
+            // Excel writes a byte order mark.
+            let is_it = |&at: &usize| header[at].trim_start_matches('\u{feff}') == name;
+            let mut found = (0..header.len()).filter(is_it);
+            match (found.next(), found.next()) {
+                (_, Some(_)) => Err(wrong(
+                    Some(1),
+                    format!("two columns are called `{name}`: rename or remove the one that does not count"),
+                )),
+                (first, None) => Ok(first),
+            }
+        };
         let needed = |name: &str| {
             let found = header.iter().collect::<Vec<_>>().join(", ");
             let problem = match header.len() {
@@ -87,10 +97,10 @@ impl Records {
                 }
                 _ => format!("there is no column `{name}`; there are {found}"),
             };
-            column(name).ok_or_else(|| wrong(Some(1), problem))
+            column(name)?.ok_or_else(|| wrong(Some(1), problem))
         };
         let (path, split) = (needed(columns.path)?, needed("split")?);
-        let (label, mask) = (column("label"), column("mask"));
+        let (label, mask) = (column("label")?, column("mask")?);
         let category = columns.category.map(|(name, wanted)| Ok((needed(name)?, wanted))).transpose()?;
 
         let (mut names, mut rows) = (Names::of(root, ""), Vec::new());

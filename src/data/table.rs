@@ -88,7 +88,8 @@ impl fmt::Display for SplitTable<'_> {
             write!(f, "\nwarning: {count} files are damaged but have all pixels, such as {first}")?;
         }
         if !skipped.is_empty() {
-            write!(f, "\nleft out {} images that cannot be used", skipped.len())?;
+            let images = if skipped.len() == 1 { "image" } else { "images" };
+            write!(f, "\nleft out {} {images} that cannot be used", skipped.len())?;
             for image in skipped {
                 write!(f, "\n  {image}")?;
             }

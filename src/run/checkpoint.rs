@@ -20,8 +20,14 @@ pub struct Checkpoint {
     /// Whether the run ends with a full report.
     pub full_report: bool,
     pub snapshot: Snapshot,
+    /// The last good state of the group, to which a start that diverges goes back; `None` if it is `snapshot`.
+    pub good: Option<Snapshot>,
+    /// The starts of the group that diverged and are to be trained again, each from its last good state.
+    pub again: Vec<Snapshot>,
     /// The finished starts, in order.
     pub finished: Vec<Trained>,
+    /// The starts of the group whose training is over, while others of it are trained again.
+    pub waiting: Vec<Trained>,
     /// Every step so far, those of each start in order.
     pub history: Vec<Progress>,
 }
@@ -82,22 +88,21 @@ impl Checkpoint {
         archive.texts.insert("config".into(), self.config.clone());
         archive.texts.insert("fingerprint".into(), self.fingerprint.clone());
         archive.texts.insert("report".into(), if self.full_report { FULL } else { FIGURES_ONLY }.into());
-        for (index, trained) in self.finished.iter().enumerate() {
+        let trained = || self.finished.iter().chain(&self.waiting).enumerate();
+        for (index, trained) in trained() {
             if let Some(reason) = &trained.failed {
                 archive.texts.insert(format!("{index}/failed"), reason.clone());
             }
         }
-        for (start, Failure { reason, .. }) in &self.snapshot.failed {
-            archive.texts.insert(format!("failed/{start}"), reason.clone());
+        put(&mut archive, "", &self.snapshot);
+        if let Some(good) = &self.good {
+            put(&mut archive, "good/", good);
+        }
+        for (index, again) in self.again.iter().enumerate() {
+            put(&mut archive, &format!("again/{index}/"), again);
         }
         let mut single = |name: String, tensor: Tensor| archive.numbers.insert(name, Numbers::Single(tensor));
-        for (name, tensor) in &self.snapshot.states {
-            single(format!("state/{name}"), tensor.clone());
-        }
-        for (start, Failure { a, .. }) in &self.snapshot.failed {
-            single(format!("failed/{start}"), Tensor::new([a.len()], a.clone()));
-        }
-        for (index, trained) in self.finished.iter().enumerate() {
+        for (index, trained) in trained() {
             for (name, tensor) in &trained.states {
                 single(format!("{index}/state/{name}"), tensor.clone());
             }
@@ -121,7 +126,7 @@ impl Checkpoint {
         }
 
         let mut double = |name: String, values: Vec<f64>| archive.numbers.insert(name, Numbers::Double(values));
-        for (index, trained) in self.finished.iter().enumerate() {
+        for (index, trained) in trained() {
             let logits = trained.logits.iter().map(|logits| ("logits", logits));
             for (name, sets) in [("scores", &trained.scores)].into_iter().chain(logits) {
                 for (set, values) in SETS.iter().zip(sets) {
@@ -134,8 +139,9 @@ impl Checkpoint {
                 }
             }
         }
-        let Snapshot { start, step, .. } = &self.snapshot;
-        double("position".into(), vec![*start as f64, *step as f64, self.finished.len() as f64, self.seconds]);
+        let counts = [&self.finished, &self.waiting].map(Vec::len);
+        double("counts".into(), [counts[0], counts[1], self.again.len()].map(|count| count as f64).to_vec());
+        double("seconds".into(), vec![self.seconds]);
         archive
     }
 
@@ -145,9 +151,10 @@ impl Checkpoint {
     }
 
     fn from_archive(mut archive: Archive) -> Result<Self, String> {
-        let position = archive.take_double("position")?;
-        let &[start, step, finished, seconds] = &position[..] else { return Err("its position is malformed".into()) };
-        let finished = (0..finished as usize).map(|index| {
+        let counts = archive.take_double("counts")?;
+        let &[finished, waiting, again] = &counts[..] else { return Err("its counts are malformed".into()) };
+        let &[seconds] = &archive.take_double("seconds")?[..] else { return Err("its time is malformed".into()) };
+        let trained = (0..(finished + waiting) as usize).map(|index| {
             let mut both = |name: &str| -> Result<[Vec<f64>; 2], String> {
                 let [trn, val] = SETS.map(|set| archive.take_double(&format!("{index}/{name}/{set}")));
                 Ok([trn?, val?])
@@ -167,7 +174,11 @@ impl Checkpoint {
                 failed,
             })
         });
-        let finished = finished.collect::<Result<_, String>>()?;
+        let mut trained = trained.collect::<Result<Vec<_>, String>>()?;
+        if trained.len() < finished as usize {
+            return Err("its counts are malformed".into());
+        }
+        let waiting = trained.split_off(finished as usize);
         let row = |row: &[f32]| Progress {
             start: row[0] as usize,
             step: row[1] as usize,
@@ -183,24 +194,54 @@ impl Checkpoint {
             }
             history.extend(table.data().chunks_exact(width).map(row));
         }
-        let failed = archive.take_group("failed/").into_iter().map(|(start, a)| {
-            let reason = archive.take_text(&format!("failed/{start}"))?;
-            let start = start.parse().map_err(|_| format!("`{start}` is no number of a start"))?;
-            Ok((start, Failure { reason, a: a.into_data() }))
-        });
-        let failed = failed.collect::<Result<_, String>>()?;
-        let states = archive.take_group("state/");
+        let snapshot = take(&mut archive, "")?;
+        let good = archive.numbers.contains_key("good/position").then(|| take(&mut archive, "good/")).transpose()?;
+        let again = (0..again as usize).map(|index| take(&mut archive, &format!("again/{index}/")));
+        let again = again.collect::<Result<_, String>>()?;
         let checkpoint = Checkpoint {
             config: archive.take_text("config")?,
             fingerprint: archive.take_text("fingerprint")?,
             seconds,
             full_report: archive.texts.remove("report").is_none_or(|report| report == FULL),
-            snapshot: Snapshot { start: start as usize, step: step as usize, states, failed },
-            finished,
+            snapshot,
+            good,
+            again,
+            finished: trained,
+            waiting,
             history,
         };
         archive.end().map(|()| checkpoint)
     }
+}
+
+/// Adds a snapshot, with this before each name.
+fn put(archive: &mut Archive, prefix: &str, snapshot: &Snapshot) {
+    let Snapshot { start, step, halvings, states, failed } = snapshot;
+    let position = vec![*start as f64, *step as f64, f64::from(*halvings)];
+    archive.numbers.insert(format!("{prefix}position"), Numbers::Double(position));
+    let mut single = |name: String, tensor: Tensor| archive.numbers.insert(name, Numbers::Single(tensor));
+    for (name, tensor) in states {
+        single(format!("{prefix}state/{name}"), tensor.clone());
+    }
+    for (start, Failure { reason, a }) in failed {
+        single(format!("{prefix}failed/{start}"), Tensor::new([a.len()], a.clone()));
+        archive.texts.insert(format!("{prefix}failed/{start}"), reason.clone());
+    }
+}
+
+/// Removes the snapshot that [`put`] added under `prefix` and returns it.
+fn take(archive: &mut Archive, prefix: &str) -> Result<Snapshot, String> {
+    let position = archive.take_double(&format!("{prefix}position"))?;
+    let &[start, step, halvings] = &position[..] else { return Err("its position is malformed".into()) };
+    let group = format!("{prefix}failed/");
+    let failed = archive.take_group(&group).into_iter().map(|(start, a)| {
+        let reason = archive.take_text(&format!("{group}{start}"))?;
+        let start = start.parse().map_err(|_| format!("`{start}` is no number of a start"))?;
+        Ok((start, Failure { reason, a: a.into_data() }))
+    });
+    let failed = failed.collect::<Result<_, String>>()?;
+    let states = archive.take_group(&format!("{prefix}state/"));
+    Ok(Snapshot { start: start as usize, step: step as usize, halvings: halvings as u32, states, failed })
 }
 
 /// The training set and the unlabelled one.
@@ -247,18 +288,20 @@ mod tests {
         // Without a distance only the logits are scores.
         let collapsed = Trained { fit: None, scores: [vec![], vec![]], ..trained.clone() };
         let progress = |step, outer| Progress { start: 0, step, inner: 0.1, outer, a: vec![0.5, -1.0] };
+        let snapshot = |step: usize, halvings| {
+            let failed = [(2, failure("diverged at step 1"))].into();
+            Snapshot { start: 1, step, halvings, states: state(step as f32), failed }
+        };
         Checkpoint {
             config: "seed = 1\n".into(),
             fingerprint: "f00d".into(),
             seconds: 1.5,
             full_report: false,
-            snapshot: Snapshot {
-                start: 1,
-                step,
-                states: state(step as f32),
-                failed: [(2, failure("diverged at step 1"))].into(),
-            },
-            finished: vec![trained, failed, collapsed],
+            snapshot: snapshot(step, 0),
+            good: Some(snapshot(step - 1, 0)),
+            again: vec![snapshot(2, 1), snapshot(1, 3)],
+            finished: vec![trained.clone(), failed.clone()],
+            waiting: vec![collapsed, failed],
             history: vec![progress(1, None), progress(2, Some(0.0))],
         }
     }
@@ -270,7 +313,9 @@ mod tests {
         assert!(Checkpoint::load(folder).unwrap().is_none());
         checkpoint(3).save(folder).unwrap();
         assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, checkpoint(3));
-        let empty = Checkpoint { finished: Vec::new(), history: Vec::new(), full_report: true, ..checkpoint(0) };
+        let empty =
+            Checkpoint { finished: Vec::new(), waiting: Vec::new(), again: Vec::new(), good: None, ..checkpoint(1) };
+        let empty = Checkpoint { history: Vec::new(), full_report: true, ..empty };
         empty.save(folder).unwrap();
         assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, empty);
         Checkpoint::remove(folder);

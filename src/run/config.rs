@@ -164,7 +164,7 @@ pub struct Training {
     /// Recompute cheap values instead of storing them: less memory, more time, the same results.
     #[arg(long)]
     pub recompute: bool,
-    /// Steps between two checkpoints.
+    /// Steps between two checkpoints. A start that diverges goes back to its last state of that many steps.
     #[arg(long, value_name = "N", value_parser = whole::<usize>, default_value_t = Training::default().checkpoint_every)]
     pub checkpoint_every: usize,
 }

@@ -1,7 +1,7 @@
 //! A run: trains a detector by a configuration, tests it, and writes the model, the scores and the report to a folder.
 
-use std::collections::HashSet;
-use std::ops::ControlFlow;
+use std::collections::{HashSet, VecDeque};
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use crate::run::found::{ABOUT_AS_WELL, Flagged, Found, NormalLevels};
 use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{Adapter, Augmentation, Counts, Outcome, ReportError, Start};
 use crate::run::race::{Leg, Race, Sizes};
-use crate::run::report::{ImageRow, Page, Step, shown};
+use crate::run::report::{ImageRow, LiveSteps, Page, Step, shown};
 use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
 use crate::run::weights::WeightsError;
 use crate::ssad::config::Config;
@@ -28,7 +28,7 @@ use crate::ssad::step::TrainingStep;
 use crate::training::conformal::{Threshold, is_flagged};
 use crate::training::pixels::{PixelMetrics, Tally};
 use crate::training::score::{ScoreError, auroc, check_finite};
-use crate::training::trainer::{Progress, TrainError, Trained, Trainer, augmented};
+use crate::training::trainer::{Failure, Progress, Snapshot, TrainError, Trained, Trainer, augmented};
 
 /// Is told of a run's progress, and may stop it.
 pub trait Watch {
@@ -40,6 +40,8 @@ pub trait Watch {
     fn step(&mut self, progress: &[Progress], leg: &Leg);
     /// A start, counted from 0, failed; the others continue.
     fn failed(&mut self, _start: usize, _reason: &str) {}
+    /// A start, counted from 0, diverged for this reason, and is about to be trained again from this state.
+    fn again(&mut self, _start: usize, _reason: &str, _from: &Snapshot) {}
     /// This part of the report is about to be written.
     fn reporting(&mut self, what: &str);
     /// Whether to save a checkpoint and stop. Asked between steps, and between parts of the report. A step that the device has
@@ -51,6 +53,8 @@ pub trait Watch {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ending {
     Finished(Box<Outcome>),
+    /// It is finished, but its report is not complete: for this reason, or `None` if a stop was requested. Resuming it draws the report.
+    Unreported(Box<Outcome>, Option<String>),
     /// It can be resumed from its checkpoint.
     Stopped,
 }
@@ -85,6 +89,12 @@ impl From<GpuError> for RunError {
         RunError::Train(error.into())
     }
 }
+
+/// How often a start that diverges is trained again from its last good state, with half the learning rates each time.
+const HALVINGS: u32 = 3;
+
+/// Why there is a state to go back to.
+const GOOD: &str = "a group begins in a good state";
 
 /// Longest time between two checkpoints, if steps are slow.
 const PACE: Duration = Duration::from_secs(60);
@@ -148,25 +158,27 @@ impl Run<'_> {
         Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, config.reuse)))
     }
 
-    /// Trains, from a checkpoint if one is given, tests, and writes the report.
+    /// Trains, from a checkpoint if one is given, tests, and writes the report. A run that has a result is not trained again; only its
+    /// report is drawn.
     ///
     /// # Errors
-    /// When the configuration is invalid for these images, training fails, or a file cannot be written. Checkpoints stay.
+    /// When the configuration is invalid for these images, training fails, or a file cannot be written. Checkpoints stay. A report that
+    /// cannot be drawn is no error.
     pub fn train(&self, checkpoint: Option<Checkpoint>, watch: &mut dyn Watch) -> Result<Ending, RunError> {
         let ending = self.train_to_end(checkpoint, watch);
-        let told = |error: &RunError| {
-            let causes = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
-            Some(causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}")))
-        };
         let record = match &ending {
             Ok(Ending::Finished(_)) => Some((WorkState::Finished, None)),
+            Ok(Ending::Unreported(_, reason)) => {
+                let reason = reason.as_deref().unwrap_or("a stop was requested");
+                Some((WorkState::Finished, Some(format!("its report is not complete: {reason}"))))
+            }
             Ok(Ending::Stopped) => Some((WorkState::Stopped, Some("a stop was requested".into()))),
             // The run is as it was.
             Err(RunError::Mismatch { .. } | RunError::Folder(_)) => None,
             Err(
                 error @ (RunError::Score(_) | RunError::Train(TrainError::NoStart(_) | TrainError::Diverged { .. })),
-            ) => Some((WorkState::Failed, told(error))),
-            Err(error) => Some((WorkState::Stopped, told(error))),
+            ) => Some((WorkState::Failed, Some(told(error)))),
+            Err(error) => Some((WorkState::Stopped, Some(told(error)))),
         };
         if let Some((state, reason)) = record {
             // Its error must not hide that of the run, such as that of the same full disk. The lock tells that the process has ended.
@@ -214,67 +226,127 @@ impl Run<'_> {
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
             return Err(mismatch("other images"));
         }
+        let standing = Outcome::load(self.folder.path())?;
+        if let (Some(outcome), Extent::Figures) = (&standing, self.extent) {
+            Checkpoint::remove(self.folder.path());
+            return Ok(Ending::Finished(Box::new(outcome.clone())));
+        }
         self.folder.write_config(self.config)?;
         let race = Race::new(self.config, self.sizes(), given)?;
         let begun = Instant::now();
-        let (mut finished, mut history, mut before, mut position) = (Vec::new(), Vec::new(), 0.0, None);
+        let (mut finished, mut waiting, mut history) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut before, mut position, mut good, mut again) = (0.0, None, None, VecDeque::new());
         if let Some(checkpoint) = checkpoint {
-            (finished, history, before) = (checkpoint.finished, checkpoint.history, checkpoint.seconds);
-            position = Some(checkpoint.snapshot);
+            (finished, waiting, history) = (checkpoint.finished, checkpoint.waiting, checkpoint.history);
+            (before, position) = (checkpoint.seconds, Some(checkpoint.snapshot));
+            (good, again) = (checkpoint.good, checkpoint.again.into());
         }
+        let mut live = None;
         let mut saved = Instant::now();
-        let save =
-            |leg: &Leg, trainer: &Trainer, finished: &[Trained], history: &[Progress]| -> Result<Instant, RunError> {
-                self.folder.check_held()?;
-                let checkpoint = Checkpoint {
-                    config: text.clone(),
-                    fingerprint: fingerprint.clone(),
-                    seconds: before + begun.elapsed().as_secs_f64(),
-                    full_report: self.extent == Extent::Full,
-                    snapshot: trainer.snapshot()?.renumbered(|start| leg.first + start),
-                    finished: finished.to_vec(),
-                    history: history.to_vec(),
-                };
-                checkpoint.save(self.folder.path())?;
-                Ok(Instant::now())
+        // Snapshots count starts over the whole run.
+        let save = |at: &At, finished: &[Trained], history: &[Progress]| -> Result<Instant, RunError> {
+            self.folder.check_held()?;
+            let checkpoint = Checkpoint {
+                config: text.clone(),
+                fingerprint: fingerprint.clone(),
+                seconds: before + begun.elapsed().as_secs_f64(),
+                full_report: self.extent == Extent::Full,
+                snapshot: at.snapshot.clone(),
+                good: at.good.filter(|good| **good != at.snapshot).cloned(),
+                again: at.again.iter().cloned().collect(),
+                finished: finished.to_vec(),
+                waiting: at.waiting.to_vec(),
+                history: history.to_vec(),
             };
+            checkpoint.save(self.folder.path())?;
+            Ok(Instant::now())
+        };
         while let Some(leg) = race.next(&finished)? {
+            let live = match &mut live {
+                Some(live) => live,
+                none => none.insert(self.live(&race, &finished, &history)?),
+            };
             let mut trainer = Trainer::new(&device, &leg.config, visible, |done, of| watch.compiling(done, of))?;
+            let in_run = |snapshot: Snapshot| snapshot.renumbered(|start| leg.first + start);
+            let in_leg = |snapshot: &Snapshot| snapshot.clone().renumbered(|start| start - leg.first);
             while finished.len() < leg.starts().end {
-                match position.take().filter(|snapshot| snapshot.start == finished.len()) {
-                    Some(snapshot) => trainer.restore(&snapshot.renumbered(|start| start - leg.first))?,
-                    None => trainer.begin(finished.len() - leg.first)?,
+                let group = finished.len();
+                let members = leg.config.members(group - leg.first);
+                let members = leg.first + members.start..leg.first + members.end;
+                match position.take().filter(|snapshot| snapshot.start == group) {
+                    Some(snapshot) => {
+                        trainer.restore(&in_leg(&snapshot))?;
+                        good.get_or_insert(snapshot);
+                    }
+                    None => {
+                        trainer.begin(group - leg.first)?;
+                        good = Some(in_run(trainer.snapshot()?));
+                    }
                 }
                 // A stop may have been requested while the kernels were compiled.
                 if watch.wants_stop() {
-                    save(&leg, &trainer, &finished, &history)?;
+                    let snapshot = in_run(trainer.snapshot()?);
+                    let at = At { snapshot, good: good.as_ref(), again: &again, waiting: &waiting };
+                    save(&at, &finished, &history)?;
                     return Ok(Ending::Stopped);
                 }
+                // Trains the group, and then each start of it that diverged.
                 loop {
-                    // States can be saved only if the device is not a step ahead.
-                    let is_due = (trainer.done() + 1).is_multiple_of(self.config.training.checkpoint_every)
-                        || saved.elapsed() >= PACE
-                        || watch.wants_stop();
-                    let mut progress = match if is_due { trainer.step() } else { trainer.step_ahead() } {
-                        Ok(Some(progress)) => progress,
-                        // `assess` gives the reason of each start that diverged.
-                        Ok(None) | Err(TrainError::Diverged { .. }) => break,
-                        Err(error) => return Err(error.into()),
-                    };
-                    if history.is_empty() {
-                        self.folder.begun();
-                    }
-                    progress.iter_mut().for_each(|progress| progress.start += leg.first);
-                    watch.step(&progress, &leg);
-                    history.extend(progress);
-                    if is_due {
-                        saved = save(&leg, &trainer, &finished, &history)?;
-                        if watch.wants_stop() {
-                            return Ok(Ending::Stopped);
+                    let mut failed = trainer.failed().len();
+                    loop {
+                        // States can be saved only if the device is not a step ahead.
+                        let is_kept = (trainer.done() + 1).is_multiple_of(self.config.training.checkpoint_every);
+                        let is_due = is_kept || saved.elapsed() >= PACE || watch.wants_stop();
+                        let stepped = if is_due { trainer.step() } else { trainer.step_ahead() };
+                        if trainer.failed().len() > failed {
+                            failed = trainer.failed().len();
+                            let fallen = trainer.failed().iter().map(|(start, failure)| (leg.first + start, failure));
+                            send_back(fallen, good.as_ref().expect(GOOD), &members, &mut again, watch);
+                        }
+                        let mut progress = match stepped {
+                            Ok(Some(progress)) => progress,
+                            // `assess` gives the reason of each start that diverged.
+                            Ok(None) | Err(TrainError::Diverged { .. }) => break,
+                            Err(error) => return Err(error.into()),
+                        };
+                        if history.is_empty() {
+                            self.folder.begun();
+                        }
+                        progress.iter_mut().for_each(|progress| progress.start += leg.first);
+                        watch.step(&progress, &leg);
+                        live.take(progress.iter().map(|progress| row(progress, &leg.config)));
+                        history.extend(progress);
+                        if is_due {
+                            live.flush();
+                            let snapshot = in_run(trainer.snapshot()?);
+                            if is_kept {
+                                good = Some(snapshot.clone());
+                            }
+                            let at = At { snapshot, good: good.as_ref(), again: &again, waiting: &waiting };
+                            saved = save(&at, &finished, &history)?;
+                            if watch.wants_stop() {
+                                return Ok(Ending::Stopped);
+                            }
                         }
                     }
+                    live.flush();
+                    let assessed = trainer.assess()?;
+                    match waiting.is_empty() {
+                        true => waiting = assessed,
+                        // The one that was trained again.
+                        false => {
+                            let good = good.as_ref().expect(GOOD);
+                            let own = members.clone().position(|start| is_of(good, start)).expect("one is trained");
+                            waiting[own] = assessed[own].clone();
+                        }
+                    }
+                    let Some(from) = again.pop_front() else { break };
+                    history.retain(|done| !is_of(&from, done.start) || done.step <= from.step);
+                    *live = self.live(&race, &finished, &history)?;
+                    trainer.restore(&in_leg(&from))?;
+                    good = Some(from);
                 }
-                for mut trained in trainer.assess()? {
+                for mut trained in waiting.drain(..) {
                     if let Some(reason) = &trained.failed {
                         watch.failed(finished.len(), reason);
                     }
@@ -284,34 +356,49 @@ impl Run<'_> {
                     }
                     finished.push(trained);
                 }
-                saved = save(&leg, &trainer, &finished, &history)?;
+                let at = At { snapshot: in_run(trainer.snapshot()?), good: None, again: &again, waiting: &[] };
+                saved = save(&at, &finished, &history)?;
             }
         }
         let seconds = before + begun.elapsed().as_secs_f64();
         // A run whose every start failed cannot be resumed, so a bare `--resume` must not find it.
         let chosen = race.choose(&finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
-        let Some(outcome) = self.report(&device, &race, &finished, chosen, &history, seconds, watch)? else {
+        if watch.wants_stop() {
             return Ok(Ending::Stopped);
+        }
+        let trained = Raced { race: &race, finished: &finished, chosen, history: &history };
+        let Some(concluded) = self.conclude(&trained, seconds, standing, watch)? else { return Ok(Ending::Stopped) };
+        let drawn = match self.extent {
+            Extent::Full => self.draw(&device, &trained, &concluded, watch),
+            Extent::Figures => Ok(ControlFlow::Continue(())),
         };
-        Checkpoint::remove(self.folder.path());
-        Ok(Ending::Finished(Box::new(outcome)))
+        let outcome = Box::new(concluded.outcome);
+        Ok(match drawn {
+            Ok(ControlFlow::Continue(())) => {
+                Checkpoint::remove(self.folder.path());
+                Ending::Finished(outcome)
+            }
+            Ok(ControlFlow::Break(())) => Ending::Unreported(outcome, None),
+            Err(error) => Ending::Unreported(outcome, Some(told(&error))),
+        })
     }
 
-    /// Tests the chosen start and writes all results, `result.json` last; `None` if it was stopped before that.
-    #[expect(clippy::too_many_arguments, reason = "all that training leaves, used once")]
-    fn report(
+    /// The curves of the run in training, with the steps done so far.
+    fn live(&self, race: &Race, finished: &[Trained], history: &[Progress]) -> Result<LiveSteps<'_>, RunError> {
+        let done = steps(history, &race.kinds(finished));
+        Ok(LiveSteps::begin(self.folder, race.hyper_parameters(), &done, self.extent == Extent::Full)?)
+    }
+
+    /// Tests the chosen start and writes the model and all figures, `result.json` last; `None` if it was stopped before that. A result
+    /// that stands already is kept, with all that was written before it.
+    fn conclude(
         &self,
-        device: &Device,
-        race: &Race,
-        finished: &[Trained],
-        chosen: usize,
-        history: &[Progress],
+        trained: &Raced,
         seconds: f64,
+        standing: Option<Outcome>,
         watch: &mut dyn Watch,
-    ) -> Result<Option<Outcome>, RunError> {
-        if watch.wants_stop() {
-            return Ok(None);
-        }
+    ) -> Result<Option<Concluded>, RunError> {
+        let Raced { race, finished, chosen, history } = *trained;
         let (task, folder) = (&self.loaded.task, self.folder);
         let [_, c, h, w] = task.test.images.shape();
         let mut model = Model::new(self.config, [c, h, w], &task.fingerprint()?, &finished[chosen]);
@@ -324,11 +411,27 @@ impl Run<'_> {
             model.threshold = Threshold::nearest(&scores, self.config.false_alarms);
             model.held_out = scores;
         }
-        folder.write(SEEN, &Seen::of(task)?.to_bytes())?;
-        model.save(&folder.path().join(MODEL))?;
+        if standing.is_none() {
+            folder.write(SEEN, &Seen::of(task)?.to_bytes())?;
+            model.save(&folder.path().join(MODEL))?;
+        }
         let tested = test(self.device, &model, &task.test, self.extent)?;
-        if watch.wants_stop() {
+        if watch.wants_stop() && standing.is_none() {
             return Ok(None);
+        }
+        let kinds = race.kinds(finished);
+        let setting = |start: usize, a: &[f32]| kinds[start].setting(a);
+        let step = |Progress { start, step, inner, outer, a }: &Progress| Step {
+            start: *start,
+            step: *step,
+            inner: *inner,
+            outer: *outer,
+            setting: setting(*start, a),
+        };
+        let mut steps: Vec<Step> = history.iter().map(step).collect();
+        steps.sort_by_key(|step| (step.start, step.step));
+        if let Some(outcome) = standing {
+            return Ok(Some(Concluded { outcome, tested, steps }));
         }
 
         // The starts are compared on the images that they were tuned on.
@@ -339,8 +442,6 @@ impl Run<'_> {
             let scores: Vec<f64> = tuned.most_anomalous(scores).map(|(score, _)| score).collect();
             auroc(&scores, labels)
         };
-        let kinds = race.kinds(finished);
-        let setting = |start: usize, a: &[f32]| kinds[start].setting(a);
         let augments = self.config.method.augments();
         let name = |start: usize| augments.then(|| kinds[start].augmentation.name().to_owned());
         let start = |(index, trained): (usize, &Trained)| Start {
@@ -409,50 +510,121 @@ impl Run<'_> {
             }),
             skipped: self.loaded.files.skipped.iter().map(ToString::to_string).collect(),
         };
-        let mut steps: Vec<Step> = history
-            .iter()
-            .map(|Progress { start, step, inner, outer, a }| Step {
-                start: *start,
-                step: *step,
-                inner: *inner,
-                outer: *outer,
-                setting: setting(*start, a),
-            })
-            .collect();
-        steps.sort_by_key(|step| (step.start, step.step));
         folder.write_metrics(&steps)?;
         folder.write_scores(&tested.scored, outcome.threshold)?;
-        if self.extent == Extent::Full {
-            watch.reporting("curves, images, histogram, ROC curve");
-            folder.write_events(&steps)?;
-            folder.write_curves(&outcome, &steps)?;
-            let ends =
-                [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
-            let coordinates = ends.map(|(_, a)| &a[..]);
-            let shown = augmented(device, kinds[chosen], &task.train.images, &coordinates)?;
-            let shown: Vec<(&str, Tensor)> =
-                ends.iter().map(|(title, _)| *title).zip(shown.into_iter().flatten()).collect();
-            write_images(folder, task, &tested.scored, &tested.views, &shown)?;
-            folder.write_distribution(&tested.scored, outcome.threshold)?;
-            let Shown { rows, images, heat, masks } = &tested.shown;
-            let which = if rows.len() < task.test.len() { ", the most anomalous and the mistakes" } else { "" };
-            watch.reporting(&format!("a strip for each of {} test images{which}", rows.len()));
-            let masks: Vec<Option<&[bool]>> = masks.iter().map(Option::as_deref).collect();
-            let maps = Maps { images, heat, masks: &masks };
-            let scored: Vec<Scored> = rows.iter().map(|&row| tested.scored[row].clone()).collect();
-            let strips = folder.write_strips(&scored, &maps, |_, _| match watch.wants_stop() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            })?;
-            let ControlFlow::Continue(strips) = strips else { return Ok(None) };
-            let strips = rows.iter().copied().zip(strips).collect();
-            let toml = self.config.to_toml();
-            let page = Page { outcome: &outcome, scored: &tested.scored, strips: &strips, config: Some(&toml) };
-            folder.write_html(&page)?;
-        }
         folder.write_result(&outcome)?;
-        Ok(Some(outcome))
+        Ok(Some(Concluded { outcome, tested, steps }))
     }
+
+    /// Draws the report of a finished run; breaks if a stop was requested.
+    fn draw(
+        &self,
+        device: &Device,
+        trained: &Raced,
+        concluded: &Concluded,
+        watch: &mut dyn Watch,
+    ) -> Result<ControlFlow<()>, RunError> {
+        let Raced { race, finished, chosen, .. } = *trained;
+        let Concluded { outcome, tested, steps } = concluded;
+        let (task, folder) = (&self.loaded.task, self.folder);
+        if watch.wants_stop() {
+            return Ok(ControlFlow::Break(()));
+        }
+        watch.reporting("curves, images, histogram, ROC curve");
+        folder.write_events(steps)?;
+        folder.write_curves(outcome, steps)?;
+        let ends =
+            [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
+        let coordinates = ends.map(|(_, a)| &a[..]);
+        let shown = augmented(device, race.kinds(finished)[chosen], &task.train.images, &coordinates)?;
+        let shown: Vec<(&str, Tensor)> =
+            ends.iter().map(|(title, _)| *title).zip(shown.into_iter().flatten()).collect();
+        write_images(folder, task, &tested.scored, &tested.views, &shown)?;
+        folder.write_distribution(&tested.scored, outcome.threshold)?;
+        let Shown { rows, images, heat, masks } = &tested.shown;
+        let which = if rows.len() < task.test.len() { ", the most anomalous and the mistakes" } else { "" };
+        watch.reporting(&format!("a strip for each of {} test images{which}", rows.len()));
+        let masks: Vec<Option<&[bool]>> = masks.iter().map(Option::as_deref).collect();
+        let maps = Maps { images, heat, masks: &masks };
+        let scored: Vec<Scored> = rows.iter().map(|&row| tested.scored[row].clone()).collect();
+        let strips = folder.write_strips(&scored, &maps, |_, _| match watch.wants_stop() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        })?;
+        let ControlFlow::Continue(strips) = strips else { return Ok(ControlFlow::Break(())) };
+        let strips = rows.iter().copied().zip(strips).collect();
+        let toml = self.config.to_toml();
+        let page = Page { outcome, scored: &tested.scored, strips: &strips, config: Some(&toml) };
+        folder.write_html(&page)?;
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// Where the training of a group of starts stands.
+struct At<'a> {
+    snapshot: Snapshot,
+    good: Option<&'a Snapshot>,
+    again: &'a VecDeque<Snapshot>,
+    waiting: &'a [Trained],
+}
+
+/// Queues each of the failed starts of a group that diverged since its last good state, to be trained again from there. One whose rates
+/// were halved often enough stays failed.
+fn send_back<'a>(
+    failed: impl Iterator<Item = (usize, &'a Failure)>,
+    good: &Snapshot,
+    members: &Range<usize>,
+    again: &mut VecDeque<Snapshot>,
+    watch: &mut dyn Watch,
+) {
+    for (start, failure) in failed {
+        let is_known = good.failed.contains_key(&start) || again.iter().any(|queued| is_of(queued, start));
+        if !is_known && good.halvings < HALVINGS {
+            let from = good.again(start, members.clone());
+            watch.again(start, &failure.reason, &from);
+            again.push_back(from);
+        }
+    }
+}
+
+/// Whether a snapshot is that of this start alone.
+fn is_of(again: &Snapshot, start: usize) -> bool {
+    start >= again.start && !again.failed.contains_key(&start)
+}
+
+/// The trained starts of a run.
+#[derive(Clone, Copy)]
+struct Raced<'a> {
+    race: &'a Race<'a>,
+    finished: &'a [Trained],
+    chosen: usize,
+    history: &'a [Progress],
+}
+
+/// A tested run.
+struct Concluded {
+    outcome: Outcome,
+    tested: Tested,
+    /// By start and step.
+    steps: Vec<Step>,
+}
+
+/// The steps of a history by start and step, given the configuration of each start.
+fn steps(history: &[Progress], kinds: &[&Config]) -> Vec<Step> {
+    let mut steps: Vec<Step> = history.iter().map(|progress| row(progress, kinds[progress.start])).collect();
+    steps.sort_by_key(|step| (step.start, step.step));
+    steps
+}
+
+/// A step, given the configuration of its start.
+fn row(Progress { start, step, inner, outer, a }: &Progress, config: &Config) -> Step {
+    Step { start: *start, step: *step, inner: *inner, outer: *outer, setting: config.setting(a) }
+}
+
+/// An error with its causes.
+fn told(error: &RunError) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |&cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
 /// The results of a model on a test set.

@@ -141,8 +141,8 @@ impl RunFolder {
         Ok(RunFolder { claim: Claim::resume(path, [TRAIN, DEMO])?, numbered: false })
     }
 
-    /// Claims the unfinished run below `root/<dataset>/<category>` that a process began or resumed last, except runs that another
-    /// process is working on. Their records say which that is, not the times of files.
+    /// Claims the run below `root/<dataset>/<category>` that a process began or resumed last of those that are unfinished or whose
+    /// report is not complete, except runs that another process is working on. Their records say which that is, not the times of files.
     ///
     /// # Errors
     /// When there is no such run, or it cannot be written to.
@@ -155,10 +155,18 @@ impl RunFolder {
             let (state, reason) = record.as_ref().map_or((None, None), |it| (it.state, it.reason.as_deref()));
             let has_result = run.join("result.json").symlink_metadata().is_ok();
             let since = record.as_ref().map(|it| it.since.clone());
+            let has_checkpoint = Checkpoint::exists(&run);
+            // A run that was killed after its result stood is still recorded as running.
+            let is_unreported = match state {
+                Some(WorkState::Running) => true,
+                Some(WorkState::Finished) => reason.is_some(),
+                _ => false,
+            };
             match state {
+                _ if has_result && has_checkpoint && is_unreported => unfinished.push((since, run)),
                 _ if has_result => others.push((since, run, "is finished".into())),
                 Some(WorkState::Failed) => others.push((since, run, format!("failed: {}", reason.unwrap_or_default()))),
-                _ if Checkpoint::exists(&run) => unfinished.push((since, run)),
+                _ if has_checkpoint => unfinished.push((since, run)),
                 _ => others.push((since, run, "has no checkpoint".into())),
             }
         }

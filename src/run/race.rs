@@ -5,6 +5,7 @@
 //! with a new detector, from the hyper-parameters that their heats found. The best final is kept. The twelve starts of grey images take
 //! 12 / 4 + 3 = 6 times the steps of a start and the sixteen of colour images 7 times, where a single kind takes 4.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -77,6 +78,13 @@ impl<'a> Race<'a> {
     pub fn new(config: &'a RunConfig, sizes: Sizes, given: Arc<[(String, Tensor)]>) -> Result<Self, ConfigError> {
         let kinds = config.kinds().iter().map(|kind| training(config, kind, sizes)).collect::<Result<_, _>>()?;
         Ok(Race { config, sizes, given, kinds })
+    }
+
+    /// The names of the hyper-parameters of all kinds.
+    pub fn hyper_parameters(&self) -> BTreeSet<String> {
+        let names =
+            |kind: &Config| kind.starts.first().map(|start| kind.setting(start)).unwrap_or_default().into_keys();
+        self.kinds.iter().flat_map(names).collect()
     }
 
     fn has_heats(&self) -> bool {

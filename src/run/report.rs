@@ -12,7 +12,8 @@
 //!
 //! A [`Table`] is printed to the terminal; a [`Comparison`] is about many runs.
 //!
-//! Each file is written whole or not at all, and `result.json` last: a run that has one is finished.
+//! Each file is written whole or not at all. A run that has `result.json` is finished: the model, `metrics.csv` and `scores.csv` are there.
+//! What is drawn comes after it, `report.html` last.
 
 mod comparison;
 mod curves;
@@ -20,6 +21,7 @@ mod distribution;
 mod events;
 mod heat;
 mod html;
+mod live;
 mod samples;
 mod strips;
 
@@ -28,10 +30,11 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-pub use comparison::{Cell, Comparison, ComparisonError, Method, Missing, Run};
+pub use comparison::{Cell, Comparison, ComparisonError, Measured, Method, Missing, Run};
 pub use heat::{HeatMaps, Masks};
 pub use html::Page;
 pub(crate) use html::shown;
+pub use live::LiveSteps;
 pub use samples::ImageRow;
 
 use crate::run::folder::RunFolder;
@@ -59,10 +62,10 @@ impl RunFolder {
     /// not have it.
     ///
     /// # Errors
-    /// When the file cannot be written, or the steps differ in their hyper-parameters.
+    /// When the file cannot be written.
     pub fn write_metrics(&self, steps: &[Step]) -> Result<(), ReportError> {
-        let bytes = step_table(steps).map_err(|source| ReportError::Encode { file: "metrics.csv", source })?;
-        self.write("metrics.csv", &bytes)
+        let names = steps.iter().flat_map(|step| step.setting.keys().cloned()).collect();
+        self.write(METRICS, (header(&names) + &rows(steps, &names)).as_bytes())
     }
 
     /// Writes `curves.png`: hyper-parameters and losses over the steps, a line for each start, the chosen start in front.
@@ -134,8 +137,8 @@ impl RunFolder {
     /// # Errors
     /// When the file cannot be written.
     pub fn write_events(&self, steps: &[Step]) -> Result<(), ReportError> {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.write(events::FILE, &events::encode(steps, now.as_secs_f64()))
+        let now = since_1970();
+        self.write(events::FILE, &[events::header(now), events::encode(steps, now)].concat())
     }
 
     /// Writes `report.html`: a page that needs no other file. It embeds images from the folder, so call it after they are written.
@@ -151,7 +154,7 @@ impl RunFolder {
         self.write("report.html", text.as_bytes())
     }
 
-    /// Writes `result.json`, which marks the run as finished: call it last.
+    /// Writes `result.json`, which marks the run as finished: call it once the model and all figures are written.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -163,17 +166,33 @@ impl RunFolder {
     }
 }
 
-fn step_table(steps: &[Step]) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
-    let mut table = csv::Writer::from_writer(Vec::new());
-    let names: BTreeSet<&str> = steps.iter().flat_map(|step| step.setting.keys().map(String::as_str)).collect();
-    table.write_record(["start", "step", "inner", "outer"].iter().chain(&names))?;
+/// The present time in seconds since 1970.
+fn since_1970() -> f64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+/// The file of the steps of a run.
+const METRICS: &str = "metrics.csv";
+
+/// The header of `metrics.csv`, with these hyper-parameters, whose names need no quotation marks.
+fn header(names: &BTreeSet<String>) -> String {
+    let names: String = names.iter().map(|name| format!(",{name}")).collect();
+    format!("start,step,inner,outer{names}\n")
+}
+
+/// Rows of `metrics.csv`.
+fn rows(steps: &[Step], names: &BTreeSet<String>) -> String {
+    let mut text = String::new();
     for Step { start, step, inner, outer, setting } in steps {
         let outer = outer.map(|loss| loss.to_string()).unwrap_or_default();
-        let fields = [start.to_string(), step.to_string(), inner.to_string(), outer];
-        let value = |name: &&str| setting.get(*name).map(f64::to_string).unwrap_or_default();
-        table.write_record(fields.into_iter().chain(names.iter().map(value)))?;
+        text += &format!("{start},{step},{inner},{outer}");
+        for name in names {
+            text += ",";
+            text += &setting.get(name).map(f64::to_string).unwrap_or_default();
+        }
+        text += "\n";
     }
-    Ok(table.into_inner()?)
+    text
 }
 
 /// The starts of a run as a table for the terminal, with the chosen start marked.
@@ -372,14 +391,29 @@ mod tests {
 
     #[test]
     fn metrics_have_one_row_per_step() {
+        let folder = folder("metrics");
+        let table = |steps: &[Step]| {
+            folder.write_metrics(steps).unwrap();
+            fs::read_to_string(folder.path().join(METRICS)).unwrap()
+        };
         let step = |start, outer| Step { start, step: 3, inner: 0.7, outer, setting: patch(45.0, 0.1, 1.5) };
-        let text = String::from_utf8(step_table(&[step(0, None), step(1, Some(0.25))]).unwrap()).unwrap();
+        let text = table(&[step(0, None), step(1, Some(0.25))]);
         let expected =
             "start,step,inner,outer,angle_degrees,area,aspect\n0,3,0.7,,45,0.1,1.5\n1,3,0.7,0.25,45,0.1,1.5\n";
         assert_eq!(text, expected);
         let other = Step { start: 2, setting: angle(1.0), ..step(0, None) };
-        let text = String::from_utf8(step_table(&[step(0, None), other]).unwrap()).unwrap();
+        let text = table(&[step(0, None), other]);
         assert!(text.ends_with("0,3,0.7,,45,0.1,1.5\n2,3,0.7,,1,,\n"), "a start of another kind: {text}");
+        // While a run trains, the same rows come one after another.
+        let names = BTreeSet::from(["angle_degrees", "area", "aspect"].map(String::from));
+        let mut live = LiveSteps::begin(&folder, names, &[step(0, None)], true).unwrap();
+        live.take([step(1, Some(0.25))].into_iter());
+        live.flush();
+        assert_eq!(fs::read_to_string(folder.path().join(METRICS)).unwrap(), expected);
+        let events = |folder: &RunFolder| fs::metadata(folder.path().join(events::FILE)).unwrap().len();
+        let grown = events(&folder);
+        folder.write_events(&[step(0, None), step(1, Some(0.25))]).unwrap();
+        assert_eq!(events(&folder), grown);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The one way in which files of a run reach the disk.
 //!
-//! A file is written under a name that no other process or thread uses, flushed, and renamed; `replace` also reads it back, may
+//! The rows of a run in training are appended to its curves, in whole rows but without flushing; a resumed run writes them anew. Every
+//! other file is written under a name that no other process or thread uses, flushed, and renamed; `replace` also reads it back, may
 //! keep the file before it, and flushes the folder before and after. So what survives what: after a crash of the process, `kill -9`,
 //! a full disk or a failed call, each file is the old one or the new one, whole. After a power cut that holds for models, checkpoints,
 //! results and the record of a folder, as far as the disk keeps what it has confirmed. A damaged newest checkpoint costs the steps
@@ -51,6 +52,14 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], kept: Option<&Path>) -> io::Res
         sync()
     };
     put().inspect_err(|_| discard(&partial))
+}
+
+/// Adds to the end of a file that another process may be reading.
+///
+/// # Errors
+/// When there is no such file, or it cannot be written.
+pub(crate) fn append(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    File::options().append(true).open(path)?.write_all(bytes)
 }
 
 /// The name of a temporary file that is to become `path`; no two are equal, also not those of two hosts.

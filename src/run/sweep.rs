@@ -12,7 +12,7 @@ use toml::Table;
 
 use crate::run::config::{ConfigError, RunConfig, overlay};
 use crate::run::outcome::{Outcome, ReportError};
-use crate::run::report::{Comparison, ComparisonError, Run};
+use crate::run::report::{Comparison, ComparisonError, Measured, Run};
 use crate::run::settings::{SettingsError, Written};
 
 /// A grid, read from a TOML file: settings common to all jobs, and the settings of each task and method that override them.
@@ -196,7 +196,10 @@ pub fn merge(grid: &Grid, jobs: &[Job], outcomes: &[Option<Outcome>]) -> Result<
         task: job.task.clone(),
         method: job.method.clone(),
         seed: job.seed,
-        image_auroc: outcome.as_ref().and_then(|outcome| outcome.image_auroc),
+        result: match outcome {
+            None => Measured::Missing,
+            Some(outcome) => outcome.image_auroc.map_or(Measured::Unlabelled, Measured::Auroc),
+        },
     };
     Comparison::new(&jobs.iter().zip(outcomes).map(run).collect::<Vec<_>>(), &grid.reference)
 }

@@ -2,6 +2,7 @@
 //! and resume bit-identically.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::data::{Batches, DataError, Images, Visible};
 use crate::engine::gpu::{Device, Executor, Fetch, GpuError, States};
@@ -139,6 +140,8 @@ pub struct Snapshot {
     pub start: usize,
     /// Steps completed in this group.
     pub step: usize,
+    /// How often the learning rates were halved.
+    pub halvings: u32,
     /// Every state of the group by name: parameters, moments, running statistics, `a` and its moments. States of failed
     /// starts are 0.
     pub states: Vec<(String, Tensor)>,
@@ -151,6 +154,13 @@ impl Snapshot {
     pub fn renumbered(self, number: impl Fn(usize) -> usize) -> Self {
         let failed = self.failed.into_iter().map(|(start, failure)| (number(start), failure)).collect();
         Snapshot { start: number(self.start), failed, ..self }
+    }
+
+    /// The same for start `start` alone of the group's `members`, with half the learning rates.
+    pub fn again(&self, start: usize, members: Range<usize>) -> Snapshot {
+        let left_out = Failure { reason: "it is not trained again".into(), a: Vec::new() };
+        let failed = members.filter(|&member| member != start).map(|member| (member, left_out.clone())).collect();
+        Snapshot { failed, halvings: self.halvings + 1, ..self.clone() }
     }
 }
 
@@ -172,6 +182,8 @@ pub struct Trainer<'a> {
     /// Index of the first start of the current group; `done` counts its completed steps.
     start: usize,
     done: usize,
+    /// As [`Snapshot::halvings`].
+    halvings: u32,
     /// [training, unlabelled] batches for each place in the group.
     batches: Vec<[Batches; 2]>,
     /// Raw coordinates of each start of the group after the last step.
@@ -271,6 +283,7 @@ impl<'a> Trainer<'a> {
             mapping,
             start: 0,
             done: 0,
+            halvings: 0,
             batches,
             a: config.starts[config.members(0)].to_vec(),
             failed: BTreeMap::new(),
@@ -317,7 +330,7 @@ impl<'a> Trainer<'a> {
             self.states.set(&name, &tensor)?;
         }
         self.batches = batches(self.config, self.images, index)?;
-        (self.start, self.done) = (index, 0);
+        (self.start, self.done, self.halvings) = (index, 0, 0);
         self.a = self.config.starts[self.config.members(index)].to_vec();
         self.failed.clear();
         if let Some(centring) = &mut self.centring {
@@ -345,6 +358,11 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
+    /// The starts of this group that failed, with the reasons.
+    pub fn failed(&self) -> &BTreeMap<usize, Failure> {
+        &self.failed
+    }
+
     /// Steps completed in this group; not one that the device is ahead.
     pub fn done(&self) -> usize {
         self.done
@@ -365,7 +383,8 @@ impl<'a> Trainer<'a> {
                 *tensor = without(tensor, &failed);
             }
         }
-        Ok(Snapshot { start: self.start, step: self.done, states, failed: self.failed.clone() })
+        let (start, step, halvings) = (self.start, self.done, self.halvings);
+        Ok(Snapshot { start, step, halvings, states, failed: self.failed.clone() })
     }
 
     /// Moves to the state of a snapshot of this run.
@@ -394,7 +413,7 @@ impl<'a> Trainer<'a> {
         if let Some((_, a)) = snapshot.states.iter().find(|(name, _)| name == "a") {
             self.a = (0..self.a.len()).map(|place| self.in_place(a, place).into_data()).collect();
         }
-        self.done = snapshot.step;
+        (self.done, self.halvings) = (snapshot.step, snapshot.halvings);
         self.failed = snapshot.failed.clone();
         Ok(())
     }
@@ -568,7 +587,7 @@ impl<'a> Trainer<'a> {
 
     /// Feeds step `step`, counted from 1.
     fn feed(&mut self, tunes: bool, x: &Tensor, x_val: Option<&Tensor>, step: usize) -> Result<(), GpuError> {
-        let config = self.config;
+        let (config, halved) = (self.config, 0.5f64.powi(self.halvings as i32));
         let tuning = self.tuning.as_mut().filter(|_| tunes);
         let is_tuning = tuning.is_some();
         let executor = tuning.unwrap_or(&mut self.plain);
@@ -577,7 +596,7 @@ impl<'a> Trainer<'a> {
             parts.try_for_each(|(part, own)| executor.feed(&feed_of(name, part, config.micro_batches), &own))
         };
         feed(executor, "x", x)?;
-        executor.feed("rates", &ADAM_THETA.rates(config.rate, step))?;
+        executor.feed("rates", &ADAM_THETA.rates(halved * config.rate, step))?;
         if config.method.augments() {
             let keys = config.places(self.start).map(|start| random::key(run_seed(config.seed, start), step as u32));
             executor.feed("key", &stacked(&keys.collect::<Vec<_>>()))?;
@@ -585,7 +604,8 @@ impl<'a> Trainer<'a> {
         if let (true, Some(x_val)) = (is_tuning, x_val) {
             let updates = step.saturating_sub(config.warm_up).max(1);
             feed(executor, "x_val", x_val)?;
-            executor.feed("rates_a", &ADAM_A.rates(cosine(updates, config.steps - config.warm_up), updates))?;
+            let rate = halved * cosine(updates, config.steps - config.warm_up);
+            executor.feed("rates_a", &ADAM_A.rates(rate, updates))?;
         }
         Ok(())
     }

@@ -114,8 +114,8 @@ pub(super) fn alike<T: PartialEq>(variants: &[Vec<u8>], decode: impl Fn(&[u8]) -
 const START_OF_SCAN: u8 = 0xda;
 
 /// Variants of a damaged file that decode alike if all pixels are there, and whether the file has its end marker. A PNG gets an end
-/// marker. A JPEG loses stray bytes between its headers; without an end marker it gets one after each of some fillings, which decode
-/// to different pixels where some are missing.
+/// marker. A JPEG loses stray bytes between its headers; without an end marker it loses [padding](without_padding) and gets an end
+/// marker after each of some fillings, which decode to different pixels where some are missing.
 pub(super) fn mended(format: ImageFormat, bytes: &[u8]) -> (Vec<Vec<u8>>, bool) {
     const END: [u8; 2] = [0xff, 0xd9];
     let whole = match format {
@@ -125,6 +125,7 @@ pub(super) fn mended(format: ImageFormat, bytes: &[u8]) -> (Vec<Vec<u8>>, bool) 
     };
     match whole {
         Some((headers, scans)) if !scans.windows(2).any(|pair| pair == END) => {
+            let scans = without_padding(scans);
             // Without 0xff, which starts a marker.
             let next = |byte: &u8| Some(byte.wrapping_mul(77).wrapping_add(29));
             let filling =
@@ -135,6 +136,14 @@ pub(super) fn mended(format: ImageFormat, bytes: &[u8]) -> (Vec<Vec<u8>>, bool) 
         Some((headers, scans)) => (vec![[&headers, scans].concat()], true),
         None => (Vec::new(), true),
     }
+}
+
+/// Without the zeros at its end: after a power cut or a download that was broken off they stand for what was never written, and would
+/// be read as pixels. A few zeros may be pixels.
+fn without_padding(scans: &[u8]) -> &[u8] {
+    const FEW: usize = 3;
+    let end = scans.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    if scans.len() - end > FEW { &scans[..end] } else { scans }
 }
 
 /// Whether what follows the first scan's header ends with the data of a scan, not within a header or after one that a scan is to follow.
@@ -179,7 +188,31 @@ fn identified<'a>(bytes: &'a [u8], kind: u8, identifier: &'static [u8]) -> impl 
 /// the first says what it is.
 fn jpeg_orientation(bytes: &[u8]) -> Option<Orientation> {
     let exif: Vec<&[u8]> = identified(bytes, 0xe1, b"Exif\0\0").collect();
-    Orientation::from_exif_chunk(&exif.concat())
+    orientation(&exif.concat())
+}
+
+/// The orientation in EXIF data. The decoder's own reading refuses one that is written as a long number.
+fn orientation(exif: &[u8]) -> Option<Orientation> {
+    const ORIENTATION: usize = 274;
+    let is_big_endian = match exif.first_chunk()? {
+        b"II*\0" => false,
+        b"MM\0*" => true,
+        _ => return None,
+    };
+    let number = |from: &[u8], at: usize, length: usize| -> Option<usize> {
+        let bytes = from.get(at..at + length)?;
+        let join = |number, &byte| (number << 8) | usize::from(byte);
+        Some(if is_big_endian { bytes.iter().fold(0, join) } else { bytes.iter().rev().fold(0, join) })
+    };
+    let directory = exif.get(number(exif, 4, 4)?..)?;
+    let entries = directory.get(2..)?.chunks_exact(12).take(number(directory, 0, 2)?);
+    let entry = entries.into_iter().find(|entry| number(entry, 0, 2) == Some(ORIENTATION))?;
+    let length = match [number(entry, 2, 2)?, number(entry, 4, 4)?] {
+        [3, 1] => 2,
+        [4, 1] => 4,
+        _ => return None,
+    };
+    Orientation::from_exif(u8::try_from(number(entry, 8, length)?).ok()?)
 }
 
 /// Whether the three components of a JPEG are YCbCr although the decoder takes them for RGB. As in libjpeg, JFIF's marker outweighs
@@ -232,11 +265,12 @@ fn decode_by(format: ImageFormat, bytes: &[u8], max_pixels: u64) -> Result<(Dyna
     // `into_decoder` does not check this limit.
     limits.reserve(decoder.total_bytes()).map_err(undecodable)?;
     decoder.set_limits(limits).map_err(undecodable)?;
-    let orientation = match format {
-        ImageFormat::Png => png_orientation(bytes).unwrap_or(Orientation::NoTransforms),
-        _ => decoder.orientation().map_err(undecodable)?,
+    let turned = match format {
+        ImageFormat::Png => png_orientation(bytes),
+        _ => decoder.exif_metadata().map_err(undecodable)?.as_deref().and_then(orientation),
     };
-    Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, orientation))
+    let turned = turned.unwrap_or(Orientation::NoTransforms);
+    Ok((DynamicImage::from_decoder(decoder).map_err(undecodable)?, turned))
 }
 
 /// The EXIF orientation of a PNG; the decoder does not look for it after the pixels, where some programs write it.
@@ -246,7 +280,7 @@ fn png_orientation(bytes: &[u8]) -> Option<Orientation> {
         let (&[a, b, c, d, ref kind @ ..], rest) = chunks.split_first_chunk::<8>()?;
         let length = u32::from_be_bytes([a, b, c, d]) as usize;
         if kind == b"eXIf" {
-            return Orientation::from_exif_chunk(rest.get(..length)?);
+            return orientation(rest.get(..length)?);
         }
         chunks = rest.get(length..)?.get(4..)?;
     }

@@ -14,8 +14,18 @@ pub struct Run {
     pub task: String,
     pub method: String,
     pub seed: u64,
-    /// `None` if the run failed, or its task has only one class.
-    pub image_auroc: Option<f64>,
+    pub result: Measured,
+}
+
+/// What a run came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Measured {
+    /// It is not finished, or failed.
+    Missing,
+    /// It is finished, but its task has no labels of both classes, so that it has no figure to compare.
+    Unlabelled,
+    /// Its image AUROC.
+    Auroc(f64),
 }
 
 /// Methods over tasks and seeds. Every combination of the tasks, methods and seeds is expected.
@@ -29,6 +39,8 @@ pub struct Comparison {
     pub methods: Vec<Method>,
     /// The runs without a result.
     pub missing: Vec<Missing>,
+    /// The tasks with finished runs but without labels of both classes.
+    pub unlabelled: Vec<String>,
 }
 
 /// The results of one method.
@@ -37,9 +49,9 @@ pub struct Method {
     pub name: String,
     /// For each of [`Comparison::tasks`].
     pub cells: Vec<Cell>,
-    /// Mean over the tasks with a result.
+    /// Mean over the tasks for which every method has a result, so that means can be compared.
     pub mean: Option<f64>,
-    /// Mean over the tasks for which every method has a result; rank 1 is the highest AUROC, ties are averaged.
+    /// Mean over the same tasks; rank 1 is the highest AUROC, ties are averaged.
     pub average_rank: Option<f64>,
     /// p of Wilcoxon's signed-rank test against the reference, two-sided, over the tasks for which both have a result; the pairs are
     /// means over seeds. `None` for the reference, and if no pair differs.
@@ -79,42 +91,50 @@ impl Comparison {
     /// # Errors
     /// When a run occurs twice.
     pub fn new(runs: &[Run], reference: &str) -> Result<Self, ComparisonError> {
-        let mut results: BTreeMap<(&str, &str, u64), Option<f64>> = BTreeMap::new();
-        for Run { task, method, seed, image_auroc } in runs {
-            let auroc = image_auroc.filter(|auroc| auroc.is_finite());
-            if results.insert((task, method, *seed), auroc).is_some() {
+        let mut results: BTreeMap<(&str, &str, u64), Measured> = BTreeMap::new();
+        let mut unlabelled = BTreeSet::new();
+        for Run { task, method, seed, result } in runs {
+            if results.insert((task, method, *seed), *result).is_some() {
                 return Err(ComparisonError::Duplicate { task: task.clone(), method: method.clone(), seed: *seed });
+            }
+            if *result == Measured::Unlabelled {
+                unlabelled.insert(task.clone());
             }
         }
         let tasks: BTreeSet<&str> = results.keys().map(|key| key.0).collect();
         let names: BTreeSet<&str> = results.keys().map(|key| key.1).collect();
         let seeds: BTreeSet<u64> = results.keys().map(|key| key.2).collect();
-        let result = |task, method, seed| results.get(&(task, method, seed)).copied().flatten();
+        let result = |task, method, seed| *results.get(&(task, method, seed)).unwrap_or(&Measured::Missing);
+        let auroc = |result| match result {
+            Measured::Auroc(auroc) => Some(auroc),
+            Measured::Missing | Measured::Unlabelled => None,
+        };
 
         let mut missing = Vec::new();
         let mut methods: Vec<Method> = Vec::new();
         for &name in &names {
             let mut cells = Vec::new();
             for &task in &tasks {
-                let found: Vec<f64> = seeds.iter().filter_map(|&seed| result(task, name, seed)).collect();
+                let found: Vec<f64> = seeds.iter().filter_map(|&seed| auroc(result(task, name, seed))).collect();
                 cells.push(Cell { mean: mean(&found), sd: standard_deviation(&found), seeds: found.len() });
-                let absent = seeds.iter().filter(|&&seed| result(task, name, seed).is_none());
+                let absent = seeds.iter().filter(|&&seed| result(task, name, seed) == Measured::Missing);
                 missing.extend(absent.map(|&seed| Missing { task: task.into(), method: name.into(), seed }));
             }
-            let means: Vec<f64> = cells.iter().filter_map(|cell| cell.mean).collect();
-            methods.push(Method { name: name.into(), mean: mean(&means), cells, average_rank: None, p: None });
+            methods.push(Method { name: name.into(), cells, mean: None, average_rank: None, p: None });
         }
 
+        let common = common(&methods, tasks.len());
+        let figures = |method: &Method| common.iter().filter_map(|&task| method.cells[task].mean).collect();
+        let figures: Vec<Vec<f64>> = methods.iter().map(figures).collect();
         let mut ranked: Vec<Vec<f64>> = vec![Vec::new(); methods.len()];
-        for task in 0..tasks.len() {
+        for task in 0..common.len() {
             // The highest AUROC has rank 1.
-            let row: Option<Vec<f64>> = methods.iter().map(|method| Some(-method.cells[task].mean?)).collect();
-            let ranks = ranks(&row.unwrap_or_default());
-            ranked.iter_mut().zip(ranks).for_each(|(all, rank)| all.push(rank));
+            let row: Vec<f64> = figures.iter().map(|own| -own[task]).collect();
+            ranked.iter_mut().zip(ranks(&row)).for_each(|(all, rank)| all.push(rank));
         }
         let against = methods.iter().find(|method| method.name == reference).map(|method| method.cells.clone());
-        for (method, ranks) in methods.iter_mut().zip(&ranked) {
-            method.average_rank = mean(ranks);
+        for (method, (figures, ranks)) in methods.iter_mut().zip(figures.iter().zip(&ranked)) {
+            (method.mean, method.average_rank) = (mean(figures), mean(ranks));
             let pairs = method.cells.iter().zip(against.iter().flatten());
             let differences: Vec<f64> = pairs.filter_map(|(own, other)| Some(own.mean? - other.mean?)).collect();
             method.p = wilcoxon(&differences).map(|test| test.p);
@@ -122,7 +142,13 @@ impl Comparison {
         let rank = |method: &Method| method.average_rank.unwrap_or(f64::INFINITY);
         methods.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
         let tasks = tasks.into_iter().map(String::from).collect();
-        Ok(Comparison { reference: reference.into(), tasks, methods, missing })
+        Ok(Comparison {
+            reference: reference.into(),
+            tasks,
+            methods,
+            missing,
+            unlabelled: unlabelled.into_iter().collect(),
+        })
     }
 
     /// A Markdown table: one row per task, one column per method, then the missing runs. AUROC in percent.
@@ -141,10 +167,19 @@ impl Comparison {
         line("**mean**", of_each(&|method| percent(method.mean)));
         line("**average rank**", of_each(&|method| number(method.average_rank, 2)));
         line(&format!("**p against {}**", inert(&self.reference)), of_each(&|method| number(method.p, 4)));
-        text.push_str(
-            "\nImage AUROC in percent, mean ± standard deviation over seeds. Ranks: over the tasks for which every ",
-        );
-        text.push_str("method has a result; 1 is best. p: Wilcoxon signed-rank test, two-sided, over tasks.\n");
+        let all = self.tasks.len();
+        let common = common(&self.methods, all).len();
+        writeln!(
+            text,
+            "\nImage AUROC in percent, mean ± standard deviation over seeds. Means and ranks: over the {common} of {all} tasks for \
+             which every method has a result; rank 1 is best. p: Wilcoxon signed-rank test, two-sided, over tasks."
+        )
+        .expect("a string takes all");
+        if !self.unlabelled.is_empty() {
+            let tasks: Vec<String> = self.unlabelled.iter().map(|task| inert(task)).collect();
+            writeln!(text, "\nWithout labels of both classes, and so without a figure: {}", tasks.join(", "))
+                .expect("a string takes all");
+        }
         if !self.missing.is_empty() {
             writeln!(text, "\nMissing runs: {}\n", self.missing.len()).expect("a string takes all");
             for Missing { task, method, seed } in &self.missing {
@@ -187,6 +222,12 @@ impl Comparison {
     }
 }
 
+/// Those of the first `tasks` tasks for which every method has a result.
+fn common(methods: &[Method], tasks: usize) -> Vec<usize> {
+    let is_common = |&task: &usize| methods.iter().all(|method| method.cells[task].mean.is_some());
+    (0..tasks).filter(is_common).collect()
+}
+
 /// `98.8 ± 0.4`, or `98.8` for a single seed.
 impl std::fmt::Display for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
@@ -221,7 +262,8 @@ mod tests {
     use super::*;
 
     fn run(task: &str, method: &str, seed: u64, image_auroc: Option<f64>) -> Run {
-        Run { task: task.into(), method: method.into(), seed, image_auroc }
+        let result = image_auroc.map_or(Measured::Missing, Measured::Auroc);
+        Run { task: task.into(), method: method.into(), seed, result }
     }
 
     fn runs() -> Vec<Run> {
@@ -236,7 +278,7 @@ mod tests {
             run("c", "st-ssad", 0, Some(0.9)),
             run("c", "st-ssad", 1, Some(0.9)),
             run("c", "static", 0, None),
-            run("c", "static", 1, Some(f64::NAN)),
+            run("c", "static", 1, None),
         ]
     }
 
@@ -251,8 +293,9 @@ mod tests {
         assert!((sd - 0.1 / 2f64.sqrt()).abs() < 1e-12, "{sd}");
         assert_eq!(other.cells[0], Cell { mean: Some(0.8), sd: None, seeds: 1 });
         assert_eq!(other.cells[2], Cell { mean: None, sd: None, seeds: 0 });
-        let mean = own.mean.unwrap();
-        assert!((mean - (0.6 + 0.85 + 0.9) / 3.0).abs() < 1e-12, "{mean}");
+        // On the same two tasks, although one method has a result on c too.
+        let means = [own, other].map(|method| method.mean.unwrap());
+        assert!((means[0] - (0.6 + 0.85) / 2.0).abs() < 1e-12 && (means[1] - 0.75).abs() < 1e-12, "{means:?}");
         // Differences 0.2 and −0.15: rank sums 2 and 1.
         assert_eq!((own.p, other.p), (None, Some(1.0)));
         let missing: Vec<(&str, u64)> = comparison.missing.iter().map(|run| (run.task.as_str(), run.seed)).collect();
@@ -278,18 +321,28 @@ mod tests {
             "| a | 60.0 ± 0.0 | 80.0 |",
             "| b\\|x | 85.0 ± 7.1 | 70.0 ± 0.0 |",
             "| c | 90.0 ± 0.0 | n/a |",
-            "| **mean** | 78.3 | 75.0 |",
+            "| **mean** | 72.5 | 75.0 |",
             "| **average rank** | 1.50 | 1.50 |",
             "| **p against st-ssad** | n/a | 1.0000 |",
             "* c, static, seed 1",
         ] {
             assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
         }
+        assert!(text.contains("over the 2 of 3 tasks for which every method has a result"), "{text}");
         let csv = String::from_utf8(comparison.csv().unwrap()).unwrap();
         assert!(csv.contains("\nc,static,,,0\n") && csv.contains("\na,static,0.8,,1\n"), "{csv}");
         let json = serde_json::to_value(&comparison).unwrap();
         assert!(json["methods"][1]["cells"][2]["mean"].is_null());
         assert_eq!(json["missing"][0]["task"], "a");
+    }
+
+    #[test]
+    fn a_run_without_labels_is_not_missing() {
+        let unlabelled = Run { result: Measured::Unlabelled, ..run("d", "static", 0, None) };
+        let comparison = Comparison::new(&[unlabelled, run("d", "st-ssad", 0, None)], "st-ssad").unwrap();
+        assert_eq!((comparison.missing.len(), comparison.missing[0].method.as_str()), (1, "st-ssad"));
+        let text = comparison.markdown();
+        assert!(text.contains("Without labels of both classes, and so without a figure: d\n"), "{text}");
     }
 
     #[test]

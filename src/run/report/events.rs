@@ -10,13 +10,19 @@ pub(super) const FILE: &str = "events.out.tfevents.0.stssad";
 /// CRC-32C, the checksum of TFRecord frames.
 const CRC: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// One event per step, all with the time `wall_time`, in seconds since 1970.
-pub(super) fn encode(steps: &[Step], wall_time: f64) -> Vec<u8> {
+/// The beginning of a file.
+pub(super) fn header(wall_time: f64) -> Vec<u8> {
     let mut file = Vec::new();
     let mut version = Vec::new();
     time(&mut version, wall_time);
     bytes(&mut version, 3, b"brain.Event:2");
     frame(&mut file, &version);
+    file
+}
+
+/// One event per step, all with the time `wall_time`, in seconds since 1970.
+pub(super) fn encode(steps: &[Step], wall_time: f64) -> Vec<u8> {
+    let mut file = Vec::new();
     for Step { start, step, inner, outer, setting } in steps {
         let mut summary = Vec::new();
         let mut scalar = |name: &str, value: f32| {
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn events_are_read_back() {
-        let file = encode(&steps(), 1.5e9);
+        let file = [header(1.5e9), encode(&steps(), 1.5e9)].concat();
         let messages = messages(&file).unwrap();
         assert_eq!(messages.len(), 3);
         assert_eq!(fields(messages[0]), [(1, Field::Double(1.5e9)), (3, Field::Bytes(b"brain.Event:2"))]);
@@ -194,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_parser_sees_a_flipped_bit() {
-        let good = encode(&steps(), 0.0);
+        let good = [header(0.0), encode(&steps(), 0.0)].concat();
         assert!(messages(&good).is_ok());
         for byte in 0..good.len() {
             let mut bad = good.clone();
