@@ -142,6 +142,19 @@ impl LedoitWolf {
         self.whitened(rows).map(|row| row.iter().map(|value| value * value).sum::<f64>().sqrt()).collect()
     }
 
+    /// L⁻¹, `[features, features]` row-major: the score of a row is ‖L⁻¹ · (row − mean)‖.
+    pub fn whitening(&self) -> Vec<f64> {
+        let features = self.mean.len();
+        let units: Vec<f64> = (0..features)
+            .flat_map(|unit| {
+                let is_unit = move |feature| if feature == unit { 1.0 } else { 0.0 };
+                self.mean.iter().enumerate().map(move |(feature, mean)| mean + is_unit(feature))
+            })
+            .collect();
+        let columns: Vec<Vec<f64>> = self.whitened(&units).collect();
+        (0..features).flat_map(|row| columns.iter().map(move |column| column[row])).collect()
+    }
+
     /// ∂ score / ∂ row for each of `rows`, `[M, features]` row-major: (L·Lᵀ)⁻¹v / score, and 0 at the mean.
     ///
     /// # Panics
@@ -453,6 +466,19 @@ mod tests {
         let fitted = LedoitWolf::fit(&[-3.0, -1.0, 1.0, 3.0], 1).unwrap();
         assert_eq!(fitted.shrinkage(), 0.0);
         close(&fitted.score(&[5.0, 0.0]), &[5f64.sqrt(), 0.0], 1e-14);
+    }
+
+    #[test]
+    fn the_whitening_gives_the_score() {
+        let fitted = LedoitWolf::fit(&[2., 0., 1., -2., 1., 3., 0., 1., 0.5, 0., -1., 2.], 3).unwrap();
+        let row = [1.0, 0.3, -0.7];
+        let offset: Vec<f64> = row.iter().zip(fitted.parts().0).map(|(value, mean)| value - mean).collect();
+        let whitened = fitted
+            .whitening()
+            .chunks_exact(3)
+            .map(|line| line.iter().zip(&offset).map(|(factor, value)| factor * value).sum::<f64>())
+            .collect::<Vec<f64>>();
+        close(&[whitened.iter().map(|value| value * value).sum::<f64>().sqrt()], &fitted.score(&row), 1e-12);
     }
 
     #[test]
