@@ -33,6 +33,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 pub use batches::Batches;
+pub(crate) use cache::STEPS;
+pub(crate) use decode::LUMA;
 pub use decode::{Channels, Conversion, DecodeError, Geometry, Levels, Resize, Size};
 pub use files::{BadImage, Files, LeftOut, as_text};
 pub use identical::{Identical, Seen};

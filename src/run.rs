@@ -13,6 +13,7 @@ pub mod race;
 pub mod checkpoint;
 pub mod model;
 pub mod web;
+pub mod onnx;
 pub mod scored;
 pub mod found;
 pub mod outcome;

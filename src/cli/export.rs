@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
-use stssad::run::web;
+use stssad::run::{onnx, web};
 
 use super::train::model;
 
@@ -16,22 +16,42 @@ pub struct Export {
     /// What to write.
     #[arg(long, value_enum)]
     format: Format,
-    /// File to write.
-    #[arg(long, value_name = "FILE", default_value = "detector.html")]
-    out: PathBuf,
+    /// File to write [default: detector.html or detector.onnx].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
     /// One HTML page with the weights and kernels, for browsers with WebGPU
     Web,
+    /// One ONNX file that takes 8 bit images of any size and converts them itself, for runtimes such as onnxruntime; without heat maps
+    Onnx,
 }
 
 impl Export {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let Format::Web = self.format;
-        web::save(&model(&self.run, &[])?, &self.out)?;
-        result!("{}", self.out.display())?;
+        let model = model(&self.run, &[])?;
+        let out = |name: &str| self.out.clone().unwrap_or_else(|| name.into());
+        let out = match self.format {
+            Format::Web => {
+                let out = out("detector.html");
+                web::save(&model, &out)?;
+                out
+            }
+            Format::Onnx => {
+                let out = out("detector.onnx");
+                onnx::save(&model, &out)?;
+                if model.threshold.is_none() {
+                    note!(
+                        "note     the model has no threshold, because no normal images were held out of training: the graph gives \
+                         scores only"
+                    );
+                }
+                out
+            }
+        };
+        result!("{}", out.display())?;
         Ok(ExitCode::SUCCESS)
     }
 }

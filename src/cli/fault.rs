@@ -17,6 +17,7 @@ use stssad::run::config::ConfigError;
 use stssad::run::execute::RunError;
 use stssad::run::fit::FitError;
 use stssad::run::folder::FolderError;
+use stssad::run::onnx::OnnxError;
 use stssad::run::outcome::ReportError;
 use stssad::run::report::ComparisonError;
 use stssad::run::settings::SettingsError;
@@ -79,6 +80,7 @@ pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) 
         of::<GpuError>,
         of::<GradError>,
         of::<MeasureError>,
+        of::<OnnxError>,
         of::<ReplaceError>,
         of::<ReportError>,
         of::<RunError>,
@@ -212,6 +214,16 @@ impl Faulty for MeasureError {
 impl Faulty for ReportError {
     fn fault(&self) -> Fault {
         Fault::Storage
+    }
+}
+
+impl Faulty for OnnxError {
+    fn fault(&self) -> Fault {
+        match self {
+            OnnxError::Tiles(_) => Fault::Usage,
+            OnnxError::Unknown(_) => Fault::Internal,
+            OnnxError::Write { .. } => Fault::Storage,
+        }
     }
 }
 

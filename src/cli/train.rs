@@ -325,7 +325,8 @@ pub fn execute(
     let speed = outcome.all_steps() as f64 / outcome.seconds;
     match output.fast_dev_run {
         true => note!("dev run  everything works; without --fast-dev-run the run trains and is kept"),
-        false => note!("{speed:.1} steps/s; results are in {place}"),
+        false if speed > 0.0 => note!("{speed:.1} steps/s; results are in {place}"),
+        false => note!("results are in {place}"),
     }
     if output.json {
         result!("{}", serde_json::to_string_pretty(&outcome)?)?;

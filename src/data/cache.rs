@@ -31,7 +31,7 @@ const WITHOUT_MASK: u8 = 0;
 const WITH_MASK: u8 = 1;
 
 /// What levels are counted in: all 16 bit and all 8 bit levels are exact.
-pub(super) const STEPS: f32 = 65_535.0;
+pub(crate) const STEPS: f32 = 65_535.0;
 
 impl Cache {
     /// The place of an image that is not in the cache.

@@ -39,7 +39,7 @@ use super::cache::STEPS;
 pub const MAX_PIXELS: u64 = 89_478_485;
 
 /// The weights of red, green and blue in grey by Rec. 601, as in Pillow, OpenCV and torchvision.
-pub(super) const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
+pub(crate) const LUMA: [f64; 3] = [0.299, 0.587, 0.114];
 
 /// How every image of a run is converted to `[C, H, W]`. It belongs to the model: scores are valid only for this conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -293,10 +293,13 @@ impl fmt::Display for Fitted {
         } = &self.cost;
         let gflop = *flops as f64 / 1e9;
         let digits = usize::from(gflop < 10.0);
+        write!(f, "cost     images of {width}×{height} pixels, encoder {encoder}; ")?;
+        if *flops == 0 {
+            return f.write_str("nothing is trained");
+        }
         write!(
             f,
-            "cost     images of {width}×{height} pixels, encoder {encoder}; a step of {batch} + {batch_val} images takes \
-             {gflop:.digits$} GFLOP and {} on the device",
+            "a step of {batch} + {batch_val} images takes {gflop:.digits$} GFLOP and {} on the device",
             units::bytes(*bytes)
         )?;
         if let Some(limit) = self.cut {
