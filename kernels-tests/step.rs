@@ -46,7 +46,7 @@ fn every_part_has_its_gradients() {
     }
     let resnet = with(Method::StSsad, "rotation", "diagonal-w2", Detector::resnet18(1, [28, 28]));
     assert!(resnet < 7000, "{resnet} dispatches with ResNet-18");
-    for method in Method::value_variants() {
+    for method in Method::value_variants().iter().filter(|method| method.trains()) {
         let dispatches = with(*method, "cutdiff", "diagonal-w2", Detector::small(1));
         assert!((30..2000).contains(&dispatches), "{dispatches} dispatches with {method:?}");
     }

@@ -120,7 +120,7 @@ fn check_given(frozen: bool) {
     detector.forward(&mut g.tape, &theta, x, Statistics::Running(&running));
     for layer in LAYERS {
         let scope = format!("encoder.{layer}");
-        let last = g.tape.iter().filter(|(_, node)| *node.scope == *scope).last().map(|(value, _)| value);
+        let last = g.tape.iter().rfind(|(_, node)| *node.scope == *scope).map(|(value, _)| value);
         g.expect(layer, last.expect("a layer of PyTorch's is one of ours"), doubles(&format!("out/{layer}")));
     }
     g.check();

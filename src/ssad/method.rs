@@ -366,7 +366,7 @@ impl Network {
     ///
     /// with `slope` the mean gradient along the straight path (integrated gradients: Sundararajan et al., arXiv 1703.01365, applied to
     /// the last feature maps). It is (Σ⁻¹ (z − r)) / score for a distance, z − r for the squared distance from a centre, and the mean at
-    /// [`POINTS`] points for a head. An auto-encoder's map is the squared error of each pixel. Of the nearest patch, it is the distance
+    /// 32 points for a head. An auto-encoder's map is the squared error of each pixel. Of the nearest patch, it is the distance
     /// of each place, the greatest of which is the score.
     pub fn contributions(&self, t: &mut Tape, x: Value, by_distance: bool) -> Value {
         let theta: Vec<Value> = self.record_parameters(t, 1).into_iter().map(|(_, value)| value).collect();

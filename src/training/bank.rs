@@ -36,7 +36,7 @@ impl Patches {
     }
 
     /// The bank `[BANKED, features, 1, 1]`: the k-centre greedy choice (as in PatchCore, Roth et al., arXiv 2106.08265, section 3.2).
-    /// Each feature that is added is the one that lies farthest from those before, of at most [`CANDIDATES`] drawn ones. Where
+    /// Each feature that is added is the one that lies farthest from those before, of at most 32,768 drawn ones. Where
     /// there are fewer, they repeat.
     ///
     /// # Panics
