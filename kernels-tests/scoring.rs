@@ -91,6 +91,7 @@ fn scores_do_not_depend_on_how_many_images_are_scored_at_once() {
         (Method::DeepSvdd, Detector::small(3), [3, 17, 17]),
         (Method::NearestPatch, Detector::small(3), [3, 17, 17]),
         (Method::RawPixels, Detector::small(3), [3, 17, 17]),
+        (Method::RawPixels, Detector::small(1), [1, 4, 70]),
     ] {
         let (network, mut states, mut stream) =
             (Network::new(method, &detector, image), States::new(&device), Stream::new(3, 1));
