@@ -822,22 +822,20 @@ mod tests {
         }
     }
 
-    /// Asks for a stop after this step of the run; never for 0.
-    struct Stopping(usize, usize);
+    /// Asks for a stop before the first step, or never.
+    struct Stopping(bool);
 
     impl Watch for Stopping {
         fn compiling(&mut self, _: usize, _: usize) {}
 
         fn fitted(&mut self, _: &Fitted) {}
 
-        fn step(&mut self, _: &[Progress], _: &Leg) {
-            self.1 += 1;
-        }
+        fn step(&mut self, _: &[Progress], _: &Leg) {}
 
         fn reporting(&mut self, _: &str) {}
 
         fn wants_stop(&self) -> bool {
-            self.0 > 0 && self.1 >= self.0
+            self.0
         }
     }
 
@@ -849,16 +847,13 @@ mod tests {
         write_random(&file, &network, 1);
         let config = RunConfig {
             data: Some(Source::Digits(Digits { normal: 6, anomaly: 9 })),
-            method: Method::RandomStatic,
-            augmentation: "rotation".into(),
+            method: Method::NearestPatch,
             encoder_weights: Some(file.clone()),
-            freeze_encoder: true,
             images: Loading { max_train: Some(16), max_normals: Some(8), max_anomalies: Some(8), ..Loading::default() },
-            training: Training { batch: 4, batch_val: 4, steps: 3, ..Training::default() },
             ..RunConfig::default()
         };
         let device = Device::open(&Choice::Best).unwrap();
-        let train = |config: &RunConfig, stop: usize, checkpoint: Option<Checkpoint>| {
+        let train = |config: &RunConfig, stops: bool, checkpoint: Option<Checkpoint>| {
             let loaded = load(config.source().unwrap(), &config.loading(), |_, _| {}).unwrap();
             assert_eq!(loaded.task.train.images.shape()[1], 3, "grey images become RGB");
             let folder = match &checkpoint {
@@ -866,16 +861,16 @@ mod tests {
                 None => RunFolder::create(&path).unwrap(),
             };
             let run = Run { device: &device, config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
-            run.train(checkpoint, &mut Stopping(stop, 0))
+            run.train(checkpoint, &mut Stopping(stops))
         };
-        assert!(matches!(train(&config, 2, None), Ok(Ending::Stopped)));
+        assert!(matches!(train(&config, true, None), Ok(Ending::Stopped)));
         let checkpoint = || Checkpoint::load(&path).unwrap().unwrap().0;
         let stored = RunConfig::parse(&checkpoint().config).unwrap();
         write_random(&file, &network, 2);
-        let refused = train(&stored, 0, Some(checkpoint())).unwrap_err().to_string();
+        let refused = train(&stored, false, Some(checkpoint())).unwrap_err().to_string();
         assert!(refused.contains("other weights of the encoder"), "{refused}");
         write_random(&file, &network, 1);
-        train(&stored, 0, Some(checkpoint())).unwrap();
+        train(&stored, false, Some(checkpoint())).unwrap();
         let states = Model::load(&path.join(MODEL)).unwrap().states;
         for given in config.given().unwrap().unwrap().states.iter() {
             assert!(states.contains(given), "{}", given.0);
