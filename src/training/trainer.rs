@@ -344,7 +344,7 @@ impl<'a> Trainer<'a> {
         }
         if let Some(mapping) = &mut self.mapping {
             let batch = self.config.batch / self.config.micro_batches;
-            let mut patches = Patches::default();
+            let mut patches = Patches::new(run_seed(self.config.seed, index));
             self.images.train.for_each_batch::<TrainError>(batch, |_, images| {
                 let count = images.shape()[0];
                 // The last images fill no batch.
@@ -353,7 +353,7 @@ impl<'a> Trainer<'a> {
                 patches.add(&mapping.run()?, count);
                 Ok(())
             })?;
-            self.states.set(BANK, &patches.bank(run_seed(self.config.seed, index)))?;
+            self.states.set(BANK, &patches.bank())?;
         }
         Ok(())
     }
