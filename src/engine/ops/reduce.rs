@@ -517,7 +517,7 @@ const CASES: &[(ShapeClass, &str)] = &[
     (Ones, "reduce/min(x=3x1x4,from=1,to=2)"),
     (Uneven, "reduce/min(x=4x5x6x7,from=0,to=2)"),
     (Uneven, "reduce/min(x=3x129,from=1,to=2)"),
-    (Uneven, "reduce/min(x=3x5x8,from=1,to=2)"),
+    (Uneven, "reduce/min(x=2x3x256,from=1,to=2)"),
     (Tiled, "reduce/min(x=1031x72,from=0,to=1)"),
     (Folded, "reduce/min(x=2x4194305,from=0,to=1)"),
     (Training, "reduce/min(x=16x1024x64,from=1,to=2)"),
