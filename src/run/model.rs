@@ -207,7 +207,9 @@ pub struct Judgement {
 /// A model on a device.
 #[derive(Debug)]
 pub struct Predictor<'a> {
-    model: &'a Model,
+    image: [usize; 3],
+    /// As [`Model::distance`], which is not looked up for every batch.
+    distance: Option<&'a LedoitWolf>,
     device: Device,
     network: Network,
     states: States,
@@ -231,7 +233,8 @@ impl<'a> Predictor<'a> {
         for (name, tensor) in model.states.iter().chain(&model.explaining()) {
             states.set(name, tensor)?;
         }
-        Ok(Predictor { model, device: device.clone(), network, states, scorer: None, attributor: None })
+        let (image, distance) = (model.image, model.distance());
+        Ok(Predictor { image, distance, device: device.clone(), network, states, scorer: None, attributor: None })
     }
 
     /// Scores images `[N, C, H, W]`. A score may be infinite or NaN.
@@ -241,11 +244,11 @@ impl<'a> Predictor<'a> {
     pub fn judge(&mut self, images: &Tensor) -> Result<Judgement, GpuError> {
         let most = at_once(images);
         let scorer = reused(self.scorer.take(), most, || {
-            Scorer::new(&self.device, &self.network, self.model.image, most, &self.states)
+            Scorer::new(&self.device, &self.network, self.image, most, &self.states)
         })?;
         let (_, scorer) = self.scorer.insert(scorer);
         let readings = scorer.read(images)?;
-        let scores = readings.scores(self.model.distance());
+        let scores = readings.scores(self.distance);
         let logits = self.network.has_logit().then_some(readings.direct);
         Ok(Judgement { scores, logits })
     }
@@ -270,8 +273,8 @@ impl<'a> Predictor<'a> {
     /// # Errors
     /// When the device fails.
     pub fn heat(&mut self, images: &Tensor) -> Result<Tensor, GpuError> {
-        let (device, image) = (&self.device, self.model.image);
-        let (most, by_distance) = (at_once(images), self.model.distance().is_some());
+        let (device, image) = (&self.device, self.image);
+        let (most, by_distance) = (at_once(images), self.distance.is_some());
         let attributor = reused(self.attributor.take(), most, || {
             Attributor::new(device, &self.network, image, most, &self.states, by_distance)
         })?;

@@ -85,10 +85,10 @@ impl Detector {
 
     /// The logits `[N, G]` of embeddings `[N, G · features]`, with the parameters and running statistics of the whole detector.
     pub fn logit(&self, t: &mut Tape, theta: &[Value], z: Value, running: &[[Value; 2]]) -> Value {
-        let Declared { parameters, norms } = self.declared();
+        let (Declared { parameters, norms }, features) = self.recorded();
         let first = parameters.iter().position(|parameter| parameter.name.starts_with(HEAD)).unwrap_or(theta.len());
         let first_norm = norms.iter().position(|(layer, _)| layer.starts_with(HEAD)).unwrap_or(running.len());
-        let groups = t.shape(z)[1] / self.features();
+        let groups = t.shape(z)[1] / features;
         let mut layers = Layers::new(groups, &theta[first..], Statistics::Running(&running[first_norm..]));
         self.classify(t, &mut layers, z)
     }
