@@ -590,8 +590,12 @@ fn feeds_and_states_of_the_wrong_shape_are_refused() {
     let (config, task) = (config(Rotation::default(), 10), task(10));
     let device = device();
     let recorded = TrainingStep::record(&config, [1, 12, 12]).unwrap();
-    let unbound =
-        Executor::new(&device, recorded.tuning_plan(&device, Reuse::On).unwrap(), &States::new(&device), |_, _| {});
+    let unbound = Executor::new(
+        &device,
+        recorded.tuning_plan(device.class(), Reuse::On).unwrap(),
+        &States::new(&device),
+        |_, _| {},
+    );
     assert!(matches!(unbound, Err(GpuError::Unknown { kind: "state", .. })));
 
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {}).unwrap();

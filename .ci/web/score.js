@@ -15,7 +15,7 @@ let left = 0;
 for (const { path, score, map } of predicted.trim().split("\n").map((line) => JSON.parse(line))) {
   if (!Number.isFinite(score)) continue;
   const picture = await decodePng(new Uint8Array(readFileSync(path)));
-  // What the page leaves to the browser, interlaced files for example, Node cannot decode.
+  // What the page leaves to the browser, such as JPEG, Node cannot decode.
   picture ? rows.push({ score, heat: array(map), picture }) : (left += 1);
 }
 

@@ -1,31 +1,9 @@
 // reduce/min: y[o, k] = min_j x[o, j, k]
 //
-// An invocation computes one minimum, or four along the inner axis.
-alias X = f32; // or vec4<f32>: then inner counts vectors
+// Invocations map to minima as reduce/axis says.
 
-struct Extents {
-    terms: u32,
-    inner: u32,
+fn join(a: X, b: X) -> X {
+    return min(a, b);
 }
-var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> x: array<X>;         // [outer, terms, inner]
-@group(0) @binding(1) var<storage, read_write> y: array<X>;   // [outer, inner]
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
-    if i >= arrayLength(&y) {
-        return;
-    }
-    let first = i / extents.inner * extents.terms * extents.inner + i % extents.inner;
-    var least = x[first];
-    for (var j = 1u; j < extents.terms; j += 1u) {
-        least = min(least, x[first + j * extents.inner]);
-    }
-    y[i] = least;
-}
+// include reduce/axis

@@ -1,31 +1,9 @@
 // reduce/sum: y[o, k] = Σ_j x[o, j, k]
 //
-// An invocation computes one sum, or four along the inner axis, in the order of j.
-alias X = f32; // or vec4<f32>: then inner counts vectors
+// Invocations map to sums as reduce/axis says.
 
-struct Extents {
-    terms: u32,
-    inner: u32,
+fn join(a: X, b: X) -> X {
+    return a + b;
 }
-var<immediate> extents: Extents;
 
-@group(0) @binding(0) var<storage, read> x: array<X>;         // [outer, terms, inner]
-@group(0) @binding(1) var<storage, read_write> y: array<X>;   // [outer, inner]
-
-@compute @workgroup_size(64)
-fn main(
-    @builtin(workgroup_id) workgroup: vec3<u32>,
-    @builtin(num_workgroups) grid: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = (workgroup.y * grid.x + workgroup.x) * 64u + lane;
-    if i >= arrayLength(&y) {
-        return;
-    }
-    let first = i / extents.inner * extents.terms * extents.inner + i % extents.inner;
-    var sum = X();
-    for (var j = 0u; j < extents.terms; j += 1u) {
-        sum += x[first + j * extents.inner];
-    }
-    y[i] = sum;
-}
+// include reduce/axis

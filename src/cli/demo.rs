@@ -1,13 +1,14 @@
 //! `stssad demo`: 6 is normal, 9 is the anomaly, and the program finds the rotation between them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use stssad::data::sheet::Digits;
 use stssad::data::{Loaded, Loading, Source, load};
 use stssad::run::config::{RunConfig, Training};
 use stssad::run::folder::RunFolder;
+use stssad::run::web;
 use stssad::ssad::config::Config;
 
 use super::progress::Mode;
@@ -17,9 +18,13 @@ use super::{DeviceArguments, PrecisionArguments, trainer};
 /// Arguments of `stssad demo`.
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// Folder for the demo's files; files of an earlier demo are overwritten.
-    #[arg(long, value_name = "DIR", default_value = "results/demo")]
-    out: PathBuf,
+    /// Folder for the demo's files [default: results/demo], or the page's file with `--format web` [default: demo.html]; files of an
+    /// earlier demo are overwritten.
+    #[arg(long, value_name = "PATH")]
+    out: Option<PathBuf>,
+    /// What to write instead of training here.
+    #[arg(long, value_enum, conflicts_with_all = ["recompute", "memory", "precision", "adapter", "shaders", "progress", "json", "print_plan"])]
+    format: Option<Format>,
     /// Seed of all random draws: split, initial weights, batches.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -47,6 +52,15 @@ pub struct Demo {
     print_plan: bool,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// One HTML page that trains in browsers with WebGPU, by the same kernels
+    Web,
+}
+
+/// Where the page begins, in degrees.
+const FROM: f32 = 230.0;
+
 /// The demo's configuration.
 fn config(order: u8, seed: u64) -> RunConfig {
     let most = Some(100);
@@ -71,6 +85,9 @@ fn prepared(config: &RunConfig) -> anyhow::Result<(Loaded, Config)> {
 
 impl Demo {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
+        if let Some(Format::Web) = self.format {
+            return self.page();
+        }
         let device = self.device.open()?;
         let adapter = device.adapter();
         note!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
@@ -93,9 +110,19 @@ impl Demo {
             progress: self.progress,
             json: self.json,
         };
-        let folder = RunFolder::for_demo(&self.out)?;
+        let folder = RunFolder::for_demo(self.out.as_deref().unwrap_or(Path::new("results/demo")))?;
         folder.start_over()?;
         note!("{}", loaded.table());
         execute(&device, &config, &loaded, &folder, None, &output, output.stop()?)
+    }
+
+    fn page(&self) -> anyhow::Result<ExitCode> {
+        let config = config(self.order, self.seed);
+        let (loaded, training) = prepared(&config)?;
+        let training = Config { starts: vec![vec![FROM.to_radians()]], ..training };
+        let out = self.out.as_deref().unwrap_or(Path::new("demo.html"));
+        web::save(&web::training(&training, &loaded.task)?, out)?;
+        result!("{}", out.display())?;
+        Ok(ExitCode::SUCCESS)
     }
 }

@@ -36,7 +36,7 @@ impl Export {
         let out = match self.format {
             Format::Web => {
                 let out = out("detector.html");
-                web::save(&model, &out)?;
+                web::save(&web::detector(&model)?, &out)?;
                 out
             }
             Format::Onnx => {

@@ -233,7 +233,8 @@ impl Faulty for WebError {
             WebError::Tiles(_) | WebError::Channels(_) => Fault::Usage,
             WebError::TooLarge { .. } => Fault::Device,
             WebError::Write { .. } => Fault::Storage,
-            WebError::Shader(_) => Fault::Internal,
+            WebError::Data(error) => error.fault(),
+            WebError::Shader(_) | WebError::Grad(_) => Fault::Internal,
         }
     }
 }

@@ -20,7 +20,16 @@ pub static SOURCES: LazyLock<Vec<(&str, &str)>> = LazyLock::new(|| {
 });
 
 /// Files that kernels include: none is a kernel by itself.
-pub const PARTS: &[(&str, &str)] = shaders!["gemm/loads", "gemm/matrix", "gemm/tile"];
+pub const PARTS: &[(&str, &str)] = shaders![
+    "gemm/loads",
+    "gemm/matrix",
+    "gemm/tile",
+    "patch/pixels",
+    "patch/place",
+    "patch/rows",
+    "patch/sigmoid",
+    "reduce/axis"
+];
 
 /// What a line begins with that names an included part. Such lines are the last of a kernel's own file.
 const INCLUDE: &str = "// include ";
@@ -363,8 +372,11 @@ mod tests {
 
         std::fs::create_dir_all(folder.join("sort")).unwrap();
         std::fs::write(folder.join("sort/order.wgsl"), "// include gemm/tiles\n\n").unwrap();
-        let reason = "sort/order.wgsl includes gemm/tiles, but there is no such file: gemm/loads, gemm/matrix, gemm/tile and kernels \
-                      can be included";
+        let parts =
+            "gemm/loads, gemm/matrix, gemm/tile, patch/pixels, patch/place, patch/rows, patch/sigmoid, reduce/axis";
+        let reason = format!(
+            "sort/order.wgsl includes gemm/tiles, but there is no such file: {parts} and kernels can be included"
+        );
         assert_eq!(refused(folder), reason);
     }
 

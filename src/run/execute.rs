@@ -154,8 +154,8 @@ impl Run<'_> {
         let config = self.training(&fitted(self.device, self.config, self.loaded)?.config)?;
         let [_, c, h, w] = self.loaded.task.visible().train.shape();
         let step = TrainingStep::record(&config, [c, h, w]).map_err(TrainError::from)?;
-        let tuning = step.tuning_plan(self.device, config.reuse);
-        Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, config.reuse)))
+        let tuning = step.tuning_plan(self.device.class(), config.reuse);
+        Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device.class(), config.reuse)))
     }
 
     /// Trains, from a checkpoint if one is given, tests, and writes the report. A run that has a result is not trained again; only its

@@ -149,8 +149,8 @@ impl Planner<'_> {
         part.training.micro_batches = Some(1);
         let part = part.training(self.image(config), batch, batch_val)?;
         let step = TrainingStep::record(&part, self.image(config)).map_err(TrainError::from)?;
-        let tuning = step.tuning_plan(self.device, part.reuse);
-        Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device, part.reuse)))
+        let tuning = step.tuning_plan(self.device.class(), part.reuse);
+        Ok(tuning.unwrap_or_else(|| step.plain_plan(self.device.class(), part.reuse)))
     }
 
     /// The largest value, in bytes, that a run computes outside its training steps, with micro-batches of `batch` images and the
@@ -162,7 +162,8 @@ impl Planner<'_> {
         let class: DeviceClass = self.exact.class();
         let scores = Scorer::plan(class, &network, image, LEAST).0;
         let heat = Attributor::plan(class, &network, image, LEAST, by_distance).0;
-        let views = views(&training, &network, image, batch).into_iter().flatten().map(|view| view.plan(self.device));
+        let views =
+            views(&training, &network, image, batch).into_iter().flatten().map(|view| view.plan(self.device.class()));
         let plans = [scores, heat].into_iter().chain(views);
         Ok(plans.map(|plan| plan.largest().1).max().unwrap_or(0))
     }

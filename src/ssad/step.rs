@@ -5,9 +5,9 @@
 //! what it would come to alone, up to the order in which its sums are rounded.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use crate::engine::gpu::Device;
-use crate::engine::kernel::Precision;
+use crate::engine::kernel::{DeviceClass, Precision};
 use crate::engine::ops::layout::Packing;
 use crate::engine::philox::Stream;
 use crate::engine::plan::{Plan, Reuse};
@@ -273,15 +273,15 @@ impl TrainingStep {
     }
 
     /// The plan of a step that leaves `a` as it is.
-    pub fn plain_plan(&self, device: &Device, reuse: Reuse) -> Plan {
-        Plan::new(&self.tape, &[self.figures], &self.carries, device.class(), reuse)
+    pub fn plain_plan(&self, class: DeviceClass, reuse: Reuse) -> Plan {
+        Plan::new(&self.tape, &[self.figures], &self.carries, class, reuse)
     }
 
     /// The plan of a step that tunes `a` as well, where there is one.
-    pub fn tuning_plan(&self, device: &Device, reuse: Reuse) -> Option<Plan> {
+    pub fn tuning_plan(&self, class: DeviceClass, reuse: Reuse) -> Option<Plan> {
         let tuning = self.tuning.as_ref()?;
         let carries = [&self.carries[..], &tuning.carries[..]].concat();
-        Some(Plan::new(&self.tape, &[tuning.figures], &carries, device.class(), reuse))
+        Some(Plan::new(&self.tape, &[tuning.figures], &carries, class, reuse))
     }
 }
 
@@ -350,6 +350,14 @@ impl Packed {
             states.extend(parts);
         }
         states.into_iter().collect()
+    }
+
+    /// Name of each parameter, the state that it is packed in, and the range of its elements there.
+    pub fn places(&self) -> impl Iterator<Item = (&str, &str, Range<usize>)> {
+        self.0.iter().flat_map(|array| {
+            let parameters = array.parameters.iter().zip(&array.packing.starts);
+            parameters.map(|((name, shape), &start)| (&name[..], &array.name[..], start..start + shape.count()))
+        })
     }
 
     /// Each array with the suffixes of the parameters and of their moments.
@@ -475,8 +483,8 @@ pub struct View {
 }
 
 impl View {
-    pub fn plan(&self, device: &Device) -> Plan {
-        Plan::new(&self.tape, &[self.output], &[], device.class(), Reuse::On)
+    pub fn plan(&self, class: DeviceClass) -> Plan {
+        Plan::new(&self.tape, &[self.output], &[], class, Reuse::On)
     }
 }
 

@@ -219,7 +219,7 @@ struct OneOutput {
 
 impl OneOutput {
     fn new(device: &Device, states: &States, view: &View) -> Result<Self, GpuError> {
-        let executor = Executor::new(device, view.plan(device), states, |_, _| {})?;
+        let executor = Executor::new(device, view.plan(device.class()), states, |_, _| {})?;
         Ok(OneOutput { executor, output: view.output })
     }
 
@@ -251,7 +251,8 @@ impl<'a> Trainer<'a> {
         for (name, tensor) in initial_states(config, &network, 0) {
             states.set(&name, &tensor)?;
         }
-        let (plain, tuning) = (step.plain_plan(device, config.reuse), step.tuning_plan(device, config.reuse));
+        let (plain, tuning) =
+            (step.plain_plan(device.class(), config.reuse), step.tuning_plan(device.class(), config.reuse));
         let plain_steps = plain.steps.len();
         let total = plain_steps + tuning.as_ref().map_or(0, |plan| plan.steps.len());
         let plain = Executor::new(device, plain, &states, |done, _| on_pipeline(done, total))?;

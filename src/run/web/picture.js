@@ -21,7 +21,10 @@ function drawn(source, width, height) {
   return { width, height, channels: 4, white: 255, levels: context.getImageData(0, 0, width, height).data };
 }
 
-// Undefined for another format, and for the kinds that are left to the browser: interlaced, or turned by EXIF.
+// Where the pixels of each pass of an interlaced PNG begin, and how far apart they are: x, y, x, y.
+const ADAM7 = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
+
+// Undefined for another format.
 async function decodePng(bytes) {
   if ([137, 80, 78, 71, 13, 10, 26, 10].some((byte, at) => bytes[at] !== byte)) return undefined;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -37,18 +40,30 @@ async function decodePng(bytes) {
   if (!chunks.IHDR || data.length === 0) throw new Error("is damaged: it has no pixels");
   const header = new DataView(chunks.IHDR.buffer, chunks.IHDR.byteOffset);
   const [width, height, depth, kind] = [header.getUint32(0), header.getUint32(4), header.getUint8(8), header.getUint8(9)];
-  if (header.getUint8(12) !== 0 || chunks.eXIf) return undefined;
   const stored = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }[kind];
   const stream = new Blob(data).stream().pipeThrough(new DecompressionStream("deflate"));
   const packed = new Uint8Array(await new Response(stream).arrayBuffer());
-  const line = Math.ceil((width * stored * depth) / 8);
-  if (packed.length < (line + 1) * height) throw new Error("is damaged: pixels are missing");
-  const samples = unpacked(unfiltered(packed, line, height, Math.max(1, (stored * depth) / 8)), line, height, width * stored, depth);
+  const samples = new (depth === 8 ? Uint8Array : Uint16Array)(width * height * stored);
+  let from = 0;
+  for (const [left, top, right, down] of header.getUint8(12) === 0 ? [[0, 0, 1, 1]] : ADAM7) {
+    const [columns, lines] = [Math.ceil((width - left) / right), Math.ceil((height - top) / down)];
+    if (columns <= 0 || lines <= 0) continue;
+    const line = Math.ceil((columns * stored * depth) / 8);
+    const end = from + (line + 1) * lines;
+    if (packed.length < end) throw new Error("is damaged: pixels are missing");
+    const bytes = unfiltered(packed.subarray(from, end), line, lines, Math.max(1, (stored * depth) / 8));
+    const own = unpacked(bytes, line, lines, columns * stored, depth);
+    for (let at = 0; at < columns * lines; at += 1) {
+      const place = (top + down * Math.floor(at / columns)) * width + left + right * (at % columns);
+      samples.set(own.subarray(at * stored, (at + 1) * stored), place * stored);
+    }
+    from = end;
+  }
   const white = depth === 16 ? 65535 : 255;
   const picture = (channels, pixel) => {
     const levels = new (depth === 16 ? Uint16Array : Uint8Array)(width * height * channels);
     for (let at = 0; at < width * height; at += 1) levels.set(pixel(samples.subarray(at * stored, (at + 1) * stored)), at * channels);
-    return { width, height, channels, white, levels };
+    return turned({ width, height, channels, white, levels }, orientation(chunks.eXIf));
   };
   const { PLTE: palette, tRNS: clear } = chunks;
   const scale = depth < 8 ? 255 / (2 ** depth - 1) : 1;
@@ -60,6 +75,42 @@ async function decodePng(bytes) {
   const key = Array.from({ length: stored }, (_, at) => (clear[2 * at] << 8) | clear[2 * at + 1]);
   const alpha = (pixel) => (key.every((level, at) => level === pixel[at]) ? 0 : white);
   return picture(stored + 1, (pixel) => [...pixel.map((level) => level * scale), alpha(pixel)]);
+}
+
+// The orientation that EXIF data names, 1 to 8; 1, which is as stored, where they name none.
+function orientation(exif) {
+  if (!exif || exif.length < 8) return 1;
+  const view = new DataView(exif.buffer, exif.byteOffset, exif.length);
+  const isLittle = view.getUint16(0) === 0x4949;
+  const short = (at) => (at + 2 <= exif.length ? view.getUint16(at, isLittle) : 0);
+  const long = (at) => (at + 4 <= exif.length ? view.getUint32(at, isLittle) : 0);
+  const directory = long(4);
+  for (let entry = 0; entry < short(directory); entry += 1) {
+    const at = directory + 2 + 12 * entry;
+    if (short(at) !== 0x0112) continue;
+    const value = short(at + 2) === 4 ? long(at + 8) : short(at + 8);
+    return value >= 1 && value <= 8 ? value : 1;
+  }
+  return 1;
+}
+
+// The picture as its orientation has it shown.
+function turned(picture, orientation) {
+  if (orientation === 1) return picture;
+  const { width, height, channels, levels } = picture;
+  const size = orientation < 5 ? [width, height] : [height, width];
+  // The pixel as stored that is shown in column x and row y.
+  const stored = (x, y) => {
+    const [column, row] = orientation < 5 ? [x, y] : [y, x];
+    return [[2, 3, 7, 8].includes(orientation) ? width - 1 - column : column, [3, 4, 6, 7].includes(orientation) ? height - 1 - row : row];
+  };
+  const shown = new levels.constructor(levels.length);
+  for (let at = 0; at < width * height; at += 1) {
+    const [column, row] = stored(at % size[0], Math.floor(at / size[0]));
+    const from = (row * width + column) * channels;
+    shown.set(levels.subarray(from, from + channels), at * channels);
+  }
+  return { ...picture, width: size[0], height: size[1], levels: shown };
 }
 
 // The lines of a PNG without their filters; `apart` is the distance in bytes of the pixel to the left.

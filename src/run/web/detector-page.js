@@ -106,7 +106,7 @@ function add(files) {
       }
       const results = await detector.judge(ready.map(({ image }) => image));
       ready.forEach(({ name, image }, row) => {
-        const one = { ...results[row], image, card: card(name) };
+        const one = { ...results[row], name, image, card: card(name) };
         one.card.show(image, one);
         judged.push(one);
       });
