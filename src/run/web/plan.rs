@@ -16,6 +16,9 @@ pub(super) const LARGEST: u64 = 128 << 20;
 /// WGSL by hash.
 pub(super) type Shaders = BTreeMap<String, String>;
 
+/// A part of a buffer: its name, offset and bytes.
+type Part = (String, u64, u64);
+
 /// A plan as the page runs it.
 #[derive(Serialize)]
 pub(super) struct WebPlan {
@@ -23,10 +26,9 @@ pub(super) struct WebPlan {
     buffers: BTreeMap<String, u64>,
     constants: BTreeMap<String, String>,
     steps: Vec<WebStep>,
-    /// Buffer, offset and bytes of what is copied to a state after the last step, and the state's buffer and offset.
-    copies: Vec<((String, u64, u64), (String, u64))>,
-    /// Buffer, offset and bytes.
-    fetches: Vec<(String, u64, u64)>,
+    /// What is copied to a state after the last step, and the state's buffer and offset.
+    copies: Vec<(Part, (String, u64))>,
+    fetches: Vec<Part>,
 }
 
 #[derive(Serialize)]
