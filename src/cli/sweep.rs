@@ -1,15 +1,16 @@
-//! `stssad sweep plan|run|merge`: compares methods over tasks and seeds.
+//! `stssad sweep plan|run|script|submit|merge`: compares methods over tasks and seeds.
 //!
 //! A task of an array job knows its own number, but not the size of the array: if a part of the array is submitted again, schedulers
-//! report another first number and another count. So a task's jobs depend only on its number and on the given N: they are the jobs
-//! whose numbers have the same remainder when divided by N. Any N tasks with consecutive numbers run every job once, whether they
-//! are counted from 0 or from 1.
+//! report another first number and another count. So a task's jobs depend only on its number and on the given N: they are the share
+//! whose number is the remainder when the task's is divided by N. Any N tasks with consecutive numbers run every job once, whether
+//! they are counted from 0 or from 1.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use stssad::data::load;
 use stssad::engine::gpu::{Device, GpuError};
 use stssad::run::checkpoint::Checkpoint;
 use stssad::run::claim::ClaimError;
+use stssad::run::engines::{Engine, Submission};
 use stssad::run::execute::{Ending, Extent, Run, RunError};
 use stssad::run::folder::RunFolder;
 use stssad::run::settings::Written;
@@ -49,6 +51,12 @@ enum Action {
     /// an array for the whole grid needs as many tasks as `sweep plan` prints lines. For an array of N tasks, fewer than there are
     /// jobs, add `--tasks N`.
     Run(Execute),
+    /// Print a script that runs the grid on the engine of a cluster, goes on with what was stopped, and merges the results.
+    ///
+    /// The script begins with how to use it.
+    Script(Script),
+    /// Run that script here: submit the grid to Slurm or HyperQueue, or run it by GNU parallel.
+    Submit(Submit),
     /// Write and print a table of the finished jobs; exits 1 if jobs are missing.
     Merge(Merge),
 }
@@ -66,14 +74,14 @@ struct Execute {
     /// Folder of the sweep; each job has a folder in it.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Run every N-th job, starting with job I, counted from 0.
+    /// Run the share I, counted from 0, of N shares of the grid, each with jobs of all tasks and methods.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
     /// Run only job number I, counted from 0.
     #[arg(long, value_name = "I", conflicts_with = "shard")]
     index: Option<usize>,
-    /// Number of tasks in the scheduler's array: task I runs the jobs whose numbers have the same remainder as I when divided by N. A
-    /// resubmitted task runs the same jobs again [default: the number of jobs].
+    /// Number of tasks in the scheduler's array: task I runs the share of `--shard R/N`, where R is the remainder of I when divided by
+    /// N. A resubmitted task runs the same jobs again [default: the number of jobs].
     #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index"])]
     tasks: Option<NonZeroUsize>,
     /// Also write the images and the report page of every run.
@@ -87,6 +95,33 @@ struct Execute {
     progress: Mode,
     #[command(flatten)]
     device: DeviceArguments,
+}
+
+#[derive(Debug, Args)]
+struct Script {
+    /// The grid, in TOML.
+    grid: PathBuf,
+    /// Folder of the sweep; each job has a folder in it.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The engine.
+    #[arg(long, value_enum)]
+    engine: Engine,
+    /// Number of workers among which the jobs are shared out [default: one for each job].
+    #[arg(long, value_name = "N")]
+    chunks: Option<NonZeroUsize>,
+    /// Flags of `sweep run` for each worker, separated by spaces, such as `--flags "--reports --adapter 0"`.
+    #[arg(long, value_name = "FLAGS", default_value = "", allow_hyphen_values = true)]
+    flags: String,
+}
+
+#[derive(Debug, Args)]
+struct Submit {
+    #[command(flatten)]
+    script: Script,
+    /// The engine's own flags, after `--`, such as `-- --partition=gpu --gres=gpu:1`.
+    #[arg(last = true)]
+    options: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -135,6 +170,8 @@ impl Sweep {
         match &self.action {
             Action::Plan(plan) => plan.run(),
             Action::Run(run) => run.run(),
+            Action::Script(script) => script.run(),
+            Action::Submit(submit) => submit.run(),
             Action::Merge(merge) => merge.run(),
         }
     }
@@ -270,15 +307,19 @@ impl Execute {
             ([(name, value)], tasks) => {
                 let task: usize =
                     value.parse().map_err(|_| UsageError(format!("{name} is `{value}`: it must be a whole number")))?;
-                let of = tasks.map_or(jobs, NonZeroUsize::get);
-                match tasks {
-                    Some(_) => note!("sweep    task {task} ({name}) of an array of {of}"),
-                    None => note!(
-                        "sweep    task {task} ({name}) of an array with one task for each of {of} jobs; if the array has fewer \
-                         tasks, add --tasks N"
-                    ),
-                }
-                Ok(Share::Shard { index: task % of, of })
+                Ok(match tasks.map(NonZeroUsize::get) {
+                    Some(of) => {
+                        note!("sweep    task {task} ({name}) of an array of {of}");
+                        Share::Shard { index: task % of, of }
+                    }
+                    None => {
+                        note!(
+                            "sweep    task {task} ({name}) of an array with one task for each of {jobs} jobs; if the array has \
+                             fewer tasks, add --tasks N"
+                        );
+                        Share::Index(task % jobs)
+                    }
+                })
             }
             ([(one, _), (other, _), ..], _) => {
                 Err(UsageError(format!("both {one} and {other} are set: choose the jobs with --shard or --index")))
@@ -310,6 +351,66 @@ fn ends_sweep(error: &anyhow::Error) -> bool {
         source.downcast_ref::<std::io::Error>().is_some_and(|error| full.contains(&error.kind()))
     };
     error.is::<NoDevice>() || is_lost || error.chain().any(is_full)
+}
+
+impl Script {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        result!("{}", self.text()?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn text(&self) -> anyhow::Result<String> {
+        let jobs: Vec<String> = read(&self.grid)?.1.into_iter().map(|job| job.name).collect();
+        let chunks = self.chunks.map_or(jobs.len(), NonZeroUsize::get);
+        if chunks > jobs.len() {
+            return Err(UsageError(format!("--chunks {chunks}: the grid has only {} jobs", jobs.len())).into());
+        }
+        if self.engine == Engine::Snakemake && self.chunks.is_some() {
+            return Err(UsageError("--chunks: Snakemake knows each job, and groups them itself".into()).into());
+        }
+        if self.engine == Engine::Slurm && chunks > SLURM_ARRAY {
+            note!(
+                "note     most Slurm clusters take at most {SLURM_ARRAY} tasks in an array: share the jobs out with --chunks"
+            );
+        }
+        let name = |path: &Path| {
+            let text = path.to_str().map(str::to_owned);
+            text.ok_or_else(|| UsageError(format!("{} is not UTF-8, so no script can name it", path.display())))
+        };
+        let program = match self.engine {
+            Engine::K8s => "stssad".into(),
+            _ => name(&std::env::current_exe().context("cannot tell the path of this program")?)?,
+        };
+        let flags: Vec<String> = self.flags.split_whitespace().map(str::to_owned).collect();
+        Ok(self.engine.script(&Submission {
+            program: &program,
+            folder: &name(&std::env::current_dir().context("cannot tell the working folder")?)?,
+            grid: &name(&self.grid)?,
+            out: &name(&self.out)?,
+            flags: &flags,
+            jobs: &jobs,
+            chunks,
+        }))
+    }
+}
+
+/// The tasks of an array that Slurm takes as it is delivered.
+const SLURM_ARRAY: usize = 1000;
+
+impl Submit {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        let engine = self.script.engine;
+        if !engine.is_shell() {
+            return Err(
+                UsageError(format!("stssad cannot submit to {engine}: `sweep script` prints a file for it")).into()
+            );
+        }
+        // Not by standard input, which the script's own commands would read.
+        let mut shell = Command::new("sh");
+        let status = shell.arg("-c").arg(self.script.text()?).arg("stssad").args(&self.options).status();
+        let status = status.context("cannot run `sh`")?;
+        Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    }
 }
 
 impl Merge {
@@ -349,6 +450,7 @@ mod tests {
             |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
         Ok(match alone.execute.share(jobs, value).map_err(|error| error.to_string())? {
             Share::All => (0..jobs).collect(),
+            // The shares as they would be if the jobs were dealt out in order.
             Share::Shard { index, of } => (index..jobs).step_by(of).collect(),
             Share::Index(index) => [index].into(),
         })

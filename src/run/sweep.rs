@@ -142,7 +142,8 @@ fn check_names(what: &'static str, mut names: Vec<String>) -> Result<(), SweepEr
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     All,
-    /// Every `of`-th job, starting with job `index`, counted from 0.
+    /// The `index`-th, counted from 0, of `of` shares, which differ by one job at most. Jobs are dealt out by the hashes of their
+    /// names, so that every share has jobs of all tasks and methods.
     Shard {
         index: usize,
         of: usize,
@@ -156,7 +157,11 @@ impl Share {
     pub fn of(self, jobs: &[Job]) -> Vec<&Job> {
         match self {
             Share::All => jobs.iter().collect(),
-            Share::Shard { index, of } => jobs.iter().skip(index).step_by(of).collect(),
+            Share::Shard { index, of } => {
+                let mut dealt: Vec<&Job> = jobs.iter().collect();
+                dealt.sort_by_cached_key(|job| *blake3::hash(job.name.as_bytes()).as_bytes());
+                dealt.into_iter().skip(index).step_by(of).collect()
+            }
             Share::Index(index) => jobs.get(index).into_iter().collect(),
         }
     }
