@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fails system calls of short commands one by one, and shows what became of their work.
 
-    kernels-tests/faults.py target/release/stssad [--every N] [--only train,resume,test,sweep,merge] [--planted]
+    kernels-tests/faults.py target/release/stssad [--every N] [--only train,resume,test,sweep,merge] [--planted | --device]
 
 Needs Linux with strace. For each command, and for each of some system calls and faults, the n-th such call on the command's files
 fails, or the process is killed there, for n = 1, 1 + N, … up to as many as an undisturbed command makes. A line of the table counts:
@@ -11,10 +11,15 @@ or wrong. Exits 1 if there is one of the last.
 
 With --planted the n-th rename is not done but reported as done, as no honest disk does: then each command must be found wrong
 somewhere, or this script could not see a lost file. Exits 1 if one is not.
+
+With --device the n-th submit loses the device, or the n-th allocation of its memory fails, by the layer in faulty-driver/, which
+`cargo build` makes there.
 """
 import argparse
 import collections
 import dataclasses
+import itertools
+import os
 import pathlib
 import re
 import shutil
@@ -36,6 +41,8 @@ method = [{ name = "auto-encoder", config.method = "auto-encoder" }]
 """
 CALLS = ["write", "fsync", "rename", "openat", "ftruncate"]
 FAULTS = ["error=ENOSPC", "error=EIO", "signal=SIGKILL"]
+LAYER = pathlib.Path(__file__).resolve().parent / "faulty-driver"
+DEVICE_FAULTS = {"submit": "LOSE_AT", "allocation": "EXHAUST_AT"}
 # The documented codes, and those of a process that a signal ended.
 DOCUMENTED = {1, 2, 3, 4, 70, 74, 75, 137, -9}
 RUN = ["model.safetensors", "metrics.csv", "scores.csv"]
@@ -54,8 +61,9 @@ class Work:
     before: pathlib.Path | None = None
 
 
-def call(program, arguments, strace=()):
-    return subprocess.run([*strace, program, *arguments], capture_output=True, text=True)
+def call(program, arguments, strace=(), **variables):
+    environment = {**os.environ, **variables}
+    return subprocess.run([*strace, program, *arguments], capture_output=True, text=True, env=environment)
 
 
 def bits(out, patterns):
@@ -123,6 +131,28 @@ class Trial:
         code = call(self.program, self.work.command, inject).returncode
         if "(INJECTED)" not in self.trace.read_text() and code != -9:
             return None
+        return self.end(code)
+
+    def all_of(self, name, fault, numbers):
+        """The ends of all that failed, by number."""
+        return {n: end for n in numbers if (end := self.fail(name, fault, n))}
+
+    def all_of_device(self, variable, every):
+        """As `all_of`, up to the first number that is no call's."""
+        ends = ((n, self.fail_device(variable, n)) for n in itertools.count(1, every))
+        return dict(itertools.takewhile(lambda end: end[1], ends))
+
+    def fail_device(self, variable, n):
+        """As `fail`, for the n-th call of the driver."""
+        self.begin()
+        told = self.root / "told"
+        told.unlink(missing_ok=True)
+        layer = {"VK_LAYER_PATH": str(LAYER), "VK_INSTANCE_LAYERS": "VK_LAYER_FAULTY_driver", "FAULT_TOLD": str(told)}
+        code = call(self.program, self.work.command, **layer, **{variable: str(n)}).returncode
+        return self.end(code) if told.exists() else None
+
+    def end(self, code):
+        """Mends what a command left with this code, and compares the files."""
         said = ""
         if code != 0:
             for command in self.work.mend:
@@ -140,23 +170,27 @@ def main():
     parser.add_argument("program", type=lambda path: pathlib.Path(path).resolve())
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--only", type=lambda names: names.split(","))
-    parser.add_argument("--planted", action="store_true")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--planted", action="store_true")
+    modes.add_argument("--device", action="store_true")
     chosen = parser.parse_args()
     root = pathlib.Path(tempfile.mkdtemp())
     out = root / "out"
     failed, total = 0, collections.Counter()
     faults = [("rename", ["retval=0"])] if chosen.planted else [(name, FAULTS) for name in CALLS]
+    if chosen.device:
+        faults = [(name, [variable]) for name, variable in DEVICE_FAULTS.items()]
     columns = "{:8} {:10} {:15} {:>6} {:>7} {:>9} {:>13}  {}"
     print(f"every {chosen.every}. call of each kind on files of the work")
     print(columns.format("command", "call", "fault", "failed", "went on", "same bits", "lost or wrong", "exit codes"))
     for command, work in works(chosen.program, root, out).items():
-        if chosen.only and command not in chosen.only:
+        if (chosen.only and command not in chosen.only) or (chosen.device and command == "merge"):
             continue
         trial, wrong = Trial(chosen.program, root, out, work), 0
         for name, kinds in faults:
-            own = trial.calls(name)[:: chosen.every]
+            own = None if chosen.device else trial.calls(name)[:: chosen.every]
             for fault in kinds:
-                ended = {n: end for n in own if (end := trial.fail(name, fault, n))}
+                ended = trial.all_of_device(fault, chosen.every) if chosen.device else trial.all_of(name, fault, own)
                 codes = collections.Counter(code for code, _, _ in ended.values())
                 bad = {n: end for n, end in ended.items() if not end[1]}
                 wrong += len(bad)

@@ -5,6 +5,7 @@
 //! whose number is the remainder when the task's is divided by N. Any N tasks with consecutive numbers run every job once, whether
 //! they are counted from 0 or from 1.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::ErrorKind;
@@ -27,9 +28,10 @@ use stssad::run::settings::Written;
 use stssad::run::sweep::{Grid, Job, Share, merge};
 use stssad::training::trainer::TrainError;
 
+use super::fault::Fault;
 use super::progress::{Mode, Shown, Stop};
 use super::train::{duration, last_checkpoint};
-use super::{DeviceArguments, STOPPED, UsageError};
+use super::{DeviceArguments, STOPPED, UsageError, each_adapter, fault};
 
 /// Arguments of `stssad sweep`.
 #[derive(Debug, Args)]
@@ -45,7 +47,8 @@ enum Action {
     /// Run the unfinished jobs of a grid, or a share of them; any number of processes may do so at once.
     ///
     /// A job that another process is running is skipped. If a job fails, the others still run; failed jobs are listed at the end, and
-    /// the exit code is 1. Only a missing or lost device (4, 75) and a full disk (74) end a sweep at once.
+    /// the exit code is 1. They leave failed.json, and are tried again only with --retry-failed. Only a missing or lost device (4, 75)
+    /// and a full disk (74) end a sweep at once.
     ///
     /// In an array job of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task runs the job with the task's own number, so
     /// an array for the whole grid needs as many tasks as `sweep plan` prints lines. For an array of N tasks, fewer than there are
@@ -57,7 +60,7 @@ enum Action {
     Script(Script),
     /// Run that script here: submit the grid to Slurm or HyperQueue, or run it by GNU parallel.
     Submit(Submit),
-    /// Write and print a table of the finished jobs; exits 1 if jobs are missing.
+    /// Write and print a table of the finished jobs, and a diagram of their ranks; exits 1 if jobs are missing or failed.
     Merge(Merge),
 }
 
@@ -87,12 +90,19 @@ struct Execute {
     /// Also write the images and the report page of every run.
     #[arg(long)]
     reports: bool,
+    /// Also try jobs that have failed before.
+    #[arg(long)]
+    retry_failed: bool,
     /// Stop after this time, such as 45m or 1h30m, as a signal would: with a checkpoint and exit code 75. The same command goes on.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_time: Option<Duration>,
     /// How to show the progress of each job on standard error.
     #[arg(long, value_enum, default_value_t = Mode::None, value_name = "HOW")]
     progress: Mode,
+    /// Run a process on each of these adapters: `all` GPUs, or some by their numbers in `stssad devices`, such as 0,2. They share the
+    /// jobs out among themselves.
+    #[arg(long, value_name = "all|A,A", conflicts_with = "adapter")]
+    adapters: Option<String>,
     #[command(flatten)]
     device: DeviceArguments,
 }
@@ -201,11 +211,16 @@ enum Done {
     Elsewhere,
     /// It was already finished.
     Already,
+    /// It had failed before, for this reason.
+    Failed(String),
 }
 
 impl Execute {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let (_, jobs) = read(&self.grid)?;
+        if let Some(adapters) = &self.adapters {
+            return each_adapter::run(adapters);
+        }
         let share = self.share(jobs.len(), |name| std::env::var(name).ok())?;
         let mine = share.of(&jobs);
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
@@ -225,6 +240,9 @@ impl Execute {
                 if self.is_done(job)? {
                     return Ok(Done::Already);
                 }
+                if let Some(reason) = job.failure(&self.out).filter(|_| !self.retry_failed) {
+                    return Ok(Done::Failed(reason));
+                }
                 let device = match &device {
                     Some(device) => device,
                     None => device.insert(self.device.open().context(NoDevice)?),
@@ -235,6 +253,9 @@ impl Execute {
             match attempt() {
                 Ok(Done::Already) => {}
                 Ok(Done::Elsewhere) => elsewhere += 1,
+                Ok(Done::Failed(reason)) => {
+                    failed.push(format!("\n  {}: {reason} (before; --retry-failed tries it again)", job.name));
+                }
                 Ok(Done::Ending(Ending::Stopped | Ending::Unreported(_, None))) => {
                     note!("stopped at {}; run the same command to continue", job.name);
                     return Ok(ExitCode::from(STOPPED));
@@ -268,15 +289,26 @@ impl Execute {
         if self.is_done(job)? {
             return Ok(Done::Already);
         }
-        let checkpoint = last_checkpoint(folder.path())?;
-        let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
-        let extent = if self.reports { Extent::Full } else { Extent::Figures };
-        let run = Run { device, config: &job.config, loaded: &loaded, folder: &folder, extent };
-        let ending = run.train(checkpoint, &mut shown)?;
+        folder.forgive();
+        let trained = self.train(device, job, &folder, &mut shown);
+        if let Err(error) = &trained
+            && matches!(fault(error), Fault::Internal | Fault::Usage | Fault::Data | Fault::Diverged)
+        {
+            // Without the record it is only tried again.
+            let _ = folder.fail(&format!("{error:#}"));
+        }
+        let ending = trained?;
         if let Ending::Unreported(_, Some(reason)) = &ending {
             note!("warning  the report of {} is incomplete: {reason}; the same command draws it", job.name);
         }
         Ok(Done::Ending(ending))
+    }
+
+    fn train(&self, device: &Device, job: &Job, folder: &RunFolder, shown: &mut Shown) -> anyhow::Result<Ending> {
+        let checkpoint = last_checkpoint(folder.path())?;
+        let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
+        let extent = if self.reports { Extent::Full } else { Extent::Figures };
+        Ok(Run { device, config: &job.config, loaded: &loaded, folder, extent }.train(checkpoint, shown)?)
     }
 
     /// Whether nothing is left to do for a job: it has a result, and its report if reports are asked for.
@@ -419,8 +451,18 @@ impl Merge {
         if !self.out.is_dir() {
             return Err(UsageError(format!("there is no folder {}: check the path", self.out.display())).into());
         }
-        let outcomes = jobs.iter().map(|job| job.outcome(&self.out)).collect::<Result<Vec<_>, _>>()?;
-        let comparison = merge(&grid, &jobs, &outcomes)?;
+        let mut origins = BTreeSet::new();
+        for job in &jobs {
+            origins.extend(job.outcome(&self.out)?.map(|outcome| outcome.origin()));
+        }
+        if origins.len() > 1 {
+            let listed: String = origins.iter().map(|origin| format!("\n  {origin}")).collect();
+            note!(
+                "warning  the runs are not of one version and device, so figures may differ in their last digits:{listed}"
+            );
+        }
+        let measured = jobs.iter().map(|job| job.measured(&self.out)).collect::<Result<Vec<_>, _>>()?;
+        let comparison = merge(&grid, &jobs, measured)?;
         comparison.write(&RunFolder::for_comparison(&self.out)?)?;
         match self.json {
             true => result!("{}", serde_json::to_string_pretty(&comparison)?)?,
@@ -434,7 +476,6 @@ impl Merge {
 mod tests {
     use super::*;
     use clap::Parser;
-    use std::collections::BTreeSet;
 
     #[derive(Parser)]
     struct Alone {

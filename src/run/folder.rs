@@ -31,11 +31,15 @@ const RUN_FILES: &[&str] = &[
     "images",
     "report.html",
     "result.json",
+    FAILED,
 ];
+/// The file that tells why a run failed.
+const FAILED: &str = "failed.json";
 const TRAIN: Owner = Owner { command: "train", files: RUN_FILES };
 const DEMO: Owner = Owner { command: "demo", files: RUN_FILES };
 const TEST: Owner = Owner { command: "test", files: &["scores.csv", "test.json"] };
-const SWEEP: Owner = Owner { command: "sweep", files: &["comparison.md", "comparison.csv", "comparison.json"] };
+const SWEEP: Owner =
+    Owner { command: "sweep", files: &["comparison.md", "comparison.csv", "comparison.json", "comparison.png"] };
 
 /// The name that leads to the latest of the numbered runs in a folder: a link, or on systems without links a text file.
 const LATEST: &str = "latest";
@@ -224,6 +228,25 @@ impl RunFolder {
     /// When the record cannot be written.
     pub(crate) fn end(&self, state: WorkState, reason: Option<String>) -> Result<(), FolderError> {
         Ok(self.claim.end(state, reason)?)
+    }
+
+    /// Records in `failed.json` that the run would fail again, and why.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn fail(&self, reason: &str) -> Result<(), ReportError> {
+        self.write(FAILED, format!("{}\n", serde_json::json!({ "reason": reason })).as_bytes())
+    }
+
+    /// Removes the record that the run failed, as it is to be tried again.
+    pub fn forgive(&self) {
+        store::discard(&self.path().join(FAILED));
+    }
+
+    /// Why the run in a folder failed; `None` if it did not, or its record cannot be read.
+    pub fn failure(folder: &Path) -> Option<String> {
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(folder.join(FAILED)).ok()?).ok()?;
+        Some(record["reason"].as_str()?.to_owned())
     }
 
     /// As [`Claim::check_held`].
