@@ -5,4 +5,16 @@
 #[path = "../targets.rs"]
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::run(env!("CARGO_BIN_NAME"), bytes));
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
+use std::process::abort;
+
+libfuzzer_sys::fuzz_target!(
+    // By itself libFuzzer stops at any panic, also at one of a decoder that stssad catches.
+    init: set_hook(Box::new(|_| ())),
+    |bytes: &[u8]| {
+        let run = AssertUnwindSafe(|| targets::run(env!("CARGO_BIN_NAME"), bytes));
+        if catch_unwind(run).is_err() {
+            abort();
+        }
+    }
+);
