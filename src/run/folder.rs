@@ -71,6 +71,8 @@ pub enum FolderError {
     Report(#[from] ReportError),
     #[error("cannot make {}: check that the folder is writable and the disk is not full", path.display())]
     Make { path: PathBuf, source: io::Error },
+    #[error("cannot read {}: check the disk and the file's permissions", path.display())]
+    Read { path: PathBuf, source: io::Error },
     #[error("there is no run below {}: start one, or give the folder of a run after --resume", root.display())]
     NoRun { root: PathBuf },
     /// With the state of each run.
@@ -285,11 +287,18 @@ impl RunFolder {
     /// chose.
     ///
     /// # Errors
-    /// When the file cannot be written, or there is one with another configuration that stssad did not write.
+    /// When the file cannot be written, or there is one that cannot be read, or that has another configuration and that stssad did not
+    /// write.
     pub(crate) fn write_config(&self, config: &RunConfig) -> Result<(), FolderError> {
         let path = self.path().join(CONFIG);
         if path.symlink_metadata().is_ok() {
-            let found = fs::read_to_string(&path).unwrap_or_default();
+            let found = match fs::read_to_string(&path) {
+                // What is no text is not ours.
+                Err(error) if [io::ErrorKind::InvalidData, io::ErrorKind::IsADirectory].contains(&error.kind()) => {
+                    String::new()
+                }
+                found => found.map_err(|source| FolderError::Read { path, source })?,
+            };
             if RunConfig::parse(&found).is_ok_and(|found| found.completed_by(config) == *config) {
                 return Ok(());
             }
