@@ -713,7 +713,15 @@ fn a_failed_job_does_not_end_the_others() {
     let said = run().with(1);
     said.error(&["4 of 8 jobs failed:\n  a/one/seed0", "nowhere"]);
     assert_eq!(done(&grid, &sweep), (4..8).collect());
-    run().with(1).error(&["4 of 8 jobs failed"]);
+    run().with(1).error(&["4 of 8 jobs failed", "nowhere", "--retry-failed"]);
+    let merged = stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(1);
+    assert!(
+        merged.out.contains("* a, one, seed 0, failed: ") && sweep.join("comparison.png").exists(),
+        "{}",
+        merged.out
+    );
+    let again = stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep), "--retry-failed"]]).with(1);
+    assert!(again.err.contains("   1/8  failed  a/one/seed0"), "{}", again.err);
 }
 
 #[test]
@@ -737,9 +745,82 @@ fn resubmitted_array_tasks_run_only_their_own_jobs() {
     task(&[], &slurm("3"));
     assert_eq!(done(&grid, &sweep), [3, 7].into());
     let said = task(&["--tasks", "4"], &[("LSB_JOBINDEX", "2")]);
-    said.notice(&["sweep    2 of 8 jobs (share 2 of 4)", "4 of the grid's 8 jobs are finished"]);
-    assert_eq!(done(&grid, &sweep), [2, 3, 6, 7].into());
+    said.notice(&["sweep    2 of 8 jobs (share 2 of 4)"]);
+    let after = done(&grid, &sweep);
+    task(&["--tasks", "4"], &[("LSB_JOBINDEX", "2")]);
+    task(&["--shard", "2/4"], &[]);
+    assert_eq!(done(&grid, &sweep), after);
     let undefined = [("SGE_TASK_ID", "undefined"), ("LSB_JOBINDEX", "0")];
     task(&[], &undefined).notice(&["sweep    8 of 8 jobs (all)"]);
     assert_eq!(done(&grid, &sweep).len(), 8);
+}
+
+#[test]
+fn a_script_of_a_sweep_has_the_number_of_its_workers() {
+    let root = folder("scripts");
+    let [grid, sweep, _] = planned(&root);
+    let script = |engine: &str, flags: &[&str]| {
+        let sweep = ["sweep", "script", text(&grid), "--out", text(&sweep), "--engine", engine];
+        stssad(&[&sweep, flags])
+    };
+    for engine in ["slurm", "hyperqueue", "parallel", "k8s"] {
+        assert!(script(engine, &[]).with(0).out.contains("/8"), "{engine}");
+        let three = script(engine, &["--chunks", "3", "--flags", "--reports"]).with(0).out;
+        assert!(three.contains("/3") && three.contains(" --reports") && !three.contains("/8"), "{three}");
+    }
+    assert_eq!(script("snakemake", &[]).with(0).out.matches("/one/seed").count(), 4);
+    script("snakemake", &["--chunks", "3"]).with(2).error(&["--chunks: Snakemake knows each job"]);
+    script("slurm", &["--chunks", "9"]).with(2).error(&["--chunks 9: the grid has only 8 jobs"]);
+    let submit = ["sweep", "submit", text(&grid), "--out", text(&sweep), "--engine", "k8s"];
+    stssad(&[&submit]).with(2).error(&["cannot submit to k8s: `sweep script` prints a file for it"]);
+}
+
+#[test]
+fn a_run_that_goes_on_by_another_device_is_told() {
+    let root = folder("moved");
+    let out = root.join("run");
+    stopped(&root, &["--out", "run"]);
+    let resume = || Running::begin(&[&["train", "--resume", text(&out)], &JSON]);
+    let mut unmoved = resume();
+    unmoved.until(1);
+    unmoved.signal("-TERM");
+    assert!(!unmoved.end().0.with(75).err.contains("\"moved\""));
+    let (checkpoint, _) = Checkpoint::load(&out).unwrap().unwrap();
+    let origin = format!("{} with another driver", checkpoint.origin);
+    Checkpoint { origin: origin.clone(), ..checkpoint }.save(&out).unwrap();
+    let mut moved = resume();
+    moved.until_said("\"warning\":\"moved\"");
+    moved.until(1);
+    moved.signal("-TERM");
+    assert!(moved.end().0.with(75).err.contains(&origin));
+}
+
+#[test]
+fn a_process_on_each_adapter_shares_the_jobs() {
+    let root = folder("adapters");
+    let [grid, sweep, _] = planned(&root);
+    let run = ["sweep", "run", text(&grid), "--out", text(&sweep)];
+    let said = stssad(&[&run, &["--adapters", "0,0"]]).with(0);
+    assert_eq!((said.err.matches("a process of its own").count(), said.err.matches("  AUROC ").count()), (2, 8));
+
+    let root = folder("adapters-stopped");
+    let [grid, sweep, _] = planned(&root);
+    fs::write(&grid, GRID.replace("steps = 2", "steps = 1000000")).unwrap();
+    let run = ["sweep", "run", text(&grid), "--out", text(&sweep), "--adapters", "0,0", "--progress", "json"];
+    let mut running = Running::begin(&[&run]);
+    running.until(50);
+    running.signal("-TERM");
+    running.end().0.with(75);
+}
+
+#[test]
+fn a_cpu_driver_is_refused_where_a_gpu_is_given() {
+    let cpu = stssad(&[&["devices", "--json"]]).with(0).out;
+    let cpu: serde_json::Value = serde_json::from_str(&cpu).unwrap();
+    if cpu[0]["class"] != "cpu" {
+        return;
+    }
+    let mut bench = command(&[&["bench", "layout/slice"]]);
+    bench.env("CUDA_VISIBLE_DEVICES", "1");
+    finish(bench).with(4).error(&["CUDA_VISIBLE_DEVICES=1 gives this process a GPU, but only the CPU driver"]);
 }

@@ -8,6 +8,7 @@ mod arguments;
 mod check;
 mod demo;
 mod devices;
+mod each_adapter;
 mod export;
 mod fault;
 mod measure;
@@ -29,7 +30,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use indicatif::{ProgressBar, ProgressStyle};
 use stssad::data::Visible;
-use stssad::engine::gpu::{Choice, Device};
+use stssad::engine::gpu::{Choice, Device, GpuError, adapters};
 use stssad::engine::kernel::{Kernel, Precision};
 use stssad::engine::ops::cases;
 use stssad::engine::shaders::Replaced;
@@ -129,12 +130,40 @@ impl DeviceArguments {
         if let Some(remark) = device.remark() {
             note!("note     {remark}");
         }
+        if self.adapter.is_none() {
+            check_given(&device, |name| std::env::var(name).ok())?;
+        }
         self.pipelines.get_or_init(|| Pipelines::of(&device).map(Box::new));
         match &self.shaders {
             Some(folder) => Ok(device.with_shaders(read_shaders(folder)?)),
             None => Ok(device),
         }
     }
+}
+
+/// Variables by which schedulers and users give GPUs to a process.
+const GIVEN_GPUS: [&str; 4] = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "SLURM_JOB_GPUS"];
+/// Their values where there are none to give.
+const NO_GPUS: [&str; 3] = ["", "-1", "NoDevFiles"];
+
+/// Refuses a CPU driver where a GPU was given to this process, and warns where another GPU than the given one may have been taken: the
+/// numbers that these variables have are not those of Vulkan, Metal and DX12.
+fn check_given(device: &Device, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
+    let given = GIVEN_GPUS.iter().find_map(|&name| {
+        let value = variable(name).filter(|value| !NO_GPUS.contains(&&**value))?;
+        Some(format!("{name}={value}"))
+    });
+    let Some(given) = given else { return Ok(()) };
+    let name = &device.adapter().name;
+    if device.adapter().class == "cpu" {
+        return Err(GpuError::NoAdapter(String::new())).context(format!(
+            "{given} gives this process a GPU, but only the CPU driver {name} can be used (`--adapter {name:?}` takes it all the same)"
+        ));
+    }
+    if adapters().iter().filter(|adapter| adapter.class != "cpu").count() > 1 {
+        note!("warning  {given} is not followed: {name} is taken; choose one of `stssad devices` by --adapter");
+    }
+    Ok(())
 }
 
 /// The shaders in a folder, with a note of how many there are.
@@ -288,7 +317,6 @@ fn code_of(fault: Fault) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stssad::engine::gpu::GpuError;
     use stssad::run::execute::RunError;
 
     #[test]

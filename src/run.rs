@@ -21,3 +21,4 @@ pub mod folder;
 pub mod report;
 pub mod execute;
 pub mod sweep;
+pub mod engines;

@@ -127,7 +127,7 @@ impl Faulty for FolderError {
         match self {
             FolderError::Claim(error) => error.fault(),
             FolderError::Report(error) => error.fault(),
-            FolderError::Make { .. } => Fault::Storage,
+            FolderError::Make { .. } | FolderError::Read { .. } => Fault::Storage,
             FolderError::NoRun { .. } | FolderError::NoneUnfinished { .. } => Fault::Usage,
         }
     }

@@ -252,6 +252,16 @@ impl Watch for Shown {
         );
     }
 
+    fn moved(&mut self, before: &str, now: &str) {
+        if self.mode == Mode::Json {
+            note!("{}", json!({ "warning": "moved", "before": before, "now": now }));
+            return;
+        }
+        note!(
+            "warning  the run was trained by {before} until now, and goes on by {now}: figures may differ in their last digits"
+        );
+    }
+
     fn reporting(&mut self, what: &str) {
         if matches!(self.mode, Mode::Bar | Mode::Plain) {
             note!("report   {what}");

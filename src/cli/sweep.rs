@@ -1,15 +1,17 @@
-//! `stssad sweep plan|run|merge`: compares methods over tasks and seeds.
+//! `stssad sweep plan|run|script|submit|merge`: compares methods over tasks and seeds.
 //!
 //! A task of an array job knows its own number, but not the size of the array: if a part of the array is submitted again, schedulers
-//! report another first number and another count. So a task's jobs depend only on its number and on the given N: they are the jobs
-//! whose numbers have the same remainder when divided by N. Any N tasks with consecutive numbers run every job once, whether they
-//! are counted from 0 or from 1.
+//! report another first number and another count. So a task's jobs depend only on its number and on the given N: they are the share
+//! whose number is the remainder when the task's is divided by N. Any N tasks with consecutive numbers run every job once, whether
+//! they are counted from 0 or from 1.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fmt;
 use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -19,15 +21,17 @@ use stssad::data::load;
 use stssad::engine::gpu::{Device, GpuError};
 use stssad::run::checkpoint::Checkpoint;
 use stssad::run::claim::ClaimError;
+use stssad::run::engines::{Engine, Submission};
 use stssad::run::execute::{Ending, Extent, Run, RunError};
 use stssad::run::folder::RunFolder;
 use stssad::run::settings::Written;
 use stssad::run::sweep::{Grid, Job, Share, merge};
 use stssad::training::trainer::TrainError;
 
+use super::fault::Fault;
 use super::progress::{Mode, Shown, Stop};
 use super::train::{duration, last_checkpoint};
-use super::{DeviceArguments, STOPPED, UsageError};
+use super::{DeviceArguments, STOPPED, UsageError, each_adapter, fault};
 
 /// Arguments of `stssad sweep`.
 #[derive(Debug, Args)]
@@ -43,13 +47,20 @@ enum Action {
     /// Run the unfinished jobs of a grid, or a share of them; any number of processes may do so at once.
     ///
     /// A job that another process is running is skipped. If a job fails, the others still run; failed jobs are listed at the end, and
-    /// the exit code is 1. Only a missing or lost device (4, 75) and a full disk (74) end a sweep at once.
+    /// the exit code is 1. They leave failed.json, and are tried again only with --retry-failed. Only a missing or lost device (4, 75)
+    /// and a full disk (74) end a sweep at once.
     ///
     /// In an array job of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task runs the job with the task's own number, so
     /// an array for the whole grid needs as many tasks as `sweep plan` prints lines. For an array of N tasks, fewer than there are
     /// jobs, add `--tasks N`.
     Run(Execute),
-    /// Write and print a table of the finished jobs; exits 1 if jobs are missing.
+    /// Print a script that runs the grid on the engine of a cluster, goes on with what was stopped, and merges the results.
+    ///
+    /// The script begins with how to use it.
+    Script(Script),
+    /// Run that script here: submit the grid to Slurm or HyperQueue, or run it by GNU parallel.
+    Submit(Submit),
+    /// Write and print a table of the finished jobs, and a diagram of their ranks; exits 1 if jobs are missing or failed.
     Merge(Merge),
 }
 
@@ -66,27 +77,61 @@ struct Execute {
     /// Folder of the sweep; each job has a folder in it.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Run every N-th job, starting with job I, counted from 0.
+    /// Run the share I, counted from 0, of N shares of the grid, each with jobs of all tasks and methods.
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
     /// Run only job number I, counted from 0.
     #[arg(long, value_name = "I", conflicts_with = "shard")]
     index: Option<usize>,
-    /// Number of tasks in the scheduler's array: task I runs the jobs whose numbers have the same remainder as I when divided by N. A
-    /// resubmitted task runs the same jobs again [default: the number of jobs].
+    /// Number of tasks in the scheduler's array: task I runs the share of `--shard R/N`, where R is the remainder of I when divided by
+    /// N. A resubmitted task runs the same jobs again [default: the number of jobs].
     #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index"])]
     tasks: Option<NonZeroUsize>,
     /// Also write the images and the report page of every run.
     #[arg(long)]
     reports: bool,
+    /// Also try jobs that have failed before.
+    #[arg(long)]
+    retry_failed: bool,
     /// Stop after this time, such as 45m or 1h30m, as a signal would: with a checkpoint and exit code 75. The same command goes on.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_time: Option<Duration>,
     /// How to show the progress of each job on standard error.
     #[arg(long, value_enum, default_value_t = Mode::None, value_name = "HOW")]
     progress: Mode,
+    /// Run a process on each of these adapters: `all` GPUs, or some by their numbers in `stssad devices`, such as 0,2. They share the
+    /// jobs out among themselves.
+    #[arg(long, value_name = "all|A,A", conflicts_with = "adapter")]
+    adapters: Option<String>,
     #[command(flatten)]
     device: DeviceArguments,
+}
+
+#[derive(Debug, Args)]
+struct Script {
+    /// The grid, in TOML.
+    grid: PathBuf,
+    /// Folder of the sweep; each job has a folder in it.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The engine.
+    #[arg(long, value_enum)]
+    engine: Engine,
+    /// Number of workers among which the jobs are shared out [default: one for each job].
+    #[arg(long, value_name = "N")]
+    chunks: Option<NonZeroUsize>,
+    /// Flags of `sweep run` for each worker, separated by spaces, such as `--flags "--reports --adapter 0"`.
+    #[arg(long, value_name = "FLAGS", default_value = "", allow_hyphen_values = true)]
+    flags: String,
+}
+
+#[derive(Debug, Args)]
+struct Submit {
+    #[command(flatten)]
+    script: Script,
+    /// The engine's own flags, after `--`, such as `-- --partition=gpu --gres=gpu:1`.
+    #[arg(last = true)]
+    options: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -135,6 +180,8 @@ impl Sweep {
         match &self.action {
             Action::Plan(plan) => plan.run(),
             Action::Run(run) => run.run(),
+            Action::Script(script) => script.run(),
+            Action::Submit(submit) => submit.run(),
             Action::Merge(merge) => merge.run(),
         }
     }
@@ -164,11 +211,16 @@ enum Done {
     Elsewhere,
     /// It was already finished.
     Already,
+    /// It had failed before, for this reason.
+    Failed(String),
 }
 
 impl Execute {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let (_, jobs) = read(&self.grid)?;
+        if let Some(adapters) = &self.adapters {
+            return each_adapter::run(adapters);
+        }
         let share = self.share(jobs.len(), |name| std::env::var(name).ok())?;
         let mine = share.of(&jobs);
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
@@ -188,6 +240,9 @@ impl Execute {
                 if self.is_done(job)? {
                     return Ok(Done::Already);
                 }
+                if let Some(reason) = job.failure(&self.out).filter(|_| !self.retry_failed) {
+                    return Ok(Done::Failed(reason));
+                }
                 let device = match &device {
                     Some(device) => device,
                     None => device.insert(self.device.open().context(NoDevice)?),
@@ -198,6 +253,9 @@ impl Execute {
             match attempt() {
                 Ok(Done::Already) => {}
                 Ok(Done::Elsewhere) => elsewhere += 1,
+                Ok(Done::Failed(reason)) => {
+                    failed.push(format!("\n  {}: {reason} (before; --retry-failed tries it again)", job.name));
+                }
                 Ok(Done::Ending(Ending::Stopped | Ending::Unreported(_, None))) => {
                     note!("stopped at {}; run the same command to continue", job.name);
                     return Ok(ExitCode::from(STOPPED));
@@ -231,15 +289,26 @@ impl Execute {
         if self.is_done(job)? {
             return Ok(Done::Already);
         }
-        let checkpoint = last_checkpoint(folder.path())?;
-        let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
-        let extent = if self.reports { Extent::Full } else { Extent::Figures };
-        let run = Run { device, config: &job.config, loaded: &loaded, folder: &folder, extent };
-        let ending = run.train(checkpoint, &mut shown)?;
+        folder.forgive();
+        let trained = self.train(device, job, &folder, &mut shown);
+        if let Err(error) = &trained
+            && matches!(fault(error), Fault::Internal | Fault::Usage | Fault::Data | Fault::Diverged)
+        {
+            // Without the record it is only tried again.
+            let _ = folder.fail(&format!("{error:#}"));
+        }
+        let ending = trained?;
         if let Ending::Unreported(_, Some(reason)) = &ending {
             note!("warning  the report of {} is incomplete: {reason}; the same command draws it", job.name);
         }
         Ok(Done::Ending(ending))
+    }
+
+    fn train(&self, device: &Device, job: &Job, folder: &RunFolder, shown: &mut Shown) -> anyhow::Result<Ending> {
+        let checkpoint = last_checkpoint(folder.path())?;
+        let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
+        let extent = if self.reports { Extent::Full } else { Extent::Figures };
+        Ok(Run { device, config: &job.config, loaded: &loaded, folder, extent }.train(checkpoint, shown)?)
     }
 
     /// Whether nothing is left to do for a job: it has a result, and its report if reports are asked for.
@@ -270,15 +339,19 @@ impl Execute {
             ([(name, value)], tasks) => {
                 let task: usize =
                     value.parse().map_err(|_| UsageError(format!("{name} is `{value}`: it must be a whole number")))?;
-                let of = tasks.map_or(jobs, NonZeroUsize::get);
-                match tasks {
-                    Some(_) => note!("sweep    task {task} ({name}) of an array of {of}"),
-                    None => note!(
-                        "sweep    task {task} ({name}) of an array with one task for each of {of} jobs; if the array has fewer \
-                         tasks, add --tasks N"
-                    ),
-                }
-                Ok(Share::Shard { index: task % of, of })
+                Ok(match tasks.map(NonZeroUsize::get) {
+                    Some(of) => {
+                        note!("sweep    task {task} ({name}) of an array of {of}");
+                        Share::Shard { index: task % of, of }
+                    }
+                    None => {
+                        note!(
+                            "sweep    task {task} ({name}) of an array with one task for each of {jobs} jobs; if the array has \
+                             fewer tasks, add --tasks N"
+                        );
+                        Share::Index(task % jobs)
+                    }
+                })
             }
             ([(one, _), (other, _), ..], _) => {
                 Err(UsageError(format!("both {one} and {other} are set: choose the jobs with --shard or --index")))
@@ -312,14 +385,84 @@ fn ends_sweep(error: &anyhow::Error) -> bool {
     error.is::<NoDevice>() || is_lost || error.chain().any(is_full)
 }
 
+impl Script {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        result!("{}", self.text()?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn text(&self) -> anyhow::Result<String> {
+        let jobs: Vec<String> = read(&self.grid)?.1.into_iter().map(|job| job.name).collect();
+        let chunks = self.chunks.map_or(jobs.len(), NonZeroUsize::get);
+        if chunks > jobs.len() {
+            return Err(UsageError(format!("--chunks {chunks}: the grid has only {} jobs", jobs.len())).into());
+        }
+        if self.engine == Engine::Snakemake && self.chunks.is_some() {
+            return Err(UsageError("--chunks: Snakemake knows each job, and groups them itself".into()).into());
+        }
+        if self.engine == Engine::Slurm && chunks > SLURM_ARRAY {
+            note!(
+                "note     most Slurm clusters take at most {SLURM_ARRAY} tasks in an array: share the jobs out with --chunks"
+            );
+        }
+        let name = |path: &Path| {
+            let text = path.to_str().map(str::to_owned);
+            text.ok_or_else(|| UsageError(format!("{} is not UTF-8, so no script can name it", path.display())))
+        };
+        let program = match self.engine {
+            Engine::K8s => "stssad".into(),
+            _ => name(&std::env::current_exe().context("cannot tell the path of this program")?)?,
+        };
+        let flags: Vec<String> = self.flags.split_whitespace().map(str::to_owned).collect();
+        Ok(self.engine.script(&Submission {
+            program: &program,
+            folder: &name(&std::env::current_dir().context("cannot tell the working folder")?)?,
+            grid: &name(&self.grid)?,
+            out: &name(&self.out)?,
+            flags: &flags,
+            jobs: &jobs,
+            chunks,
+        }))
+    }
+}
+
+/// The tasks of an array that Slurm takes as it is delivered.
+const SLURM_ARRAY: usize = 1000;
+
+impl Submit {
+    fn run(&self) -> anyhow::Result<ExitCode> {
+        let engine = self.script.engine;
+        if !engine.is_shell() {
+            return Err(
+                UsageError(format!("stssad cannot submit to {engine}: `sweep script` prints a file for it")).into()
+            );
+        }
+        // Not by standard input, which the script's own commands would read.
+        let mut shell = Command::new("sh");
+        let status = shell.arg("-c").arg(self.script.text()?).arg("stssad").args(&self.options).status();
+        let status = status.context("cannot run `sh`")?;
+        Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    }
+}
+
 impl Merge {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let (grid, jobs) = read(&self.grid)?;
         if !self.out.is_dir() {
             return Err(UsageError(format!("there is no folder {}: check the path", self.out.display())).into());
         }
-        let outcomes = jobs.iter().map(|job| job.outcome(&self.out)).collect::<Result<Vec<_>, _>>()?;
-        let comparison = merge(&grid, &jobs, &outcomes)?;
+        let mut origins = BTreeSet::new();
+        for job in &jobs {
+            origins.extend(job.outcome(&self.out)?.map(|outcome| outcome.origin()));
+        }
+        if origins.len() > 1 {
+            let listed: String = origins.iter().map(|origin| format!("\n  {origin}")).collect();
+            note!(
+                "warning  the runs are not of one version and device, so figures may differ in their last digits:{listed}"
+            );
+        }
+        let measured = jobs.iter().map(|job| job.measured(&self.out)).collect::<Result<Vec<_>, _>>()?;
+        let comparison = merge(&grid, &jobs, measured)?;
         comparison.write(&RunFolder::for_comparison(&self.out)?)?;
         match self.json {
             true => result!("{}", serde_json::to_string_pretty(&comparison)?)?,
@@ -333,7 +476,6 @@ impl Merge {
 mod tests {
     use super::*;
     use clap::Parser;
-    use std::collections::BTreeSet;
 
     #[derive(Parser)]
     struct Alone {
@@ -349,6 +491,7 @@ mod tests {
             |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
         Ok(match alone.execute.share(jobs, value).map_err(|error| error.to_string())? {
             Share::All => (0..jobs).collect(),
+            // The shares as they would be if the jobs were dealt out in order.
             Share::Shard { index, of } => (index..jobs).step_by(of).collect(),
             Share::Index(index) => [index].into(),
         })

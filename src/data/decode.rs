@@ -21,6 +21,7 @@ use std::cmp::Reverse;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -449,7 +450,11 @@ impl Stored {
             return Err(DecodeError::Empty);
         }
         let format = formats::format(bytes).ok_or(DecodeError::Unknown)?;
-        let decode = |bytes: &[u8]| decode(format, bytes);
+        // Some decoders panic on a few damaged files; such a file must not end a run.
+        let decode = |bytes: &[u8]| {
+            let decoded = catch_unwind(AssertUnwindSafe(|| decode(format, bytes)));
+            decoded.unwrap_or_else(|_| Err(damaged("its decoder fails at it")))
+        };
         let (variants, has_end) = mended(format, bytes);
         let (decoded, is_mended) = match decode(bytes) {
             Err(DecodeError::Damaged(reason)) => (alike(&variants, decode).ok_or(DecodeError::Damaged(reason))?, true),

@@ -147,7 +147,7 @@ impl Archive {
     }
 
     /// A hash of the whole contents.
-    fn checksum(&self) -> String {
+    pub fn checksum(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         let mut add = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -209,11 +209,23 @@ impl Archive {
     /// When the file cannot be read, is of another kind or version, or has changed since it was written.
     pub fn read(path: &Path, kind: &str) -> Result<Self, ArchiveError> {
         let bytes = fs::read(path).map_err(|source| ArchiveError::Read { path: path.into(), source })?;
+        let (archive, checksum) = Archive::parse(&bytes, path, kind)?;
+        match archive.checksum() == checksum {
+            true => Ok(archive),
+            false => Err(ArchiveError::Damaged { path: path.into(), reason: "its checksum is wrong".into() }),
+        }
+    }
+
+    /// The archive that these contents of the file at `path` describe, and the checksum that they state, which is not compared.
+    ///
+    /// # Errors
+    /// When they are no archive of this kind and version.
+    pub fn parse(bytes: &[u8], path: &Path, kind: &str) -> Result<(Self, String), ArchiveError> {
         let damaged = |reason: String| ArchiveError::Damaged { path: path.into(), reason };
-        if header_length(&bytes).is_none_or(|length| length > LONGEST_HEADER) {
+        if header_length(bytes).is_none_or(|length| length > LONGEST_HEADER) {
             return Err(damaged("it has no header, or one that is too long".into()));
         }
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| damaged(error.to_string()))?;
         let mut texts = header.metadata().clone().unwrap_or_default();
         let mut take = |key: &str| texts.remove(key).ok_or_else(|| damaged(format!("its header has no `{key}`")));
         let version = take(VERSION_KEY)?;
@@ -224,23 +236,17 @@ impl Archive {
         if found != kind {
             return Err(damaged(format!("it is a {found}, not a {kind}")));
         }
-        let tensors = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let tensors = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
         let read = |(name, view): (&str, TensorView)| match Numbers::read(&view) {
             Ok(numbers) => Ok((name.to_owned(), numbers)),
             Err(reason) => Err(damaged(format!("{name}: {reason}"))),
         };
-        let archive = Archive {
-            kind: kind.to_owned(),
-            texts: texts
-                .into_iter()
-                .map(|(key, text)| (key.strip_prefix("text.").map_or(key.clone(), str::to_owned), text))
-                .collect(),
-            numbers: tensors.iter().map(read).collect::<Result<_, _>>()?,
-        };
-        if archive.checksum() != checksum {
-            return Err(damaged("its checksum is wrong".into()));
-        }
-        Ok(archive)
+        let texts = texts
+            .into_iter()
+            .map(|(key, text)| (key.strip_prefix("text.").map_or(key.clone(), str::to_owned), text))
+            .collect();
+        let numbers = tensors.iter().map(read).collect::<Result<_, _>>()?;
+        Ok((Archive { kind: kind.to_owned(), texts, numbers }, checksum))
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Checkpoint {
     pub config: String,
     /// Fingerprint of the data, to notice if they change.
     pub fingerprint: String,
+    /// The program and the device that made the last steps; empty in checkpoints of earlier versions.
+    pub origin: String,
     /// Seconds spent on training so far.
     pub seconds: f64,
     /// Whether the run ends with a full report.
@@ -83,10 +85,12 @@ impl Checkpoint {
         }
     }
 
-    fn archive(&self) -> Archive {
+    /// The checkpoint as an archive.
+    pub fn archive(&self) -> Archive {
         let mut archive = Archive::new(KIND);
         archive.texts.insert("config".into(), self.config.clone());
         archive.texts.insert("fingerprint".into(), self.fingerprint.clone());
+        archive.texts.insert("origin".into(), self.origin.clone());
         archive.texts.insert("report".into(), if self.full_report { FULL } else { FIGURES_ONLY }.into());
         let trained = || self.finished.iter().chain(&self.waiting).enumerate();
         for (index, trained) in trained() {
@@ -150,7 +154,11 @@ impl Checkpoint {
         Self::from_archive(archive).map_err(|reason| ArchiveError::Damaged { path: path.into(), reason })
     }
 
-    fn from_archive(mut archive: Archive) -> Result<Self, String> {
+    /// The checkpoint that an archive describes.
+    ///
+    /// # Errors
+    /// When something is missing, unknown or malformed; the error names it.
+    pub fn from_archive(mut archive: Archive) -> Result<Self, String> {
         let counts = archive.take_double("counts")?;
         let &[finished, waiting, again] = &counts[..] else { return Err("its counts are malformed".into()) };
         let &[seconds] = &archive.take_double("seconds")?[..] else { return Err("its time is malformed".into()) };
@@ -201,6 +209,7 @@ impl Checkpoint {
         let checkpoint = Checkpoint {
             config: archive.take_text("config")?,
             fingerprint: archive.take_text("fingerprint")?,
+            origin: archive.texts.remove("origin").unwrap_or_default(),
             seconds,
             full_report: archive.texts.remove("report").is_none_or(|report| report == FULL),
             snapshot,
@@ -296,6 +305,7 @@ mod tests {
             config: "seed = 1\n".into(),
             fingerprint: "f00d".into(),
             seconds: 1.5,
+            origin: "stssad 1 on a device".into(),
             full_report: false,
             snapshot: snapshot(step, 0),
             good: Some(snapshot(step - 1, 0)),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::data::{DataError, Loaded, Seen, Set, Size, Task, component};
-use crate::engine::gpu::{Device, GpuError};
+use crate::engine::gpu::{AdapterSummary, Device, GpuError};
 use crate::engine::plan::Plan;
 use crate::engine::tensor::Tensor;
 use crate::run::archive::ArchiveError;
@@ -42,6 +42,8 @@ pub trait Watch {
     fn failed(&mut self, _start: usize, _reason: &str) {}
     /// A start, counted from 0, diverged for this reason, and is about to be trained again from this state.
     fn again(&mut self, _start: usize, _reason: &str, _from: &Snapshot) {}
+    /// The run that is resumed was trained by another version or device before.
+    fn moved(&mut self, _before: &str, _now: &str) {}
     /// This part of the report is about to be written.
     fn reporting(&mut self, what: &str);
     /// Whether to save a checkpoint and stop. Asked between steps, and between parts of the report. A step that the device has
@@ -88,6 +90,15 @@ impl From<GpuError> for RunError {
     fn from(error: GpuError) -> Self {
         RunError::Train(error.into())
     }
+}
+
+/// The version of stssad: part of what a result depends on.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The program and the device, as a checkpoint names them.
+fn origin(device: &Device) -> String {
+    let AdapterSummary { name, driver, .. } = device.adapter();
+    format!("stssad {VERSION} on {name} ({driver})")
 }
 
 /// How often a start that diverges is trained again from its last good state, with half the learning rates each time.
@@ -226,6 +237,11 @@ impl Run<'_> {
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
             return Err(mismatch("other images"));
         }
+        let origin = origin(self.device);
+        let before = checkpoint.as_ref().map_or("", |checkpoint| &checkpoint.origin);
+        if !before.is_empty() && *before != origin {
+            watch.moved(before, &origin);
+        }
         let standing = Outcome::load(self.folder.path())?;
         if let (Some(outcome), Extent::Figures) = (&standing, self.extent) {
             Checkpoint::remove(self.folder.path());
@@ -249,6 +265,7 @@ impl Run<'_> {
             let checkpoint = Checkpoint {
                 config: text.clone(),
                 fingerprint: fingerprint.clone(),
+                origin: origin.clone(),
                 seconds: before + begun.elapsed().as_secs_f64(),
                 full_report: self.extent == Extent::Full,
                 snapshot: at.snapshot.clone(),
@@ -509,6 +526,8 @@ impl Run<'_> {
                 split: Some(task.split()),
             }),
             skipped: self.loaded.files.skipped.iter().map(ToString::to_string).collect(),
+            version: Some(VERSION.into()),
+            fingerprint: Some(task.fingerprint()?),
         };
         folder.write_metrics(&steps)?;
         folder.write_scores(&tested.scored, outcome.threshold)?;

@@ -31,11 +31,15 @@ const RUN_FILES: &[&str] = &[
     "images",
     "report.html",
     "result.json",
+    FAILED,
 ];
+/// The file that tells why a run failed.
+const FAILED: &str = "failed.json";
 const TRAIN: Owner = Owner { command: "train", files: RUN_FILES };
 const DEMO: Owner = Owner { command: "demo", files: RUN_FILES };
 const TEST: Owner = Owner { command: "test", files: &["scores.csv", "test.json"] };
-const SWEEP: Owner = Owner { command: "sweep", files: &["comparison.md", "comparison.csv", "comparison.json"] };
+const SWEEP: Owner =
+    Owner { command: "sweep", files: &["comparison.md", "comparison.csv", "comparison.json", "comparison.png"] };
 
 /// The name that leads to the latest of the numbered runs in a folder: a link, or on systems without links a text file.
 const LATEST: &str = "latest";
@@ -67,6 +71,8 @@ pub enum FolderError {
     Report(#[from] ReportError),
     #[error("cannot make {}: check that the folder is writable and the disk is not full", path.display())]
     Make { path: PathBuf, source: io::Error },
+    #[error("cannot read {}: check the disk and the file's permissions", path.display())]
+    Read { path: PathBuf, source: io::Error },
     #[error("there is no run below {}: start one, or give the folder of a run after --resume", root.display())]
     NoRun { root: PathBuf },
     /// With the state of each run.
@@ -226,6 +232,25 @@ impl RunFolder {
         Ok(self.claim.end(state, reason)?)
     }
 
+    /// Records in `failed.json` that the run would fail again, and why.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn fail(&self, reason: &str) -> Result<(), ReportError> {
+        self.write(FAILED, format!("{}\n", serde_json::json!({ "reason": reason })).as_bytes())
+    }
+
+    /// Removes the record that the run failed, as it is to be tried again.
+    pub fn forgive(&self) {
+        store::discard(&self.path().join(FAILED));
+    }
+
+    /// Why the run in a folder failed; `None` if it did not, or its record cannot be read.
+    pub fn failure(folder: &Path) -> Option<String> {
+        let record: serde_json::Value = serde_json::from_slice(&fs::read(folder.join(FAILED)).ok()?).ok()?;
+        Some(record["reason"].as_str()?.to_owned())
+    }
+
     /// As [`Claim::check_held`].
     ///
     /// # Errors
@@ -262,11 +287,18 @@ impl RunFolder {
     /// chose.
     ///
     /// # Errors
-    /// When the file cannot be written, or there is one with another configuration that stssad did not write.
+    /// When the file cannot be written, or there is one that cannot be read, or that has another configuration and that stssad did not
+    /// write.
     pub(crate) fn write_config(&self, config: &RunConfig) -> Result<(), FolderError> {
         let path = self.path().join(CONFIG);
         if path.symlink_metadata().is_ok() {
-            let found = fs::read_to_string(&path).unwrap_or_default();
+            let found = match fs::read_to_string(&path) {
+                // What is no text is not ours.
+                Err(error) if [io::ErrorKind::InvalidData, io::ErrorKind::IsADirectory].contains(&error.kind()) => {
+                    String::new()
+                }
+                found => found.map_err(|source| FolderError::Read { path, source })?,
+            };
             if RunConfig::parse(&found).is_ok_and(|found| found.completed_by(config) == *config) {
                 return Ok(());
             }

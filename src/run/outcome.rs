@@ -62,6 +62,12 @@ pub struct Outcome {
     /// Images that could not be used, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<String>,
+    /// The version of stssad.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// The fingerprint of the images, labels and masks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
 }
 
 /// Number of images in each set of a run.
@@ -156,6 +162,12 @@ pub enum ReportError {
 }
 
 impl Outcome {
+    /// The program and the device that computed the run.
+    pub fn origin(&self) -> String {
+        let Adapter { name, driver, .. } = &self.adapter;
+        format!("stssad {} on {name} ({driver})", self.version.as_deref().unwrap_or("of an earlier version"))
+    }
+
     /// Training steps of all starts.
     pub fn all_steps(&self) -> usize {
         self.starts.iter().map(|start| start.steps.unwrap_or(self.steps)).sum()

@@ -22,6 +22,7 @@ mod events;
 mod heat;
 mod html;
 mod live;
+mod rank_diagram;
 mod samples;
 mod strips;
 

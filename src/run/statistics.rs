@@ -1,4 +1,4 @@
-//! Statistics for comparing methods over tasks: means, ranks, and Wilcoxon's signed-rank test.
+//! Statistics for comparing methods over tasks: means, ranks, Wilcoxon's signed-rank test, and Nemenyi's critical difference.
 
 use std::f64::consts::SQRT_2;
 
@@ -29,6 +29,20 @@ pub fn ranks(values: &[f64]) -> Vec<f64> {
         before += tied.len();
     }
     ranks
+}
+
+/// Quantiles of the studentised range for infinitely many degrees of freedom at 5 %, divided by √2, for 2, 3, … methods.
+const NEMENYI: [f64; 19] = [
+    1.960, 2.344, 2.569, 2.728, 2.850, 2.948, 3.031, 3.102, 3.164, 3.219, 3.268, 3.313, 3.354, 3.391, 3.426, 3.458,
+    3.489, 3.517, 3.544,
+];
+
+/// Nemenyi's critical difference: average ranks of `methods` methods over `tasks` tasks that are further apart differ significantly, at
+/// 5 % for all pairs together. `None` without two methods and two tasks, and for more than twenty methods.
+pub fn critical_difference(methods: usize, tasks: usize) -> Option<f64> {
+    let quantile = NEMENYI.get(methods.checked_sub(2)?)?;
+    let [k, n] = [methods, tasks].map(|count| count as f64);
+    (tasks >= 2).then(|| quantile * (k * (k + 1.0) / (6.0 * n)).sqrt())
 }
 
 /// What Wilcoxon's signed-rank test found.
@@ -92,6 +106,14 @@ fn exact(n: usize, statistic: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_critical_difference_of_demsars_example() {
+        // Demšar 2006, section 3.2.4: four classifiers on fourteen data sets.
+        assert!((critical_difference(4, 14).unwrap() - 1.25).abs() < 0.005);
+        assert_eq!([critical_difference(1, 9), critical_difference(3, 1), critical_difference(21, 9)], [None; 3]);
+        assert!(critical_difference(20, 9).is_some());
+    }
 
     fn close(found: f64, expected: f64) {
         assert!((found - expected).abs() <= 1e-12 * expected.abs(), "{found} is not {expected}");

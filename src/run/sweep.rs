@@ -1,8 +1,8 @@
 //! Sweeps: tasks × methods × seeds as independent jobs, each a run in its own folder.
 //!
 //! The name of a job contains a hash of its configuration, and a process locks the job's folder while it works on it. So any
-//! number of processes, on one machine or many, can work on one sweep: finished jobs and those of other processes are skipped,
-//! and unfinished ones resume from their checkpoints. The results do not depend on which process did which job, or in which order.
+//! number of processes, on one machine or many, can work on one sweep: finished jobs and those of other processes are skipped, failed
+//! ones are tried again when asked, and unfinished ones resume from their checkpoints. The results do not depend on which process did which job, or in which order.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::run::config::{ConfigError, RunConfig, overlay};
+use crate::run::folder::RunFolder;
 use crate::run::outcome::{Outcome, ReportError};
 use crate::run::report::{Comparison, ComparisonError, Measured, Run};
 use crate::run::settings::{SettingsError, Written};
@@ -142,7 +143,8 @@ fn check_names(what: &'static str, mut names: Vec<String>) -> Result<(), SweepEr
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     All,
-    /// Every `of`-th job, starting with job `index`, counted from 0.
+    /// The `index`-th, counted from 0, of `of` shares, which differ by one job at most. Jobs are dealt out by the hashes of their
+    /// names, so that every share has jobs of all tasks and methods.
     Shard {
         index: usize,
         of: usize,
@@ -156,7 +158,11 @@ impl Share {
     pub fn of(self, jobs: &[Job]) -> Vec<&Job> {
         match self {
             Share::All => jobs.iter().collect(),
-            Share::Shard { index, of } => jobs.iter().skip(index).step_by(of).collect(),
+            Share::Shard { index, of } => {
+                let mut dealt: Vec<&Job> = jobs.iter().collect();
+                dealt.sort_by_cached_key(|job| *blake3::hash(job.name.as_bytes()).as_bytes());
+                dealt.into_iter().skip(index).step_by(of).collect()
+            }
             Share::Index(index) => jobs.get(index).into_iter().collect(),
         }
     }
@@ -185,21 +191,55 @@ impl Job {
     pub fn outcome(&self, sweep: &Path) -> Result<Option<Outcome>, ReportError> {
         Outcome::load(&self.folder(sweep))
     }
+
+    /// Why the job failed, as [`RunFolder::fail`] recorded it; `None` if it did not.
+    pub fn failure(&self, sweep: &Path) -> Option<String> {
+        RunFolder::failure(&self.folder(sweep))
+    }
+
+    /// What the job came to.
+    ///
+    /// # Errors
+    /// As [`outcome`](Self::outcome).
+    pub fn measured(&self, sweep: &Path) -> Result<Measured, ReportError> {
+        Ok(match (self.outcome(sweep)?, self.failure(sweep)) {
+            (Some(outcome), _) => outcome.image_auroc.map_or(Measured::Unlabelled, Measured::Auroc),
+            (None, Some(reason)) => Measured::Failed(reason),
+            (None, None) => Measured::Missing,
+        })
+    }
 }
 
-/// Compares the methods by the results of the jobs; jobs without a result are listed as missing.
+/// Compares the methods by what the jobs came to; jobs without a result are listed.
 ///
 /// # Errors
 /// When the jobs cannot be compared; see [`Comparison::new`].
-pub fn merge(grid: &Grid, jobs: &[Job], outcomes: &[Option<Outcome>]) -> Result<Comparison, ComparisonError> {
-    let run = |(job, outcome): (&Job, &Option<Outcome>)| Run {
+pub fn merge(grid: &Grid, jobs: &[Job], measured: Vec<Measured>) -> Result<Comparison, ComparisonError> {
+    let run = |(job, result): (&Job, Measured)| Run {
         task: job.task.clone(),
         method: job.method.clone(),
         seed: job.seed,
-        result: match outcome {
-            None => Measured::Missing,
-            Some(outcome) => outcome.image_auroc.map_or(Measured::Unlabelled, Measured::Auroc),
-        },
+        result,
     };
-    Comparison::new(&jobs.iter().zip(outcomes).map(run).collect::<Vec<_>>(), &grid.reference)
+    Comparison::new(&jobs.iter().zip(measured).map(run).collect::<Vec<_>>(), &grid.reference)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn shares_have_each_job_once_and_jobs_of_all_methods() {
+        let jobs = Grid::parse(include_str!("../../assets/grids/packaged.toml")).unwrap().jobs().unwrap();
+        let methods = |share: &[&Job]| share.iter().map(|job| job.method.clone()).collect::<BTreeSet<_>>().len();
+        for of in [1, 5, 7, jobs.len(), jobs.len() + 1] {
+            let shares: Vec<_> = (0..of).map(|index| Share::Shard { index, of }.of(&jobs)).collect();
+            let names: BTreeSet<&str> = shares.iter().flatten().map(|job| &*job.name).collect();
+            assert_eq!((names.len(), shares.iter().map(Vec::len).sum()), (jobs.len(), jobs.len()), "{of}");
+            if of <= 7 {
+                assert!(shares.iter().all(|share| methods(share) == 5), "{of}");
+            }
+        }
+    }
 }

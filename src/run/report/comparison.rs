@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::{ReportError, RunFolder};
-use crate::run::statistics::{mean, ranks, standard_deviation, wilcoxon};
+use super::{ReportError, RunFolder, rank_diagram};
+use crate::run::statistics::{critical_difference, mean, ranks, standard_deviation, wilcoxon};
 
 /// The result of one run.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,10 +18,12 @@ pub struct Run {
 }
 
 /// What a run came to.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Measured {
-    /// It is not finished, or failed.
+    /// It is not finished.
     Missing,
+    /// It failed, for this reason.
+    Failed(String),
     /// It is finished, but its task has no labels of both classes, so that it has no figure to compare.
     Unlabelled,
     /// Its image AUROC.
@@ -37,6 +39,8 @@ pub struct Comparison {
     pub tasks: Vec<String>,
     /// By average rank; methods without one come last.
     pub methods: Vec<Method>,
+    /// Nemenyi's [`critical_difference`] of the average ranks.
+    pub critical_difference: Option<f64>,
     /// The runs without a result.
     pub missing: Vec<Missing>,
     /// The tasks with finished runs but without labels of both classes.
@@ -75,6 +79,9 @@ pub struct Missing {
     pub task: String,
     pub method: String,
     pub seed: u64,
+    /// Why it failed; `None` if it did not, and then absent from JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
 }
 
 /// Why runs cannot be compared.
@@ -91,10 +98,10 @@ impl Comparison {
     /// # Errors
     /// When a run occurs twice.
     pub fn new(runs: &[Run], reference: &str) -> Result<Self, ComparisonError> {
-        let mut results: BTreeMap<(&str, &str, u64), Measured> = BTreeMap::new();
+        let mut results: BTreeMap<(&str, &str, u64), &Measured> = BTreeMap::new();
         let mut unlabelled = BTreeSet::new();
         for Run { task, method, seed, result } in runs {
-            if results.insert((task, method, *seed), *result).is_some() {
+            if results.insert((task, method, *seed), result).is_some() {
                 return Err(ComparisonError::Duplicate { task: task.clone(), method: method.clone(), seed: *seed });
             }
             if *result == Measured::Unlabelled {
@@ -104,10 +111,10 @@ impl Comparison {
         let tasks: BTreeSet<&str> = results.keys().map(|key| key.0).collect();
         let names: BTreeSet<&str> = results.keys().map(|key| key.1).collect();
         let seeds: BTreeSet<u64> = results.keys().map(|key| key.2).collect();
-        let result = |task, method, seed| *results.get(&(task, method, seed)).unwrap_or(&Measured::Missing);
-        let auroc = |result| match result {
-            Measured::Auroc(auroc) => Some(auroc),
-            Measured::Missing | Measured::Unlabelled => None,
+        let result = |task, method, seed| *results.get(&(task, method, seed)).unwrap_or(&&Measured::Missing);
+        let auroc = |result: &Measured| match result {
+            Measured::Auroc(auroc) => Some(*auroc),
+            Measured::Missing | Measured::Failed(_) | Measured::Unlabelled => None,
         };
 
         let mut missing = Vec::new();
@@ -117,8 +124,14 @@ impl Comparison {
             for &task in &tasks {
                 let found: Vec<f64> = seeds.iter().filter_map(|&seed| auroc(result(task, name, seed))).collect();
                 cells.push(Cell { mean: mean(&found), sd: standard_deviation(&found), seeds: found.len() });
-                let absent = seeds.iter().filter(|&&seed| result(task, name, seed) == Measured::Missing);
-                missing.extend(absent.map(|&seed| Missing { task: task.into(), method: name.into(), seed }));
+                for &seed in &seeds {
+                    let failed = match result(task, name, seed) {
+                        Measured::Missing => None,
+                        Measured::Failed(reason) => Some(reason.clone()),
+                        Measured::Unlabelled | Measured::Auroc(_) => continue,
+                    };
+                    missing.push(Missing { task: task.into(), method: name.into(), seed, failed });
+                }
             }
             methods.push(Method { name: name.into(), cells, mean: None, average_rank: None, p: None });
         }
@@ -145,6 +158,7 @@ impl Comparison {
         Ok(Comparison {
             reference: reference.into(),
             tasks,
+            critical_difference: critical_difference(methods.len(), common.len()),
             methods,
             missing,
             unlabelled: unlabelled.into_iter().collect(),
@@ -175,6 +189,14 @@ impl Comparison {
              which every method has a result; rank 1 is best. p: Wilcoxon signed-rank test, two-sided, over tasks."
         )
         .expect("a string takes all");
+        if let Some(difference) = self.critical_difference {
+            writeln!(
+                text,
+                "Average ranks that are further apart than {difference:.2} differ significantly (Nemenyi, 5 % for all pairs \
+                 together); see comparison.png."
+            )
+            .expect("a string takes all");
+        }
         if !self.unlabelled.is_empty() {
             let tasks: Vec<String> = self.unlabelled.iter().map(|task| inert(task)).collect();
             writeln!(text, "\nWithout labels of both classes, and so without a figure: {}", tasks.join(", "))
@@ -182,8 +204,10 @@ impl Comparison {
         }
         if !self.missing.is_empty() {
             writeln!(text, "\nMissing runs: {}\n", self.missing.len()).expect("a string takes all");
-            for Missing { task, method, seed } in &self.missing {
-                writeln!(text, "* {}, {}, seed {seed}", inert(task), inert(method)).expect("a string takes all");
+            for Missing { task, method, seed, failed } in &self.missing {
+                let failed = failed.as_ref().map(|reason| format!(", failed: {}", inert(reason))).unwrap_or_default();
+                writeln!(text, "* {}, {}, seed {seed}{failed}", inert(task), inert(method))
+                    .expect("a string takes all");
             }
         }
         text
@@ -209,7 +233,7 @@ impl Comparison {
         encode().map_err(|source| ReportError::Encode { file: "comparison.csv", source })
     }
 
-    /// Writes `comparison.md`, `comparison.csv` and `comparison.json`.
+    /// Writes `comparison.md`, `comparison.csv`, `comparison.json` and `comparison.png`.
     ///
     /// # Errors
     /// When a file cannot be written.
@@ -218,7 +242,10 @@ impl Comparison {
         folder.write("comparison.csv", &self.csv()?)?;
         let json = serde_json::to_vec_pretty(self)
             .map_err(|source| ReportError::Encode { file: "comparison.json", source: source.into() })?;
-        folder.write("comparison.json", &json)
+        folder.write("comparison.json", &json)?;
+        let drawn = rank_diagram::draw(self)
+            .map_err(|reason| ReportError::Encode { file: "comparison.png", source: reason.into() })?;
+        folder.write("comparison.png", &drawn)
     }
 }
 
@@ -334,6 +361,15 @@ mod tests {
         let json = serde_json::to_value(&comparison).unwrap();
         assert!(json["methods"][1]["cells"][2]["mean"].is_null());
         assert_eq!(json["missing"][0]["task"], "a");
+    }
+
+    #[test]
+    fn a_failed_run_is_missing_with_its_reason() {
+        let failed = Run { result: Measured::Failed("no\nimages".into()), ..run("d", "static", 0, None) };
+        let text = Comparison::new(&[failed, run("d", "st-ssad", 0, None)], "st-ssad").unwrap().markdown();
+        for line in ["* d, static, seed 0, failed: no images", "* d, st-ssad, seed 0"] {
+            assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
+        }
     }
 
     #[test]
