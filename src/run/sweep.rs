@@ -2,7 +2,8 @@
 //!
 //! The name of a job contains a hash of its configuration, and a process locks the job's folder while it works on it. So any
 //! number of processes, on one machine or many, can work on one sweep: finished jobs and those of other processes are skipped, failed
-//! ones are tried again when asked, and unfinished ones resume from their checkpoints. The results do not depend on which process did which job, or in which order.
+//! ones are tried again when asked, and unfinished ones resume from their checkpoints. The results do not depend on which process did
+//! which job, or in which order.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
