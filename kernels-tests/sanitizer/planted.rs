@@ -76,3 +76,16 @@ fn every_planted_fault_is_found_and_every_repair_accepted() {
     }
     assert_eq!(kinds.iter().collect::<BTreeSet<_>>().len(), 8, "a detector has no planted fault");
 }
+
+/// A kernel that leaves its output alone does not pass for one whose output is another buffer.
+#[test]
+fn an_output_that_is_never_written_is_nan() {
+    let text = "@group(0) @binding(0) var<storage, read> x: array<f32>;\n\
+                @group(0) @binding(1) var<storage, read_write> y: array<f32>;\n\
+                @compute @workgroup_size(1) fn main() {}\n";
+    let program = lower("idle", text).unwrap_or_else(|refusal| panic!("{refusal}"));
+    let buffers = vec![Buffer::Filled(&[1.0, 2.0]), Buffer::Unwritten(3)];
+    let dispatch = Dispatch { workgroups: [1; 3], immediates: &[], buffers, subgroup: SUBGROUPS[0], limit: LIMIT };
+    let outcome = program.run(&dispatch);
+    assert!(outcome.output.len() == 3 && outcome.output.iter().all(|x| x.is_nan()), "{:?}", outcome.output);
+}

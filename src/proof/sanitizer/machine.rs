@@ -40,7 +40,7 @@ pub struct Dispatch<'a> {
 /// The results of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The contents of the last binding; uninitialised elements are NaN.
+    /// The contents of the dispatch's last buffer; uninitialised elements are NaN.
     pub output: Vec<f32>,
     pub reports: Vec<Report>,
     /// Operations executed.
@@ -124,8 +124,15 @@ impl Program {
             Buffer::Unwritten(scalars) => Region::unwritten(*scalars, nan),
         });
         let (regions, reports, operations) = self.run_on(dispatch, storage.collect(), nan, false);
-        let last = self.buffers.iter().enumerate().max_by_key(|(_, buffer)| buffer.rank);
-        let output = last.map_or(Vec::new(), |(index, _)| regions[index].words.iter().map(|w| w.as_f32()).collect());
+        let last = dispatch.buffers.len().wrapping_sub(1);
+        let output = match self.buffers.iter().position(|buffer| buffer.rank as usize == last) {
+            Some(index) => regions[index].words.iter().map(|w| w.as_f32()).collect(),
+            // The kernel does not use it.
+            None => dispatch.buffers.last().map_or(Vec::new(), |buffer| match buffer {
+                Buffer::Filled(data) => data.to_vec(),
+                Buffer::Unwritten(scalars) => vec![f32::NAN; *scalars],
+            }),
+        };
         Outcome { output, reports, operations }
     }
 
