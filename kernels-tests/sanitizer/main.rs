@@ -8,35 +8,65 @@ mod portability;
 mod trial;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{iter, thread};
 
 use case::Case;
-use stssad::engine::kernel::DeviceClass;
+use stssad::engine::kernel::{DeviceClass, Kernel};
 use stssad::engine::shaders::{SOURCES, source};
 
 /// Limit on the operations of one dispatch; the longest here takes a hundredth of it.
 const LIMIT: u64 = 1 << 30;
+
+/// Each kernel of a case, with the operations that it took, or why it fails.
+fn check(case: &Case) -> Vec<(Kernel, Result<u64, String>)> {
+    let reference = case.reference();
+    let mut kernels: Vec<(DeviceClass, Kernel)> = Vec::new();
+    for class in DeviceClass::ALL {
+        // Most kernels are the same for all classes.
+        let others = case.kernels(class).into_iter().filter(|kernel| kernels.iter().all(|(_, known)| known != kernel));
+        kernels.extend(others.map(|kernel| (class, kernel)).collect::<Vec<_>>());
+    }
+    let checked = |(class, kernel): (DeviceClass, Kernel)| {
+        let operations = Case::program(&kernel, source(&kernel).unwrap()).and_then(|program| {
+            let outcomes = case.run(&kernel, &program, LIMIT);
+            reference.check(&kernel, &outcomes)?;
+            Ok(outcomes.iter().map(|outcome| outcome.operations).sum())
+        });
+        let described = |failure| format!("{case}, {class:?}, {:?} workgroups: {failure}", kernel.workgroups());
+        let operations = operations.map_err(described);
+        (kernel, operations)
+    };
+    kernels.into_iter().map(checked).collect()
+}
+
+/// What [`check`] gives of all cases, which the processor's cores take one after another.
+fn check_all(cases: &[Case]) -> Vec<(Kernel, Result<u64, String>)> {
+    let next = AtomicUsize::new(0);
+    let take = || {
+        let own = iter::from_fn(|| cases.get(next.fetch_add(1, Ordering::Relaxed)));
+        own.flat_map(check).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let taken: Vec<_> = (0..cores).map(|_| scope.spawn(take)).collect();
+        taken.into_iter().flat_map(|core| core.join().expect("a failure is a result")).collect()
+    })
+}
 
 #[test]
 fn shipped_kernels_are_sound_and_right() {
     let (mut run, mut vectors, mut halves) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut operations = 0;
     let mut failures = Vec::new();
-    for case in catalogue::cases() {
-        let reference = case.reference();
-        for class in DeviceClass::ALL {
-            for kernel in case.kernels(class) {
-                run.insert(kernel.name);
-                vectors.extend(kernel.vectors.iter().map(|alias| (kernel.name, *alias)));
-                halves.extend(kernel.halves.iter().map(|alias| (kernel.name, *alias)));
-                let checked = Case::program(&kernel, source(&kernel).unwrap()).and_then(|program| {
-                    let outcomes = case.run(&kernel, &program, LIMIT);
-                    operations += outcomes.iter().map(|outcome| outcome.operations).sum::<u64>();
-                    reference.check(&kernel, &outcomes)
-                });
-                if let Err(failure) = checked {
-                    failures.push(format!("{case}, {class:?}, {:?} workgroups: {failure}", kernel.workgroups()));
-                }
-            }
+    for (kernel, checked) in check_all(&catalogue::cases()) {
+        run.insert(kernel.name);
+        vectors.extend(kernel.vectors.iter().map(|alias| (kernel.name, *alias)));
+        halves.extend(kernel.halves.iter().map(|alias| (kernel.name, *alias)));
+        match checked {
+            Ok(own) => operations += own,
+            Err(failure) => failures.push(failure),
         }
     }
     println!("{operations} operations");
