@@ -36,7 +36,7 @@ function dial(angle) {
     const [x, y] = at((mark * Math.PI) / 180, 62).split(" ");
     return `<text x="${x}" y="${Number(y) + 5}" text-anchor="middle">${mark}°</text>`;
   }).join("");
-  part("dial").innerHTML = `<svg viewBox="0 0 200 216" role="img" aria-label="The angle, ${whole(angle)}"><circle cx="100" cy="100" r="84"/>${marks}<path class="needle" d="M 100 100 L ${at(angle, 84)}"/><text class="large" x="100" y="208" text-anchor="middle">${whole(angle)}</text></svg>`;
+  part("dial").innerHTML = `<svg viewBox="0 0 200 216" role="img" aria-label="The angle, ${whole(angle)}"><circle cx="100" cy="100" r="84"/>${marks}<path class="needle" d="M 100 100 L ${at(angle, 50)}"/><text class="large" x="100" y="208" text-anchor="middle">${whole(angle)}</text></svg>`;
 }
 
 function curves() {
