@@ -18,7 +18,7 @@ use crate::run::fit::{FitError, Fitted, fitted};
 use crate::run::folder::{FolderError, RunFolder};
 use crate::run::found::{ABOUT_AS_WELL, Flagged, Found, NormalLevels};
 use crate::run::model::{Model, Predictor};
-use crate::run::outcome::{Adapter, Augmentation, Counts, Outcome, ReportError, Start};
+use crate::run::outcome::{self, Adapter, Augmentation, Counts, Outcome, ReportError, Start};
 use crate::run::race::{Leg, Race, Sizes};
 use crate::run::report::{ImageRow, LiveSteps, Page, Step, shown};
 use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
@@ -98,7 +98,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The program and the device, as a checkpoint names them.
 fn origin(device: &Device) -> String {
     let AdapterSummary { name, driver, .. } = device.adapter();
-    format!("stssad {VERSION} on {name} ({driver})")
+    outcome::origin(VERSION, name, driver)
 }
 
 /// How often a start that diverges is trained again from its last good state, with half the learning rates each time.

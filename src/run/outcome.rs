@@ -161,11 +161,16 @@ pub enum ReportError {
     Result { path: PathBuf, source: io::Error },
 }
 
+/// The version of stssad and the device that computed something, in words.
+pub(crate) fn origin(version: &str, adapter: &str, driver: &str) -> String {
+    format!("stssad {version} on {adapter} ({driver})")
+}
+
 impl Outcome {
     /// The program and the device that computed the run.
     pub fn origin(&self) -> String {
         let Adapter { name, driver, .. } = &self.adapter;
-        format!("stssad {} on {name} ({driver})", self.version.as_deref().unwrap_or("of an earlier version"))
+        origin(self.version.as_deref().unwrap_or("of an earlier version"), name, driver)
     }
 
     /// Training steps of all starts.

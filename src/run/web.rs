@@ -55,7 +55,11 @@ pub fn save(page: &str, path: &Path) -> Result<(), WebError> {
 
 /// The page with its scripts, by name, and with what they read.
 fn assembled(page: &str, scripts: &[(&str, &str)], read: &impl Serialize) -> String {
-    let shared = [("executor.js", include_str!("web/executor.js")), ("style.css", include_str!("web/style.css"))];
+    let shared = [
+        ("executor.js", include_str!("web/executor.js")),
+        ("page.js", include_str!("web/page.js")),
+        ("style.css", include_str!("web/style.css")),
+    ];
     let page = shared
         .iter()
         .chain(scripts)

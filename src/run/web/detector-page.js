@@ -1,16 +1,10 @@
 // What the visitor sees.
 const model = JSON.parse(document.getElementById("model").textContent);
-const part = (id) => document.getElementById(id);
 // More images than these are scored and counted, but only the most anomalous are shown.
 const SHOWN = 200;
 const judged = [];
 let queue = Promise.resolve();
 let detector;
-
-function say(text, isWrong = false) {
-  part("status").textContent = text;
-  part("status").className = isWrong ? "wrong" : "";
-}
 
 const isFlagged = (score) => score >= model.threshold;
 const number = (value) => value.toPrecision(4);
@@ -18,8 +12,6 @@ const number = (value) => value.toPrecision(4);
 // The elements of an image: a picture with its heat map over it, the score and the verdict.
 function card(name) {
   const [figure, canvas, caption] = ["figure", "canvas", "figcaption"].map((tag) => document.createElement(tag));
-  const [, canvasHeight, canvasWidth] = model.image;
-  Object.assign(canvas, { width: canvasWidth, height: canvasHeight });
   figure.append(canvas, caption);
   const show = (image, { score, heat }) => {
     paint(canvas, image, part("heat").checked ? heat : undefined);
@@ -38,21 +30,11 @@ function card(name) {
 }
 
 function paint(canvas, image, heat) {
-  const [channels, height, width] = model.image;
   const most = heat ? heat.reduce((most, value) => Math.max(most, value), 0) : 0;
-  const context = canvas.getContext("2d");
-  const pixels = context.createImageData(width, height);
-  for (let at = 0; at < width * height; at += 1) {
+  draw(canvas, model.image, image, (at) => {
     const share = most > 0 ? Math.max(0, heat[at] / most) : 0;
-    const alpha = 0.65 * share;
-    const colour = [255, 255 * Math.max(0, 1.4 - 1.6 * share), 40];
-    for (let channel = 0; channel < 3; channel += 1) {
-      const level = 255 * image[(channels === 1 ? 0 : channel) * width * height + at];
-      pixels.data[4 * at + channel] = (1 - alpha) * level + alpha * colour[channel];
-    }
-    pixels.data[4 * at + 3] = 255;
-  }
-  context.putImageData(pixels, 0, 0);
+    return [[255, 255 * Math.max(0, 1.4 - 1.6 * share), 40], 0.65 * share];
+  });
 }
 
 // Scores of held-out normal images in grey, those of the visitor's in colour, the threshold as a line.

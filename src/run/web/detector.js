@@ -11,18 +11,16 @@ class Detector {
     });
   }
 
-  // The score and the heat map of each image, as `convert` returns it. The last of a batch is repeated to fill it.
+  // The score and the heat map of each image, as `convert` returns it.
   async judge(images) {
     const judged = [];
-    for (let first = 0; first < images.length; first += this.model.batch) {
-      const some = images.slice(first, first + this.model.batch);
-      const full = Array.from({ length: this.model.batch }, (_, row) => some[Math.min(row, some.length - 1)]);
+    for (const { count, full } of batches(images, this.model.batch)) {
       const x = joined(full);
       const [z, direct] = (await this.scorer.run({ x })).map((values) => rows(values, this.model.batch));
       const whitened = this.fit && z.map((row) => whiten(this.fit, row));
       const scores = full.map((_, row) => (this.fit ? Math.hypot(...whitened[row]) : direct[row][0]));
       const heat = await this.attribute(full);
-      some.forEach((_, row) => judged.push({ score: scores[row], heat: heat[row] }));
+      for (let row = 0; row < count; row += 1) judged.push({ score: scores[row], heat: heat[row] });
     }
     return judged;
   }

@@ -125,6 +125,14 @@ function joined(lists) {
   return all;
 }
 
+// `images` in batches of `size`, each with how many it has; the last is repeated to fill it.
+function batches(images, size) {
+  return Array.from({ length: Math.ceil(images.length / size) }, (_, batch) => {
+    const some = images.slice(batch * size, (batch + 1) * size);
+    return { count: some.length, full: Array.from({ length: size }, (_, row) => some[Math.min(row, some.length - 1)]) };
+  });
+}
+
 function rows(values, count) {
   const width = values.length / count;
   return Array.from({ length: count }, (_, row) => values.subarray(row * width, (row + 1) * width));

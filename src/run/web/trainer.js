@@ -86,11 +86,9 @@ class Trainer {
     }
     this.device.queue.submit([encoder.finish()]);
     const scores = [];
-    for (let first = 0; first < this.sets.x_val.length; first += this.task.scored) {
-      const some = this.sets.x_val.slice(first, first + this.task.scored);
-      const full = Array.from({ length: this.task.scored }, (_, row) => some[Math.min(row, some.length - 1)]);
+    for (const { count, full } of batches(this.sets.x_val, this.task.scored)) {
       const [, logits] = await this.scorer.run({ x: joined(full) });
-      scores.push(...logits.subarray(0, some.length));
+      scores.push(...logits.subarray(0, count));
     }
     return scores;
   }

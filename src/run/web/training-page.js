@@ -1,31 +1,16 @@
 // What the visitor sees.
 const task = JSON.parse(document.getElementById("model").textContent);
-const part = (id) => document.getElementById(id);
 const degrees = (angle) => (((angle * 180) / Math.PI) % 360 + 360) % 360;
 const whole = (angle) => `${Math.round(degrees(angle)) % 360}°`;
 let trainer;
 let history = [];
 let isTraining = false;
 
-function say(text, isWrong = false) {
-  part("status").textContent = text;
-  part("status").className = isWrong ? "wrong" : "";
-}
-
 // Canvases of images, beside one another.
 function show(id, images) {
-  const [channels, height, width] = task.image;
   part(id).replaceChildren(...images.map((image) => {
-    const canvas = Object.assign(document.createElement("canvas"), { width, height });
-    const context = canvas.getContext("2d");
-    const pixels = context.createImageData(width, height);
-    for (let at = 0; at < width * height; at += 1) {
-      for (let channel = 0; channel < 3; channel += 1) {
-        pixels.data[4 * at + channel] = 255 * image[(channels === 1 ? 0 : channel) * width * height + at];
-      }
-      pixels.data[4 * at + 3] = 255;
-    }
-    context.putImageData(pixels, 0, 0);
+    const canvas = document.createElement("canvas");
+    draw(canvas, task.image, image);
     return canvas;
   }));
 }
