@@ -267,6 +267,40 @@ fn starts_that_train_together_report_separately_and_resume_bit_identically() {
     assert_eq!(bits(&run), bits(&whole));
 }
 
+/// Two devices of one driver, which race four starts of each kind, and are stopped in the heats and in the finals.
+#[test]
+fn starts_on_two_devices_give_the_result_of_one() {
+    let race = ["--augmentation", "auto", "--steps", "16", "--warm-up", "2", "--checkpoint-every", "2"];
+    let race = [&["train"], &GRAVEL[..], &TINY, &race, &QUIET].concat();
+    let whole = folder("one-device");
+    stssad(&[&race, &["--out", text(&whole)]]).with(0);
+    let run = folder("two-devices");
+    let two = ["--adapters", "0,0"];
+    let mut running = Running::begin(&[&race, &two, &["--out", text(&run)]]);
+    let mut groups = 0;
+    for done in [9, 50] {
+        running.until(done);
+        running.signal("-TERM");
+        running.end().0.with(75);
+        let (checkpoint, _) = Checkpoint::load(&run).unwrap().unwrap();
+        groups = groups.max(checkpoint.groups.len());
+        running = Running::begin(&[&["train", "--resume", text(&run)], &two, &QUIET]);
+    }
+    assert_eq!(groups, 2, "a checkpoint has a group of each device");
+    running.end().0.with(0);
+    assert_eq!(bits(&run), bits(&whole));
+    let beside = |run: &Path| json(&run.join("result.json"))["beside"].as_array().map_or(0, Vec::len);
+    assert_eq!([beside(&run), beside(&whole)], [1, 0]);
+
+    let run = folder("moved-to-one");
+    let mut running = Running::begin(&[&race, &two, &["--out", text(&run)]]);
+    running.until(9);
+    running.signal("-TERM");
+    running.end().0.with(75);
+    stssad(&[&["train", "--resume", text(&run)], &QUIET]).with(0);
+    assert_eq!(bits(&run), bits(&whole), "another number of devices goes on");
+}
+
 /// Checkpoints and partial files.
 fn leftovers(run: &Path) -> BTreeSet<String> {
     let is_left = |name: &String| name.contains("checkpoint") || name.ends_with(".partial");
@@ -275,8 +309,8 @@ fn leftovers(run: &Path) -> BTreeSet<String> {
 
 /// Number of steps before a checkpoint, over all starts.
 fn position(checkpoint: &Checkpoint, steps: usize) -> usize {
-    let under_way = checkpoint.snapshot.start == checkpoint.finished.len();
-    checkpoint.finished.len() * steps + if under_way { checkpoint.snapshot.step } else { 0 }
+    let under_way = checkpoint.groups.values().map(|standing| standing.snapshot.step);
+    checkpoint.finished.len() * steps + under_way.sum::<usize>()
 }
 
 #[test]

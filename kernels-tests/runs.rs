@@ -12,6 +12,7 @@ use std::time::Duration;
 use process::{PACKAGED, Running, Said, command, finish, folder, json, stssad, text};
 use stssad::engine::tensor::Tensor;
 use stssad::run::checkpoint::Checkpoint;
+use stssad::run::groups::Standing;
 
 /// With [`PACKAGED`], a run with few kernels and short steps.
 const SMALL: [&str; 4] = ["--method", "auto-encoder", "--starts", "1"];
@@ -425,6 +426,11 @@ fn a_stop_or_a_failure_during_the_report_costs_nothing() {
     resume().with(2).error(&["is finished: there is nothing to resume"]);
 }
 
+/// Where the first group of a run stands.
+fn first_group(run: &Path) -> Standing {
+    Checkpoint::load(run).unwrap().unwrap().0.groups.remove(&0).unwrap()
+}
+
 #[test]
 fn the_time_of_a_run_may_be_limited() {
     let run = folder("limited").join("run");
@@ -433,7 +439,7 @@ fn the_time_of_a_run_may_be_limited() {
     limited("1").with(2).error(&["--max-time", "such as 90s, 45m or 1h30m"]);
     limited("1ms").with(75).notice(&["the time is over: stopped before the first step; run the same command again"]);
     limited("15s").with(75).notice(&["the time is over: stopping", "stopped; resume with"]);
-    let step = || Checkpoint::load(&run).unwrap().unwrap().0.snapshot.step;
+    let step = || first_group(&run).snapshot.step;
     let first = step();
     stssad(&[&["train", "--resume", text(&run), "--max-time", "15s"], &JSON]).with(75);
     assert!(first > 0 && step() > first, "{first} and {}", step());
@@ -458,9 +464,10 @@ fn a_start_that_diverges_goes_back_to_its_last_good_step() {
                 fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
             }
             let mut checkpoint = Checkpoint::load(copy).unwrap().unwrap().0;
-            checkpoint.good.get_or_insert(checkpoint.snapshot.clone());
+            let standing = checkpoint.groups.get_mut(&0).unwrap();
+            standing.good.get_or_insert(standing.snapshot.clone());
             let is_parameter = |name: &str| name.contains('.') && !name.ends_with(".m") && !name.ends_with(".v");
-            let states = checkpoint.snapshot.states.iter_mut();
+            let states = standing.snapshot.states.iter_mut();
             for (_, tensor) in states.filter(|(name, _)| is_parameter(name)) {
                 let mut values = tensor.data().to_vec();
                 // Of the last start; a checkpoint has no NaN.
@@ -469,7 +476,7 @@ fn a_start_that_diverges_goes_back_to_its_last_good_step() {
             }
             checkpoint.save(copy).unwrap();
         }
-        let good = Checkpoint::load(&whole).unwrap().unwrap().0.good.unwrap().step;
+        let good = first_group(&whole).good.unwrap().step;
         let resume = |run: &Path| stssad(&[&["train", "--resume", text(run)], &JSON]).with(0);
         let said = resume(&whole);
         let again = format!("\"again_from\":{good},\"halvings\":1,");
@@ -568,7 +575,7 @@ fn curves_grow_while_a_run_trains_and_are_whole_after_a_kill() {
     }
     running.signal("-KILL");
     running.end();
-    let step = || Checkpoint::load(&run).unwrap().map_or(0, |found| found.0.snapshot.step);
+    let step = || Checkpoint::load(&run).unwrap().map_or(0, |found| found.0.groups[&0].snapshot.step);
     let all = |step: usize| (1..=step).map(|step| (0, step)).collect::<Vec<_>>();
     assert_eq!(rows(), all(rows().len()), "the steps that were done, each once");
     // If it was killed before its first checkpoint it is begun again.

@@ -58,7 +58,7 @@ fn loaded(config: &RunConfig) -> Loaded {
 fn narrow(config: &RunConfig, loaded: &Loaded, share: u64) -> (Device, Fitted) {
     let device = device();
     let folder = RunFolder::create(folder("narrow")).unwrap();
-    let run = Run { device: &device, config, loaded, folder: &folder, extent: Extent::Figures };
+    let run = Run { device: &device, beside: &[], config, loaded, folder: &folder, extent: Extent::Figures };
     let narrow = device.limited(run.plan().unwrap().largest().1 / share);
     let fitted = fitted(&narrow, config, loaded).unwrap();
     (narrow, fitted)
@@ -70,7 +70,7 @@ struct Steps(usize);
 impl Watch for Steps {
     fn compiling(&mut self, _: usize, _: usize) {}
     fn fitted(&mut self, _: &Fitted) {}
-    fn step(&mut self, _: &[Progress], _: &Leg) {
+    fn step(&mut self, _: &[Progress], _: &Leg, _: usize) {
         self.0 = self.0.saturating_sub(1);
     }
     fn reporting(&mut self, _: &str) {}
@@ -147,7 +147,7 @@ fn a_run_on_a_device_that_binds_little_is_cut_trains_is_scored_and_goes_on_with_
 
     let train = |name: &str, device: &Device, checkpoint: Option<Checkpoint>, steps: usize| {
         let folder = RunFolder::create(kept_folder(name)).unwrap();
-        let run = Run { device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Full };
+        let run = Run { device, beside: &[], config: &config, loaded: &loaded, folder: &folder, extent: Extent::Full };
         (run.train(checkpoint, &mut Steps(steps)).unwrap(), folder.path().to_owned())
     };
     let (ending, whole) = train("cut-whole", &narrow, None, 99);
@@ -174,7 +174,14 @@ fn a_race_is_resumed_wherever_it_was_stopped() {
     let (device, loaded) = (device(), loaded(&config));
     let train = |name: &str, checkpoint: Option<Checkpoint>, steps: usize| {
         let folder = RunFolder::create(kept_folder(name)).unwrap();
-        let run = Run { device: &device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+        let run = Run {
+            device: &device,
+            beside: &[],
+            config: &config,
+            loaded: &loaded,
+            folder: &folder,
+            extent: Extent::Figures,
+        };
         (run.train(checkpoint, &mut Steps(steps)).unwrap(), folder.path().to_owned())
     };
     let (ending, whole) = train("race-whole", None, 99);

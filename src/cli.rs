@@ -11,6 +11,7 @@ mod devices;
 mod each_adapter;
 mod export;
 mod fault;
+mod given_gpu;
 mod measure;
 mod paint;
 mod predict;
@@ -19,18 +20,19 @@ mod sanitize;
 mod sweep;
 mod train;
 
-use std::cell::OnceCell;
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::cli::fault::{Fault, fault_of};
+use crate::cli::given_gpu::GivenGpu;
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use indicatif::{ProgressBar, ProgressStyle};
 use stssad::data::Visible;
-use stssad::engine::gpu::{Choice, Device, GpuError, adapters};
+use stssad::engine::gpu::{Choice, Device};
 use stssad::engine::kernel::{Kernel, Precision};
 use stssad::engine::ops::cases;
 use stssad::engine::shaders::Replaced;
@@ -112,58 +114,42 @@ enum Command {
 /// Which device to use. Every command that computes has these.
 #[derive(Debug, clap::Args)]
 struct DeviceArguments {
-    /// Adapter to use: its number in `stssad devices`, or part of its name, such as `4090` [default: the best].
+    /// Adapter to use: its number or its place on the PCI bus in `stssad devices`, or part of its name, such as `4090` [default: the
+    /// best, or the one that CUDA_VISIBLE_DEVICES gives].
     #[arg(long, value_name = "A")]
     adapter: Option<String>,
     /// Use the shaders in DIR (`conv2d/input.wgsl`, …) instead of the built-in ones, to try a kernel without a rebuild. Constants
     /// that stssad sets, such as TILE_M, cannot be changed there.
     #[arg(long, value_name = "DIR")]
     shaders: Option<PathBuf>,
-    /// What is kept of the opened device's pipelines, for as long as the command runs.
+    /// What is kept of the pipelines of opened devices, for as long as the command runs.
     #[arg(skip)]
-    pipelines: OnceCell<Option<Box<Pipelines>>>,
+    pipelines: RefCell<Vec<Pipelines>>,
 }
 
 impl DeviceArguments {
     fn open(&self) -> anyhow::Result<Device> {
-        let device = Device::open(&self.adapter.as_deref().map_or(Choice::Best, Choice::from))?;
+        if self.adapter.is_some() {
+            return self.open_adapter(self.adapter.as_deref());
+        }
+        let given = GivenGpu::here();
+        let device = self.open_adapter(given.as_ref().and_then(GivenGpu::adapter).as_deref())?;
+        given.map_or(Ok(()), |given| given.check(&device))?;
+        Ok(device)
+    }
+
+    /// Opens the adapter of this number or name, or the best one.
+    fn open_adapter(&self, adapter: Option<&str>) -> anyhow::Result<Device> {
+        let device = Device::open(&adapter.map_or(Choice::Best, Choice::from))?;
         if let Some(remark) = device.remark() {
             note!("note     {remark}");
         }
-        if self.adapter.is_none() {
-            check_given(&device, |name| std::env::var(name).ok())?;
-        }
-        self.pipelines.get_or_init(|| Pipelines::of(&device).map(Box::new));
+        self.pipelines.borrow_mut().extend(Pipelines::of(&device));
         match &self.shaders {
             Some(folder) => Ok(device.with_shaders(read_shaders(folder)?)),
             None => Ok(device),
         }
     }
-}
-
-/// Variables by which schedulers and users give GPUs to a process.
-const GIVEN_GPUS: [&str; 4] = ["CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "SLURM_JOB_GPUS"];
-/// Their values where there are none to give.
-const NO_GPUS: [&str; 3] = ["", "-1", "NoDevFiles"];
-
-/// Refuses a CPU driver where a GPU was given to this process, and warns where another GPU than the given one may have been taken: the
-/// numbers that these variables have are not those of Vulkan, Metal and DX12.
-fn check_given(device: &Device, variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<()> {
-    let given = GIVEN_GPUS.iter().find_map(|&name| {
-        let value = variable(name).filter(|value| !NO_GPUS.contains(&&**value))?;
-        Some(format!("{name}={value}"))
-    });
-    let Some(given) = given else { return Ok(()) };
-    let name = &device.adapter().name;
-    if device.adapter().class == "cpu" {
-        return Err(GpuError::NoAdapter(String::new())).context(format!(
-            "{given} gives this process a GPU, but only the CPU driver {name} can be used (`--adapter {name:?}` takes it all the same)"
-        ));
-    }
-    if adapters().iter().filter(|adapter| adapter.class != "cpu").count() > 1 {
-        note!("warning  {given} is not followed: {name} is taken; choose one of `stssad devices` by --adapter");
-    }
-    Ok(())
 }
 
 /// The shaders in a folder, with a note of how many there are.
@@ -317,6 +303,7 @@ fn code_of(fault: Fault) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use stssad::engine::gpu::GpuError;
     use stssad::run::execute::RunError;
 
     #[test]

@@ -10,6 +10,7 @@ pub mod weights;
 pub mod config;
 pub mod fit;
 pub mod race;
+pub mod groups;
 pub mod checkpoint;
 pub mod model;
 pub mod web;

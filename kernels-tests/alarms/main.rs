@@ -50,7 +50,7 @@ struct Quiet;
 impl Watch for Quiet {
     fn compiling(&mut self, _: usize, _: usize) {}
     fn fitted(&mut self, _: &Fitted) {}
-    fn step(&mut self, _: &[Progress], _: &Leg) {}
+    fn step(&mut self, _: &[Progress], _: &Leg, _: usize) {}
     fn reporting(&mut self, _: &str) {}
     fn wants_stop(&self) -> bool {
         false
@@ -135,7 +135,7 @@ fn scored(device: &Device, source: &Source, seed: u64) -> Result<Scored, Failed>
     let loaded = load(source, &config.loading(), |_, _| {})?;
     let folder = tempfile::tempdir()?;
     let folder = RunFolder::create(folder.path())?;
-    let run = Run { device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+    let run = Run { device, beside: &[], config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
     run.train(None, &mut Quiet)?;
     let model = Model::load(&folder.path().join(MODEL))?;
 

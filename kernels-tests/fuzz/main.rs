@@ -18,3 +18,15 @@ fn every_kept_input_is_read_or_refused() {
         }
     }
 }
+
+/// Else the fuzzer would not get beyond the names.
+#[test]
+fn a_kept_checkpoint_is_read_whole() {
+    use stssad::run::archive::Archive;
+    use stssad::run::checkpoint::Checkpoint;
+    for name in ["full", "least", "run-0", "run-1"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels-tests/fuzz/corpus/checkpoint").join(name);
+        let (archive, _) = Archive::parse(&fs::read(&path).unwrap(), &path, "checkpoint").unwrap();
+        assert!(Checkpoint::from_archive(archive).is_ok(), "{name}");
+    }
+}

@@ -12,7 +12,7 @@ use stssad::run::web;
 use stssad::ssad::config::Config;
 
 use super::progress::Mode;
-use super::train::{OutputArguments, execute};
+use super::train::{OutputArguments, execute, open};
 use super::{DeviceArguments, PrecisionArguments, trainer};
 
 /// Arguments of `stssad demo`.
@@ -88,9 +88,7 @@ impl Demo {
         if let Some(Format::Web) = self.format {
             return self.page();
         }
-        let device = self.device.open()?;
-        let adapter = device.adapter();
-        note!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
+        let device = open(&self.device)?;
         let mut config = config(self.order, self.seed);
         config.training.precision = self.precision.precision;
         config.training.recompute = self.recompute;
@@ -113,7 +111,7 @@ impl Demo {
         let folder = RunFolder::for_demo(self.out.as_deref().unwrap_or(Path::new("results/demo")))?;
         folder.start_over()?;
         note!("{}", loaded.table());
-        execute(&device, &config, &loaded, &folder, None, &output, output.stop()?)
+        execute(&[device], &config, &loaded, &folder, None, &output, output.stop()?)
     }
 
     fn page(&self) -> anyhow::Result<ExitCode> {

@@ -27,6 +27,9 @@ impl Devices {
         for (index, adapter) in adapters.iter().enumerate() {
             result!("{index}  {} ({}, {})", adapter.name, adapter.class, adapter.backend)?;
             result!("   driver      {}", adapter.driver)?;
+            if let Some(place) = &adapter.pci {
+                result!("   PCI bus     {place}")?;
+            }
             result!(
                 "   limits      binding {} MiB, buffer {} MiB, workgroup {} invocations and {} KiB",
                 adapter.max_binding_bytes >> 20,

@@ -2,13 +2,14 @@
 //!
 //! Each is the same command with its own `--adapter`. A request to stop is handed on to all of them.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::process::{Child, Command, ExitCode};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use stssad::engine::gpu::adapters;
+use stssad::engine::gpu::{AdapterSummary, adapters};
 
 use super::progress::Stop;
 use super::{STOPPED, UsageError};
@@ -54,17 +55,26 @@ pub fn run(list: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(if stopped { STOPPED } else { codes.into_iter().max().unwrap_or(0) }))
 }
 
-/// The adapters of a list.
-fn chosen(list: &str) -> anyhow::Result<Vec<String>> {
+/// The adapters of a list such as `0,2`, or of `all` GPUs, each by its place on the PCI bus if that is known: numbers change when another
+/// process is given other devices.
+pub fn chosen(list: &str) -> anyhow::Result<Vec<String>> {
+    among(list, &adapters())
+}
+
+fn among(list: &str, adapters: &[AdapterSummary]) -> anyhow::Result<Vec<String>> {
+    let placed = |number: usize| adapters[number].pci.clone().unwrap_or_else(|| number.to_string());
     if list != "all" {
-        return Ok(list.split(',').map(str::to_owned).collect());
+        let number = |name: &str| name.parse().ok().filter(|&number: &usize| number < adapters.len());
+        return Ok(list.split(',').map(|name| number(name).map_or_else(|| name.to_owned(), placed)).collect());
     }
-    let all = adapters().into_iter().enumerate();
-    let gpus = all.filter(|(_, adapter)| adapter.class != "cpu" && adapter.unusable.is_none());
-    let numbers: Vec<String> = gpus.map(|(number, _)| number.to_string()).collect();
-    match numbers.is_empty() {
+    let is_gpu = |&number: &usize| adapters[number].class != "cpu" && adapters[number].unusable.is_none();
+    let mut gpus: Vec<String> = (0..adapters.len()).filter(is_gpu).map(placed).collect();
+    // One GPU may be listed by two interfaces.
+    let mut seen = HashSet::new();
+    gpus.retain(|gpu| seen.insert(gpu.clone()));
+    match gpus.is_empty() {
         true => Err(UsageError("--adapters all: there is no GPU; `stssad devices` lists what there is".into()).into()),
-        false => Ok(numbers),
+        false => Ok(gpus),
     }
 }
 
@@ -97,6 +107,22 @@ fn ask_to_stop(child: &mut Child) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn adapters_are_named_by_their_places() {
+        let adapter = |class: &str, pci: Option<&str>| AdapterSummary {
+            class: class.to_owned(),
+            pci: pci.map(str::to_owned),
+            ..AdapterSummary::default()
+        };
+        let [first, second] = ["0000:01:00.0", "0000:41:00.0"].map(|place| adapter("discrete", Some(place)));
+        let all = [first.clone(), second, adapter("integrated", None), adapter("cpu", None), first];
+        let of = |list: &str| among(list, &all).unwrap();
+        assert_eq!(of("all"), ["0000:01:00.0", "0000:41:00.0", "2"]);
+        assert_eq!(of("1,3"), ["0000:41:00.0", "3"]);
+        assert_eq!(of("4090,9"), ["4090", "9"], "opening them tells what is wrong");
+        assert!(among("all", &all[3..4]).is_err());
+    }
 
     #[test]
     fn the_list_is_left_out_of_the_arguments() {

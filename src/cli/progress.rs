@@ -156,6 +156,10 @@ impl Shown {
 
 impl Watch for Shown {
     fn compiling(&mut self, done: usize, of: usize) {
+        if self.steps > 0 {
+            // The bar is that of the training, and its rate includes what else takes time.
+            return;
+        }
         if self.mode == Mode::Bar {
             self.bar(of, "compile  {bar:28} {pos}/{len} dispatches").set_position(done as u64);
         }
@@ -171,16 +175,15 @@ impl Watch for Shown {
         }
     }
 
-    fn step(&mut self, progress: &[Progress], leg: &Leg) {
-        let [Progress { start, step, .. }, ..] = progress else { return };
+    fn step(&mut self, progress: &[Progress], leg: &Leg, done: usize) {
+        let [Progress { step, .. }, ..] = progress else { return };
         let first = self.steps == 0;
         if first {
+            self.clear();
             self.stop.must_save();
         }
         self.steps += progress.len();
-        let Leg { config, first: first_start, of, before, total: all, .. } = leg;
-        let (of, all) = (*of, *all);
-        let done = before + (start - first_start) * config.steps + step * progress.len();
+        let &Leg { ref config, of, total: all, .. } = leg;
         let last = *step == config.steps;
         let told = |Progress { start, inner, a, .. }: &Progress| {
             let what = if leg.is_heat { "heat" } else { "start" };

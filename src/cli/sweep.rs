@@ -308,7 +308,8 @@ impl Execute {
         let checkpoint = last_checkpoint(folder.path())?;
         let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
         let extent = if self.reports { Extent::Full } else { Extent::Figures };
-        Ok(Run { device, config: &job.config, loaded: &loaded, folder, extent }.train(checkpoint, shown)?)
+        let run = Run { device, beside: &[], config: &job.config, loaded: &loaded, folder, extent };
+        Ok(run.train(checkpoint, shown)?)
     }
 
     /// Whether nothing is left to do for a job: it has a result, and its report if reports are asked for.

@@ -21,6 +21,7 @@ use stssad::run::scored::{Alarms, Metrics};
 use stssad::training::conformal::{Threshold, TooFew, needed};
 
 use super::arguments::{DataArguments, Given, RunArguments, printed};
+use super::each_adapter::chosen;
 use super::fault::Faulty;
 use super::progress::{Mode, Shown, Stop};
 use super::{DeviceArguments, STOPPED, UsageError, progress_bar};
@@ -36,6 +37,10 @@ pub struct Train {
     /// that was begun or resumed last. If the run has a result and only its report is incomplete, draw that.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "print_config", "out"])]
     resume: Option<Option<PathBuf>>,
+    /// Train starts side by side on these adapters: `all` GPUs, or some by their numbers in `stssad devices`, such as 0,2. The first one
+    /// also tests and draws the report. Which device trains a start changes its figures only in their last digits.
+    #[arg(long, value_name = "all|A,A", conflicts_with = "adapter")]
+    adapters: Option<String>,
     #[command(flatten)]
     device: DeviceArguments,
 }
@@ -110,7 +115,7 @@ impl Train {
         };
         let claimed = self.output.out.as_ref().filter(|out| out.exists()).map(claim).transpose()?;
         let stop = self.output.stop()?;
-        let device = ready(&self.device, &config)?;
+        let devices = self.ready(&config)?;
         let loaded = read(&config)?;
         let held_out = loaded.task.held_out.as_ref().map_or(0, Set::len);
         if (1..needed(config.false_alarms)).contains(&held_out) {
@@ -120,18 +125,36 @@ impl Train {
         let folder = match (claimed, &self.output.out) {
             (Some(folder), _) => folder,
             (None, Some(out)) => claim(out)?,
-            (None, None) if self.output.fast_dev_run => return self.try_out(&device, &config, &loaded, stop),
+            (None, None) if self.output.fast_dev_run => return self.try_out(&devices, &config, &loaded, stop),
             (None, None) => next_folder(Path::new(RESULTS), &loaded.task)?,
         };
-        execute(&device, &config, &loaded, &folder, None, &self.output, stop)
+        execute(&devices, &config, &loaded, &folder, None, &self.output, stop)
+    }
+
+    /// Opens the devices for a run, and checks its precision and the given weights before any image is read.
+    fn ready(&self, config: &RunConfig) -> anyhow::Result<Vec<Device>> {
+        config.source()?;
+        let devices = match &self.adapters {
+            None => vec![self.device.open()?],
+            Some(list) => {
+                let chosen = chosen(list)?;
+                chosen.iter().map(|adapter| self.device.open_adapter(Some(adapter))).collect::<Result<_, _>>()?
+            }
+        };
+        for device in &devices {
+            tell_of(device);
+            device.with_precision(config.training.precision)?;
+        }
+        config.given()?;
+        Ok(devices)
     }
 
     /// Runs in a temporary folder.
-    fn try_out(&self, device: &Device, config: &RunConfig, loaded: &Loaded, stop: Stop) -> anyhow::Result<ExitCode> {
+    fn try_out(&self, devices: &[Device], config: &RunConfig, loaded: &Loaded, stop: Stop) -> anyhow::Result<ExitCode> {
         note!("dev run  two steps of one start of each augmentation; nothing of it is kept");
         let temporary = tempfile::tempdir().context("cannot make a temporary folder")?;
         let folder = RunFolder::create(temporary.path())?;
-        execute(device, config, loaded, &folder, None, &self.output, stop)
+        execute(devices, config, loaded, &folder, None, &self.output, stop)
     }
 
     fn resume(&self, folder: Option<&Path>, root: Option<&Path>) -> anyhow::Result<ExitCode> {
@@ -148,11 +171,11 @@ impl Train {
         let config = root.map_or(Ok(config.clone()), |root| rooted(&config, root))?;
         note!("resume   {}", folder.path().display());
         let stop = self.output.stop()?;
-        let device = ready(&self.device, &config)?;
+        let devices = self.ready(&config)?;
         let loaded = read(&config).map_err(moved)?;
         let no_report = self.output.no_report || !checkpoint.full_report;
         let output = OutputArguments { no_report, ..self.output.clone() };
-        execute(&device, &config, &loaded, &folder, Some(checkpoint), &output, stop)
+        execute(&devices, &config, &loaded, &folder, Some(checkpoint), &output, stop)
     }
 }
 
@@ -210,18 +233,13 @@ pub fn unfit(problem: String) -> anyhow::Error {
 /// Opens the device and prints its name.
 pub fn open(arguments: &DeviceArguments) -> anyhow::Result<Device> {
     let device = arguments.open()?;
-    let adapter = device.adapter();
-    note!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
+    tell_of(&device);
     Ok(device)
 }
 
-/// Opens the device for a run, and checks its precision and the given weights before any image is read.
-fn ready(arguments: &DeviceArguments, config: &RunConfig) -> anyhow::Result<Device> {
-    config.source()?;
-    let device = open(arguments)?;
-    device.with_precision(config.training.precision)?;
-    config.given()?;
-    Ok(device)
+pub fn tell_of(device: &Device) {
+    let adapter = device.adapter();
+    note!("device   {} ({}; {})", adapter.name, adapter.class, adapter.driver);
 }
 
 /// Reads the images and prints a table of the sets.
@@ -268,9 +286,10 @@ fn moved(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Trains a detector, writes the results and prints a summary. `stop` has been listening since the images were read.
+/// Trains a detector on the devices, of which the first tests it, writes the results and prints a summary. `stop` has been listening
+/// since the images were read.
 pub fn execute(
-    device: &Device,
+    devices: &[Device],
     config: &RunConfig,
     loaded: &Loaded,
     folder: &RunFolder,
@@ -284,7 +303,8 @@ pub fn execute(
     }
     let extent = if output.no_report { Extent::Figures } else { Extent::Full };
     let mut shown = Shown::new(output.progress, stop);
-    let run = Run { device, config, loaded, folder, extent };
+    let (device, beside) = devices.split_first().expect("at least one device is opened");
+    let run = Run { device, beside, config, loaded, folder, extent };
     if output.memory {
         note!("{}", Memory::of(&run.plan()?));
     }
@@ -341,8 +361,7 @@ fn tell_of_checkpoint(error: &RunError, folder: &Path) {
     }
     match Checkpoint::load(folder) {
         Ok(Some((checkpoint, _))) => {
-            let (start, step, shown) = (checkpoint.snapshot.start + 1, checkpoint.snapshot.step, folder.display());
-            note!("saved    up to start {start}, step {step}; resume with: stssad train --resume {shown}");
+            note!("saved    up to {}; resume with: stssad train --resume {}", checkpoint.position(), folder.display());
         }
         _ => note!("saved    nothing yet; run the same command again"),
     }

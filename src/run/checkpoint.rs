@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::tensor::Tensor;
 use crate::run::archive::{Archive, ArchiveError, Numbers};
+use crate::run::groups::Standing;
+use crate::run::race::Finished;
 use crate::training::score::LedoitWolf;
 use crate::training::trainer::{Failure, Progress, Snapshot, Trained};
 
 /// A run between two steps.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Checkpoint {
     /// The run's configuration, as TOML.
     pub config: String,
@@ -21,15 +23,9 @@ pub struct Checkpoint {
     pub seconds: f64,
     /// Whether the run ends with a full report.
     pub full_report: bool,
-    pub snapshot: Snapshot,
-    /// The last good state of the group, to which a start that diverges goes back; `None` if it is `snapshot`.
-    pub good: Option<Snapshot>,
-    /// The starts of the group that diverged and are to be trained again, each from its last good state.
-    pub again: Vec<Snapshot>,
-    /// The finished starts, in order.
-    pub finished: Vec<Trained>,
-    /// The starts of the group whose training is over, while others of it are trained again.
-    pub waiting: Vec<Trained>,
+    /// The groups of starts in training, by their first starts.
+    pub groups: BTreeMap<usize, Standing>,
+    pub finished: Finished,
     /// Every step so far, those of each start in order.
     pub history: Vec<Progress>,
 }
@@ -77,6 +73,16 @@ impl Checkpoint {
         files(folder).iter().any(|file| file.symlink_metadata().is_ok())
     }
 
+    /// Up to where the run is saved, for people.
+    pub fn position(&self) -> String {
+        let of =
+            |standing: &Standing| format!("step {} of start {}", standing.snapshot.step, standing.snapshot.start + 1);
+        match self.groups.is_empty() {
+            true => format!("the end of {} starts", self.finished.len()),
+            false => self.groups.values().map(of).collect::<Vec<_>>().join(" and "),
+        }
+    }
+
     /// Removes the checkpoints of a run that no longer needs them.
     pub fn remove(folder: &Path) {
         for file in files(folder) {
@@ -92,28 +98,26 @@ impl Checkpoint {
         archive.texts.insert("fingerprint".into(), self.fingerprint.clone());
         archive.texts.insert("origin".into(), self.origin.clone());
         archive.texts.insert("report".into(), if self.full_report { FULL } else { FIGURES_ONLY }.into());
-        let trained = || self.finished.iter().chain(&self.waiting).enumerate();
-        for (index, trained) in trained() {
-            if let Some(reason) = &trained.failed {
-                archive.texts.insert(format!("{index}/failed"), reason.clone());
+        let firsts = |starts: Vec<usize>| Numbers::Double(starts.into_iter().map(|start| start as f64).collect());
+        for (start, trained) in &self.finished {
+            put_trained(&mut archive, &format!("finished/{start}/"), trained);
+        }
+        for (first, Standing { snapshot, good, again, waiting }) in &self.groups {
+            let group = format!("group/{first}/");
+            put(&mut archive, &group, snapshot);
+            if let Some(good) = good {
+                put(&mut archive, &format!("{group}good/"), good);
             }
-        }
-        put(&mut archive, "", &self.snapshot);
-        if let Some(good) = &self.good {
-            put(&mut archive, "good/", good);
-        }
-        for (index, again) in self.again.iter().enumerate() {
-            put(&mut archive, &format!("again/{index}/"), again);
-        }
-        let mut single = |name: String, tensor: Tensor| archive.numbers.insert(name, Numbers::Single(tensor));
-        for (index, trained) in trained() {
-            for (name, tensor) in &trained.states {
-                single(format!("{index}/state/{name}"), tensor.clone());
+            for (index, again) in again.iter().enumerate() {
+                put(&mut archive, &format!("{group}again/{index}/"), again);
             }
-            for (name, values) in [("start", &trained.start), ("end", &trained.end)] {
-                single(format!("{index}/{name}"), Tensor::new([values.len()], values.clone()));
+            for (index, trained) in waiting.iter().enumerate() {
+                put_trained(&mut archive, &format!("{group}waiting/{index}/"), trained);
             }
+            archive.numbers.insert(format!("{group}counts"), firsts(vec![again.len(), waiting.len()]));
         }
+        archive.numbers.insert("finished".into(), firsts(self.finished.keys().copied().collect()));
+        archive.numbers.insert("groups".into(), firsts(self.groups.keys().copied().collect()));
         let row = |progress: &Progress| {
             let Progress { start, step, inner, outer, a } = progress;
             let figures =
@@ -126,26 +130,10 @@ impl Checkpoint {
             tables.entry(FIGURES + progress.a.len()).or_default().extend(row(progress));
         }
         for (width, rows) in tables {
-            single(format!("history/{width}"), Tensor::new([rows.len() / width, width], rows));
+            let table = Tensor::new([rows.len() / width, width], rows);
+            archive.numbers.insert(format!("history/{width}"), Numbers::Single(table));
         }
-
-        let mut double = |name: String, values: Vec<f64>| archive.numbers.insert(name, Numbers::Double(values));
-        for (index, trained) in trained() {
-            let logits = trained.logits.iter().map(|logits| ("logits", logits));
-            for (name, sets) in [("scores", &trained.scores)].into_iter().chain(logits) {
-                for (set, values) in SETS.iter().zip(sets) {
-                    double(format!("{index}/{name}/{set}"), values.clone());
-                }
-            }
-            if let Some(fit) = &trained.fit {
-                for (name, values) in fit_numbers(fit) {
-                    double(format!("{index}/{name}"), values);
-                }
-            }
-        }
-        let counts = [&self.finished, &self.waiting].map(Vec::len);
-        double("counts".into(), [counts[0], counts[1], self.again.len()].map(|count| count as f64).to_vec());
-        double("seconds".into(), vec![self.seconds]);
+        archive.numbers.insert("seconds".into(), Numbers::Double(vec![self.seconds]));
         archive
     }
 
@@ -159,34 +147,15 @@ impl Checkpoint {
     /// # Errors
     /// When something is missing, unknown or malformed; the error names it.
     pub fn from_archive(mut archive: Archive) -> Result<Self, String> {
-        let counts = archive.take_double("counts")?;
-        let &[finished, waiting, again] = &counts[..] else { return Err("its counts are malformed".into()) };
         let &[seconds] = &archive.take_double("seconds")?[..] else { return Err("its time is malformed".into()) };
-        let trained = (0..(finished + waiting) as usize).map(|index| {
-            let mut both = |name: &str| -> Result<[Vec<f64>; 2], String> {
-                let [trn, val] = SETS.map(|set| archive.take_double(&format!("{index}/{name}/{set}")));
-                Ok([trn?, val?])
-            };
-            let scores = both("scores")?;
-            let logits = both("logits").ok();
-            let fit = take_fit(&mut archive, &format!("{index}/"))?;
-            let failed = archive.texts.remove(&format!("{index}/failed"));
-            let mut coordinates = |name: &str| archive.take_single(&format!("{index}/{name}")).map(Tensor::into_data);
-            Ok(Trained {
-                start: coordinates("start")?,
-                end: coordinates("end")?,
-                fit,
-                scores,
-                logits,
-                states: archive.take_group(&format!("{index}/state/")),
-                failed,
-            })
-        });
-        let mut trained = trained.collect::<Result<Vec<_>, String>>()?;
-        if trained.len() < finished as usize {
-            return Err("its counts are malformed".into());
-        }
-        let waiting = trained.split_off(finished as usize);
+        let mut numbers = |name: &str| -> Result<Vec<usize>, String> {
+            Ok(archive.take_double(name)?.into_iter().map(|number| number as usize).collect())
+        };
+        let [finished, groups] = [numbers("finished")?, numbers("groups")?];
+        let trained = |start| Ok((start, take_trained(&mut archive, &format!("finished/{start}/"))?));
+        let finished = finished.into_iter().map(trained).collect::<Result<_, String>>()?;
+        let standing = |first| Ok((first, take_standing(&mut archive, &format!("group/{first}/"))?));
+        let groups = groups.into_iter().map(standing).collect::<Result<_, String>>()?;
         let row = |row: &[f32]| Progress {
             start: row[0] as usize,
             step: row[1] as usize,
@@ -202,21 +171,14 @@ impl Checkpoint {
             }
             history.extend(table.data().chunks_exact(width).map(row));
         }
-        let snapshot = take(&mut archive, "")?;
-        let good = archive.numbers.contains_key("good/position").then(|| take(&mut archive, "good/")).transpose()?;
-        let again = (0..again as usize).map(|index| take(&mut archive, &format!("again/{index}/")));
-        let again = again.collect::<Result<_, String>>()?;
         let checkpoint = Checkpoint {
             config: archive.take_text("config")?,
             fingerprint: archive.take_text("fingerprint")?,
             origin: archive.texts.remove("origin").unwrap_or_default(),
             seconds,
             full_report: archive.texts.remove("report").is_none_or(|report| report == FULL),
-            snapshot,
-            good,
-            again,
-            finished: trained,
-            waiting,
+            groups,
+            finished,
             history,
         };
         archive.end().map(|()| checkpoint)
@@ -253,6 +215,62 @@ fn take(archive: &mut Archive, prefix: &str) -> Result<Snapshot, String> {
     Ok(Snapshot { start: start as usize, step: step as usize, halvings: halvings as u32, states, failed })
 }
 
+/// Removes where a group stands, which lies under `prefix`, and returns it.
+fn take_standing(archive: &mut Archive, prefix: &str) -> Result<Standing, String> {
+    let counts = archive.take_double(&format!("{prefix}counts"))?;
+    let &[again, waiting] = &counts[..] else { return Err("its counts are malformed".into()) };
+    let has_good = archive.numbers.contains_key(&format!("{prefix}good/position"));
+    Ok(Standing {
+        good: has_good.then(|| take(archive, &format!("{prefix}good/"))).transpose()?,
+        again: (0..again as usize)
+            .map(|index| take(archive, &format!("{prefix}again/{index}/")))
+            .collect::<Result<_, _>>()?,
+        waiting: (0..waiting as usize)
+            .map(|index| take_trained(archive, &format!("{prefix}waiting/{index}/")))
+            .collect::<Result<_, _>>()?,
+        snapshot: take(archive, prefix)?,
+    })
+}
+
+/// Adds a trained start, with this before each name.
+fn put_trained(archive: &mut Archive, prefix: &str, trained: &Trained) {
+    if let Some(reason) = &trained.failed {
+        archive.texts.insert(format!("{prefix}failed"), reason.clone());
+    }
+    let mut single = |name: String, tensor: Tensor| archive.numbers.insert(name, Numbers::Single(tensor));
+    for (name, tensor) in &trained.states {
+        single(format!("{prefix}state/{name}"), tensor.clone());
+    }
+    for (name, values) in [("start", &trained.start), ("end", &trained.end)] {
+        single(format!("{prefix}{name}"), Tensor::new([values.len()], values.clone()));
+    }
+    let mut double = |name: String, values: Vec<f64>| archive.numbers.insert(name, Numbers::Double(values));
+    let logits = trained.logits.iter().map(|logits| ("logits", logits));
+    for (name, sets) in [("scores", &trained.scores)].into_iter().chain(logits) {
+        for (set, values) in SETS.iter().zip(sets) {
+            double(format!("{prefix}{name}/{set}"), values.clone());
+        }
+    }
+    for (name, values) in trained.fit.iter().flat_map(fit_numbers) {
+        double(format!("{prefix}{name}"), values);
+    }
+}
+
+/// Removes the trained start that [`put_trained`] added under `prefix` and returns it.
+fn take_trained(archive: &mut Archive, prefix: &str) -> Result<Trained, String> {
+    let mut both = |name: &str| -> Result<[Vec<f64>; 2], String> {
+        let [trn, val] = SETS.map(|set| archive.take_double(&format!("{prefix}{name}/{set}")));
+        Ok([trn?, val?])
+    };
+    let scores = both("scores")?;
+    let logits = both("logits").ok();
+    let fit = take_fit(archive, prefix)?;
+    let failed = archive.texts.remove(&format!("{prefix}failed"));
+    let mut coordinates = |name: &str| archive.take_single(&format!("{prefix}{name}")).map(Tensor::into_data);
+    let (start, end) = (coordinates("start")?, coordinates("end")?);
+    Ok(Trained { start, end, fit, scores, logits, states: archive.take_group(&format!("{prefix}state/")), failed })
+}
+
 /// The training set and the unlabelled one.
 const SETS: [&str; 2] = ["trn", "val"];
 
@@ -279,6 +297,7 @@ pub(crate) fn take_fit(archive: &mut Archive, prefix: &str) -> Result<Option<Led
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::VecDeque;
     use std::fs;
 
     fn checkpoint(step: usize) -> Checkpoint {
@@ -301,17 +320,22 @@ mod tests {
             let failed = [(2, failure("diverged at step 1"))].into();
             Snapshot { start: 1, step, halvings, states: state(step as f32), failed }
         };
+        let standing = Standing {
+            snapshot: snapshot(step, 0),
+            good: Some(snapshot(step - 1, 0)),
+            again: [snapshot(2, 1), snapshot(1, 3)].into(),
+            waiting: vec![collapsed, failed.clone()],
+        };
+        let other =
+            Standing { snapshot: snapshot(step + 1, 0), good: None, again: VecDeque::new(), waiting: Vec::new() };
         Checkpoint {
             config: "seed = 1\n".into(),
             fingerprint: "f00d".into(),
             seconds: 1.5,
             origin: "stssad 1 on a device".into(),
             full_report: false,
-            snapshot: snapshot(step, 0),
-            good: Some(snapshot(step - 1, 0)),
-            again: vec![snapshot(2, 1), snapshot(1, 3)],
-            finished: vec![trained.clone(), failed.clone()],
-            waiting: vec![collapsed, failed],
+            groups: [(1, standing), (4, other)].into(),
+            finished: [(0, trained), (3, failed)].into(),
             history: vec![progress(1, None), progress(2, Some(0.0))],
         }
     }
@@ -323,9 +347,7 @@ mod tests {
         assert!(Checkpoint::load(folder).unwrap().is_none());
         checkpoint(3).save(folder).unwrap();
         assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, checkpoint(3));
-        let empty =
-            Checkpoint { finished: Vec::new(), waiting: Vec::new(), again: Vec::new(), good: None, ..checkpoint(1) };
-        let empty = Checkpoint { history: Vec::new(), full_report: true, ..empty };
+        let empty = Checkpoint { full_report: true, ..Checkpoint::default() };
         empty.save(folder).unwrap();
         assert_eq!(Checkpoint::load(folder).unwrap().unwrap().0, empty);
         Checkpoint::remove(folder);
@@ -360,16 +382,18 @@ mod tests {
         };
         assert_eq!(refused(|archive| drop(archive.texts.remove("config"))), "the text `config` is missing");
         assert_eq!(
-            refused(|archive| drop(archive.numbers.remove("0/scores/val"))),
-            "the vector `0/scores/val` is missing"
+            refused(|archive| drop(archive.numbers.remove("finished/0/scores/val"))),
+            "the vector `finished/0/scores/val` is missing"
         );
         assert_eq!(
             refused(|archive| drop(archive.numbers.insert("junk".into(), Numbers::Double(vec![1.0])))),
             "`junk` is unknown"
         );
         assert!(
-            refused(|archive| drop(archive.numbers.insert("0/fit/root".into(), Numbers::Double(vec![0.0; 4]))))
-                .contains("no inverse")
+            refused(|archive| drop(
+                archive.numbers.insert("finished/0/fit/root".into(), Numbers::Double(vec![0.0; 4]))
+            ))
+            .contains("no inverse")
         );
     }
 }

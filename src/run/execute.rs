@@ -1,13 +1,15 @@
 //! A run: trains a detector by a configuration, tests it, and writes the model, the scores and the report to a folder.
 
-use std::collections::{HashSet, VecDeque};
-use std::ops::{ControlFlow, Range};
+mod course;
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use self::course::Course;
 use crate::data::{DataError, Loaded, Seen, Set, Size, Task, component};
-use crate::engine::gpu::{AdapterSummary, Device, GpuError};
+use crate::engine::gpu::{Device, GpuError};
 use crate::engine::plan::Plan;
 use crate::engine::tensor::Tensor;
 use crate::run::archive::ArchiveError;
@@ -19,8 +21,8 @@ use crate::run::folder::{FolderError, RunFolder};
 use crate::run::found::{ABOUT_AS_WELL, Flagged, Found, NormalLevels};
 use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{self, Adapter, Augmentation, Counts, Outcome, ReportError, Start};
-use crate::run::race::{Leg, Race, Sizes};
-use crate::run::report::{ImageRow, LiveSteps, Page, Step, shown};
+use crate::run::race::{Finished, Leg, Race, Sizes};
+use crate::run::report::{ImageRow, Page, Step, shown};
 use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
 use crate::run::weights::WeightsError;
 use crate::ssad::config::Config;
@@ -28,7 +30,7 @@ use crate::ssad::step::TrainingStep;
 use crate::training::conformal::{Threshold, is_flagged};
 use crate::training::pixels::{PixelMetrics, Tally};
 use crate::training::score::{ScoreError, auroc, check_finite};
-use crate::training::trainer::{Failure, Progress, Snapshot, TrainError, Trained, Trainer, augmented};
+use crate::training::trainer::{Progress, Snapshot, TrainError, Trained, augmented};
 
 /// Is told of a run's progress, and may stop it.
 pub trait Watch {
@@ -36,8 +38,9 @@ pub trait Watch {
     fn compiling(&mut self, done: usize, of: usize);
     /// The open settings of the run are chosen, and its first step is about to be compiled.
     fn fitted(&mut self, fitted: &Fitted);
-    /// A step is done, for each start of the group that has not failed. Starts are counted on over the whole run.
-    fn step(&mut self, progress: &[Progress], leg: &Leg);
+    /// A step is done, for each start of the group that has not failed. Starts are counted on over the whole run, of whose steps `done`
+    /// are done.
+    fn step(&mut self, progress: &[Progress], leg: &Leg, done: usize);
     /// A start, counted from 0, failed; the others continue.
     fn failed(&mut self, _start: usize, _reason: &str) {}
     /// A start, counted from 0, diverged for this reason, and is about to be trained again from this state.
@@ -95,21 +98,6 @@ impl From<GpuError> for RunError {
 /// The version of stssad: part of what a result depends on.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The program and the device, as a checkpoint names them.
-fn origin(device: &Device) -> String {
-    let AdapterSummary { name, driver, .. } = device.adapter();
-    outcome::origin(VERSION, name, driver)
-}
-
-/// How often a start that diverges is trained again from its last good state, with half the learning rates each time.
-const HALVINGS: u32 = 3;
-
-/// Why there is a state to go back to.
-const GOOD: &str = "a group begins in a good state";
-
-/// Longest time between two checkpoints, if steps are slow.
-const PACE: Duration = Duration::from_secs(60);
-
 /// The file of the trained detector in a run's folder.
 pub const MODEL: &str = "model.safetensors";
 
@@ -137,7 +125,10 @@ pub enum Extent {
 /// A run about to begin.
 #[derive(Debug)]
 pub struct Run<'a> {
+    /// Trains, tests and draws the report.
     pub device: &'a Device,
+    /// Further devices, on which other starts are trained at the same time.
+    pub beside: &'a [Device],
     pub config: &'a RunConfig,
     pub loaded: &'a Loaded,
     pub folder: &'a RunFolder,
@@ -206,6 +197,9 @@ impl Run<'_> {
         };
         let given = config.given()?;
         let mut fitted = fitted(self.device, &config, self.loaded)?;
+        for device in self.beside {
+            crate::run::fit::fitted(device, &fitted.config, self.loaded)?;
+        }
         watch.fitted(&fitted);
         fitted.config.weights_digest = given.as_ref().map(|given| given.digest.clone());
         let states = given.map(|given| given.states).unwrap_or_default();
@@ -220,9 +214,7 @@ impl Run<'_> {
         watch: &mut dyn Watch,
     ) -> Result<Ending, RunError> {
         let task = &self.loaded.task;
-        let visible = task.visible();
         let device = self.device.with_precision(self.config.training.precision)?;
-        let text = self.config.to_toml();
         let fingerprint = task.fingerprint()?;
         let mismatch = |what| RunError::Mismatch { folder: self.folder.path().to_owned(), what };
         if let Some(checkpoint) = &checkpoint {
@@ -237,7 +229,8 @@ impl Run<'_> {
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
             return Err(mismatch("other images"));
         }
-        let origin = origin(self.device);
+        let beside: Vec<Adapter> = self.beside.iter().map(Adapter::from).collect();
+        let origin = outcome::origin(VERSION, std::iter::once(&self.device.into()).chain(&beside));
         let before = checkpoint.as_ref().map_or("", |checkpoint| &checkpoint.origin);
         if !before.is_empty() && *before != origin {
             watch.moved(before, &origin);
@@ -249,135 +242,20 @@ impl Run<'_> {
         }
         self.folder.write_config(self.config)?;
         let race = Race::new(self.config, self.sizes(), given)?;
-        let begun = Instant::now();
-        let (mut finished, mut waiting, mut history) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut before, mut position, mut good, mut again) = (0.0, None, None, VecDeque::new());
-        if let Some(checkpoint) = checkpoint {
-            (finished, waiting, history) = (checkpoint.finished, checkpoint.waiting, checkpoint.history);
-            (before, position) = (checkpoint.seconds, Some(checkpoint.snapshot));
-            (good, again) = (checkpoint.good, checkpoint.again.into());
-        }
-        let mut live = None;
-        let mut saved = Instant::now();
-        // Snapshots count starts over the whole run.
-        let save = |at: &At, finished: &[Trained], history: &[Progress]| -> Result<Instant, RunError> {
-            self.folder.check_held()?;
-            let checkpoint = Checkpoint {
-                config: text.clone(),
-                fingerprint: fingerprint.clone(),
-                origin: origin.clone(),
-                seconds: before + begun.elapsed().as_secs_f64(),
-                full_report: self.extent == Extent::Full,
-                snapshot: at.snapshot.clone(),
-                good: at.good.filter(|good| **good != at.snapshot).cloned(),
-                again: at.again.iter().cloned().collect(),
-                finished: finished.to_vec(),
-                waiting: at.waiting.to_vec(),
-                history: history.to_vec(),
-            };
-            checkpoint.save(self.folder.path())?;
-            Ok(Instant::now())
+        let devices = self.beside.iter().map(|device| device.with_precision(self.config.training.precision));
+        let devices: Vec<Device> = std::iter::once(Ok(device.clone())).chain(devices).collect::<Result<_, _>>()?;
+        let begun = Checkpoint {
+            config: self.config.to_toml(),
+            fingerprint,
+            origin,
+            full_report: self.extent == Extent::Full,
+            ..checkpoint.unwrap_or_default()
         };
-        while let Some(leg) = race.next(&finished)? {
-            let live = match &mut live {
-                Some(live) => live,
-                none => none.insert(self.live(&race, &finished, &history)?),
-            };
-            let mut trainer = Trainer::new(&device, &leg.config, visible, |done, of| watch.compiling(done, of))?;
-            let in_run = |snapshot: Snapshot| snapshot.renumbered(|start| leg.first + start);
-            let in_leg = |snapshot: &Snapshot| snapshot.clone().renumbered(|start| start - leg.first);
-            while finished.len() < leg.starts().end {
-                let group = finished.len();
-                let members = leg.config.members(group - leg.first);
-                let members = leg.first + members.start..leg.first + members.end;
-                match position.take().filter(|snapshot| snapshot.start == group) {
-                    Some(snapshot) => {
-                        trainer.restore(&in_leg(&snapshot))?;
-                        good.get_or_insert(snapshot);
-                    }
-                    None => {
-                        trainer.begin(group - leg.first)?;
-                        good = Some(in_run(trainer.snapshot()?));
-                    }
-                }
-                // A stop may have been requested while the kernels were compiled.
-                if watch.wants_stop() {
-                    let snapshot = in_run(trainer.snapshot()?);
-                    let at = At { snapshot, good: good.as_ref(), again: &again, waiting: &waiting };
-                    save(&at, &finished, &history)?;
-                    return Ok(Ending::Stopped);
-                }
-                // Trains the group, and then each start of it that diverged.
-                loop {
-                    let mut failed = trainer.failed().len();
-                    loop {
-                        // States can be saved only if the device is not a step ahead.
-                        let is_kept = (trainer.done() + 1).is_multiple_of(self.config.training.checkpoint_every);
-                        let is_due = is_kept || saved.elapsed() >= PACE || watch.wants_stop();
-                        let stepped = if is_due { trainer.step() } else { trainer.step_ahead() };
-                        if trainer.failed().len() > failed {
-                            failed = trainer.failed().len();
-                            let fallen = trainer.failed().iter().map(|(start, failure)| (leg.first + start, failure));
-                            send_back(fallen, good.as_ref().expect(GOOD), &members, &mut again, watch);
-                        }
-                        let mut progress = match stepped {
-                            Ok(Some(progress)) => progress,
-                            // `assess` gives the reason of each start that diverged.
-                            Ok(None) | Err(TrainError::Diverged { .. }) => break,
-                            Err(error) => return Err(error.into()),
-                        };
-                        if history.is_empty() {
-                            self.folder.begun();
-                        }
-                        progress.iter_mut().for_each(|progress| progress.start += leg.first);
-                        watch.step(&progress, &leg);
-                        live.take(progress.iter().map(|progress| row(progress, &leg.config)));
-                        history.extend(progress);
-                        if is_due {
-                            live.flush();
-                            let snapshot = in_run(trainer.snapshot()?);
-                            if is_kept {
-                                good = Some(snapshot.clone());
-                            }
-                            let at = At { snapshot, good: good.as_ref(), again: &again, waiting: &waiting };
-                            saved = save(&at, &finished, &history)?;
-                            if watch.wants_stop() {
-                                return Ok(Ending::Stopped);
-                            }
-                        }
-                    }
-                    live.flush();
-                    let assessed = trainer.assess()?;
-                    match waiting.is_empty() {
-                        true => waiting = assessed,
-                        // The one that was trained again.
-                        false => {
-                            let good = good.as_ref().expect(GOOD);
-                            let own = members.clone().position(|start| is_of(good, start)).expect("one is trained");
-                            waiting[own] = assessed[own].clone();
-                        }
-                    }
-                    let Some(from) = again.pop_front() else { break };
-                    history.retain(|done| !is_of(&from, done.start) || done.step <= from.step);
-                    *live = self.live(&race, &finished, &history)?;
-                    trainer.restore(&in_leg(&from))?;
-                    good = Some(from);
-                }
-                for mut trained in waiting.drain(..) {
-                    if let Some(reason) = &trained.failed {
-                        watch.failed(finished.len(), reason);
-                    }
-                    if leg.is_heat {
-                        // Its detector is never used again.
-                        trained.states.clear();
-                    }
-                    finished.push(trained);
-                }
-                let at = At { snapshot: in_run(trainer.snapshot()?), good: None, again: &again, waiting: &[] };
-                saved = save(&at, &finished, &history)?;
-            }
+        let mut course = Course::from(begun, self, &race, watch);
+        if course.train(&devices)?.is_break() {
+            return Ok(Ending::Stopped);
         }
-        let seconds = before + begun.elapsed().as_secs_f64();
+        let (finished, history, seconds) = course.end();
         // A run whose every start failed cannot be resumed, so a bare `--resume` must not find it.
         let chosen = race.choose(&finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
         if watch.wants_stop() {
@@ -400,12 +278,6 @@ impl Run<'_> {
         })
     }
 
-    /// The curves of the run in training, with the steps done so far.
-    fn live(&self, race: &Race, finished: &[Trained], history: &[Progress]) -> Result<LiveSteps<'_>, RunError> {
-        let done = steps(history, &race.kinds(finished));
-        Ok(LiveSteps::begin(self.folder, race.hyper_parameters(), &done, self.extent == Extent::Full)?)
-    }
-
     /// Tests the chosen start and writes the model and all figures, `result.json` last; `None` if it was stopped before that. A result
     /// that stands already is kept, with all that was written before it.
     fn conclude(
@@ -418,7 +290,7 @@ impl Run<'_> {
         let Raced { race, finished, chosen, history } = *trained;
         let (task, folder) = (&self.loaded.task, self.folder);
         let [_, c, h, w] = task.test.images.shape();
-        let mut model = Model::new(self.config, [c, h, w], &task.fingerprint()?, &finished[chosen]);
+        let mut model = Model::new(self.config, [c, h, w], &task.fingerprint()?, &finished[&chosen]);
         if let Some(held_out) = &task.held_out {
             let mut scores = Vec::new();
             let mut judge = Predictor::new(self.device, &model)?;
@@ -438,15 +310,7 @@ impl Run<'_> {
         }
         let kinds = race.kinds(finished);
         let setting = |start: usize, a: &[f32]| kinds[start].setting(a);
-        let step = |Progress { start, step, inner, outer, a }: &Progress| Step {
-            start: *start,
-            step: *step,
-            inner: *inner,
-            outer: *outer,
-            setting: setting(*start, a),
-        };
-        let mut steps: Vec<Step> = history.iter().map(step).collect();
-        steps.sort_by_key(|step| (step.start, step.step));
+        let steps = steps(history, &kinds);
         if let Some(outcome) = standing {
             return Ok(Some(Concluded { outcome, tested, steps }));
         }
@@ -461,7 +325,7 @@ impl Run<'_> {
         };
         let augments = self.config.method.augments();
         let name = |start: usize| augments.then(|| kinds[start].augmentation.name().to_owned());
-        let start = |(index, trained): (usize, &Trained)| Start {
+        let start = |(&index, trained): (&usize, &Trained)| Start {
             augmentation: name(index),
             start: setting(index, &trained.start),
             end: setting(index, &trained.end),
@@ -475,7 +339,7 @@ impl Run<'_> {
         };
         let found = match augments {
             true => {
-                let scores = &finished[chosen].scores_by(self.config.score)[1];
+                let scores = &finished[&chosen].scores_by(self.config.score)[1];
                 let flagged = model.threshold.map(|threshold| {
                     let is_flagged = |(score, _): &(f64, usize)| is_flagged(*score, threshold.score);
                     let images = tuned.most_anomalous(scores).filter(is_flagged).count();
@@ -485,9 +349,9 @@ impl Run<'_> {
                 let normal = NormalLevels::of(&task.train.images)?;
                 let of = |start: usize| {
                     let (name, size) = (kinds[start].augmentation.name(), Size { height: h, width: w });
-                    Found::new(name, &setting(start, &finished[start].end), size, &normal, flagged)
+                    Found::new(name, &setting(start, &finished[&start].end), size, &normal, flagged)
                 };
-                let exceedance = |start: usize| finished[start].exceedance(self.config.score).unwrap_or(0.0);
+                let exceedance = |start: usize| finished[&start].exceedance(self.config.score).unwrap_or(0.0);
                 let least = ABOUT_AS_WELL * exceedance(chosen);
                 let is_rival = |start: &usize| {
                     *start != chosen && race.is_heat(*start) == race.is_heat(chosen) && exceedance(*start) >= least
@@ -497,20 +361,20 @@ impl Run<'_> {
             }
             false => None,
         };
-        let adapter = self.device.adapter().clone();
         let outcome = Outcome {
             image_auroc: tested.metrics["image_AUROC"],
             augmentation: Augmentation {
                 name: name(chosen).unwrap_or_else(|| "none".into()),
-                values: setting(chosen, &finished[chosen].end),
+                values: setting(chosen, &finished[&chosen].end),
             },
             order: self.config.training.order,
             precision: self.config.training.precision,
             seed: self.config.seed,
             steps: self.config.training.steps,
             seconds,
-            adapter: Adapter { name: adapter.name, driver: adapter.driver, class: adapter.class },
-            starts: finished.iter().enumerate().map(start).collect(),
+            adapter: self.device.into(),
+            beside: self.beside.iter().map(Adapter::from).collect(),
+            starts: finished.iter().map(start).collect(),
             dataset: Some(task.dataset.clone()),
             category: Some(task.category.clone()),
             method: Some(self.config.method.name().into()),
@@ -553,7 +417,7 @@ impl Run<'_> {
         folder.write_events(steps)?;
         folder.write_curves(outcome, steps)?;
         let ends =
-            [("augmented at the start", &finished[chosen].start), ("augmented at the end", &finished[chosen].end)];
+            [("augmented at the start", &finished[&chosen].start), ("augmented at the end", &finished[&chosen].end)];
         let coordinates = ends.map(|(_, a)| &a[..]);
         let shown = augmented(device, race.kinds(finished)[chosen], &task.train.images, &coordinates)?;
         let shown: Vec<(&str, Tensor)> =
@@ -579,43 +443,11 @@ impl Run<'_> {
     }
 }
 
-/// Where the training of a group of starts stands.
-struct At<'a> {
-    snapshot: Snapshot,
-    good: Option<&'a Snapshot>,
-    again: &'a VecDeque<Snapshot>,
-    waiting: &'a [Trained],
-}
-
-/// Queues each of the failed starts of a group that diverged since its last good state, to be trained again from there. One whose rates
-/// were halved often enough stays failed.
-fn send_back<'a>(
-    failed: impl Iterator<Item = (usize, &'a Failure)>,
-    good: &Snapshot,
-    members: &Range<usize>,
-    again: &mut VecDeque<Snapshot>,
-    watch: &mut dyn Watch,
-) {
-    for (start, failure) in failed {
-        let is_known = good.failed.contains_key(&start) || again.iter().any(|queued| is_of(queued, start));
-        if !is_known && good.halvings < HALVINGS {
-            let from = good.again(start, members.clone());
-            watch.again(start, &failure.reason, &from);
-            again.push_back(from);
-        }
-    }
-}
-
-/// Whether a snapshot is that of this start alone.
-fn is_of(again: &Snapshot, start: usize) -> bool {
-    start >= again.start && !again.failed.contains_key(&start)
-}
-
 /// The trained starts of a run.
 #[derive(Clone, Copy)]
 struct Raced<'a> {
     race: &'a Race<'a>,
-    finished: &'a [Trained],
+    finished: &'a Finished,
     chosen: usize,
     history: &'a [Progress],
 }
@@ -800,7 +632,7 @@ mod tests {
 
         fn fitted(&mut self, _: &Fitted) {}
 
-        fn step(&mut self, progress: &[Progress], _: &Leg) {
+        fn step(&mut self, progress: &[Progress], _: &Leg, _: usize) {
             if progress[0].step == self.after {
                 self.device.destroy();
             }
@@ -832,8 +664,14 @@ mod tests {
             let device = Device::open(&Choice::Best).unwrap();
             let folder = tempfile::tempdir().unwrap();
             let folder = RunFolder::create(folder.path()).unwrap();
-            let run =
-                Run { device: &device, config: &config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+            let run = Run {
+                device: &device,
+                beside: &[],
+                config: &config,
+                loaded: &loaded,
+                folder: &folder,
+                extent: Extent::Figures,
+            };
             let error = run.train(None, &mut Losing { device: &device, after }).unwrap_err();
             let is_lost = matches!(error, RunError::Train(TrainError::Gpu(GpuError::Lost { .. })));
             assert!(is_lost, "after step {after}: {error:?}");
@@ -849,7 +687,7 @@ mod tests {
 
         fn fitted(&mut self, _: &Fitted) {}
 
-        fn step(&mut self, _: &[Progress], _: &Leg) {}
+        fn step(&mut self, _: &[Progress], _: &Leg, _: usize) {}
 
         fn reporting(&mut self, _: &str) {}
 
@@ -879,7 +717,8 @@ mod tests {
                 Some(_) => RunFolder::resume(&path).unwrap(),
                 None => RunFolder::create(&path).unwrap(),
             };
-            let run = Run { device: &device, config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
+            let run =
+                Run { device: &device, beside: &[], config, loaded: &loaded, folder: &folder, extent: Extent::Figures };
             run.train(checkpoint, &mut Stopping(stops))
         };
         assert!(matches!(train(&config, true, None), Ok(Ending::Stopped)));

@@ -7,6 +7,7 @@ use std::{fs, io};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::data::Split;
+use crate::engine::gpu::{AdapterSummary, Device};
 use crate::engine::kernel::Precision;
 use crate::run::found::Found;
 use crate::run::scored::{Alarms, Metrics};
@@ -33,6 +34,9 @@ pub struct Outcome {
     pub seconds: f64,
     /// The device.
     pub adapter: Adapter,
+    /// Further devices, on which starts were trained at the same time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Adapter>,
     /// In the order in which they were trained.
     pub starts: Vec<Start>,
     /// The kind of dataset, as on the command line. This field and the following ones may be absent from the file.
@@ -161,16 +165,25 @@ pub enum ReportError {
     Result { path: PathBuf, source: io::Error },
 }
 
-/// The version of stssad and the device that computed something, in words.
-pub(crate) fn origin(version: &str, adapter: &str, driver: &str) -> String {
-    format!("stssad {version} on {adapter} ({driver})")
+/// A version of the program and the devices that compute, each kind once.
+pub(crate) fn origin<'a>(version: &str, adapters: impl Iterator<Item = &'a Adapter>) -> String {
+    let mut named: Vec<String> = adapters.map(|Adapter { name, driver, .. }| format!("{name} ({driver})")).collect();
+    named.dedup();
+    format!("stssad {version} on {}", named.join(" and "))
+}
+
+impl From<&Device> for Adapter {
+    fn from(device: &Device) -> Self {
+        let AdapterSummary { name, driver, class, .. } = device.adapter().clone();
+        Adapter { name, driver, class }
+    }
 }
 
 impl Outcome {
-    /// The program and the device that computed the run.
+    /// The program and the devices that computed the run.
     pub fn origin(&self) -> String {
-        let Adapter { name, driver, .. } = &self.adapter;
-        origin(self.version.as_deref().unwrap_or("of an earlier version"), name, driver)
+        let version = self.version.as_deref().unwrap_or("of an earlier version");
+        origin(version, std::iter::once(&self.adapter).chain(&self.beside))
     }
 
     /// Training steps of all starts.

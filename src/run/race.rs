@@ -5,7 +5,7 @@
 //! with a new detector, from the hyper-parameters that their heats found. The best final is kept. The twelve starts of grey images take
 //! 12 / 4 + 3 = 6 times the steps of a start and the sixteen of colour images 7 times, where a single kind takes 4.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -58,10 +58,12 @@ pub struct Leg {
     pub first: usize,
     /// Number of starts that are known so far.
     pub of: usize,
-    /// Steps of all starts before this leg, and of the whole run.
-    pub before: usize,
+    /// Steps of the whole run.
     pub total: usize,
 }
+
+/// The finished starts of a run, by their numbers.
+pub type Finished = BTreeMap<usize, Trained>;
 
 impl Leg {
     /// The numbers of its starts among those of the run.
@@ -97,19 +99,20 @@ impl<'a> Race<'a> {
     }
 
     /// All rounds that the finished starts decide on, in order.
-    fn rounds(&self, finished: &[Trained]) -> Vec<Round> {
+    fn rounds(&self, finished: &Finished) -> Vec<Round> {
         let is_heat = self.has_heats();
         let first = |(kind, config): (usize, &Config)| Round { kind, starts: config.starts.clone(), is_heat };
         let mut rounds: Vec<Round> = self.kinds.iter().enumerate().map(first).collect();
-        if is_heat && finished.len() >= self.first_round() {
-            let mut best = ranked(&finished[..self.first_round()], self.config.score);
+        let heats: Vec<&Trained> = finished.range(..self.first_round()).map(|(_, trained)| trained).collect();
+        if is_heat && heats.len() == self.first_round() {
+            let mut best = ranked(&heats, self.config.score);
             best.truncate(FINALISTS);
             best.sort_unstable();
             let mut first = 0;
             for kind in 0..self.kinds.len() {
                 let own = first..first + self.kinds[kind].starts.len();
                 first = own.end;
-                let starts = best.iter().filter(|heat| own.contains(heat)).map(|&heat| finished[heat].end.clone());
+                let starts = best.iter().filter(|heat| own.contains(heat)).map(|&heat| heats[heat].end.clone());
                 rounds.push(Round { kind, starts: starts.collect(), is_heat: false });
             }
             rounds.retain(|round| !round.starts.is_empty());
@@ -118,7 +121,7 @@ impl<'a> Race<'a> {
     }
 
     /// For each start that the finished ones decide on, the configuration of its kind, which gives its hyper-parameters their names.
-    pub fn kinds(&self, finished: &[Trained]) -> Vec<&Config> {
+    pub fn kinds(&self, finished: &Finished) -> Vec<&Config> {
         let of_round = |round: Round| std::iter::repeat_n(&self.kinds[round.kind], round.starts.len());
         self.rounds(finished).into_iter().flat_map(of_round).collect()
     }
@@ -143,38 +146,40 @@ impl<'a> Race<'a> {
         if is_heat { steps.div_ceil(HEAT) } else { steps }
     }
 
-    /// What to train after the finished starts; `None` if nothing is left.
+    /// What to train after the finished starts, legs that do not depend on one another; none if nothing is left.
     ///
     /// # Errors
     /// As [`new`](Race::new).
-    pub fn next(&self, finished: &[Trained]) -> Result<Option<Leg>, ConfigError> {
+    pub fn stage(&self, finished: &Finished) -> Result<Vec<Leg>, ConfigError> {
         let rounds = self.rounds(finished);
         let finals = FINALISTS.min(self.heats());
         let total = self.first_round() * self.steps_of(self.has_heats()) + finals * self.steps_of(false);
-        let (of, mut first, mut before) = (rounds.iter().map(|round| round.starts.len()).sum(), 0, 0);
+        let (of, mut next) = (rounds.iter().map(|round| round.starts.len()).sum(), 0);
+        let mut legs = Vec::new();
         for Round { kind, starts, is_heat } in rounds {
-            let count = starts.len();
-            if finished.len() < first + count {
-                let mut config = training(self.config, self.config.kinds()[kind], self.sizes)?;
-                (config.starts, config.given) = (starts, self.given.clone());
-                if is_heat {
-                    config.steps = self.steps_of(is_heat);
-                    config.warm_up = config.warm_up.div_ceil(HEAT).min(config.steps);
-                }
-                return Ok(Some(Leg { config, is_heat, first, of, before, total }));
+            let first = next;
+            next += starts.len();
+            if (first..next).all(|start| finished.contains_key(&start)) {
+                continue;
             }
-            (first, before) = (first + count, before + count * self.steps_of(is_heat));
+            let mut config = training(self.config, self.config.kinds()[kind], self.sizes)?;
+            (config.starts, config.given) = (starts, self.given.clone());
+            if is_heat {
+                config.steps = self.steps_of(is_heat);
+                config.warm_up = config.warm_up.div_ceil(HEAT).min(config.steps);
+            }
+            legs.push(Leg { config, is_heat, first, of, total });
         }
-        Ok(None)
+        Ok(legs)
     }
 
     /// The start to keep, of the finals if there were heats.
     ///
     /// # Errors
     /// When every start failed; gives the reasons.
-    pub fn choose(&self, finished: &[Trained]) -> Result<usize, TrainError> {
-        let heats = self.heats();
-        match finished.split_at(heats) {
+    pub fn choose(&self, finished: &Finished) -> Result<usize, TrainError> {
+        let (heats, all): (usize, Vec<&Trained>) = (self.heats(), finished.values().collect());
+        match all.split_at(heats) {
             // There are no finals if every heat failed.
             (all, []) => choose(all, self.config.score),
             (_, finals) => Ok(heats + choose(finals, self.config.score)?),
@@ -216,15 +221,34 @@ mod tests {
     }
 
     /// Trains a whole race, each start coming to the share that `share` gives it.
-    fn run(race: &Race, share: impl Fn(usize) -> f64) -> (Vec<Trained>, Vec<Leg>) {
-        let (mut finished, mut legs) = (Vec::new(), Vec::new());
-        while let Some(leg) = race.next(&finished).unwrap() {
-            for index in leg.starts() {
-                finished.push(trained(&leg, index, share(index)));
+    fn run(race: &Race, share: impl Fn(usize) -> f64) -> (Finished, Vec<Leg>) {
+        let (mut finished, mut legs) = (Finished::new(), Vec::new());
+        loop {
+            let stage = race.stage(&finished).unwrap();
+            if stage.is_empty() {
+                return (finished, legs);
             }
-            legs.push(leg);
+            // In any order.
+            for leg in stage.iter().rev() {
+                finished.extend(leg.starts().map(|index| (index, trained(leg, index, share(index)))));
+            }
+            legs.extend(stage);
         }
-        (finished, legs)
+    }
+
+    #[test]
+    fn a_stage_is_what_is_left_and_does_not_depend_on_the_rest() {
+        let config = auto();
+        let race = Race::new(&config, SIZES, Arc::default()).unwrap();
+        let heats = race.stage(&Finished::new()).unwrap();
+        let mut finished = Finished::new();
+        finished.extend(heats[1].starts().map(|index| (index, trained(&heats[1], index, 0.5))));
+        let left = |finished: &Finished| -> Vec<Range<usize>> {
+            race.stage(finished).unwrap().iter().map(Leg::starts).collect()
+        };
+        assert_eq!(left(&finished), [0..4, 8..12], "a leg that is over is left out, and the others stay");
+        finished.insert(0, trained(&heats[0], 0, 0.1));
+        assert_eq!(left(&finished), [0..4, 8..12], "finals wait for all heats");
     }
 
     #[test]
@@ -237,12 +261,10 @@ mod tests {
         assert_eq!(names, [&COMPETING[..], &["cutblend", "rotation"]].concat());
         assert_eq!(legs.iter().map(|leg| leg.is_heat).collect::<Vec<_>>(), [true, true, true, false, false]);
         assert_eq!(legs.iter().map(Leg::starts).collect::<Vec<_>>(), [0..4, 4..8, 8..12, 12..14, 14..15]);
-        assert_eq!(legs[3].config.starts, [finished[1].end.clone(), finished[3].end.clone()]);
-        assert_eq!(legs[4].config.starts, [finished[11].end.clone()]);
+        assert_eq!(legs[3].config.starts, [finished[&1].end.clone(), finished[&3].end.clone()]);
+        assert_eq!(legs[4].config.starts, [finished[&11].end.clone()]);
         let steps: Vec<usize> = legs.iter().map(|leg| leg.config.steps).collect();
         assert_eq!(steps, [45, 45, 45, 180, 180]);
-        let before: Vec<usize> = legs.iter().map(|leg| leg.before).collect();
-        assert_eq!(before, [0, 180, 360, 540, 900]);
         assert!(legs.iter().all(|leg| leg.total == 1080));
         for (index, name) in [(0, "cutblend"), (7, "cutpaste"), (8, "rotation"), (13, "cutblend"), (14, "rotation")] {
             assert_eq!(race.kinds(&finished)[index].augmentation.name(), name);
@@ -256,14 +278,16 @@ mod tests {
         let race = Race::new(&config, SIZES, Arc::default()).unwrap();
         let (mut finished, _) = run(&race, |index| [0.9, 0.2, 0.3, 0.1][index.saturating_sub(11).min(3)]);
         assert_eq!((finished.len(), race.choose(&finished).unwrap()), (15, 13));
-        let fail = |trained: &mut Trained| trained.failed = Some("it diverged".into());
-        fail(&mut finished[13]);
+        let fail = |finished: &mut Finished, starts: Range<usize>| {
+            finished.range_mut(starts).for_each(|(_, trained)| trained.failed = Some("it diverged".into()));
+        };
+        fail(&mut finished, 13..14);
         assert_eq!(race.choose(&finished).unwrap(), 12);
-        finished[12..].iter_mut().for_each(fail);
+        fail(&mut finished, 12..15);
         assert!(race.choose(&finished).unwrap_err().to_string().contains("it diverged"));
-        finished.truncate(12);
-        finished.iter_mut().for_each(fail);
-        assert!(race.next(&finished).unwrap().is_none(), "no heat can go on");
+        finished.retain(|&index, _| index < 12);
+        fail(&mut finished, 0..12);
+        assert!(race.stage(&finished).unwrap().is_empty(), "no heat can go on");
         assert!(race.choose(&finished).unwrap_err().to_string().contains("start 12: it diverged"));
     }
 
@@ -274,9 +298,9 @@ mod tests {
             let config = auto();
             let race = Race::new(&config, Sizes { image: [channels, 16, 16], ..SIZES }, Arc::default()).unwrap();
             let one = RunConfig { augmentation: "cutdiff".into(), ..auto() };
-            let alone = Race::new(&one, SIZES, Arc::default()).unwrap().next(&[]).unwrap().unwrap();
-            let leg = race.next(&[]).unwrap().unwrap();
-            assert!(leg.total <= 2 * alone.total, "{channels} channels: {} steps, {} alone", leg.total, alone.total);
+            let alone = Race::new(&one, SIZES, Arc::default()).unwrap();
+            let [race, alone] = [race, alone].map(|race| race.stage(&Finished::new()).unwrap()[0].total);
+            assert!(race <= 2 * alone, "{channels} channels: {race} steps, {alone} alone");
         }
     }
 
@@ -288,6 +312,7 @@ mod tests {
         assert_eq!((finished.len(), legs.len(), legs[0].is_heat), (4, 1, false));
         assert_eq!(race.choose(&finished).unwrap(), 3);
         let without = RunConfig { method: Method::AutoEncoder, ..auto() };
-        assert_eq!(Race::new(&without, SIZES, Arc::default()).unwrap().next(&[]).unwrap().unwrap().of, 1);
+        let legs = Race::new(&without, SIZES, Arc::default()).unwrap().stage(&Finished::new()).unwrap();
+        assert_eq!((legs.len(), legs[0].of), (1, 1));
     }
 }

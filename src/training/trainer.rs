@@ -1,6 +1,7 @@
 //! The training loop. Starts are trained one after another or in groups side by side. A run can stop between two steps
 //! and resume bit-identically.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -700,8 +701,8 @@ fn cosine(update: usize, of: usize) -> f64 {
 
 /// The starts that did not fail, the best first: those with the greatest [`exceedance`] of scores under `rule`. The
 /// alignment loss must not choose, since it has a trivial minimum at the identity.
-pub fn ranked(trained: &[Trained], rule: Rule) -> Vec<usize> {
-    let figure = |(index, trained): (usize, &Trained)| Some((trained.exceedance(rule)?, index));
+pub fn ranked<T: Borrow<Trained>>(trained: &[T], rule: Rule) -> Vec<usize> {
+    let figure = |(index, trained): (usize, &T)| Some((trained.borrow().exceedance(rule)?, index));
     let mut figures: Vec<(f64, usize)> = trained.iter().enumerate().filter_map(figure).collect();
     figures.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     figures.into_iter().map(|(_, index)| index).collect()
@@ -711,7 +712,7 @@ pub fn ranked(trained: &[Trained], rule: Rule) -> Vec<usize> {
 ///
 /// # Errors
 /// When every start failed; gives the reasons.
-pub fn choose(trained: &[Trained], rule: Rule) -> Result<usize, TrainError> {
-    let reasons = || trained.iter().filter_map(|trained| trained.failed.clone()).collect();
+pub fn choose<T: Borrow<Trained>>(trained: &[T], rule: Rule) -> Result<usize, TrainError> {
+    let reasons = || trained.iter().filter_map(|trained| trained.borrow().failed.clone()).collect();
     ranked(trained, rule).first().copied().ok_or_else(|| TrainError::NoStart(reasons()))
 }

@@ -8,7 +8,8 @@ pub enum Choice {
     /// A discrete GPU before an integrated one before a CPU driver.
     #[default]
     Best,
-    /// By its position in the list of [`adapters`](super::adapters); what is no position is a part of the name, in any case.
+    /// By its position in the list of [`adapters`](super::adapters) or its place on the PCI bus; anything else is a part of the name,
+    /// in any case.
     Named(String),
 }
 
@@ -47,6 +48,9 @@ impl Choice {
             return Ok((number, None));
         }
         let part = asked.trim().to_lowercase();
+        if let Some(place) = adapters.iter().position(|adapter| adapter.pci.as_ref() == Some(&part)) {
+            return Ok((place, None));
+        }
         let fits = |index: &usize| !part.is_empty() && adapters[*index].name.to_lowercase().contains(&part);
         let fitting: Vec<usize> = (0..adapters.len()).filter(fits).collect();
         let Some(&best) = fitting.iter().find(|index| is_usable(index)).or(fitting.first()) else {
@@ -68,19 +72,10 @@ mod tests {
     fn adapters(all: &[(&str, &str)]) -> Vec<AdapterSummary> {
         let adapter = |&(name, class): &(&str, &str)| AdapterSummary {
             name: name.to_owned(),
-            driver: "a driver".to_owned(),
             backend: "vulkan".to_owned(),
             class: class.to_owned(),
-            max_binding_bytes: 1 << 27,
-            max_buffer_bytes: 1 << 30,
-            max_workgroup_invocations: 1024,
-            max_workgroup_bytes: 1 << 15,
-            subgroups: [8, 8],
-            tiles: Vec::new(),
-            without_tiles: None,
-            used: Vec::new(),
-            missing: Vec::new(),
             unusable: name.ends_with('!').then(|| "it has no immediates".to_owned()),
+            ..AdapterSummary::default()
         };
         all.iter().map(adapter).collect()
     }
@@ -94,6 +89,16 @@ mod tests {
         for (text, position) in [("0", 0), ("2", 2), ("4090", 0), ("7900", 1), ("radeon", 1), (" LLVM", 2)] {
             assert_eq!(Choice::from(text).among(&two()), Ok((position, None)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_place_on_the_bus_is_one_adapter() {
+        let mut same = adapters(&[("RTX 4090", "discrete"), ("RTX 4090", "discrete")]);
+        for (adapter, place) in same.iter_mut().zip(["0000:01:00.0", "0000:c1:00.0"]) {
+            adapter.pci = Some(place.to_owned());
+        }
+        assert_eq!(Choice::from("0000:C1:00.0").among(&same), Ok((1, None)));
+        assert!(Choice::from("0000:02:00.0").among(&same).is_err());
     }
 
     #[test]

@@ -14,9 +14,13 @@ use crate::engine::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
 use crate::engine::shaders::{self, Replaced, element_bytes};
 
 /// What an adapter is, for people and for records.
-#[derive(Clone, Debug, Serialize, PartialEq)]
+#[derive(Clone, Debug, Default, Serialize, PartialEq)]
 pub struct AdapterSummary {
     pub name: String,
+    /// PCI's number of the vendor, or that of the interface where there is none.
+    pub vendor: u32,
+    /// Its place on the PCI bus, such as `0000:01:00.0`, if the driver tells it.
+    pub pci: Option<String>,
     /// Driver name and version.
     pub driver: String,
     pub backend: String,

@@ -190,6 +190,8 @@ impl Facts {
             }
             .to_owned(),
             name: info.name.clone(),
+            vendor: info.vendor,
+            pci: Some(info.device_pci_bus_id.clone()).filter(|place| !place.is_empty()),
             max_binding_bytes: self.max_binding_bytes(),
             max_buffer_bytes: self.limits.max_buffer_size,
             max_workgroup_invocations: self.limits.max_compute_invocations_per_workgroup,
