@@ -1280,7 +1280,7 @@ fn digits_and_sheets_are_drawn_in_the_same_way() {
 #[test]
 fn a_painted_task_is_bit_identical_when_it_is_read_from_files() {
     let folder = TempDir::new().unwrap();
-    let texture = Texture { texture: Material::Gravel, defect: Defect::Slash, slant: Some(0.9) };
+    let texture = Texture { slant: Some(0.9), ..Texture::new(Material::Gravel, Defect::Slash) };
     let few = Loading { max_train: Some(6), max_normals: Some(4), max_anomalies: Some(5), ..Loading::default() };
     let painted = load(&Source::Texture(texture), &few, |_, _| {}).unwrap().task;
     assert_eq!((painted.dataset.as_str(), painted.category.as_str()), ("texture", "gravel-slash"));
@@ -1327,7 +1327,7 @@ fn a_source_can_be_written_as_toml() {
         "kind = 'sheet'\nnormal = 'a.png'\nanomaly = 'b.png'\ntile = 28",
         "kind = 'digits'\nnormal = 6\nanomaly = 9",
         "kind = 'texture'\ntexture = 'brick'\ndefect = 'scratch'",
-        "kind = 'texture'\ntexture = 'gravel'\ndefect = 'slash'\nslant = 0.9",
+        "kind = 'texture'\ntexture = 'gravel'\ndefect = 'slash'\nslant = 0.9\nstrength = 0.5",
         "kind = 'mvtec'\nroot = 'MVTec'\ncategory = 'cable'\ndefect = 'bent_wire'",
         "kind = 'folder'\nnormal_dir = 'good'\nabnormal_dir = ['crack', 'hole']",
         "kind = 'svhn'\nroot = 'svhn'\nnormal = 2\nanomaly = 0",

@@ -62,7 +62,7 @@ fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn painted() -> Task {
-    let texture = Texture { texture: Material::Gravel, defect: Defect::Blob, slant: None };
+    let texture = Texture::new(Material::Gravel, Defect::Blob);
     let loading = Loading {
         size: Some(Size::square(16)),
         max_train: Some(24),

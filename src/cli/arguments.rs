@@ -137,6 +137,9 @@ pub struct DataArguments {
     /// texture: direction of a scratch or slash in radians.
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,
+    /// texture: how much of the defect shows, above 0 and up to 1 [default: 1].
+    #[arg(long, value_name = "SHARE")]
+    strength: Option<f64>,
 }
 
 /// The kinds of datasets, with their help.
@@ -218,6 +221,7 @@ impl DataArguments {
         put(&mut data, "tile", &self.tile)?;
         put(&mut data, "texture", &self.texture)?;
         put(&mut data, "slant", &self.slant)?;
+        put(&mut data, "strength", &self.strength)?;
         Ok(if data.is_empty() { data } else { [("data".to_owned(), Value::Table(data))].into_iter().collect() })
     }
 }

@@ -19,6 +19,9 @@ pub struct Paint {
     /// Direction of a scratch or slash in radians [default: random].
     #[arg(long, value_name = "RADIANS", allow_hyphen_values = true)]
     slant: Option<f64>,
+    /// How much of the defect shows, above 0 and up to 1 [default: 1].
+    #[arg(long, value_name = "SHARE")]
+    strength: Option<f64>,
     /// Side of the images in pixels.
     #[arg(long, value_name = "PIXELS", default_value_t = 32, value_parser = clap::value_parser!(u32).range(8..=128))]
     size: u32,
@@ -38,7 +41,8 @@ pub struct Paint {
 
 impl Paint {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let source = Source::Texture(Texture { texture: self.texture, defect: self.defect, slant: self.slant });
+        let Paint { texture, defect, slant, strength, .. } = *self;
+        let source = Source::Texture(Texture { texture, defect, slant, strength });
         let loading = Loading {
             size: Some(Size::square(self.size as usize)),
             max_train: Some(self.train as usize),

@@ -27,6 +27,10 @@ pub struct Texture {
     /// The direction of a slash or scratch in radians, from the direction of the rows towards that of the columns; random if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slant: Option<f64>,
+    /// How much of the defect shows, above 0 and up to 1 (the default): levels are those of the clean image, this share of the way to
+    /// those of the defect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
 }
 
 /// Default numbers of training images, normal test images and anomalies.
@@ -43,6 +47,11 @@ const NORMAL_STREAM: u32 = 0x9a12;
 const ANOMALY_STREAM: u32 = 0x9a13;
 
 impl Texture {
+    /// With a random slant and at full strength.
+    pub fn new(texture: Material, defect: Defect) -> Self {
+        Texture { texture, defect, slant: None, strength: None }
+    }
+
     pub(super) fn check(&self, loading: &Loading) -> Result<(), DataError> {
         let size = loading.size.unwrap_or(Size::square(SIDE));
         if !(8..=FIELD).contains(&size.height) || size.height != size.width {
@@ -64,6 +73,9 @@ impl Texture {
         }
         if self.defect == Defect::Turned && self.texture == Material::Washer {
             return Err(DataError::Setting("a turned washer looks like any other: use --texture plate".into()));
+        }
+        if let Some(strength) = self.strength.filter(|&strength| !(strength > 0.0 && strength <= 1.0)) {
+            return Err(DataError::Setting(format!("--strength is {strength}: it must be above 0 and at most 1")));
         }
         match self.slant.filter(|slant| !slant.is_finite()) {
             Some(slant) => {
@@ -125,6 +137,9 @@ impl Texture {
             }
             let foreign = source.image(side, Fields::Test, None, stream);
             look.paint(&mut canvas, &foreign, stream);
+            if let Some(strength) = self.strength {
+                canvas.fade_to(&clean, strength);
+            }
             let differs = |index: usize| {
                 canvas.planes.iter().zip(&clean.planes).any(|(new, old)| (new[index] - old[index]).abs() >= NOTICEABLE)
             };
@@ -151,15 +166,14 @@ mod tests {
     fn task(texture: Material, defect: Defect, seed: u64) -> Task {
         let few = Some(12);
         let loading = Loading { max_train: few, max_normals: few, max_anomalies: few, seed, ..Loading::default() };
-        Texture { texture, defect, slant: None }.list(&loading).unwrap().task
+        Texture::new(texture, defect).list(&loading).unwrap().task
     }
 
     /// Every defect of every material that can have it.
     fn shapes() -> impl Iterator<Item = (Material, Defect)> {
         let of = |&texture: &Material| Defect::value_variants().iter().map(move |&defect| (texture, defect));
-        let is_possible = |&(texture, defect): &(Material, Defect)| {
-            Texture { texture, defect, slant: None }.check(&Loading::default()).is_ok()
-        };
+        let is_possible =
+            |&(texture, defect): &(Material, Defect)| Texture::new(texture, defect).check(&Loading::default()).is_ok();
         Material::value_variants().iter().flat_map(of).filter(is_possible)
     }
 
@@ -193,21 +207,25 @@ mod tests {
 
     #[test]
     fn impossible_paintings_are_refused() {
-        let texture = Texture { texture: Material::Brick, defect: Defect::Blob, slant: None };
+        let texture = Texture::new(Material::Brick, Defect::Blob);
         let refused = |texture: Texture, size: &str| {
             let loading = Loading { size: Some(size.parse().unwrap()), ..Loading::default() };
             texture.check(&loading).unwrap_err().to_string()
         };
         for (material, defect) in [(Material::Brick, Defect::Missing), (Material::Wood, Defect::Turned)] {
-            let found = refused(Texture { texture: material, defect, slant: None }, "32");
+            let found = refused(Texture::new(material, defect), "32");
             assert!(found.contains("use --texture washer or plate"), "{found}");
         }
-        let turned = Texture { texture: Material::Washer, defect: Defect::Turned, slant: None };
+        let turned = Texture::new(Material::Washer, Defect::Turned);
         assert!(refused(turned, "32").contains("use --texture plate"));
         for size in ["129", "4", "32,48"] {
             assert!(refused(texture, size).contains("it must be a side from 8 to 128 pixels for painted textures"));
         }
         assert!(refused(Texture { slant: Some(f64::NAN), ..texture }, "32").contains("it must be an angle in radians"));
+        for strength in [0.0, -0.5, 1.5, f64::NAN] {
+            let refused = refused(Texture { strength: Some(strength), ..texture }, "32");
+            assert!(refused.contains("it must be above 0 and at most 1"), "{refused}");
+        }
         let many = Loading { max_normals: Some(MOST + 1), ..Loading::default() };
         assert!(texture.check(&many).unwrap_err().to_string().contains("use at most 100000 of a kind"));
     }
@@ -230,11 +248,31 @@ mod tests {
         }
     }
 
+    /// By hand for each level; the bound is half a level of 256.
+    #[test]
+    fn a_weak_defect_is_a_share_of_the_strong_one() {
+        let loading =
+            Loading { max_train: Some(1), max_normals: Some(1), max_anomalies: Some(1), ..Loading::default() };
+        let image = |defect: Defect, strength: Option<f64>| {
+            let texture = Texture { strength, ..Texture::new(Material::Wood, defect) };
+            texture.list(&loading).unwrap().task.test.images.read(&[1]).unwrap().into_data()
+        };
+        for defect in [Defect::Bleach, Defect::Ink] {
+            let [full, half, weak] = [None, Some(0.5), Some(0.001)].map(|strength| image(defect, strength));
+            assert_eq!(full, image(defect, Some(1.0)));
+            let changed = full.iter().zip(&weak).filter(|(full, weak)| (*full - *weak).abs() > 0.1).count();
+            assert!(changed > 30, "{defect} changes {changed} levels");
+            for ((full, half), clean) in full.iter().zip(&half).zip(&weak) {
+                assert!((half - 0.5 * (full + clean)).abs() <= 0.51 / 255.0, "{defect}: {clean} {half} {full}");
+            }
+        }
+    }
+
     #[test]
     fn colours_become_grey_where_grey_is_asked_for() {
         let task = |channels| {
             let loading = Loading { channels, max_train: Some(2), ..Loading::default() };
-            Texture { texture: Material::Weave, defect: Defect::Rust, slant: None }.list(&loading).unwrap().task
+            Texture::new(Material::Weave, Defect::Rust).list(&loading).unwrap().task
         };
         let [grey, colour] = [task(Some(Channels::Grey)), task(None)].map(|task| task.train.images.all().unwrap());
         assert_eq!((&grey.shape()[..], &colour.shape()[..]), (&[2, 1, 32, 32][..], &[2, 3, 32, 32][..]));
@@ -245,7 +283,7 @@ mod tests {
 
     #[test]
     fn other_sizes_and_channels_are_painted() {
-        let texture = Texture { texture: Material::Gravel, defect: Defect::Stain, slant: None };
+        let texture = Texture::new(Material::Gravel, Defect::Stain);
         let loading = Loading {
             size: Some(Size::square(64)),
             channels: Some(Channels::Rgb),

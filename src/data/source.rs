@@ -40,7 +40,7 @@ pub const KINDS: [(&str, &str); 6] = [
     ("table", "Images that a CSV file lists: --file, --root"),
     ("svhn", "SVHN's .mat files: --root, --normal, --anomaly"),
     ("digits", "The packaged digits: --normal, --anomaly"),
-    ("texture", "Packaged materials and objects with painted defects: --texture, --defect, --slant"),
+    ("texture", "Packaged materials and objects with painted defects: --texture, --defect, --slant, --strength"),
     ("sheet", "Two images that are sheets of square tiles: --normal, --anomaly, --tile"),
 ];
 

@@ -1,9 +1,12 @@
 //! Which starts a run trains, of which augmentations, and for how long.
 //!
 //! A run with one augmentation trains each of its starts once. With `--augmentation auto` there are starts of several kinds, and they
-//! race: each is trained for a quarter of the steps (a heat), and the [`FINALISTS`] whose heats did best go on to a final of all steps,
-//! with a new detector, from the hyper-parameters that their heats found. The best final is kept. The twelve starts of grey images take
-//! 12 / 4 + 3 = 6 times the steps of a start and the sixteen of colour images 7 times, where a single kind takes 4.
+//! race: each is trained for a third of the steps (a heat), and those whose heats did best go on to a final of all steps, with a new
+//! detector, from the hyper-parameters that their heats found. The best final is kept. There are as many finals, up to three, as keep
+//! the race below twice the steps of four starts of a single kind: the twelve starts of grey images take 12 / 3 + 3 = 7 times the steps
+//! of a start, the sixteen of colour images 16 / 3 + 2.
+//!
+//! Heats of a quarter of the steps left the choice of finalists to chance where defects are weak.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -14,11 +17,14 @@ use crate::run::config::{ConfigError, RunConfig};
 use crate::ssad::config::Config;
 use crate::training::trainer::{TrainError, Trained, choose, ranked};
 
-/// Heats that go on to a final.
-pub const FINALISTS: usize = 3;
+/// Most heats that go on to a final.
+const FINALISTS: usize = 3;
 
 /// A heat has one step for so many of a final.
-const HEAT: usize = 4;
+const HEAT: usize = 3;
+
+/// Most steps of a race, as a multiple of those of a final: twice the four starts of a kind.
+const MOST: usize = 8;
 
 /// The sizes of the task that a run is configured for.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +112,7 @@ impl<'a> Race<'a> {
         let heats: Vec<&Trained> = finished.range(..self.first_round()).map(|(_, trained)| trained).collect();
         if is_heat && heats.len() == self.first_round() {
             let mut best = ranked(&heats, self.config.score);
-            best.truncate(FINALISTS);
+            best.truncate(self.finalists());
             best.sort_unstable();
             let mut first = 0;
             for kind in 0..self.kinds.len() {
@@ -124,6 +130,11 @@ impl<'a> Race<'a> {
     pub fn kinds(&self, finished: &Finished) -> Vec<&Config> {
         let of_round = |round: Round| std::iter::repeat_n(&self.kinds[round.kind], round.starts.len());
         self.rounds(finished).into_iter().flat_map(of_round).collect()
+    }
+
+    /// Number of heats that go on to a final.
+    fn finalists(&self) -> usize {
+        MOST.saturating_sub(self.first_round().div_ceil(HEAT)).clamp(1, FINALISTS).min(self.heats())
     }
 
     /// Number of heats, which come first.
@@ -152,7 +163,7 @@ impl<'a> Race<'a> {
     /// As [`new`](Race::new).
     pub fn stage(&self, finished: &Finished) -> Result<Vec<Leg>, ConfigError> {
         let rounds = self.rounds(finished);
-        let finals = FINALISTS.min(self.heats());
+        let finals = if self.has_heats() { self.finalists() } else { 0 };
         let total = self.first_round() * self.steps_of(self.has_heats()) + finals * self.steps_of(false);
         let (of, mut next) = (rounds.iter().map(|round| round.starts.len()).sum(), 0);
         let mut legs = Vec::new();
@@ -264,11 +275,11 @@ mod tests {
         assert_eq!(legs[3].config.starts, [finished[&1].end.clone(), finished[&3].end.clone()]);
         assert_eq!(legs[4].config.starts, [finished[&11].end.clone()]);
         let steps: Vec<usize> = legs.iter().map(|leg| leg.config.steps).collect();
-        assert_eq!(steps, [45, 45, 45, 180, 180]);
-        assert!(legs.iter().all(|leg| leg.total == 1080));
+        assert_eq!(steps, [60, 60, 60, 180, 180]);
+        assert!(legs.iter().all(|leg| leg.total == 1260));
         for (index, name) in [(0, "cutblend"), (7, "cutpaste"), (8, "rotation"), (13, "cutblend"), (14, "rotation")] {
             assert_eq!(race.kinds(&finished)[index].augmentation.name(), name);
-            assert_eq!((race.is_heat(index), race.steps(index)), (index < 12, if index < 12 { 45 } else { 180 }));
+            assert_eq!((race.is_heat(index), race.steps(index)), (index < 12, if index < 12 { 60 } else { 180 }));
         }
     }
 

@@ -71,6 +71,14 @@ impl Canvas {
         }
     }
 
+    /// Moves each level towards that of a clean image, so that this share of the difference is left.
+    pub fn fade_to(&mut self, clean: &Canvas, share: f64) {
+        for (level, &clean) in self.planes.iter_mut().flatten().zip(clean.planes.iter().flatten()) {
+            *level = blend(f64::from(clean), f64::from(*level), share) as f32;
+        }
+        self.quantise();
+    }
+
     /// The level of a plane at a place in pixels, between pixels by bilinear interpolation, beyond the edge by that of the edge.
     pub fn sample(&self, plane: usize, [x, y]: [f64; 2]) -> f64 {
         let last = (self.side - 1) as f64;
