@@ -348,7 +348,7 @@ fn a_run_that_can_no_longer_save_says_how_to_resume() {
     fs::remove_file(&saved).unwrap();
     fs::create_dir(&saved).unwrap();
     let said = stssad(&[&["train", "--resume", text(&run), "--no-report", "--progress", "none"]]).with(74);
-    said.error(&["cannot write", "saved    up to step ", " of start 1; resume with"]);
+    said.error(&["cannot write", "saved    ", " steps; resume with"]);
     assert!(said.err.contains(&format!("resume with: stssad train --resume {}", text(&run))), "{}", said.err);
     // The advice works.
     fs::remove_dir(&saved).unwrap();

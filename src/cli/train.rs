@@ -361,7 +361,11 @@ fn tell_of_checkpoint(error: &RunError, folder: &Path) {
     }
     match Checkpoint::load(folder) {
         Ok(Some((checkpoint, _))) => {
-            note!("saved    up to {}; resume with: stssad train --resume {}", checkpoint.position(), folder.display());
+            note!(
+                "saved    {} steps; resume with: stssad train --resume {}",
+                checkpoint.history.len(),
+                folder.display()
+            );
         }
         _ => note!("saved    nothing yet; run the same command again"),
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::engine::tensor::Tensor;
 use crate::run::archive::{Archive, ArchiveError, Numbers};
 use crate::run::groups::Standing;
-use crate::run::race::Finished;
+use crate::run::race::Starts;
 use crate::training::score::LedoitWolf;
 use crate::training::trainer::{Failure, Progress, Snapshot, Trained};
 
@@ -23,9 +23,11 @@ pub struct Checkpoint {
     pub seconds: f64,
     /// Whether the run ends with a full report.
     pub full_report: bool,
-    /// The groups of starts in training, by their first starts.
+    /// The groups of starts in training, and those that may go on after their heats, by their first starts.
     pub groups: BTreeMap<usize, Standing>,
-    pub finished: Finished,
+    /// What the starts had come to at the end of their heats, without their states.
+    pub heats: Starts,
+    pub finished: Starts,
     /// Every step so far, those of each start in order.
     pub history: Vec<Progress>,
 }
@@ -73,16 +75,6 @@ impl Checkpoint {
         files(folder).iter().any(|file| file.symlink_metadata().is_ok())
     }
 
-    /// Up to where the run is saved, for people.
-    pub fn position(&self) -> String {
-        let of =
-            |standing: &Standing| format!("step {} of start {}", standing.snapshot.step, standing.snapshot.start + 1);
-        match self.groups.is_empty() {
-            true => format!("the end of {} starts", self.finished.len()),
-            false => self.groups.values().map(of).collect::<Vec<_>>().join(" and "),
-        }
-    }
-
     /// Removes the checkpoints of a run that no longer needs them.
     pub fn remove(folder: &Path) {
         for file in files(folder) {
@@ -99,8 +91,11 @@ impl Checkpoint {
         archive.texts.insert("origin".into(), self.origin.clone());
         archive.texts.insert("report".into(), if self.full_report { FULL } else { FIGURES_ONLY }.into());
         let firsts = |starts: Vec<usize>| Numbers::Double(starts.into_iter().map(|start| start as f64).collect());
-        for (start, trained) in &self.finished {
-            put_trained(&mut archive, &format!("finished/{start}/"), trained);
+        for (what, starts) in [("heats", &self.heats), ("finished", &self.finished)] {
+            for (start, trained) in starts {
+                put_trained(&mut archive, &format!("{what}/{start}/"), trained);
+            }
+            archive.numbers.insert(what.into(), firsts(starts.keys().copied().collect()));
         }
         for (first, Standing { snapshot, good, again, waiting }) in &self.groups {
             let group = format!("group/{first}/");
@@ -116,7 +111,6 @@ impl Checkpoint {
             }
             archive.numbers.insert(format!("{group}counts"), firsts(vec![again.len(), waiting.len()]));
         }
-        archive.numbers.insert("finished".into(), firsts(self.finished.keys().copied().collect()));
         archive.numbers.insert("groups".into(), firsts(self.groups.keys().copied().collect()));
         let row = |progress: &Progress| {
             let Progress { start, step, inner, outer, a } = progress;
@@ -151,9 +145,12 @@ impl Checkpoint {
         let mut numbers = |name: &str| -> Result<Vec<usize>, String> {
             Ok(archive.take_double(name)?.into_iter().map(|number| number as usize).collect())
         };
-        let [finished, groups] = [numbers("finished")?, numbers("groups")?];
-        let trained = |start| Ok((start, take_trained(&mut archive, &format!("finished/{start}/"))?));
-        let finished = finished.into_iter().map(trained).collect::<Result<_, String>>()?;
+        let [heats, finished, groups] = [numbers("heats")?, numbers("finished")?, numbers("groups")?];
+        let mut starts = |what: &str, numbers: Vec<usize>| -> Result<Starts, String> {
+            let trained = |start| Ok((start, take_trained(&mut archive, &format!("{what}/{start}/"))?));
+            numbers.into_iter().map(trained).collect()
+        };
+        let (heats, finished) = (starts("heats", heats)?, starts("finished", finished)?);
         let standing = |first| Ok((first, take_standing(&mut archive, &format!("group/{first}/"))?));
         let groups = groups.into_iter().map(standing).collect::<Result<_, String>>()?;
         let row = |row: &[f32]| Progress {
@@ -178,6 +175,7 @@ impl Checkpoint {
             seconds,
             full_report: archive.texts.remove("report").is_none_or(|report| report == FULL),
             groups,
+            heats,
             finished,
             history,
         };
@@ -335,6 +333,7 @@ mod tests {
             origin: "stssad 1 on a device".into(),
             full_report: false,
             groups: [(1, standing), (4, other)].into(),
+            heats: [(0, Trained { states: Vec::new(), ..trained.clone() })].into(),
             finished: [(0, trained), (3, failed)].into(),
             history: vec![progress(1, None), progress(2, Some(0.0))],
         }

@@ -2,7 +2,7 @@
 
 mod course;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::run::folder::{FolderError, RunFolder};
 use crate::run::found::{ABOUT_AS_WELL, Flagged, Found, NormalLevels};
 use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{self, Adapter, Augmentation, Counts, Outcome, ReportError, Start};
-use crate::run::race::{Finished, Leg, Race, Sizes};
+use crate::run::race::{Leg, Race, Sizes, Starts};
 use crate::run::report::{ImageRow, Page, Step, shown};
 use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
 use crate::run::weights::WeightsError;
@@ -255,13 +255,13 @@ impl Run<'_> {
         if course.train(&devices)?.is_break() {
             return Ok(Ending::Stopped);
         }
-        let (finished, history, seconds) = course.end();
+        let (heats, finished, history, seconds) = course.end();
         // A run whose every start failed cannot be resumed, so a bare `--resume` must not find it.
-        let chosen = race.choose(&finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
+        let chosen = race.choose(&heats, &finished).inspect_err(|_| Checkpoint::remove(self.folder.path()))?;
         if watch.wants_stop() {
             return Ok(Ending::Stopped);
         }
-        let trained = Raced { race: &race, finished: &finished, chosen, history: &history };
+        let trained = Raced { race: &race, heats: &heats, finished: &finished, chosen, history: &history };
         let Some(concluded) = self.conclude(&trained, seconds, standing, watch)? else { return Ok(Ending::Stopped) };
         let drawn = match self.extent {
             Extent::Full => self.draw(&device, &trained, &concluded, watch),
@@ -287,7 +287,7 @@ impl Run<'_> {
         standing: Option<Outcome>,
         watch: &mut dyn Watch,
     ) -> Result<Option<Concluded>, RunError> {
-        let Raced { race, finished, chosen, history } = *trained;
+        let Raced { race, heats, finished, chosen, history } = *trained;
         let (task, folder) = (&self.loaded.task, self.folder);
         let [_, c, h, w] = task.test.images.shape();
         let mut model = Model::new(self.config, [c, h, w], &task.fingerprint()?, &finished[&chosen]);
@@ -308,7 +308,7 @@ impl Run<'_> {
         if watch.wants_stop() && standing.is_none() {
             return Ok(None);
         }
-        let kinds = race.kinds(finished);
+        let kinds = race.kinds();
         let setting = |start: usize, a: &[f32]| kinds[start].setting(a);
         let steps = steps(history, &kinds);
         if let Some(outcome) = standing {
@@ -325,12 +325,14 @@ impl Run<'_> {
         };
         let augments = self.config.method.augments();
         let name = |start: usize| augments.then(|| kinds[start].augmentation.name().to_owned());
+        // What a start came to in the end replaces its heat.
+        let all: BTreeMap<&usize, &Trained> = heats.iter().chain(finished).collect();
         let start = |(&index, trained): (&usize, &Trained)| Start {
             augmentation: name(index),
             start: setting(index, &trained.start),
             end: setting(index, &trained.end),
-            heat: race.is_heat(index),
-            steps: Some(race.steps(index)),
+            heat: !finished.contains_key(&index),
+            steps: Some(race.steps(!finished.contains_key(&index))),
             exceedance: trained.exceedance(self.config.score),
             image_auroc: auroc_of(&trained.scores_by(self.config.score)[1]),
             image_auroc_logit: trained.logits.as_ref().and_then(|[_, val]| auroc_of(val)),
@@ -353,10 +355,8 @@ impl Run<'_> {
                 };
                 let exceedance = |start: usize| finished[&start].exceedance(self.config.score).unwrap_or(0.0);
                 let least = ABOUT_AS_WELL * exceedance(chosen);
-                let is_rival = |start: &usize| {
-                    *start != chosen && race.is_heat(*start) == race.is_heat(chosen) && exceedance(*start) >= least
-                };
-                let others: Vec<Option<Found>> = (0..finished.len()).filter(is_rival).map(of).collect();
+                let is_rival = |start: &usize| *start != chosen && exceedance(*start) >= least;
+                let others: Vec<Option<Found>> = finished.keys().copied().filter(is_rival).map(of).collect();
                 of(chosen).map(|found| found.held_against(&others))
             }
             false => None,
@@ -374,7 +374,7 @@ impl Run<'_> {
             seconds,
             adapter: self.device.into(),
             beside: self.beside.iter().map(Adapter::from).collect(),
-            starts: finished.iter().map(start).collect(),
+            starts: all.into_iter().map(start).collect(),
             dataset: Some(task.dataset.clone()),
             category: Some(task.category.clone()),
             method: Some(self.config.method.name().into()),
@@ -419,7 +419,7 @@ impl Run<'_> {
         let ends =
             [("augmented at the start", &finished[&chosen].start), ("augmented at the end", &finished[&chosen].end)];
         let coordinates = ends.map(|(_, a)| &a[..]);
-        let shown = augmented(device, race.kinds(finished)[chosen], &task.train.images, &coordinates)?;
+        let shown = augmented(device, race.kinds()[chosen], &task.train.images, &coordinates)?;
         let shown: Vec<(&str, Tensor)> =
             ends.iter().map(|(title, _)| *title).zip(shown.into_iter().flatten()).collect();
         write_images(folder, task, &tested.scored, &tested.views, &shown)?;
@@ -447,7 +447,8 @@ impl Run<'_> {
 #[derive(Clone, Copy)]
 struct Raced<'a> {
     race: &'a Race<'a>,
-    finished: &'a Finished,
+    heats: &'a Starts,
+    finished: &'a Starts,
     chosen: usize,
     history: &'a [Progress],
 }

@@ -2,7 +2,7 @@
 //!
 //! Each device trains one group after another. Which one does not matter: a start's random numbers follow from its own number, so the
 //! results are those of one device up to the rounding of another. A start that diverges goes back to the last good state of its group
-//! with half the learning rates, at most [`HALVINGS`] times. Devices only train: what is to be shown or saved is told as [`Event`]s on
+//! with half the learning rates, at most three times. Devices only train: what is to be shown or saved is told as [`Event`]s on
 //! the caller's thread, whose [`Answer`] a device waits for.
 
 use std::collections::VecDeque;
@@ -37,7 +37,8 @@ pub struct Standing {
 }
 
 impl Standing {
-    fn at(snapshot: Snapshot) -> Self {
+    /// At a state that is a good one.
+    pub fn at(snapshot: Snapshot) -> Self {
         Standing { snapshot, good: None, again: VecDeque::new(), waiting: Vec::new() }
     }
 
@@ -67,8 +68,8 @@ pub enum Event<'a> {
     Again(Snapshot),
     /// A group stands here, and can be resumed.
     Standing(Standing),
-    /// A group's training is over.
-    Over { leg: &'a Leg, first: usize, trained: Vec<Trained> },
+    /// A group has come to the last step of its leg, with the state from which a heat can go on.
+    Over { leg: &'a Leg, trained: Vec<Trained>, at: Snapshot },
 }
 
 /// Whether a device is to go on.
@@ -122,11 +123,10 @@ pub struct Stage<'a> {
 }
 
 impl<'a> Stage<'a> {
-    /// The groups of this stage, except those whose first start `is_over`, each from where it `stands` if it does.
-    pub fn queue(&self, is_over: impl Fn(usize) -> bool, stands: impl Fn(usize) -> Option<Standing>) -> Queue {
+    /// The groups of this stage, each from where it `stands` if it does.
+    pub fn queue(&self, stands: impl Fn(usize) -> Option<Standing>) -> Queue {
         let left = |(index, leg): (usize, &Leg)| -> VecDeque<Group> {
-            let firsts = leg.starts().step_by(leg.config.group()).filter(|&first| !is_over(first));
-            firsts.map(|first| Group { leg: index, first, standing: stands(first) }).collect()
+            leg.groups().map(|first| Group { leg: index, first, standing: stands(first) }).collect()
         };
         let left: Vec<VecDeque<Group>> = self.legs.iter().enumerate().map(left).collect();
         Queue { begun: vec![false; left.len()], left }
@@ -164,7 +164,7 @@ impl<'a> Stage<'a> {
                 scope.spawn(move || {
                     let mut tell = |event| {
                         let (answer, answered) = channel();
-                        // The other end lives as long as this one.
+                        // Both fail only if the caller's thread ends.
                         let sent = events.send((event, answer)).is_ok();
                         answered.recv().ok().filter(|_| sent).unwrap_or(Answer::End)
                     };
@@ -237,8 +237,7 @@ impl<'a> Stage<'a> {
         let in_run = |snapshot: Snapshot| snapshot.renumbered(|start| leg.first + start);
         let in_leg = |snapshot: &Snapshot| snapshot.clone().renumbered(|start| start - leg.first);
         let first = group.first;
-        let members = leg.config.members(first - leg.first);
-        let members = leg.first + members.start..leg.first + members.end;
+        let members = leg.members(first);
         let standing = match group.standing {
             Some(standing) => {
                 trainer.restore(&in_leg(&standing.snapshot))?;
@@ -258,10 +257,11 @@ impl<'a> Stage<'a> {
         // Trains the group, and then each start of it that diverged.
         loop {
             let mut failed = trainer.failed().len();
-            loop {
+            while trainer.done() < leg.until {
                 // States can be read only if the device is not a step ahead.
-                let is_kept = (trainer.done() + 1).is_multiple_of(self.every);
-                let is_due = is_kept || told.elapsed() >= PACE || answer > Answer::GoOn;
+                let next = trainer.done() + 1;
+                let is_kept = next.is_multiple_of(self.every);
+                let is_due = is_kept || next == leg.until || told.elapsed() >= PACE || answer > Answer::GoOn;
                 let stepped = if is_due { trainer.step() } else { trainer.step_ahead() };
                 if trainer.failed().len() > failed {
                     failed = trainer.failed().len();
@@ -310,7 +310,8 @@ impl<'a> Stage<'a> {
             good = from;
         }
         *told = Instant::now();
-        match tell(Event::Over { leg, first, trained: waiting }) {
+        let at = in_run(trainer.snapshot()?);
+        match tell(Event::Over { leg, trained: waiting, at }) {
             Answer::GoOn => Ok(ControlFlow::Continue(())),
             _ => Ok(ControlFlow::Break(())),
         }

@@ -1,12 +1,12 @@
 //! Which starts a run trains, of which augmentations, and for how long.
 //!
 //! A run with one augmentation trains each of its starts once. With `--augmentation auto` there are starts of several kinds, and they
-//! race: each is trained for a third of the steps (a heat), and those whose heats did best go on to a final of all steps, with a new
-//! detector, from the hyper-parameters that their heats found. The best final is kept. There are as many finals, up to three, as keep
-//! the race below twice the steps of four starts of a single kind: the twelve starts of grey images take 12 / 3 + 3 = 7 times the steps
-//! of a start, the sixteen of colour images 16 / 3 + 2.
+//! race: each is trained for a third of its steps (a heat), and the [`FINALISTS`] that did best by then go on to the end. The best of
+//! these is kept. The sixteen starts of colour images take 16 / 3 + 4 · 2 / 3 = 8 times the steps of a start, and the twelve of grey
+//! images 6.7 times, where a single kind takes 4. Tuning begins early, so that heats tell something.
 //!
-//! Heats of a quarter of the steps left the choice of finalists to chance where defects are weak.
+//! On weak defects, heats of a quarter of the steps left the choice to chance, and finals that began anew with the hyper-parameters of
+//! their heats came to less than those that go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,14 +17,11 @@ use crate::run::config::{ConfigError, RunConfig};
 use crate::ssad::config::Config;
 use crate::training::trainer::{TrainError, Trained, choose, ranked};
 
-/// Most heats that go on to a final.
-const FINALISTS: usize = 3;
+/// Heats that go on to the end.
+pub const FINALISTS: usize = 4;
 
-/// A heat has one step for so many of a final.
+/// A heat has one step for so many of a start that goes on.
 const HEAT: usize = 3;
-
-/// Most steps of a race, as a multiple of those of a final: twice the four starts of a kind.
-const MOST: usize = 8;
 
 /// The sizes of the task that a run is configured for.
 #[derive(Clone, Copy, Debug)]
@@ -47,34 +44,37 @@ pub struct Race<'a> {
     kinds: Vec<Config>,
 }
 
-/// Starts of one kind, trained one after another or side by side.
-struct Round {
-    /// Index of the kind.
-    kind: usize,
-    starts: Vec<Vec<f32>>,
-    is_heat: bool,
-}
-
-/// What one trainer trains: starts of one augmentation, each for as many steps.
+/// What one trainer trains: starts of one augmentation, up to the same step.
 #[derive(Debug)]
 pub struct Leg {
     pub config: Config,
     pub is_heat: bool,
-    /// Number of its first start among all starts of the run.
+    /// The step at which the starts are left: the last one, or that of a heat.
+    pub until: usize,
+    /// Number of the first start of this augmentation among all starts of the run.
     pub first: usize,
-    /// Number of starts that are known so far.
+    /// The starts to train, by their numbers.
+    pub left: BTreeSet<usize>,
+    /// Number of starts of the run.
     pub of: usize,
     /// Steps of the whole run.
     pub total: usize,
 }
 
-/// The finished starts of a run, by their numbers.
-pub type Finished = BTreeMap<usize, Trained>;
+/// Trained starts of a run, by their numbers.
+pub type Starts = BTreeMap<usize, Trained>;
 
 impl Leg {
-    /// The numbers of its starts among those of the run.
-    pub fn starts(&self) -> Range<usize> {
-        self.first..self.first + self.config.starts.len()
+    /// The groups of starts to train: the number of the first start of each.
+    pub fn groups(&self) -> impl Iterator<Item = usize> {
+        let firsts = (self.first..self.first + self.config.starts.len()).step_by(self.config.group());
+        firsts.filter(|&first| self.members(first).any(|start| self.left.contains(&start)))
+    }
+
+    /// The numbers of the starts of the group that begins with start `first`.
+    pub fn members(&self, first: usize) -> Range<usize> {
+        let members = self.config.members(first - self.first);
+        self.first + members.start..self.first + members.end
     }
 }
 
@@ -95,106 +95,87 @@ impl<'a> Race<'a> {
         self.kinds.iter().flat_map(names).collect()
     }
 
+    /// The configuration of each start's kind, which gives its hyper-parameters their names.
+    pub fn kinds(&self) -> Vec<&Config> {
+        self.kinds.iter().flat_map(|kind| std::iter::repeat_n(kind, kind.starts.len())).collect()
+    }
+
     fn has_heats(&self) -> bool {
         self.kinds.len() > 1
     }
 
-    /// Number of starts in the first round.
-    fn first_round(&self) -> usize {
+    /// Number of all starts.
+    fn count(&self) -> usize {
         self.kinds.iter().map(|kind| kind.starts.len()).sum()
     }
 
-    /// All rounds that the finished starts decide on, in order.
-    fn rounds(&self, finished: &Finished) -> Vec<Round> {
-        let is_heat = self.has_heats();
-        let first = |(kind, config): (usize, &Config)| Round { kind, starts: config.starts.clone(), is_heat };
-        let mut rounds: Vec<Round> = self.kinds.iter().enumerate().map(first).collect();
-        let heats: Vec<&Trained> = finished.range(..self.first_round()).map(|(_, trained)| trained).collect();
-        if is_heat && heats.len() == self.first_round() {
-            let mut best = ranked(&heats, self.config.score);
-            best.truncate(self.finalists());
-            best.sort_unstable();
-            let mut first = 0;
-            for kind in 0..self.kinds.len() {
-                let own = first..first + self.kinds[kind].starts.len();
-                first = own.end;
-                let starts = best.iter().filter(|heat| own.contains(heat)).map(|&heat| heats[heat].end.clone());
-                rounds.push(Round { kind, starts: starts.collect(), is_heat: false });
-            }
-            rounds.retain(|round| !round.starts.is_empty());
-        }
-        rounds
-    }
-
-    /// For each start that the finished ones decide on, the configuration of its kind, which gives its hyper-parameters their names.
-    pub fn kinds(&self, finished: &Finished) -> Vec<&Config> {
-        let of_round = |round: Round| std::iter::repeat_n(&self.kinds[round.kind], round.starts.len());
-        self.rounds(finished).into_iter().flat_map(of_round).collect()
-    }
-
-    /// Number of heats that go on to a final.
-    fn finalists(&self) -> usize {
-        MOST.saturating_sub(self.first_round().div_ceil(HEAT)).clamp(1, FINALISTS).min(self.heats())
-    }
-
-    /// Number of heats, which come first.
-    fn heats(&self) -> usize {
-        if self.has_heats() { self.first_round() } else { 0 }
-    }
-
-    /// Whether start `index` is a heat.
-    pub fn is_heat(&self, index: usize) -> bool {
-        index < self.heats()
-    }
-
-    /// Training steps of start `index`.
-    pub fn steps(&self, index: usize) -> usize {
-        self.steps_of(self.is_heat(index))
-    }
-
-    fn steps_of(&self, is_heat: bool) -> usize {
+    /// Training steps of a start that goes to the end, or that has only its heat.
+    pub fn steps(&self, is_heat: bool) -> usize {
         let steps = if self.config.method.trains() { self.config.training.steps } else { 0 };
         if is_heat { steps.div_ceil(HEAT) } else { steps }
     }
 
-    /// What to train after the finished starts, legs that do not depend on one another; none if nothing is left.
+    /// The first start of the group of start `start`.
+    pub fn group(&self, start: usize) -> usize {
+        let mut first = 0;
+        for kind in &self.kinds {
+            if start < first + kind.starts.len() {
+                return start - (start - first) % kind.group();
+            }
+            first += kind.starts.len();
+        }
+        start
+    }
+
+    /// The starts that go on if these are the heats.
+    pub fn finalists(&self, heats: &Starts) -> BTreeSet<usize> {
+        let (numbers, heats): (Vec<usize>, Vec<&Trained>) = heats.iter().unzip();
+        ranked(&heats, self.config.score).into_iter().take(FINALISTS).map(|best| numbers[best]).collect()
+    }
+
+    /// What to train after these heats and finished starts, legs that do not depend on one another; none if nothing is left.
     ///
     /// # Errors
     /// As [`new`](Race::new).
-    pub fn stage(&self, finished: &Finished) -> Result<Vec<Leg>, ConfigError> {
-        let rounds = self.rounds(finished);
-        let finals = if self.has_heats() { self.finalists() } else { 0 };
-        let total = self.first_round() * self.steps_of(self.has_heats()) + finals * self.steps_of(false);
-        let (of, mut next) = (rounds.iter().map(|round| round.starts.len()).sum(), 0);
+    pub fn stage(&self, heats: &Starts, finished: &Starts) -> Result<Vec<Leg>, ConfigError> {
+        let count = self.count();
+        let is_heat = self.has_heats() && heats.len() < count;
+        let (all, over): (BTreeSet<usize>, _) = match self.has_heats() && !is_heat {
+            true => (self.finalists(heats), finished),
+            false => ((0..count).collect(), if is_heat { heats } else { finished }),
+        };
+        let goes_on = if self.has_heats() { FINALISTS.min(count) } else { 0 };
+        let total = count * self.steps(self.has_heats()) + goes_on * (self.steps(false) - self.steps(true));
+        let mut next = 0;
         let mut legs = Vec::new();
-        for Round { kind, starts, is_heat } in rounds {
+        for (kind, planned) in self.config.kinds().iter().zip(&self.kinds) {
             let first = next;
-            next += starts.len();
-            if (first..next).all(|start| finished.contains_key(&start)) {
+            next += planned.starts.len();
+            let left: BTreeSet<usize> =
+                all.range(first..next).copied().filter(|start| !over.contains_key(start)).collect();
+            if left.is_empty() {
                 continue;
             }
-            let mut config = training(self.config, self.config.kinds()[kind], self.sizes)?;
-            (config.starts, config.given) = (starts, self.given.clone());
-            if is_heat {
-                config.steps = self.steps_of(is_heat);
-                config.warm_up = config.warm_up.div_ceil(HEAT).min(config.steps);
+            let mut config = training(self.config, kind, self.sizes)?;
+            config.given = self.given.clone();
+            if self.has_heats() {
+                config.warm_up = config.warm_up.div_ceil(HEAT);
             }
-            legs.push(Leg { config, is_heat, first, of, total });
+            let until = if is_heat { self.steps(true) } else { config.steps };
+            legs.push(Leg { config, is_heat, until, first, left, of: count, total });
         }
         Ok(legs)
     }
 
-    /// The start to keep, of the finals if there were heats.
+    /// The start to keep.
     ///
     /// # Errors
     /// When every start failed; gives the reasons.
-    pub fn choose(&self, finished: &Finished) -> Result<usize, TrainError> {
-        let (heats, all): (usize, Vec<&Trained>) = (self.heats(), finished.values().collect());
-        match all.split_at(heats) {
-            // There are no finals if every heat failed.
-            (all, []) => choose(all, self.config.score),
-            (_, finals) => Ok(heats + choose(finals, self.config.score)?),
-        }
+    pub fn choose(&self, heats: &Starts, finished: &Starts) -> Result<usize, TrainError> {
+        // None goes on if every heat failed.
+        let (numbers, trained): (Vec<usize>, Vec<&Trained>) =
+            if finished.is_empty() { heats.iter().unzip() } else { finished.iter().unzip() };
+        Ok(numbers[choose(&trained, self.config.score)?])
     }
 }
 
@@ -207,6 +188,7 @@ fn training(config: &RunConfig, augmentation: &str, sizes: Sizes) -> Result<Conf
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::run::config::Training;
     use crate::ssad::augment::COMPETING;
     use crate::ssad::method::Method;
     use crate::training::trainer::Failure;
@@ -232,74 +214,93 @@ mod tests {
     }
 
     /// Trains a whole race, each start coming to the share that `share` gives it.
-    fn run(race: &Race, share: impl Fn(usize) -> f64) -> (Finished, Vec<Leg>) {
-        let (mut finished, mut legs) = (Finished::new(), Vec::new());
+    fn run(race: &Race, share: impl Fn(usize) -> f64) -> (Starts, Starts, Vec<Leg>) {
+        let (mut heats, mut finished, mut legs) = (Starts::new(), Starts::new(), Vec::new());
         loop {
-            let stage = race.stage(&finished).unwrap();
+            let stage = race.stage(&heats, &finished).unwrap();
             if stage.is_empty() {
-                return (finished, legs);
+                return (heats, finished, legs);
             }
             // In any order.
             for leg in stage.iter().rev() {
-                finished.extend(leg.starts().map(|index| (index, trained(leg, index, share(index)))));
+                let over = if leg.is_heat { &mut heats } else { &mut finished };
+                over.extend(leg.left.iter().map(|&index| (index, trained(leg, index, share(index)))));
             }
             legs.extend(stage);
         }
     }
 
-    #[test]
-    fn a_stage_is_what_is_left_and_does_not_depend_on_the_rest() {
-        let config = auto();
-        let race = Race::new(&config, SIZES, Arc::default()).unwrap();
-        let heats = race.stage(&Finished::new()).unwrap();
-        let mut finished = Finished::new();
-        finished.extend(heats[1].starts().map(|index| (index, trained(&heats[1], index, 0.5))));
-        let left = |finished: &Finished| -> Vec<Range<usize>> {
-            race.stage(finished).unwrap().iter().map(Leg::starts).collect()
-        };
-        assert_eq!(left(&finished), [0..4, 8..12], "a leg that is over is left out, and the others stay");
-        finished.insert(0, trained(&heats[0], 0, 0.1));
-        assert_eq!(left(&finished), [0..4, 8..12], "finals wait for all heats");
+    fn starts(leg: &Leg) -> Vec<usize> {
+        leg.left.iter().copied().collect()
     }
 
     #[test]
-    fn the_best_heats_go_on_from_where_they_ended() {
+    fn the_best_heats_go_on_to_the_end() {
         let config = auto();
         let race = Race::new(&config, SIZES, Arc::default()).unwrap();
-        // Two of the first kind and one of the last do best.
-        let (finished, legs) = run(&race, |index| if [1, 3, 11].contains(&index) { 0.5 } else { 0.1 });
+        // Three of the first kind and one of the last do best.
+        let (heats, finished, legs) = run(&race, |index| if [1, 2, 3, 11].contains(&index) { 0.5 } else { 0.1 });
         let names: Vec<&str> = legs.iter().map(|leg| leg.config.augmentation.name()).collect();
         assert_eq!(names, [&COMPETING[..], &["cutblend", "rotation"]].concat());
         assert_eq!(legs.iter().map(|leg| leg.is_heat).collect::<Vec<_>>(), [true, true, true, false, false]);
-        assert_eq!(legs.iter().map(Leg::starts).collect::<Vec<_>>(), [0..4, 4..8, 8..12, 12..14, 14..15]);
-        assert_eq!(legs[3].config.starts, [finished[&1].end.clone(), finished[&3].end.clone()]);
-        assert_eq!(legs[4].config.starts, [finished[&11].end.clone()]);
-        let steps: Vec<usize> = legs.iter().map(|leg| leg.config.steps).collect();
-        assert_eq!(steps, [60, 60, 60, 180, 180]);
-        assert!(legs.iter().all(|leg| leg.total == 1260));
-        for (index, name) in [(0, "cutblend"), (7, "cutpaste"), (8, "rotation"), (13, "cutblend"), (14, "rotation")] {
-            assert_eq!(race.kinds(&finished)[index].augmentation.name(), name);
-            assert_eq!((race.is_heat(index), race.steps(index)), (index < 12, if index < 12 { 60 } else { 180 }));
+        assert_eq!(legs.iter().map(|leg| leg.first).collect::<Vec<_>>(), [0, 4, 8, 0, 8]);
+        assert_eq!(starts(&legs[1]), [4, 5, 6, 7]);
+        assert_eq!((starts(&legs[3]), starts(&legs[4])), (vec![1, 2, 3], vec![11]));
+        assert_eq!((heats.len(), finished.keys().copied().collect::<Vec<_>>()), (12, vec![1, 2, 3, 11]));
+        assert_eq!(legs.iter().map(|leg| leg.until).collect::<Vec<_>>(), [60, 60, 60, 180, 180]);
+        assert!(legs.iter().all(|leg| (leg.config.steps, leg.config.warm_up, leg.total) == (180, 14, 1200)));
+        for (index, name) in [(0, "cutblend"), (7, "cutpaste"), (8, "rotation")] {
+            assert_eq!(race.kinds()[index].augmentation.name(), name);
         }
+        assert_eq!([true, false].map(|is_heat| race.steps(is_heat)), [60, 180]);
     }
 
     #[test]
-    fn a_final_is_kept_whatever_the_heats_came_to() {
+    fn a_stage_is_what_is_left_and_waits_for_all_heats() {
         let config = auto();
         let race = Race::new(&config, SIZES, Arc::default()).unwrap();
-        let (mut finished, _) = run(&race, |index| [0.9, 0.2, 0.3, 0.1][index.saturating_sub(11).min(3)]);
-        assert_eq!((finished.len(), race.choose(&finished).unwrap()), (15, 13));
-        let fail = |finished: &mut Finished, starts: Range<usize>| {
-            finished.range_mut(starts).for_each(|(_, trained)| trained.failed = Some("it diverged".into()));
+        let all = race.stage(&Starts::new(), &Starts::new()).unwrap();
+        let mut heats: Starts = (4..8).map(|index| (index, trained(&all[1], index, 0.5))).collect();
+        let left = |heats: &Starts| -> Vec<Vec<usize>> {
+            race.stage(heats, &Starts::new()).unwrap().iter().map(starts).collect()
         };
-        fail(&mut finished, 13..14);
-        assert_eq!(race.choose(&finished).unwrap(), 12);
-        fail(&mut finished, 12..15);
-        assert!(race.choose(&finished).unwrap_err().to_string().contains("it diverged"));
-        finished.retain(|&index, _| index < 12);
-        fail(&mut finished, 0..12);
-        assert!(race.stage(&finished).unwrap().is_empty(), "no heat can go on");
-        assert!(race.choose(&finished).unwrap_err().to_string().contains("start 12: it diverged"));
+        assert_eq!(left(&heats), [vec![0, 1, 2, 3], vec![8, 9, 10, 11]]);
+        heats.insert(0, trained(&all[0], 0, 0.1));
+        assert_eq!(left(&heats), [vec![1, 2, 3], vec![8, 9, 10, 11]]);
+    }
+
+    /// Of a group, all starts go on if one does.
+    #[test]
+    fn starts_side_by_side_go_on_together() {
+        let config = RunConfig { training: Training { together: Some(2), ..Training::default() }, ..auto() };
+        let race = Race::new(&config, SIZES, Arc::default()).unwrap();
+        let (_, _, legs) = run(&race, |index| if [1, 6].contains(&index) { 0.5 } else { 0.01 * index as f64 });
+        let groups: Vec<Vec<usize>> = legs.iter().map(|leg| leg.groups().collect()).collect();
+        assert_eq!(groups, [vec![0, 2], vec![4, 6], vec![8, 10], vec![0], vec![6], vec![10]]);
+        assert_eq!(
+            (legs[1].members(6), [0, 1, 5, 6, 7, 11].map(|start| race.group(start))),
+            (6..8, [0, 0, 4, 6, 6, 10])
+        );
+    }
+
+    #[test]
+    fn a_start_that_went_to_the_end_is_kept_whatever_the_heats_came_to() {
+        let config = auto();
+        let race = Race::new(&config, SIZES, Arc::default()).unwrap();
+        let (mut heats, mut finished, legs) = run(&race, |index| 0.05 * index as f64);
+        assert_eq!((finished.len(), race.choose(&heats, &finished).unwrap()), (4, 11));
+        finished.insert(9, trained(&legs[3], 9, 0.9));
+        heats.insert(0, trained(&legs[0], 0, 1.0));
+        assert_eq!(race.choose(&heats, &finished).unwrap(), 9);
+        let fail = |starts: &mut Starts| {
+            starts.values_mut().for_each(|trained| trained.failed = Some("it diverged".into()));
+        };
+        fail(&mut finished);
+        assert!(race.choose(&heats, &finished).unwrap_err().to_string().contains("it diverged"));
+        fail(&mut heats);
+        assert!(race.stage(&heats, &Starts::new()).unwrap().is_empty(), "no heat can go on");
+        let none = race.choose(&heats, &Starts::new()).unwrap_err().to_string();
+        assert!(none.contains("start 12: it diverged"), "{none}");
     }
 
     /// A race takes at most twice the steps of one kind.
@@ -310,7 +311,7 @@ mod tests {
             let race = Race::new(&config, Sizes { image: [channels, 16, 16], ..SIZES }, Arc::default()).unwrap();
             let one = RunConfig { augmentation: "cutdiff".into(), ..auto() };
             let alone = Race::new(&one, SIZES, Arc::default()).unwrap();
-            let [race, alone] = [race, alone].map(|race| race.stage(&Finished::new()).unwrap()[0].total);
+            let [race, alone] = [race, alone].map(|race| race.stage(&Starts::new(), &Starts::new()).unwrap()[0].total);
             assert!(race <= 2 * alone, "{channels} channels: {race} steps, {alone} alone");
         }
     }
@@ -319,11 +320,11 @@ mod tests {
     fn one_kind_is_trained_once() {
         let config = RunConfig { augmentation: "rotation".into(), ..auto() };
         let race = Race::new(&config, SIZES, Arc::default()).unwrap();
-        let (finished, legs) = run(&race, |index| index as f64 / 10.0);
-        assert_eq!((finished.len(), legs.len(), legs[0].is_heat), (4, 1, false));
-        assert_eq!(race.choose(&finished).unwrap(), 3);
+        let (heats, finished, legs) = run(&race, |index| index as f64 / 10.0);
+        assert_eq!((heats.len(), finished.len(), legs.len(), legs[0].is_heat), (0, 4, 1, false));
+        assert_eq!(race.choose(&heats, &finished).unwrap(), 3);
         let without = RunConfig { method: Method::AutoEncoder, ..auto() };
-        let legs = Race::new(&without, SIZES, Arc::default()).unwrap().stage(&Finished::new()).unwrap();
+        let legs = Race::new(&without, SIZES, Arc::default()).unwrap().stage(&Starts::new(), &Starts::new()).unwrap();
         assert_eq!((legs.len(), legs[0].of), (1, 1));
     }
 }

@@ -7,8 +7,8 @@ use std::time::Instant;
 use super::{Extent, Run, RunError, Watch, row, steps};
 use crate::engine::gpu::Device;
 use crate::run::checkpoint::Checkpoint;
-use crate::run::groups::{Answer, Event, Stage, is_of};
-use crate::run::race::{Finished, Race};
+use crate::run::groups::{Answer, Event, Stage, Standing, is_of};
+use crate::run::race::{Race, Starts};
 use crate::run::report::LiveSteps;
 use crate::training::trainer::Progress;
 
@@ -22,7 +22,7 @@ pub(super) struct Course<'a> {
     before: f64,
     /// Every step so far, those of each start in order.
     history: Vec<Progress>,
-    /// Steps done of each start that is in training.
+    /// Steps done of each start.
     done: BTreeMap<usize, usize>,
     /// Kernels that each device has compiled of the leg that it trains, and their number.
     compiled: BTreeMap<usize, [usize; 2]>,
@@ -37,15 +37,16 @@ impl<'a> Course<'a> {
     /// Goes on from a checkpoint. That of a run that begins has neither starts nor steps.
     pub fn from(mut checkpoint: Checkpoint, run: &'a Run<'a>, race: &'a Race<'a>, watch: &'a mut dyn Watch) -> Self {
         let (before, history) = (checkpoint.seconds, std::mem::take(&mut checkpoint.history));
-        let (done, compiled) = (BTreeMap::new(), BTreeMap::new());
+        let done = history.iter().map(|progress| (progress.start, progress.step)).collect();
+        let compiled = BTreeMap::new();
         let (live, begun, failure) = (None, Instant::now(), None);
         Course { run, race, watch, checkpoint, before, history, done, compiled, live, begun, failure }
     }
 
-    /// The finished starts and every step of the run, and the seconds that it took.
-    pub fn end(self) -> (Finished, Vec<Progress>, f64) {
+    /// The heats, the finished starts, every step of the run, and the seconds that it took.
+    pub fn end(self) -> (Starts, Starts, Vec<Progress>, f64) {
         let seconds = self.seconds();
-        (self.checkpoint.finished, self.history, seconds)
+        (self.checkpoint.heats, self.checkpoint.finished, self.history, seconds)
     }
 
     fn seconds(&self) -> f64 {
@@ -58,7 +59,7 @@ impl<'a> Course<'a> {
     /// When a setting is out of range, an image cannot be read, a device fails, or a checkpoint cannot be written.
     pub fn train(&mut self, devices: &[Device]) -> Result<ControlFlow<()>, RunError> {
         loop {
-            let legs = self.race.stage(&self.checkpoint.finished)?;
+            let legs = self.race.stage(&self.checkpoint.heats, &self.checkpoint.finished)?;
             if legs.is_empty() {
                 return Ok(ControlFlow::Continue(()));
             }
@@ -67,8 +68,7 @@ impl<'a> Course<'a> {
                 images: self.run.loaded.task.visible(),
                 every: self.run.config.training.checkpoint_every,
             };
-            let Checkpoint { finished, groups, .. } = &self.checkpoint;
-            let queue = stage.queue(|first| finished.contains_key(&first), |first| groups.get(&first).cloned());
+            let queue = stage.queue(|first| self.checkpoint.groups.get(&first).cloned());
             let trained = stage.train(devices, queue, &mut |event| self.take(event));
             if let Some(failure) = self.failure.take() {
                 return Err(failure);
@@ -112,8 +112,7 @@ impl<'a> Course<'a> {
                     self.run.folder.begun();
                 }
                 self.done.extend(progress.iter().map(|progress| (progress.start, progress.step)));
-                let over: usize = self.checkpoint.finished.keys().map(|&start| self.race.steps(start)).sum();
-                self.watch.step(&progress, leg, over + self.done.values().sum::<usize>());
+                self.watch.step(&progress, leg, self.done.values().sum());
                 if let Some(live) = &mut self.live {
                     live.take(progress.iter().map(|progress| row(progress, &leg.config)));
                 }
@@ -129,20 +128,29 @@ impl<'a> Course<'a> {
                 self.checkpoint.groups.insert(standing.snapshot.start, standing);
                 self.save()?;
             }
-            Event::Over { leg, first, trained } => {
+            Event::Over { leg, trained, at } => {
                 self.flush();
-                for (start, mut trained) in (first..).zip(trained) {
+                let Checkpoint { heats, finished, groups, .. } = &mut self.checkpoint;
+                groups.remove(&at.start);
+                for (start, mut trained) in (at.start..).zip(trained) {
                     if let Some(reason) = &trained.failed {
                         self.watch.failed(start, reason);
                     }
+                    self.done.insert(start, leg.until);
                     if leg.is_heat {
-                        // Its detector is never used again.
+                        // The state of those that go on is that of their group.
                         trained.states.clear();
+                        heats.insert(start, trained);
+                    } else {
+                        finished.insert(start, trained);
                     }
-                    self.done.remove(&start);
-                    self.checkpoint.finished.insert(start, trained);
                 }
-                self.checkpoint.groups.remove(&first);
+                if leg.is_heat {
+                    groups.insert(at.start, Standing::at(at));
+                    let finalists = self.race.finalists(heats);
+                    let goes_on = |first: usize| finalists.iter().any(|&start| self.race.group(start) == first);
+                    groups.retain(|&first, _| !heats.contains_key(&first) || goes_on(first));
+                }
                 self.save()?;
             }
         }
@@ -152,11 +160,9 @@ impl<'a> Course<'a> {
     fn save(&mut self) -> Result<(), RunError> {
         self.run.folder.check_held()?;
         // A group that goes on beside the one that stands here has done steps that its last state does not know.
-        let Checkpoint { finished, groups, .. } = &self.checkpoint;
         let is_known = |progress: &&Progress| {
-            let Progress { start, step, .. } = **progress;
-            let group = groups.range(..=start).next_back();
-            finished.contains_key(&start) || group.is_some_and(|(_, standing)| standing.knows(start, step))
+            let group = self.checkpoint.groups.get(&self.race.group(progress.start));
+            group.is_none_or(|standing| standing.knows(progress.start, progress.step))
         };
         let history = self.history.iter().filter(is_known).cloned().collect();
         (self.checkpoint.seconds, self.checkpoint.history) = (self.seconds(), history);
@@ -165,7 +171,7 @@ impl<'a> Course<'a> {
 
     /// Begins the curves of the run in training with the steps done so far.
     fn draw_live(&mut self) -> Result<(), RunError> {
-        let done = steps(&self.history, &self.race.kinds(&self.checkpoint.finished));
+        let done = steps(&self.history, &self.race.kinds());
         let has_events = self.run.extent == Extent::Full;
         self.live = Some(LiveSteps::begin(self.run.folder, self.race.hyper_parameters(), &done, has_events)?);
         Ok(())
