@@ -37,7 +37,7 @@ pub struct Outcome {
     /// Further devices, on which starts were trained at the same time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<Adapter>,
-    /// In the order in which they were trained.
+    /// By their numbers.
     pub starts: Vec<Start>,
     /// The kind of dataset, as on the command line. This field and the following ones may be absent from the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,7 +132,7 @@ pub struct Start {
     /// Name of its augmentation; absent in results of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub augmentation: Option<String>,
-    /// Whether it was a short run that decided which starts go on.
+    /// Whether it ended with its heat, and did not go on.
     #[serde(default)]
     pub heat: bool,
     /// Its training steps; absent in results of earlier versions, where all have [`Outcome::steps`].
