@@ -803,6 +803,34 @@ fn a_run_that_goes_on_by_another_device_is_told() {
 }
 
 #[test]
+fn a_dry_run_reads_each_task_and_trains_nothing() {
+    let root = folder("dry");
+    let [grid, sweep, _] = planned(&root);
+    let run = ["sweep", "run", text(&grid), "--out", text(&sweep), "--dry-run"];
+    let said = stssad(&[&run]).with(0);
+    assert!(said.out.lines().all(|line| line.contains(" images to train on, ")), "{}", said.out);
+    said.notice(&["tasks can be read; nothing was trained"]);
+    const LOST: &str = "
+        seeds = [0]
+        reference = 'one'
+        [[task]]
+        name = 'lost'
+        config.data = { kind = 'folder', root = 'nowhere', normal_dir = 'good', abnormal_dir = ['bad'] }
+        [[task]]
+        name = 'found'
+        config.data = { kind = 'texture', texture = 'gravel', defect = 'blob' }
+        [[method]]
+        name = 'one'";
+    fs::write(&grid, LOST).unwrap();
+    let said = stssad(&[&run]).with(3);
+    let [lost, found] = said.out.lines().collect::<Vec<_>>()[..] else { panic!("{}", said.out) };
+    assert!(lost.starts_with("lost: there is no folder"), "{lost}");
+    assert_eq!(found, "found: 270 images to train on, 30 held out, 200 to tune on, 200 to test");
+    said.notice(&["1 of 2 tasks can be read; nothing was trained"]);
+    assert!(!sweep.join("found").exists());
+}
+
+#[test]
 fn a_process_on_each_adapter_shares_the_jobs() {
     let root = folder("adapters");
     let [grid, sweep, _] = planned(&root);

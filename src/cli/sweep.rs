@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use stssad::data::load;
+use stssad::data::{Loaded, Set, load};
 use stssad::engine::gpu::{Device, GpuError};
 use stssad::run::checkpoint::Checkpoint;
 use stssad::run::claim::ClaimError;
@@ -31,7 +31,7 @@ use stssad::training::trainer::TrainError;
 use super::fault::Fault;
 use super::progress::{Mode, Shown, Stop};
 use super::train::{duration, last_checkpoint};
-use super::{DeviceArguments, STOPPED, UsageError, each_adapter, fault};
+use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, each_adapter, fault};
 
 /// Arguments of `stssad sweep`.
 #[derive(Debug, Args)]
@@ -93,6 +93,10 @@ struct Execute {
     /// Also try jobs that have failed before.
     #[arg(long)]
     retry_failed: bool,
+    /// Read the images of every task, print what there is or what is wrong with them, and train nothing; exits 3 if a task cannot be
+    /// read.
+    #[arg(long)]
+    dry_run: bool,
     /// Stop after this time, such as 45m or 1h30m, as a signal would: with a checkpoint and exit code 75. The same command goes on.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_time: Option<Duration>,
@@ -195,6 +199,37 @@ fn read(path: &Path) -> anyhow::Result<(Grid, Vec<Job>)> {
     Ok((grid, jobs))
 }
 
+/// Reads the images of each task, as its first job would.
+fn dry_run(jobs: &[Job]) -> anyhow::Result<ExitCode> {
+    let mut told = BTreeSet::new();
+    let (mut tasks, mut unusable) = (0, 0);
+    for job in jobs.iter().filter(|job| told.insert(&job.task)) {
+        tasks += 1;
+        let loaded = job.config.source().map_err(anyhow::Error::from).and_then(|source| {
+            let loading = job.config.loading();
+            Ok(load(source, &loading, |_, _| {})?)
+        });
+        match loaded {
+            Ok(Loaded { task, .. }) => {
+                let held_out = task.held_out.as_ref().map_or(0, Set::len);
+                let tune = task.tune.as_ref().unwrap_or(&task.test).len();
+                result!(
+                    "{}: {} images to train on, {held_out} held out, {tune} to tune on, {} to test",
+                    job.task,
+                    task.train.len(),
+                    task.test.len()
+                )?;
+            }
+            Err(error) => {
+                unusable += 1;
+                result!("{}: {error:#}", job.task)?;
+            }
+        }
+    }
+    note!("dry run  {} of {tasks} tasks can be read; nothing was trained", tasks - unusable);
+    Ok(if unusable == 0 { ExitCode::SUCCESS } else { ExitCode::from(BAD_DATA) })
+}
+
 impl Plan {
     fn run(&self) -> anyhow::Result<ExitCode> {
         for job in read(&self.grid)?.1 {
@@ -218,6 +253,9 @@ enum Done {
 impl Execute {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let (_, jobs) = read(&self.grid)?;
+        if self.dry_run {
+            return dry_run(&jobs);
+        }
         if let Some(adapters) = &self.adapters {
             return each_adapter::run(adapters);
         }

@@ -168,6 +168,9 @@ impl Found {
     }
 }
 
+/// Least saturation of a colour, (most − least) / most of its levels, to be told by its hue.
+const SATURATION: f64 = 0.3;
+
 /// The kind of a blended patch, by how its colour differs from the mean of the normal images.
 fn blended(setting: &Setting, normal: &NormalLevels) -> Option<Kind> {
     // The channels of other images are no colours.
@@ -175,8 +178,12 @@ fn blended(setting: &Setting, normal: &NormalLevels) -> Option<Kind> {
     let changes = names.iter().zip(&normal.mean).map(|(name, mean)| Some(setting.get(name)? - mean));
     let changes = changes.collect::<Option<Vec<f64>>>()?;
     let brightness = changes.iter().sum::<f64>() / changes.len() as f64;
+    let levels = || names.iter().filter_map(|name| setting.get(name).copied());
+    let most = levels().fold(0.0, f64::max);
+    // A grey patch on a brown material differs from it in hue too, but has no colour.
+    let is_saturated = most - levels().fold(1.0, f64::min) >= SATURATION * most;
     let hue = changes.iter().map(|change| (change - brightness).abs()).fold(0.0, f64::max);
-    Some(if hue > brightness.abs().max(normal.deviation) {
+    Some(if is_saturated && hue > brightness.abs().max(normal.deviation) {
         Kind::Coloured
     } else if brightness.abs() < normal.deviation {
         Kind::Faded
@@ -293,6 +300,21 @@ mod tests {
         assert_eq!(tinted(0.9, 0.9, 0.9), Kind::Bright);
         assert_eq!(tinted(0.7, 0.35, 0.1), Kind::Coloured);
         assert_eq!(tinted(0.1, 0.2, 0.1), Kind::Dark);
+        let wood = NormalLevels { mean: vec![0.6, 0.41, 0.24], deviation: 0.1 };
+        let on_wood = |red: f64, green: f64, blue: f64| {
+            let values = [
+                ("area", 0.04),
+                ("aspect", 1.0),
+                ("angle_degrees", 0.0),
+                ("red", red),
+                ("green", green),
+                ("blue", blue),
+            ];
+            Found::new("cutblend", &setting(values), SIZE, &wood, None).unwrap().kind
+        };
+        let greys = [0.05, 0.45, 0.9].map(|level| on_wood(level, level, level));
+        assert_eq!(greys, [Kind::Dark, Kind::Faded, Kind::Bright], "greys have no colour");
+        assert_eq!(on_wood(0.1, 0.2, 0.85), Kind::Coloured);
         let names =
             [[0.9, 0.1, 0.1], [0.45, 0.25, 0.1], [0.9, 0.5, 0.1], [0.1, 0.15, 0.8], [0.1, 0.7, 0.2], [0.8, 0.7, 0.1]];
         assert_eq!(names.map(colour), ["red", "brown", "orange", "blue", "green", "yellow"]);
