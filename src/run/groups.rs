@@ -319,7 +319,7 @@ impl<'a> Stage<'a> {
 }
 
 /// Each failed start of a group that diverged since its last good state, with the reason and the state from which it is to be trained
-/// again. One whose rates were halved often enough stays failed.
+/// again. One whose rates were halved often enough stays failed, as does one of several side by side in a heat.
 fn fallen(
     trainer: &Trainer,
     leg: &Leg,
@@ -328,9 +328,11 @@ fn fallen(
     again: &VecDeque<Snapshot>,
 ) -> Vec<(usize, String, Snapshot)> {
     let failed = trainer.failed().iter().map(|(start, failure)| (leg.first + start, failure));
+    // A heat goes on from one state of its group, so starts side by side cannot be trained again one by one.
+    let may_be = good.halvings < HALVINGS && (!leg.is_heat || members.len() == 1);
     let is_new = |start: &usize| {
         let is_known = good.failed.contains_key(start) || again.iter().any(|queued| is_of(queued, *start));
-        !is_known && good.halvings < HALVINGS
+        !is_known && may_be
     };
     let new = failed.filter(|(start, _)| is_new(start));
     new.map(|(start, failure)| (start, failure.reason.clone(), good.again(start, members.clone()))).collect()
