@@ -184,7 +184,7 @@ impl Watch for Shown {
         }
         self.steps += progress.len();
         let &Leg { ref config, of, total: all, .. } = leg;
-        let last = *step == config.steps;
+        let last = *step == leg.until;
         let told = |Progress { start, inner, a, .. }: &Progress| {
             let what = if leg.is_heat { "heat" } else { "start" };
             let name = config.augmentation.name();
