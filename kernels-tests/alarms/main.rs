@@ -41,7 +41,7 @@ const fn digits(normal: u8, anomaly: u8) -> Source {
 }
 
 const fn texture(texture: Material, defect: Defect) -> Source {
-    Source::Texture(Texture { texture, defect, slant: None, strength: None })
+    Source::Texture(Texture::new(texture, defect))
 }
 
 /// Nothing is shown and nothing stops.

@@ -17,13 +17,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use stssad::data::{Loaded, Set, load};
+use stssad::data::load;
 use stssad::engine::gpu::{Device, GpuError};
 use stssad::run::checkpoint::Checkpoint;
 use stssad::run::claim::ClaimError;
 use stssad::run::engines::{Engine, Submission};
 use stssad::run::execute::{Ending, Extent, Run, RunError};
 use stssad::run::folder::RunFolder;
+use stssad::run::outcome::Counts;
 use stssad::run::settings::Written;
 use stssad::run::sweep::{Grid, Job, Share, merge};
 use stssad::training::trainer::TrainError;
@@ -210,14 +211,11 @@ fn dry_run(jobs: &[Job]) -> anyhow::Result<ExitCode> {
             Ok(load(source, &loading, |_, _| {})?)
         });
         match loaded {
-            Ok(Loaded { task, .. }) => {
-                let held_out = task.held_out.as_ref().map_or(0, Set::len);
-                let tune = task.tune.as_ref().unwrap_or(&task.test).len();
+            Ok(loaded) => {
+                let Counts { train, held_out, tune, test, .. } = Counts::of(&loaded.task);
                 result!(
-                    "{}: {} images to train on, {held_out} held out, {tune} to tune on, {} to test",
-                    job.task,
-                    task.train.len(),
-                    task.test.len()
+                    "{}: {train} images to train on, {held_out} held out, {tune} to tune on, {test} to test",
+                    job.task
                 )?;
             }
             Err(error) => {

@@ -16,6 +16,7 @@ use stssad::run::config::{RunConfig, Training, overlay, rate};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, SEEN, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow, newest_below};
 use stssad::run::model::Model;
+use stssad::run::outcome::Counts;
 use stssad::run::report::Table;
 use stssad::run::scored::{Alarms, Metrics};
 use stssad::training::conformal::{Threshold, TooFew, needed};
@@ -117,7 +118,7 @@ impl Train {
         let stop = self.output.stop()?;
         let devices = self.ready(&config)?;
         let loaded = read(&config)?;
-        let held_out = loaded.task.held_out.as_ref().map_or(0, Set::len);
+        let held_out = Counts::of(&loaded.task).held_out;
         if (1..needed(config.false_alarms)).contains(&held_out) {
             let too_few = TooFew { rate: config.false_alarms, held_out };
             note!("warning  {too_few}; as it is, the threshold will lie above the highest of their scores");

@@ -48,7 +48,7 @@ const ANOMALY_STREAM: u32 = 0x9a13;
 
 impl Texture {
     /// With a random slant and at full strength.
-    pub fn new(texture: Material, defect: Defect) -> Self {
+    pub const fn new(texture: Material, defect: Defect) -> Self {
         Texture { texture, defect, slant: None, strength: None }
     }
 

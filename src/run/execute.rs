@@ -142,6 +142,10 @@ impl Run<'_> {
         Sizes { image: [c, h, w], normals, unlabelled: visible.val.len() }
     }
 
+    fn adapters_beside(&self) -> Vec<Adapter> {
+        self.beside.iter().map(Adapter::from).collect()
+    }
+
     /// The training configuration for this run's images.
     fn training(&self, config: &RunConfig) -> Result<Config, ConfigError> {
         let Sizes { image, normals, unlabelled } = self.sizes();
@@ -196,14 +200,14 @@ impl Run<'_> {
             None => self.config.clone(),
         };
         let given = config.given()?;
-        let mut fitted = fitted(self.device, &config, self.loaded)?;
+        let mut chosen = fitted(self.device, &config, self.loaded)?;
         for device in self.beside {
-            crate::run::fit::fitted(device, &fitted.config, self.loaded)?;
+            fitted(device, &chosen.config, self.loaded)?;
         }
-        watch.fitted(&fitted);
-        fitted.config.weights_digest = given.as_ref().map(|given| given.digest.clone());
+        watch.fitted(&chosen);
+        chosen.config.weights_digest = given.as_ref().map(|given| given.digest.clone());
         let states = given.map(|given| given.states).unwrap_or_default();
-        Run { config: &fitted.config, ..*self }.train_fitted(checkpoint, states, watch)
+        Run { config: &chosen.config, ..*self }.train_fitted(checkpoint, states, watch)
     }
 
     /// As [`train`](Run::train), with every setting chosen and the states that are given.
@@ -229,8 +233,7 @@ impl Run<'_> {
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
             return Err(mismatch("other images"));
         }
-        let beside: Vec<Adapter> = self.beside.iter().map(Adapter::from).collect();
-        let origin = outcome::origin(VERSION, std::iter::once(&self.device.into()).chain(&beside));
+        let origin = outcome::origin(VERSION, std::iter::once(&self.device.into()).chain(&self.adapters_beside()));
         let before = checkpoint.as_ref().map_or("", |checkpoint| &checkpoint.origin);
         if !before.is_empty() && *before != origin {
             watch.moved(before, &origin);
@@ -373,7 +376,7 @@ impl Run<'_> {
             steps: self.config.training.steps,
             seconds,
             adapter: self.device.into(),
-            beside: self.beside.iter().map(Adapter::from).collect(),
+            beside: self.adapters_beside(),
             starts: all.into_iter().map(start).collect(),
             dataset: Some(task.dataset.clone()),
             category: Some(task.category.clone()),
@@ -382,13 +385,7 @@ impl Run<'_> {
             threshold: model.threshold.map(|threshold| threshold.score),
             alarms: tested.alarms,
             found,
-            counts: Some(Counts {
-                train: task.train.len(),
-                held_out: task.held_out.as_ref().map_or(0, Set::len),
-                tune: task.tune.as_ref().unwrap_or(&task.test).len(),
-                test: task.test.len(),
-                split: Some(task.split()),
-            }),
+            counts: Some(Counts::of(task)),
             skipped: self.loaded.files.skipped.iter().map(ToString::to_string).collect(),
             version: Some(VERSION.into()),
             fingerprint: Some(task.fingerprint()?),

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::data::Split;
+use crate::data::{Set, Split, Task};
 use crate::engine::gpu::{AdapterSummary, Device};
 use crate::engine::kernel::Precision;
 use crate::run::found::Found;
@@ -170,6 +170,19 @@ pub(crate) fn origin<'a>(version: &str, adapters: impl Iterator<Item = &'a Adapt
     let mut named: Vec<String> = adapters.map(|Adapter { name, driver, .. }| format!("{name} ({driver})")).collect();
     named.dedup();
     format!("stssad {version} on {}", named.join(" and "))
+}
+
+impl Counts {
+    /// The sets of a task.
+    pub fn of(task: &Task) -> Self {
+        Counts {
+            train: task.train.len(),
+            held_out: task.held_out.as_ref().map_or(0, Set::len),
+            tune: task.tune.as_ref().unwrap_or(&task.test).len(),
+            test: task.test.len(),
+            split: Some(task.split()),
+        }
+    }
 }
 
 impl From<&Device> for Adapter {
