@@ -702,6 +702,14 @@ fn a_job_of_another_process_is_skipped() {
     run().notice(&["1 of 8 jobs are being run by other processes", "7 of the grid's 8 jobs are finished"]);
     drop(holder);
     run().notice(&["8 of the grid's 8 jobs are finished"]);
+    // As if the images had changed before this job.
+    let file = job.join("result.json");
+    let mut result: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    let merge = || stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(0);
+    assert!(!merge().err.contains("images changed"));
+    result["fingerprint"] = "f00d".into();
+    fs::write(&file, result.to_string()).unwrap();
+    merge().notice(&["warning  images changed between these runs", "\n  images f00d: a/one/seed0"]);
 }
 
 #[test]

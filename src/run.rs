@@ -16,6 +16,7 @@ pub mod model;
 pub mod web;
 pub mod onnx;
 pub mod scored;
+pub mod evidence;
 pub mod found;
 pub mod outcome;
 pub mod folder;

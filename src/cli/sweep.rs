@@ -24,9 +24,9 @@ use stssad::run::claim::ClaimError;
 use stssad::run::engines::{Engine, Submission};
 use stssad::run::execute::{Ending, Extent, Run, RunError};
 use stssad::run::folder::RunFolder;
-use stssad::run::outcome::Counts;
+use stssad::run::outcome::{Counts, Outcome};
 use stssad::run::settings::Written;
-use stssad::run::sweep::{Grid, Job, Share, merge};
+use stssad::run::sweep::{Grid, Job, Share, merge, of_other_images};
 use stssad::training::trainer::TrainError;
 
 use super::fault::Fault;
@@ -488,17 +488,24 @@ impl Merge {
         if !self.out.is_dir() {
             return Err(UsageError(format!("there is no folder {}: check the path", self.out.display())).into());
         }
-        let mut origins = BTreeSet::new();
-        for job in &jobs {
-            origins.extend(job.outcome(&self.out)?.map(|outcome| outcome.origin()));
-        }
+        let outcomes = jobs.iter().map(|job| job.outcome(&self.out)).collect::<Result<Vec<_>, _>>()?;
+        let origins: BTreeSet<String> = outcomes.iter().flatten().map(Outcome::origin).collect();
         if origins.len() > 1 {
             let listed: String = origins.iter().map(|origin| format!("\n  {origin}")).collect();
             note!(
                 "warning  the runs are not of one version and device, so figures may differ in their last digits:{listed}"
             );
         }
-        let measured = jobs.iter().map(|job| job.measured(&self.out)).collect::<Result<Vec<_>, _>>()?;
+        for fingerprints in of_other_images(&jobs, &outcomes) {
+            let line = |(print, names): (&&str, &Vec<&str>)| format!("\n  images {print}: {}", names.join(", "));
+            let listed: String = fingerprints.iter().map(line).collect();
+            note!(
+                "warning  images changed between these runs, so their figures cannot be compared; remove the folders of the runs with \
+                 the old images, and run the sweep again:{listed}"
+            );
+        }
+        let measured =
+            jobs.iter().zip(&outcomes).map(|(job, outcome)| job.measured(&self.out, outcome.as_ref())).collect();
         let comparison = merge(&grid, &jobs, measured)?;
         comparison.write(&RunFolder::for_comparison(&self.out)?)?;
         match self.json {

@@ -1,10 +1,11 @@
-//! What a run found, in words: the kind of the anomalies, as the tuned augmentation shows it.
+//! What a run found, in words: the kind of the anomalies, as the tuned augmentation imitates it and the flagged images show it.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, Images, Size};
+use crate::run::evidence::Evidence;
 use crate::ssad::augment::{Setting, level_names};
 
 /// The kind of anomalies that an augmentation imitates.
@@ -25,7 +26,7 @@ pub enum Kind {
     Turned,
 }
 
-/// What a tuned augmentation imitates.
+/// What the anomalies are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     pub kind: Kind,
@@ -35,26 +36,27 @@ pub struct Found {
     /// Length and width of a patch, in pixels of the images as the detector sees them; `None` if all of the image changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extent_pixels: Option<[f64; 2]>,
-    /// The direction of a slim patch, from 0° along the rows to 180°, clockwise as images are shown; or the angle of a rotation.
+    /// The direction of slim anomalies in the flagged images, from 0° along the rows to 180°, clockwise as images are shown; or the
+    /// angle of a rotation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub angle_degrees: Option<f64>,
+    /// Of a direction its standard error over the images; of a rotation the largest difference from it among the starts that did about as
+    /// well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub angle_error_degrees: Option<f64>,
     /// Unlabelled images that the threshold flags, and all of them; `None` without a threshold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flagged: Option<Flagged>,
-    /// Whether other starts found the same; `None` if no other did about as well.
+    /// How many starts imitate this kind; `None` if no other did about as well as the chosen one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<Agreement>,
 }
 
-/// What the starts found that did about as well as the chosen one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// How many of the starts that did about as well, the chosen one among them, imitate the kind that was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreement {
-    /// Starts that found the same kind, the chosen one among them, and all of them.
     pub starts: usize,
     pub of: usize,
-    /// The largest difference of their angles from that of the chosen one, of those of its kind that have one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub angle_within_degrees: Option<f64>,
 }
 
 /// A start did about as well as the chosen one if its exceedance is at least this share of the chosen one's.
@@ -102,7 +104,7 @@ impl NormalLevels {
     }
 }
 
-/// A patch is slim if it is so many times as long as it is wide; only then does its direction mean anything.
+/// A patch is slim if it is so many times as long as it is wide.
 const SLIM: f64 = 2.0;
 
 impl Found {
@@ -126,6 +128,7 @@ impl Found {
                 colour: None,
                 extent_pixels: None,
                 angle_degrees,
+                angle_error_degrees: None,
                 flagged,
                 agreement: None,
             };
@@ -141,30 +144,62 @@ impl Found {
         // The side along the rows and the one across are shares of the width and of the height.
         let side = ((height * width) as f64).sqrt();
         let extent = [side * (area * aspect).sqrt(), side * (area / aspect).sqrt()];
-        let angle_degrees = value("angle_degrees").filter(|_| aspect >= SLIM);
         let levels = ["red", "green", "blue"].map(value);
         let colour = match (kind, levels) {
-            (Kind::Coloured, [Some(red), Some(green), Some(blue)]) => Some(colour([red, green, blue]).to_owned()),
+            (Kind::Coloured, [Some(red), Some(green), Some(blue)]) => {
+                let levels = [red, green, blue];
+                let is_dark = levels.iter().all(|&level| level < BROWN);
+                Some(colour(levels, is_dark).to_owned())
+            }
             _ => None,
         };
-        Some(Found { kind, colour, extent_pixels: Some(extent), angle_degrees, flagged, agreement: None })
+        Some(Found {
+            kind,
+            colour,
+            extent_pixels: Some(extent),
+            angle_degrees: None,
+            angle_error_degrees: None,
+            flagged,
+            agreement: None,
+        })
     }
 
-    /// The same, held against what other starts that did about as well found; `None` of them imitates several things at once.
-    pub fn held_against(self, others: &[Option<Found>]) -> Self {
-        if others.is_empty() {
+    /// The same, with what the flagged images show: whether patches are of another colour and of which, and their direction.
+    pub fn seen_in(self, evidence: &Evidence) -> Self {
+        if self.kind == Kind::Turned {
             return self;
         }
-        let same: Vec<&Found> = others.iter().flatten().filter(|other| other.kind == self.kind).collect();
-        // The direction of a patch is the same after half a turn.
-        let turn = if self.kind == Kind::Turned { 360.0 } else { 180.0 };
-        let apart = |other: &&Found| {
-            let apart = (self.angle_degrees? - other.angle_degrees?).rem_euclid(turn);
-            Some(apart.min(turn - apart))
+        let [angle_degrees, angle_error_degrees] =
+            [evidence.slant.map(|slant| slant.degrees), evidence.slant.map(|slant| slant.error_degrees)];
+        let is_darker = evidence.brightness() < 0.0;
+        let (kind, colour) = match (evidence.is_coloured, self.kind) {
+            (Some(true), _) => {
+                let levels = <[f64; 3]>::try_from(&evidence.contrast[..]).expect("only RGB images have colours");
+                (Kind::Coloured, Some(colour(levels, is_darker).to_owned()))
+            }
+            (Some(false), Kind::Coloured) if is_darker => (Kind::Dark, None),
+            (Some(false), Kind::Coloured) => (Kind::Bright, None),
+            (_, kind) => (kind, self.colour),
         };
-        let within = same.iter().filter_map(apart).reduce(f64::max);
-        let agreement = Agreement { starts: 1 + same.len(), of: 1 + others.len(), angle_within_degrees: within };
-        Found { agreement: Some(agreement), ..self }
+        Found { kind, colour, angle_degrees, angle_error_degrees, ..self }
+    }
+
+    /// The same, held against what the starts imitate that did about as well, the chosen one among them; `None` of them imitates
+    /// several things at once.
+    pub fn held_against(self, starts: &[Option<Found>]) -> Self {
+        if starts.len() < 2 {
+            return self;
+        }
+        let same: Vec<&Found> = starts.iter().flatten().filter(|start| start.kind == self.kind).collect();
+        let agreement = Some(Agreement { starts: same.len(), of: starts.len() });
+        if self.kind != Kind::Turned || same.len() < 2 {
+            return Found { agreement, ..self };
+        }
+        let apart = |start: &&Found| {
+            let apart = (self.angle_degrees? - start.angle_degrees?).rem_euclid(360.0);
+            Some(apart.min(360.0 - apart))
+        };
+        Found { agreement, angle_error_degrees: same.iter().filter_map(apart).reduce(f64::max), ..self }
     }
 }
 
@@ -194,8 +229,11 @@ fn blended(setting: &Setting, normal: &NormalLevels) -> Option<Kind> {
     })
 }
 
-/// The name of the hue of a colour, its levels from 0 to 1; a dark orange is brown.
-fn colour([red, green, blue]: [f64; 3]) -> &'static str {
+/// Levels below which orange is brown.
+const BROWN: f64 = 0.6;
+
+/// The name of the hue of a colour, given its levels or how they differ from grey; a dark orange is brown.
+fn colour([red, green, blue]: [f64; 3], is_dark: bool) -> &'static str {
     // Sectors of 30° of the hue's circle, the first around red.
     const NAMES: [&str; 12] =
         ["red", "orange", "yellow", "green", "green", "green", "cyan", "blue", "blue", "purple", "magenta", "pink"];
@@ -209,13 +247,13 @@ fn colour([red, green, blue]: [f64; 3]) -> &'static str {
         4.0 + (red - green) / span
     };
     match (2.0 * sixth).round().rem_euclid(12.0) as usize {
-        1 if most < 0.6 => "brown",
+        1 if is_dark => "brown",
         sector => NAMES[sector],
     }
 }
 
 /// Such as `slim bright patches, about 14 × 2 pixels, slanted 115° ± 6°, in 28 of 90 unlabelled images (2 of the 3 starts that did about as
-/// well found this kind)`.
+/// well imitate this kind)`.
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let what = match self.kind {
@@ -235,21 +273,21 @@ impl fmt::Display for Found {
                 "nothing stands out: {images} of {of} unlabelled images are flagged, which chance explains"
             );
         }
-        let within = self.agreement.and_then(|agreement| agreement.angle_within_degrees);
-        let within = within.map(|within| format!(" ± {within:.0}°")).unwrap_or_default();
+        let within = self.angle_error_degrees.map(|within| format!(" ± {within:.0}°")).unwrap_or_default();
         match (self.kind, self.extent_pixels, self.angle_degrees) {
             (Kind::Turned, _, Some(angle)) => write!(f, "images turned by {angle:.0}°{within}")?,
-            (_, Some([length, width]), Some(angle)) => {
-                write!(f, "slim {what}, about {length:.0} × {width:.0} pixels, slanted {angle:.0}°{within}")?;
+            (_, Some([length, width]), angle) => {
+                let form = if angle.is_some() || length >= SLIM * width { "slim" } else { "round" };
+                write!(f, "{form} {what}, about {length:.0} × {width:.0} pixels")?;
+                angle.map_or(Ok(()), |angle| write!(f, ", slanted {angle:.0}°{within}"))?;
             }
-            (_, Some([length, width]), None) => write!(f, "round {what}, about {length:.0} × {width:.0} pixels")?,
             _ => f.write_str(what)?,
         }
         if let Some(Flagged { images, of, .. }) = self.flagged {
             write!(f, ", in {images} of {of} unlabelled images")?;
         }
         self.agreement.map_or(Ok(()), |Agreement { starts, of, .. }| {
-            write!(f, " ({starts} of the {of} starts that did about as well found this kind)")
+            write!(f, " ({starts} of the {of} starts that did about as well imitate this kind)")
         })
     }
 }
@@ -258,6 +296,7 @@ impl fmt::Display for Found {
 mod tests {
     use super::*;
     use crate::engine::tensor::Tensor;
+    use crate::run::evidence::Slant;
 
     const SIZE: Size = Size { height: 32, width: 32 };
 
@@ -317,26 +356,63 @@ mod tests {
         assert_eq!(on_wood(0.1, 0.2, 0.85), Kind::Coloured);
         let names =
             [[0.9, 0.1, 0.1], [0.45, 0.25, 0.1], [0.9, 0.5, 0.1], [0.1, 0.15, 0.8], [0.1, 0.7, 0.2], [0.8, 0.7, 0.1]];
-        assert_eq!(names.map(colour), ["red", "brown", "orange", "blue", "green", "yellow"]);
+        let named = names.map(|levels| colour(levels, levels.iter().all(|&level| level < BROWN)));
+        assert_eq!(named, ["red", "brown", "orange", "blue", "green", "yellow"]);
         let slim = grey(0.9, 4.0);
-        assert_eq!(slim.to_string(), "slim bright patches, about 13 × 3 pixels, slanted 115°");
+        assert_eq!(slim.to_string(), "slim bright patches, about 13 × 3 pixels");
         assert_eq!(grey(0.1, 1.0).to_string(), "round dark patches, about 6 × 6 pixels");
         let told =
             |is_chance| Found { flagged: Some(Flagged { images: 28, of: 90, is_chance }), ..slim.clone() }.to_string();
-        assert!(told(false).ends_with("slanted 115°, in 28 of 90 unlabelled images"), "{}", told(false));
-        let others = [
-            Some(Found { angle_degrees: Some(3.0), ..slim.clone() }),
-            Some(Found { kind: Kind::Dark, angle_degrees: Some(90.0), ..slim.clone() }),
-            None,
-        ];
-        let held = Found { angle_degrees: Some(175.0), ..slim.clone() }.held_against(&others);
-        assert_eq!(held.agreement, Some(Agreement { starts: 2, of: 4, angle_within_degrees: Some(8.0) }));
+        assert!(told(false).ends_with("about 13 × 3 pixels, in 28 of 90 unlabelled images"), "{}", told(false));
+        assert_eq!(told(true), "nothing stands out: 28 of 90 unlabelled images are flagged, which chance explains");
+    }
+
+    #[test]
+    fn the_images_decide_on_colour_and_direction_and_other_starts_agree_or_not() {
+        let patch = |kind: Kind| Found {
+            kind,
+            colour: (kind == Kind::Coloured).then(|| "magenta".into()),
+            extent_pixels: Some([13.0, 3.0]),
+            angle_degrees: None,
+            angle_error_degrees: None,
+            flagged: None,
+            agreement: None,
+        };
+        let evidence = |contrast: [f64; 3], is_coloured: Option<bool>| Evidence {
+            contrast: contrast.into(),
+            is_coloured,
+            slant: Some(Slant { degrees: 115.2, error_degrees: 6.1 }),
+        };
+        let rust = patch(Kind::Dark).seen_in(&evidence([0.02, -0.02, -0.06], Some(true)));
+        let held = rust.clone().held_against(&[Some(patch(Kind::Dark)), Some(patch(Kind::Coloured)), None]);
+        assert_eq!(held.agreement, Some(Agreement { starts: 1, of: 3 }));
         assert_eq!(
             held.to_string(),
-            "slim bright patches, about 13 × 3 pixels, slanted 175° ± 8° (2 of the 4 starts that did about as well found this kind)"
+            "slim brown patches, about 13 × 3 pixels, slanted 115° ± 6° (1 of the 3 starts that did about as well imitate this kind)"
         );
-        assert_eq!(slim.clone().held_against(&[]), slim);
-        assert_eq!(told(true), "nothing stands out: 28 of 90 unlabelled images are flagged, which chance explains");
+        assert_eq!(rust.clone().held_against(&[Some(rust.clone())]), rust, "no other did as well");
+        let kinds = |contrast: [f64; 3], is_coloured: Option<bool>| {
+            [Kind::Coloured, Kind::Displaced].map(|kind| {
+                let found = patch(kind).seen_in(&evidence(contrast, is_coloured));
+                (found.kind, found.colour)
+            })
+        };
+        let plain = |kind: Kind| (kind, None);
+        assert_eq!(kinds([0.03, 0.04, 0.05], Some(false)), [Kind::Bright, Kind::Displaced].map(plain));
+        assert_eq!(kinds([-0.03, -0.04, -0.05], Some(false)), [Kind::Dark, Kind::Displaced].map(plain));
+        assert_eq!(kinds([0.1; 3], None), [(Kind::Coloured, Some("magenta".into())), plain(Kind::Displaced)]);
+        assert_eq!(kinds([0.0, 0.0, 0.1], Some(true)), [(); 2].map(|()| (Kind::Coloured, Some("blue".into()))));
+
+        let turned = |angle: f64| Found {
+            kind: Kind::Turned,
+            angle_degrees: Some(angle),
+            extent_pixels: None,
+            ..patch(Kind::Turned)
+        };
+        let seen = turned(358.0).seen_in(&evidence([0.0, 0.0, 0.1], Some(true)));
+        assert_eq!(seen, turned(358.0), "all of the image changes");
+        let held = seen.held_against(&[Some(turned(358.0)), Some(turned(2.0)), Some(patch(Kind::Dark))]);
+        assert!(held.to_string().starts_with("images turned by 358° ± 4° (2 of the 3 starts"), "{held}");
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! The name of a job contains a hash of its configuration, and a process locks the job's folder while it works on it. So any
 //! number of processes, on one machine or many, can work on one sweep: finished jobs and those of other processes are skipped, failed
 //! ones are tried again when asked, and unfinished ones resume from their checkpoints. The results do not depend on which process did
-//! which job, or in which order.
+//! which job, or in which order. A job's result has the fingerprint of its images, so that images that changed in between are
+//! noticed without being read again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -198,17 +200,30 @@ impl Job {
         RunFolder::failure(&self.folder(sweep))
     }
 
-    /// What the job came to.
-    ///
-    /// # Errors
-    /// As [`outcome`](Self::outcome).
-    pub fn measured(&self, sweep: &Path) -> Result<Measured, ReportError> {
-        Ok(match (self.outcome(sweep)?, self.failure(sweep)) {
+    /// What the job came to, if this is its [`outcome`](Self::outcome).
+    pub fn measured(&self, sweep: &Path, outcome: Option<&Outcome>) -> Measured {
+        match (outcome, self.failure(sweep)) {
             (Some(outcome), _) => outcome.image_auroc.map_or(Measured::Unlabelled, Measured::Auroc),
             (None, Some(reason)) => Measured::Failed(reason),
             (None, None) => Measured::Missing,
-        })
+        }
     }
+}
+
+/// Names of jobs, by the fingerprints of their images.
+pub type Fingerprints<'a> = BTreeMap<&'a str, Vec<&'a str>>;
+
+/// Jobs that were to have the same images, and had different ones: those of the same task and seed that read their images in the same
+/// way. `outcomes` are the results of the jobs.
+pub fn of_other_images<'a>(jobs: &'a [Job], outcomes: &'a [Option<Outcome>]) -> Vec<Fingerprints<'a>> {
+    let mut readings: BTreeMap<String, Fingerprints> = BTreeMap::new();
+    for (job, outcome) in jobs.iter().zip(outcomes) {
+        if let Some(fingerprint) = outcome.as_ref().and_then(|outcome| outcome.fingerprint.as_deref()) {
+            let reading = format!("{:?}", (&job.task, &job.config.data, job.config.loading()));
+            readings.entry(reading).or_default().entry(fingerprint).or_default().push(&job.name);
+        }
+    }
+    readings.into_values().filter(|fingerprints| fingerprints.len() > 1).collect()
 }
 
 /// Compares the methods by what the jobs came to; jobs without a result are listed.
@@ -242,5 +257,24 @@ mod tests {
                 assert!(shares.iter().all(|share| methods(share) == 5), "{of}");
             }
         }
+    }
+
+    #[test]
+    fn jobs_of_a_task_that_had_other_images_are_found() {
+        let grid = Grid::parse(include_str!("../../assets/grids/packaged.toml")).unwrap();
+        let jobs = Grid { seeds: vec![0, 1], ..grid }.jobs().unwrap();
+        // As it is: the images of a task with a seed are the same for all methods.
+        let outcome = |job: &Job| {
+            let fingerprint = Some(format!("{} {}", job.task, job.seed));
+            Some(Outcome { fingerprint, ..Outcome::default() })
+        };
+        let mut outcomes: Vec<Option<Outcome>> = jobs.iter().map(outcome).collect();
+        assert_eq!(of_other_images(&jobs, &outcomes), []);
+        outcomes[1].as_mut().unwrap().fingerprint = Some("other".into());
+        outcomes[2] = None;
+        let found = of_other_images(&jobs, &outcomes);
+        let [fingerprints] = &found[..] else { panic!("{found:?}") };
+        assert_eq!(fingerprints["other"], [&jobs[1].name]);
+        assert!(fingerprints.len() == 2 && fingerprints.values().flatten().all(|name| *name != jobs[2].name));
     }
 }
