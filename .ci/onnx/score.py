@@ -1,18 +1,20 @@
-"""Scores images in onnxruntime and tract by an exported graph, and compares with `stssad predict`:
-`python score.py DETECTOR.onnx PREDICTED.jsonl TRACT`. Images of the detector's own size are what its network gets, so their scores are
-held more closely than those of others, which each side scales. Exits 1 where scores differ by more, or a comparison with a wrong
-weight agrees."""
+"""Scores images in onnxruntime and tract by an exported graph, and compares with `stssad predict`, and the graph's heat maps with those of
+`predict --maps` if it has them: `python score.py DETECTOR.onnx PREDICTED.jsonl TRACT`. Images of the detector's own size are what its
+network gets, so their scores are held more closely than those of others, which each side scales. Exits 1 where scores or maps differ by
+more, or a comparison with a wrong weight agrees."""
 
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 from PIL import Image
 
-# Largest |Δscore| as a share of the spread of the scores: of images of the detector's own size, and of others.
+# Largest |Δscore| as a share of the spread of the scores: of images of the detector's own size, and of others. The same for a pixel's heat
+# and the spread of all pixels.
 OWN, SCALED = 1e-4, 1e-3
 # Images that suffice to see that a graph is another one.
 FEW = 20
@@ -36,6 +38,12 @@ rows = [(row, read(row["path"])) for row in rows]
 expected = np.array([row["score"] for row, _ in rows])
 is_own = np.array([image.shape[1:3] == (height, width) for _, image in rows])
 spread = expected.max() - expected.min()
+has_map = any(output.name == "map" for output in model.graph.output)
+
+
+def heat(overlay):
+    """The numbers of a map, given its picture's path in OUT/overlays."""
+    return np.load(Path(overlay).parent.parent / "values" / f"{Path(overlay).stem}.npy").reshape(height, width)
 
 
 def opened(model):
@@ -46,24 +54,26 @@ def opened(model):
 
 
 def judge(model, feeds={}, count=None):
-    """Scores and verdicts of all images, or of the first ones, one at a time."""
+    """Scores and verdicts of all images, or of the first ones, one at a time; and their heat maps, if the graph has them."""
     session = opened(model)
-    judged = [session.run(["score", "is_anomaly"], {"images": image, **feeds}) for _, image in rows[:count]]
+    outputs = ["score", "is_anomaly"] + ["map"] * has_map
+    judged = [session.run(outputs, {"images": image, **feeds}) for _, image in rows[:count]]
     return [np.concatenate(values) for values in zip(*judged)]
 
 
-def difference(scores):
-    """The largest differences as shares of the spread, of images of the own size and of others; NaN if a score is no number."""
-    shares = np.abs(scores - expected[: len(scores)]) / spread
-    return [np.max(shares[of[: len(scores)]], initial=0.0) for of in (is_own, ~is_own)]
+def difference(values, expected):
+    """The largest differences as shares of the spread, of images of the own size and of others; NaN if a value is no number."""
+    differences = np.abs(values - expected[: len(values)]).reshape(len(values), -1).max(axis=1)
+    shares = differences / (expected.max() - expected.min())
+    return [np.max(shares[of[: len(values)]], initial=0.0) for of in (is_own, ~is_own)]
 
 
 def agrees(shares):
     return all(share <= bound for share, bound in zip(shares, (OWN, SCALED)))
 
 
-scores, verdicts = judge(model)
-right = difference(scores)
+scores, verdicts, *maps = judge(model)
+right = difference(scores, expected)
 
 # A verdict may differ where a score is as close to the threshold as scores may differ.
 threshold = next(onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == "threshold")
@@ -81,8 +91,9 @@ with open(raw, "wb") as file:
     for _, image in rows:
         file.write(" ".join(map(str, image.shape[1:])).encode() + b"\n" + image.tobytes())
 printed = subprocess.run([tract, detector, raw], check=True, capture_output=True, text=True).stdout
-in_tract = difference(np.array([float(line) for line in printed.split()], np.float64))
-assert len(printed.split()) == len(rows)
+lines = np.array([[float(number) for number in line.split()] for line in printed.strip().split("\n")])
+assert lines.shape == (len(rows), 1 + has_map * height * width)
+in_tract = difference(lines[:, 0], expected)
 
 wrong = onnx.ModelProto()
 wrong.CopyFrom(model)
@@ -90,7 +101,8 @@ weight = next(tensor for tensor in wrong.graph.initializer if "/weights" in tens
 values = onnx.numpy_helper.to_array(weight).copy()
 values.flat[0] += 0.5
 weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
-planted = difference(judge(wrong, count=FEW)[0])
+wrong_scores, _, *wrong_maps = judge(wrong, count=FEW)
+planted = difference(wrong_scores, expected)
 
 print(
     f"{len(rows)} images, {is_own.sum()} of the detector's own size, spread {spread:.3g}: |Δscore| ≤ {right[0]:.1e} of it for these and "
@@ -99,4 +111,13 @@ print(
 )
 is_right = agrees(right) and agrees(in_tract) and same[is_clear].all() and all_flagged and in_batch <= OWN
 is_noticed = np.isfinite(planted).all() and not agrees(planted)
+if has_map:
+    expected_maps = np.stack([heat(row["map"]) for row, _ in rows])
+    here, there, elsewhere = (difference(value, expected_maps) for value in (maps[0], lines[:, 1:].reshape(expected_maps.shape), wrong_maps[0]))
+    print(
+        f"heat maps: |Δ| ≤ {here[0]:.1e} of the spread and {here[1]:.1e} for the others; in tract {there[0]:.1e} and {there[1]:.1e}; with a "
+        f"wrong weight {max(elsewhere):.1e}"
+    )
+    is_right = is_right and agrees(here) and agrees(there)
+    is_noticed = is_noticed and np.isfinite(elsewhere).all() and not agrees(elsewhere)
 sys.exit(0 if spread > 0 and is_right and is_noticed else 1)

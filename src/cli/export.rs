@@ -19,13 +19,17 @@ pub struct Export {
     /// File to write [default: detector.html or detector.onnx].
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+    /// Give the ONNX graph an output `map`, what each pixel contributes to the score, as predict --maps writes it. Pages always have heat
+    /// maps.
+    #[arg(long)]
+    maps: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
     /// One HTML page with the weights and kernels, for browsers with WebGPU
     Web,
-    /// One ONNX file that takes 8 bit images of any size and converts them itself, for runtimes such as onnxruntime; without heat maps
+    /// One ONNX file that takes 8 bit images of any size and converts them itself, for runtimes such as onnxruntime
     Onnx,
 }
 
@@ -41,7 +45,7 @@ impl Export {
             }
             Format::Onnx => {
                 let out = out("detector.onnx");
-                onnx::save(&model, &out)?;
+                onnx::save(&model, self.maps, &out)?;
                 if model.threshold.is_none() {
                     note!(
                         "note     the model has no threshold, because no normal images were held out of training: the graph gives \

@@ -200,7 +200,7 @@ fn k8s(sweep: &Submission) -> String {
     .map(string);
     let pod = |script: &str| {
         format!(
-            r#"          image: stssad # an image with stssad and the driver of your GPUs
+            r#"          image: stssad # as the Containerfile in the repository of stssad makes it
           command: ["sh", "-c", {script}]
           workingDir: {folder}
           # resources: {{ limits: {{ nvidia.com/gpu: 1 }} }}

@@ -2,7 +2,8 @@
 //!
 //! The graph takes 8 bit images as they are decoded, and converts them as `predict` does. What it computes follows from the network's
 //! tape, so every encoder and method is exported by the same code. The threshold is an initialiser that is also an input: a runtime
-//! may be given another. Heat maps are not in it: they need the gradient of the score.
+//! may be given another. Heat maps are a choice, since they take several times as long: of each image there are shifted views, and the
+//! network's tape is that of [`contributions`](crate::ssad::method::Network::contributions).
 
 mod conversion;
 mod graph;
@@ -23,8 +24,8 @@ use crate::run::store;
 use crate::ssad::method::Reading;
 use crate::training::conformal::percent;
 use crate::training::score::LedoitWolf;
-use crate::training::scorer::LEAST;
-use conversion::convert;
+use crate::training::scorer::{Axis, LEAST};
+use conversion::{PIXELS, convert};
 use graph::{Attribute, Graph, Operand, value_info};
 use lowering::lower;
 use proto::{BOOL, FLOAT, ModelProto, OperatorSetIdProto, StringStringEntryProto, UINT8};
@@ -56,8 +57,8 @@ pub enum OnnxError {
 ///
 /// # Panics
 /// As [`bytes`].
-pub fn save(model: &Model, path: &Path) -> Result<(), OnnxError> {
-    let bytes = bytes(model)?;
+pub fn save(model: &Model, has_map: bool, path: &Path) -> Result<(), OnnxError> {
+    let bytes = bytes(model, has_map)?;
     store::write(path, &bytes).map_err(|source| OnnxError::Write { path: path.into(), source })
 }
 
@@ -69,36 +70,47 @@ pub fn save(model: &Model, path: &Path) -> Result<(), OnnxError> {
 /// | `threshold` | f32 `[]` | optional: the score from which an image is an anomaly |
 /// | `score` | f32 `[N]` | as `predict` prints it |
 /// | `is_anomaly` | bool `[N]` | whether the score is at least the threshold; absent where the model has none |
+/// | `map` | f32 `[N, H, W]` | with `has_map`: what each pixel contributes to the score, at the detector's own size, as `predict --maps` writes it |
 ///
 /// # Errors
 /// When the model's images come in tiles, or its network applies what the graph cannot.
 ///
 /// # Panics
 /// When the model is invalid; one that was trained or loaded is valid.
-pub fn bytes(model: &Model) -> Result<Vec<u8>, OnnxError> {
+pub fn bytes(model: &Model, has_map: bool) -> Result<Vec<u8>, OnnxError> {
     if let Some(tiles) = model.config.images.tiles {
         return Err(OnnxError::Tiles(tiles));
     }
     let (network, distance, conversion) = (model.network(), model.distance(), model.conversion());
     let [c, h, w] = model.image;
     let mut tape = Tape::new();
-    let pixels = tape.feed(conversion::PIXELS, [LEAST, c, h, w]);
-    let Reading { z, direct } = network.read(&mut tape, pixels);
+    let x = tape.feed(if has_map { VIEWS } else { PIXELS }, [LEAST, c, h, w]);
+    let Reading { z, direct } = network.read(&mut tape, x);
+    let mut wanted = vec![if distance.is_some() { z } else { direct }];
+    if has_map {
+        wanted.push(network.contributions(&mut tape, x, distance.is_some()));
+    }
     let numbers = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect();
-    let states: HashMap<String, Vec<f64>> =
-        model.states.iter().map(|(name, tensor)| (name.clone(), numbers(tensor.data()))).collect();
+    let states = model.states.iter().cloned().chain(model.explaining());
+    let states: HashMap<String, Vec<f64>> = states.map(|(name, tensor)| (name, numbers(tensor.data()))).collect();
 
     let mut graph = Graph::default();
     convert(&mut graph, &conversion, "images");
+    let views = wanted.get(1).map(|&map| {
+        let [_, _, rows, columns] = tape.shape(map).images().expect("a map of each image");
+        Views { axes: [Axis::views(h, rows), Axis::views(w, columns)], places: [rows, columns] }
+    });
+    if let Some(views) = &views {
+        views.shift(&mut graph);
+    }
+    let mut names = lower(&tape, &states, &wanted, &mut graph)?;
+    if let Some(views) = &views {
+        views.join(&mut graph, &names[1]);
+        names[0] = views.first(&mut graph, &names[0], tape.shape(wanted[0])[1]);
+    }
     match distance {
-        Some(fit) => {
-            let names = lower(&tape, &states, &[z], &mut graph)?;
-            measure(&mut graph, fit, &names[0]);
-        }
-        None => {
-            let names = lower(&tape, &states, &[direct], &mut graph)?;
-            graph.node_as("score", "Reshape", &[(&names[0]).into(), (&[-1]).into()], &[]);
-        }
+        Some(fit) => measure(&mut graph, fit, &names[0]),
+        None => graph.node_as("score", "Reshape", &[(&names[0]).into(), (&[-1]).into()], &[]),
     }
     let (channels, kind) = match conversion.channels {
         Channels::Stored(count) => (count.to_string(), "the channels as their files store them"),
@@ -107,8 +119,12 @@ pub fn bytes(model: &Model) -> Result<Vec<u8>, OnnxError> {
     let about = format!("8 bit images as they are decoded, of any size: {kind}");
     let mut inputs = vec![value_info("images", UINT8, &["N", "height", "width", &channels], &about)];
     let mut outputs = vec![value_info("score", FLOAT, &["N"], "the higher, the more anomalous")];
+    if has_map {
+        let about = "what each pixel contributes to the score, in the score's units, at the detector's own size";
+        outputs.push(value_info("map", FLOAT, &["N", &h.to_string(), &w.to_string()], about));
+    }
     if let Some(threshold) = model.threshold {
-        graph.floats_as("threshold", &[], &[single_from_above(threshold.score)]);
+        graph.replaceable("threshold", single_from_above(threshold.score));
         graph.node_as("is_anomaly", "GreaterOrEqual", &["score".into(), "threshold".into()], &[]);
         let promise = threshold.promised().map(|rate| {
             format!(
@@ -141,6 +157,76 @@ pub fn bytes(model: &Model) -> Result<Vec<u8>, OnnxError> {
             .collect(),
     };
     Ok(model.encode_to_vec())
+}
+
+/// The value that has all shifted views of the images, one view of all images after the other.
+const VIEWS: &str = "views";
+
+/// The shifted views of an image from which a heat map comes, as [`Attributor`](crate::training::scorer::Attributor) has them.
+struct Views {
+    /// Down and across.
+    axes: [Vec<Axis>; 2],
+    /// Extents of the network's map of a view.
+    places: [usize; 2],
+}
+
+impl Views {
+    fn all(&self) -> impl Iterator<Item = [&Axis; 2]> {
+        self.axes[0].iter().flat_map(|down| self.axes[1].iter().map(move |across| [down, across]))
+    }
+
+    fn count(&self) -> usize {
+        self.axes[0].len() * self.axes[1].len()
+    }
+
+    /// [`PIXELS`] `[N, C, H, W]` as [`VIEWS`] `[views · N, C, H, W]`.
+    fn shift(&self, graph: &mut Graph) {
+        let mut shifted = Vec::new();
+        for [down, across] in self.all() {
+            let mut view = PIXELS.to_owned();
+            for (axis, Axis { source, .. }) in [(2, down), (3, across)] {
+                let source: Vec<i64> = source.iter().map(|&pixel| pixel as i64).collect();
+                view = graph.node("Gather", &[(&view).into(), Operand::Ints(&source)], &[Attribute::Int("axis", axis)]);
+            }
+            shifted.push(view);
+        }
+        let operands: Vec<Operand> = shifted.iter().map(Operand::from).collect();
+        graph.node_as(VIEWS, "Concat", &operands, &[Attribute::Int("axis", 0)]);
+    }
+
+    /// What a network computes for the images themselves, `[N, width]`, of what it computes for their views.
+    fn first(&self, graph: &mut Graph, computed: &str, width: usize) -> String {
+        let shape = [self.count() as i64, -1, width as i64];
+        let apart = graph.node("Reshape", &[computed.into(), (&shape).into()], &[]);
+        graph.node("Gather", &[(&apart).into(), 0.into()], &[Attribute::Int("axis", 0)])
+    }
+
+    /// The `map` `[N, H, W]` of each image: the mean of its views' maps, `[views · N, 1, P, Q]`, interpolated to pixels.
+    fn join(&self, graph: &mut Graph, maps: &str) {
+        let ([rows, columns], count) = (self.places, self.count());
+        let [height, width] = self.axes.each_ref().map(|axes| axes[0].places.len());
+        let (mut down, mut across) = (vec![0.0; count * height * rows], vec![0.0; count * columns * width]);
+        for (view, [vertical, horizontal]) in self.all().enumerate() {
+            for (pixel, &(before, after, share)) in vertical.places.iter().enumerate() {
+                let row = &mut down[(view * height + pixel) * rows..][..rows];
+                row[before] += (1.0 - share) / count as f32;
+                row[after] += share / count as f32;
+            }
+            for (pixel, &(before, after, share)) in horizontal.places.iter().enumerate() {
+                let matrix = &mut across[view * columns * width..][..columns * width];
+                matrix[before * width + pixel] += 1.0 - share;
+                matrix[after * width + pixel] += share;
+            }
+        }
+        let down = graph.floats("down", &[count, 1, height, rows], &down);
+        let across = graph.floats("across", &[count, 1, columns, width], &across);
+        let shape = [count as i64, -1, rows as i64, columns as i64];
+        let apart = graph.node("Reshape", &[maps.into(), (&shape).into()], &[]);
+        let lines = graph.binary("MatMul", &down, &apart);
+        let pixels = graph.binary("MatMul", &lines, &across);
+        let attributes = [Attribute::Int("keepdims", 0)];
+        graph.node_as("map", "ReduceSum", &[(&pixels).into(), (&[0]).into()], &attributes);
+    }
 }
 
 /// The distances `score` of embeddings `z`: ‖L⁻¹ · (z − mean)‖, where L · Lᵀ is the covariance.
@@ -197,8 +283,8 @@ mod tests {
         model
     }
 
-    fn graph(model: &Model) -> GraphProto {
-        let exported = ModelProto::decode(&bytes(model).unwrap()[..]).unwrap();
+    fn graph(model: &Model, has_map: bool) -> GraphProto {
+        let exported = ModelProto::decode(&bytes(model, has_map).unwrap()[..]).unwrap();
         exported.graph.unwrap()
     }
 
@@ -214,15 +300,20 @@ mod tests {
             [Method::AutoEncoder, Method::DeepSvdd].map(|method| RunConfig { method, ..RunConfig::default() });
         let distance = RunConfig { score: Rule::Distance, ..RunConfig::default() };
         for config in encoders.chain(methods).chain([distance]) {
-            for (image, resize) in [([1, 28, 30], Resize::Crop), ([3, 96, 80], Resize::Letterbox)] {
+            for (image, resize, has_map) in [
+                ([1, 28, 30], Resize::Crop, false),
+                ([3, 96, 80], Resize::Letterbox, false),
+                ([3, 96, 80], Resize::Crop, true),
+            ] {
                 let mut config = config.clone();
                 config.images.resize = resize;
-                let graph = graph(&model(config, image));
+                let graph = graph(&model(config, image), has_map);
                 let named = |infos: &[proto::ValueInfoProto]| -> Vec<String> {
                     infos.iter().map(|info| info.name.clone()).collect()
                 };
                 assert_eq!(named(&graph.input), ["images", "threshold"]);
-                assert_eq!(named(&graph.output), ["score", "is_anomaly"]);
+                let outputs: &[&str] = if has_map { &["score", "map", "is_anomaly"] } else { &["score", "is_anomaly"] };
+                assert_eq!(named(&graph.output), outputs);
                 let initialised = graph.initializer.iter().map(|tensor| tensor.name.clone());
                 let mut known: Vec<String> = named(&graph.input).into_iter().chain(initialised).collect();
                 for node in &graph.node {
@@ -241,7 +332,9 @@ mod tests {
     #[test]
     fn batch_norms_are_folded_into_the_layers() {
         let config = RunConfig { encoder: "resnet18".into(), ..RunConfig::default() };
-        let graph = graph(&model(config, [3, 96, 96]));
+        let with_map = graph(&model(config.clone(), [3, 96, 96]), true);
+        assert_eq!(count(&with_map, "Conv"), 20, "what map and score share is there once");
+        let graph = graph(&model(config, [3, 96, 96]), false);
         let layers = ["Conv", "Gemm", "MaxPool"].map(|op| count(&graph, op));
         assert_eq!(layers, [20, 3, 1]);
         let network =
@@ -261,7 +354,7 @@ mod tests {
     fn the_metadata_tell_of_no_folders() {
         let mut model = model(RunConfig::default(), [1, 28, 28]);
         model.config.working_dir = Some("/home/somebody".into());
-        let exported = ModelProto::decode(&bytes(&model).unwrap()[..]).unwrap();
+        let exported = ModelProto::decode(&bytes(&model, false).unwrap()[..]).unwrap();
         let told: Vec<&str> = exported.metadata_props.iter().map(|entry| entry.value.as_str()).collect();
         assert_eq!(told[..2], ["st-ssad", "f00d"]);
         assert!(RunConfig::parse(told[2]).is_ok_and(|config| config.working_dir.is_none()));
@@ -271,7 +364,7 @@ mod tests {
     fn tiles_are_refused() {
         let mut model = model(RunConfig::default(), [1, 28, 28]);
         model.config.images.tiles = Some(Size::square(64));
-        assert!(bytes(&model).unwrap_err().to_string().contains("tiles of 64"));
+        assert!(bytes(&model, true).unwrap_err().to_string().contains("tiles of 64"));
     }
 
     #[test]

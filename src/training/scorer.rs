@@ -225,17 +225,17 @@ impl Attributor {
 
 /// One axis of a shifted view of an image, whose map has places in place of pixels.
 #[derive(Debug, PartialEq)]
-struct Axis {
+pub struct Axis {
     /// For each pixel of the view that of the image, which goes on as its reflection.
-    source: Vec<usize>,
+    pub source: Vec<usize>,
     /// For each pixel of the image the places of the view's map before and after it, and the share of the latter.
-    places: Vec<(usize, usize, f32)>,
+    pub places: Vec<(usize, usize, f32)>,
 }
 
 impl Axis {
     /// The views along an axis of so many pixels and places. The centres of all places are evenly spread over the axis, as a network
-    /// learns to see them, although a strided convolution begins at its first pixel.
-    fn views(pixels: usize, places: usize) -> Vec<Axis> {
+    /// learns to see them, although a strided convolution begins at its first pixel. The first view is the image itself.
+    pub fn views(pixels: usize, places: usize) -> Vec<Axis> {
         let apart = pixels as f32 / places as f32;
         let views = VIEWS.min(apart as usize).max(1);
         let view = |view: usize| {

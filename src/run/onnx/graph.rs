@@ -1,4 +1,4 @@
-//! An ONNX graph as it is written, node by node. A value is called by its name.
+//! An ONNX graph as it is written, node by node. A value is called by its name. Equal nodes and equal numbers are written once.
 
 use super::proto::{
     AttributeProto, DimensionProto, FLOAT, GraphProto, INT, INT64, INTS, NodeProto, TensorProto, TensorShapeProto,
@@ -58,20 +58,35 @@ pub enum Attribute {
 pub struct Graph {
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
+    /// Those that a runtime may replace.
+    replaceable: Vec<TensorProto>,
     /// Begins the names of new nodes and values.
     pub scope: String,
 }
 
 impl Graph {
-    /// A new node with one output, which it returns.
+    /// A node with one output, which it returns.
     pub fn node(&mut self, op: &str, operands: &[Operand], attributes: &[Attribute]) -> String {
         let output = self.new_name(op);
-        self.node_as(&output, op, operands, attributes);
-        output
+        let new = self.made(&output, op, operands, attributes);
+        let is_equal =
+            |old: &&NodeProto| old.op_type == new.op_type && old.input == new.input && old.attribute == new.attribute;
+        match self.nodes.iter().find(is_equal) {
+            Some(old) => old.name.clone(),
+            None => {
+                self.nodes.push(new);
+                output
+            }
+        }
     }
 
     /// A new node whose output has this name.
     pub fn node_as(&mut self, output: &str, op: &str, operands: &[Operand], attributes: &[Attribute]) {
+        let new = self.made(output, op, operands, attributes);
+        self.nodes.push(new);
+    }
+
+    fn made(&mut self, output: &str, op: &str, operands: &[Operand], attributes: &[Attribute]) -> NodeProto {
         let input = operands.iter().map(|&operand| match operand {
             Operand::Value(name) => name.to_owned(),
             Operand::Float(number) => self.floats("number", &[], &[number]),
@@ -86,8 +101,7 @@ impl Graph {
             }
         });
         let attribute = attribute.collect();
-        let node = NodeProto { input, output: vec![output.into()], name: output.into(), op_type: op.into(), attribute };
-        self.nodes.push(node);
+        NodeProto { input, output: vec![output.into()], name: output.into(), op_type: op.into(), attribute }
     }
 
     /// f(x)
@@ -102,27 +116,34 @@ impl Graph {
 
     /// Numbers of this shape, called by what they are.
     pub fn floats(&mut self, what: &str, dims: &[usize], numbers: &[f32]) -> String {
-        let name = self.new_name(what);
-        self.floats_as(&name, dims, numbers);
-        name
+        let new = floats(self.new_name(what), dims, numbers);
+        self.initialised(new)
     }
 
-    /// Numbers of this name and shape.
-    pub fn floats_as(&mut self, name: &str, dims: &[usize], numbers: &[f32]) {
-        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
-        self.initialise(name, FLOAT, dims, bytes.collect());
+    /// A number of this name, to which a runtime may give another value.
+    pub fn replaceable(&mut self, name: &str, number: f32) {
+        self.replaceable.push(floats(name.into(), &[], &[number]));
     }
 
     fn ints(&mut self, dims: &[usize], numbers: &[i64]) -> String {
-        let name = self.new_name("number");
-        let bytes = numbers.iter().flat_map(|number| number.to_le_bytes());
-        self.initialise(&name, INT64, dims, bytes.collect());
-        name
+        let raw_data = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        let dims = dims.iter().map(|&extent| extent as i64).collect();
+        let new = TensorProto { name: self.new_name("number"), data_type: INT64, dims, raw_data };
+        self.initialised(new)
     }
 
-    fn initialise(&mut self, name: &str, data_type: i32, dims: &[usize], raw_data: Vec<u8>) {
-        let dims = dims.iter().map(|&extent| extent as i64).collect();
-        self.initializers.push(TensorProto { name: name.into(), data_type, dims, raw_data });
+    /// The name of these numbers, or of equal ones.
+    fn initialised(&mut self, new: TensorProto) -> String {
+        let is_equal =
+            |old: &&TensorProto| old.data_type == new.data_type && old.dims == new.dims && old.raw_data == new.raw_data;
+        match self.initializers.iter().find(is_equal) {
+            Some(old) => old.name.clone(),
+            None => {
+                let name = new.name.clone();
+                self.initializers.push(new);
+                name
+            }
+        }
     }
 
     fn new_name(&self, what: &str) -> String {
@@ -133,8 +154,15 @@ impl Graph {
 
     /// The whole graph.
     pub fn finish(self, name: &str, input: Vec<ValueInfoProto>, output: Vec<ValueInfoProto>) -> GraphProto {
-        GraphProto { node: self.nodes, name: name.into(), initializer: self.initializers, input, output }
+        let initializer = [self.initializers, self.replaceable].concat();
+        GraphProto { node: self.nodes, name: name.into(), initializer, input, output }
     }
+}
+
+fn floats(name: String, dims: &[usize], numbers: &[f32]) -> TensorProto {
+    let raw_data = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    let dims = dims.iter().map(|&extent| extent as i64).collect();
+    TensorProto { name, data_type: FLOAT, dims, raw_data }
 }
 
 /// An input or an output of a graph. An extent is a number, or the name of one that is known at run time.

@@ -2,7 +2,7 @@
 //!
 //! What does not depend on a feed is computed here, in f64. Layers take up the factors and addends of their channels that follow them,
 //! such as batch norm's: their weights are those of the folded layer. A runtime chooses how many images are in a batch, so no
-//! primitive may mix them.
+//! primitive may mix them, and it is known of each value where its images are.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use std::mem;
 use super::graph::{Attribute, Graph, Operand};
 use crate::engine::ops::conv2d::{Conv2d, Geometry, Role};
 use crate::engine::ops::elementwise::{Binary, BinaryMap, Unary, UnaryMap};
-use crate::engine::ops::layout::Reshape;
+use crate::engine::ops::layout::{Concat, Reshape};
 use crate::engine::ops::matmul::Matmul;
 use crate::engine::ops::pool::{Argmax, Select};
 use crate::engine::ops::reduce::{Min, Sum};
@@ -30,11 +30,45 @@ pub struct Unknown {
     pub scope: String,
 }
 
+/// Where the images of a batch are in a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batch {
+    /// Axis 0 counts them in each of so many copies, one copy after the other.
+    Copies(usize),
+    /// Axis 0 counts so many equal parts of each, one image after the other.
+    Parts(usize),
+    /// Axis 0 counts so many copies, and axis 1 the images of each.
+    Apart(usize),
+}
+
+impl Batch {
+    /// Axis 0 counts images.
+    const IMAGES: Batch = Batch::Copies(1);
+
+    /// The axis that counts images.
+    fn axis(self) -> usize {
+        usize::from(matches!(self, Batch::Apart(_)))
+    }
+
+    /// Where the images are in the same numbers with the shape `to`, if there are `images` of them.
+    fn reshaped(self, to: &Shape, images: usize) -> Option<Batch> {
+        Some(match self {
+            Batch::IMAGES | Batch::Parts(_) if to[0] == images => Batch::IMAGES,
+            Batch::IMAGES | Batch::Parts(_) if to[0].is_multiple_of(images) => Batch::Parts(to[0] / images),
+            Batch::Copies(copies) | Batch::Apart(copies) if to[0] == copies * images => Batch::Copies(copies),
+            Batch::Copies(copies) | Batch::Apart(copies) if to.len() > 1 && to[..2] == [copies, images] => {
+                Batch::Apart(copies)
+            }
+            _ => return None,
+        })
+    }
+}
+
 /// Writes the `wanted` values of a tape into a graph, and returns their names there. `sources` has the states by name; the feeds
-/// are the graph's values of the same names. The first axis of a value that depends on a feed counts images.
+/// are the graph's values of the same names, and their first axis counts images.
 ///
 /// # Errors
-/// When a primitive has no counterpart.
+/// When a primitive has no counterpart, or mixes images.
 ///
 /// # Panics
 /// When a state is missing.
@@ -55,12 +89,15 @@ pub fn lower(
         let is_used = uses[value.index()] > 0;
         node.inputs().iter().filter(|_| is_used).for_each(|input| uses[input.index()] += 1);
     }
-    let lowered = HashMap::new();
-    let mut lowering = Lowering { tape, reference: Reference::new(tape, sources), varies, uses, lowered, graph };
+    let (lowered, batches, reference) = (HashMap::new(), HashMap::new(), Reference::new(tape, sources));
+    let fed = tape.iter().find(|(_, node)| matches!(node.origin, Origin::Feed(_)));
+    let images = fed.map_or(1, |(value, _)| tape.shape(value)[0]);
+    let mut lowering = Lowering { tape, reference, varies, uses, lowered, batches, images, graph };
     for (value, _) in tape.iter() {
         if lowering.varies[value.index()] && lowering.uses[value.index()] > 0 {
-            let lowered = lowering.lower(value)?;
+            let (lowered, batch) = lowering.lower(value)?;
             lowering.lowered.insert(value, lowered);
+            lowering.batches.insert(value, batch);
         }
     }
     let names = wanted.iter().map(|&value| lowering.name(value)).collect();
@@ -113,18 +150,24 @@ struct Lowering<'a> {
     /// How often a value is read.
     uses: Vec<usize>,
     lowered: HashMap<Value, Lowered>,
+    /// Where the images are in each value that is lowered.
+    batches: HashMap<Value, Batch>,
+    /// Images of the batch that the tape was recorded with.
+    images: usize,
     graph: &'a mut Graph,
 }
 
 impl Lowering<'_> {
-    fn lower(&mut self, value: Value) -> Result<Lowered, Unknown> {
+    fn lower(&mut self, value: Value) -> Result<(Lowered, Batch), Unknown> {
         let node = self.tape.node(value);
         self.graph.scope = node.scope.replace('.', "/");
         let Origin::Applied { primitive, inputs } = &node.origin else {
             let Origin::Feed(name) = &node.origin else { unreachable!("only a feed varies") };
-            return Ok(Lowered::Named(name.to_string()));
+            return Ok((Lowered::Named(name.to_string()), Batch::IMAGES));
         };
         let any: &dyn Any = &**primitive;
+        let unknown = || Unknown { primitive: primitive.name(), scope: node.scope.to_string() };
+        let batch = self.batch(any, inputs).ok_or_else(unknown)?;
         let lowered = if let Some(&conv) = any.downcast_ref() {
             self.convolution(conv, inputs)
         } else if let Some(&product) = any.downcast_ref() {
@@ -132,7 +175,9 @@ impl Lowering<'_> {
         } else if let Some(&map) = any.downcast_ref() {
             self.unary(map, inputs[0])
         } else if let Some(&BinaryMap(function)) = any.downcast_ref() {
-            self.binary(function, value, [inputs[0], inputs[1]])
+            self.binary(function, value, [inputs[0], inputs[1]], batch.axis())
+        } else if let Some(concat) = any.downcast_ref() {
+            self.concat(concat, inputs)
         } else if let Some(sum) = any.downcast_ref() {
             self.sum(sum, inputs[0])
         } else if let Some(min) = any.downcast_ref() {
@@ -146,7 +191,32 @@ impl Lowering<'_> {
         } else {
             None
         };
-        lowered.ok_or_else(|| Unknown { primitive: primitive.name(), scope: node.scope.to_string() })
+        Ok((lowered.ok_or_else(unknown)?, batch))
+    }
+
+    /// Where the images are in the value of a primitive; `None` if it mixes them.
+    fn batch(&self, primitive: &dyn Any, inputs: &[Value]) -> Option<Batch> {
+        let mut varying = inputs.iter().filter(|input| self.varies[input.index()]).map(|input| self.batches[input]);
+        let first = varying.next()?;
+        if let Some(Concat { axis: 0 }) = primitive.downcast_ref() {
+            let all: Vec<Batch> = [first].into_iter().chain(varying).collect();
+            let copies = all.iter().map(|batch| if let Batch::Copies(copies) = batch { Some(*copies) } else { None });
+            let copies = copies.collect::<Option<Vec<usize>>>().filter(|copies| copies.len() == inputs.len())?;
+            return Some(Batch::Copies(copies.iter().sum()));
+        }
+        if !varying.all(|batch| batch == first) {
+            return None;
+        }
+        if let Some(Reshape { to }) = primitive.downcast_ref() {
+            return first.reshaped(to, self.images);
+        }
+        let reduced =
+            primitive.downcast_ref().map(|Sum { axes }| axes).or(primitive.downcast_ref().map(|Min { axes }| axes));
+        match (reduced, first) {
+            (Some(axes), batch) if axes.contains(&batch.axis()) => None,
+            (Some(axes), Batch::Apart(_)) if axes.contains(&0) => Some(Batch::Apart(1)),
+            _ => Some(first),
+        }
     }
 
     /// The name of a value; writes a layer that was not written yet.
@@ -180,6 +250,25 @@ impl Lowering<'_> {
     /// The numbers of a value that depends on no feed.
     fn constant(&mut self, value: Value) -> &[f64] {
         self.reference.eval(value).expect("a model has its states")
+    }
+
+    /// The name of an operand of a value whose images are counted by `axis`. Numbers that are the same for each image become those of one.
+    fn operand(&mut self, operand: Value, axis: usize) -> Option<String> {
+        let shape = self.tape.shape(operand).clone();
+        if self.varies[operand.index()] || shape[axis] == 1 {
+            return Some(self.name(operand));
+        }
+        let one: usize = shape[axis + 1..].iter().product();
+        let numbers = self.constant(operand);
+        let outer = numbers.chunks_exact(one * shape[axis]);
+        let is_same = |all: &[f64]| all.chunks_exact(one).all(|image| image == &all[..one]);
+        if !outer.clone().all(is_same) {
+            return None;
+        }
+        let numbers: Vec<f64> = outer.flat_map(|all| &all[..one]).copied().collect();
+        let mut dims = shape.to_vec();
+        dims[axis] = 1;
+        Some(self.graph.floats("constant", &dims, &single(&numbers)))
     }
 
     /// A number for each channel of values of this shape, if the value depends on no feed and differs along their axis 1 alone.
@@ -260,24 +349,38 @@ impl Lowering<'_> {
         Some(Lowered::Named(self.graph.unary(op, &y)))
     }
 
-    fn binary(&mut self, function: Binary, value: Value, [a, b]: [Value; 2]) -> Option<Lowered> {
+    fn binary(&mut self, function: Binary, value: Value, [a, b]: [Value; 2], axis: usize) -> Option<Lowered> {
         if let Some(layer) = self.folded(function, value, [a, b]) {
             return Some(Lowered::Layer(layer));
         }
-        let mut scaled = |factor: f64, operand: Value| {
-            let name = self.name(operand);
+        let [a, b] = [self.operand(a, axis)?, self.operand(b, axis)?];
+        let mut scaled = |factor: f64, name: String| {
             if factor == 1.0 { name } else { self.graph.binary("Mul", &name, factor as f32) }
         };
         let (op, a, b) = match function {
-            Binary::Linear { p, q: -1.0 } => ("Sub", scaled(p, a), scaled(1.0, b)),
+            Binary::Linear { p, q: -1.0 } => ("Sub", scaled(p, a), b),
             Binary::Linear { p, q } => ("Add", scaled(p, a), scaled(q, b)),
-            Binary::Multiply { factor } => ("Mul", scaled(factor, a), scaled(1.0, b)),
-            Binary::Divide { factor } => ("Div", scaled(factor, a), scaled(1.0, b)),
-            Binary::Maximum => ("Max", scaled(1.0, a), scaled(1.0, b)),
-            Binary::Minimum => ("Min", scaled(1.0, a), scaled(1.0, b)),
+            Binary::Multiply { factor } => ("Mul", scaled(factor, a), b),
+            Binary::Divide { factor } => ("Div", scaled(factor, a), b),
+            Binary::Maximum => ("Max", a, b),
+            Binary::Minimum => ("Min", a, b),
+            Binary::WherePositive => {
+                let is_positive = self.graph.binary("Greater", &b, 0.0);
+                let operands = [(&is_positive).into(), (&a).into(), 0.0.into()];
+                return Some(Lowered::Named(self.graph.node("Where", &operands, &[])));
+            }
             _ => return None,
         };
         Some(Lowered::Named(self.graph.binary(op, &a, &b)))
+    }
+
+    fn concat(&mut self, Concat { axis }: &Concat, inputs: &[Value]) -> Option<Lowered> {
+        if !inputs.iter().all(|input| self.varies[input.index()]) {
+            return None;
+        }
+        let [a, b] = [self.name(inputs[0]), self.name(inputs[1])];
+        let axis = Attribute::Int("axis", *axis as i64);
+        Some(Lowered::Named(self.graph.node("Concat", &[(&a).into(), (&b).into()], &[axis])))
     }
 
     /// A layer, and a factor or an addend for each of its channels, as one layer.
@@ -311,17 +414,11 @@ impl Lowering<'_> {
 
     fn sum(&mut self, Sum { axes }: &Sum, x: Value) -> Option<Lowered> {
         let axes: Vec<i64> = axes.clone().map(|axis| axis as i64).collect();
-        if axes.contains(&0) {
-            return None;
-        }
         let x = self.name(x);
         Some(Lowered::Named(self.graph.node("ReduceSum", &[(&x).into(), Operand::Ints(&axes)], &[])))
     }
 
     fn min(&mut self, Min { axes }: &Min, x: Value) -> Option<Lowered> {
-        if axes.contains(&0) {
-            return None;
-        }
         let x = self.name(x);
         // Unlike a sum's, its axes are an attribute.
         let axes = Attribute::Ints("axes", axes.clone().map(|axis| axis as i64).collect());
@@ -329,12 +426,13 @@ impl Lowering<'_> {
     }
 
     fn reshape(&mut self, Reshape { to }: &Reshape, x: Value) -> Option<Lowered> {
-        if to.first() != self.tape.shape(x).first() {
-            return None;
-        }
+        let (from, batch) = (self.tape.shape(x), self.batches[&x]);
+        let axis = batch.reshaped(to, self.images)?.axis();
+        let is_kept = axis == 0 && batch.axis() == 0 && to[0] == from[0];
         let x = self.name(x);
-        // 0 keeps an extent.
-        let to: Vec<i64> = [0].into_iter().chain(to[1..].iter().map(|&extent| extent as i64)).collect();
+        let mut to: Vec<i64> = to.iter().map(|&extent| extent as i64).collect();
+        // 0 keeps an extent, and -1 is what is left.
+        to[axis] = if is_kept { 0 } else { -1 };
         Some(Lowered::Named(self.graph.node("Reshape", &[(&x).into(), Operand::Ints(&to)], &[])))
     }
 
@@ -427,5 +525,39 @@ mod tests {
             let refused = lowered(&t, value).unwrap_err();
             assert_eq!((refused.primitive, refused.scope.as_str()), (name, "encoder"));
         }
+    }
+
+    #[test]
+    fn copies_and_parts_of_images_are_told_from_images() {
+        let mut t = Tape::new();
+        let x = t.feed("x", [2, 6]);
+        let both = t.concat(0, &[x, x]);
+        let apart = t.reshape(both, [2, 2, 6]);
+        let mean = t.mean(apart, &[0]);
+        let mean = t.reshape(mean, [2, 6]);
+        let ops: Vec<String> = lowered(&t, mean).unwrap().node.iter().map(|node| node.op_type.clone()).collect();
+        assert_eq!(ops, ["Concat", "Reshape", "ReduceSum", "Mul", "Reshape"]);
+        let parts = t.reshape(x, [6, 2]);
+        let joined = t.concat(0, &[parts, parts]);
+        let [images, sum] = [t.mean(apart, &[1]), t.add(parts, parts)];
+        let whole = t.reshape(sum, [2, 6]);
+        assert!(lowered(&t, whole).is_ok(), "parts become whole again");
+        let mixed = t.reshape(both, [6, 4]);
+        let halves = t.constant(Tensor::new([2, 1], vec![1.0, 2.0]));
+        let own = t.mul(x, halves);
+        for value in [joined, images, mixed, own] {
+            assert!(lowered(&t, value).is_err(), "{:?}", t.node(value));
+        }
+    }
+
+    #[test]
+    fn numbers_that_are_the_same_for_each_image_are_written_once() {
+        let mut t = Tape::new();
+        let x = t.feed("x", [2, 2]);
+        let same = t.constant(Tensor::new([2, 2], vec![3.0, 4.0, 3.0, 4.0]));
+        let y = t.binary(Binary::WherePositive, same, x);
+        let graph = lowered(&t, y).unwrap();
+        let constant = graph.initializer.iter().find(|tensor| tensor.name.contains("constant")).unwrap();
+        assert_eq!((&constant.dims[..], numbers(constant)), (&[1, 2][..], vec![3.0, 4.0]));
     }
 }

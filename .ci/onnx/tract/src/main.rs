@@ -1,5 +1,5 @@
 //! Scores images in tract by an exported graph: `tract-scores DETECTOR.onnx IMAGES`, where IMAGES has for each image a line with its
-//! height, width and channels, and its bytes. Prints the scores, one a line.
+//! height, width and channels, and its bytes. Prints the scores, one a line; of a graph with heat maps, a line has the map's numbers too.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -27,7 +27,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             }
         };
         let outputs = plan.run(tvec!(image.into()))?;
-        println!("{}", outputs[0].to_plain_array_view::<f32>()?[[0]]);
+        print!("{}", outputs[0].to_plain_array_view::<f32>()?[[0]]);
+        if outputs[1].datum_type() == f32::datum_type() {
+            outputs[1].to_plain_array_view::<f32>()?.iter().for_each(|value| print!(" {value}"));
+        }
+        println!();
         runnable.insert(shape, plan);
     }
     Ok(())
