@@ -97,7 +97,7 @@ in_tract = difference(lines[:, 0], expected)
 
 wrong = onnx.ModelProto()
 wrong.CopyFrom(model)
-weight = next(tensor for tensor in wrong.graph.initializer if "/weights" in tensor.name)
+weight = next(tensor for tensor in wrong.graph.initializer if "weights_" in tensor.name)
 values = onnx.numpy_helper.to_array(weight).copy()
 values.flat[0] += 0.5
 weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
