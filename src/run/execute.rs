@@ -1,6 +1,7 @@
 //! A run: trains a detector by a configuration, tests it, and writes the model, the scores and the report to a folder.
 
 mod course;
+mod finding;
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use self::course::Course;
-use crate::data::{DataError, Images, Loaded, Seen, Set, Size, Task, component};
+use crate::data::{DataError, Loaded, Seen, Set, Task, component};
 use crate::engine::gpu::{Device, GpuError};
 use crate::engine::plan::Plan;
 use crate::engine::tensor::Tensor;
@@ -16,10 +17,8 @@ use crate::run::archive::ArchiveError;
 use crate::run::checkpoint::Checkpoint;
 use crate::run::claim::WorkState;
 use crate::run::config::{ConfigError, RunConfig};
-use crate::run::evidence::{Evidence, Look};
 use crate::run::fit::{FitError, Fitted, fitted};
 use crate::run::folder::{FolderError, RunFolder};
-use crate::run::found::{ABOUT_AS_WELL, Flagged, Found, NormalLevels};
 use crate::run::model::{Model, Predictor};
 use crate::run::outcome::{self, Adapter, Augmentation, Counts, Outcome, ReportError, Start};
 use crate::run::race::{Leg, Race, Sizes, Starts};
@@ -28,7 +27,7 @@ use crate::run::scored::{Alarms, Maps, Metrics, Scored, metrics};
 use crate::run::weights::WeightsError;
 use crate::ssad::config::Config;
 use crate::ssad::step::TrainingStep;
-use crate::training::conformal::{Threshold, is_flagged};
+use crate::training::conformal::Threshold;
 use crate::training::pixels::{PixelMetrics, Tally};
 use crate::training::score::{ScoreError, auroc, check_finite};
 use crate::training::trainer::{Progress, Snapshot, TrainError, Trained, augmented};
@@ -376,52 +375,6 @@ impl Run<'_> {
         Ok(Some(Concluded { outcome, tested, steps }))
     }
 
-    /// What the anomalies are among the images that the run tuned on.
-    fn found(&self, Raced { race, finished, chosen, .. }: &Raced, model: &Model) -> Result<Option<Found>, RunError> {
-        let task = &self.loaded.task;
-        let tuned = task.tune.as_ref().unwrap_or(&task.test);
-        let (kinds, [_, _, height, width]) = (race.kinds(), tuned.images.shape());
-        let mut alarming: Vec<(f64, usize)> = Vec::new();
-        let flagged = model.threshold.map(|threshold| {
-            let scores = &finished[chosen].scores_by(self.config.score)[1];
-            alarming.extend(tuned.most_anomalous(scores).filter(|(score, _)| is_flagged(*score, threshold.score)));
-            let most = threshold.false_alarms(tuned.len()).map_or(0, |[_, most]| most);
-            Flagged { images: alarming.len(), of: tuned.len(), is_chance: alarming.len() <= most }
-        });
-        let normal = NormalLevels::of(&task.train.images)?;
-        let of = |start: usize| {
-            let setting = kinds[start].setting(&finished[&start].end);
-            Found::new(kinds[start].augmentation.name(), &setting, Size { height, width }, &normal, flagged)
-        };
-        let Some(mut found) = of(*chosen) else { return Ok(None) };
-        if flagged.is_some_and(|flagged| !flagged.is_chance) {
-            alarming.sort_by(|a, b| b.0.total_cmp(&a.0));
-            let views: Vec<usize> = alarming.iter().map(|(_, view)| *view).take(LOOKS).collect();
-            let mut judge = Predictor::new(self.device, model)?;
-            let mut looks = |images: &Images| -> Result<Vec<Look>, RunError> {
-                let mut looks = Vec::new();
-                judge.heat_all::<RunError>(images, |_, images, maps| {
-                    let size = height * width;
-                    let each = images.data().chunks_exact(images.data().len() / images.shape()[0]);
-                    looks.extend(
-                        each.zip(maps.data().chunks_exact(size)).filter_map(|(image, map)| Look::of(image, map, width)),
-                    );
-                    Ok(())
-                })?;
-                Ok(looks)
-            };
-            let trained: Vec<usize> = (0..task.train.images.len().min(LOOKS)).collect();
-            let [flagged, normal] = [looks(&tuned.images.select(&views))?, looks(&task.train.images.select(&trained))?];
-            if let Some(evidence) = Evidence::of(&flagged, &normal) {
-                found = found.seen_in(&evidence);
-            }
-        }
-        let exceedance = |start: usize| finished[&start].exceedance(self.config.score).unwrap_or(0.0);
-        let least = ABOUT_AS_WELL * exceedance(*chosen);
-        let well = finished.keys().copied().filter(|start| start == chosen || exceedance(*start) >= least);
-        Ok(Some(found.held_against(&well.map(of).collect::<Vec<_>>())))
-    }
-
     /// Draws the report of a finished run; breaks if a stop was requested.
     fn draw(
         &self,
@@ -527,9 +480,6 @@ pub struct Shown {
     /// For each, row by row, which pixels a defect covers; `None` without a mask.
     pub masks: Vec<Option<Vec<bool>>>,
 }
-
-/// Most flagged images that are looked at for what they show, and most normal ones.
-const LOOKS: usize = 64;
 
 /// Most images of which a strip is drawn.
 const STRIPS: usize = 500;
