@@ -705,11 +705,28 @@ fn a_job_of_another_process_is_skipped() {
     // As if the images had changed before this job.
     let file = job.join("result.json");
     let mut result: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
-    let merge = || stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(0);
-    assert!(!merge().err.contains("images changed"));
-    result["fingerprint"] = "f00d".into();
-    fs::write(&file, result.to_string()).unwrap();
-    merge().notice(&["warning  images changed between these runs", "\n  images f00d: a/one/seed0"]);
+    let merge = || stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]);
+    assert!(!merge().with(0).err.contains("images changed"));
+    let print = std::mem::replace(&mut result["fingerprint"], "f00d".into());
+    let written = |result: &serde_json::Value| fs::write(&file, result.to_string()).unwrap();
+    written(&result);
+    let said = merge().with(1);
+    said.notice(&["warning  images changed between these runs", "\n  images f00d: a/one/seed0"]);
+    assert!(said.out.contains("since images changed between them: ") && said.out.contains("f00d"), "{}", said.out);
+    // As if it were another job's, or damaged: the others are merged all the same.
+    result["fingerprint"] = print;
+    for (key, value, reason) in
+        [("seed", 7.into(), "has the result of another job"), ("image_AUROC", 2.0.into(), "is incomplete or damaged")]
+    {
+        let own = std::mem::replace(&mut result[key], value);
+        written(&result);
+        let said = merge().with(1);
+        assert!(said.out.contains("Missing runs: 1\n") && said.out.contains(reason), "{}", said.out);
+        result[key] = own;
+    }
+    let said = stssad(&[&["sweep", "run", text(&grid), "--out", text(&grid)]]).with(74);
+    said.error(&["cannot write"]);
+    assert!(!said.err.contains("failed"), "no job was tried: {}", said.err);
 }
 
 #[test]
@@ -788,6 +805,42 @@ fn a_script_of_a_sweep_has_the_number_of_its_workers() {
     script("slurm", &["--chunks", "9"]).with(2).error(&["--chunks 9: the grid has only 8 jobs"]);
     let submit = ["sweep", "submit", text(&grid), "--out", text(&sweep), "--engine", "k8s"];
     stssad(&[&submit]).with(2).error(&["cannot submit to k8s: `sweep script` prints a file for it"]);
+    let mut without = command(&[&["sweep", "submit", text(&grid), "--out", text(&sweep), "--engine", "slurm"]]);
+    without.env("PATH", "");
+    finish(without).with(2).error(&["there is no command `sbatch` here", "`sweep script`"]);
+    let named =
+        |engine: &str, name: &str| stssad(&[&["sweep", "script", text(&grid), "--out", name, "--engine", engine]]);
+    named("k8s", "a{b}%c").with(0);
+    for (engine, name) in
+        [("k8s", "a\nb"), ("slurm", "a%ab"), ("hyperqueue", "a%{b}"), ("parallel", "a{}b"), ("snakemake", "a{b}")]
+    {
+        named(engine, name).with(2).error(&["which a script for", "cannot name: rename it"]);
+    }
+}
+
+#[test]
+fn a_run_resumes_only_with_its_own_configuration() {
+    let root = folder("own");
+    for (name, seed) in [("run", "0"), ("other", "1")] {
+        stopped(&root, &["--out", name, "--seed", seed]);
+    }
+    let [run, other] = ["run", "other"].map(|name| root.join(name));
+    let resume = || stssad(&[&["train", "--resume", text(&run)], &SILENT]);
+    let refused = || resume().with(2).error(&["config.toml and the checkpoint in", "are of different configurations"]);
+    let own = Checkpoint::load(&run).unwrap().unwrap().0;
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    Checkpoint::load(&other).unwrap().unwrap().0.save(&run).unwrap();
+    refused();
+    own.save(&run).unwrap();
+    for edited in [config.replace("seed = 0", "seed = 3"), String::new()] {
+        assert_ne!(edited, config);
+        fs::write(run.join("config.toml"), edited).unwrap();
+        refused();
+    }
+    // The advice works.
+    fs::rename(run.join("config.toml"), root.join("mine.toml")).unwrap();
+    resume().with(0);
+    assert_eq!(fs::read_to_string(run.join("config.toml")).unwrap(), config);
 }
 
 #[test]

@@ -58,7 +58,12 @@ pub fn run(list: &str) -> anyhow::Result<ExitCode> {
 /// The adapters of a list such as `0,2`, or of `all` GPUs, each by its place on the PCI bus if that is known: numbers change when another
 /// process is given other devices.
 pub fn chosen(list: &str) -> anyhow::Result<Vec<String>> {
-    among(list, &adapters())
+    let chosen = among(list, &adapters())?;
+    let twice = (1..chosen.len()).find(|&at| chosen[..at].contains(&chosen[at]));
+    if let Some(at) = twice {
+        note!("note     the adapter {} is given more than once, and is shared", chosen[at]);
+    }
+    Ok(chosen)
 }
 
 fn among(list: &str, adapters: &[AdapterSummary]) -> anyhow::Result<Vec<String>> {

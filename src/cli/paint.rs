@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use stssad::data::paint::{Defect, Material, Texture};
 use stssad::data::{Loading, Size, Source, category, load};
+use stssad::run::engines::quoted;
 
 /// Arguments of `stssad paint`.
 #[derive(Debug, Args)]
@@ -53,7 +54,8 @@ impl Paint {
         };
         let task = load(&source, &loading, |_, _| {})?.task;
         category::write(&self.out, &task)?;
-        result!("stssad train --data mvtec --root {} --category {}", self.out.display(), task.category)?;
+        let root = quoted(&self.out.to_string_lossy());
+        result!("stssad train --data mvtec --root {root} --category {}", task.category)?;
         Ok(ExitCode::SUCCESS)
     }
 }

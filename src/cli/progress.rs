@@ -260,9 +260,7 @@ impl Watch for Shown {
             note!("{}", json!({ "warning": "moved", "before": before, "now": now }));
             return;
         }
-        note!(
-            "warning  the run was trained by {before} until now, and goes on by {now}: figures may differ in their last digits"
-        );
+        note!("warning  the run was trained by {before} until now, and goes on by {now}, whose rounding may differ");
     }
 
     fn reporting(&mut self, what: &str) {

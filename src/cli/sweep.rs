@@ -24,9 +24,9 @@ use stssad::run::claim::ClaimError;
 use stssad::run::engines::{Engine, Submission};
 use stssad::run::execute::{Ending, Extent, Run, RunError};
 use stssad::run::folder::RunFolder;
-use stssad::run::outcome::{Counts, Outcome};
+use stssad::run::outcome::{Counts, Outcome, ReportError};
 use stssad::run::settings::Written;
-use stssad::run::sweep::{Grid, Job, Share, merge, of_other_images};
+use stssad::run::sweep::{Grid, Job, Share, merge};
 use stssad::training::trainer::TrainError;
 
 use super::fault::Fault;
@@ -61,7 +61,8 @@ enum Action {
     Script(Script),
     /// Run that script here: submit the grid to Slurm or HyperQueue, or run it by GNU parallel.
     Submit(Submit),
-    /// Write and print a table of the finished jobs, and a diagram of their ranks; exits 1 if jobs are missing or failed.
+    /// Write and print a table of the finished jobs, and a diagram of their ranks; exits 1 if jobs are missing or failed, or had other
+    /// images than others of their task.
     Merge(Merge),
 }
 
@@ -266,6 +267,8 @@ impl Execute {
             ))
             .into());
         }
+        // Else each job would fail for the same reason.
+        std::fs::create_dir_all(&self.out).map_err(|source| ReportError::Write { path: self.out.clone(), source })?;
         note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = Stop::listen(self.max_time)?;
         let mut device: Option<Device> = None;
@@ -310,7 +313,7 @@ impl Execute {
         if elsewhere > 0 {
             note!("{elsewhere} of {} jobs are being run by other processes", mine.len());
         }
-        let finished = jobs.iter().filter(|job| job.folder(&self.out).join("result.json").exists()).count();
+        let finished = jobs.iter().filter(|job| matches!(job.outcome(&self.out), Ok(Some(_)))).count();
         note!("sweep    {finished} of the grid's {} jobs are finished", jobs.len());
         anyhow::ensure!(failed.is_empty(), "{} of {} jobs failed:{}", failed.len(), mine.len(), failed.concat());
         Ok(ExitCode::SUCCESS)
@@ -442,9 +445,15 @@ impl Script {
                 "note     most Slurm clusters take at most {SLURM_ARRAY} tasks in an array: share the jobs out with --chunks"
             );
         }
-        let name = |path: &Path| {
-            let text = path.to_str().map(str::to_owned);
-            text.ok_or_else(|| UsageError(format!("{} is not UTF-8, so no script can name it", path.display())))
+        let name = |path: &Path| match path.to_str() {
+            None => Err(UsageError(format!("{} is not UTF-8, so no script can name it", path.display()))),
+            Some(text) => match self.engine.unspeakable(text) {
+                Some(letter) => Err(UsageError(format!(
+                    "{text:?} contains {letter:?}, which a script for {} cannot name: rename it",
+                    self.engine
+                ))),
+                None => Ok(text.to_owned()),
+            },
         };
         let program = match self.engine {
             Engine::K8s => "stssad".into(),
@@ -469,10 +478,16 @@ const SLURM_ARRAY: usize = 1000;
 impl Submit {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let engine = self.script.engine;
-        if !engine.is_shell() {
+        let Some(command) = engine.command() else {
             return Err(
                 UsageError(format!("stssad cannot submit to {engine}: `sweep script` prints a file for it")).into()
             );
+        };
+        if !is_installed(command) {
+            return Err(UsageError(format!(
+                "there is no command `{command}` here: submit where {engine} is, or print the script with `sweep script`"
+            ))
+            .into());
         }
         // Not by standard input, which the script's own commands would read.
         let mut shell = Command::new("sh");
@@ -482,37 +497,41 @@ impl Submit {
     }
 }
 
+/// Whether a command is found in PATH.
+fn is_installed(command: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(command).is_file())
+}
+
 impl Merge {
     fn run(&self) -> anyhow::Result<ExitCode> {
         let (grid, jobs) = read(&self.grid)?;
         if !self.out.is_dir() {
             return Err(UsageError(format!("there is no folder {}: check the path", self.out.display())).into());
         }
-        let outcomes = jobs.iter().map(|job| job.outcome(&self.out)).collect::<Result<Vec<_>, _>>()?;
-        let origins: BTreeSet<String> = outcomes.iter().flatten().map(Outcome::origin).collect();
+        let results: Vec<_> = jobs.iter().map(|job| job.outcome(&self.out)).collect();
+        let outcomes = || results.iter().flatten().flatten();
+        let origins: BTreeSet<String> = outcomes().map(Outcome::origin).collect();
         if origins.len() > 1 {
             let listed: String = origins.iter().map(|origin| format!("\n  {origin}")).collect();
-            note!(
-                "warning  the runs are not of one version and device, so figures may differ in their last digits:{listed}"
-            );
+            note!("warning  the runs are not of one version and device, whose rounding may differ:{listed}");
         }
-        for fingerprints in of_other_images(&jobs, &outcomes) {
-            let line = |(print, names): (&&str, &Vec<&str>)| format!("\n  images {print}: {}", names.join(", "));
+        let comparison = merge(&grid, &jobs, &results, &self.out)?;
+        for fingerprints in &comparison.other_images {
+            let line = |(print, names): (&String, &Vec<String>)| format!("\n  images {print}: {}", names.join(", "));
             let listed: String = fingerprints.iter().map(line).collect();
             note!(
                 "warning  images changed between these runs, so their figures cannot be compared; remove the folders of the runs with \
                  the old images, and run the sweep again:{listed}"
             );
         }
-        let measured =
-            jobs.iter().zip(&outcomes).map(|(job, outcome)| job.measured(&self.out, outcome.as_ref())).collect();
-        let comparison = merge(&grid, &jobs, measured)?;
         comparison.write(&RunFolder::for_comparison(&self.out)?)?;
         match self.json {
             true => result!("{}", serde_json::to_string_pretty(&comparison)?)?,
             false => result!("{}", comparison.markdown())?,
         }
-        Ok(ExitCode::from(u8::from(!comparison.missing.is_empty())))
+        let is_whole = comparison.missing.is_empty() && comparison.other_images.is_empty();
+        Ok(ExitCode::from(u8::from(!is_whole)))
     }
 }
 

@@ -13,6 +13,7 @@ use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
 use stssad::run::config::{RunConfig, Training, overlay, rate};
+use stssad::run::engines::quoted;
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, SEEN, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow, newest_below};
 use stssad::run::model::Model;
@@ -39,7 +40,7 @@ pub struct Train {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "print_config", "out"])]
     resume: Option<Option<PathBuf>>,
     /// Train starts side by side on these adapters: `all` GPUs, or some by their numbers in `stssad devices`, such as 0,2. The first one
-    /// also tests and draws the report. Which device trains a start changes its figures only in their last digits.
+    /// also tests and draws the report. Devices round differently, which training can enlarge; otherwise the result is that of one.
     #[arg(long, value_name = "all|A,A", conflicts_with = "adapter")]
     adapters: Option<String>,
     #[command(flatten)]
@@ -169,6 +170,14 @@ impl Train {
         let checkpoint = is_unfinished(folder.path()).and_then(|()| last_checkpoint(folder.path()))?;
         let checkpoint = checkpoint.ok_or_else(|| nothing_saved(folder.path()))?;
         let config = RunConfig::parse(&checkpoint.config)?;
+        if folder.has_other_config(&config) {
+            let shown = folder.path().display();
+            return Err(unfit(format!(
+                "config.toml and the checkpoint in {shown} are of different configurations. A run goes on with the one that it began \
+                 with: if you changed config.toml, move it away and resume, and train elsewhere with other settings; if the \
+                 checkpoint is another run's, restore this one's"
+            )));
+        }
         let config = root.map_or(Ok(config.clone()), |root| rooted(&config, root))?;
         note!("resume   {}", folder.path().display());
         let stop = self.output.stop()?;
@@ -309,7 +318,7 @@ pub fn execute(
     if output.memory {
         note!("{}", Memory::of(&run.plan()?));
     }
-    let place = folder.path().display();
+    let place = quoted(&folder.path().to_string_lossy());
     let (outcome, code) = match run
         .train(checkpoint, &mut shown)
         .inspect_err(|error| tell_of_checkpoint(error, folder.path()))?
@@ -365,7 +374,7 @@ fn tell_of_checkpoint(error: &RunError, folder: &Path) {
             note!(
                 "saved    {} steps; resume with: stssad train --resume {}",
                 checkpoint.history.len(),
-                folder.display()
+                quoted(&folder.to_string_lossy())
             );
         }
         _ => note!("saved    nothing yet; run the same command again"),
@@ -399,9 +408,10 @@ pub fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
         }
         _ if !run.exists() => Some(format!("{shown} does not exist: give the folder of a finished run")),
         _ if !run.is_dir() || file(run).is_file() => None,
-        _ if Checkpoint::load(run).map_or(true, |found| found.is_some()) => {
-            Some(format!("the run in {shown} is not finished: resume it with stssad train --resume {shown}"))
-        }
+        _ if Checkpoint::load(run).map_or(true, |found| found.is_some()) => Some(format!(
+            "the run in {shown} is not finished: resume it with stssad train --resume {}",
+            quoted(&run.to_string_lossy())
+        )),
         _ => Some(match newest_below(run, MODEL) {
             Some(found) => format!("{shown} is a folder of runs: give one of them, such as {}", found.display()),
             None => format!("{shown} contains no {MODEL}: give the folder of a finished run"),

@@ -45,12 +45,28 @@ pub struct Submission<'a> {
 const TRIES: usize = 20;
 
 impl Engine {
-    /// Whether the script is one of a shell, which submits when it is run.
-    pub fn is_shell(self) -> bool {
-        matches!(self, Engine::Slurm | Engine::Hyperqueue | Engine::Parallel)
+    /// The command that submits to it, for engines with a script of a shell.
+    pub fn command(self) -> Option<&'static str> {
+        match self {
+            Engine::Slurm => Some("sbatch"),
+            Engine::Hyperqueue => Some("hq"),
+            Engine::Parallel => Some("parallel"),
+            Engine::K8s | Engine::Snakemake => None,
+        }
     }
 
-    /// The script.
+    /// A letter of a name that its scripts cannot contain: it would end a comment, or the engine would replace it.
+    pub fn unspeakable(self, name: &str) -> Option<char> {
+        let replaced: &[char] = match self {
+            Engine::Slurm => &['%'],
+            Engine::Hyperqueue => &['%', '{'],
+            Engine::Parallel | Engine::Snakemake => &['{', '}'],
+            Engine::K8s => &[],
+        };
+        name.chars().find(|letter| letter.is_control() || replaced.contains(letter))
+    }
+
+    /// The script. No name in it is [`unspeakable`](Self::unspeakable).
     pub fn script(self, sweep: &Submission) -> String {
         match self {
             Engine::Slurm => slurm(sweep),
@@ -99,7 +115,7 @@ impl Submission<'_> {
 }
 
 /// A word of a POSIX shell.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./=:,+@".contains(letter);
     match !word.is_empty() && word.chars().all(plain) {
         true => word.to_owned(),
@@ -340,7 +356,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn shells_can_read_the_scripts() {
-        for engine in Engine::value_variants().iter().filter(|engine| engine.is_shell()) {
+        for engine in Engine::value_variants().iter().filter(|engine| engine.command().is_some()) {
             let parsed = std::process::Command::new("sh").args(["-n", "-c", &script(*engine)]).output().unwrap();
             assert!(parsed.status.success(), "{engine}: {}", String::from_utf8_lossy(&parsed.stderr));
         }

@@ -283,6 +283,13 @@ impl RunFolder {
         let _ = link(&latest, name.as_ref()).or_else(|_| store::write(&latest, name.to_string_lossy().as_bytes()));
     }
 
+    /// Whether there is a `config.toml` that does not describe this configuration: an edited one, or that of another run.
+    pub fn has_other_config(&self, config: &RunConfig) -> bool {
+        let path = self.path().join(CONFIG);
+        let found = fs::read_to_string(&path).ok().and_then(|found| RunConfig::parse(&found).ok());
+        path.exists() && !found.is_some_and(|found| found.completed_by(config).trains_as(config))
+    }
+
     /// Writes `config.toml`. A file that describes this configuration stays as it is, with its comments; it may omit what the run
     /// chose.
     ///

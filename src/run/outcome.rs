@@ -163,6 +163,9 @@ pub enum ReportError {
     /// There is a `result.json` that cannot be read.
     #[error("{} is incomplete or damaged: restore it from a copy, or delete it to repeat the run", path.display())]
     Result { path: PathBuf, source: io::Error },
+    /// There is a result of another job in the folder of a sweep's job.
+    #[error("{} has the result of another job: restore its own, or delete the folder and run the sweep again", path.display())]
+    OfAnother { path: PathBuf },
 }
 
 /// A version of the program and the devices that compute, each kind once.
@@ -216,6 +219,13 @@ impl Outcome {
             }
             read => read.and_then(|bytes| serde_json::from_slice(&bytes).map_err(io::Error::from)),
         };
+        let read = read.and_then(|outcome: Outcome| match outcome.image_auroc {
+            Some(auroc) if !(0.0..=1.0).contains(&auroc) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("image_AUROC is {auroc}, but it is from 0 to 1"),
+            )),
+            _ => Ok(outcome),
+        });
         read.map(Some).map_err(|source| ReportError::Result { path, source })
     }
 }

@@ -31,7 +31,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-pub use comparison::{Cell, Comparison, ComparisonError, Measured, Method, Missing, Run};
+pub use comparison::{Cell, Comparison, ComparisonError, Measured, Method, Missing, OtherImages, Run};
 pub use heat::{HeatMaps, Masks};
 pub use html::Page;
 pub(crate) use html::shown;

@@ -16,7 +16,7 @@ use toml::Table;
 use crate::run::config::{ConfigError, RunConfig, overlay};
 use crate::run::folder::RunFolder;
 use crate::run::outcome::{Outcome, ReportError};
-use crate::run::report::{Comparison, ComparisonError, Measured, Run};
+use crate::run::report::{Comparison, ComparisonError, Measured, OtherImages, Run};
 use crate::run::settings::{SettingsError, Written};
 
 /// A grid, read from a TOML file: settings common to all jobs, and the settings of each task and method that override them.
@@ -67,8 +67,12 @@ pub enum SweepError {
     Nothing { what: &'static str },
     #[error("the grid's `reference` is `{0}`, but no method has this name")]
     Reference(String),
-    #[error("`{0}` is not a valid name: use letters, digits, `-`, `_` and `.`, and begin with a letter or a digit")]
+    #[error(
+        "`{0}` is not a valid name: use at most {LONGEST} letters, digits, `-`, `_` and `.`, and begin with a letter or a digit"
+    )]
     Name(String),
+    #[error("the configuration of the job {0} has a `seed`: give the seeds of all jobs as `seeds` of the grid")]
+    Seed(String),
 }
 
 impl Grid {
@@ -117,6 +121,9 @@ impl Grid {
         overlay(&mut table, task.config.clone());
         overlay(&mut table, method.config.clone());
         let name = format!("{}/{}/seed{seed}", task.name, method.name);
+        if table.contains_key("seed") {
+            return Err(SweepError::Seed(name));
+        }
         let named = |source: ConfigError| SweepError::Config { job: name.clone(), source: source.into() };
         let config = RunConfig { seed, ..RunConfig::from_table(table).map_err(named)? };
         config.source().map_err(named)?;
@@ -126,10 +133,15 @@ impl Grid {
     }
 }
 
+/// Letters of the name of a task or a method, which are those of a folder.
+const LONGEST: usize = 100;
+
 fn check_names(what: &'static str, mut names: Vec<String>) -> Result<(), SweepError> {
     let is_plain = |name: &String| {
         let plain = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-        name.starts_with(|first: char| first.is_ascii_alphanumeric()) && name.chars().all(plain)
+        name.len() <= LONGEST
+            && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && name.chars().all(plain)
     };
     if let Some(name) = names.iter().find(|name| !is_plain(name)) {
         return Err(SweepError::Name(name.clone()));
@@ -190,9 +202,17 @@ impl Job {
     /// The job's result; `None` if it is not finished.
     ///
     /// # Errors
-    /// When there is a result that cannot be read.
+    /// When there is a result that cannot be read, or is another job's.
     pub fn outcome(&self, sweep: &Path) -> Result<Option<Outcome>, ReportError> {
-        Outcome::load(&self.folder(sweep))
+        let outcome = Outcome::load(&self.folder(sweep))?;
+        let is_own = |outcome: &Outcome| {
+            let method = outcome.method.as_deref().unwrap_or(self.config.method.name());
+            outcome.seed == self.seed && method == self.config.method.name()
+        };
+        match outcome {
+            Some(outcome) if !is_own(&outcome) => Err(ReportError::OfAnother { path: self.folder(sweep) }),
+            outcome => Ok(outcome),
+        }
     }
 
     /// Why the job failed, as [`RunFolder::fail`] recorded it; `None` if it did not.
@@ -201,43 +221,48 @@ impl Job {
     }
 
     /// What the job came to, if this is its [`outcome`](Self::outcome).
-    pub fn measured(&self, sweep: &Path, outcome: Option<&Outcome>) -> Measured {
+    fn measured(&self, sweep: &Path, outcome: &Result<Option<Outcome>, ReportError>) -> Measured {
         match (outcome, self.failure(sweep)) {
-            (Some(outcome), _) => outcome.image_auroc.map_or(Measured::Unlabelled, Measured::Auroc),
-            (None, Some(reason)) => Measured::Failed(reason),
-            (None, None) => Measured::Missing,
+            (Err(error), _) => Measured::Failed(error.to_string()),
+            (Ok(Some(outcome)), _) => outcome.image_auroc.map_or(Measured::Unlabelled, Measured::Auroc),
+            (Ok(None), Some(reason)) => Measured::Failed(reason),
+            (Ok(None), None) => Measured::Missing,
         }
     }
 }
 
-/// Names of jobs, by the fingerprints of their images.
-pub type Fingerprints<'a> = BTreeMap<&'a str, Vec<&'a str>>;
-
-/// Jobs that were to have the same images, and had different ones: those of the same task and seed that read their images in the same
-/// way. `outcomes` are the results of the jobs.
-pub fn of_other_images<'a>(jobs: &'a [Job], outcomes: &'a [Option<Outcome>]) -> Vec<Fingerprints<'a>> {
-    let mut readings: BTreeMap<String, Fingerprints> = BTreeMap::new();
-    for (job, outcome) in jobs.iter().zip(outcomes) {
-        if let Some(fingerprint) = outcome.as_ref().and_then(|outcome| outcome.fingerprint.as_deref()) {
+/// Jobs that were to have the same images, and had different ones, by the fingerprints of these: jobs of the same task and seed that read
+/// their images in the same way.
+fn of_other_images(jobs: &[Job], results: &[Result<Option<Outcome>, ReportError>]) -> Vec<OtherImages> {
+    let mut readings: BTreeMap<String, OtherImages> = BTreeMap::new();
+    for (job, result) in jobs.iter().zip(results) {
+        if let Ok(Some(Outcome { fingerprint: Some(fingerprint), .. })) = result {
             let reading = format!("{:?}", (&job.task, &job.config.data, job.config.loading()));
-            readings.entry(reading).or_default().entry(fingerprint).or_default().push(&job.name);
+            let fingerprints = readings.entry(reading).or_default();
+            fingerprints.entry(fingerprint.clone()).or_default().push(job.name.clone());
         }
     }
     readings.into_values().filter(|fingerprints| fingerprints.len() > 1).collect()
 }
 
-/// Compares the methods by what the jobs came to; jobs without a result are listed.
+/// Compares the methods by the results of the jobs in the folder of the sweep; jobs without one are listed.
 ///
 /// # Errors
 /// When the jobs cannot be compared; see [`Comparison::new`].
-pub fn merge(grid: &Grid, jobs: &[Job], measured: Vec<Measured>) -> Result<Comparison, ComparisonError> {
-    let run = |(job, result): (&Job, Measured)| Run {
+pub fn merge(
+    grid: &Grid,
+    jobs: &[Job],
+    results: &[Result<Option<Outcome>, ReportError>],
+    sweep: &Path,
+) -> Result<Comparison, ComparisonError> {
+    let run = |(job, result): (&Job, &_)| Run {
         task: job.task.clone(),
         method: job.method.clone(),
         seed: job.seed,
-        result,
+        result: job.measured(sweep, result),
     };
-    Comparison::new(&jobs.iter().zip(measured).map(run).collect::<Vec<_>>(), &grid.reference)
+    let compared = Comparison::new(&jobs.iter().zip(results).map(run).collect::<Vec<_>>(), &grid.reference)?;
+    Ok(Comparison { other_images: of_other_images(jobs, results), ..compared })
 }
 
 #[cfg(test)]
@@ -262,19 +287,22 @@ mod tests {
     #[test]
     fn jobs_of_a_task_that_had_other_images_are_found() {
         let grid = Grid::parse(include_str!("../../assets/grids/packaged.toml")).unwrap();
-        let jobs = Grid { seeds: vec![0, 1], ..grid }.jobs().unwrap();
+        let grid = Grid { seeds: vec![0, 1], ..grid };
+        let jobs = grid.jobs().unwrap();
         // As it is: the images of a task with a seed are the same for all methods.
         let outcome = |job: &Job| {
             let fingerprint = Some(format!("{} {}", job.task, job.seed));
-            Some(Outcome { fingerprint, ..Outcome::default() })
+            Ok(Some(Outcome { fingerprint, ..Outcome::default() }))
         };
-        let mut outcomes: Vec<Option<Outcome>> = jobs.iter().map(outcome).collect();
-        assert_eq!(of_other_images(&jobs, &outcomes), []);
-        outcomes[1].as_mut().unwrap().fingerprint = Some("other".into());
-        outcomes[2] = None;
-        let found = of_other_images(&jobs, &outcomes);
+        let mut results: Vec<_> = jobs.iter().map(outcome).collect();
+        assert_eq!(of_other_images(&jobs, &results), []);
+        results[1].as_mut().unwrap().as_mut().unwrap().fingerprint = Some("other".into());
+        results[2] = Ok(None);
+        let found = of_other_images(&jobs, &results);
         let [fingerprints] = &found[..] else { panic!("{found:?}") };
-        assert_eq!(fingerprints["other"], [&jobs[1].name]);
+        assert_eq!(fingerprints["other"], [jobs[1].name.clone()]);
         assert!(fingerprints.len() == 2 && fingerprints.values().flatten().all(|name| *name != jobs[2].name));
+        let sweep = Path::new("nowhere");
+        assert!(merge(&grid, &jobs, &results, sweep).unwrap().markdown().contains("images changed between them"));
     }
 }

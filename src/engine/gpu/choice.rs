@@ -9,7 +9,7 @@ pub enum Choice {
     #[default]
     Best,
     /// By its position in the list of [`adapters`](super::adapters) or its place on the PCI bus; anything else is a part of the name,
-    /// in any case.
+    /// in any case. Of digits alone it is a whole word of it: 4090 is one of `RTX 4090`, 2 none of `256 bits`.
     Named(String),
 }
 
@@ -51,7 +51,16 @@ impl Choice {
         if let Some(place) = adapters.iter().position(|adapter| adapter.pci.as_ref() == Some(&part)) {
             return Ok((place, None));
         }
-        let fits = |index: &usize| !part.is_empty() && adapters[*index].name.to_lowercase().contains(&part);
+        let is_number = part.bytes().all(|letter| letter.is_ascii_digit());
+        let fits = |index: &usize| {
+            let name = adapters[*index].name.to_lowercase();
+            match is_number {
+                true => {
+                    !part.is_empty() && name.split(|letter: char| !letter.is_alphanumeric()).any(|word| word == part)
+                }
+                false => name.contains(&part),
+            }
+        };
         let fitting: Vec<usize> = (0..adapters.len()).filter(fits).collect();
         let Some(&best) = fitting.iter().find(|index| is_usable(index)).or(fitting.first()) else {
             let found = (0..adapters.len()).map(numbered).collect();
@@ -103,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_choice_that_fits_none_lists_what_there_is() {
-        for text in ["770", "3", "geforce 3090", ""] {
+        // 3 and 90 are no words of these names.
+        for text in ["770", "3", "90", "geforce 3090", ""] {
             let error = Choice::from(text).among(&two()).unwrap_err();
             assert!(matches!(&error, GpuError::NoSuchAdapter { .. }), "{error:?}");
             let error = error.to_string();

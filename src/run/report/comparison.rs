@@ -45,7 +45,13 @@ pub struct Comparison {
     pub missing: Vec<Missing>,
     /// The tasks with finished runs but without labels of both classes.
     pub unlabelled: Vec<String>,
+    /// Runs of a task that were to have the same images, and had different ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_images: Vec<OtherImages>,
 }
+
+/// Names of runs, by the fingerprints of their images.
+pub type OtherImages = BTreeMap<String, Vec<String>>;
 
 /// The results of one method.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -162,6 +168,7 @@ impl Comparison {
             methods,
             missing,
             unlabelled: unlabelled.into_iter().collect(),
+            other_images: Vec::new(),
         })
     }
 
@@ -209,6 +216,14 @@ impl Comparison {
                 writeln!(text, "* {}, {}, seed {seed}{failed}", inert(task), inert(method))
                     .expect("a string takes all");
             }
+        }
+        for fingerprints in &self.other_images {
+            let runs: Vec<String> = fingerprints
+                .iter()
+                .map(|(print, names)| format!("{}: {}", inert(print), inert(&names.join(", "))))
+                .collect();
+            writeln!(text, "\nRuns that cannot be compared, since images changed between them: {}", runs.join("; "))
+                .expect("a string takes all");
         }
         text
     }
