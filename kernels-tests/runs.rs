@@ -839,7 +839,10 @@ fn a_run_resumes_only_with_its_own_configuration() {
     }
     // The advice works.
     fs::rename(run.join("config.toml"), root.join("mine.toml")).unwrap();
-    resume().with(0);
+    let mut resumed = Running::begin(&[&["train", "--resume", text(&run)], &JSON]);
+    resumed.until(1);
+    resumed.signal("-TERM");
+    resumed.end().0.with(75);
     assert_eq!(fs::read_to_string(run.join("config.toml")).unwrap(), config);
 }
 

@@ -54,7 +54,7 @@ impl Look {
         let size = heat.len();
         assert!(size.is_multiple_of(width) && image.len().is_multiple_of(size), "whole channels of whole rows");
         let (hottest, greatest) = heat.iter().copied().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
-        if !(greatest > 0.0) {
+        if greatest <= 0.0 || greatest.is_nan() {
             return None;
         }
         let is_hot: Vec<bool> = heat.iter().map(|&value| f64::from(value) >= HOT * f64::from(greatest)).collect();
