@@ -150,7 +150,8 @@ fn an_unreadable_result_is_an_error_and_is_not_removed() {
         stssad(&[&["train"], &PACKAGED, &SMALL, &FEW, &["--out", text(&run)]]).with(74).error(&parts);
         stssad(&[&["train", "--resume", text(&run)]]).with(74).error(&parts);
         stssad(&[&["demo", "--out", text(&demo)]]).with(74).error(&parts);
-        stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(74).error(&parts);
+        let merged = stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(1).out;
+        assert!(parts.iter().all(|part| merged.contains(part)), "{merged}");
         stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]])
             .with(1)
             .error(&["1 of 8 jobs failed", parts[0]]);
