@@ -744,7 +744,7 @@ fn a_failed_job_does_not_end_the_others() {
     let sweep = root.join("sweep");
     let run = || stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]]);
     let said = run().with(1);
-    said.error(&["4 of 8 jobs failed:\n  a/one/seed0", "nowhere"]);
+    said.error(&["4 of 8 jobs failed; --retry-failed tries them again:\n  a/one/seed0", "nowhere"]);
     assert_eq!(done(&grid, &sweep), (4..8).collect());
     run().with(1).error(&["4 of 8 jobs failed", "nowhere", "--retry-failed"]);
     let merged = stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(1);
@@ -803,6 +803,10 @@ fn a_script_of_a_sweep_has_the_number_of_its_workers() {
     }
     assert_eq!(script("snakemake", &[]).with(0).out.matches("/one/seed").count(), 4);
     script("snakemake", &["--chunks", "3"]).with(2).error(&["--chunks: Snakemake knows each job"]);
+    script("slurm", &["--flags", "--nonsense"]).with(2).error(&["--flags: unexpected argument '--nonsense' found"]);
+    script("slurm", &["--flags", "--shard=0/2"])
+        .with(2)
+        .error(&["--flags: the script gives each worker its own --shard"]);
     script("slurm", &["--chunks", "9"]).with(2).error(&["--chunks 9: the grid has only 8 jobs"]);
     let submit = ["sweep", "submit", text(&grid), "--out", text(&sweep), "--engine", "k8s"];
     stssad(&[&submit]).with(2).error(&["cannot submit to k8s: `sweep script` prints a file for it"]);

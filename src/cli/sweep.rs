@@ -293,7 +293,7 @@ impl Execute {
                 Ok(Done::Already) => {}
                 Ok(Done::Elsewhere) => elsewhere += 1,
                 Ok(Done::Failed(reason)) => {
-                    failed.push(format!("\n  {}: {reason} (before; --retry-failed tries it again)", job.name));
+                    failed.push(format!("\n  {}: {reason} (before)", job.name));
                 }
                 Ok(Done::Ending(Ending::Stopped | Ending::Unreported(_, None))) => {
                     note!("stopped at {}; run the same command to continue", job.name);
@@ -303,7 +303,9 @@ impl Execute {
                     let auroc = outcome.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}"));
                     note!("{place}  AUROC {auroc}  {:.0} s  {}", outcome.seconds, job.name);
                 }
-                Err(error) if ends_sweep(&error) => return Err(error.context(job.name.clone())),
+                Err(error) if ends_sweep(&error) => {
+                    return Err(error.context(format!("ended at {}; run the same command to continue", job.name)));
+                }
                 Err(error) => {
                     note!("{place}  failed  {}: {error:#}", job.name);
                     failed.push(format!("\n  {}: {error:#}", job.name));
@@ -315,7 +317,13 @@ impl Execute {
         }
         let finished = jobs.iter().filter(|job| matches!(job.outcome(&self.out), Ok(Some(_)))).count();
         note!("sweep    {finished} of the grid's {} jobs are finished", jobs.len());
-        anyhow::ensure!(failed.is_empty(), "{} of {} jobs failed:{}", failed.len(), mine.len(), failed.concat());
+        anyhow::ensure!(
+            failed.is_empty(),
+            "{} of {} jobs failed; --retry-failed tries them again:{}",
+            failed.len(),
+            mine.len(),
+            failed.concat()
+        );
         Ok(ExitCode::SUCCESS)
     }
 
@@ -460,6 +468,7 @@ impl Script {
             _ => name(&std::env::current_exe().context("cannot tell the path of this program")?)?,
         };
         let flags: Vec<String> = self.flags.split_whitespace().map(str::to_owned).collect();
+        check_flags(&flags)?;
         Ok(self.engine.script(&Submission {
             program: &program,
             folder: &name(&std::env::current_dir().context("cannot tell the working folder")?)?,
@@ -469,6 +478,22 @@ impl Script {
             jobs: &jobs,
             chunks,
         }))
+    }
+}
+
+/// Refuses what `sweep run` would not take, or what the script sets itself.
+fn check_flags(flags: &[String]) -> Result<(), UsageError> {
+    let refused = |why: String| UsageError(format!("--flags: {why}"));
+    let own = ["--out", "--shard", "--index", "--tasks"];
+    let is_own = |flag: &&String| own.iter().any(|own| flag.split('=').next() == Some(own));
+    if let Some(flag) = flags.iter().find(is_own) {
+        return Err(refused(format!("the script gives each worker its own {flag}")));
+    }
+    let line = ["run", "grid.toml", "--out", "sweep"].into_iter().chain(flags.iter().map(String::as_str));
+    match Execute::augment_args(clap::Command::new("run")).try_get_matches_from(line) {
+        Ok(_) => Ok(()),
+        // The first line says what is wrong.
+        Err(error) => Err(refused(error.to_string().lines().next().unwrap_or_default().replace("error: ", ""))),
     }
 }
 
