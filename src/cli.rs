@@ -37,6 +37,7 @@ use stssad::engine::kernel::{Kernel, Precision};
 use stssad::engine::ops::cases;
 use stssad::engine::shaders::Replaced;
 use stssad::proof::check::variants;
+use stssad::run::engines::quoted;
 use stssad::run::kept::Pipelines;
 use stssad::ssad::config::Config;
 use stssad::training::trainer::Trainer;
@@ -176,6 +177,11 @@ struct PrecisionArguments {
     /// Precision to which the inputs of convolutions and matrix products are rounded.
     #[arg(long, value_enum, default_value_t, value_name = "P")]
     precision: Precision,
+}
+
+/// A path as a word of a shell, for commands to copy.
+fn shell_word(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
 }
 
 fn progress_bar(length: u64, template: &str) -> ProgressBar {

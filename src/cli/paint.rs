@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 use stssad::data::paint::{Defect, Material, Texture};
 use stssad::data::{Loading, Size, Source, category, load};
-use stssad::run::engines::quoted;
+
+use super::shell_word;
 
 /// Arguments of `stssad paint`.
 #[derive(Debug, Args)]
@@ -54,7 +55,7 @@ impl Paint {
         };
         let task = load(&source, &loading, |_, _| {})?.task;
         category::write(&self.out, &task)?;
-        let root = quoted(&self.out.to_string_lossy());
+        let root = shell_word(&self.out);
         result!("stssad train --data mvtec --root {root} --category {}", task.category)?;
         Ok(ExitCode::SUCCESS)
     }

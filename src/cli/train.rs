@@ -13,7 +13,6 @@ use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
 use stssad::run::config::{RunConfig, Training, overlay, rate};
-use stssad::run::engines::quoted;
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, SEEN, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow, newest_below};
 use stssad::run::model::Model;
@@ -26,7 +25,7 @@ use super::arguments::{DataArguments, Given, RunArguments, printed};
 use super::each_adapter::chosen;
 use super::fault::Faulty;
 use super::progress::{Mode, Shown, Stop};
-use super::{DeviceArguments, STOPPED, UsageError, progress_bar};
+use super::{DeviceArguments, STOPPED, UsageError, progress_bar, shell_word};
 
 /// Arguments of `stssad train`.
 #[derive(Debug, Args)]
@@ -197,7 +196,8 @@ fn is_free(folder: &Path) -> anyhow::Result<()> {
         State::Unfinished => {
             last_checkpoint(folder)?;
             Err(unfit(format!(
-                "{shown} contains an unfinished run: choose another --out, or resume the run with --resume {shown}"
+                "{shown} contains an unfinished run: choose another --out, or resume the run with --resume {}",
+                shell_word(folder)
             )))
         }
         State::Finished(_) => Err(unfit(format!("{shown} contains a finished run: choose another --out"))),
@@ -219,7 +219,8 @@ fn is_unfinished(folder: &Path) -> anyhow::Result<()> {
 fn nothing_saved(folder: &Path) -> anyhow::Error {
     let shown = folder.display();
     unfit(format!(
-        "{shown} has no checkpoint, so there is nothing to resume: start the run again, with --out {shown} to use this folder"
+        "{shown} has no checkpoint, so there is nothing to resume: start the run again, with --out {} to use this folder",
+        shell_word(folder)
     ))
 }
 
@@ -318,7 +319,7 @@ pub fn execute(
     if output.memory {
         note!("{}", Memory::of(&run.plan()?));
     }
-    let place = quoted(&folder.path().to_string_lossy());
+    let place = shell_word(folder.path());
     let (outcome, code) = match run
         .train(checkpoint, &mut shown)
         .inspect_err(|error| tell_of_checkpoint(error, folder.path()))?
@@ -374,7 +375,7 @@ fn tell_of_checkpoint(error: &RunError, folder: &Path) {
             note!(
                 "saved    {} steps; resume with: stssad train --resume {}",
                 checkpoint.history.len(),
-                quoted(&folder.to_string_lossy())
+                shell_word(folder)
             );
         }
         _ => note!("saved    nothing yet; run the same command again"),
@@ -401,16 +402,17 @@ pub fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
     let problem = match (&loaded, swapped) {
         (Ok(_), _) => None,
         (Err(_), Some(other)) => {
+            let words = [other.as_path(), run].map(shell_word).join(" ");
             let other = other.display();
             Some(format!(
-                "{shown} is not the folder of a run, but {other} is: give the run first, as in stssad predict {other} {shown}"
+                "{shown} is not the folder of a run, but {other} is: give the run first, as in stssad predict {words}"
             ))
         }
         _ if !run.exists() => Some(format!("{shown} does not exist: give the folder of a finished run")),
         _ if !run.is_dir() || file(run).is_file() => None,
         _ if Checkpoint::load(run).map_or(true, |found| found.is_some()) => Some(format!(
             "the run in {shown} is not finished: resume it with stssad train --resume {}",
-            quoted(&run.to_string_lossy())
+            shell_word(run)
         )),
         _ => Some(match newest_below(run, MODEL) {
             Some(found) => format!("{shown} is a folder of runs: give one of them, such as {}", found.display()),

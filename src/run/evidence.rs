@@ -4,6 +4,7 @@
 //! direction are therefore read from the images. Both are differences from the hottest places of normal images, where the
 //! material itself looks most anomalous.
 
+use crate::run::statistics::{mean, standard_deviation};
 use crate::training::pixels::regions;
 
 /// A place is hot with at least this share of the greatest heat of its image.
@@ -78,12 +79,13 @@ impl Look {
         Some(Look { contrast, products: [[0, 0], [0, 1], [1, 1]].map(product) })
     }
 
-    /// The structure tensor of the hot region along the direction u of the channels' space: of the image u · I.
+    /// Of the structure tensor of the hot region, that of the image u · I for a direction u of the channels' space, [xx − yy, 2 xy, xx + yy].
     fn tensor(&self, u: &[f64]) -> [f64; 3] {
         let weights = || u.iter().flat_map(|a| u.iter().map(move |b| a * b));
-        self.products
-            .each_ref()
-            .map(|products| products.iter().zip(weights()).map(|(product, weight)| product * weight).sum())
+        let along_u =
+            |products: &Vec<f64>| products.iter().zip(weights()).map(|(product, weight)| product * weight).sum();
+        let [xx, xy, yy]: [f64; 3] = self.products.each_ref().map(along_u);
+        [xx - yy, 2.0 * xy, xx + yy]
     }
 }
 
@@ -99,8 +101,9 @@ impl Evidence {
         let contrast: Vec<f64> = (0..channels).map(|channel| difference(&|look| look.contrast[channel]).0).collect();
         let length = contrast.iter().map(|change| change * change).sum::<f64>().sqrt();
         let is_coloured = (channels == 3).then(|| {
-            let (brightness, _) = difference(&|look| mean(&look.contrast));
-            let hues = (0..channels).map(|channel| difference(&|look| look.contrast[channel] - mean(&look.contrast)));
+            let (brightness, _) = difference(&|look| known(mean(&look.contrast)));
+            let hues =
+                (0..channels).map(|channel| difference(&|look| look.contrast[channel] - known(mean(&look.contrast))));
             let (hue, error) = hues.max_by(|a, b| a.0.abs().total_cmp(&b.0.abs())).expect("three channels");
             hue.abs() > brightness.abs() && hue.abs() > CERTAIN * error
         });
@@ -111,19 +114,16 @@ impl Evidence {
 
     /// The contrast's mean over the channels.
     pub fn brightness(&self) -> f64 {
-        mean(&self.contrast)
+        known(mean(&self.contrast))
     }
 }
 
 impl Slant {
-    /// The direction in which the structure tensors [xx, xy, yy] of flagged images exceed those of normal ones.
+    /// The direction in which the [tensors](Look::tensor) of flagged images exceed those of normal ones.
     fn of([flagged, normal]: &[Vec<[f64; 3]>; 2]) -> Option<Self> {
-        let excess = |part: &dyn Fn(&[f64; 3]) -> f64| {
-            difference([flagged, normal].map(|tensors| tensors.iter().map(part).collect()))
-        };
-        let (along, along_error) = excess(&|[xx, _, yy]| xx - yy);
-        let (across, across_error) = excess(&|[_, xy, _]| 2.0 * xy);
-        let (trace, _) = excess(&|[xx, _, yy]| xx + yy);
+        let parts = |tensors: &[[f64; 3]], part: usize| tensors.iter().map(|tensor| tensor[part]).collect::<Vec<_>>();
+        let excess = |part: usize| difference([parts(flagged, part), parts(normal, part)]);
+        let [(along, along_error), (across, across_error), (trace, _)] = [0, 1, 2].map(excess);
         let (gap, error) = (along.hypot(across), along_error.hypot(across_error));
         if !(trace > 0.0 && gap >= COHERENCE * trace && gap >= DIRECTED * error) {
             return None;
@@ -134,12 +134,11 @@ impl Slant {
         // Jackknife: each image is left out in turn.
         let variance = |tensors: &[[f64; 3]], sign: f64| {
             let left = tensors.len() as f64 - 1.0;
-            let mean = |part: &dyn Fn(&[f64; 3]) -> f64| tensors.iter().map(part).sum::<f64>() / tensors.len() as f64;
-            let (mean_along, mean_across) = (mean(&|[xx, _, yy]| xx - yy), mean(&|[_, xy, _]| 2.0 * xy));
-            let moved = tensors.iter().map(|[xx, xy, yy]| {
+            let [mean_along, mean_across] = [0, 1].map(|part| known(mean(&parts(tensors, part))));
+            let moved = tensors.iter().map(|[own_along, own_across, _]| {
                 let without = direction(
-                    along + sign * (mean_along - (xx - yy)) / left,
-                    across + sign * (mean_across - 2.0 * xy) / left,
+                    along + sign * (mean_along - own_along) / left,
+                    across + sign * (mean_across - own_across) / left,
                 );
                 ((without - degrees + 90.0).rem_euclid(180.0) - 90.0).powi(2)
             });
@@ -150,18 +149,16 @@ impl Slant {
     }
 }
 
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len() as f64
+/// A statistic of at least [`LEAST`] values, or of channels.
+fn known(statistic: Option<f64>) -> f64 {
+    statistic.expect("there are several values")
 }
 
 /// The difference of two means and its standard error.
-fn difference([flagged, normal]: [Vec<f64>; 2]) -> (f64, f64) {
-    let square = |values: &[f64]| {
-        let mean = mean(values);
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        squares / (values.len() as f64 * (values.len() as f64 - 1.0))
-    };
-    (mean(&flagged) - mean(&normal), (square(&flagged) + square(&normal)).sqrt())
+fn difference(sides: [Vec<f64>; 2]) -> (f64, f64) {
+    let [flagged, normal] = sides.each_ref().map(|values| known(mean(values)));
+    let squares = sides.each_ref().map(|values| known(standard_deviation(values)).powi(2) / values.len() as f64);
+    (flagged - normal, squares.iter().sum::<f64>().sqrt())
 }
 
 /// Derivatives of a plane along x and y, in levels per pixel: central differences after a binomial filter with σ = √2. Pixels beyond

@@ -169,8 +169,8 @@ impl Found {
         if self.kind == Kind::Turned {
             return self;
         }
-        let [angle_degrees, angle_error_degrees] =
-            [evidence.slant.map(|slant| slant.degrees), evidence.slant.map(|slant| slant.error_degrees)];
+        let (angle_degrees, angle_error_degrees) =
+            evidence.slant.map(|slant| (slant.degrees, slant.error_degrees)).unzip();
         let is_darker = evidence.brightness() < 0.0;
         let (kind, colour) = match (evidence.is_coloured, self.kind) {
             (Some(true), _) => {

@@ -183,7 +183,7 @@ impl Lowering<'_> {
         } else if let Some(min) = any.downcast_ref() {
             self.min(min, inputs[0])
         } else if let Some(reshape) = any.downcast_ref() {
-            self.reshape(reshape, inputs[0])
+            self.reshape(reshape, inputs[0], batch)
         } else if any.is::<Argmax>() {
             Some(Lowered::Argmax)
         } else if let Some(Select { geometry }) = any.downcast_ref() {
@@ -198,7 +198,9 @@ impl Lowering<'_> {
     fn batch(&self, primitive: &dyn Any, inputs: &[Value]) -> Option<Batch> {
         let mut varying = inputs.iter().filter(|input| self.varies[input.index()]).map(|input| self.batches[input]);
         let first = varying.next()?;
-        if let Some(Concat { axis: 0 }) = primitive.downcast_ref() {
+        if let Some(Concat { axis }) = primitive.downcast_ref()
+            && *axis <= first.axis()
+        {
             let all: Vec<Batch> = [first].into_iter().chain(varying).collect();
             let copies = all.iter().map(|batch| if let Batch::Copies(copies) = batch { Some(*copies) } else { None });
             let copies = copies.collect::<Option<Vec<usize>>>().filter(|copies| copies.len() == inputs.len())?;
@@ -425,10 +427,9 @@ impl Lowering<'_> {
         Some(Lowered::Named(self.graph.node("ReduceMin", &[(&x).into()], &[axes])))
     }
 
-    fn reshape(&mut self, Reshape { to }: &Reshape, x: Value) -> Option<Lowered> {
-        let (from, batch) = (self.tape.shape(x), self.batches[&x]);
-        let axis = batch.reshaped(to, self.images)?.axis();
-        let is_kept = axis == 0 && batch.axis() == 0 && to[0] == from[0];
+    fn reshape(&mut self, Reshape { to }: &Reshape, x: Value, batch: Batch) -> Option<Lowered> {
+        let axis = batch.axis();
+        let is_kept = axis == 0 && self.batches[&x].axis() == 0 && to[0] == self.tape.shape(x)[0];
         let x = self.name(x);
         let mut to: Vec<i64> = to.iter().map(|&extent| extent as i64).collect();
         // 0 keeps an extent, and -1 is what is left.
@@ -545,7 +546,8 @@ mod tests {
         let mixed = t.reshape(both, [6, 4]);
         let halves = t.constant(Tensor::new([2, 1], vec![1.0, 2.0]));
         let own = t.mul(x, halves);
-        for value in [joined, images, mixed, own] {
+        let twice = t.concat(1, &[apart, apart]);
+        for value in [joined, images, mixed, own, twice] {
             assert!(lowered(&t, value).is_err(), "{:?}", t.node(value));
         }
     }
