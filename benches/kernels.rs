@@ -15,7 +15,7 @@ use stssad::engine::ops::conv2d::{Conv2d, Geometry, Role};
 use stssad::engine::plan::{Plan, Reuse};
 use stssad::engine::tape::Tape;
 use stssad::measure::bench::{self, Options, Row};
-use stssad::measure::workload::{NoSuchWorkload, Workload};
+use stssad::ssad::workload::{NoSuchWorkload, Workload};
 
 #[derive(Debug, Parser)]
 struct Arguments {

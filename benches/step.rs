@@ -17,7 +17,8 @@ use serde_json::Value;
 use stssad::engine::gpu::{Choice, Device};
 use stssad::engine::kernel::Precision;
 use stssad::measure::figures::{Measure, Origin};
-use stssad::measure::workload::Workload;
+use stssad::measure::profile::noise;
+use stssad::ssad::workload::Workload;
 use stssad::ssad::config::Config;
 use stssad::training::trainer::Trainer;
 
@@ -166,7 +167,7 @@ fn run(workload: &Workload, arguments: &Arguments) -> anyhow::Result<Row> {
         .with_precision(arguments.precision)?;
     // One more, since the last step begins no other.
     let config = workload.config(WARM_UP + arguments.steps + 1);
-    let task = workload.task()?;
+    let task = noise(workload)?;
     let mut trainer = Trainer::new(&device, &config, task.visible(), |_, _| {})?;
     trainer.step()?;
     let mut ends = vec![begun.elapsed().as_secs_f64()];

@@ -174,6 +174,8 @@ def main():
     modes.add_argument("--planted", action="store_true")
     modes.add_argument("--device", action="store_true")
     chosen = parser.parse_args()
+    if chosen.device and not (LAYER / "target/debug/libfaulty_driver.so").exists():
+        sys.exit(f"the layer is missing: (cd {LAYER} && cargo build)")
     root = pathlib.Path(tempfile.mkdtemp())
     out = root / "out"
     failed, total = 0, collections.Counter()
@@ -204,6 +206,8 @@ def main():
         failed += (wrong == 0) if chosen.planted else wrong
     print(columns.format("all", "", "", *total.values(), ""))
     shutil.rmtree(root)
+    if total["failed"] == 0:
+        sys.exit("nothing was made to fail, so nothing is shown")
     return failed != 0
 
 

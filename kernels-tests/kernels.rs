@@ -75,7 +75,7 @@ fn updated(case: &Case, updated: usize, class: DeviceClass, reuse: Reuse) -> Vec
 #[test]
 fn kernels_compute_the_same_where_an_input_lies() {
     let mut updates = BTreeSet::new();
-    for (_, case) in cases() {
+    for (_, case) in cases().into_iter().filter(|(class, _)| *class != ShapeClass::Large) {
         let Some(lowered) = lowering(&*case.primitive) else { continue };
         for input in (0..case.inputs.len()).filter(|&input| lowered.updates(input, &case.shapes(), &case.output())) {
             for class in DeviceClass::ALL.into_iter().filter(suits) {
@@ -111,7 +111,7 @@ fn every_linear_primitive_has_its_adjoint() {
 #[test]
 fn bounds_would_show_an_error_of_a_thousandth() {
     let root_mean_square = |x: &[f64]| (x.iter().map(|x| x * x).sum::<f64>() / x.len() as f64).sqrt();
-    for (class, case) in cases().iter().filter(|(class, _)| *class != ShapeClass::Folded) {
+    for (class, case) in cases().iter().filter(|(class, _)| !matches!(class, ShapeClass::Folded | ShapeClass::Large)) {
         let Some(lowered) = lowering(&*case.primitive) else { continue };
         let kernel = lowered.kernel(&case.shapes(), &case.output(), DeviceClass::Gpu);
         let (want, bound) = reference_of(case, &kernel, &case.floats(SEED));

@@ -3,7 +3,7 @@
 use clap::ValueEnum;
 use stssad::engine::kernel::DeviceClass;
 use stssad::engine::plan::{Plan, Reuse};
-use stssad::proof::check::{Options, run};
+use stssad::proof::check::{Checks, Kind, Options};
 use stssad::ssad::augment;
 use stssad::ssad::config::Config;
 use stssad::ssad::loss::{self, Alignment};
@@ -14,7 +14,8 @@ use stssad::ssad::step::TrainingStep;
 use crate::{SEED, device};
 
 fn report(options: Options) -> stssad::proof::check::Report {
-    run(device(), &Options { seed: SEED, ..options }, |_, _, _| {}).unwrap_or_else(|error| panic!("{error}"))
+    let checks = Checks::of(device(), &Options { seed: SEED, ..options }).unwrap_or_else(|error| panic!("{error}"));
+    checks.run(device(), |_, _, _| {})
 }
 
 #[test]
@@ -102,8 +103,8 @@ fn one_case_is_run_by_its_name() {
     let name = "conv2d/input(n=1,c=2,h=5,w=4,k=3,r=2,s=2,stride=2,padding=1)";
     let report = report(Options { filter: Some(name.into()), ..Options::default() });
     assert!(report.passed(), "{report}");
-    let checks: Vec<&str> = report.outcomes.iter().map(|outcome| outcome.check).collect();
-    assert_eq!(checks, ["kernel", "kernel", "adjoint", "adjoint", "rule"]);
+    let checks: Vec<Kind> = report.outcomes.iter().map(|outcome| outcome.check).collect();
+    assert_eq!(checks, [Kind::Kernel, Kind::Kernel, Kind::Adjoint, Kind::Adjoint, Kind::Rule]);
     assert!(report.outcomes.iter().all(|outcome| outcome.name == name));
     let json = serde_json::to_value(&report).unwrap();
     assert_eq!(json["outcomes"][0]["variant"], "conv2d/input");
@@ -112,6 +113,6 @@ fn one_case_is_run_by_its_name() {
 #[test]
 fn only_rules_are_run_when_asked_for() {
     let report = report(Options { grad: true, family: Some("pool".into()), ..Options::default() });
-    assert!(report.passed() && report.outcomes.iter().all(|outcome| outcome.check == "rule"), "{report}");
-    assert!(run(device(), &Options { filter: Some("conv4d".into()), ..Options::default() }, |_, _, _| {}).is_err());
+    assert!(report.passed() && report.outcomes.iter().all(|outcome| outcome.check == Kind::Rule), "{report}");
+    assert!(Checks::of(device(), &Options { filter: Some("conv4d".into()), ..Options::default() }).is_err());
 }

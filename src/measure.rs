@@ -2,7 +2,6 @@
 
 pub mod figures;
 pub mod peak;
-pub mod workload;
 pub mod analyze;
 pub mod page;
 pub mod bench;

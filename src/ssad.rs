@@ -7,3 +7,4 @@ pub mod bilevel;
 pub mod method;
 pub mod config;
 pub mod step;
+pub mod workload;

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use stssad::engine::kernel::{DeviceClass, Kernel};
 use stssad::engine::plan::Reuse;
 use stssad::engine::shaders::{portable, specialise};
-use stssad::measure::workload::WORKLOADS;
+use stssad::ssad::workload::WORKLOADS;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = PathBuf::from(std::env::args_os().nth(1).ok_or("usage: portable DIR")?);

@@ -7,7 +7,7 @@ use clap::Args;
 use stssad::engine::kernel::{DeviceClass, Tile};
 use stssad::engine::shaders::Replaced;
 use stssad::measure::analyze::{self, AnalyzeError, Compiler, Gpu, Origin, Report};
-use stssad::measure::workload::Workload;
+use stssad::ssad::workload::Workload;
 
 use super::fault::{Fault, Faulty};
 

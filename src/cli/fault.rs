@@ -5,6 +5,7 @@ use std::io;
 
 use stssad::data::DataError;
 use stssad::engine::case::CaseError;
+use stssad::proof::check::CheckError;
 use stssad::engine::gpu::GpuError;
 use stssad::engine::shaders::ReplaceError;
 use stssad::engine::tape::GradError;
@@ -72,6 +73,7 @@ pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) 
         of::<TrialError>,
         of::<ArchiveError>,
         of::<CaseError>,
+        of::<CheckError>,
         of::<ClaimError>,
         of::<ComparisonError>,
         of::<ConfigError>,
@@ -109,6 +111,15 @@ impl Faulty for ArchiveError {
 impl Faulty for CaseError {
     fn fault(&self) -> Fault {
         Fault::Usage
+    }
+}
+
+impl Faulty for CheckError {
+    fn fault(&self) -> Fault {
+        match self {
+            CheckError::Case(error) => error.fault(),
+            CheckError::Grad(error) => error.fault(),
+        }
     }
 }
 

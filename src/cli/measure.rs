@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use stssad::engine::kernel::{DeviceClass, Lanes};
 use stssad::engine::plan::Reuse;
-use stssad::measure::workload::Workload;
+use stssad::ssad::workload::Workload;
 use stssad::measure::{bench, peak, profile};
 use stssad::run::claim::Claim;
 use stssad::ssad::config::Config;
@@ -132,7 +132,7 @@ impl Profile {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
         let _claim = self.options.out.as_deref().map(|out| Claim::take(out, profile::OWNER)).transpose()?;
         let device = self.device.open()?.with_precision(self.precision.precision)?;
-        let task = self.step.workload.task()?;
+        let task = profile::noise(&self.step.workload)?;
         let config = Config { reuse: self.step.reuse(), ..self.step.workload.config(1) };
         let mut trainer = trainer(&device, &config, task.visible())?;
         print(&profile::run(&device, &self.options, trainer.full_step()?, announce)?, self.json)

@@ -35,6 +35,8 @@ pub struct Description {
     pub stationary: &'static [usize],
     /// Inputs without a backward rule: no hyper-parameter is tuned through them.
     pub without_rule: &'static [usize],
+    /// Whether the definition covers NaN and infinities, which WGSL leaves open elsewhere.
+    pub special: bool,
 }
 
 /// Shape and contents of one input.
@@ -42,13 +44,19 @@ pub struct Description {
 pub struct Input {
     pub shape: Shape,
     pub fill: Fill,
+    /// Contents that reach as far as the formula allows.
+    pub edges: Fill,
 }
 
 /// The valid contents of an input.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fill {
-    /// Uniform in [low, high); as integers, those of −4..=4 in that range.
+    /// Uniform in [low, high); as integers, those of −4..=4 in that range, if there are any.
     Range(f64, f64),
+    /// Powers of 2 with real exponents, uniform between these two.
+    Powers(f64, f64),
+    /// The same of either sign, and zeros.
+    SignedPowers(f64, f64),
     /// Multiples of ¼ in [−2, 2] plus this offset, which keeps them away from a kink at another multiple.
     Lattice(f64),
     /// Affine maps `[N, 6]` for images of these extents, none of whose samples lies on a pixel. As integers, quarter
@@ -82,18 +90,21 @@ pub enum ShapeClass {
     Tiled,
     /// More than 65535 workgroups in a row.
     Folded,
+    /// More elements than f32 counts: an index that passes through a float is wrong.
+    Large,
     /// Shapes of a training step.
     Training,
 }
 
 impl ShapeClass {
-    pub const ALL: [ShapeClass; 7] = [
+    pub const ALL: [ShapeClass; 8] = [
         ShapeClass::Prime,
         ShapeClass::Small,
         ShapeClass::Ones,
         ShapeClass::Uneven,
         ShapeClass::Tiled,
         ShapeClass::Folded,
+        ShapeClass::Large,
         ShapeClass::Training,
     ];
 }
@@ -107,6 +118,7 @@ impl fmt::Display for ShapeClass {
             ShapeClass::Uneven => "uneven",
             ShapeClass::Tiled => "tiled",
             ShapeClass::Folded => "folded",
+            ShapeClass::Large => "large",
             ShapeClass::Training => "training",
         })
     }
@@ -126,9 +138,20 @@ impl Parts {
         Parts { primitive: Arc::new(primitive), inputs: Vec::new(), says: Description::default() }
     }
 
-    /// Adds an input.
-    pub fn input(mut self, shape: impl Into<Shape>, fill: Fill) -> Self {
-        self.inputs.push(Input { shape: shape.into(), fill });
+    /// Adds an input, whose values reach as far as those of its [kind](Fill::edges) do.
+    pub fn input(self, shape: impl Into<Shape>, fill: Fill) -> Self {
+        self.input_up_to(shape, fill, fill.edges())
+    }
+
+    /// Adds an input, and says how far its values reach.
+    pub fn input_up_to(mut self, shape: impl Into<Shape>, fill: Fill, edges: Fill) -> Self {
+        self.inputs.push(Input { shape: shape.into(), fill, edges });
+        self
+    }
+
+    /// States whether the definition covers NaN and infinities.
+    pub fn special(mut self, special: bool) -> Self {
+        self.says.special = special;
         self
     }
 
@@ -255,12 +278,18 @@ impl fmt::Display for Case {
     }
 }
 
-/// Whether an input holds integers or any f32.
+/// What an input holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Numbers {
     Integers,
     Floats,
+    /// As far as the formula allows, ends included.
+    Edges,
 }
+
+/// NaN, infinities, zeros of both signs, and a few numbers, some of them twice.
+const SPECIAL: [f32; 11] =
+    [f32::NAN, 1.5, -0.0, f32::INFINITY, -f32::NAN, -2.0, 0.0, f32::NEG_INFINITY, -0.5, 0.75, 1.5];
 
 impl Case {
     /// `conv2d` of `conv2d/input(…)`.
@@ -293,6 +322,21 @@ impl Case {
         self.fill(Numbers::Floats, seed)
     }
 
+    /// Numbers of all magnitudes that the formula allows: what is wrong beyond a few units shows.
+    pub fn edges(&self, seed: u64) -> Vec<Tensor> {
+        self.fill(Numbers::Edges, seed)
+    }
+
+    /// NaN, infinities and signed zeros among a few numbers: each of them meets each in every two inputs. For primitives whose
+    /// definition [covers](Description::special) them.
+    pub fn specials(&self) -> Vec<Tensor> {
+        let special = |(input, Input { shape, .. }): (usize, &Input)| {
+            let data = (0..shape.count()).map(|index| SPECIAL[((input + 1) * index + index / 11) % 11]).collect();
+            Tensor::new(shape.clone(), data)
+        };
+        self.inputs.iter().enumerate().map(special).collect()
+    }
+
     /// The [`floats`](Case::floats), restricted to values exact in f16.
     pub fn halves(&self, seed: u64) -> Vec<Tensor> {
         let halved = |tensor: Tensor| {
@@ -305,7 +349,8 @@ impl Case {
     fn fill(&self, numbers: Numbers, seed: u64) -> Vec<Tensor> {
         let fill = |(index, input): (usize, &Input)| {
             let mut draws = Draws::new(seed, index as u32);
-            let data = input.fill.draw(&input.shape, numbers, &mut draws);
+            let fill = if numbers == Numbers::Edges { input.edges } else { input.fill };
+            let data = fill.draw(&input.shape, numbers, &mut draws);
             Tensor::new(input.shape.clone(), data)
         };
         self.inputs.iter().enumerate().map(fill).collect()
@@ -357,16 +402,39 @@ impl Fill {
     /// Numbers that are safe to divide by.
     pub const POSITIVE: Fill = Fill::Range(0.25, 4.0);
 
+    /// How far these reach: products of four, and sums of millions of products of two, stay below the largest f32.
+    pub const WIDE: Fill = Fill::SignedPowers(-30.0, 30.0);
+    pub const WIDE_POSITIVE: Fill = Fill::Powers(-30.0, 30.0);
+
+    /// How far values of this kind reach where the family says nothing else.
+    pub(crate) fn edges(self) -> Fill {
+        match self {
+            Fill::ANY | Fill::Lattice(_) => Fill::WIDE,
+            Fill::POSITIVE => Fill::WIDE_POSITIVE,
+            other => other,
+        }
+    }
+
     fn draw(self, shape: &Shape, numbers: Numbers, draws: &mut Draws) -> Vec<f32> {
         let integers = numbers == Numbers::Integers;
         let mut data = Vec::with_capacity(shape.count());
         while data.len() < shape.count() {
             match self {
-                Fill::Range(low, high) if integers => {
+                Fill::Range(low, high) if integers && low.max(-4.0).ceil() <= high.min(4.0).floor() => {
                     let (low, high) = (low.max(-4.0).ceil() as i64, high.min(4.0).floor() as i64);
                     data.push(draws.integer(low, high) as f32);
                 }
+                Fill::Range(low, high) if numbers == Numbers::Edges => data.push(match draws.integer(0, 15) {
+                    0 => low,
+                    1 => high,
+                    _ => draws.uniform(low, high),
+                } as f32),
                 Fill::Range(low, high) => data.push(draws.uniform(low, high) as f32),
+                Fill::Powers(low, high) => data.push(draws.uniform(low, high).exp2() as f32),
+                Fill::SignedPowers(low, high) => {
+                    let sign = draws.integer(-4, 4).signum() as f64;
+                    data.push((sign * draws.uniform(low, high).exp2()) as f32);
+                }
                 Fill::Lattice(_) if integers => data.push(draws.integer(-4, 4) as f32),
                 Fill::Lattice(offset) => data.push((0.25 * draws.integer(-8, 8) as f64 + offset) as f32),
                 Fill::AffineMatrix(_) if integers => data.extend(quarter_turn(draws)),
@@ -376,6 +444,7 @@ impl Fill {
                     let centre = [w, h].map(|extent| draws.uniform(0.0, extent as f64));
                     data.extend(centre.map(|x| if integers { x.floor() } else { x } as f32));
                 }
+                Fill::Key if numbers == Numbers::Edges => data.push([0.0, 65_535.0][draws.integer(0, 1) as usize]),
                 Fill::Key => data.push(draws.integer(0, 0xffff) as f32),
                 Fill::Index(end) => data.push(draws.integer(0, end as i64 - 1) as f32),
                 Fill::PixelOf(geometry) => {

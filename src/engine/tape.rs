@@ -95,6 +95,13 @@ pub trait Primitive: fmt::Debug + Any + Send + Sync {
     /// For each element of the output, the largest error of a kernel that evaluates [`eval`](Primitive::eval) on these
     /// inputs, derived from WGSL's accuracy rules; see [`bounds`](crate::engine::bounds).
     fn bound(&self, inputs: &[Array], output: &Shape, arithmetic: Arithmetic) -> Vec<f64>;
+
+    /// The [`eval`](Primitive::eval) and [`bound`](Primitive::bound) of these elements of the output alone. What sums many
+    /// terms for each element overrides it.
+    fn sample(&self, inputs: &[Array], output: &Shape, arithmetic: Arithmetic, elements: &[usize]) -> [Vec<f64>; 2] {
+        let whole = [self.eval(inputs, output), self.bound(inputs, output, arithmetic)];
+        whole.map(|all| elements.iter().map(|&element| all[element]).collect())
+    }
 }
 
 /// The origin of a value.

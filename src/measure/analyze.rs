@@ -38,7 +38,7 @@ use crate::engine::shaders::{Replaced, SpecialiseError};
 use crate::engine::tape::GradError;
 use crate::engine::tensor::Shape;
 use crate::measure::figures::MeasureError;
-use crate::measure::workload::{Workload, title};
+use crate::ssad::workload::{Workload, title};
 pub use assembly::{Class, HotLoop, Mix};
 pub use compiler::{Compiler, Family, Gpu, manifest, serve};
 pub use model::{Bound, Counters, Counts, Line, MACHINES, Machine, Model, Resource, Row as Modelled, model};

@@ -29,7 +29,7 @@ use crate::measure::analyze;
 use crate::measure::figures::{Measure, MeasureError, Origin, Table, positive_seconds, read, repeat};
 use crate::measure::page::{Entry, Page};
 use crate::measure::peak::{self, Peak};
-use crate::measure::workload::Distinct;
+use crate::ssad::workload::Distinct;
 pub use against::{Against, Pair, against};
 pub use sweep::{Sweep, Tiling, sweep};
 
@@ -109,7 +109,7 @@ pub struct Row {
     /// Precision of the step. Kernels on matrix units have their own names.
     #[serde(default)]
     pub precision: Precision,
-    /// As [`title`](crate::measure::workload::title); `--compare` matches rows by it.
+    /// As [`title`](crate::ssad::workload::title); `--compare` matches rows by it.
     pub case: String,
     pub kernel: String,
     /// The constants and types that the kernel is compiled with.

@@ -35,7 +35,7 @@ pub struct Page<'a> {
 /// The equal dispatches of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// As [`title`](crate::measure::workload::title).
+    /// As [`title`](crate::ssad::workload::title).
     pub name: String,
     pub kernel: String,
     /// The constants and types that the kernel is compiled with.

@@ -11,16 +11,19 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::{DataError, Images, Set, Task};
 use crate::engine::gpu::{Clock, Device, Executor, Span, Tally};
 use crate::engine::plan::memory::Memory;
+use crate::engine::philox::Stream;
 use crate::engine::plan::{Plan, Step};
+use crate::engine::tensor::Tensor;
 use crate::engine::units::{figure, percent};
 use crate::measure::analyze;
 use crate::measure::figures::{Measure, MeasureError, Origin, Table, read, write};
 use crate::measure::page::{Entry, Page, Slice};
 use crate::measure::peak::{self, Peak};
-use crate::measure::workload::Distinct;
 use crate::run::claim::Owner;
+use crate::ssad::workload::{Distinct, Workload};
 
 /// How `stssad profile` measures.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,6 +52,21 @@ impl Default for Options {
     fn default() -> Self {
         Options { repetitions: 10, out: None, compare: None, analysis: None, depth: 3 }
     }
+}
+
+/// Noise images for a step of `workload`, whose time does not depend on the pixels.
+///
+/// # Errors
+/// When the sets cannot be split.
+pub fn noise(workload: &Workload) -> Result<Task, DataError> {
+    let (Workload { image: [c, h, w], batch, batch_val, .. }, mut stream) = (*workload, Stream::new(0, 0));
+    let mut draw = |count: usize| {
+        let data = (0..count * c * h * w).map(|_| stream.uniform() as f32).collect();
+        Images::of(Tensor::new([count, c, h, w], data))
+    };
+    let normal = Set::of_class(draw(batch + batch_val), "normal", "normal", false);
+    let anomaly = Set::of_class(draw(batch_val), "anomaly", "anomaly", true);
+    Task::semantic(&normal, &anomaly, batch, batch_val, batch_val, 0)
 }
 
 /// The time of one dispatch.

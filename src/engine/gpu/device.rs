@@ -137,6 +137,7 @@ pub struct Device {
     tally: Arc<Mutex<Tally>>,
     /// Texts that stand in for the built-in ones, by kernel name.
     replaced: Arc<Mutex<Replaced>>,
+    has_runtime_checks: bool,
     /// The number of the newest readback.
     pub(super) readbacks: Arc<Mutex<Number>>,
     /// Submits that tests have go lost, by their position among all.
@@ -193,6 +194,7 @@ impl Device {
             layouts: Default::default(),
             tally: Default::default(),
             replaced: Default::default(),
+            has_runtime_checks: false,
             readbacks: Mutex::new(number).into(),
             unexecuted: Default::default(),
             lost,
@@ -419,17 +421,21 @@ impl Device {
         let (bindings, layout) = self.layout((0..=inputs).map(|binding| element_bytes(&source, binding)).collect());
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(kernel.name), source: wgpu::ShaderSource::Wgsl(source.into()) };
-        // SAFETY: every index in the kernels is guarded by the extents that they are given, and loops are finite; tests
-        // run each kernel with guard words round its buffers.
-        let module =
-            unsafe { self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) };
+        let module = match self.has_runtime_checks {
+            true => self.device.create_shader_module(descriptor),
+            // SAFETY: every index in the kernels is guarded by the extents that they are given, and loops are finite; tests
+            // run each kernel with guard words round its buffers.
+            false => unsafe {
+                self.device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
+            },
+        };
         let pipeline = self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(kernel.name),
             layout: Some(&layout),
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
+                zero_initialize_workgroup_memory: self.has_runtime_checks,
                 ..Default::default()
             },
             cache: self.kept.get(),
@@ -478,6 +484,13 @@ impl Device {
     #[must_use]
     pub fn with_shaders(&self, replaced: Replaced) -> Device {
         Device { replaced: Arc::new(Mutex::new(replaced)), pipelines: Arc::default(), ..self.clone() }
+    }
+
+    /// The same device with pipelines of its own, whose indices are kept within bounds and whose workgroup memory begins with
+    /// zeros: a kernel that is not known to be sound does less harm.
+    #[must_use]
+    pub fn with_runtime_checks(&self) -> Device {
+        Device { has_runtime_checks: true, pipelines: Arc::default(), ..self.clone() }
     }
 
     /// The texts that take the place of built-in shaders.

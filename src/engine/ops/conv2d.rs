@@ -11,8 +11,10 @@ mod lower;
 mod partial;
 mod transposed;
 
+use std::ops::Range;
+
 use crate::engine::bounds::product_bound;
-use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::ShapeClass::{Folded, Large, Ones, Prime, Small, Tiled, Training, Uneven};
 use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
 pub use crate::engine::geometry::Geometry;
 use crate::engine::ops::{Family, listed, no_role};
@@ -69,24 +71,116 @@ impl Problem {
         [n * groups * c * h * w, groups * k * c * r * s, n * groups * k * p * q]
     }
 
+    /// Output position, tap and pixel of every meeting of a window with a pixel, along rows and along columns.
+    fn meetings(&self) -> [Meetings; 2] {
+        [self.geometry.meetings(0, self.p), self.geometry.meetings(1, self.q)]
+    }
+
     /// Calls `term` with the indices into x, w and y of every term of the trilinear form.
-    fn for_each_term(&self, mut term: impl FnMut(usize, usize, usize)) {
-        let Problem { n, groups, c, k, p, q, geometry } = *self;
+    fn for_each_term(&self, term: impl FnMut(usize, usize, usize)) {
+        let Problem { n, groups, c, k, .. } = *self;
+        let [rows, columns] = &self.meetings();
+        self.for_each_term_in(&Part { images: 0..n, groups: 0..groups, to: 0..k, from: 0..c, rows, columns }, term);
+    }
+
+    /// The same for the terms of one element of the operand that is solved for, of the images in a range.
+    fn for_each_term_of(
+        &self,
+        (solve_for, element): (Role, usize),
+        images: Range<usize>,
+        [rows, columns]: &[Meetings; 2],
+        term: impl FnMut(usize, usize, usize),
+    ) {
+        let Problem { groups, c, k, p, q, geometry, .. } = *self;
+        let one = |index: usize| index..index + 1;
+        let [height, width] = match solve_for {
+            Role::Output => [p, q],
+            Role::Input => geometry.image,
+            Role::Kernel => geometry.window,
+        };
+        let (row, column, plane) = (element / width % height, element % width, element / width / height);
+        let along = |meetings: &Meetings, place: usize| -> Meetings {
+            let meets = |&&(output, tap, pixel): &&(usize, usize, usize)| match solve_for {
+                Role::Output => output == place,
+                Role::Input => pixel == place,
+                Role::Kernel => tap == place,
+            };
+            meetings.iter().filter(meets).copied().collect()
+        };
+        let (rows, columns) = (&along(rows, row), &along(columns, column));
+        let part = match solve_for {
+            Role::Output => {
+                let (image, group, to) = (plane / k / groups, plane / k % groups, plane % k);
+                Part { images: one(image), groups: one(group), to: one(to), from: 0..c, rows, columns }
+            }
+            Role::Input => {
+                let (image, group, from) = (plane / c / groups, plane / c % groups, plane % c);
+                Part { images: one(image), groups: one(group), to: 0..k, from: one(from), rows, columns }
+            }
+            Role::Kernel => {
+                let (group, to, from) = (plane / c / k, plane / c % k, plane % c);
+                Part { images, groups: one(group), to: one(to), from: one(from), rows, columns }
+            }
+        };
+        self.for_each_term_in(&part, term);
+    }
+
+    fn for_each_term_in(&self, part: &Part, mut term: impl FnMut(usize, usize, usize)) {
+        let Problem { groups, c, k, p, q, geometry, .. } = *self;
         let ([h, w], [r, s]) = (geometry.image, geometry.window);
-        let (rows, columns) = (geometry.meetings(0, p), geometry.meetings(1, q));
-        for (image, group) in (0..n).flat_map(|image| (0..groups).map(move |group| (image, group))) {
-            for (to, from) in (0..k).flat_map(|to| (0..c).map(move |from| (to, from))) {
-                for &(out_row, tap_row, row) in &rows {
+        for (image, group) in part.images.clone().flat_map(|image| part.groups.clone().map(move |group| (image, group))) {
+            for (to, from) in part.to.clone().flat_map(|to| part.from.clone().map(move |from| (to, from))) {
+                for &(out_row, tap_row, row) in part.rows {
                     let x = (((image * groups + group) * c + from) * h + row) * w;
                     let kernel = (((group * k + to) * c + from) * r + tap_row) * s;
                     let y = (((image * groups + group) * k + to) * p + out_row) * q;
-                    for &(out_column, tap_column, column) in &columns {
+                    for &(out_column, tap_column, column) in part.columns {
                         term(x + column, kernel + tap_column, y + out_column);
                     }
                 }
             }
         }
     }
+}
+
+/// `(output, tap, pixel)` along one axis, as [`Geometry::meetings`] lists them.
+type Meetings = Vec<(usize, usize, usize)>;
+
+impl Problem {
+    /// The sums of these elements of the operand that is solved for; `images` gives those that take part in each.
+    fn eval_at(
+        &self,
+        solve_for: Role,
+        inputs: &[Array],
+        elements: impl Iterator<Item = usize>,
+        images: impl Fn(usize) -> Range<usize>,
+    ) -> Vec<f64> {
+        let (meetings, first, second) = (self.meetings(), inputs[0].data, inputs[1].data);
+        let sum = |(place, element): (usize, usize)| {
+            let mut sum = 0.0;
+            self.for_each_term_of((solve_for, element), images(place), &meetings, |x, w, y| {
+                sum += match solve_for {
+                    Role::Output => first[x] * second[w],
+                    Role::Input => first[y] * second[w],
+                    Role::Kernel => first[x] * second[y],
+                };
+            });
+            sum
+        };
+        elements.enumerate().map(sum).collect()
+    }
+}
+
+/// Some of the terms of the trilinear form.
+struct Part<'a> {
+    images: Range<usize>,
+    groups: Range<usize>,
+    /// Channels of y in a group.
+    to: Range<usize>,
+    /// Channels of x in a group.
+    from: Range<usize>,
+    rows: &'a Meetings,
+    columns: &'a Meetings,
 }
 
 impl Conv2d {
@@ -214,6 +308,13 @@ impl Primitive for Conv2d {
         let terms = self.terms(&self.accepted(&[inputs[0].shape, inputs[1].shape]));
         product_bound(arithmetic, terms, inputs, |inputs| self.eval(inputs, output))
     }
+
+    fn sample(&self, inputs: &[Array], _: &Shape, arithmetic: Arithmetic, elements: &[usize]) -> [Vec<f64>; 2] {
+        let problem = self.accepted(&[inputs[0].shape, inputs[1].shape]);
+        let images = |_| 0..problem.n;
+        let eval = |inputs: &[Array]| problem.eval_at(self.solve_for, inputs, elements.iter().copied(), images);
+        [eval(inputs), product_bound(arithmetic, self.terms(&problem), inputs, eval)]
+    }
 }
 
 impl Tape {
@@ -329,6 +430,7 @@ fn cases() -> Vec<(ShapeClass, String)> {
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
+    (Large, "conv2d/output(n=1,c=1,h=4099,w=4099,k=1,r=1,s=1,stride=1,padding=0)"),
     (Prime, "conv2d/partial_kernel(n=7,c=3,h=7,w=5,k=5,r=3,s=3,stride=1,padding=1,run=3)"),
     (Small, "conv2d/partial_kernel(n=2,c=4,h=3,w=4,k=6,r=2,s=2,stride=1,padding=0,groups=2,run=1)"),
     (Ones, "conv2d/partial_kernel(n=3,c=8,h=6,w=6,k=5,r=1,s=1,stride=2,padding=0,run=2)"),

@@ -13,7 +13,7 @@ pub use multiply_add::MultiplyAdd;
 pub use unary::{Unary, UnaryMap};
 
 use crate::engine::bounds::Approx;
-use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::ShapeClass::{Folded, Large, Ones, Prime, Small, Tiled, Training, Uneven};
 use crate::engine::case::{Parameters, Parts, ShapeClass};
 use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Array, Cotangent, Tape, Value};
@@ -231,6 +231,9 @@ const CASES: &[(ShapeClass, &str)] = &[
     (Ones, "elementwise/unary(f=exp,x=1x1)"),
     (Tiled, "elementwise/unary(f=sigmoid,x=5x1031)"),
     (Folded, "elementwise/unary(f=relu,x=4194305)"),
+    (Large, "elementwise/unary(f=relu,x=16777259)"),
+    (Large, "elementwise/binary(f=subtract,a=16777259,b=1)"),
+    (Large, "elementwise/multiply_add(a=16777259,b=1,c=1)"),
     (Training, "elementwise/unary(f=softplus,x=96x1)"),
     (Training, "elementwise/unary(f=relu,x=64x16x14x14)"),
     (Prime, "elementwise/binary(f=add,a=5x13x7,b=5x13x7)"),

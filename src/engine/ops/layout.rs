@@ -2,7 +2,7 @@
 
 mod lower;
 
-use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::ShapeClass::{Folded, Large, Ones, Prime, Small, Tiled, Training, Uneven};
 use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
 use crate::engine::ops::elementwise::{Collapsed, spread};
 use crate::engine::ops::{Family, listed, no_role};
@@ -429,21 +429,22 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             shapes.into_iter().fold(parts, |parts, shape| parts.input(shape, Fill::ANY))
         }
         "broadcast" => {
-            Parts::new(Broadcast { to: p.shape("to")? }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+            Parts::new(Broadcast { to: p.shape("to")? }).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
         }
-        "transpose" => Parts::new(Transpose).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY),
+        "transpose" => Parts::new(Transpose).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY),
         "slice" => {
             let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
-            Parts::new(Slice { axis, start, extent }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+            Parts::new(Slice { axis, start, extent }).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
         }
         "pad" => {
             let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
-            Parts::new(Pad { axis, start, extent }).exact(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+            Parts::new(Pad { axis, start, extent }).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
         }
         "concat" => {
             let axis = p.number("axis")?;
             Parts::new(Concat { axis })
                 .exact(true)
+                .special(true)
                 .linear_in(&[&[0, 1]])
                 .input(p.shape("a")?, Fill::ANY)
                 .input(p.shape("b")?, Fill::ANY)
@@ -453,6 +454,8 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
+    (Large, "layout/slice(x=16777261,axis=0,start=1,extent=16777259)"),
+    (Large, "layout/broadcast(x=1,to=16777259)"),
     (Prime, "layout/reshape(x=6x5,to=3x10)"),
     (Prime, "layout/pack(a=5x13,b=64,c=7)"),
     (Prime, "layout/broadcast(x=5x1x7,to=5x13x7)"),

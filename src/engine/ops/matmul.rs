@@ -33,6 +33,22 @@ impl Matmul {
         }
     }
 
+    /// These elements of the product.
+    fn eval_at(&self, inputs: &[Array], elements: impl Iterator<Item = usize>) -> Vec<f64> {
+        let [m, n, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
+        let (a, b) = (inputs[0].data, inputs[1].data);
+        let sum = |element: usize| {
+            let (row, column) = (element / n, element % n);
+            let term = |inner: usize| {
+                let a = if self.transpose_a { a[inner * m + row] } else { a[row * k + inner] };
+                let b = if self.transpose_b { b[column * k + inner] } else { b[inner * n + column] };
+                a * b
+            };
+            (0..k).map(term).sum()
+        };
+        elements.map(sum).collect()
+    }
+
     /// The extents of inputs that [`shape`](Primitive::shape) has accepted.
     fn accepted(&self, inputs: &[&Shape]) -> [usize; 3] {
         self.extents(inputs).expect("shapes are checked when recorded")
@@ -73,24 +89,18 @@ impl Primitive for Matmul {
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let [m, n, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
-        let (a, b) = (inputs[0].data, inputs[1].data);
-        let mut z = vec![0.0; output.count()];
-        for row in 0..m {
-            for column in 0..n {
-                for inner in 0..k {
-                    let a = if self.transpose_a { a[inner * m + row] } else { a[row * k + inner] };
-                    let b = if self.transpose_b { b[column * k + inner] } else { b[inner * n + column] };
-                    z[row * n + column] += a * b;
-                }
-            }
-        }
-        z
+        self.eval_at(inputs, 0..output.count())
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape, arithmetic: Arithmetic) -> Vec<f64> {
         let [_, _, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
         product_bound(arithmetic, k, inputs, |inputs| self.eval(inputs, output))
+    }
+
+    fn sample(&self, inputs: &[Array], _: &Shape, arithmetic: Arithmetic, elements: &[usize]) -> [Vec<f64>; 2] {
+        let [_, _, k] = self.accepted(&[inputs[0].shape, inputs[1].shape]);
+        let eval = |inputs: &[Array]| self.eval_at(inputs, elements.iter().copied());
+        [eval(inputs), product_bound(arithmetic, k, inputs, eval)]
     }
 }
 

@@ -3,7 +3,7 @@
 mod lower;
 
 use crate::engine::bounds::Approx;
-use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training};
+use crate::engine::case::ShapeClass::{Folded, Large, Ones, Prime, Small, Tiled, Training};
 use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
 use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
@@ -27,6 +27,10 @@ impl AdamUpdate {
 impl Primitive for AdamUpdate {
     fn name(&self) -> &'static str {
         "optimiser/adam"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("theta={}", inputs[0]))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -83,11 +87,12 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         .without_rule(&[0, 1, 2, 3])
         .input(x.clone(), Fill::ANY)
         .input(x.clone(), Fill::ANY)
-        .input(x, Fill::Range(0.0, 2.0))
+        .input_up_to(x, Fill::Range(0.0, 2.0), Fill::WIDE_POSITIVE)
         .input([3], Fill::Range(0.05, 1.0)))
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
+    (Large, "optimiser/adam(theta=16777259)"),
     (Prime, "optimiser/adam(theta=7x13)"),
     (Small, "optimiser/adam(theta=3)"),
     (Ones, "optimiser/adam(theta=1)"),

@@ -127,6 +127,10 @@ impl Primitive for Mask {
         }
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        Some(format!("n={},h={},w={}", inputs[0].first()?, self.size[0], self.size[1]))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [n, four] = inputs[0].matrix()?;
         let is_soft = |shape: &&Shape| shape.matrix() == Ok([n, 1]);
@@ -190,6 +194,11 @@ impl Primitive for MaskVjp {
             Profile::Box => "softbox/mask_vjp",
             Profile::Disc => "softdisc/mask_vjp",
         }
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let [n, _, h, w] = inputs.last()?.images().ok()?;
+        Some(format!("n={n},h={h},w={w}"))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {

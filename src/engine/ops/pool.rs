@@ -194,7 +194,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let windows = argmax.shape(&[&x])?;
     let index = Fill::PixelOf(geometry);
     Ok(match role {
-        "argmax" => Parts::new(argmax).exact(true).constant_in(&[0]).input(x, Fill::ANY),
+        "argmax" => Parts::new(argmax).exact(true).special(true).constant_in(&[0]).input(x, Fill::ANY),
         "select" => Parts::new(Select { geometry })
             .exact(true)
             .linear_in(&[&[0]])

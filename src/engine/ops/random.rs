@@ -2,7 +2,7 @@
 
 mod lower;
 
-use crate::engine::case::ShapeClass::{Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::ShapeClass::{Large, Ones, Prime, Small, Tiled, Training, Uneven};
 use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
 use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::philox::{philox4x32, unit};
@@ -29,6 +29,11 @@ pub fn key(seed: u64, step: u32) -> Tensor {
 impl Primitive for Uniform {
     fn name(&self) -> &'static str {
         "random/uniform"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let keys = if inputs[0].count() > 6 { format!(",keys={}", inputs[0].count() / 6) } else { String::new() };
+        Some(format!("stream={}{keys},y={}", self.stream, self.shape))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -119,6 +124,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
+    (Large, "random/uniform(stream=2,y=16777259)"),
     (Prime, "random/uniform(stream=3,y=7x13)"),
     (Small, "random/uniform(stream=0,y=3)"),
     (Ones, "random/uniform(stream=1,y=1)"),

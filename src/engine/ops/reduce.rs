@@ -312,6 +312,12 @@ impl Primitive for Magnitude {
         "reduce/magnitude"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let rows = *inputs[0].first()?;
+        let terms: Vec<String> = inputs.iter().map(|input| (input.count() / rows).to_string()).collect();
+        Some(format!("rows={rows},lanes={},arrays={},terms={}", self.lanes, self.arrays, terms.join("x")))
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let rows = inputs[0].first().copied().unwrap_or_default();
         let fits = (1..=ARRAYS).contains(&self.arrays) && self.lanes > 0;
@@ -483,15 +489,17 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
                 .exact(scale.fract() == 0.0)
                 .stationary_in(&[1])
                 .input(p.shape("x")?, Fill::ANY)
-                .input(p.shape("m")?, Fill::ANY)
+                // A deviation from a far greater m is m for every term, and roundings of equal terms do not cancel as the bound of
+                // a sum takes it.
+                .input_up_to(p.shape("m")?, Fill::ANY, Fill::ANY)
         }
         "magnitude" => {
             let [rows, lanes, arrays] = p.numbers(["rows", "lanes", "arrays"])?;
             let shape = p.shape("terms")?;
-            let parts = Parts::new(Magnitude { arrays, lanes }).exact(true).without_rule(&[0, 1, 2, 3, 4, 5, 6]);
+            let parts = Parts::new(Magnitude { arrays, lanes }).exact(true).special(true).without_rule(&[0, 1, 2, 3, 4, 5, 6]);
             shape.iter().fold(parts, |parts, &terms| parts.input([rows, terms], Fill::ANY))
         }
-        "log_sum_exp" => Parts::new(LogSumExp).input(p.shape("x")?, Fill::Range(-20.0, 20.0)),
+        "log_sum_exp" => Parts::new(LogSumExp).input_up_to(p.shape("x")?, Fill::Range(-20.0, 20.0), Fill::WIDE),
         _ => return Err(no_role("reduce", role)),
     })
 }

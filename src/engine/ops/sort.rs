@@ -174,7 +174,7 @@ pub(super) const FAMILY: Family =
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [rows, columns] = p.numbers(["rows", "columns"])?;
     if role == "order" {
-        return Ok(Parts::new(Order).exact(true).constant_in(&[0]).input([rows, columns], Fill::ANY));
+        return Ok(Parts::new(Order).exact(true).special(true).constant_in(&[0]).input([rows, columns], Fill::ANY));
     }
     let places = [p.number("k")?, columns];
     Ok(match role {

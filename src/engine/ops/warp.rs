@@ -107,9 +107,23 @@ fn resampled(images: &Shape, matrices: &Shape) -> Result<Shape, String> {
     }
 }
 
+/// The parameters of a case on images of this shape.
+fn described(images: &Shape) -> Option<String> {
+    let [n, c, h, w] = images.images().ok()?;
+    Some(format!("n={n},c={c},h={h},w={w}"))
+}
+
 impl Primitive for Affine {
     fn name(&self) -> &'static str {
         "warp/affine"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        let outside = match self.outside {
+            Outside::Zero => "zero",
+            Outside::Nearest => "nearest",
+        };
+        Some(format!("{},outside={outside}", described(inputs[0])?))
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
@@ -177,6 +191,10 @@ impl Primitive for AffineMatrixVjp {
         "warp/affine_matrix_vjp"
     }
 
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        described(inputs[0])
+    }
+
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {
         let [n, _, h, _] = resampled(inputs[0], inputs[1])?.images()?;
         match inputs[2] == inputs[0] {
@@ -229,6 +247,10 @@ impl Primitive for AffineMatrixVjp {
 impl Primitive for AffineImageVjp {
     fn name(&self) -> &'static str {
         "warp/affine_image_vjp"
+    }
+
+    fn parameters(&self, inputs: &[&Shape]) -> Option<String> {
+        described(inputs[1])
     }
 
     fn shape(&self, inputs: &[&Shape]) -> Result<Shape, String> {

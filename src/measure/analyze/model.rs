@@ -251,7 +251,7 @@ pub struct Bound {
 /// A dispatch of a step, or a case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// As [`title`](crate::measure::workload::title).
+    /// As [`title`](crate::ssad::workload::title).
     pub name: String,
     /// Its shader.
     pub kernel: String,

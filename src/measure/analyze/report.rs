@@ -142,7 +142,7 @@ pub struct Text {
 /// A pipeline.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// Of its largest dispatch, as [`title`](crate::measure::workload::title); what rows are compared by.
+    /// Of its largest dispatch, as [`title`](crate::ssad::workload::title); what rows are compared by.
     pub name: String,
     /// Its shader.
     pub kernel: String,

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::compare::{Mismatch, compare, control};
+use super::compare::{Mismatch, compare_at, control};
+use super::pattern;
 use crate::engine::bounds::stored_f16_bound;
 use crate::engine::case::{Case, Draws, widen};
 use crate::engine::gpu::{Device, GpuError};
@@ -28,7 +29,32 @@ pub enum Fault {
     },
     /// The comparison accepts a wrong answer: the check itself is at fault.
     Blind(String),
+    /// What the [sanitizer](crate::proof::sanitizer) finds, line by line, or why it refuses the kernel.
+    Sanitizer(Vec<String>),
     Gpu(Box<GpuError>),
+    /// An identity, a rule or a step that does not hold, in words.
+    Broken(String),
+    /// The process that ran it ended, as this says: most often, its driver crashed.
+    Crashed(String),
+    /// It took longer than so many seconds.
+    Endless(u64),
+}
+
+impl Fault {
+    /// A word for it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Fault::Wrong { .. } => "wrong",
+            Fault::Damage(_) => "damage",
+            Fault::Undetermined { .. } => "undetermined",
+            Fault::Blind(_) => "blind",
+            Fault::Sanitizer(_) => "sanitizer",
+            Fault::Gpu(_) => "device",
+            Fault::Broken(_) => "broken",
+            Fault::Crashed(_) => "crashed",
+            Fault::Endless(_) => "endless",
+        }
+    }
 }
 
 impl fmt::Display for Fault {
@@ -40,14 +66,20 @@ impl fmt::Display for Fault {
                 write!(f, "two runs differ at {coordinates:?}: {first:e}, then {second:e}")
             }
             Fault::Blind(reason) => f.write_str(reason),
+            Fault::Sanitizer(reports) => {
+                write!(f, "the sanitizer finds {}", reports.join("; "))
+            }
             Fault::Gpu(error) => error.fmt(f),
+            Fault::Broken(text) => f.write_str(text),
+            Fault::Crashed(how) => write!(f, "the process that ran it {how}; most often a driver crashes so on a kernel"),
+            Fault::Endless(seconds) => write!(f, "it did not end within {seconds} s, and was killed"),
         }
     }
 }
 
-/// A failed case, with what it takes to reproduce it.
+/// A failed case, with what it takes to reproduce it: `stssad check --seed SEED 'CASE'`.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{variant} is wrong: {fault}\n    reproduce: stssad check --seed {seed} '{case}'")]
+#[error("{variant} is wrong for '{case}', seed {seed}: {fault}")]
 pub struct Failure {
     pub case: String,
     /// The kernel, by the name of its file.
@@ -81,31 +113,121 @@ pub fn tolerance(
     output: &Shape,
     want: &[f64],
 ) -> Vec<f64> {
-    let arithmetic = if kernel.tile().is_some() { Arithmetic::MatrixUnits } else { Arithmetic::F32 };
-    let bound = primitive.bound(inputs, output, arithmetic);
-    match kernel.is_half(inputs.len()) {
+    as_stored(kernel, inputs.len(), want, primitive.bound(inputs, output, arithmetic(kernel)))
+}
+
+fn arithmetic(kernel: &Kernel) -> Arithmetic {
+    if kernel.tile().is_some() { Arithmetic::MatrixUnits } else { Arithmetic::F32 }
+}
+
+/// The bounds of what a kernel with so many inputs stores.
+fn as_stored(kernel: &Kernel, inputs: usize, want: &[f64], bound: Vec<f64>) -> Vec<f64> {
+    match kernel.is_half(inputs) {
         true => want.iter().zip(bound).map(|(&want, bound)| stored_f16_bound(want, bound)).collect(),
         false => bound,
     }
 }
 
-/// The definition at `inputs`, and the bound that `kernel` must keep for each element.
-pub fn reference_of(case: &Case, kernel: &Kernel, inputs: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
+/// Reads `inputs` as the definition does.
+fn with_arrays<T>(inputs: &[Tensor], read: impl FnOnce(&[Array]) -> T) -> T {
     let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
     let arrays: Vec<Array> =
         inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
-    let output = case.output();
-    let want = case.primitive.eval(&arrays, &output);
-    let bound = tolerance(&*case.primitive, kernel, &arrays, &output, &want);
-    (want, bound)
+    read(&arrays)
 }
 
-/// Runs one of the case's [`variants`] on isolated buffers: once on integers, twice on floats. A kernel that rounds its
-/// factors to f16 also runs on floats that are exact in f16, which tests the bound of its sums alone.
+/// The definition at `inputs`, and the bound that `kernel` must keep for each element.
+pub fn reference_of(case: &Case, kernel: &Kernel, inputs: &[Tensor]) -> (Vec<f64>, Vec<f64>) {
+    with_arrays(inputs, |arrays| {
+        let output = case.output();
+        let want = case.primitive.eval(arrays, &output);
+        let bound = tolerance(&*case.primitive, kernel, arrays, &output, &want);
+        (want, bound)
+    })
+}
+
+/// Terms of a case from which on its definition is evaluated for a sample of its elements.
+const TERMS: u64 = 1 << 27;
+/// Terms of a sample, and its least and most elements.
+const SAMPLED_TERMS: u64 = 1 << 25;
+const SAMPLE: [u64; 2] = [128, 4096];
+
+/// The elements of a case's output whose definition is evaluated: all, or a sample where that would take seconds.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Looked {
+    All(usize),
+    /// In ascending order.
+    At(Vec<usize>),
+}
+
+impl Looked {
+    /// Half of a sample lies anywhere. The other half lies at borders: along each axis at an end, or next to it, or anywhere.
+    pub fn of(case: &Case, seed: u64) -> Looked {
+        let shape = case.output();
+        let terms = case.flops() / 2;
+        let for_each = terms / shape.count() as u64;
+        if terms < TERMS || for_each < 8 {
+            return Looked::All(shape.count());
+        }
+        let count = (SAMPLED_TERMS / for_each).clamp(SAMPLE[0], SAMPLE[1]);
+        let mut draws = Draws::new(seed, u32::MAX - 1);
+        let mut element = |index: u64| {
+            let place = |element: usize, &extent: &usize| {
+                let last = extent as i64 - 1;
+                let anywhere = draws.integer(0, last);
+                let at = [0, 1, last - 1, last, anywhere, anywhere][draws.integer(0, 5) as usize].clamp(0, last);
+                element * extent + if index % 2 == 0 { anywhere } else { at } as usize
+            };
+            shape.iter().fold(0, place)
+        };
+        let mut elements: Vec<usize> = [0, shape.count() - 1].into_iter().chain((0..count).map(&mut element)).collect();
+        elements.sort_unstable();
+        elements.dedup();
+        Looked::At(elements)
+    }
+
+    fn elements(&self) -> Box<dyn Iterator<Item = usize> + '_> {
+        match self {
+            Looked::All(count) => Box::new(0..*count),
+            Looked::At(elements) => Box::new(elements.iter().copied()),
+        }
+    }
+
+    /// The definition of these elements at `inputs`, and their bounds.
+    fn reference(&self, case: &Case, kernel: &Kernel, inputs: &[Tensor]) -> [Vec<f64>; 2] {
+        match self {
+            Looked::All(_) => reference_of(case, kernel, inputs).into(),
+            Looked::At(elements) => with_arrays(inputs, |arrays| {
+                let [want, bound] = case.primitive.sample(arrays, &case.output(), arithmetic(kernel), elements);
+                let bound = as_stored(kernel, inputs.len(), &want, bound);
+                [want, bound]
+            }),
+        }
+    }
+}
+
+/// Runs one of the case's [`variants`] on isolated buffers: once on integers, twice on floats, once on
+/// [edges](Case::edges), and once on NaN and infinities where the definition covers them. A kernel that rounds its factors to
+/// f16 has no edges, since most of them are beyond f16; it also runs on floats that are exact in f16, which tests the bound of
+/// its sums alone. Of long sums a [sample](Looked) is compared.
 ///
 /// # Errors
 /// The first fault found.
 pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) -> Result<(), Failure> {
+    check_kernel_often(device, case, kernel, seed, 2)
+}
+
+/// As [`check_kernel`], with so many runs on floats, which must not differ in a bit.
+///
+/// # Errors
+/// The first fault found.
+pub fn check_kernel_often(
+    device: &Device,
+    case: &Case,
+    kernel: &Kernel,
+    seed: u64,
+    runs: usize,
+) -> Result<(), Failure> {
     let failure = |fault: Fault| Failure { case: case.to_string(), variant: kernel.name, fault, seed };
     let run = |inputs: &[Tensor]| {
         let isolated = device
@@ -116,35 +238,121 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) ->
             None => Ok(isolated.output),
         }
     };
-    let hold = |numbers: &'static str, got: &Tensor, want: &[f64], tolerance: &[f64]| {
-        compare(got, want, tolerance)
+    let looked = Looked::of(case, seed);
+    // Where WGSL leaves a result open, its bound is infinite, and any result is right.
+    let hold = |numbers: &'static str, got: &Tensor, [want, tolerance]: [Vec<f64>; 2]| {
+        let reference: Vec<(usize, usize)> =
+            looked.elements().enumerate().filter(|&(place, _)| tolerance[place] != f64::INFINITY).collect();
+        let elements = reference.iter().map(|&(_, element)| element);
+        compare_at(got, elements, |index| (want[reference[index].0], tolerance[reference[index].0]))
             .map_err(|mismatch| failure(Fault::Wrong { numbers, mismatch: Box::new(mismatch) }))?;
-        let element = Draws::new(seed, u32::MAX).integer(0, want.len() as i64 - 1) as usize;
-        control(got, want, tolerance, element).map_err(|reason| failure(Fault::Blind(reason)))
+        if 2 * reference.len() < want.len() {
+            let open = want.len() - reference.len();
+            return Err(failure(Fault::Blind(format!("with {numbers}, {open} of {} results are open", want.len()))));
+        }
+        let (place, element) = reference[Draws::new(seed, u32::MAX).integer(0, reference.len() as i64 - 1) as usize];
+        control(got, element, want[place], tolerance[place]).map_err(|reason| failure(Fault::Blind(reason)))
     };
 
     let inputs = case.integers(seed);
-    let (want, bound) = reference_of(case, kernel, &inputs);
+    let [want, bound] = looked.reference(case, kernel, &inputs);
     let is_exact = case.says.exact && !kernel.is_half(inputs.len());
     let tolerance = if is_exact { vec![0.0; want.len()] } else { bound };
-    hold("integers", &run(&inputs)?, &want, &tolerance)?;
+    hold("integers", &run(&inputs)?, [want, tolerance])?;
 
     if kernel.tile().is_some() {
         let inputs = case.halves(seed);
-        let (want, tolerance) = reference_of(case, kernel, &inputs);
-        hold("floats exact in f16", &run(&inputs)?, &want, &tolerance)?;
+        hold("floats exact in f16", &run(&inputs)?, looked.reference(case, kernel, &inputs))?;
+    }
+    if kernel.tile().is_none() && kernel.halves.is_empty() {
+        let inputs = case.edges(seed);
+        hold("numbers of all magnitudes", &run(&inputs)?, looked.reference(case, kernel, &inputs))?;
+    }
+    if case.says.special {
+        let inputs = case.specials();
+        let (want, _) = reference_of(case, kernel, &inputs);
+        same_specials(&run(&inputs)?, &want).map_err(failure)?;
     }
 
     let inputs = case.floats(seed);
-    let (want, tolerance) = reference_of(case, kernel, &inputs);
-    let (got, again) = (run(&inputs)?, run(&inputs)?);
-    hold("floats", &got, &want, &tolerance)?;
-    let is_other = |index: &usize| got.data()[*index].to_bits() != again.data()[*index].to_bits();
-    match (0..want.len()).find(is_other) {
-        Some(index) => Err(failure(Fault::Undetermined {
-            coordinates: got.shape().coordinates(index),
-            values: [got.data()[index], again.data()[index]],
-        })),
-        None => Ok(()),
+    let got = run(&inputs)?;
+    hold("floats", &got, looked.reference(case, kernel, &inputs))?;
+    for _ in 1..runs {
+        let again = run(&inputs)?;
+        let is_other = |index: &usize| got.data()[*index].to_bits() != again.data()[*index].to_bits();
+        if let Some(index) = (0..got.data().len()).find(is_other) {
+            return Err(failure(Fault::Undetermined {
+                coordinates: got.shape().coordinates(index),
+                values: [got.data()[index], again.data()[index]],
+            }));
+        }
+    }
+    Ok(())
+}
+
+/// Whether NaN stands where it should, and everything else is equal.
+fn same_specials(got: &Tensor, want: &[f64]) -> Result<(), Fault> {
+    let is_same = |got: f32, want: f64| f64::from(got) == want || (got.is_nan() && want.is_nan());
+    let wrong = |index: &usize| !is_same(got.data()[*index], want[*index]);
+    let bad: Vec<usize> = (0..want.len()).filter(wrong).collect();
+    let Some(&first) = bad.first() else { return Ok(()) };
+    let pattern = pattern::places(got.shape(), &bad, 0..want.len());
+    let mismatch = Mismatch {
+        coordinates: got.shape().coordinates(first),
+        got: got.data()[first].into(),
+        want: want[first],
+        tolerance: 0.0,
+        bad: [bad.len(), want.len()],
+        pattern,
+    };
+    Err(Fault::Wrong { numbers: "NaN and infinities", mismatch: Box::new(mismatch) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::ops::cases;
+
+    #[test]
+    fn samples_have_both_ends_and_the_borders_of_every_axis() {
+        let case: Case = "conv2d/output(n=128,c=64,h=32,w=32,k=64,r=3,s=3,stride=1,padding=1)".parse().unwrap();
+        let Looked::At(elements) = Looked::of(&case, 0) else { panic!("it has 4.8e9 terms") };
+        let shape = case.output();
+        assert!(elements.len() > 3000 && elements.is_sorted());
+        assert_eq!((elements[0], elements[elements.len() - 1]), (0, shape.count() - 1));
+        for (axis, extent) in shape.iter().enumerate() {
+            for place in [0, extent - 1] {
+                let count = elements.iter().filter(|&&element| shape.coordinates(element)[axis] == place).count();
+                assert!(count > 100, "{count} elements with axis {axis} at {place}");
+            }
+        }
+        let small: Case = "conv2d/output(n=2,c=3,h=7,w=5,k=5,r=3,s=3,stride=1,padding=1)".parse().unwrap();
+        assert_eq!(Looked::of(&small, 0), Looked::All(small.output().count()));
+    }
+
+    #[test]
+    fn samples_are_elements_of_the_whole() {
+        for (_, case) in cases().into_iter().filter(|(_, case)| case.elements() < 20_000 && case.flops() < 1_000_000) {
+            let Some(kernel) = variants(&case).pop() else { continue };
+            let inputs = case.floats(3);
+            let (want, bound) = reference_of(&case, &kernel, &inputs);
+            let elements: Vec<usize> = (0..want.len()).filter(|element| element % 3 == 1 || want.len() == 1).collect();
+            let [some, bounds] = Looked::At(elements.clone()).reference(&case, &kernel, &inputs);
+            let close = |a: f64, b: f64| (a - b).abs() <= 1e-12 * (1.0 + b.abs());
+            for (place, &element) in elements.iter().enumerate() {
+                let pairs = [(some[place], want[element]), (bounds[place], bound[element])];
+                assert!(pairs.iter().all(|&(some, all)| close(some, all)), "{case}: {pairs:?} at {element}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_nan_that_is_lost_or_made_is_found() {
+        let of = |got: [f32; 2], want: [f64; 2]| same_specials(&Tensor::new([2], got.to_vec()), &want);
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        assert_eq!(of([nan, inf], [f64::NAN, f64::INFINITY]), Ok(()));
+        assert!(of([0.0, inf], [f64::NAN, f64::INFINITY]).is_err());
+        assert!(of([nan, nan], [f64::NAN, f64::INFINITY]).is_err());
+        assert!(of([nan, -inf], [f64::NAN, f64::INFINITY]).is_err());
     }
 }

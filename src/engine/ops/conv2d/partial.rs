@@ -74,4 +74,17 @@ impl Primitive for PartialKernel {
         let Problem { n, p, q, .. } = self.accepted(&[inputs[0].shape, inputs[1].shape]);
         product_bound(arithmetic, n.min(self.run) * p * q, inputs, |inputs| self.eval(inputs, output))
     }
+
+    fn sample(&self, inputs: &[Array], output: &Shape, arithmetic: Arithmetic, elements: &[usize]) -> [Vec<f64>; 2] {
+        let problem = self.accepted(&[inputs[0].shape, inputs[1].shape]);
+        let Problem { n, p, q, .. } = problem;
+        let per_kernel: usize = output[1..].iter().product();
+        let images = |place: usize| {
+            let first = elements[place] / per_kernel * self.run;
+            first..n.min(first + self.run)
+        };
+        let of_kernel = || elements.iter().map(|element| element % per_kernel);
+        let eval = |inputs: &[Array]| problem.eval_at(Role::Kernel, inputs, of_kernel(), images);
+        [eval(inputs), product_bound(arithmetic, n.min(self.run) * p * q, inputs, eval)]
+    }
 }

@@ -43,6 +43,15 @@ impl OfTransposed {
     }
 }
 
+impl OfTransposed {
+    /// The shape and the elements of w.
+    fn transposed_back(&self, inputs: &[Array]) -> (Shape, Vec<f64>) {
+        let kernel = self.kernel(inputs[0].shape, inputs[1].shape).expect("shapes are checked when recorded");
+        let [rows, columns] = inputs[1].shape.matrix().expect("checked when recorded");
+        (kernel, Transpose.eval(&inputs[1..], &[columns, rows].into()))
+    }
+}
+
 impl Primitive for OfTransposed {
     fn name(&self) -> &'static str {
         match self.whole.solve_for {
@@ -77,14 +86,17 @@ impl Primitive for OfTransposed {
     }
 
     fn eval(&self, inputs: &[Array], output: &Shape) -> Vec<f64> {
-        let kernel = self.kernel(inputs[0].shape, inputs[1].shape).expect("shapes are checked when recorded");
-        let [rows, columns] = inputs[1].shape.matrix().expect("checked when recorded");
-        let w = Transpose.eval(&inputs[1..], &[columns, rows].into());
+        let (kernel, w) = self.transposed_back(inputs);
         self.whole.eval(&[inputs[0], Array { shape: &kernel, data: &w }], output)
     }
 
     fn bound(&self, inputs: &[Array], output: &Shape, arithmetic: Arithmetic) -> Vec<f64> {
         let terms = self.whole.terms(&self.accepted(&[inputs[0].shape, inputs[1].shape]));
         product_bound(arithmetic, terms, inputs, |inputs| self.eval(inputs, output))
+    }
+
+    fn sample(&self, inputs: &[Array], output: &Shape, arithmetic: Arithmetic, elements: &[usize]) -> [Vec<f64>; 2] {
+        let (kernel, w) = self.transposed_back(inputs);
+        self.whole.sample(&[inputs[0], Array { shape: &kernel, data: &w }], output, arithmetic, elements)
     }
 }

@@ -206,7 +206,8 @@ pub(super) fn describe(p: &mut Parameters) -> Result<Parts, String> {
     };
     let parts = Parts::new(BinaryMap(function)).exact(exact).input(p.shape("a")?, fill_a).input(p.shape("b")?, fill_b);
     Ok(match function {
-        Binary::WherePositive | Binary::WhereInside { .. } => parts.constant_in(&[1]),
+        Binary::WherePositive | Binary::WhereInside { .. } => parts.constant_in(&[1]).special(true),
+        Binary::Maximum | Binary::Minimum => parts.special(true),
         _ => parts,
     })
 }

@@ -47,8 +47,9 @@ struct Function {
     function: Unary,
     /// Its name in cases, and the example parameters after it.
     name: [&'static str; 2],
-    /// The inputs it is checked at.
+    /// The inputs it is checked at, and those that reach as far as it is defined in f32.
     domain: Fill,
+    edges: Fill,
     /// Whether f32 computes it exactly for integers.
     exact: bool,
     value: fn(Unary, f64) -> f64,
@@ -64,6 +65,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Identity,
         name: ["identity", ""],
         domain: Fill::ANY,
+        edges: Fill::WIDE,
         exact: true,
         value: |_, x| x,
         error: |x| x.error,
@@ -73,6 +75,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Exp,
         name: ["exp", ""],
         domain: Fill::Range(-20.0, 10.0),
+        edges: Fill::Range(-100.0, 88.7),
         exact: false,
         value: |_, x| x.exp(),
         error: |x| x.exp().error,
@@ -82,6 +85,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Log,
         name: ["log", ""],
         domain: Fill::Range(0.01, 8.0),
+        edges: Fill::Powers(-126.0, 127.9),
         exact: false,
         value: |_, x| x.ln(),
         error: |x| x.ln().error,
@@ -91,6 +95,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Sqrt,
         name: ["sqrt", ""],
         domain: Fill::Range(0.01, 8.0),
+        edges: Fill::Powers(-126.0, 127.9),
         exact: false,
         value: |_, x| x.sqrt(),
         error: |x| x.sqrt().error,
@@ -101,6 +106,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Reciprocal,
         name: ["reciprocal", ""],
         domain: Fill::POSITIVE,
+        edges: Fill::Powers(-126.0, 126.0),
         exact: false,
         value: |_, x| 1.0 / x,
         error: |x| (Approx::exact(1.0) / x).error,
@@ -114,6 +120,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Sin,
         name: ["sin", ""],
         domain: Fill::Range(-12.0, 12.0),
+        edges: Fill::Range(-1000.0, 1000.0),
         exact: false,
         value: |_, x| x.sin(),
         error: error_of_wave,
@@ -126,6 +133,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Cos,
         name: ["cos", ""],
         domain: Fill::Range(-12.0, 12.0),
+        edges: Fill::Range(-1000.0, 1000.0),
         exact: false,
         value: |_, x| x.cos(),
         error: error_of_wave,
@@ -139,6 +147,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Sigmoid,
         name: ["sigmoid", ""],
         domain: Fill::Range(-20.0, 20.0),
+        edges: Fill::WIDE,
         exact: false,
         value: |_, x| 1.0 / (1.0 + (-x).exp()),
         error: |x| {
@@ -156,6 +165,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Softplus,
         name: ["softplus", ""],
         domain: Fill::Range(-20.0, 20.0),
+        edges: Fill::WIDE,
         exact: false,
         value: |_, x| positive_part(x) + (-x.abs()).exp().ln_1p(),
         error: |x| {
@@ -171,6 +181,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Relu,
         name: ["relu", ""],
         domain: Fill::Lattice(0.125),
+        edges: Fill::WIDE,
         exact: true,
         value: |_, x| positive_part(x),
         error: |x| x.error,
@@ -181,6 +192,7 @@ static FUNCTIONS: &[Function] = &[
         function: Unary::Clamp { low: -0.5, high: 0.75 },
         name: ["clamp", ",low=-0.5,high=0.75"],
         domain: Fill::Lattice(0.125),
+        edges: Fill::WIDE,
         exact: true,
         value: |function, x| {
             let [low, high] = function.limits();
@@ -291,8 +303,17 @@ pub(super) fn describe(p: &mut Parameters) -> Result<Parts, String> {
         function => function,
     };
     let (scale, offset): (f64, f64) = (p.number_or("scale", 1.0)?, p.number_or("offset", 0.0)?);
+    // Where the function is not defined for all numbers, x is what the affine map takes to its domain.
+    let (domain, edges) = match row.domain {
+        Fill::Range(low, high) if row.domain != Fill::ANY && (scale, offset) != (1.0, 0.0) => {
+            let [a, b] = [low, high].map(|end| (end - offset) / scale);
+            (Fill::Range(a.min(b), a.max(b)), Fill::Range(a.min(b), a.max(b)))
+        }
+        domain => (domain, row.edges),
+    };
+    let is_selection = matches!(function, Unary::Relu | Unary::Clamp { .. }) && (scale, offset) == (1.0, 0.0);
     let exact = row.exact && scale.fract() == 0.0 && offset.fract() == 0.0;
-    Ok(Parts::new(UnaryMap { function, scale, offset }).exact(exact).input(p.shape("x")?, row.domain))
+    Ok(Parts::new(UnaryMap { function, scale, offset }).exact(exact).special(is_selection).input_up_to(p.shape("x")?, domain, edges))
 }
 
 /// Each function, for element counts that are computed one by one and in vectors.

@@ -1,10 +1,9 @@
-//! Training steps of fixed sizes, for `profile`, `bench` and the benches.
+//! Training steps of fixed sizes, which `check`, `profile`, `bench` and the benches run.
 
 use std::collections::HashMap;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::data::{DataError, Images, Set, Task};
 use crate::engine::case::name_of;
 use crate::engine::kernel::DeviceClass;
 use crate::engine::ops::random::key;
@@ -147,21 +146,6 @@ impl Workload {
             sources.insert(name.to_string(), Tensor::new(shape.clone(), value));
         }
         sources
-    }
-
-    /// Noise images: the time of a step does not depend on the pixels.
-    ///
-    /// # Errors
-    /// When the sets cannot be split.
-    pub fn task(&self) -> Result<Task, DataError> {
-        let ([c, h, w], mut stream) = (self.image, Stream::new(0, 0));
-        let mut draw = |count: usize| {
-            let data = (0..count * c * h * w).map(|_| stream.uniform() as f32).collect();
-            Images::of(Tensor::new([count, c, h, w], data))
-        };
-        let normal = Set::of_class(draw(self.batch + self.batch_val), "normal", "normal", false);
-        let anomaly = Set::of_class(draw(self.batch_val), "anomaly", "anomaly", true);
-        Task::semantic(&normal, &anomaly, self.batch, self.batch_val, self.batch_val, 0)
     }
 }
 

@@ -1,0 +1,157 @@
+//! Wrong shaders in a folder: `stssad check --shaders` finds each, of every kind, and gives a command that finds it again.
+
+mod process;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use process::{folder, json, stssad, text};
+
+/// A fault planted in a shader.
+struct Planted {
+    name: &'static str,
+    file: &'static str,
+    /// What is replaced by what, once in the file.
+    change: [&'static str; 2],
+    /// What `check` is asked for.
+    filter: &'static str,
+    /// The fault that it tells, and words of its text.
+    fault: [&'static str; 2],
+}
+
+/// Texts of the shader, with the fault.
+fn shaders(planted: &Planted) -> PathBuf {
+    let folder = folder(planted.name);
+    let file = Path::new(planted.file).with_extension("wgsl");
+    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders").join(&file)).unwrap();
+    let [from, to] = planted.change;
+    assert_eq!(source.matches(from).count(), 1, "{}: `{from}`", planted.name);
+    fs::create_dir_all(folder.join(&file).parent().unwrap()).unwrap();
+    fs::write(folder.join(&file), source.replace(from, to)).unwrap();
+    folder
+}
+
+const PLANTED: &[Planted] = &[
+    // Shapes that training has, and small cases have not.
+    Planted {
+        name: "many-images",
+        file: "gemm/tile",
+        change: ["y[to] = sums[i][j][e];", "y[to] = select(sums[i][j][e], 0.0, extents.n > 100u);"],
+        filter: "conv2d/output",
+        fault: ["wrong", "all are 0"],
+    },
+    Planted {
+        name: "many-images-cpu",
+        file: "conv2d/output_broadcast",
+        change: ["= results[t];", "= results[t] * select(1.0, 2.0, R == 3u && extents.n > 100u);"],
+        filter: "conv2d/output_broadcast",
+        fault: ["wrong", "all are 2.000000 times"],
+    },
+    Planted {
+        name: "first-row-of-wide-windows",
+        file: "conv2d/output_broadcast",
+        change: ["= results[t];", "= results[t] + select(0.0, 1.0, R == 7u && p == 0u);"],
+        filter: "conv2d/output_broadcast",
+        fault: ["wrong", "axis 2 is 0"],
+    },
+    // Values beyond a few units.
+    Planted {
+        name: "overflowing-softplus",
+        file: "elementwise/unary",
+        change: ["positive_part(v) + log(1.0 + exp(-abs(v)))", "log(1.0 + exp(v))"],
+        filter: "f=softplus,x=131",
+        fault: ["wrong", "numbers of all magnitudes"],
+    },
+    Planted {
+        name: "clamped-exponent",
+        file: "elementwise/unary",
+        change: ["return exp(v);", "return exp(min(v, X(20.0)));"],
+        filter: "f=exp,x=131",
+        fault: ["wrong", "numbers of all magnitudes"],
+    },
+    Planted {
+        name: "clamped-terms",
+        file: "reduce/sum_row",
+        change: ["sum += x[o * extents.terms + j];", "sum += clamp(x[o * extents.terms + j], -5.0, 5.0);"],
+        filter: "reduce/sum_row",
+        fault: ["wrong", "numbers of all magnitudes"],
+    },
+    Planted {
+        name: "lost-nan",
+        file: "elementwise/unary",
+        change: ["(bitcast<XBits>(v) ^ XBits(0x80000000u)) <= XBits(0x7f800000u)", "v < X() || v != v"],
+        filter: "f=relu,x=131",
+        fault: ["sanitizer", "naga"],
+    },
+    // Accesses that a device does not show.
+    Planted {
+        name: "read-past-the-end",
+        file: "elementwise/unary",
+        change: ["apply(parameters.scale * x[i] + parameters.offset)", "apply(parameters.scale * x[i] + 0.0 * x[i + 1u] + parameters.offset)"],
+        filter: "f=sqrt,x=131",
+        fault: ["sanitizer", "out-of-bounds"],
+    },
+    Planted {
+        name: "write-far-past-the-end",
+        file: "reduce/axis",
+        change: ["    y[i] = joined;", "    y[i] = joined;\n    if i == 0u { y[arrayLength(&y) + 5000u] = 7.0; }"],
+        filter: "reduce/sum(x=5x13x7,from=1,to=2)",
+        fault: ["sanitizer", "out-of-bounds"],
+    },
+    Planted {
+        name: "barrier-missing-below-the-simd-width",
+        file: "reduce/sum_row",
+        change: ["        workgroupBarrier();\n", "        if half > 2u { workgroupBarrier(); }\n"],
+        filter: "reduce/sum_row",
+        fault: ["sanitizer", "race"],
+    },
+    Planted {
+        name: "two-writers",
+        file: "elementwise/unary",
+        change: ["        y[i] = StoredY(", "        y[0] = y[0];\n        y[i] = StoredY("],
+        filter: "f=identity,x=131",
+        fault: ["sanitizer", "race"],
+    },
+    Planted {
+        name: "uninitialised-ticket",
+        file: "reduce/sum_row",
+        change: ["    partial[lane] = sum;", "    partial[(u32(partial[lane]) + lane) & 63u] = sum;"],
+        filter: "reduce/sum_row",
+        fault: ["sanitizer", "unwritten"],
+    },
+    Planted {
+        name: "endless",
+        file: "reduce/sum_row",
+        change: ["j += 64u", "j += 0u"],
+        filter: "reduce/sum_row",
+        fault: ["sanitizer", "endless"],
+    },
+    // A large index that f32 does not have.
+    Planted {
+        name: "index-in-f32",
+        file: "elementwise/unary",
+        change: ["x[i] + parameters.offset", "x[u32(f32(i))] + parameters.offset"],
+        filter: "elementwise/unary(f=relu",
+        fault: ["wrong", "axis 0"],
+    },
+];
+
+#[test]
+fn every_planted_fault_is_found_and_found_again() {
+    for planted in PLANTED {
+        let shaders = shaders(planted);
+        let said = stssad(&[&["check", "--json", "--shaders", text(&shaders), planted.filter]]).with(1);
+        let report = json(&said.out);
+        let failures: Vec<&serde_json::Value> =
+            report["outcomes"].as_array().unwrap().iter().map(|outcome| &outcome["failure"]).filter(|it| !it.is_null()).collect();
+        let [fault, words] = planted.fault;
+        let is_it = |failure: &&&serde_json::Value| {
+            failure["fault"] == fault && failure["text"].as_str().is_some_and(|text| text.contains(words))
+        };
+        let found = failures.iter().find(is_it);
+        let found = found.unwrap_or_else(|| panic!("{}: {failures:#?}", planted.name));
+        let again = found["again"].as_str().unwrap();
+        assert!(again.contains(&format!("--shaders {}", text(&shaders))), "{again}");
+        println!("{}: {}", planted.name, found["text"].as_str().unwrap());
+    }
+}

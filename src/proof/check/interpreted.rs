@@ -1,0 +1,68 @@
+//! A case's kernel in the sanitizer: faults that a device does not show, such as a read whose value does not count, a barrier
+//! that the lanes of one SIMD vector do not need, or two invocations that write the same.
+
+use super::compare::compare;
+use super::kernels::{Failure, Fault, reference_of};
+use crate::engine::bounds::to_f16;
+use crate::engine::case::Case;
+use crate::engine::kernel::Kernel;
+use crate::engine::shaders::{Replaced, place, source};
+use crate::engine::tensor::Tensor;
+use crate::proof::sanitizer::{Buffer, Dispatch, Level, lower};
+
+/// Operations of one run; the largest of the [small](is_small) cases takes a hundredth.
+const LIMIT: u64 = 1 << 30;
+/// Subgroups of kernels whose lanes exchange nothing.
+const SUBGROUP: u32 = 4;
+
+/// Whether the interpreter runs the case in a moment.
+pub fn is_small(case: &Case) -> bool {
+    case.flops() <= 60_000 && case.elements() <= 10_000
+}
+
+/// Runs one of the case's [`variants`](super::variants), from the text that takes the place of the built-in one, if any does, on
+/// floats in the sanitizer, and compares its output with the definition. No device takes part.
+///
+/// # Errors
+/// What the sanitizer finds or why it refuses the kernel, or how the output differs.
+pub fn check_interpreted(case: &Case, kernel: &Kernel, replaced: &Replaced, seed: u64) -> Result<(), Failure> {
+    let failure = |fault: Fault| Failure { case: case.to_string(), variant: kernel.name, fault, seed };
+    let refused = |reason: String| failure(Fault::Sanitizer(vec![reason]));
+    let text = replaced.specialise(kernel).map_err(|error| refused(error.to_string()))?;
+    let own = match replaced.kernels.get(kernel.name) {
+        Some(own) => own,
+        None => source(kernel).map_err(|error| refused(error.to_string()))?,
+    };
+    let program = lower(kernel.name, &text).map_err(|refusal| refused(refusal.to_string()))?;
+
+    let inputs = case.floats(seed);
+    let stored: Vec<Vec<f32>> = inputs
+        .iter()
+        .enumerate()
+        .map(|(binding, input)| match kernel.is_half(binding) {
+            true => input.data().iter().map(|&x| to_f16(x)).collect(),
+            false => input.data().to_vec(),
+        })
+        .collect();
+    let filled = stored.iter().map(|input| Buffer::Filled(input));
+    let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
+    let outcome = program.run(&Dispatch {
+        workgroups: kernel.workgroups(),
+        immediates: &immediates,
+        buffers: filled.chain([Buffer::Unwritten(case.output().count())]).collect(),
+        subgroup: kernel.lanes().map_or(SUBGROUP, |lanes| lanes.count() as u32),
+        limit: LIMIT,
+    });
+    let mut found: Vec<String> = Vec::new();
+    for mut report in outcome.reports.into_iter().filter(|report| report.level > Level::Note) {
+        let (file, line) = place(kernel.name, own, report.line as usize);
+        (report.file, report.line) = (format!("{file}.wgsl"), line as u32);
+        found.push(report.to_string());
+    }
+    if !found.is_empty() {
+        return Err(failure(Fault::Sanitizer(found)));
+    }
+    let (want, tolerance) = reference_of(case, kernel, &inputs);
+    compare(&Tensor::new(case.output(), outcome.output), &want, &tolerance)
+        .map_err(|mismatch| failure(Fault::Wrong { numbers: "floats in the sanitizer", mismatch: Box::new(mismatch) }))
+}

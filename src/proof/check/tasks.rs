@@ -1,0 +1,439 @@
+//! The checks that `stssad check` can run, one by one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+
+use super::adjoint::{check_adjoint, has_adjoint};
+use super::dispatches::{of_specialisations, of_workload};
+use super::interpreted::{check_interpreted, is_small};
+use super::kernels::{Failure, Fault, check_kernel_often, variants};
+use super::report::{Coverage, Finding, Kind, Outcome, Report};
+use super::rules::check_rule;
+use super::step::check_step;
+use crate::engine::case::{Case, CaseError, Draws, ShapeClass};
+use crate::engine::gpu::Device;
+use crate::engine::kernel::{DeviceClass, Kernel};
+use crate::engine::ops::cases;
+use crate::engine::ops::random;
+use crate::engine::tape::GradError;
+use crate::engine::tensor::{Shape, Tensor};
+use crate::ssad::augment;
+use crate::ssad::config::Config;
+use crate::ssad::loss::Alignment;
+use crate::ssad::method::{Network, side_by_side};
+use crate::ssad::nn::{Detector, Plain, Stage};
+use crate::ssad::step::{TrainingStep, initial_states};
+use crate::ssad::workload::Workload;
+
+/// Rules with more elements than this are skipped: each check evaluates the definition about twenty times.
+const RULE_ELEMENTS: usize = 2500;
+/// Most checks that run at once; each holds its inputs and outputs.
+const AT_ONCE: usize = 8;
+
+/// What to check.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A case's full name, to run it alone, or a part of the names of cases or shaders.
+    pub filter: Option<String>,
+    /// `conv2d`, `warp`, …
+    pub family: Option<String>,
+    /// Only the backward rules.
+    pub grad: bool,
+    /// Only the training step, node by node.
+    pub step: bool,
+    /// Only the dispatches of this workload, at their shapes.
+    pub workload: Option<Workload>,
+    /// Kernels in the sanitizer too, at small shapes. Those whose text is replaced always are.
+    pub sanitize: bool,
+    pub seed: u64,
+    /// Runs of each kernel on the same numbers, which must not differ in a bit.
+    pub repeat: usize,
+    /// Ends with the first check that fails.
+    pub fail_fast: bool,
+    /// How a command begins that runs a check again.
+    pub command: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            filter: None,
+            family: None,
+            grad: false,
+            step: false,
+            workload: None,
+            sanitize: false,
+            seed: 0,
+            repeat: 2,
+            fail_fast: false,
+            command: "stssad check".into(),
+        }
+    }
+}
+
+/// Why there is nothing to check.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CheckError {
+    #[error(transparent)]
+    Case(#[from] CaseError),
+    #[error(transparent)]
+    Grad(#[from] GradError),
+}
+
+/// One thing to check.
+#[derive(Clone, Debug)]
+enum Task {
+    Sanitizer(Case, Kernel),
+    Kernel(ShapeClass, Case, Kernel),
+    Dispatch(Case, Kernel),
+    Adjoint(Case, DeviceClass),
+    Rule(Case),
+    Step(&'static Parts, DeviceClass),
+}
+
+/// The checks that some [`Options`] select on a device.
+#[derive(Debug)]
+pub struct Checks {
+    tasks: Vec<Task>,
+    options: Options,
+    left_out: Vec<String>,
+}
+
+impl Checks {
+    /// # Errors
+    /// When the filter is a malformed case name, nothing matches it, or a workload has no gradient.
+    pub fn of(device: &Device, options: &Options) -> Result<Checks, CheckError> {
+        let mut left_out: Vec<String> = Vec::new();
+        let classes = device.classes();
+        let other = DeviceClass::ALL.iter().filter(|class| !classes.contains(class)).map(|class| class.to_string());
+        let other: Vec<String> = other.collect();
+        if !other.is_empty() {
+            left_out.push(format!("kernels for other devices ({})", other.join(", ")));
+        }
+        let mut tasks = Vec::new();
+        let Options { grad, step, sanitize, .. } = *options;
+        let filter = options.filter.as_deref().unwrap_or_default();
+        let in_family = |case: &Case| options.family.as_deref().is_none_or(|family| family == case.family());
+        let named = |case: &Case| case.to_string().contains(filter);
+        let fits = |case: &Case, kernel: &Kernel| in_family(case) && (named(case) || kernel.name.contains(filter));
+        if let Some(workload) = &options.workload {
+            let (dispatches, unbound) = of_workload(device, workload)?;
+            if unbound > 0 {
+                left_out.push(format!("{unbound} dispatches that the device cannot bind"));
+            }
+            let dispatches = dispatches.into_iter().filter(|it| fits(&it.case, &it.kernel));
+            tasks.extend(dispatches.map(|it| Task::Dispatch(it.case, it.kernel)));
+        } else if !step || grad {
+            let whole_name = filter.contains('(') && filter.ends_with(')');
+            let all = if whole_name { the_case(filter)? } else { cases() };
+            let replaced = device.replaced_shaders();
+            let (mut kernels, mut rest) = (Vec::new(), Vec::new());
+            for (class, case) in all {
+                let own = variants(&case).into_iter().filter(|kernel| whole_name || fits(&case, kernel));
+                for kernel in own.filter(|_| !grad) {
+                    if is_small(&case) && (sanitize || replaced.kernels.contains_key(kernel.name)) && kernel.tile().is_none() {
+                        tasks.push(Task::Sanitizer(case.clone(), kernel.clone()));
+                    }
+                    if device.runs(&kernel) {
+                        kernels.push(Task::Kernel(class, case.clone(), kernel));
+                    }
+                }
+                if !(whole_name || (in_family(&case) && named(&case))) {
+                    continue;
+                }
+                if !grad && has_adjoint(&case) && (class == ShapeClass::Training || whole_name) {
+                    rest.extend(classes.iter().map(|&class| Task::Adjoint(case.clone(), class)));
+                }
+                if case.elements() <= RULE_ELEMENTS {
+                    rest.push(Task::Rule(case));
+                }
+            }
+            tasks.extend(kernels);
+            if !grad && !whole_name {
+                let (dispatches, long) = of_specialisations(device)?;
+                if long > 0 {
+                    left_out.push(format!("{long} kernels of workloads that take long; --workload runs them"));
+                }
+                let dispatches = dispatches.into_iter().filter(|it| fits(&it.case, &it.kernel));
+                tasks.extend(dispatches.map(|it| Task::Dispatch(it.case, it.kernel)));
+            }
+            tasks.extend(rest);
+        }
+        let whole = options.filter.is_none() && options.family.is_none() && options.workload.is_none();
+        if step || (!grad && whole) {
+            tasks.extend(classes.iter().flat_map(|&class| STEPS.iter().map(move |parts| Task::Step(parts, class))));
+        }
+        if tasks.is_empty() {
+            let name = options.filter.clone().or(options.family.clone()).unwrap_or_default();
+            return Err(CaseError { name, reason: "no check has this in its name".into() }.into());
+        }
+        Ok(Checks { tasks, options: options.clone(), left_out })
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// What the check at this place runs: a case, or the description of a training step.
+    ///
+    /// # Panics
+    /// When there is none at this place, as all methods that take one.
+    pub fn name(&self, at: usize) -> String {
+        self.tasks[at].name()
+    }
+
+    /// The kernel that runs on the device in this check alone, by the name of its file.
+    pub fn kernel(&self, at: usize) -> Option<&'static str> {
+        match &self.tasks[at] {
+            Task::Kernel(_, _, kernel) | Task::Dispatch(_, kernel) => Some(kernel.name),
+            _ => None,
+        }
+    }
+
+    /// The checks without a device that come first: what they find may crash a driver.
+    pub fn first(&self) -> usize {
+        self.tasks.iter().take_while(|task| matches!(task, Task::Sanitizer(..))).count()
+    }
+
+    /// Runs one.
+    pub fn run_one(&self, device: &Device, at: usize) -> Outcome {
+        let task = &self.tasks[at];
+        let found = task.run(device, &self.options).err();
+        self.outcome(at, found.map(|(fault, seed)| Finding::of(fault, self.again(at, seed))))
+    }
+
+    /// The outcome of one that could not end by itself.
+    pub fn outcome_of_fault(&self, at: usize, fault: Fault) -> Outcome {
+        self.outcome(at, Some(Finding::of(fault, self.again(at, self.options.seed))))
+    }
+
+    fn outcome(&self, at: usize, failure: Option<Finding>) -> Outcome {
+        let (check, variant) = self.tasks[at].describe();
+        Outcome { check, name: self.name(at), variant, failure }
+    }
+
+    /// The command that runs this check again.
+    fn again(&self, at: usize, seed: u64) -> String {
+        let what = match &self.tasks[at] {
+            Task::Step(..) => "--step".to_owned(),
+            Task::Rule(case) => format!("--grad '{case}'"),
+            Task::Sanitizer(case, _) => format!("--sanitize '{case}'"),
+            Task::Kernel(_, case, _) | Task::Dispatch(case, _) | Task::Adjoint(case, _) => format!("'{case}'"),
+        };
+        format!("{} --seed {seed} {what}", self.options.command)
+    }
+
+    /// Runs all, several at once: the definitions in f64 take as long as the device. The [first](Checks::first) go first, and
+    /// kernels in which they find something do not run on the device. `progress` is called after each with (done, total, name).
+    pub fn run(&self, device: &Device, mut progress: impl FnMut(usize, usize, &str)) -> Report {
+        let threads = thread::available_parallelism().map_or(1, |count| count.get().min(AT_ONCE));
+        let run = |places: &[usize], is_over: &AtomicBool, on_outcome: &mut dyn FnMut(usize, Outcome)| {
+            let (next, (sender, receiver)) = (AtomicUsize::new(0), channel());
+            thread::scope(|scope| {
+                for _ in 0..threads {
+                    let (sender, next) = (sender.clone(), &next);
+                    scope.spawn(move || {
+                        while !is_over.load(Ordering::Relaxed)
+                            && let Some(&at) = places.get(next.fetch_add(1, Ordering::Relaxed))
+                        {
+                            // The receiver lives as long as the scope, unless `progress` panics.
+                            let _ = sender.send((at, self.run_one(device, at)));
+                        }
+                    });
+                }
+                drop(sender);
+                receiver.into_iter().for_each(|(at, outcome)| on_outcome(at, outcome));
+            });
+        };
+        self.in_two_rounds(device, run, &mut progress)
+    }
+
+    /// Has `run` go through the places of the [first](Checks::first) checks, then through those of the others whose kernel is
+    /// sound, and reports. `run` stops when it is told that all is over.
+    pub fn in_two_rounds(
+        &self,
+        device: &Device,
+        run: impl Fn(&[usize], &AtomicBool, &mut dyn FnMut(usize, Outcome)),
+        progress: &mut dyn FnMut(usize, usize, &str),
+    ) -> Report {
+        let (mut outcomes, is_over): (Vec<(usize, Outcome)>, _) = (Vec::new(), AtomicBool::new(false));
+        let mut faulty: BTreeSet<String> = BTreeSet::new();
+        let mut total = self.count();
+        let places: [Vec<usize>; 2] = [(0..self.first()).collect(), (self.first()..self.count()).collect()];
+        for round in places {
+            let sound = |at: &usize| self.kernel(*at).is_none_or(|kernel| !faulty.contains(kernel));
+            let sound: Vec<usize> = round.iter().copied().filter(sound).collect();
+            total -= round.len() - sound.len();
+            run(&sound, &is_over, &mut |at, outcome: Outcome| {
+                progress(outcomes.len() + 1, total, &outcome.name);
+                if outcome.failure.is_some() {
+                    is_over.fetch_or(self.options.fail_fast, Ordering::Relaxed);
+                    if outcome.check == Kind::Sanitizer {
+                        faulty.insert(outcome.variant.clone());
+                    }
+                }
+                outcomes.push((at, outcome));
+            });
+        }
+        outcomes.sort_by_key(|(at, _)| *at);
+        let mut left_out = self.left_out.clone();
+        if !faulty.is_empty() {
+            let names: Vec<String> = faulty.into_iter().collect();
+            left_out.push(format!("on the device, what the sanitizer finds faults in ({})", names.join(", ")));
+        }
+        if outcomes.len() < total {
+            left_out.push(format!("{} checks after the first that failed", total - outcomes.len()));
+        }
+        Report {
+            adapter: device.adapter().clone(),
+            seed: self.options.seed,
+            outcomes: outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
+            coverage: coverage(&self.tasks),
+            left_out,
+        }
+    }
+}
+
+/// The case of this name, which need not be in the catalogue, with its class there.
+fn the_case(name: &str) -> Result<Vec<(ShapeClass, Case)>, CaseError> {
+    let case: Case = name.parse()?;
+    let listed = cases().into_iter().find(|(_, listed)| listed.to_string() == case.to_string());
+    Ok(vec![(listed.map_or(ShapeClass::Prime, |(class, _)| class), case)])
+}
+
+/// What is wrong, and by which seed.
+type Found = (Fault, u64);
+
+impl Task {
+    fn name(&self) -> String {
+        match self {
+            Task::Sanitizer(case, _)
+            | Task::Kernel(_, case, _)
+            | Task::Dispatch(case, _)
+            | Task::Adjoint(case, _)
+            | Task::Rule(case) => case.to_string(),
+            Task::Step(Parts { augmentation, alignment, starts: 1 }, _) => {
+                format!("training step with {augmentation} and {alignment}")
+            }
+            Task::Step(Parts { augmentation, alignment, starts }, _) => {
+                format!("training step of {starts} starts with {augmentation} and {alignment}")
+            }
+        }
+    }
+
+    /// The kind of check, and its kernel or class of kernels.
+    fn describe(&self) -> (Kind, String) {
+        match self {
+            Task::Sanitizer(_, kernel) => (Kind::Sanitizer, kernel.name.to_owned()),
+            Task::Kernel(_, _, kernel) => (Kind::Kernel, kernel.name.to_owned()),
+            Task::Dispatch(_, kernel) => (Kind::Dispatch, kernel.name.to_owned()),
+            Task::Adjoint(_, class) => (Kind::Adjoint, class.to_string()),
+            Task::Rule(_) => (Kind::Rule, "f64".to_owned()),
+            Task::Step(_, class) => (Kind::Step, class.to_string()),
+        }
+    }
+
+    fn run(&self, device: &Device, options: &Options) -> Result<(), Found> {
+        let seed = options.seed;
+        let of_failure = |failure: Failure| (failure.fault, failure.seed);
+        let of_text = |text: String| (Fault::Broken(text), seed);
+        match self {
+            Task::Sanitizer(case, kernel) => {
+                check_interpreted(case, kernel, &device.replaced_shaders(), seed).map_err(of_failure)
+            }
+            Task::Kernel(_, case, kernel) | Task::Dispatch(case, kernel) => {
+                check_kernel_often(device, case, kernel, seed, options.repeat).map_err(of_failure)
+            }
+            Task::Adjoint(case, class) => check_adjoint(device, case, *class, seed).map_err(of_text),
+            Task::Rule(case) => check_rule(case, seed).map(drop).map_err(of_text),
+            Task::Step(parts, class) => training_step(device, parts, *class, seed).map_err(|fault| (fault, seed)),
+        }
+    }
+}
+
+/// The parts of a training step, by name.
+#[derive(Debug)]
+struct Parts {
+    augmentation: &'static str,
+    alignment: &'static str,
+    /// Starts trained side by side.
+    starts: usize,
+}
+
+const STEPS: [Parts; 4] = [
+    Parts { augmentation: "rotation", alignment: "mean-distance", starts: 1 },
+    Parts { augmentation: "cutdiff", alignment: "diagonal-w2", starts: 1 },
+    Parts { augmentation: "cutpaste+rotation-spread", alignment: "sliced-w2", starts: 1 },
+    Parts { augmentation: "cutout+rotation", alignment: "diagonal-w2", starts: 3 },
+];
+
+/// The bilevel step of a small detector on noise images.
+fn training_step(device: &Device, parts: &Parts, class: DeviceClass, seed: u64) -> Result<(), Fault> {
+    let (step, sources) = small_step(parts, seed).map_err(Fault::Broken)?;
+    let tuning = step.tuning.as_ref().expect("ST-SSAD tunes");
+    let carries = [&step.carries[..], &tuning.carries[..]].concat();
+    let fetches = [&[tuning.figures, tuning.g_a], &step.g[..]].concat();
+    let report = check_step(device, &step.tape, &fetches, &carries, &sources, class)
+        .map_err(|error| Fault::Gpu(Box::new(error)))?;
+    match (report.first_bad, report.planner) {
+        (Some(bad), _) => Err(Fault::Broken(bad.to_string())),
+        (None, Some(planner)) => Err(Fault::Broken(planner)),
+        (None, None) => Ok(()),
+    }
+}
+
+/// A recorded training step, with values for all of its sources.
+fn small_step(parts: &Parts, seed: u64) -> Result<(TrainingStep, HashMap<String, Tensor>), String> {
+    let augmentation = augment::by_name(parts.augmentation, 1).map_err(|error| error.to_string())?;
+    let alignment = Alignment::by_name(parts.alignment, 0.5).map_err(|error| error.to_string())?;
+    let stages = [(4, 1), (8, 2)].map(|(channels, stride)| Stage { channels, stride }).to_vec();
+    let detector = Detector::new(1, Arc::new(Plain(stages)), vec![8]);
+    let mut config =
+        Config { alignment, batch: 3, batch_val: 4, look_ahead: 0.1, seed, ..Config::new(detector, augmentation) };
+    config.starts.truncate(parts.starts);
+    config.together = parts.starts;
+    let [c, h, w] = [1, 12, 11];
+    let step = TrainingStep::record(&config, [c, h, w]).map_err(|error| error.to_string())?;
+    let network = Network::new(config.method, &config.detector, [c, h, w]);
+    let mut sources: HashMap<String, Tensor> = initial_states(&config, &network, 0).into_iter().collect();
+    let mut draws = Draws::new(seed, u32::MAX);
+    let mut images = |n: usize| {
+        let shape = Shape::from([n, parts.starts * c, h, w]);
+        let data = (0..shape.count()).map(|_| draws.uniform(0.0, 1.0) as f32).collect();
+        Tensor::new(shape, data)
+    };
+    let keys = (0..parts.starts).flat_map(|start| random::key(seed ^ start as u64, 1).into_data()).collect();
+    sources.insert("x".into(), images(config.batch));
+    sources.insert("x_val".into(), images(config.batch_val));
+    sources.insert("key".into(), Tensor::new(side_by_side(parts.starts, &[6].into()), keys));
+    sources.insert("rates".into(), Tensor::new([3], vec![0.01, 0.1, 0.001]));
+    sources.insert("rates_a".into(), Tensor::new([3], vec![1.0, 0.1, 0.01]));
+    Ok((step, sources))
+}
+
+/// How much of the catalogue `tasks` covers, for each kernel.
+fn coverage(tasks: &[Task]) -> Vec<Coverage> {
+    let mut rows: Vec<Coverage> = Vec::new();
+    let mut count = |class: ShapeClass, case: &Case, kernel: &Kernel, which: usize| {
+        let (primitive, variant) = (case.primitive.name(), kernel.name);
+        let at = rows.iter().position(|row| (row.primitive, row.variant) == (primitive, variant));
+        let at = at.unwrap_or_else(|| {
+            rows.push(Coverage { primitive, variant, classes: BTreeMap::new() });
+            rows.len() - 1
+        });
+        rows[at].classes.entry(class).or_default()[which] += 1;
+    };
+    for (class, case) in cases() {
+        variants(&case).iter().for_each(|kernel| count(class, &case, kernel, 1));
+    }
+    for task in tasks {
+        if let Task::Kernel(class, case, kernel) = task {
+            count(*class, case, kernel, 0);
+        }
+    }
+    rows
+}
