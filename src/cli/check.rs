@@ -1,5 +1,7 @@
 //! `stssad check`: whether this device computes correctly.
 
+mod foreign;
+
 use std::process::ExitCode;
 
 use clap::Args;
@@ -7,6 +9,7 @@ use stssad::engine::ops::FAMILIES;
 use stssad::proof::check::{self, Options};
 
 use super::{DeviceArguments, progress_bar};
+use foreign::Foreign;
 
 /// Arguments of `stssad check`.
 #[derive(Debug, Args)]
@@ -26,6 +29,8 @@ pub struct Check {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
+    foreign: Foreign,
+    #[command(flatten)]
     device: DeviceArguments,
     /// Print JSON.
     #[arg(long)]
@@ -34,6 +39,9 @@ pub struct Check {
 
 impl Check {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
+        if let Some(files) = self.foreign.files() {
+            return self.foreign.run(files, &self.device, self.json);
+        }
         let device = self.device.open()?;
         let options = Options {
             filter: self.filter.clone(),

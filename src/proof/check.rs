@@ -6,10 +6,13 @@
 //! * [`check_adjoint`]: ⟨A x, y⟩ = ⟨x, Aᵀ y⟩ on a device, exactly, at training sizes.
 //! * [`check_step`]: every node of a tape, given the inputs that the device computed for it.
 //! * [`run`]: all of these, as `stssad check` runs them.
+//! * [`reference::Reference`]: any WGSL kernel against values from a file.
 
 mod adjoint;
 mod compare;
 mod kernels;
+#[cfg(feature = "program")]
+pub mod reference;
 mod report;
 mod rules;
 mod step;
