@@ -18,8 +18,8 @@ use stssad::engine::gpu::{Choice, Device};
 use stssad::engine::kernel::Precision;
 use stssad::measure::figures::{Measure, Origin};
 use stssad::measure::profile::noise;
-use stssad::ssad::workload::Workload;
 use stssad::ssad::config::Config;
+use stssad::ssad::workload::Workload;
 use stssad::training::trainer::Trainer;
 
 #[derive(Debug, Parser)]

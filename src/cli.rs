@@ -32,7 +32,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use indicatif::{ProgressBar, ProgressStyle};
 use stssad::data::Visible;
-use stssad::engine::gpu::{Choice, Device};
+use stssad::engine::gpu::{Choice, Device, Need};
 use stssad::engine::kernel::{Kernel, Precision};
 use stssad::engine::ops::cases;
 use stssad::engine::shaders::Replaced;
@@ -130,18 +130,23 @@ struct DeviceArguments {
 
 impl DeviceArguments {
     fn open(&self) -> anyhow::Result<Device> {
+        self.open_for(&[])
+    }
+
+    /// Opens it also with what kernels that are not stssad's need.
+    fn open_for(&self, needs: &[Need]) -> anyhow::Result<Device> {
         if self.adapter.is_some() {
-            return self.open_adapter(self.adapter.as_deref());
+            return self.open_adapter(self.adapter.as_deref(), needs);
         }
         let given = GivenGpu::here();
-        let device = self.open_adapter(given.as_ref().and_then(GivenGpu::adapter).as_deref())?;
+        let device = self.open_adapter(given.as_ref().and_then(GivenGpu::adapter).as_deref(), needs)?;
         given.map_or(Ok(()), |given| given.check(&device))?;
         Ok(device)
     }
 
     /// Opens the adapter of this number or name, or the best one.
-    fn open_adapter(&self, adapter: Option<&str>) -> anyhow::Result<Device> {
-        let device = Device::open(&adapter.map_or(Choice::Best, Choice::from))?;
+    fn open_adapter(&self, adapter: Option<&str>, needs: &[Need]) -> anyhow::Result<Device> {
+        let device = Device::open_for(&adapter.map_or(Choice::Best, Choice::from), needs)?;
         if let Some(remark) = device.remark() {
             note!("note     {remark}");
         }

@@ -1,5 +1,6 @@
 //! `stssad check`: whether this device computes correctly.
 
+mod foreign;
 mod supervised;
 
 use std::io::{BufRead, IsTerminal, Write};
@@ -13,6 +14,7 @@ use stssad::proof::check::{Checks, Options};
 use stssad::ssad::workload::Workload;
 
 use super::{DeviceArguments, UsageError, progress_bar, quoted, shell_word};
+use foreign::Foreign;
 
 /// Time between two lines of progress where there is no terminal.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
@@ -56,6 +58,8 @@ pub struct Check {
     #[arg(long, conflicts_with = "json")]
     coverage: bool,
     #[command(flatten)]
+    foreign: Foreign,
+    #[command(flatten)]
     device: DeviceArguments,
     /// Print JSON.
     #[arg(long)]
@@ -67,6 +71,9 @@ pub struct Check {
 
 impl Check {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
+        if let Some(files) = self.foreign.files() {
+            return self.foreign.run(files, &self.device, self.json);
+        }
         let device = self.device.open()?;
         // Shaders that are being worked on may be wrong in any way.
         let is_tried = self.device.shaders.is_some();

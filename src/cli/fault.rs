@@ -5,12 +5,13 @@ use std::io;
 
 use stssad::data::DataError;
 use stssad::engine::case::CaseError;
-use stssad::proof::check::CheckError;
 use stssad::engine::gpu::GpuError;
 use stssad::engine::shaders::ReplaceError;
 use stssad::engine::tape::GradError;
 use stssad::measure::analyze::AnalyzeError;
 use stssad::measure::figures::MeasureError;
+use stssad::proof::check::CheckError;
+use stssad::proof::check::reference::ReferenceError;
 use stssad::proof::sanitizer::TrialError;
 use stssad::run::archive::ArchiveError;
 use stssad::run::claim::ClaimError;
@@ -83,6 +84,7 @@ pub fn fault_of<'a>(chain: impl IntoIterator<Item = &'a (dyn Error + 'static)>) 
         of::<GradError>,
         of::<MeasureError>,
         of::<OnnxError>,
+        of::<ReferenceError>,
         of::<ReplaceError>,
         of::<ReportError>,
         of::<RunError>,
@@ -203,7 +205,10 @@ impl Faulty for GpuError {
     fn fault(&self) -> Fault {
         match self {
             GpuError::NoSuchAdapter { .. } => Fault::Usage,
-            GpuError::NoAdapter(_) | GpuError::Unusable { .. } | GpuError::TooLarge { .. } => Fault::Device,
+            GpuError::NoAdapter(_)
+            | GpuError::Unusable { .. }
+            | GpuError::TooLarge { .. }
+            | GpuError::Foreign { .. } => Fault::Device,
             GpuError::OutOfMemory { .. } => Fault::Memory,
             GpuError::Lost { .. } => Fault::Lost,
             _ => Fault::Internal,

@@ -7,10 +7,10 @@ use clap::Args;
 use serde::Serialize;
 use stssad::engine::kernel::{DeviceClass, Lanes};
 use stssad::engine::plan::Reuse;
-use stssad::ssad::workload::Workload;
 use stssad::measure::{bench, peak, profile};
 use stssad::run::claim::Claim;
 use stssad::ssad::config::Config;
+use stssad::ssad::workload::Workload;
 
 use super::{DeviceArguments, PrecisionArguments, read_shaders, trainer};
 

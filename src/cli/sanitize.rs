@@ -57,16 +57,18 @@ pub struct Sanitize {
 
 impl Sanitize {
     pub fn run(&self) -> anyhow::Result<ExitCode> {
-        let unread = || TrialError::Read { path: self.file.clone(), source: std::io::ErrorKind::InvalidData.into() };
-        let bytes = std::fs::read(&self.file).map_err(|source| TrialError::Read { path: self.file.clone(), source })?;
-        let source = String::from_utf8(bytes).map_err(|_| unread())?;
-        let mut trial = Trial::new(self.file.display().to_string(), &source);
-        if let Some(entry) = &self.entry {
-            trial = trial.entry(entry);
-        }
-        for setting in self.settings()? {
-            trial = trial.set(setting);
-        }
+        let trial = trial(
+            &self.file,
+            self.entry.as_ref(),
+            &[
+                ("workgroups", self.workgroups.as_slice()),
+                ("buffer", &self.buffer),
+                ("override", &self.overrides),
+                ("seed", self.seed.as_slice()),
+                ("subgroup", self.subgroup.as_slice()),
+                ("limit", self.limit.as_slice()),
+            ],
+        )?;
         let prepared = trial.prepare()?;
         let counters: Vec<Option<Result<Counters, String>>> =
             prepared.iter().map(|it| self.counters.then(|| Counters::of(it))).collect();
@@ -77,7 +79,7 @@ impl Sanitize {
                 result!("{findings}")?;
                 for (run, counters) in findings.runs.iter().zip(&counters) {
                     match counters {
-                        Some(Ok(counters)) => result!("{}", counters.annotated(&run.entry, &source).trim_end())?,
+                        Some(Ok(counters)) => result!("{}", counters.annotated(&run.entry, trial.source()).trim_end())?,
                         Some(Err(reason)) => result!("\nno counters of `{}`: {reason}", run.entry)?,
                         None => {}
                     }
@@ -90,25 +92,21 @@ impl Sanitize {
         }
         Ok(if findings.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
 
-    /// What the flags set.
-    fn settings(&self) -> Result<Vec<Setting>, UsageError> {
-        let of = |key: &'static str, values: &[String]| -> Vec<(&'static str, String)> {
-            values.iter().map(|value| (key, value.clone())).collect()
-        };
-        let given = [
-            of("workgroups", self.workgroups.as_slice()),
-            of("buffer", &self.buffer),
-            of("override", &self.overrides),
-            of("seed", self.seed.as_slice()),
-            of("subgroup", self.subgroup.as_slice()),
-            of("limit", self.limit.as_slice()),
-        ];
-        let parse = |(key, value): (&str, String)| {
-            Setting::parse(key, &value).map_err(|reason| UsageError(format!("--{key}: {reason}")))
-        };
-        given.into_iter().flatten().map(parse).collect()
+/// The trial of a file, with what flags set: each by its name, with its values.
+pub fn trial(file: &Path, entry: Option<&String>, flags: &[(&str, &[String])]) -> anyhow::Result<Trial> {
+    let mut trial = Trial::read(file)?;
+    if let Some(entry) = entry {
+        trial = trial.entry(entry);
     }
+    for (key, values) in flags {
+        for value in *values {
+            let wrong = |reason| UsageError(format!("--{key}: {reason}"));
+            trial = trial.set(Setting::parse(key, value).map_err(wrong)?);
+        }
+    }
+    Ok(trial)
 }
 
 /// The findings with the counters of each run.

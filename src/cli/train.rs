@@ -139,7 +139,7 @@ impl Train {
             None => vec![self.device.open()?],
             Some(list) => {
                 let chosen = chosen(list)?;
-                chosen.iter().map(|adapter| self.device.open_adapter(Some(adapter))).collect::<Result<_, _>>()?
+                chosen.iter().map(|adapter| self.device.open_adapter(Some(adapter), &[])).collect::<Result<_, _>>()?
             }
         };
         for device in &devices {

@@ -50,6 +50,7 @@ mod choice;
 mod device;
 mod executor;
 mod facts;
+mod foreign;
 mod halves;
 mod host;
 mod isolated;
@@ -66,6 +67,7 @@ pub use choice::Choice;
 pub(crate) use device::IMMEDIATE_BYTES;
 pub use device::{AdapterSummary, Device, Tally, adapters};
 pub use executor::{Executor, States};
+pub use foreign::{Access, After, Foreign, Need, Operand};
 pub use isolated::Isolated;
 pub use results::Fetch;
 pub use timestamps::{Clock, Span};
@@ -99,6 +101,9 @@ pub enum GpuError {
          kernels work on this device"
     )]
     Refused { at: String, reason: String },
+    /// A kernel that is not ours, and does not fit the device.
+    #[error("{adapter} does not run {kernel}: {reason}")]
+    Foreign { adapter: String, kernel: String, reason: String },
     #[error(transparent)]
     Specialise(#[from] crate::engine::shaders::SpecialiseError),
     #[error("`{name}` takes shape {expected:?}, got {given:?}")]

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, Images, Set, Task};
 use crate::engine::gpu::{Clock, Device, Executor, Span, Tally};
-use crate::engine::plan::memory::Memory;
 use crate::engine::philox::Stream;
+use crate::engine::plan::memory::Memory;
 use crate::engine::plan::{Plan, Step};
 use crate::engine::tensor::Tensor;
 use crate::engine::units::{figure, percent};

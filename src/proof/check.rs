@@ -7,6 +7,7 @@
 //! * [`check_step`]: every node of a tape, given the inputs that the device computed for it.
 //! * [`check_interpreted`]: a kernel in the [sanitizer](crate::proof::sanitizer), against the same definition. No device.
 //! * [`Checks`]: all of these, as `stssad check` runs them, and every kernel of the packaged workloads at one of its shapes.
+//! * [`reference::Reference`]: any WGSL kernel against values from a file.
 
 mod adjoint;
 mod compare;
@@ -14,6 +15,8 @@ mod dispatches;
 mod interpreted;
 mod kernels;
 mod pattern;
+#[cfg(feature = "program")]
+pub mod reference;
 mod report;
 mod rules;
 mod step;

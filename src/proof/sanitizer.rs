@@ -65,7 +65,9 @@ mod word;
 
 pub use lockstep::{BANKS, Counted, Launch, SECTOR_BYTES, Tally, Unit};
 pub use lower::{Refusal, lower};
+#[cfg(feature = "program")]
+pub(super) use lower::{constants, parse, specialised, without_directive};
 pub use machine::{Buffer, Dispatch, Outcome};
 pub use program::Program;
 pub use report::{Kind, Level, Report};
-pub use trial::{Bound, Contents, Findings, Prepared, Run, Setting, Trial, TrialError};
+pub use trial::{Bound, Contents, Findings, Launched, Prepared, Run, Setting, Trial, TrialError};

@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -42,7 +42,9 @@ pub fn run(
                     {
                         let answered = match worker.take() {
                             Some(worker) => Ok(worker),
-                            None => Worker::start().map_err(|error| Fault::Crashed(format!("did not start ({error:#})"))),
+                            None => {
+                                Worker::start().map_err(|error| Fault::Crashed(format!("did not start ({error:#})")))
+                            }
                         };
                         let answered = answered.and_then(|mut ready: Worker| {
                             let outcome = ready.ask(at, limit)?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::facts::{Facts, MATRIX_BLOCK};
 use super::number::Number;
 use super::watch::{Lost, Watch};
-use super::{Choice, Clock, GpuError};
+use super::{Choice, Clock, GpuError, Need};
 use crate::engine::kernel::{DeviceClass, Kernel, Lanes, Precision, Tile};
 use crate::engine::shaders::{self, Replaced, element_bytes};
 
@@ -151,6 +151,14 @@ impl Device {
     /// # Errors
     /// When there is none, none fits the choice, or it lacks what the kernels need.
     pub fn open(choice: &Choice) -> Result<Device, GpuError> {
+        Device::open_for(choice, &[])
+    }
+
+    /// Opens the chosen adapter also with what kernels that are not ours need, as far as it has that.
+    ///
+    /// # Errors
+    /// As [`open`](Device::open).
+    pub fn open_for(choice: &Choice, needs: &[Need]) -> Result<Device, GpuError> {
         let adapters = enumerate();
         let mut facts: Vec<Facts> = adapters.iter().map(Facts::of).collect();
         let mut summaries: Vec<AdapterSummary> = facts.iter().map(Facts::summarise).collect();
@@ -160,8 +168,10 @@ impl Device {
         if let Some(reason) = &summary.unusable {
             return Err(failed(reason.clone()));
         }
-        let (device, queue) = pollster::block_on(adapter.request_device(&facts.descriptor()))
-            .map_err(|error| failed(error.to_string()))?;
+        let mut descriptor = facts.descriptor();
+        descriptor.required_features |= facts.features & Need::features(needs);
+        let (device, queue) =
+            pollster::block_on(adapter.request_device(&descriptor)).map_err(|error| failed(error.to_string()))?;
         let lost = Lost::default();
         let sink = lost.clone();
         device.set_device_lost_callback(move |reason, message| {

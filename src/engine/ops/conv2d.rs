@@ -128,7 +128,8 @@ impl Problem {
     fn for_each_term_in(&self, part: &Part, mut term: impl FnMut(usize, usize, usize)) {
         let Problem { groups, c, k, p, q, geometry, .. } = *self;
         let ([h, w], [r, s]) = (geometry.image, geometry.window);
-        for (image, group) in part.images.clone().flat_map(|image| part.groups.clone().map(move |group| (image, group))) {
+        for (image, group) in part.images.clone().flat_map(|image| part.groups.clone().map(move |group| (image, group)))
+        {
             for (to, from) in part.to.clone().flat_map(|to| part.from.clone().map(move |from| (to, from))) {
                 for &(out_row, tap_row, row) in part.rows {
                     let x = (((image * groups + group) * c + from) * h + row) * w;

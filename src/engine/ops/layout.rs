@@ -428,17 +428,29 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             let parts = Parts::new(Pack { packing }).exact(true);
             shapes.into_iter().fold(parts, |parts, shape| parts.input(shape, Fill::ANY))
         }
-        "broadcast" => {
-            Parts::new(Broadcast { to: p.shape("to")? }).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+        "broadcast" => Parts::new(Broadcast { to: p.shape("to")? })
+            .exact(true)
+            .special(true)
+            .linear_in(&[&[0]])
+            .input(p.shape("x")?, Fill::ANY),
+        "transpose" => {
+            Parts::new(Transpose).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
         }
-        "transpose" => Parts::new(Transpose).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY),
         "slice" => {
             let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
-            Parts::new(Slice { axis, start, extent }).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+            Parts::new(Slice { axis, start, extent })
+                .exact(true)
+                .special(true)
+                .linear_in(&[&[0]])
+                .input(p.shape("x")?, Fill::ANY)
         }
         "pad" => {
             let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
-            Parts::new(Pad { axis, start, extent }).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+            Parts::new(Pad { axis, start, extent })
+                .exact(true)
+                .special(true)
+                .linear_in(&[&[0]])
+                .input(p.shape("x")?, Fill::ANY)
         }
         "concat" => {
             let axis = p.number("axis")?;

@@ -496,7 +496,8 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         "magnitude" => {
             let [rows, lanes, arrays] = p.numbers(["rows", "lanes", "arrays"])?;
             let shape = p.shape("terms")?;
-            let parts = Parts::new(Magnitude { arrays, lanes }).exact(true).special(true).without_rule(&[0, 1, 2, 3, 4, 5, 6]);
+            let parts =
+                Parts::new(Magnitude { arrays, lanes }).exact(true).special(true).without_rule(&[0, 1, 2, 3, 4, 5, 6]);
             shape.iter().fold(parts, |parts, &terms| parts.input([rows, terms], Fill::ANY))
         }
         "log_sum_exp" => Parts::new(LogSumExp).input_up_to(p.shape("x")?, Fill::Range(-20.0, 20.0), Fill::WIDE),

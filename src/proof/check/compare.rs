@@ -82,7 +82,10 @@ fn is_within(got: f32, want: f64, tolerance: f64) -> bool {
 /// # Panics
 /// When the lengths differ.
 pub fn compare(got: &Tensor, want: &[f64], tolerance: &[f64]) -> Result<(), Mismatch> {
-    assert!(got.data().len() == want.len() && want.len() == tolerance.len(), "one reference and one tolerance an element");
+    assert!(
+        got.data().len() == want.len() && want.len() == tolerance.len(),
+        "one reference and one tolerance an element"
+    );
     compare_at(got, 0..want.len(), |index| (want[index], tolerance[index]))
 }
 

@@ -86,10 +86,13 @@ pub fn of_specialisations(device: &Device) -> Result<(Vec<Dispatch>, usize), Gra
     for workload in WORKLOADS {
         for dispatch in distinct(device, workload)? {
             let key = dispatch.kernel.specialisation();
-            found.entry(key.clone()).or_insert_with(|| {
-                order.push(key);
-                Vec::new()
-            }).push(dispatch);
+            found
+                .entry(key.clone())
+                .or_insert_with(|| {
+                    order.push(key);
+                    Vec::new()
+                })
+                .push(dispatch);
         }
     }
     let suits = |dispatch: &Dispatch| dispatch.is_quick() && dispatch.fits(device);

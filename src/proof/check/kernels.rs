@@ -71,7 +71,9 @@ impl fmt::Display for Fault {
             }
             Fault::Gpu(error) => error.fmt(f),
             Fault::Broken(text) => f.write_str(text),
-            Fault::Crashed(how) => write!(f, "the process that ran it {how}; most often a driver crashes so on a kernel"),
+            Fault::Crashed(how) => {
+                write!(f, "the process that ran it {how}; most often a driver crashes so on a kernel")
+            }
             Fault::Endless(seconds) => write!(f, "it did not end within {seconds} s, and was killed"),
         }
     }

@@ -29,8 +29,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 6] =
-        [Kind::Sanitizer, Kind::Kernel, Kind::Dispatch, Kind::Adjoint, Kind::Rule, Kind::Step];
+    pub const ALL: [Kind; 6] = [Kind::Sanitizer, Kind::Kernel, Kind::Dispatch, Kind::Adjoint, Kind::Rule, Kind::Step];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -143,7 +142,13 @@ impl fmt::Display for Report {
             let all = self.outcomes.iter().filter(|outcome| outcome.variant == variant).count();
             writeln!(f, "\nFAILED {variant}: {} of {all} checks", failures.len())?;
             for (outcome, finding) in failures.iter().take(TOLD) {
-                writeln!(f, "  {} {}\n    {}", outcome.check.name(), outcome.name, finding.text.replace('\n', "\n    "))?;
+                writeln!(
+                    f,
+                    "  {} {}\n    {}",
+                    outcome.check.name(),
+                    outcome.name,
+                    finding.text.replace('\n', "\n    ")
+                )?;
                 writeln!(f, "    again: {}", finding.again)?;
             }
             if failures.len() > TOLD {

@@ -134,7 +134,10 @@ impl Checks {
             for (class, case) in all {
                 let own = variants(&case).into_iter().filter(|kernel| whole_name || fits(&case, kernel));
                 for kernel in own.filter(|_| !grad) {
-                    if is_small(&case) && (sanitize || replaced.kernels.contains_key(kernel.name)) && kernel.tile().is_none() {
+                    if is_small(&case)
+                        && (sanitize || replaced.kernels.contains_key(kernel.name))
+                        && kernel.tile().is_none()
+                    {
                         tasks.push(Task::Sanitizer(case.clone(), kernel.clone()));
                     }
                     if device.runs(&kernel) {

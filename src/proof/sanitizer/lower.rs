@@ -47,16 +47,20 @@ const MOST_SCALARS: u32 = 1 << 22;
 /// Of WGSL's types, in bytes: that of `vec4<f32>`.
 const LARGEST_ALIGNMENT: u32 = 16;
 
-/// Parses and validates WGSL.
+/// A source as naga takes it: it knows the functions of subgroups, but not the directive that WGSL asks for before them.
+pub fn without_directive(source: &str) -> String {
+    source.replace(SUBGROUPS, &" ".repeat(SUBGROUPS.len()))
+}
+
+/// Parses and validates WGSL, for a device with these capabilities.
 ///
 /// # Errors
-/// With the line and the compiler's message, when it is not WGSL.
-fn parse(source: &str) -> Result<(Module, ModuleInfo), (u32, String)> {
-    // naga knows the functions, but not the directive that WGSL asks for before them.
-    let source = &source.replace(SUBGROUPS, &" ".repeat(SUBGROUPS.len()));
+/// With the line and the compiler's message, when it is not WGSL or needs another capability.
+pub fn parse(source: &str, capabilities: Capabilities) -> Result<(Module, ModuleInfo), (u32, String)> {
+    let source = &without_directive(source);
     let module = naga::front::wgsl::parse_str(source)
         .map_err(|error| (error.location(source).map_or(0, |at| at.line_number), error.message().to_owned()))?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::all())
+    let info = Validator::new(ValidationFlags::all(), capabilities)
         .subgroup_stages(ShaderStages::COMPUTE)
         .subgroup_operations(SubgroupOperationSet::all())
         .validate(&module)
@@ -78,9 +82,43 @@ fn chain(error: &dyn std::error::Error) -> String {
 /// When the source is not WGSL.
 pub fn entries(file: &str, source: &str) -> Result<Vec<String>, Refusal> {
     let refuse = |(line, reason)| Refusal { file: file.to_owned(), line, reason };
-    let (module, _) = parse(source).map_err(refuse)?;
+    let (module, _) = parse(source, Capabilities::all()).map_err(refuse)?;
     let computes = module.entry_points.iter().filter(|entry| entry.stage == ShaderStage::Compute);
     Ok(computes.map(|entry| entry.name.clone()).collect())
+}
+
+fn position(module: &Module, entry: &str) -> Option<usize> {
+    module.entry_points.iter().position(|it| it.name == entry && it.stage == ShaderStage::Compute)
+}
+
+/// The module of a compute entry point, with values for overrides, which are named or known by their `@id`.
+///
+/// # Errors
+/// When the source is not WGSL, has no such entry point, or an override has no value or does not exist.
+pub fn specialised(
+    file: &str,
+    source: &str,
+    entry: &str,
+    overrides: &[(String, f64)],
+) -> Result<(Module, ModuleInfo), Refusal> {
+    let refuse = |(line, reason)| Refusal { file: file.to_owned(), line, reason };
+    let (module, info) = parse(source, Capabilities::all()).map_err(refuse)?;
+    if position(&module, entry).is_none() {
+        return Err(refuse((0, format!("there is no compute entry point `{entry}`"))));
+    }
+    let stage = Some((ShaderStage::Compute, entry));
+    let (module, info) = process_overrides(&module, &info, stage, &constants(&module, overrides))
+        .map_err(|error| refuse((0, chain(&error))))?;
+    Ok((module.into_owned(), info.into_owned()))
+}
+
+/// The values of overrides by the keys that WGSL has for them: the `@id` of those that have one.
+pub fn constants(module: &Module, overrides: &[(String, f64)]) -> PipelineConstants {
+    let key = |name: &String| {
+        let named = module.overrides.iter().find(|(_, it)| it.name.as_ref() == Some(name));
+        named.and_then(|(_, it)| it.id).map_or_else(|| name.clone(), |id| id.to_string())
+    };
+    overrides.iter().map(|(name, value)| (key(name), *value)).collect()
 }
 
 /// The program of the entry point `main`. Reports call the source `file`.
@@ -96,22 +134,9 @@ pub fn lower(file: &str, source: &str) -> Result<Program, Refusal> {
 /// # Errors
 /// As [`lower`], and when an override has no value or does not exist.
 pub fn lower_entry(file: &str, source: &str, name: &str, overrides: &[(String, f64)]) -> Result<Program, Refusal> {
+    let (module, info) = specialised(file, source, name, overrides)?;
+    let entry = position(&module, name).expect("it is specialised for this one");
     let refuse = |(line, reason)| Refusal { file: file.to_owned(), line, reason };
-    let (module, info) = parse(source).map_err(refuse)?;
-    let is_meant = |entry: &naga::EntryPoint| entry.name == name && entry.stage == ShaderStage::Compute;
-    if !module.entry_points.iter().any(is_meant) {
-        return Err(refuse((0, format!("there is no compute entry point `{name}`"))));
-    }
-    let mut constants = PipelineConstants::default();
-    for (key, value) in overrides {
-        let named = module.overrides.iter().find(|(_, it)| it.name.as_ref() == Some(key));
-        let id = named.and_then(|(_, it)| it.id).map_or_else(|| key.clone(), |id| id.to_string());
-        constants.insert(id, *value);
-    }
-    let stage = Some((ShaderStage::Compute, name));
-    let (module, info) =
-        process_overrides(&module, &info, stage, &constants).map_err(|error| refuse((0, chain(&error))))?;
-    let entry = module.entry_points.iter().position(is_meant).expect("found above");
 
     let mut bindings: Vec<ResourceBinding> = module.global_variables.iter().filter_map(|(_, it)| it.binding).collect();
     bindings.sort_unstable();

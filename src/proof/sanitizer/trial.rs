@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use naga::{BuiltIn, ScalarKind};
@@ -201,12 +201,50 @@ pub struct Trial {
     source: String,
     entry: Option<String>,
     settings: Vec<Setting>,
+    immediates: Vec<u8>,
+}
+
+/// What one dispatch of an entry point is, but for its buffers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launched {
+    pub entry: String,
+    pub workgroups: [u32; 3],
+    /// By name, or by `@id`.
+    pub overrides: Vec<(String, f64)>,
+}
+
+/// What settings come to for an entry point.
+struct Chosen<'a> {
+    workgroups: Option<[u32; 3]>,
+    contents: BTreeMap<(u32, u32), &'a Contents>,
+    overrides: Vec<(String, f64)>,
+    seed: u64,
+    subgroup: u32,
+    limit: u64,
 }
 
 impl Trial {
     /// Reports call the source `file`.
     pub fn new(file: impl Into<String>, source: impl Into<String>) -> Trial {
-        Trial { file: file.into(), source: source.into(), entry: None, settings: Vec::new() }
+        let (file, source) = (file.into(), source.into());
+        Trial { file, source, entry: None, settings: Vec::new(), immediates: Vec::new() }
+    }
+
+    /// The source in a file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not UTF-8.
+    pub fn read(path: &Path) -> Result<Trial, TrialError> {
+        let source = std::fs::read_to_string(path).map_err(|source| TrialError::Read { path: path.into(), source })?;
+        Ok(Trial::new(path.display().to_string(), source))
+    }
+
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Runs this entry point alone.
@@ -242,6 +280,37 @@ impl Trial {
         self.set(Setting::Seed(seed))
     }
 
+    /// What `var<immediate>` holds, as on a device; zeros if it is not set.
+    #[must_use]
+    pub fn immediates(mut self, bytes: impl Into<Vec<u8>>) -> Trial {
+        self.immediates = bytes.into();
+        self
+    }
+
+    /// The dispatch of the one entry point that is meant, where the workgroups are given and not chosen.
+    ///
+    /// # Errors
+    /// When the source is not WGSL, has no such entry point or several, or nothing says how many workgroups there are.
+    pub fn launched(&self) -> Result<Launched, TrialError> {
+        let (names, comments) = (self.entries()?, self.comments()?);
+        let [entry] = &names[..] else {
+            let names = names.join(", ");
+            return Err(TrialError::Unfit(format!(
+                "{} has several compute entry points: choose one of {names} with --entry",
+                self.file
+            )));
+        };
+        let Chosen { workgroups, overrides, .. } = self.chosen(entry, &comments);
+        let workgroups = workgroups.ok_or_else(|| {
+            TrialError::Unfit(format!(
+                "nothing says in how many workgroups `{entry}` is to run: give --workgroups X,Y,Z, or write a line \
+                 `// sanitize: workgroups X,Y,Z` in {}",
+                self.file
+            ))
+        })?;
+        Ok(Launched { entry: entry.clone(), workgroups, overrides })
+    }
+
     /// Runs the entry points, in the order of the source.
     ///
     /// # Errors
@@ -256,19 +325,23 @@ impl Trial {
     /// When the source is not WGSL, the interpreter does not support it, a setting does not fit it, or a file cannot be
     /// read.
     pub fn prepare(&self) -> Result<Vec<Prepared>, TrialError> {
+        let (names, comments) = (self.entries()?, self.comments()?);
+        names.iter().map(|name| self.prepare_one(name, &comments)).collect()
+    }
+
+    /// The compute entry points to run, at least one.
+    fn entries(&self) -> Result<Vec<String>, TrialError> {
         let names = entries(&self.file, &self.source)?;
-        let chosen: Vec<&String> =
-            names.iter().filter(|name| self.entry.as_ref().is_none_or(|it| it == *name)).collect();
-        if chosen.is_empty() {
-            return Err(TrialError::Unfit(match &self.entry {
-                Some(entry) => {
-                    format!("{} has no compute entry point `{entry}`: it has {}", self.file, names.join(", "))
-                }
-                None => format!("{} has no compute entry point", self.file),
-            }));
+        let is_meant = |name: &&String| self.entry.as_ref().is_none_or(|it| it == *name);
+        let meant: Vec<String> = names.iter().filter(is_meant).cloned().collect();
+        match (&self.entry, meant.is_empty()) {
+            (_, false) => Ok(meant),
+            (None, true) => Err(TrialError::Unfit(format!("{} has no compute entry point", self.file))),
+            (Some(entry), true) => {
+                let names = names.join(", ");
+                Err(TrialError::Unfit(format!("{} has no compute entry point `{entry}`: it has {names}", self.file)))
+            }
         }
-        let comments = self.comments()?;
-        chosen.into_iter().map(|name| self.prepare_one(name, &comments)).collect()
     }
 
     fn comments(&self) -> Result<Settings, TrialError> {
@@ -288,31 +361,53 @@ impl Trial {
         Ok(settings)
     }
 
-    fn prepare_one(&self, entry: &str, comments: &Settings) -> Result<Prepared, TrialError> {
+    fn chosen<'a>(&'a self, entry: &str, comments: &'a Settings) -> Chosen<'a> {
         let of_entry = |name: &Option<String>| name.as_deref().is_none_or(|name| name == entry);
         // The more special, the later, and the last counts.
         let (shared, own): (Vec<_>, Vec<_>) =
             comments.iter().filter(|(name, _)| of_entry(name)).partition(|(name, _)| name.is_none());
-        let settings: Vec<&Setting> =
-            shared.into_iter().chain(own).map(|(_, setting)| setting).chain(&self.settings).collect();
-        let (mut workgroups, mut seed, mut subgroup, mut limit) = (None, 0, SUBGROUP, LIMIT);
-        let (mut contents, mut overrides) = (BTreeMap::new(), BTreeMap::new());
+        let settings = shared.into_iter().chain(own).map(|(_, setting)| setting).chain(&self.settings);
+        let mut chosen = Chosen {
+            workgroups: None,
+            contents: BTreeMap::new(),
+            overrides: Vec::new(),
+            seed: 0,
+            subgroup: SUBGROUP,
+            limit: LIMIT,
+        };
+        let mut overrides = BTreeMap::new();
         for setting in settings {
             match setting {
-                Setting::Workgroups(counts) => workgroups = Some(*counts),
-                Setting::Buffer { group, binding, contents: it } => drop(contents.insert((*group, *binding), it)),
+                Setting::Workgroups(counts) => chosen.workgroups = Some(*counts),
+                Setting::Buffer { group, binding, contents } => {
+                    chosen.contents.insert((*group, *binding), contents);
+                }
                 Setting::Override { name, value } => drop(overrides.insert(name.clone(), *value)),
-                Setting::Seed(it) => seed = *it,
-                Setting::Subgroup(lanes) => subgroup = *lanes,
-                Setting::Limit(operations) => limit = *operations,
+                Setting::Seed(seed) => chosen.seed = *seed,
+                Setting::Subgroup(lanes) => chosen.subgroup = *lanes,
+                Setting::Limit(operations) => chosen.limit = *operations,
             }
         }
-        let overrides: Vec<(String, f64)> = overrides.into_iter().collect();
+        chosen.overrides.extend(overrides);
+        chosen
+    }
+
+    fn prepare_one(&self, entry: &str, comments: &Settings) -> Result<Prepared, TrialError> {
+        let Chosen { workgroups, mut contents, overrides, seed, subgroup, limit } = self.chosen(entry, comments);
         let program = lower_entry(&self.file, &self.source, entry, &overrides)?;
         let registers = program.scalars() as u64 * u64::from(program.invocations());
         if registers > MOST_REGISTERS {
             let reason = format!("unsupported: a workgroup of {registers} scalars in functions' variables and results");
             return Err(Refusal { file: self.file.clone(), line: 0, reason }.into());
+        }
+        let mut immediates = vec![0; program.immediates.len()];
+        if !self.immediates.is_empty() {
+            // The interpreter holds an f16 in a word of its own.
+            if self.immediates.len() != 4 * immediates.len() {
+                let reason = "unsupported: values for immediates that are not of 4 bytes each".to_owned();
+                return Err(Refusal { file: self.file.clone(), line: 0, reason }.into());
+            }
+            immediates = self.immediates.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word)).collect();
         }
         let is_chosen = workgroups.is_none();
         let workgroups = workgroups.unwrap_or_else(|| chosen_workgroups(&program));
@@ -329,6 +424,7 @@ impl Trial {
             is_chosen,
             subgroup,
             limit,
+            immediates,
             buffers: Vec::new(),
             regions: Vec::new(),
         };
@@ -403,6 +499,7 @@ pub struct Prepared {
     program: Program,
     is_chosen: bool,
     limit: u64,
+    immediates: Vec<u32>,
     regions: Vec<Region>,
 }
 
@@ -517,7 +614,7 @@ impl Prepared {
         let contents: Vec<Vec<Word>> = self.regions.iter().map(|region| region.words.clone()).collect();
         let launch = Launch {
             workgroups: self.workgroups,
-            immediates: &self.immediates(),
+            immediates: &self.immediates,
             lengths: &lengths,
             contents: Some(&contents),
             subgroup: self.subgroup.min(64),
@@ -526,16 +623,11 @@ impl Prepared {
         self.program.count(&launch, workgroups)
     }
 
-    fn immediates(&self) -> Vec<u32> {
-        vec![0; self.program.immediates.len()]
-    }
-
     /// Runs it.
     pub fn run(self) -> Run {
-        let immediates = self.immediates();
         let dispatch = Dispatch {
             workgroups: self.workgroups,
-            immediates: &immediates,
+            immediates: &self.immediates,
             buffers: Vec::new(),
             subgroup: self.subgroup,
             limit: self.limit,

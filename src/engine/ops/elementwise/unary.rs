@@ -313,7 +313,11 @@ pub(super) fn describe(p: &mut Parameters) -> Result<Parts, String> {
     };
     let is_selection = matches!(function, Unary::Relu | Unary::Clamp { .. }) && (scale, offset) == (1.0, 0.0);
     let exact = row.exact && scale.fract() == 0.0 && offset.fract() == 0.0;
-    Ok(Parts::new(UnaryMap { function, scale, offset }).exact(exact).special(is_selection).input_up_to(p.shape("x")?, domain, edges))
+    Ok(Parts::new(UnaryMap { function, scale, offset }).exact(exact).special(is_selection).input_up_to(
+        p.shape("x")?,
+        domain,
+        edges,
+    ))
 }
 
 /// Each function, for element counts that are computed one by one and in vectors.
