@@ -38,21 +38,21 @@ const PLANTED: &[Planted] = &[
         name: "many-images",
         file: "gemm/tile",
         change: ["y[to] = sums[i][j][e];", "y[to] = select(sums[i][j][e], 0.0, extents.n > 100u);"],
-        filter: "conv2d/output",
+        filter: "conv2d/output(n=192,c=16",
         fault: ["wrong", "all are 0"],
     },
     Planted {
         name: "many-images-cpu",
         file: "conv2d/output_broadcast",
         change: ["= results[t];", "= results[t] * select(1.0, 2.0, R == 3u && extents.n > 100u);"],
-        filter: "conv2d/output_broadcast",
+        filter: "conv2d/output(n=192,c=16",
         fault: ["wrong", "all are 2.000000 times"],
     },
     Planted {
         name: "first-row-of-wide-windows",
         file: "conv2d/output_broadcast",
         change: ["= results[t];", "= results[t] + select(0.0, 1.0, R == 7u && p == 0u);"],
-        filter: "conv2d/output_broadcast",
+        filter: "r=7,s=7",
         fault: ["wrong", "axis 2 is 0"],
     },
     // Values beyond a few units.
@@ -147,17 +147,10 @@ const PLANTED: &[Planted] = &[
 fn every_planted_fault_is_found_and_found_again() {
     for planted in PLANTED {
         let shaders = shaders(planted);
-        let said = stssad(&[&["check", "--json", "--shaders", text(&shaders), planted.filter]]).with(1);
-        let report: Value = serde_json::from_str(&said.out).unwrap();
-        let failures: Vec<&Value> = report["outcomes"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|outcome| &outcome["failure"])
-            .filter(|it| !it.is_null())
-            .collect();
+        let said = stssad(&[&["check", "--json", "--shaders", text(&shaders), planted.filter]]);
+        let failures = failures(said);
         let [fault, words] = planted.fault;
-        let is_it = |failure: &&&Value| {
+        let is_it = |failure: &&Value| {
             failure["fault"] == fault && failure["text"].as_str().is_some_and(|text| text.contains(words))
         };
         let found = failures.iter().find(is_it);
@@ -166,4 +159,96 @@ fn every_planted_fault_is_found_and_found_again() {
         assert!(again.contains(&format!("--shaders {}", text(&shaders))), "{again}");
         println!("{}: {}", planted.name, found["text"].as_str().unwrap());
     }
+}
+
+/// Loops for ever where there are more than 100 images, which no case that the sanitizer runs has.
+const HANGS: Planted = Planted {
+    name: "hangs",
+    file: "conv2d/output_broadcast",
+    change: [
+        "        var results: array<f32, RESULTS>;\n",
+        "        var results: array<f32, RESULTS>;
+        if extents.n > 100u {
+            var u = 1u;
+            loop {
+                u = u * 3u + 2u;
+                if u == 0u { break; }
+                results[u % RESULTS] += 1.0;
+            }
+        }\n",
+    ],
+    filter: "conv2d/output(n=192,c=16",
+    fault: ["endless", "2 s"],
+};
+
+/// The failures of a check of these shaders, after it has ended with 1.
+fn failures(said: process::Said) -> Vec<Value> {
+    let report: Value = serde_json::from_str(&said.with(1).out).unwrap();
+    let outcomes = report["outcomes"].as_array().unwrap();
+    outcomes.iter().map(|outcome| outcome["failure"].clone()).filter(|failure| !failure.is_null()).collect()
+}
+
+#[test]
+fn a_kernel_that_does_not_end_is_ended_and_named() {
+    let shaders = shaders(&HANGS);
+    let failures = failures(stssad(&[&["check", "--json", "--limit", "2", "--shaders", text(&shaders), HANGS.filter]]));
+    let [fault, words] = HANGS.fault;
+    assert!(failures.iter().all(|failure| failure["fault"] == fault), "{failures:#?}");
+    assert!(failures[0]["text"].as_str().unwrap().contains(words), "{failures:#?}");
+}
+
+/// A signal from outside stands in for a driver that crashes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_check_whose_process_crashes_is_a_failure_and_the_others_go_on() {
+    let shaders = shaders(&Planted { name: "crashes", ..HANGS });
+    let mut check = process::command(&[&["check", "--json", "--shaders", text(&shaders), HANGS.filter]]);
+    let check = check.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    // The worker that computes is the one that has used a second of processor time.
+    let ticks = |pid: &str| -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after = stat.rsplit(')').next().unwrap_or_default().to_owned();
+        let fields: Vec<&str> = after.split_whitespace().collect();
+        match fields.get(1) == Some(&check.id().to_string().as_str()) {
+            true => fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap(),
+            false => 0,
+        }
+    };
+    let busy = || {
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        processes.filter(|pid| pid.parse::<u32>().is_ok()).find(|pid| ticks(pid) > 300)
+    };
+    let pid = loop {
+        match busy() {
+            Some(pid) => break pid,
+            None => std::thread::sleep(std::time::Duration::from_millis(50)),
+        }
+    };
+    assert!(std::process::Command::new("kill").args(["-SEGV", &pid]).status().unwrap().success());
+    let output = check.wait_with_output().unwrap();
+    let said = process::Said {
+        code: output.status.code(),
+        out: String::from_utf8(output.stdout).unwrap(),
+        err: String::from_utf8(output.stderr).unwrap(),
+    };
+    let failures = failures(said);
+    assert_eq!(failures.len(), 1, "{failures:#?}");
+    assert_eq!(failures[0]["fault"], "crashed");
+    assert!(failures[0]["text"].as_str().unwrap().contains("ended by signal 11"), "{failures:#?}");
+}
+
+#[test]
+fn a_right_shader_passes_the_sanitizer_and_the_device() {
+    let planted = Planted {
+        name: "right",
+        file: "reduce/sum_row",
+        change: ["var sum = 0.0;", "var sum = 0.0; // the same"],
+        filter: "reduce/sum_row",
+        fault: ["", ""],
+    };
+    let said = stssad(&[&["check", "--coverage", "--shaders", text(&shaders(&planted)), planted.filter]]).with(0);
+    for part in ["sanitizer ", "kernel ", "cases run / all"] {
+        assert!(said.out.contains(part), "{}", said.out);
+    }
+    stssad(&[&["check", "--grad", "--shaders", text(&shaders(&planted))]]).with(2).error(&["--shaders"]);
 }

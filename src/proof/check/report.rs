@@ -155,10 +155,10 @@ impl fmt::Display for Report {
                 writeln!(f, "  and {} more, which --json lists", failures.len() - TOLD)?;
             }
         }
-        for left_out in &self.left_out {
-            writeln!(f, "\nnot run: {left_out}")?;
-        }
         writeln!(f)?;
+        for left_out in &self.left_out {
+            writeln!(f, "not run:  {left_out}")?;
+        }
         for check in Kind::ALL {
             let all = self.outcomes.iter().filter(|outcome| outcome.check == check);
             let failed = all.clone().filter(|outcome| outcome.failure.is_some()).count();
