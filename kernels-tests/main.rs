@@ -22,9 +22,12 @@ use stssad::engine::case::Case;
 use stssad::engine::case::ShapeClass;
 use stssad::engine::gpu::{Choice, Device};
 use stssad::engine::ops::cases;
+use stssad::proof::check::Trial;
 
 /// Seed of the data in all tests without their own.
 const SEED: u64 = 1;
+/// Everything that a kernel is run on.
+const WHOLE: Trial = Trial::Whole { runs: 2 };
 
 /// The device of all tests: `STSSAD_ADAPTER` (a number or part of a name), or the best.
 fn device() -> &'static Device {

@@ -4,14 +4,14 @@ use stssad::engine::case::Case;
 use stssad::engine::kernel::{Kernel, Scalar};
 use stssad::proof::check::{Fault, check_kernel, variants};
 
-use crate::{SEED, device};
+use crate::{SEED, WHOLE, device};
 
 /// The fault found in the case's first kernel after `change`.
 fn fault(case: &str, change: impl FnOnce(&mut Kernel)) -> Fault {
     let case: Case = case.parse().unwrap_or_else(|error| panic!("{error}"));
     let mut kernel = variants(&case).remove(0);
     change(&mut kernel);
-    let failure = check_kernel(device(), &case, &kernel, SEED).expect_err("a wrong kernel passes");
+    let failure = check_kernel(device(), &case, &kernel, WHOLE, SEED).expect_err("a wrong kernel passes");
     let message = failure.to_string();
     assert!(message.contains(kernel.name) && message.contains(&format!("'{case}'")), "{message}");
     failure.fault

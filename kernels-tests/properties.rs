@@ -5,8 +5,8 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use stssad::engine::case::Case;
 use stssad::proof::check::{check_kernel, check_rule, variants};
 
-use crate::device;
 use crate::kernels::runs;
+use crate::{WHOLE, device};
 
 /// Runs `count` cases with names from `strategy`: kernels on the device, rules in f64.
 fn check(count: u32, strategy: impl Strategy<Value = String>) {
@@ -23,7 +23,8 @@ fn check(count: u32, strategy: impl Strategy<Value = String>) {
         // A geometry without output is not a case.
         let Ok(case) = name.parse::<Case>() else { return Err(TestCaseError::reject("no case")) };
         for kernel in variants(&case).iter().filter(|kernel| runs(kernel)) {
-            check_kernel(device(), &case, kernel, seed).map_err(|failure| TestCaseError::fail(failure.to_string()))?;
+            check_kernel(device(), &case, kernel, WHOLE, seed)
+                .map_err(|failure| TestCaseError::fail(failure.to_string()))?;
         }
         if case.elements() <= 1000 {
             check_rule(&case, seed).map_err(TestCaseError::fail)?;

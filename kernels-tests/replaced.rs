@@ -5,8 +5,8 @@ mod process;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use Value;
 use process::{folder, stssad, text};
+use serde_json::Value;
 
 /// A fault planted in a shader.
 struct Planted {

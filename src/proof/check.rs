@@ -25,7 +25,7 @@ mod tasks;
 pub use adjoint::{check_adjoint, has_adjoint};
 pub use compare::{Mismatch, compare, control};
 pub use interpreted::check_interpreted;
-pub use kernels::{Failure, Fault, Looked, check_kernel, check_kernel_often, reference_of, tolerance, variants};
+pub use kernels::{Failure, Fault, Looked, Trial, check_kernel, reference_of, tolerance, variants};
 pub use report::{Coverage, Finding, Kind, Outcome, Report};
 pub use rules::{RuleReport, check_rule};
 pub use step::{BadNode, StepReport, check_step};

@@ -149,9 +149,9 @@ pub fn reference_of(case: &Case, kernel: &Kernel, inputs: &[Tensor]) -> (Vec<f64
 }
 
 /// Terms of a case from which on its definition is evaluated for a sample of its elements.
-const TERMS: u64 = 1 << 27;
+const TERMS: u64 = 1 << 25;
 /// Terms of a sample, and its least and most elements.
-const SAMPLED_TERMS: u64 = 1 << 25;
+const SAMPLED_TERMS: u64 = 1 << 23;
 const SAMPLE: [u64; 2] = [128, 4096];
 
 /// The elements of a case's output whose definition is evaluated: all, or a sample where that would take seconds.
@@ -208,28 +208,23 @@ impl Looked {
     }
 }
 
-/// Runs one of the case's [`variants`] on isolated buffers: once on integers, twice on floats, once on
-/// [edges](Case::edges), and once on NaN and infinities where the definition covers them. A kernel that rounds its factors to
-/// f16 has no edges, since most of them are beyond f16; it also runs on floats that are exact in f16, which tests the bound of
-/// its sums alone. Of long sums a [sample](Looked) is compared.
-///
-/// # Errors
-/// The first fault found.
-pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, seed: u64) -> Result<(), Failure> {
-    check_kernel_often(device, case, kernel, seed, 2)
+/// The numbers that a kernel is run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// Integers and floats, once each: enough for an index or a term that is wrong.
+    Brief,
+    /// All, and the floats so many times, which must not differ in a bit.
+    Whole { runs: usize },
 }
 
-/// As [`check_kernel`], with so many runs on floats, which must not differ in a bit.
+/// Runs one of the case's [`variants`] on isolated buffers: on integers; on floats; on [edges](Case::edges); and on NaN and
+/// infinities where the definition covers them. A kernel that rounds its factors to f16 has no edges, since most of them are
+/// beyond f16; it also runs on floats that are exact in f16, which tests the bound of its sums alone. Of long sums a
+/// [sample](Looked) is compared.
 ///
 /// # Errors
 /// The first fault found.
-pub fn check_kernel_often(
-    device: &Device,
-    case: &Case,
-    kernel: &Kernel,
-    seed: u64,
-    runs: usize,
-) -> Result<(), Failure> {
+pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial, seed: u64) -> Result<(), Failure> {
     let failure = |fault: Fault| Failure { case: case.to_string(), variant: kernel.name, fault, seed };
     let run = |inputs: &[Tensor]| {
         let isolated = device
@@ -266,11 +261,16 @@ pub fn check_kernel_often(
         let inputs = case.halves(seed);
         hold("floats exact in f16", &run(&inputs)?, looked.reference(case, kernel, &inputs))?;
     }
-    if kernel.tile().is_none() && kernel.halves.is_empty() {
+    let runs = match trial {
+        Trial::Brief => 1,
+        Trial::Whole { runs } => runs,
+    };
+    let is_whole = trial != Trial::Brief;
+    if is_whole && kernel.tile().is_none() && kernel.halves.is_empty() {
         let inputs = case.edges(seed);
         hold("numbers of all magnitudes", &run(&inputs)?, looked.reference(case, kernel, &inputs))?;
     }
-    if case.says.special {
+    if is_whole && case.says.special {
         let inputs = case.specials();
         let (want, _) = reference_of(case, kernel, &inputs);
         same_specials(&run(&inputs)?, &want).map_err(failure)?;

@@ -9,7 +9,7 @@ use std::thread;
 use super::adjoint::{check_adjoint, has_adjoint};
 use super::dispatches::{of_specialisations, of_workload};
 use super::interpreted::{check_interpreted, is_small};
-use super::kernels::{Failure, Fault, check_kernel_often, variants};
+use super::kernels::{Failure, Fault, Trial, check_kernel, variants};
 use super::report::{Coverage, Finding, Kind, Outcome, Report};
 use super::rules::check_rule;
 use super::step::check_step;
@@ -344,12 +344,18 @@ impl Task {
         let seed = options.seed;
         let of_failure = |failure: Failure| (failure.fault, failure.seed);
         let of_text = |text: String| (Fault::Broken(text), seed);
+        let whole = Trial::Whole { runs: options.repeat };
         match self {
             Task::Sanitizer(case, kernel) => {
                 check_interpreted(case, kernel, &device.replaced_shaders(), seed).map_err(of_failure)
             }
-            Task::Kernel(_, case, kernel) | Task::Dispatch(case, kernel) => {
-                check_kernel_often(device, case, kernel, seed, options.repeat).map_err(of_failure)
+            Task::Kernel(class, case, kernel) => {
+                let trial = if *class == ShapeClass::Large { Trial::Brief } else { whole };
+                check_kernel(device, case, kernel, trial, seed).map_err(of_failure)
+            }
+            Task::Dispatch(case, kernel) => {
+                let trial = if options.workload.is_none() { Trial::Brief } else { whole };
+                check_kernel(device, case, kernel, trial, seed).map_err(of_failure)
             }
             Task::Adjoint(case, class) => check_adjoint(device, case, *class, seed).map_err(of_text),
             Task::Rule(case) => check_rule(case, seed).map(drop).map_err(of_text),
