@@ -446,6 +446,67 @@ fn the_time_of_a_run_may_be_limited() {
     assert!(first > 0 && step() > first, "{first} and {}", step());
 }
 
+/// What stands on a terminal of this width after this output, line by line, without the spaces at the ends.
+fn screen(output: &str, columns: usize) -> Vec<String> {
+    let (mut rows, mut row, mut column) = (vec![Vec::new()], 0, 0);
+    let mut letters = output.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\u{1b}' => {
+                // `[`, a number, and what to do.
+                let code: Vec<char> = letters.by_ref().skip(1).take(2).collect();
+                let count = code[0].to_digit(10).unwrap() as usize;
+                match code[1] {
+                    'K' => rows[row].clear(),
+                    'A' => row -= count,
+                    'B' => row += count,
+                    other => panic!("another code: {other:?}"),
+                }
+            }
+            letter => {
+                if column == columns {
+                    (row, column) = (row + 1, 0);
+                }
+                rows.resize_with(rows.len().max(row + 1), Vec::new);
+                let line: &mut Vec<char> = &mut rows[row];
+                line.resize(line.len().max(column + 1), ' ');
+                line[column] = letter;
+                column += 1;
+            }
+        }
+        rows.resize_with(rows.len().max(row + 1), Vec::new);
+    }
+    rows.into_iter().map(|row| row.into_iter().collect::<String>().trim_end().to_owned()).collect()
+}
+
+#[test]
+fn a_bar_on_a_narrow_terminal_erases_no_message() {
+    const COLUMNS: usize = 60;
+    let run = folder("narrow").join("run");
+    let flags = ["--max-time", "15s", "--no-report", "--out", text(&run)];
+    let inner = command(&[&["train"], &PACKAGED, &SMALL, &MANY, &flags]);
+    let words: Vec<&str> =
+        std::iter::once(inner.get_program()).chain(inner.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let mut script = Command::new("script");
+    let line = format!("stty cols {COLUMNS} rows 24; exec {}", words.join(" "));
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::null());
+    let Ok(output) = script.output() else {
+        println!("left out: there is no `script` to make a terminal");
+        return;
+    };
+    assert_eq!(output.status.code(), Some(75));
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains("/1000000 steps"), "there was no bar");
+    let shown = screen(&output, COLUMNS);
+    let rest = shown.join("\n");
+    let [whole, stopped] =
+        ["the time is over: stopping as soon as nothing is lost", "stopped; resume with: stssad train"]
+            .map(|part| shown.iter().any(|line| line.starts_with(part)));
+    assert!(whole && stopped && !rest.contains(" steps  "), "{rest}");
+}
+
 /// Whether alone or beside another, a start that diverges is trained again from its last good step, and resumed to the same bits.
 #[test]
 fn a_start_that_diverges_goes_back_to_its_last_good_step() {

@@ -130,7 +130,8 @@ impl Predict {
             failed: 0,
         };
         if let Some(listing) = listing {
-            let bar = progress_bar(listing.len() as u64, "score    {bar:28} {pos}/{len} images, {per_sec}, {eta} left");
+            let bar =
+                progress_bar(listing.len() as u64, "score    {bar:28} {pos}/{len} images  {per_sec:1}  {eta} left");
             scoring.score(listing, &bar)?;
             bar.finish_and_clear();
         }

@@ -14,7 +14,8 @@ use stssad::run::race::Leg;
 use stssad::run::report::plain;
 use stssad::training::trainer::{Progress, Snapshot};
 
-use super::{STOPPED, progress_bar};
+use super::STOPPED;
+use super::terminal::{progress_bar, take_bar_off};
 
 /// How to show progress, on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -76,6 +77,7 @@ impl Stop {
             let last_words = heard.last_words.lock().unwrap_or_else(PoisonError::into_inner);
             let over = if heard.asked.load(Ordering::Relaxed) { "" } else { "the time is over: " };
             if let Some(last_words) = &*last_words {
+                take_bar_off();
                 note!("{over}{last_words}");
                 // Without the destructors of libraries that other threads are using.
                 signal_hook::low_level::exit(STOPPED.into());
@@ -154,6 +156,16 @@ impl Shown {
     }
 }
 
+/// The speed of `steps` steps in this time, and how long `left` more take at it; no time if there are none.
+fn pace(steps: usize, time: Duration, left: usize) -> String {
+    let rate = steps as f64 / time.as_secs_f64();
+    let speed = if rate < 1.0 { format!("{:.1} s/step", 1.0 / rate) } else { format!("{rate:.1} steps/s") };
+    match left {
+        0 => speed,
+        left => format!("{speed}  {} left", HumanDuration(Duration::from_secs_f64(left as f64 / rate))),
+    }
+}
+
 impl Watch for Shown {
     fn compiling(&mut self, done: usize, of: usize) {
         if self.steps > 0 {
@@ -185,6 +197,8 @@ impl Watch for Shown {
         self.steps += progress.len();
         let &Leg { ref config, of, total: all, .. } = leg;
         let last = *step == leg.until;
+        // The first step is not representative.
+        let pace = pace(self.steps, self.begun.elapsed(), if first { 0 } else { all - done });
         let told = |Progress { start, inner, a, .. }: &Progress| {
             let what = if leg.is_heat { "heat" } else { "start" };
             let name = config.augmentation.name();
@@ -192,31 +206,19 @@ impl Watch for Shown {
         };
         match self.mode {
             Mode::Bar => {
-                let begins = self.bar.is_none();
-                let bar = self.bar(all, "train    {bar:28} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
-                if begins {
-                    // Steps before the checkpoint do not count for the rate.
-                    bar.set_position((done - progress.len()) as u64);
-                    bar.reset_eta();
-                }
-                bar.set_position(done as u64);
                 // The message alternates between the starts of a group.
-                bar.set_message(told(&progress[step % progress.len()]).join("  "));
+                let [start, figures] = told(&progress[step % progress.len()]);
+                let bar = self.bar(all, "train    {bar:20} {pos}/{len} steps  {wide_msg}");
+                bar.set_message(format!("{pace}  {start}  {figures}"));
+                bar.set_position(done as u64);
                 if done == all {
                     self.clear();
                 }
             }
             Mode::Plain if self.told.elapsed() >= INTERVAL || first || last => {
                 self.told = Instant::now();
-                let rate = self.steps as f64 / self.begun.elapsed().as_secs_f64();
-                let speed = if rate < 1.0 { format!("{:.1} s/step", 1.0 / rate) } else { format!("{rate:.1} steps/s") };
-                // The first step is not representative.
-                let left = match all - done {
-                    steps if first || steps == 0 => String::new(),
-                    steps => format!("  {} left", HumanDuration(Duration::from_secs_f64(steps as f64 / rate))),
-                };
                 for [start, figures] in progress.iter().map(told) {
-                    note!("train    {start}  step {step}/{}  {figures}  {speed}{left}", config.steps);
+                    note!("train    {start}  step {step}/{}  {figures}  {pace}", config.steps);
                 }
             }
             Mode::Json => {
@@ -271,5 +273,18 @@ impl Watch for Shown {
 
     fn wants_stop(&self) -> bool {
         self.stop.is_asked()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_that_of_the_steps_in_this_process() {
+        let second = Duration::from_secs(1);
+        assert_eq!(pace(100, second, 800), "100.0 steps/s  8 seconds left");
+        assert_eq!(pace(2, 5 * second, 60), "2.5 s/step  3 minutes left");
+        assert_eq!(pace(1, second, 0), "1.0 steps/s");
     }
 }

@@ -267,7 +267,7 @@ fn told(
     load: impl FnOnce(&Source, &Loading, &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError>,
     config: &RunConfig,
 ) -> anyhow::Result<Loaded> {
-    let bar = progress_bar(0, "read     {bar:28} {pos}/{len} images, {per_sec}, {eta} left");
+    let bar = progress_bar(0, "read     {bar:28} {pos}/{len} images  {per_sec:1}  {eta} left");
     let loaded = load(&config.located_source()?, &config.loading(), &|done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
