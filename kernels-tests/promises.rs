@@ -419,7 +419,7 @@ fn a_run_does_not_resume_with_other_images() {
     let before = files(&run);
     fs::copy(category.join("train/good/001.png"), category.join("train/good/000.png")).unwrap();
     let said = stssad(&[&["train", "--resume", text(&run)], &QUIET]).with(3);
-    said.error(&["was made with other images", "start a new run in another folder"]);
+    said.error(&["was made with other images", "or remove this folder and start the run again"]);
     assert_eq!(files(&run), before);
     stssad(&[&["train", "--resume", text(&run), "--steps", "9"]]).with(2).error(&["omit the other flags"]);
     let empty = folder("foreign-empty");

@@ -773,7 +773,7 @@ fn a_job_of_another_process_is_skipped() {
     let written = |result: &serde_json::Value| fs::write(&file, result.to_string()).unwrap();
     written(&result);
     let said = merge().with(1);
-    said.notice(&["warning  images changed between these runs", "\n  images f00d: a/one/seed0"]);
+    said.notice(&["warning  images changed between these runs", "\n  images f00d, as they are no longer: "]);
     assert!(said.out.contains("since images changed between them: ") && said.out.contains("f00d"), "{}", said.out);
     // As if it were another job's, or damaged: the others are merged all the same.
     result["fingerprint"] = print;
@@ -789,6 +789,50 @@ fn a_job_of_another_process_is_skipped() {
     let said = stssad(&[&["sweep", "run", text(&grid), "--out", text(&grid)]]).with(74);
     said.error(&["cannot write"]);
     assert!(!said.err.contains("failed"), "no job was tried: {}", said.err);
+}
+
+/// Seeds put the same images into other sets.
+#[test]
+fn images_that_changed_between_seeds_are_noticed() {
+    let root = folder("seeds");
+    for (kind, count) in [("good", 16), ("bad", 4), ("masks", 4)] {
+        fs::create_dir(root.join(kind)).unwrap();
+        for index in 0..count {
+            let level = |x: u32, y: u32| {
+                if kind == "masks" { 255 * u8::from(x < 4) } else { (x * 37 + y * 91 + index * 53) as u8 }
+            };
+            let image = image::GrayImage::from_fn(16, 16, |x, y| image::Luma([level(x, y)]));
+            image.save(root.join(kind).join(format!("{index}.png"))).unwrap();
+        }
+    }
+    let grid = root.join("grid.toml");
+    let data =
+        "config.data = { kind = 'folder', root = '.', normal_dir = 'good', abnormal_dir = 'bad', mask_dir = 'masks' }";
+    let of_seeds = |seeds: &str| {
+        let grid = GRID
+            .replace("[common.data]\nkind = 'texture'\ntexture = 'gravel'\ndefect = 'blob'\n", "")
+            .replace("max_train = 8\nmax_normals = 4\nmax_anomalies = 4\n", "")
+            .replace("[[task]]\nname = 'a'\n[[task]]\nname = 'b'", &format!("[[task]]\nname = 'a'\n{data}"));
+        grid.replace("seeds = [0, 1]", seeds)
+    };
+    let sweep = |action: &str| finish(at(&root, &[&["sweep", action, "grid.toml", "--out", "sweep"]]));
+    fs::write(&grid, of_seeds("seeds = [0, 1]")).unwrap();
+    sweep("run").with(0);
+    sweep("merge").with(0);
+    fs::copy(root.join("good/1.png"), root.join("good/0.png")).unwrap();
+    fs::write(&grid, of_seeds("seeds = [0, 1, 2]")).unwrap();
+    sweep("run").with(0);
+    let said = sweep("merge").with(1);
+    said.notice(&["warning  images changed between these runs", ", as they are no longer: sweep/a/one/seed0-"]);
+    let now = said.err.lines().find(|line| line.contains(", as they are now: ")).unwrap();
+    assert!(now.matches("sweep/a/").count() == 2 && now.matches("/seed2-").count() == 2, "{now}");
+    // The advice works.
+    let old = said.err.lines().find(|line| line.contains(", as they are no longer: ")).unwrap();
+    for folder in old.split_once("longer: ").unwrap().1.split(' ') {
+        fs::remove_dir_all(root.join(folder)).unwrap();
+    }
+    sweep("run").with(0);
+    sweep("merge").with(0);
 }
 
 #[test]

@@ -32,7 +32,7 @@ use stssad::training::trainer::TrainError;
 use super::fault::Fault;
 use super::progress::{Mode, Shown, Stop};
 use super::train::{duration, last_checkpoint};
-use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, each_adapter, fault};
+use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, each_adapter, fault, shell_word};
 
 /// Arguments of `stssad sweep`.
 #[derive(Debug, Args)]
@@ -543,11 +543,21 @@ impl Merge {
         }
         let comparison = merge(&grid, &jobs, &results, &self.out)?;
         for fingerprints in &comparison.other_images {
-            let line = |(print, names): (&String, &Vec<String>)| format!("\n  images {print}: {}", names.join(", "));
+            let now = jobs.iter().find(|job| fingerprints.values().flatten().any(|name| *name == job.name));
+            let now = now.map_or_else(Vec::new, present_images);
+            let line = |(print, names): (&String, &Vec<String>)| {
+                let when = match now.contains(print) {
+                    true => ", as they are now",
+                    false if now.is_empty() => "",
+                    false => ", as they are no longer",
+                };
+                let folders: Vec<String> = names.iter().map(|name| shell_word(&self.out.join(name))).collect();
+                format!("\n  images {print}{when}: {}", folders.join(" "))
+            };
             let listed: String = fingerprints.iter().map(line).collect();
             note!(
-                "warning  images changed between these runs, so their figures cannot be compared; remove the folders of the runs with \
-                 the old images, and run the sweep again:{listed}"
+                "warning  images changed between these runs, so their figures cannot be compared; restore the images, or remove the \
+                 folders of the runs with images as they are no longer, and run the sweep again:{listed}"
             );
         }
         comparison.write(&RunFolder::for_comparison(&self.out)?)?;
@@ -558,6 +568,15 @@ impl Merge {
         let is_whole = comparison.missing.is_empty() && comparison.other_images.is_empty();
         Ok(ExitCode::from(u8::from(!is_whole)))
     }
+}
+
+/// The fingerprints of a job's images as they are now; none if they cannot be read.
+fn present_images(job: &Job) -> Vec<String> {
+    let read = || -> anyhow::Result<Vec<String>> {
+        let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
+        Ok(std::iter::once(loaded.task.fingerprint()?).chain(loaded.seedless_fingerprint()?).collect())
+    };
+    read().unwrap_or_default()
 }
 
 #[cfg(test)]
