@@ -761,7 +761,7 @@ fn a_job_of_another_process_is_skipped() {
     let [grid, sweep, job] = planned(&root);
     let holder = stssad::run::folder::RunFolder::create(&job).unwrap();
     let run = || stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]]).with(0);
-    run().notice(&["1 of 8 jobs are being run by other processes", "7 of the grid's 8 jobs are finished"]);
+    run().notice(&["1 of 8 jobs are left to other processes", "7 of the grid's 8 jobs are finished"]);
     drop(holder);
     run().notice(&["8 of the grid's 8 jobs are finished"]);
     // As if the images had changed before this job.
@@ -912,6 +912,15 @@ fn a_script_of_a_sweep_has_the_number_of_its_workers() {
     script("slurm", &["--flags", "--shard=0/2"])
         .with(2)
         .error(&["--flags: the script gives each worker its own --shard"]);
+    for (engine, is_taken) in
+        [("slurm", true), ("k8s", true), ("hyperqueue", false), ("parallel", false), ("snakemake", false)]
+    {
+        let said = script(engine, &["--flags", "--max-time=1h"]);
+        match is_taken {
+            true => drop(said.with(0)),
+            false => said.with(2).error(&["--flags: --max-time", "begins a worker again that was stopped"]),
+        }
+    }
     script("slurm", &["--chunks", "9"]).with(2).error(&["--chunks 9: the grid has only 8 jobs"]);
     let submit = ["sweep", "submit", text(&grid), "--out", text(&sweep), "--engine", "k8s"];
     stssad(&[&submit]).with(2).error(&["cannot submit to k8s: `sweep script` prints a file for it"]);
@@ -926,6 +935,39 @@ fn a_script_of_a_sweep_has_the_number_of_its_workers() {
     {
         named(engine, name).with(2).error(&["which a script for", "cannot name: rename it"]);
     }
+}
+
+#[test]
+fn a_signal_to_submit_stops_the_workers_of_parallel() {
+    if !Command::new("parallel").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        println!("left out: there is no GNU parallel");
+        return;
+    }
+    let root = folder("parallel");
+    let [grid, sweep, _] = planned(&root);
+    fs::write(&grid, GRID.replace("steps = 2", "steps = 1000000")).unwrap();
+    let submit = ["sweep", "submit", text(&grid), "--out", text(&sweep), "--engine", "parallel"];
+    let flags = ["--flags", "--progress json", "--", "--jobs", "2", "--ungroup"];
+    let mut running = Running::begin(&[&submit, &flags]);
+    running.until(50);
+    running.signal("-TERM");
+    // A worker that went on would hold standard error open.
+    let said = running.end().0.with(75);
+    assert_eq!(said.err.matches("stopped at ").count(), 2, "{}", said.err);
+}
+
+#[test]
+fn a_job_is_chosen_by_its_name() {
+    let root = folder("named");
+    let [grid, sweep, job] = planned(&root);
+    let name = text(job.strip_prefix(&sweep).unwrap());
+    let run = |name: &str| stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep), "--job", name]]);
+    run("a/one/seed7-0123").with(2).error(&["--job: the grid has no job `a/one/seed7-0123`", "`sweep plan`"]);
+    let holder = stssad::run::folder::RunFolder::create(&job).unwrap();
+    run(name).with(75).notice(&["1 of 1 jobs are left to other processes"]);
+    drop(holder);
+    run(name).with(0);
+    assert_eq!(done(&grid, &sweep), [0].into());
 }
 
 #[test]

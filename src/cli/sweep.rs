@@ -49,7 +49,7 @@ enum Action {
     ///
     /// A job that another process is running is skipped. If a job fails, the others still run; failed jobs are listed at the end, and
     /// the exit code is 1. They leave failed.json, and are tried again only with --retry-failed. Only a missing or lost device (4, 75)
-    /// and a full disk (74) end a sweep at once.
+    /// and a full disk (74) end a sweep at once. A process that leaves jobs to others exits 0, though these may not be finished.
     ///
     /// In an array job of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task runs the job with the task's own number, so
     /// an array for the whole grid needs as many tasks as `sweep plan` prints lines. For an array of N tasks, fewer than there are
@@ -85,9 +85,12 @@ struct Execute {
     /// Run only job number I, counted from 0.
     #[arg(long, value_name = "I", conflicts_with = "shard")]
     index: Option<usize>,
+    /// Run only the job of this name, as `sweep plan` prints it; exits 75 if another process is running it.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["shard", "index"])]
+    job: Option<String>,
     /// Number of tasks in the scheduler's array: task I runs the share of `--shard R/N`, where R is the remainder of I when divided by
     /// N. A resubmitted task runs the same jobs again [default: the number of jobs].
-    #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index", "job"])]
     tasks: Option<NonZeroUsize>,
     /// Also write the images and the report page of every run.
     #[arg(long)]
@@ -258,7 +261,7 @@ impl Execute {
         if let Some(adapters) = &self.adapters {
             return each_adapter::run(adapters);
         }
-        let share = self.share(jobs.len(), |name| std::env::var(name).ok())?;
+        let share = self.share(&jobs, |name| std::env::var(name).ok())?;
         let mine = share.of(&jobs);
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
             return Err(UsageError(format!(
@@ -272,7 +275,7 @@ impl Execute {
         note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = Stop::listen(self.max_time)?;
         let mut device: Option<Device> = None;
-        let (mut failed, mut elsewhere) = (Vec::new(), 0);
+        let (mut failed, mut elsewhere) = (Vec::new(), Vec::new());
         for (number, job) in mine.iter().enumerate() {
             let place = format!("{:>4}/{}", number + 1, mine.len());
             let mut attempt = || -> anyhow::Result<Done> {
@@ -291,7 +294,7 @@ impl Execute {
             };
             match attempt() {
                 Ok(Done::Already) => {}
-                Ok(Done::Elsewhere) => elsewhere += 1,
+                Ok(Done::Elsewhere) => elsewhere.push(job),
                 Ok(Done::Failed(reason)) => {
                     failed.push(format!("\n  {}: {reason} (before)", job.name));
                 }
@@ -312,8 +315,10 @@ impl Execute {
                 }
             }
         }
-        if elsewhere > 0 {
-            note!("{elsewhere} of {} jobs are being run by other processes", mine.len());
+        // By now others may have finished some of theirs.
+        elsewhere.retain(|job| !matches!(job.outcome(&self.out), Ok(Some(_))));
+        if !elsewhere.is_empty() {
+            note!("{} of {} jobs are left to other processes", elsewhere.len(), mine.len());
         }
         let finished = jobs.iter().filter(|job| matches!(job.outcome(&self.out), Ok(Some(_)))).count();
         note!("sweep    {finished} of the grid's {} jobs are finished", jobs.len());
@@ -324,7 +329,7 @@ impl Execute {
             mine.len(),
             failed.concat()
         );
-        Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::from(if self.job.is_some() && !elsewhere.is_empty() { STOPPED } else { 0 }))
     }
 
     fn execute(&self, device: &Device, job: &Job, mut shown: Shown) -> anyhow::Result<Done> {
@@ -365,8 +370,19 @@ impl Execute {
         Ok(job.outcome(&self.out)?.is_some() && !lacks_report)
     }
 
-    /// The share of `jobs` jobs, from the flags or from a scheduler's variable.
-    fn share(&self, jobs: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Share, UsageError> {
+    /// The share of `jobs`, from the flags or from a scheduler's variable.
+    fn share(&self, jobs: &[Job], variable: impl Fn(&str) -> Option<String>) -> Result<Share, UsageError> {
+        if let Some(name) = &self.job {
+            let named = jobs.iter().position(|job| job.name == *name);
+            return named.map(Share::Index).ok_or_else(|| {
+                UsageError(format!("--job: the grid has no job `{name}`; `sweep plan` prints the names of its jobs"))
+            });
+        }
+        self.numbered_share(jobs.len(), variable)
+    }
+
+    /// As [`share`](Self::share), by number.
+    fn numbered_share(&self, jobs: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Share, UsageError> {
         match (self.shard, self.index) {
             (Some(Shard { index, of }), _) => return Ok(Share::Shard { index, of }),
             (_, Some(index)) => return Ok(Share::Index(index)),
@@ -468,7 +484,7 @@ impl Script {
             _ => name(&std::env::current_exe().context("cannot tell the path of this program")?)?,
         };
         let flags: Vec<String> = self.flags.split_whitespace().map(str::to_owned).collect();
-        check_flags(&flags)?;
+        check_flags(self.engine, &flags)?;
         Ok(self.engine.script(&Submission {
             program: &program,
             folder: &name(&std::env::current_dir().context("cannot tell the working folder")?)?,
@@ -482,12 +498,16 @@ impl Script {
 }
 
 /// Refuses what `sweep run` would not take, or what the script sets itself.
-fn check_flags(flags: &[String]) -> Result<(), UsageError> {
+fn check_flags(engine: Engine, flags: &[String]) -> Result<(), UsageError> {
     let refused = |why: String| UsageError(format!("--flags: {why}"));
-    let own = ["--out", "--shard", "--index", "--tasks"];
-    let is_own = |flag: &&String| own.iter().any(|own| flag.split('=').next() == Some(own));
-    if let Some(flag) = flags.iter().find(is_own) {
-        return Err(refused(format!("the script gives each worker its own {flag}")));
+    let names = || flags.iter().map(|flag| flag.split('=').next().unwrap_or_default());
+    if let Some(own) = names().find(|name| ["--out", "--shard", "--index", "--job", "--tasks"].contains(name)) {
+        return Err(refused(format!("the script gives each worker its own {own}")));
+    }
+    if engine.begins_again() && names().any(|name| name == "--max-time") {
+        return Err(refused(format!(
+            "--max-time: the script for {engine} begins a worker again that was stopped, so its time would never be over; leave it out"
+        )));
     }
     let line = ["run", "grid.toml", "--out", "sweep"].into_iter().chain(flags.iter().map(String::as_str));
     match Execute::augment_args(clap::Command::new("run")).try_get_matches_from(line) {
@@ -516,9 +536,15 @@ impl Submit {
         }
         // Not by standard input, which the script's own commands would read.
         let mut shell = Command::new("sh");
-        let status = shell.arg("-c").arg(self.script.text()?).arg("stssad").args(&self.options).status();
-        let status = status.context("cannot run `sh`")?;
-        Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+        shell.arg("-c").arg(self.script.text()?).arg("stssad").args(&self.options);
+        // In the place of this process, so that a signal reaches the script.
+        #[cfg(unix)]
+        return Err(std::os::unix::process::CommandExt::exec(&mut shell)).context("cannot run `sh`");
+        #[cfg(not(unix))]
+        {
+            let status = shell.status().context("cannot run `sh`")?;
+            Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+        }
     }
 }
 
@@ -596,7 +622,7 @@ mod tests {
         let alone = Alone::try_parse_from(line).map_err(|error| error.to_string())?;
         let value =
             |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
-        Ok(match alone.execute.share(jobs, value).map_err(|error| error.to_string())? {
+        Ok(match alone.execute.numbered_share(jobs, value).map_err(|error| error.to_string())? {
             Share::All => (0..jobs).collect(),
             // The shares as they would be if the jobs were dealt out in order.
             Share::Shard { index, of } => (index..jobs).step_by(of).collect(),
