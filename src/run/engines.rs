@@ -304,7 +304,7 @@ fn snakemake(sweep: &Submission) -> String {
     let task = string(&persistent("{RUN} --job {wildcards.job}"));
     format!(
         r#"# {title}.
-# `snakemake -s FILE --cores 1 --keep-going`, or with an executor of a cluster. If jobs failed, the table is that of the others.
+# `snakemake -s FILE --cores 1 --keep-going`, or with an executor of a cluster. If jobs failed, they are missing in the table.
 workdir: {folder}
 
 OUT = {out}
@@ -313,12 +313,17 @@ MERGE = {merge}
 JOBS = [
 {jobs}]
 
+# Marks of its own, since Snakemake removes the output of what it runs again.
+DONE = expand(OUT + "/{{job}}/snakemake.done", job=JOBS)
+
+rule all:
+    input: DONE, OUT + "/snakemake.done"
+
 rule merge:
-    input: expand(OUT + "/{{job}}/snakemake.done", job=JOBS)
-    output: OUT + "/comparison.json"
+    input: DONE
+    output: touch(OUT + "/snakemake.done")
     shell: "{{MERGE}}"
 
-# Its output is a mark, since Snakemake removes the output of what it runs again.
 rule job:
     output: touch(OUT + "/{{job}}/snakemake.done")
     shell: {task}
