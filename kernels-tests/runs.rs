@@ -298,6 +298,9 @@ fn a_second_process_is_refused_until_the_first_has_ended() {
     ] {
         stssad(second).with(75).error(&["is in use by", &process]);
     }
+    for scoring in [&["predict", text(&run), text(&root)][..], &["test", text(&run)]] {
+        stssad(&[scoring]).with(75).error(&["the run is not finished: ", "is in use by", &process]);
+    }
     // The system releases the lock, whatever ends the process.
     first.child.kill().unwrap();
     first.end();
@@ -378,7 +381,7 @@ fn a_hang_up_stops_a_run_with_a_checkpoint_except_under_nohup() {
     let mut running = Running::begin(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
     running.until(1);
     running.signal("-HUP");
-    running.end().0.with(75).notice(&["stopped; resume with"]);
+    running.end().0.with(75).notice(&["stopped after ", "; resume with: stssad train --resume"]);
     assert!(run.join("checkpoint.safetensors").exists());
 
     let mut shell = shell("trap '' HUP; exec \"$@\"", &[&["train", "--resume", text(&run)], &JSON]);
@@ -439,7 +442,7 @@ fn the_time_of_a_run_may_be_limited() {
         |time: &str| stssad(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run), "--max-time", time]]);
     limited("1").with(2).error(&["--max-time", "such as 90s, 45m or 1h30m"]);
     limited("1ms").with(75).notice(&["the time is over: stopped before the first step; run the same command again"]);
-    limited("15s").with(75).notice(&["the time is over: stopping", "stopped; resume with"]);
+    limited("15s").with(75).notice(&["the time is over: stopping", "stopped after ", "; resume with"]);
     let step = || first_group(&run).snapshot.step;
     let first = step();
     stssad(&[&["train", "--resume", text(&run), "--max-time", "15s"], &JSON]).with(75);
@@ -501,9 +504,8 @@ fn a_bar_on_a_narrow_terminal_erases_no_message() {
     assert!(output.contains("/1000000 steps"), "there was no bar");
     let shown = screen(&output, COLUMNS);
     let rest = shown.join("\n");
-    let [whole, stopped] =
-        ["the time is over: stopping as soon as nothing is lost", "stopped; resume with: stssad train"]
-            .map(|part| shown.iter().any(|line| line.starts_with(part)));
+    let [whole, stopped] = ["the time is over: stopping as soon as nothing is lost", "stopped after "]
+        .map(|part| shown.iter().any(|line| line.starts_with(part)));
     assert!(whole && stopped && !rest.contains(" steps  "), "{rest}");
 }
 
@@ -786,8 +788,8 @@ fn a_job_of_another_process_is_skipped() {
         assert!(said.out.contains("Missing runs: 1\n") && said.out.contains(reason), "{}", said.out);
         result[key] = own;
     }
-    let said = stssad(&[&["sweep", "run", text(&grid), "--out", text(&grid)]]).with(74);
-    said.error(&["cannot write"]);
+    let said = stssad(&[&["sweep", "run", text(&grid), "--out", text(&grid)]]).with(2);
+    said.error(&["grid.toml is a file: give the path of a folder"]);
     assert!(!said.err.contains("failed"), "no job was tried: {}", said.err);
 }
 
@@ -858,6 +860,9 @@ fn a_failed_job_does_not_end_the_others() {
         "{}",
         merged.out
     );
+    assert!(
+        run().err.contains("\n  a/one/seed0") && run().err.contains(": failed in an earlier run: there is no folder")
+    );
     let again = stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep), "--retry-failed"]]).with(1);
     assert!(again.err.contains("   1/8  failed  a/one/seed0"), "{}", again.err);
 }
@@ -921,6 +926,7 @@ fn a_script_of_a_sweep_has_the_number_of_its_workers() {
             false => said.with(2).error(&["--flags: --max-time", "begins a worker again that was stopped"]),
         }
     }
+    script("slurm", &["--chunks", "0"]).with(2).error(&["--chunks", "it must be a whole number of at least 1"]);
     script("slurm", &["--chunks", "9"]).with(2).error(&["--chunks 9: the grid has only 8 jobs"]);
     let submit = ["sweep", "submit", text(&grid), "--out", text(&sweep), "--engine", "k8s"];
     stssad(&[&submit]).with(2).error(&["cannot submit to k8s: `sweep script` prints a file for it"]);
@@ -1044,6 +1050,56 @@ fn a_dry_run_reads_each_task_and_trains_nothing() {
     assert_eq!(found, "found: 270 images to train on, 30 held out, 200 to tune on, 200 to test");
     said.notice(&["1 of 2 tasks can be read; nothing was trained"]);
     assert!(!sweep.join("found").exists());
+}
+
+#[test]
+fn folders_of_runs_are_no_runs() {
+    let root = folder("of-runs");
+    let [grid, sweep, job] = planned(&root);
+    let run = |flags: &[&str]| stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)], flags]);
+    run(&["--index", "0"]).with(0);
+    let train = |flags: &[&str]| stssad(&[&["train"], flags, &SILENT]).with(2);
+    let is_left = train(&["--resume", text(&sweep)]);
+    is_left.error(&["is a folder of runs, none of which has a checkpoint, so there is nothing to resume"]);
+    let into = [&PACKAGED[..], &SMALL, &FEW, &["--out", text(&sweep)]].concat();
+    train(&into).error(&["is a folder of runs, such as", text(&job), "choose another --out"]);
+    stopped(&root, &["--out", text(&sweep.join("a/one/stopped"))]);
+    train(&["--resume", text(&sweep)]).error(&["is a folder of runs: resume one of them, such as", "a/one/stopped"]);
+    let inside = stssad(&[&["sweep", "run", text(&grid), "--out", text(&job)]]).with(2);
+    inside.error(&["is a folder of `stssad train`: choose another folder"]);
+}
+
+#[test]
+fn a_job_that_does_not_fit_the_device_is_tried_again_and_its_reason_is_kept() {
+    let devices: serde_json::Value = serde_json::from_str(&stssad(&[&["devices", "--json"]]).with(0).out).unwrap();
+    if !devices[0]["tiles"].as_array().unwrap().is_empty() {
+        println!("left out: this device can compute in f16");
+        return;
+    }
+    let root = folder("unfit");
+    let [grid, sweep, _] = planned(&root);
+    fs::write(&grid, GRID.replace("steps = 2", "steps = 2\nprecision = 'f16'")).unwrap();
+    let job = ["sweep", "run", text(&grid), "--out", text(&sweep), "--index", "0"];
+    for _ in 0..2 {
+        let said = stssad(&[&job]).with(1);
+        said.error(&["precision f16 needs", "every run tries it again, as another device may fit it"]);
+        assert!(!said.err.contains("in an earlier run"), "{}", said.err);
+    }
+    let merged = stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(1).out;
+    let is_told = |line: &str| line.contains("seed 0, failed: ") && line.contains("precision f16 needs");
+    assert!(merged.lines().any(is_told), "{merged}");
+}
+
+#[test]
+fn a_sweep_without_its_adapter_begins_nothing() {
+    let root = folder("no-adapter");
+    let [grid, sweep, _] = planned(&root);
+    for flags in [["--adapter", "99"], ["--adapters", "0,99"]] {
+        let said = stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)], &flags]).with(2);
+        said.error(&["no adapter has the number or name `99`"]);
+        assert!(!said.err.contains("run the same command") && !said.err.contains("of its own"), "{}", said.err);
+    }
+    assert!(!sweep.exists());
 }
 
 #[test]

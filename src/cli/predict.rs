@@ -249,15 +249,13 @@ impl Scoring<'_> {
         let (conversion, loading) = (self.model.conversion(), self.loading.clone());
         listing.for_each_batch(at_once, conversion, &loading, |batch| {
             let rows = self.rows(&batch)?;
-            bar.suspend(|| {
-                for file in batch.files.iter().flatten().filter(|file| file.is_mended) {
-                    note!("note     {} is damaged but has all pixels", as_text(&file.path).escape_debug());
-                }
-                for (path, reason) in rows.iter().filter_map(|row| Some((&row.path, row.score.as_ref().err()?))) {
-                    note!("bad      {}: {reason}", path.escape_debug());
-                }
-                self.print(&rows)
-            })?;
+            for file in batch.files.iter().flatten().filter(|file| file.is_mended) {
+                note!("note     {} is damaged but has all pixels", as_text(&file.path).escape_debug());
+            }
+            for (path, reason) in rows.iter().filter_map(|row| Some((&row.path, row.score.as_ref().err()?))) {
+                note!("bad      {}: {reason}", path.escape_debug());
+            }
+            self.print(&rows)?;
             self.count += rows.len();
             self.failed += rows.iter().filter(|row| row.score.is_err()).count();
             bar.set_position(self.count as u64);

@@ -27,10 +27,17 @@ pub enum Mode {
     Bar,
     /// A line every ten seconds.
     Plain,
-    /// A JSON object for each step.
+    /// A JSON object for each step, on a line of its own among the other messages.
     Json,
     /// No progress.
     None,
+}
+
+impl Mode {
+    /// A bar on a terminal, nothing elsewhere.
+    pub fn bar_or_none() -> Self {
+        if stderr().is_terminal() { Mode::Bar } else { Mode::None }
+    }
 }
 
 /// Requests to stop: by SIGINT, SIGTERM, SIGHUP or SIGUSR1, or because the time is over. A request is acknowledged at once, whatever the
@@ -130,6 +137,8 @@ pub struct Shown {
     told: Instant,
     /// Steps in this process, counted separately for each start of a group.
     steps: usize,
+    /// Steps of the whole run that are done, and all; `None` before the first step in this process.
+    done: Option<[usize; 2]>,
 }
 
 /// Time between two plain lines.
@@ -142,11 +151,16 @@ impl Shown {
             Mode::Auto => Mode::Plain,
             other => other,
         };
-        Shown { mode, stop, bar: None, begun: Instant::now(), told: Instant::now(), steps: 0 }
+        Shown { mode, stop, bar: None, begun: Instant::now(), told: Instant::now(), steps: 0, done: None }
     }
 
     fn bar(&mut self, length: usize, template: &str) -> &ProgressBar {
         self.bar.get_or_insert_with(|| progress_bar(length as u64, template))
+    }
+
+    /// Where the run stands, such as ` after 721 of 1500 steps`; empty if this process has done no step.
+    pub fn standing(&self) -> String {
+        self.done.map_or_else(String::new, |[done, of]| format!(" after {done} of {of} steps"))
     }
 
     fn clear(&mut self) {
@@ -197,6 +211,7 @@ impl Watch for Shown {
         self.steps += progress.len();
         let &Leg { ref config, of, total: all, .. } = leg;
         let last = *step == leg.until;
+        self.done = Some([done, all]);
         // The first step is not representative.
         let pace = pace(self.steps, self.begun.elapsed(), if first { 0 } else { all - done });
         let told = |Progress { start, inner, a, .. }: &Progress| {

@@ -18,12 +18,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use stssad::data::load;
-use stssad::engine::gpu::{Device, GpuError};
+use stssad::engine::gpu::{Choice, Device, GpuError, adapters};
 use stssad::run::checkpoint::Checkpoint;
 use stssad::run::claim::ClaimError;
 use stssad::run::engines::{Engine, Submission};
 use stssad::run::execute::{Ending, Extent, Run, RunError};
-use stssad::run::folder::RunFolder;
+use stssad::run::folder::{Failure, RunFolder};
 use stssad::run::outcome::{Counts, Outcome, ReportError};
 use stssad::run::settings::Written;
 use stssad::run::sweep::{Grid, Job, Share, merge};
@@ -48,8 +48,8 @@ enum Action {
     /// Run the unfinished jobs of a grid, or a share of them; any number of processes may do so at once.
     ///
     /// A job that another process is running is skipped. If a job fails, the others still run; failed jobs are listed at the end, and
-    /// the exit code is 1. They leave failed.json, and are tried again only with --retry-failed. Only a missing or lost device (4, 75)
-    /// and a full disk (74) end a sweep at once. A process that leaves jobs to others exits 0, though these may not be finished.
+    /// the exit code is 1. They leave failed.json, and are tried again only with --retry-failed, except those that do not fit the
+    /// device. Only a missing or lost device (4, 75) and a full disk (74) end a sweep at once. A process that leaves jobs to others exits 0, though these may not be finished.
     ///
     /// In an array job of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task runs the job with the task's own number, so
     /// an array for the whole grid needs as many tasks as `sweep plan` prints lines. For an array of N tasks, fewer than there are
@@ -90,7 +90,7 @@ struct Execute {
     job: Option<String>,
     /// Number of tasks in the scheduler's array: task I runs the share of `--shard R/N`, where R is the remainder of I when divided by
     /// N. A resubmitted task runs the same jobs again [default: the number of jobs].
-    #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index", "job"])]
+    #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["shard", "index", "job"])]
     tasks: Option<NonZeroUsize>,
     /// Also write the images and the report page of every run.
     #[arg(long)]
@@ -105,9 +105,9 @@ struct Execute {
     /// Stop after this time, such as 45m or 1h30m, as a signal would: with a checkpoint and exit code 75. The same command goes on.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_time: Option<Duration>,
-    /// How to show the progress of each job on standard error.
-    #[arg(long, value_enum, default_value_t = Mode::None, value_name = "HOW")]
-    progress: Mode,
+    /// How to show the progress of each job on standard error [default: a bar on a terminal, if there is one process, else none].
+    #[arg(long, value_enum, value_name = "HOW")]
+    progress: Option<Mode>,
     /// Run a process on each of these adapters: `all` GPUs, or some by their numbers in `stssad devices`, such as 0,2. They share the
     /// jobs out among themselves.
     #[arg(long, value_name = "all|A,A", conflicts_with = "adapter")]
@@ -127,7 +127,7 @@ struct Script {
     #[arg(long, value_enum)]
     engine: Engine,
     /// Number of workers among which the jobs are shared out [default: one for each job].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     chunks: Option<NonZeroUsize>,
     /// Flags of `sweep run` for each worker, separated by spaces, such as `--flags "--reports --adapter 0"`.
     #[arg(long, value_name = "FLAGS", default_value = "", allow_hyphen_values = true)]
@@ -153,6 +153,11 @@ struct Merge {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// A number of workers or tasks.
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it must be a whole number of at least 1".into())
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -259,7 +264,12 @@ impl Execute {
             return dry_run(&jobs);
         }
         if let Some(adapters) = &self.adapters {
-            return each_adapter::run(adapters);
+            // Two bars on one terminal would overwrite each other.
+            let silent = self.progress.is_none().then_some("--progress=none");
+            return each_adapter::run(adapters, silent);
+        }
+        if let Some(adapter) = &self.device.adapter {
+            Choice::from(adapter.as_str()).check(&adapters())?;
         }
         let share = self.share(&jobs, |name| std::env::var(name).ok())?;
         let mine = share.of(&jobs);
@@ -271,6 +281,7 @@ impl Execute {
             .into());
         }
         // Else each job would fail for the same reason.
+        RunFolder::check_for_comparison(&self.out)?;
         std::fs::create_dir_all(&self.out).map_err(|source| ReportError::Write { path: self.out.clone(), source })?;
         note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = Stop::listen(self.max_time)?;
@@ -282,21 +293,21 @@ impl Execute {
                 if self.is_done(job)? {
                     return Ok(Done::Already);
                 }
-                if let Some(reason) = job.failure(&self.out).filter(|_| !self.retry_failed) {
-                    return Ok(Done::Failed(reason));
+                if let Some(failure) = job.failure(&self.out).filter(|it| !it.is_of_device && !self.retry_failed) {
+                    return Ok(Done::Failed(failure.reason));
                 }
                 let device = match &device {
                     Some(device) => device,
                     None => device.insert(self.device.open().context(NoDevice)?),
                 };
                 stop.may_end_at_once(&format!("stopped at {}; run the same command to continue", job.name));
-                self.execute(device, job, Shown::new(self.progress, stop.clone()))
+                self.execute(device, job, Shown::new(self.progress.unwrap_or_else(Mode::bar_or_none), stop.clone()))
             };
             match attempt() {
                 Ok(Done::Already) => {}
                 Ok(Done::Elsewhere) => elsewhere.push(job),
                 Ok(Done::Failed(reason)) => {
-                    failed.push(format!("\n  {}: {reason} (before)", job.name));
+                    failed.push(format!("\n  {}: failed in an earlier run: {reason}", job.name));
                 }
                 Ok(Done::Ending(Ending::Stopped | Ending::Unreported(_, None))) => {
                     note!("stopped at {}; run the same command to continue", job.name);
@@ -306,12 +317,15 @@ impl Execute {
                     let auroc = outcome.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}"));
                     note!("{place}  AUROC {auroc}  {:.0} s  {}", outcome.seconds, job.name);
                 }
+                Err(error) if error.is::<NoDevice>() => return Err(error),
                 Err(error) if ends_sweep(&error) => {
                     return Err(error.context(format!("ended at {}; run the same command to continue", job.name)));
                 }
                 Err(error) => {
-                    note!("{place}  failed  {}: {error:#}", job.name);
-                    failed.push(format!("\n  {}: {error:#}", job.name));
+                    let again =
+                        if of_device(&error) { "; every run tries it again, as another device may fit it" } else { "" };
+                    note!("{place}  failed  {}: {error:#}{again}", job.name);
+                    failed.push(format!("\n  {}: {error:#}{again}", job.name));
                 }
             }
         }
@@ -343,11 +357,12 @@ impl Execute {
         }
         folder.forgive();
         let trained = self.train(device, job, &folder, &mut shown);
-        if let Err(error) = &trained
-            && matches!(fault(error), Fault::Internal | Fault::Usage | Fault::Data | Fault::Diverged)
-        {
-            // Without the record it is only tried again.
-            let _ = folder.fail(&format!("{error:#}"));
+        if let Err(error) = &trained {
+            let is_of_device = of_device(error);
+            if is_of_device || matches!(fault(error), Fault::Internal | Fault::Usage | Fault::Data | Fault::Diverged) {
+                // Without the record it is only tried again.
+                let _ = folder.fail(&Failure { reason: format!("{error:#}"), is_of_device });
+            }
         }
         let ending = trained?;
         if let Ending::Unreported(_, Some(reason)) = &ending {
@@ -432,6 +447,11 @@ impl fmt::Display for NoDevice {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("the sweep needs a device")
     }
+}
+
+/// Whether a job may succeed on another device.
+fn of_device(error: &anyhow::Error) -> bool {
+    matches!(fault(error), Fault::Device | Fault::Memory)
 }
 
 /// Whether every other job would fail for the same reason: there is no usable device, or the disk is full.

@@ -3,8 +3,8 @@
 //! `println!` panics if a line cannot be written, because the disk is full or the reader of a pipe has gone. Here, if a note cannot
 //! be written, the work continues and the program ends with [`UNWRITTEN`]; if a result cannot be written, that is an error.
 //!
-//! A progress bar stands below all lines: whoever prints while one is shown takes it off, prints, and puts it back. Else the bar would
-//! erase the line, or leave its own half.
+//! A progress bar stands below all lines: what is printed while one is shown takes it off, and puts it back. Else the bar would erase the
+//! line, or leave its own half. So nothing else may suspend a bar: a line within would wait for the bar forever.
 
 use std::fmt::Display;
 use std::io::{self, Write, stderr, stdout};

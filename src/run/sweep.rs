@@ -15,7 +15,7 @@ use toml::Table;
 
 use crate::data::Loading;
 use crate::run::config::{ConfigError, RunConfig, overlay};
-use crate::run::folder::RunFolder;
+use crate::run::folder::{Failure, RunFolder};
 use crate::run::outcome::{Outcome, ReportError};
 use crate::run::report::{Comparison, ComparisonError, Measured, OtherImages, Run};
 use crate::run::settings::{SettingsError, Written};
@@ -126,7 +126,7 @@ impl Grid {
             return Err(SweepError::Seed(name));
         }
         let named = |source: ConfigError| SweepError::Config { job: name.clone(), source: source.into() };
-        let config = RunConfig { seed, ..RunConfig::from_table(table).map_err(named)? };
+        let config = RunConfig { seed, ..RunConfig::from_keys(table).map_err(named)? };
         config.source().map_err(named)?;
         let text = format!("{}\n{}", env!("CARGO_PKG_VERSION"), config.to_toml());
         let hash = &blake3::hash(text.as_bytes()).to_hex()[..8];
@@ -216,8 +216,8 @@ impl Job {
         }
     }
 
-    /// Why the job failed, as [`RunFolder::fail`] recorded it; `None` if it did not.
-    pub fn failure(&self, sweep: &Path) -> Option<String> {
+    /// How the job failed, as [`RunFolder::fail`] recorded it; `None` if it did not.
+    pub fn failure(&self, sweep: &Path) -> Option<Failure> {
         RunFolder::failure(&self.folder(sweep))
     }
 
@@ -226,7 +226,7 @@ impl Job {
         match (outcome, self.failure(sweep)) {
             (Err(error), _) => Measured::Failed(error.to_string()),
             (Ok(Some(outcome)), _) => outcome.image_auroc.map_or(Measured::Unlabelled, Measured::Auroc),
-            (Ok(None), Some(reason)) => Measured::Failed(reason),
+            (Ok(None), Some(failure)) => Measured::Failed(failure.reason),
             (Ok(None), None) => Measured::Missing,
         }
     }
