@@ -918,7 +918,7 @@ fn a_script_of_a_sweep_has_the_number_of_its_workers() {
         .with(2)
         .error(&["--flags: the script gives each worker its own --shard"]);
     for (engine, is_taken) in
-        [("slurm", true), ("k8s", true), ("hyperqueue", false), ("parallel", false), ("snakemake", false)]
+        [("slurm", true), ("k8s", false), ("hyperqueue", false), ("parallel", false), ("snakemake", false)]
     {
         let said = script(engine, &["--flags", "--max-time=1h"]);
         match is_taken {

@@ -55,9 +55,9 @@ impl Engine {
         }
     }
 
-    /// Whether its script itself begins a worker again that ended with 75, whatever ended it.
+    /// Whether its script begins a worker again at once that ended with 75, whatever ended it.
     pub fn begins_again(self) -> bool {
-        matches!(self, Engine::Hyperqueue | Engine::Parallel | Engine::Snakemake)
+        self != Engine::Slurm
     }
 
     /// A letter of a name that its scripts cannot contain: it would end a comment, or the engine would replace it.
@@ -249,8 +249,9 @@ fn k8s(sweep: &Submission) -> String {
     };
     format!(
         r#"# {title}.
-# Fill in image, volume, resources and parallelism; then `kubectl apply -f FILE`. The merge waits until you begin it, when `kubectl get
-# job stssad` shows the workers complete or failed: `kubectl patch job stssad-merge -p '{{"spec":{{"suspend":false}}}}'`.
+# Fill in image, volume, resources and parallelism; then `kubectl apply -f FILE`. The merge waits until you begin it: once
+# `kubectl get job stssad` shows that the workers are complete or failed,
+# `kubectl patch job stssad-merge -p '{{"spec":{{"suspend":false}}}}'`.
 apiVersion: batch/v1
 kind: Job
 metadata: {{ name: stssad }}
@@ -372,7 +373,11 @@ mod tests {
         assert!(script(Engine::Hyperqueue).contains("--array=0-1 "));
         let k8s = script(Engine::K8s);
         assert!(
-            k8s.contains(r#"--shard \"$JOB_COMPLETION_INDEX/2\" --adapter"#) && k8s.contains("completions: 2\n"),
+            // The merge waits for the user, and pods for GPUs.
+            k8s.contains("parallelism: 2 ")
+                && k8s.contains("\n  suspend: true\n")
+                && k8s.contains(r#"--shard \"$JOB_COMPLETION_INDEX/2\" --adapter"#)
+                && k8s.contains("completions: 2\n"),
             "{k8s}"
         );
         let snakemake = script(Engine::Snakemake);
