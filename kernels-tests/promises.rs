@@ -234,7 +234,7 @@ fn a_stopped_run_resumes_bit_identically() {
         running.until(done);
         running.signal(signal);
         let (said, _) = running.end();
-        said.with(75).notice(&["stopped; resume with: stssad train --resume"]);
+        said.with(75).notice(&["stopped after ", "; resume with: stssad train --resume"]);
         assert!(!run.join("result.json").exists() && run.join("checkpoint.safetensors").exists());
         let refused = stssad(&[&["train"], &long("40"), &QUIET, &["--out", text(&run)]]).with(2);
         refused.error(&["contains an unfinished run", "--resume"]);
@@ -419,9 +419,9 @@ fn a_run_does_not_resume_with_other_images() {
     let before = files(&run);
     fs::copy(category.join("train/good/001.png"), category.join("train/good/000.png")).unwrap();
     let said = stssad(&[&["train", "--resume", text(&run)], &QUIET]).with(3);
-    said.error(&["was made with other images", "start a new run in another folder"]);
+    said.error(&["was made with other images", "or remove this folder and start the run again"]);
     assert_eq!(files(&run), before);
-    stssad(&[&["train", "--resume", text(&run), "--steps", "9"]]).with(2).error(&["omit the other flags"]);
+    stssad(&[&["train", "--resume", text(&run), "--steps", "9"]]).with(2).error(&["omit --steps; only --root"]);
     let empty = folder("foreign-empty");
     stssad(&[&["train", "--resume", text(&empty)]]).with(2).error(&["has no checkpoint", "--out"]);
 }

@@ -298,6 +298,9 @@ fn a_second_process_is_refused_until_the_first_has_ended() {
     ] {
         stssad(second).with(75).error(&["is in use by", &process]);
     }
+    for scoring in [&["predict", text(&run), text(&root)][..], &["test", text(&run)]] {
+        stssad(&[scoring]).with(75).error(&["the run is not finished: ", "is in use by", &process]);
+    }
     // The system releases the lock, whatever ends the process.
     first.child.kill().unwrap();
     first.end();
@@ -378,7 +381,7 @@ fn a_hang_up_stops_a_run_with_a_checkpoint_except_under_nohup() {
     let mut running = Running::begin(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run)]]);
     running.until(1);
     running.signal("-HUP");
-    running.end().0.with(75).notice(&["stopped; resume with"]);
+    running.end().0.with(75).notice(&["stopped after ", "; resume with: stssad train --resume"]);
     assert!(run.join("checkpoint.safetensors").exists());
 
     let mut shell = shell("trap '' HUP; exec \"$@\"", &[&["train", "--resume", text(&run)], &JSON]);
@@ -439,11 +442,71 @@ fn the_time_of_a_run_may_be_limited() {
         |time: &str| stssad(&[&["train"], &PACKAGED, &SMALL, &MANY, &JSON, &["--out", text(&run), "--max-time", time]]);
     limited("1").with(2).error(&["--max-time", "such as 90s, 45m or 1h30m"]);
     limited("1ms").with(75).notice(&["the time is over: stopped before the first step; run the same command again"]);
-    limited("15s").with(75).notice(&["the time is over: stopping", "stopped; resume with"]);
+    limited("15s").with(75).notice(&["the time is over: stopping", "stopped after ", "; resume with"]);
     let step = || first_group(&run).snapshot.step;
     let first = step();
     stssad(&[&["train", "--resume", text(&run), "--max-time", "15s"], &JSON]).with(75);
     assert!(first > 0 && step() > first, "{first} and {}", step());
+}
+
+/// What stands on a terminal of this width after this output, line by line, without the spaces at the ends.
+fn screen(output: &str, columns: usize) -> Vec<String> {
+    let (mut rows, mut row, mut column) = (vec![Vec::new()], 0, 0);
+    let mut letters = output.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\r' => column = 0,
+            '\n' => row += 1,
+            '\u{1b}' => {
+                // `[`, a number, and what to do.
+                let code: Vec<char> = letters.by_ref().skip(1).take(2).collect();
+                let count = code[0].to_digit(10).unwrap() as usize;
+                match code[1] {
+                    'K' => rows[row].clear(),
+                    'A' => row -= count,
+                    'B' => row += count,
+                    other => panic!("another code: {other:?}"),
+                }
+            }
+            letter => {
+                if column == columns {
+                    (row, column) = (row + 1, 0);
+                }
+                rows.resize_with(rows.len().max(row + 1), Vec::new);
+                let line: &mut Vec<char> = &mut rows[row];
+                line.resize(line.len().max(column + 1), ' ');
+                line[column] = letter;
+                column += 1;
+            }
+        }
+        rows.resize_with(rows.len().max(row + 1), Vec::new);
+    }
+    rows.into_iter().map(|row| row.into_iter().collect::<String>().trim_end().to_owned()).collect()
+}
+
+#[test]
+fn a_bar_on_a_narrow_terminal_erases_no_message() {
+    const COLUMNS: usize = 60;
+    let run = folder("narrow").join("run");
+    let flags = ["--max-time", "15s", "--no-report", "--out", text(&run)];
+    let inner = command(&[&["train"], &PACKAGED, &SMALL, &MANY, &flags]);
+    let words: Vec<&str> =
+        std::iter::once(inner.get_program()).chain(inner.get_args()).map(|word| word.to_str().unwrap()).collect();
+    let mut script = Command::new("script");
+    let line = format!("stty cols {COLUMNS} rows 24; exec {}", words.join(" "));
+    script.args(["--quiet", "--return", "--command", &line, "/dev/null"]).stdin(Stdio::null());
+    let Ok(output) = script.output() else {
+        println!("left out: there is no `script` to make a terminal");
+        return;
+    };
+    assert_eq!(output.status.code(), Some(75));
+    let output = String::from_utf8(output.stdout).unwrap();
+    assert!(output.contains("/1000000 steps"), "there was no bar");
+    let shown = screen(&output, COLUMNS);
+    let rest = shown.join("\n");
+    let [whole, stopped] = ["the time is over: stopping as soon as nothing is lost", "stopped after "]
+        .map(|part| shown.iter().any(|line| line.starts_with(part)));
+    assert!(whole && stopped && !rest.contains(" steps  "), "{rest}");
 }
 
 /// Whether alone or beside another, a start that diverges is trained again from its last good step, and resumed to the same bits.
@@ -700,7 +763,7 @@ fn a_job_of_another_process_is_skipped() {
     let [grid, sweep, job] = planned(&root);
     let holder = stssad::run::folder::RunFolder::create(&job).unwrap();
     let run = || stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)]]).with(0);
-    run().notice(&["1 of 8 jobs are being run by other processes", "7 of the grid's 8 jobs are finished"]);
+    run().notice(&["1 of 8 jobs are left to other processes", "7 of the grid's 8 jobs are finished"]);
     drop(holder);
     run().notice(&["8 of the grid's 8 jobs are finished"]);
     // As if the images had changed before this job.
@@ -712,7 +775,7 @@ fn a_job_of_another_process_is_skipped() {
     let written = |result: &serde_json::Value| fs::write(&file, result.to_string()).unwrap();
     written(&result);
     let said = merge().with(1);
-    said.notice(&["warning  images changed between these runs", "\n  images f00d: a/one/seed0"]);
+    said.notice(&["warning  images changed between these runs", "\n  images f00d, as they are no longer: "]);
     assert!(said.out.contains("since images changed between them: ") && said.out.contains("f00d"), "{}", said.out);
     // As if it were another job's, or damaged: the others are merged all the same.
     result["fingerprint"] = print;
@@ -725,9 +788,53 @@ fn a_job_of_another_process_is_skipped() {
         assert!(said.out.contains("Missing runs: 1\n") && said.out.contains(reason), "{}", said.out);
         result[key] = own;
     }
-    let said = stssad(&[&["sweep", "run", text(&grid), "--out", text(&grid)]]).with(74);
-    said.error(&["cannot write"]);
+    let said = stssad(&[&["sweep", "run", text(&grid), "--out", text(&grid)]]).with(2);
+    said.error(&["grid.toml is a file: give the path of a folder"]);
     assert!(!said.err.contains("failed"), "no job was tried: {}", said.err);
+}
+
+/// Seeds put the same images into other sets.
+#[test]
+fn images_that_changed_between_seeds_are_noticed() {
+    let root = folder("seeds");
+    for (kind, count) in [("good", 16), ("bad", 4), ("masks", 4)] {
+        fs::create_dir(root.join(kind)).unwrap();
+        for index in 0..count {
+            let level = |x: u32, y: u32| {
+                if kind == "masks" { 255 * u8::from(x < 4) } else { (x * 37 + y * 91 + index * 53) as u8 }
+            };
+            let image = image::GrayImage::from_fn(16, 16, |x, y| image::Luma([level(x, y)]));
+            image.save(root.join(kind).join(format!("{index}.png"))).unwrap();
+        }
+    }
+    let grid = root.join("grid.toml");
+    let data =
+        "config.data = { kind = 'folder', root = '.', normal_dir = 'good', abnormal_dir = 'bad', mask_dir = 'masks' }";
+    let of_seeds = |seeds: &str| {
+        let grid = GRID
+            .replace("[common.data]\nkind = 'texture'\ntexture = 'gravel'\ndefect = 'blob'\n", "")
+            .replace("max_train = 8\nmax_normals = 4\nmax_anomalies = 4\n", "")
+            .replace("[[task]]\nname = 'a'\n[[task]]\nname = 'b'", &format!("[[task]]\nname = 'a'\n{data}"));
+        grid.replace("seeds = [0, 1]", seeds)
+    };
+    let sweep = |action: &str| finish(at(&root, &[&["sweep", action, "grid.toml", "--out", "sweep"]]));
+    fs::write(&grid, of_seeds("seeds = [0, 1]")).unwrap();
+    sweep("run").with(0);
+    sweep("merge").with(0);
+    fs::copy(root.join("good/1.png"), root.join("good/0.png")).unwrap();
+    fs::write(&grid, of_seeds("seeds = [0, 1, 2]")).unwrap();
+    sweep("run").with(0);
+    let said = sweep("merge").with(1);
+    said.notice(&["warning  images changed between these runs", ", as they are no longer: sweep/a/one/seed0-"]);
+    let now = said.err.lines().find(|line| line.contains(", as they are now: ")).unwrap();
+    assert!(now.matches("sweep/a/").count() == 2 && now.matches("/seed2-").count() == 2, "{now}");
+    // The advice works.
+    let old = said.err.lines().find(|line| line.contains(", as they are no longer: ")).unwrap();
+    for folder in old.split_once("longer: ").unwrap().1.split(' ') {
+        fs::remove_dir_all(root.join(folder)).unwrap();
+    }
+    sweep("run").with(0);
+    sweep("merge").with(0);
 }
 
 #[test]
@@ -752,6 +859,9 @@ fn a_failed_job_does_not_end_the_others() {
         merged.out.contains("* a, one, seed 0, failed: ") && sweep.join("comparison.png").exists(),
         "{}",
         merged.out
+    );
+    assert!(
+        run().err.contains("\n  a/one/seed0") && run().err.contains(": failed in an earlier run: there is no folder")
     );
     let again = stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep), "--retry-failed"]]).with(1);
     assert!(again.err.contains("   1/8  failed  a/one/seed0"), "{}", again.err);
@@ -807,6 +917,16 @@ fn a_script_of_a_sweep_has_the_number_of_its_workers() {
     script("slurm", &["--flags", "--shard=0/2"])
         .with(2)
         .error(&["--flags: the script gives each worker its own --shard"]);
+    for (engine, is_taken) in
+        [("slurm", true), ("k8s", false), ("hyperqueue", false), ("parallel", false), ("snakemake", false)]
+    {
+        let said = script(engine, &["--flags", "--max-time=1h"]);
+        match is_taken {
+            true => drop(said.with(0)),
+            false => said.with(2).error(&["--flags: --max-time", "begins a worker again that was stopped"]),
+        }
+    }
+    script("slurm", &["--chunks", "0"]).with(2).error(&["--chunks", "it must be a whole number of at least 1"]);
     script("slurm", &["--chunks", "9"]).with(2).error(&["--chunks 9: the grid has only 8 jobs"]);
     let submit = ["sweep", "submit", text(&grid), "--out", text(&sweep), "--engine", "k8s"];
     stssad(&[&submit]).with(2).error(&["cannot submit to k8s: `sweep script` prints a file for it"]);
@@ -821,6 +941,39 @@ fn a_script_of_a_sweep_has_the_number_of_its_workers() {
     {
         named(engine, name).with(2).error(&["which a script for", "cannot name: rename it"]);
     }
+}
+
+#[test]
+fn a_signal_to_submit_stops_the_workers_of_parallel() {
+    if !Command::new("parallel").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        println!("left out: there is no GNU parallel");
+        return;
+    }
+    let root = folder("parallel");
+    let [grid, sweep, _] = planned(&root);
+    fs::write(&grid, GRID.replace("steps = 2", "steps = 1000000")).unwrap();
+    let submit = ["sweep", "submit", text(&grid), "--out", text(&sweep), "--engine", "parallel"];
+    let flags = ["--flags", "--progress json", "--", "--jobs", "2", "--ungroup"];
+    let mut running = Running::begin(&[&submit, &flags]);
+    running.until(50);
+    running.signal("-TERM");
+    // A worker that went on would hold standard error open.
+    let said = running.end().0.with(75);
+    assert_eq!(said.err.matches("stopped at ").count(), 2, "{}", said.err);
+}
+
+#[test]
+fn a_job_is_chosen_by_its_name() {
+    let root = folder("named");
+    let [grid, sweep, job] = planned(&root);
+    let name = text(job.strip_prefix(&sweep).unwrap());
+    let run = |name: &str| stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep), "--job", name]]);
+    run("a/one/seed7-0123").with(2).error(&["--job: the grid has no job `a/one/seed7-0123`", "`sweep plan`"]);
+    let holder = stssad::run::folder::RunFolder::create(&job).unwrap();
+    run(name).with(75).notice(&["1 of 1 jobs are left to other processes"]);
+    drop(holder);
+    run(name).with(0);
+    assert_eq!(done(&grid, &sweep), [0].into());
 }
 
 #[test]
@@ -897,6 +1050,56 @@ fn a_dry_run_reads_each_task_and_trains_nothing() {
     assert_eq!(found, "found: 270 images to train on, 30 held out, 200 to tune on, 200 to test");
     said.notice(&["1 of 2 tasks can be read; nothing was trained"]);
     assert!(!sweep.join("found").exists());
+}
+
+#[test]
+fn folders_of_runs_are_no_runs() {
+    let root = folder("of-runs");
+    let [grid, sweep, job] = planned(&root);
+    let run = |flags: &[&str]| stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)], flags]);
+    run(&["--index", "0"]).with(0);
+    let train = |flags: &[&str]| stssad(&[&["train"], flags, &SILENT]).with(2);
+    let is_left = train(&["--resume", text(&sweep)]);
+    is_left.error(&["is a folder of runs, none of which has a checkpoint, so there is nothing to resume"]);
+    let into = [&PACKAGED[..], &SMALL, &FEW, &["--out", text(&sweep)]].concat();
+    train(&into).error(&["is a folder of runs, such as", text(&job), "choose another --out"]);
+    stopped(&root, &["--out", text(&sweep.join("a/one/stopped"))]);
+    train(&["--resume", text(&sweep)]).error(&["is a folder of runs: resume one of them, such as", "a/one/stopped"]);
+    let inside = stssad(&[&["sweep", "run", text(&grid), "--out", text(&job)]]).with(2);
+    inside.error(&["is a folder of `stssad train`: choose another folder"]);
+}
+
+#[test]
+fn a_job_that_does_not_fit_the_device_is_tried_again_and_its_reason_is_kept() {
+    let devices: serde_json::Value = serde_json::from_str(&stssad(&[&["devices", "--json"]]).with(0).out).unwrap();
+    if !devices[0]["tiles"].as_array().unwrap().is_empty() {
+        println!("left out: this device can compute in f16");
+        return;
+    }
+    let root = folder("unfit");
+    let [grid, sweep, _] = planned(&root);
+    fs::write(&grid, GRID.replace("steps = 2", "steps = 2\nprecision = 'f16'")).unwrap();
+    let job = ["sweep", "run", text(&grid), "--out", text(&sweep), "--index", "0"];
+    for _ in 0..2 {
+        let said = stssad(&[&job]).with(1);
+        said.error(&["precision f16 needs", "every run tries it again, as another device may fit it"]);
+        assert!(!said.err.contains("in an earlier run"), "{}", said.err);
+    }
+    let merged = stssad(&[&["sweep", "merge", text(&grid), "--out", text(&sweep)]]).with(1).out;
+    let is_told = |line: &str| line.contains("seed 0, failed: ") && line.contains("precision f16 needs");
+    assert!(merged.lines().any(is_told), "{merged}");
+}
+
+#[test]
+fn a_sweep_without_its_adapter_begins_nothing() {
+    let root = folder("no-adapter");
+    let [grid, sweep, _] = planned(&root);
+    for flags in [["--adapter", "99"], ["--adapters", "0,99"]] {
+        let said = stssad(&[&["sweep", "run", text(&grid), "--out", text(&sweep)], &flags]).with(2);
+        said.error(&["no adapter has the number or name `99`"]);
+        assert!(!said.err.contains("run the same command") && !said.err.contains("of its own"), "{}", said.err);
+    }
+    assert!(!sweep.exists());
 }
 
 #[test]

@@ -23,14 +23,12 @@ mod train;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use crate::cli::fault::{Fault, fault_of};
 use crate::cli::given_gpu::GivenGpu;
 use anyhow::Context;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
-use indicatif::{ProgressBar, ProgressStyle};
 use stssad::data::Visible;
 use stssad::engine::gpu::{Choice, Device, Need};
 use stssad::engine::kernel::{Kernel, Precision};
@@ -42,7 +40,7 @@ use stssad::run::kept::Pipelines;
 use stssad::ssad::config::Config;
 use stssad::training::trainer::Trainer;
 
-use terminal::{UNWRITTEN, Unprinted};
+use terminal::{UNWRITTEN, Unprinted, progress_bar};
 
 /// Self-tuning self-supervised anomaly detection on any Vulkan, Metal or DX12 device.
 ///
@@ -187,13 +185,6 @@ struct PrecisionArguments {
 /// A path as a word of a shell, for commands to copy.
 fn shell_word(path: &Path) -> String {
     quoted(&path.to_string_lossy())
-}
-
-fn progress_bar(length: u64, template: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template(template).expect("a valid template").progress_chars("━╸─");
-    let bar = ProgressBar::new(length).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
 }
 
 /// Compiles the pipelines of a training step, with a progress bar since some drivers take seconds.

@@ -26,7 +26,6 @@ mod table;
 pub mod tiles;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -177,6 +176,9 @@ pub struct Set {
     views: Option<Vec<usize>>,
 }
 
+/// Ends every text of a fingerprint: a byte that UTF-8 never contains, so that different lists never hash alike.
+const END: &[u8] = &[0xff];
+
 impl Set {
     /// Images of one class, named `name#0`, `name#1`, …
     pub fn of_class(images: Images, name: &str, kind: &str, anomalous: bool) -> Self {
@@ -234,6 +236,15 @@ impl Set {
             return self.images.digest(views.start);
         }
         Ok(Digest::of_tiles(&views.map(|view| self.images.digest(view)).collect::<Result<Vec<_>, _>>()?))
+    }
+
+    /// An image for a fingerprint, with its mask or without.
+    fn described(&self, row: usize, with_mask: bool) -> Result<Vec<u8>, DataError> {
+        let (digest, truth) = (self.digest(row)?, &self.truths[row]);
+        let mask = digest.mask.filter(|_| with_mask).map(|mask| mask.hash);
+        let what = format!("{:?} {:?} {mask:?}", truth.anomalous, digest.image);
+        let texts = [self.names[row].to_string(), truth.kind.to_string(), what];
+        Ok(texts.iter().flat_map(|text| [text.as_bytes(), END].concat()).collect())
     }
 
     /// The images of `self`, then those of `other`.
@@ -415,19 +426,34 @@ impl Task {
     pub fn fingerprint(&self) -> Result<String, DataError> {
         let mut hasher = blake3::Hasher::new();
         for (name, set) in self.sets() {
-            // Every text is terminated by a byte that UTF-8 never contains, so that different lists never hash alike.
-            let mut text = |text: &dyn fmt::Display| {
-                hasher.update(text.to_string().as_bytes());
-                hasher.update(&[0xff]);
-            };
-            text(&format_args!("{name} {:?}", set.images.shape()));
-            for (row, (name, truth)) in set.names.iter().zip(&set.truths).enumerate() {
-                text(name);
-                text(&truth.kind);
-                let digest = set.digest(row)?;
-                text(&format_args!("{:?} {:?} {:?}", truth.anomalous, digest.image, digest.mask.map(|mask| mask.hash)));
+            hasher.update(format!("{name} {:?}", set.images.shape()).as_bytes());
+            hasher.update(END);
+            for row in 0..set.len() {
+                hasher.update(&set.described(row, true)?);
             }
         }
+        Ok(hasher.finalize().to_hex()[..32].to_owned())
+    }
+
+    /// As [`fingerprint`](Self::fingerprint), whatever sets the images are in.
+    ///
+    /// # Errors
+    /// As [`fingerprint`](Self::fingerprint).
+    fn pooled_fingerprint(&self) -> Result<String, DataError> {
+        let mut images = Vec::new();
+        for (_, set) in self.sets() {
+            for row in 0..set.len() {
+                // A normal image has a blank mask or none, as its set needs it.
+                images.push(set.described(row, set.truths[row].anomalous == Some(true))?);
+            }
+        }
+        images.sort_unstable();
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(format!("{:?}", &self.train.images.shape()[1..]).as_bytes());
+        hasher.update(END);
+        images.iter().for_each(|image| {
+            hasher.update(image);
+        });
         Ok(hasher.finalize().to_hex()[..32].to_owned())
     }
 }

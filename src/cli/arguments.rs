@@ -69,6 +69,18 @@ impl<T: FromArgMatches + Serialize> FromArgMatches for Given<T> {
     }
 }
 
+/// The keys of all values in a table and in those within it.
+fn keys(table: &Table) -> Vec<&str> {
+    let mut found = Vec::new();
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => found.extend(keys(inner)),
+            _ => found.push(key.as_str()),
+        }
+    }
+    found
+}
+
 /// The part of a table with the keys for which `is_given` holds.
 fn given(table: Table, is_given: &impl Fn(&str) -> bool) -> Table {
     let kept = table.into_iter().filter_map(|(key, value)| match value {
@@ -240,11 +252,15 @@ impl RunArguments {
         if let Some(Value::Table(data)) = flags.get_mut("data") {
             data.remove("root");
         }
-        match flags.values().all(|value| value.as_table().is_some_and(Table::is_empty)) {
+        let given: Vec<String> = keys(&flags).iter().map(|key| flag(&[key])).collect();
+        match given.is_empty() {
             true => Ok(self.data.root.as_deref()),
             false => {
-                let problem = "--resume uses the run's own configuration: omit the other flags, except --root for images that have moved";
-                Err(UsageError(problem.into()).into())
+                let given = given.join(", ");
+                let problem = format!(
+                    "--resume uses the run's own configuration: omit {given}; only --root may tell where images have moved"
+                );
+                Err(UsageError(problem).into())
             }
         }
     }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use stssad::engine::gpu::{AdapterSummary, adapters};
+use stssad::engine::gpu::{AdapterSummary, Choice, adapters};
 
 use super::progress::Stop;
 use super::{STOPPED, UsageError};
@@ -17,16 +17,16 @@ use super::{STOPPED, UsageError};
 /// Time between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Runs this very command on each of the adapters in a list such as `0,2`, or on `all` GPUs, instead of its `--adapters`. The exit code
-/// is 75 if a process was stopped, else the highest.
-pub fn run(list: &str) -> anyhow::Result<ExitCode> {
+/// Runs this very command, with one more flag if one is given, on each of the adapters in a list such as `0,2`, or on `all` GPUs,
+/// instead of its `--adapters`. The exit code is 75 if a process was stopped, else the highest.
+pub fn run(list: &str, flag: Option<&str>) -> anyhow::Result<ExitCode> {
     let chosen = chosen(list)?;
     let program = std::env::current_exe().context("cannot tell the path of this program")?;
     let rest = without_adapters(std::env::args_os().skip(1));
     let stop = Stop::listen(None)?;
     let begin = |adapter: &String| {
         let mut command = Command::new(&program);
-        command.args(&rest).args(["--adapter", adapter]);
+        command.args(&rest).args(["--adapter", adapter]).args(flag);
         // A terminal would signal them too, and a second signal ends a process at once.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
@@ -70,7 +70,11 @@ fn among(list: &str, adapters: &[AdapterSummary]) -> anyhow::Result<Vec<String>>
     let placed = |number: usize| adapters[number].pci.clone().unwrap_or_else(|| number.to_string());
     if list != "all" {
         let number = |name: &str| name.parse().ok().filter(|&number: &usize| number < adapters.len());
-        return Ok(list.split(',').map(|name| number(name).map_or_else(|| name.to_owned(), placed)).collect());
+        let place = |name: &str| {
+            Choice::from(name).check(adapters)?;
+            Ok(number(name).map_or_else(|| name.to_owned(), placed))
+        };
+        return list.split(',').map(place).collect();
     }
     let is_gpu = |&number: &usize| adapters[number].class != "cpu" && adapters[number].unusable.is_none();
     let mut gpus: Vec<String> = (0..adapters.len()).filter(is_gpu).map(placed).collect();
@@ -125,7 +129,8 @@ mod tests {
         let of = |list: &str| among(list, &all).unwrap();
         assert_eq!(of("all"), ["0000:01:00.0", "0000:41:00.0", "2"]);
         assert_eq!(of("1,3"), ["0000:41:00.0", "3"]);
-        assert_eq!(of("4090,9"), ["4090", "9"], "opening them tells what is wrong");
+        let missing = among("0,9", &all).unwrap_err().to_string();
+        assert!(missing.contains("no adapter has the number or name `9`"), "{missing}");
         assert!(among("all", &all[3..4]).is_err());
     }
 

@@ -129,7 +129,7 @@ impl Faulty for ClaimError {
     fn fault(&self) -> Fault {
         match self {
             ClaimError::InUse { .. } => Fault::Busy,
-            ClaimError::NotOurs { .. } | ClaimError::OtherCommand { .. } => Fault::Usage,
+            ClaimError::NotOurs { .. } | ClaimError::File { .. } | ClaimError::OtherCommand { .. } => Fault::Usage,
             ClaimError::Write { .. } => Fault::Storage,
         }
     }

@@ -130,7 +130,8 @@ impl Predict {
             failed: 0,
         };
         if let Some(listing) = listing {
-            let bar = progress_bar(listing.len() as u64, "score    {bar:28} {pos}/{len} images, {per_sec}, {eta} left");
+            let bar =
+                progress_bar(listing.len() as u64, "score    {bar:28} {pos}/{len} images  {per_sec:1}  {eta} left");
             scoring.score(listing, &bar)?;
             bar.finish_and_clear();
         }
@@ -248,15 +249,13 @@ impl Scoring<'_> {
         let (conversion, loading) = (self.model.conversion(), self.loading.clone());
         listing.for_each_batch(at_once, conversion, &loading, |batch| {
             let rows = self.rows(&batch)?;
-            bar.suspend(|| {
-                for file in batch.files.iter().flatten().filter(|file| file.is_mended) {
-                    note!("note     {} is damaged but has all pixels", as_text(&file.path).escape_debug());
-                }
-                for (path, reason) in rows.iter().filter_map(|row| Some((&row.path, row.score.as_ref().err()?))) {
-                    note!("bad      {}: {reason}", path.escape_debug());
-                }
-                self.print(&rows)
-            })?;
+            for file in batch.files.iter().flatten().filter(|file| file.is_mended) {
+                note!("note     {} is damaged but has all pixels", as_text(&file.path).escape_debug());
+            }
+            for (path, reason) in rows.iter().filter_map(|row| Some((&row.path, row.score.as_ref().err()?))) {
+                note!("bad      {}: {reason}", path.escape_debug());
+            }
+            self.print(&rows)?;
             self.count += rows.len();
             self.failed += rows.iter().filter(|row| row.score.is_err()).count();
             bar.set_position(self.count as u64);

@@ -14,7 +14,8 @@ use stssad::run::race::Leg;
 use stssad::run::report::plain;
 use stssad::training::trainer::{Progress, Snapshot};
 
-use super::{STOPPED, progress_bar};
+use super::STOPPED;
+use super::terminal::{progress_bar, take_bar_off};
 
 /// How to show progress, on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -26,10 +27,17 @@ pub enum Mode {
     Bar,
     /// A line every ten seconds.
     Plain,
-    /// A JSON object for each step.
+    /// A JSON object for each step, on a line of its own among the other messages.
     Json,
     /// No progress.
     None,
+}
+
+impl Mode {
+    /// A bar on a terminal, nothing elsewhere.
+    pub fn bar_or_none() -> Self {
+        if stderr().is_terminal() { Mode::Bar } else { Mode::None }
+    }
 }
 
 /// Requests to stop: by SIGINT, SIGTERM, SIGHUP or SIGUSR1, or because the time is over. A request is acknowledged at once, whatever the
@@ -76,6 +84,7 @@ impl Stop {
             let last_words = heard.last_words.lock().unwrap_or_else(PoisonError::into_inner);
             let over = if heard.asked.load(Ordering::Relaxed) { "" } else { "the time is over: " };
             if let Some(last_words) = &*last_words {
+                take_bar_off();
                 note!("{over}{last_words}");
                 // Without the destructors of libraries that other threads are using.
                 signal_hook::low_level::exit(STOPPED.into());
@@ -128,6 +137,8 @@ pub struct Shown {
     told: Instant,
     /// Steps in this process, counted separately for each start of a group.
     steps: usize,
+    /// Steps of the whole run that are done, and all; `None` before the first step in this process.
+    done: Option<[usize; 2]>,
 }
 
 /// Time between two plain lines.
@@ -140,17 +151,32 @@ impl Shown {
             Mode::Auto => Mode::Plain,
             other => other,
         };
-        Shown { mode, stop, bar: None, begun: Instant::now(), told: Instant::now(), steps: 0 }
+        Shown { mode, stop, bar: None, begun: Instant::now(), told: Instant::now(), steps: 0, done: None }
     }
 
     fn bar(&mut self, length: usize, template: &str) -> &ProgressBar {
         self.bar.get_or_insert_with(|| progress_bar(length as u64, template))
     }
 
+    /// Where the run stands, such as ` after 721 of 1500 steps`; empty if this process has done no step.
+    pub fn standing(&self) -> String {
+        self.done.map_or_else(String::new, |[done, of]| format!(" after {done} of {of} steps"))
+    }
+
     fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
+    }
+}
+
+/// The speed of `steps` steps in this time, and how long `left` more take at it; no time if there are none.
+fn pace(steps: usize, time: Duration, left: usize) -> String {
+    let rate = steps as f64 / time.as_secs_f64();
+    let speed = if rate < 1.0 { format!("{:.1} s/step", 1.0 / rate) } else { format!("{rate:.1} steps/s") };
+    match left {
+        0 => speed,
+        left => format!("{speed}  {} left", HumanDuration(Duration::from_secs_f64(left as f64 / rate))),
     }
 }
 
@@ -185,6 +211,9 @@ impl Watch for Shown {
         self.steps += progress.len();
         let &Leg { ref config, of, total: all, .. } = leg;
         let last = *step == leg.until;
+        self.done = Some([done, all]);
+        // The first step is not representative.
+        let pace = pace(self.steps, self.begun.elapsed(), if first { 0 } else { all - done });
         let told = |Progress { start, inner, a, .. }: &Progress| {
             let what = if leg.is_heat { "heat" } else { "start" };
             let name = config.augmentation.name();
@@ -192,31 +221,19 @@ impl Watch for Shown {
         };
         match self.mode {
             Mode::Bar => {
-                let begins = self.bar.is_none();
-                let bar = self.bar(all, "train    {bar:28} {pos}/{len} steps  {per_sec}  {eta} left  {msg}");
-                if begins {
-                    // Steps before the checkpoint do not count for the rate.
-                    bar.set_position((done - progress.len()) as u64);
-                    bar.reset_eta();
-                }
-                bar.set_position(done as u64);
                 // The message alternates between the starts of a group.
-                bar.set_message(told(&progress[step % progress.len()]).join("  "));
+                let [start, figures] = told(&progress[step % progress.len()]);
+                let bar = self.bar(all, "train    {bar:20} {pos}/{len} steps  {wide_msg}");
+                bar.set_message(format!("{pace}  {start}  {figures}"));
+                bar.set_position(done as u64);
                 if done == all {
                     self.clear();
                 }
             }
             Mode::Plain if self.told.elapsed() >= INTERVAL || first || last => {
                 self.told = Instant::now();
-                let rate = self.steps as f64 / self.begun.elapsed().as_secs_f64();
-                let speed = if rate < 1.0 { format!("{:.1} s/step", 1.0 / rate) } else { format!("{rate:.1} steps/s") };
-                // The first step is not representative.
-                let left = match all - done {
-                    steps if first || steps == 0 => String::new(),
-                    steps => format!("  {} left", HumanDuration(Duration::from_secs_f64(steps as f64 / rate))),
-                };
                 for [start, figures] in progress.iter().map(told) {
-                    note!("train    {start}  step {step}/{}  {figures}  {speed}{left}", config.steps);
+                    note!("train    {start}  step {step}/{}  {figures}  {pace}", config.steps);
                 }
             }
             Mode::Json => {
@@ -271,5 +288,18 @@ impl Watch for Shown {
 
     fn wants_stop(&self) -> bool {
         self.stop.is_asked()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_that_of_the_steps_in_this_process() {
+        let second = Duration::from_secs(1);
+        assert_eq!(pace(100, second, 800), "100.0 steps/s  8 seconds left");
+        assert_eq!(pace(2, 5 * second, 60), "2.5 s/step  3 minutes left");
+        assert_eq!(pace(1, second, 0), "1.0 steps/s");
     }
 }

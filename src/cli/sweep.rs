@@ -18,12 +18,12 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use stssad::data::load;
-use stssad::engine::gpu::{Device, GpuError};
+use stssad::engine::gpu::{Choice, Device, GpuError, adapters};
 use stssad::run::checkpoint::Checkpoint;
 use stssad::run::claim::ClaimError;
 use stssad::run::engines::{Engine, Submission};
 use stssad::run::execute::{Ending, Extent, Run, RunError};
-use stssad::run::folder::RunFolder;
+use stssad::run::folder::{Failure, RunFolder};
 use stssad::run::outcome::{Counts, Outcome, ReportError};
 use stssad::run::settings::Written;
 use stssad::run::sweep::{Grid, Job, Share, merge};
@@ -32,7 +32,7 @@ use stssad::training::trainer::TrainError;
 use super::fault::Fault;
 use super::progress::{Mode, Shown, Stop};
 use super::train::{duration, last_checkpoint};
-use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, each_adapter, fault};
+use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, each_adapter, fault, shell_word};
 
 /// Arguments of `stssad sweep`.
 #[derive(Debug, Args)]
@@ -48,8 +48,8 @@ enum Action {
     /// Run the unfinished jobs of a grid, or a share of them; any number of processes may do so at once.
     ///
     /// A job that another process is running is skipped. If a job fails, the others still run; failed jobs are listed at the end, and
-    /// the exit code is 1. They leave failed.json, and are tried again only with --retry-failed. Only a missing or lost device (4, 75)
-    /// and a full disk (74) end a sweep at once.
+    /// the exit code is 1. They leave failed.json, and are tried again only with --retry-failed, except those that do not fit the
+    /// device. Only a missing or lost device (4, 75) and a full disk (74) end a sweep at once. A process that leaves jobs to others exits 0, though these may not be finished.
     ///
     /// In an array job of Slurm, PBS, Grid Engine, LSF, Kubernetes or AWS Batch, each task runs the job with the task's own number, so
     /// an array for the whole grid needs as many tasks as `sweep plan` prints lines. For an array of N tasks, fewer than there are
@@ -85,9 +85,12 @@ struct Execute {
     /// Run only job number I, counted from 0.
     #[arg(long, value_name = "I", conflicts_with = "shard")]
     index: Option<usize>,
+    /// Run only the job of this name, as `sweep plan` prints it; exits 75 if another process is running it.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["shard", "index"])]
+    job: Option<String>,
     /// Number of tasks in the scheduler's array: task I runs the share of `--shard R/N`, where R is the remainder of I when divided by
     /// N. A resubmitted task runs the same jobs again [default: the number of jobs].
-    #[arg(long, value_name = "N", conflicts_with_all = ["shard", "index"])]
+    #[arg(long, value_name = "N", value_parser = count, conflicts_with_all = ["shard", "index", "job"])]
     tasks: Option<NonZeroUsize>,
     /// Also write the images and the report page of every run.
     #[arg(long)]
@@ -102,9 +105,9 @@ struct Execute {
     /// Stop after this time, such as 45m or 1h30m, as a signal would: with a checkpoint and exit code 75. The same command goes on.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     max_time: Option<Duration>,
-    /// How to show the progress of each job on standard error.
-    #[arg(long, value_enum, default_value_t = Mode::None, value_name = "HOW")]
-    progress: Mode,
+    /// How to show the progress of each job on standard error [default: a bar on a terminal, if there is one process, else none].
+    #[arg(long, value_enum, value_name = "HOW")]
+    progress: Option<Mode>,
     /// Run a process on each of these adapters: `all` GPUs, or some by their numbers in `stssad devices`, such as 0,2. They share the
     /// jobs out among themselves.
     #[arg(long, value_name = "all|A,A", conflicts_with = "adapter")]
@@ -124,7 +127,7 @@ struct Script {
     #[arg(long, value_enum)]
     engine: Engine,
     /// Number of workers among which the jobs are shared out [default: one for each job].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count)]
     chunks: Option<NonZeroUsize>,
     /// Flags of `sweep run` for each worker, separated by spaces, such as `--flags "--reports --adapter 0"`.
     #[arg(long, value_name = "FLAGS", default_value = "", allow_hyphen_values = true)]
@@ -150,6 +153,11 @@ struct Merge {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// A number of workers or tasks.
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it must be a whole number of at least 1".into())
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -256,9 +264,14 @@ impl Execute {
             return dry_run(&jobs);
         }
         if let Some(adapters) = &self.adapters {
-            return each_adapter::run(adapters);
+            // Two bars on one terminal would overwrite each other.
+            let silent = self.progress.is_none().then_some("--progress=none");
+            return each_adapter::run(adapters, silent);
         }
-        let share = self.share(jobs.len(), |name| std::env::var(name).ok())?;
+        if let Some(adapter) = &self.device.adapter {
+            Choice::from(adapter.as_str()).check(&adapters())?;
+        }
+        let share = self.share(&jobs, |name| std::env::var(name).ok())?;
         let mine = share.of(&jobs);
         if let (Share::Index(index), true) = (share, mine.is_empty()) {
             return Err(UsageError(format!(
@@ -268,32 +281,33 @@ impl Execute {
             .into());
         }
         // Else each job would fail for the same reason.
+        RunFolder::check_for_comparison(&self.out)?;
         std::fs::create_dir_all(&self.out).map_err(|source| ReportError::Write { path: self.out.clone(), source })?;
         note!("sweep    {} of {} jobs ({share})", mine.len(), jobs.len());
         let stop = Stop::listen(self.max_time)?;
         let mut device: Option<Device> = None;
-        let (mut failed, mut elsewhere) = (Vec::new(), 0);
+        let (mut failed, mut elsewhere) = (Vec::new(), Vec::new());
         for (number, job) in mine.iter().enumerate() {
             let place = format!("{:>4}/{}", number + 1, mine.len());
             let mut attempt = || -> anyhow::Result<Done> {
                 if self.is_done(job)? {
                     return Ok(Done::Already);
                 }
-                if let Some(reason) = job.failure(&self.out).filter(|_| !self.retry_failed) {
-                    return Ok(Done::Failed(reason));
+                if let Some(failure) = job.failure(&self.out).filter(|it| !it.is_of_device && !self.retry_failed) {
+                    return Ok(Done::Failed(failure.reason));
                 }
                 let device = match &device {
                     Some(device) => device,
                     None => device.insert(self.device.open().context(NoDevice)?),
                 };
                 stop.may_end_at_once(&format!("stopped at {}; run the same command to continue", job.name));
-                self.execute(device, job, Shown::new(self.progress, stop.clone()))
+                self.execute(device, job, Shown::new(self.progress.unwrap_or_else(Mode::bar_or_none), stop.clone()))
             };
             match attempt() {
                 Ok(Done::Already) => {}
-                Ok(Done::Elsewhere) => elsewhere += 1,
+                Ok(Done::Elsewhere) => elsewhere.push(job),
                 Ok(Done::Failed(reason)) => {
-                    failed.push(format!("\n  {}: {reason} (before)", job.name));
+                    failed.push(format!("\n  {}: failed in an earlier run: {reason}", job.name));
                 }
                 Ok(Done::Ending(Ending::Stopped | Ending::Unreported(_, None))) => {
                     note!("stopped at {}; run the same command to continue", job.name);
@@ -303,17 +317,22 @@ impl Execute {
                     let auroc = outcome.image_auroc.map_or("n/a".into(), |auroc| format!("{auroc:.3}"));
                     note!("{place}  AUROC {auroc}  {:.0} s  {}", outcome.seconds, job.name);
                 }
+                Err(error) if error.is::<NoDevice>() => return Err(error),
                 Err(error) if ends_sweep(&error) => {
                     return Err(error.context(format!("ended at {}; run the same command to continue", job.name)));
                 }
                 Err(error) => {
-                    note!("{place}  failed  {}: {error:#}", job.name);
-                    failed.push(format!("\n  {}: {error:#}", job.name));
+                    let again =
+                        if of_device(&error) { "; every run tries it again, as another device may fit it" } else { "" };
+                    note!("{place}  failed  {}: {error:#}{again}", job.name);
+                    failed.push(format!("\n  {}: {error:#}{again}", job.name));
                 }
             }
         }
-        if elsewhere > 0 {
-            note!("{elsewhere} of {} jobs are being run by other processes", mine.len());
+        // By now others may have finished some of theirs.
+        elsewhere.retain(|job| !matches!(job.outcome(&self.out), Ok(Some(_))));
+        if !elsewhere.is_empty() {
+            note!("{} of {} jobs are left to other processes", elsewhere.len(), mine.len());
         }
         let finished = jobs.iter().filter(|job| matches!(job.outcome(&self.out), Ok(Some(_)))).count();
         note!("sweep    {finished} of the grid's {} jobs are finished", jobs.len());
@@ -324,7 +343,7 @@ impl Execute {
             mine.len(),
             failed.concat()
         );
-        Ok(ExitCode::SUCCESS)
+        Ok(ExitCode::from(if self.job.is_some() && !elsewhere.is_empty() { STOPPED } else { 0 }))
     }
 
     fn execute(&self, device: &Device, job: &Job, mut shown: Shown) -> anyhow::Result<Done> {
@@ -338,11 +357,12 @@ impl Execute {
         }
         folder.forgive();
         let trained = self.train(device, job, &folder, &mut shown);
-        if let Err(error) = &trained
-            && matches!(fault(error), Fault::Internal | Fault::Usage | Fault::Data | Fault::Diverged)
-        {
-            // Without the record it is only tried again.
-            let _ = folder.fail(&format!("{error:#}"));
+        if let Err(error) = &trained {
+            let is_of_device = of_device(error);
+            if is_of_device || matches!(fault(error), Fault::Internal | Fault::Usage | Fault::Data | Fault::Diverged) {
+                // Without the record it is only tried again.
+                let _ = folder.fail(&Failure { reason: format!("{error:#}"), is_of_device });
+            }
         }
         let ending = trained?;
         if let Ending::Unreported(_, Some(reason)) = &ending {
@@ -365,8 +385,19 @@ impl Execute {
         Ok(job.outcome(&self.out)?.is_some() && !lacks_report)
     }
 
-    /// The share of `jobs` jobs, from the flags or from a scheduler's variable.
-    fn share(&self, jobs: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Share, UsageError> {
+    /// The share of `jobs`, from the flags or from a scheduler's variable.
+    fn share(&self, jobs: &[Job], variable: impl Fn(&str) -> Option<String>) -> Result<Share, UsageError> {
+        if let Some(name) = &self.job {
+            let named = jobs.iter().position(|job| job.name == *name);
+            return named.map(Share::Index).ok_or_else(|| {
+                UsageError(format!("--job: the grid has no job `{name}`; `sweep plan` prints the names of its jobs"))
+            });
+        }
+        self.numbered_share(jobs.len(), variable)
+    }
+
+    /// As [`share`](Self::share), by number.
+    fn numbered_share(&self, jobs: usize, variable: impl Fn(&str) -> Option<String>) -> Result<Share, UsageError> {
         match (self.shard, self.index) {
             (Some(Shard { index, of }), _) => return Ok(Share::Shard { index, of }),
             (_, Some(index)) => return Ok(Share::Index(index)),
@@ -416,6 +447,11 @@ impl fmt::Display for NoDevice {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str("the sweep needs a device")
     }
+}
+
+/// Whether a job may succeed on another device.
+fn of_device(error: &anyhow::Error) -> bool {
+    matches!(fault(error), Fault::Device | Fault::Memory)
 }
 
 /// Whether every other job would fail for the same reason: there is no usable device, or the disk is full.
@@ -468,7 +504,7 @@ impl Script {
             _ => name(&std::env::current_exe().context("cannot tell the path of this program")?)?,
         };
         let flags: Vec<String> = self.flags.split_whitespace().map(str::to_owned).collect();
-        check_flags(&flags)?;
+        check_flags(self.engine, &flags)?;
         Ok(self.engine.script(&Submission {
             program: &program,
             folder: &name(&std::env::current_dir().context("cannot tell the working folder")?)?,
@@ -482,12 +518,16 @@ impl Script {
 }
 
 /// Refuses what `sweep run` would not take, or what the script sets itself.
-fn check_flags(flags: &[String]) -> Result<(), UsageError> {
+fn check_flags(engine: Engine, flags: &[String]) -> Result<(), UsageError> {
     let refused = |why: String| UsageError(format!("--flags: {why}"));
-    let own = ["--out", "--shard", "--index", "--tasks"];
-    let is_own = |flag: &&String| own.iter().any(|own| flag.split('=').next() == Some(own));
-    if let Some(flag) = flags.iter().find(is_own) {
-        return Err(refused(format!("the script gives each worker its own {flag}")));
+    let names = || flags.iter().map(|flag| flag.split('=').next().unwrap_or_default());
+    if let Some(own) = names().find(|name| ["--out", "--shard", "--index", "--job", "--tasks"].contains(name)) {
+        return Err(refused(format!("the script gives each worker its own {own}")));
+    }
+    if engine.begins_again() && names().any(|name| name == "--max-time") {
+        return Err(refused(format!(
+            "--max-time: the script for {engine} begins a worker again that was stopped, so its time would never be over; leave it out"
+        )));
     }
     let line = ["run", "grid.toml", "--out", "sweep"].into_iter().chain(flags.iter().map(String::as_str));
     match Execute::augment_args(clap::Command::new("run")).try_get_matches_from(line) {
@@ -516,9 +556,15 @@ impl Submit {
         }
         // Not by standard input, which the script's own commands would read.
         let mut shell = Command::new("sh");
-        let status = shell.arg("-c").arg(self.script.text()?).arg("stssad").args(&self.options).status();
-        let status = status.context("cannot run `sh`")?;
-        Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+        shell.arg("-c").arg(self.script.text()?).arg("stssad").args(&self.options);
+        // In the place of this process, so that a signal reaches the script.
+        #[cfg(unix)]
+        return Err(std::os::unix::process::CommandExt::exec(&mut shell)).context("cannot run `sh`");
+        #[cfg(not(unix))]
+        {
+            let status = shell.status().context("cannot run `sh`")?;
+            Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+        }
     }
 }
 
@@ -543,11 +589,21 @@ impl Merge {
         }
         let comparison = merge(&grid, &jobs, &results, &self.out)?;
         for fingerprints in &comparison.other_images {
-            let line = |(print, names): (&String, &Vec<String>)| format!("\n  images {print}: {}", names.join(", "));
+            let now = jobs.iter().find(|job| fingerprints.values().flatten().any(|name| *name == job.name));
+            let now = now.map_or_else(Vec::new, present_images);
+            let line = |(print, names): (&String, &Vec<String>)| {
+                let when = match now.contains(print) {
+                    true => ", as they are now",
+                    false if now.is_empty() => "",
+                    false => ", as they are no longer",
+                };
+                let folders: Vec<String> = names.iter().map(|name| shell_word(&self.out.join(name))).collect();
+                format!("\n  images {print}{when}: {}", folders.join(" "))
+            };
             let listed: String = fingerprints.iter().map(line).collect();
             note!(
-                "warning  images changed between these runs, so their figures cannot be compared; remove the folders of the runs with \
-                 the old images, and run the sweep again:{listed}"
+                "warning  images changed between these runs, so their figures cannot be compared; restore the images, or remove the \
+                 folders of the runs with images as they are no longer, and run the sweep again:{listed}"
             );
         }
         comparison.write(&RunFolder::for_comparison(&self.out)?)?;
@@ -558,6 +614,15 @@ impl Merge {
         let is_whole = comparison.missing.is_empty() && comparison.other_images.is_empty();
         Ok(ExitCode::from(u8::from(!is_whole)))
     }
+}
+
+/// The fingerprints of a job's images as they are now; none if they cannot be read.
+fn present_images(job: &Job) -> Vec<String> {
+    let read = || -> anyhow::Result<Vec<String>> {
+        let loaded = load(job.config.source()?, &job.config.loading(), |_, _| {})?;
+        Ok(std::iter::once(loaded.task.fingerprint()?).chain(loaded.seedless_fingerprint()?).collect())
+    };
+    read().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -577,7 +642,7 @@ mod tests {
         let alone = Alone::try_parse_from(line).map_err(|error| error.to_string())?;
         let value =
             |name: &str| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned());
-        Ok(match alone.execute.share(jobs, value).map_err(|error| error.to_string())? {
+        Ok(match alone.execute.numbered_share(jobs, value).map_err(|error| error.to_string())? {
             Share::All => (0..jobs).collect(),
             // The shares as they would be if the jobs were dealt out in order.
             Share::Shard { index, of } => (index..jobs).step_by(of).collect(),

@@ -8,10 +8,11 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use serde_json::json;
-use stssad::data::{DataError, Loaded, Loading, Seen, Set, Source, load, load_test};
+use stssad::data::{DataError, Loaded, Loading, MARKER, Seen, Set, Source, load, load_test};
 use stssad::engine::gpu::Device;
 use stssad::engine::plan::memory::Memory;
 use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
+use stssad::run::claim::ClaimError;
 use stssad::run::config::{RunConfig, Training, overlay, rate};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, SEEN, next_folder, test};
 use stssad::run::folder::{RunFolder, State, follow, newest_below};
@@ -192,7 +193,12 @@ impl Train {
 fn is_free(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     match State::of(folder)? {
-        State::Nothing => Ok(()),
+        State::Nothing => match newest_below(folder, MARKER) {
+            None => Ok(()),
+            Some(run) => {
+                Err(unfit(format!("{shown} is a folder of runs, such as {}: choose another --out", run.display())))
+            }
+        },
         State::Unfinished => {
             last_checkpoint(folder)?;
             Err(unfit(format!(
@@ -218,6 +224,14 @@ fn is_unfinished(folder: &Path) -> anyhow::Result<()> {
 
 fn nothing_saved(folder: &Path) -> anyhow::Error {
     let shown = folder.display();
+    if let Some(run) = newest_below(folder, CHECKPOINTS[0]) {
+        return unfit(format!("{shown} is a folder of runs: resume one of them, such as {}", run.display()));
+    }
+    if newest_below(folder, MARKER).is_some() {
+        return unfit(format!(
+            "{shown} is a folder of runs, none of which has a checkpoint, so there is nothing to resume"
+        ));
+    }
     unfit(format!(
         "{shown} has no checkpoint, so there is nothing to resume: start the run again, with --out {} to use this folder",
         shell_word(folder)
@@ -267,7 +281,7 @@ fn told(
     load: impl FnOnce(&Source, &Loading, &(dyn Fn(usize, usize) + Sync)) -> Result<Loaded, DataError>,
     config: &RunConfig,
 ) -> anyhow::Result<Loaded> {
-    let bar = progress_bar(0, "read     {bar:28} {pos}/{len} images, {per_sec}, {eta} left");
+    let bar = progress_bar(0, "read     {bar:28} {pos}/{len} images  {per_sec:1}  {eta} left");
     let loaded = load(&config.located_source()?, &config.loading(), &|done, of| {
         bar.set_length(of as u64);
         bar.set_position(done as u64);
@@ -332,7 +346,7 @@ pub fn execute(
             anyhow::bail!("the report cannot be drawn: {reason}")
         }
         Ending::Stopped => {
-            note!("stopped; resume with: stssad train --resume {place}");
+            note!("stopped{}; resume with: stssad train --resume {place}", shown.standing());
             return Ok(ExitCode::from(STOPPED));
         }
         Ending::Unreported(outcome, None) => {
@@ -410,10 +424,15 @@ pub fn model(run: &Path, others: &[PathBuf]) -> anyhow::Result<Model> {
         }
         _ if !run.exists() => Some(format!("{shown} does not exist: give the folder of a finished run")),
         _ if !run.is_dir() || file(run).is_file() => None,
-        _ if Checkpoint::load(run).map_or(true, |found| found.is_some()) => Some(format!(
-            "the run in {shown} is not finished: resume it with stssad train --resume {}",
-            shell_word(run)
-        )),
+        _ if Checkpoint::load(run).map_or(true, |found| found.is_some()) => {
+            if let Err(in_use @ ClaimError::InUse { .. }) = RunFolder::resume(run) {
+                return Err(anyhow::Error::from(in_use).context("the run is not finished"));
+            }
+            Some(format!(
+                "the run in {shown} is not finished: resume it with stssad train --resume {}",
+                shell_word(run)
+            ))
+        }
         _ => Some(match newest_below(run, MODEL) {
             Some(found) => format!("{shown} is a folder of runs: give one of them, such as {}", found.display()),
             None => format!("{shown} contains no {MODEL}: give the folder of a finished run"),

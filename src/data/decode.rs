@@ -106,17 +106,12 @@ impl Serialize for Size {
 
 impl<'de> Deserialize<'de> for Size {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Written {
-            name: "size",
-            expected: "a side in pixels, or `HEIGHT,WIDTH`",
-            read: str::parse,
-        })
+        deserializer.deserialize_any(Written { expected: "a side in pixels, or `HEIGHT,WIDTH`", read: str::parse })
     }
 }
 
 /// How a setting is written in TOML: a text, or a number, which is read as its digits.
 struct Written<T> {
-    name: &'static str,
     expected: &'static str,
     read: fn(&str) -> Result<T, String>,
 }
@@ -129,7 +124,7 @@ impl<T> Visitor<'_> for Written<T> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
-        (self.read)(text).map_err(|wrong| E::custom(format!("{}: {wrong}", self.name)))
+        (self.read)(text).map_err(E::custom)
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<T, E> {
@@ -204,11 +199,7 @@ impl Serialize for Levels {
 
 impl<'de> Deserialize<'de> for Levels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Written {
-            name: "levels",
-            expected: "`auto`, a level, or `LO,HI`",
-            read: str::parse,
-        })
+        deserializer.deserialize_any(Written { expected: "`auto`, a level, or `LO,HI`", read: str::parse })
     }
 }
 
@@ -264,7 +255,7 @@ impl Serialize for Channels {
 impl<'de> Deserialize<'de> for Channels {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let expected = "`grey`, `rgb`, `all`, or a number of channels";
-        deserializer.deserialize_any(Written { name: "channels", expected, read: str::parse })
+        deserializer.deserialize_any(Written { expected, read: str::parse })
     }
 }
 
@@ -895,9 +886,9 @@ mod tests {
         assert_eq!((read(64), read("64,64"), read("64,32")), {
             (Ok(Size::square(64)), Ok(Size::square(64)), Ok(Size { height: 64, width: 32 }))
         });
-        assert!(read::<Channels>(9).unwrap_err().contains("channels: it must be grey, rgb, all, or a number"));
-        assert!(read::<Size>(-1).unwrap_err().contains("size: it must be a side"));
-        assert!(read::<Levels>(70_000).unwrap_err().contains("levels: it must be auto"));
+        assert!(read::<Channels>(9).unwrap_err().contains("it must be grey, rgb, all, or a number"));
+        assert!(read::<Size>(-1).unwrap_err().contains("it must be a side"));
+        assert!(read::<Levels>(70_000).unwrap_err().contains("it must be auto"));
         assert!(read::<Channels>(true).unwrap_err().contains("expected `grey`, `rgb`, `all`, or a number of channels"));
         assert_eq!(toml::Value::try_from(Size::square(64)), Ok(64.into()));
         assert_eq!(toml::Value::try_from(Channels::Stored(5)), Ok("5".into()));

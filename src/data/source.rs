@@ -351,6 +351,8 @@ pub struct Loaded {
     pub tiles: Option<Size>,
     pub files: Files,
     pub identical: Identical,
+    /// Whether every seed has these images, though in other sets: none was painted, or left out by a limit.
+    pub is_whole: bool,
 }
 
 impl Loading {
@@ -436,7 +438,11 @@ pub(super) struct Listed {
 /// When images are missing, cannot be used, or are too few.
 pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) + Sync) -> Result<Loaded, DataError> {
     let Listed { task, conversion, left_out } = source.list(loading, Purpose::Train)?;
+    let count = |task: &Task| task.sets().map(|(_, set)| set.len()).sum::<usize>();
+    let listed = count(&task);
     let task = loading.sample(task);
+    // Levels that are found may be others for other training images.
+    let is_whole = source.has_files() && loading.levels != Some(Levels::Auto) && count(&task) == listed;
     let levels = found_levels(&task, conversion.levels);
     let (mut task, files) = decoded(task, loading.on_bad_image, &on_file)?;
     if loading.split == Split::Inductive && task.tune.is_none() {
@@ -455,7 +461,7 @@ pub fn load(source: &Source, loading: &Loading, on_file: impl Fn(usize, usize) +
         return Err(DataError::Identical { count });
     }
     let (conversion, files) = (Conversion { levels, ..conversion }, Files { left_out, ..files });
-    Ok(Loaded { task, conversion, tiles: loading.tiles, files, identical })
+    Ok(Loaded { task, conversion, tiles: loading.tiles, files, identical, is_whole })
 }
 
 /// Loads the images of a source to test a detector on: all labelled ones, without a limit, a split or a hold-out of their own. The
@@ -476,7 +482,7 @@ pub fn load_test(
     }
     let identical = Identical::of(&task)?;
     let files = Files { left_out, ..files };
-    Ok(Loaded { task, conversion, tiles: loading.tiles, files, identical })
+    Ok(Loaded { task, conversion, tiles: loading.tiles, files, identical, is_whole: false })
 }
 
 /// The levels that suit the training images, if they are to be found.
@@ -538,6 +544,14 @@ fn decoded(
 }
 
 impl Loaded {
+    /// A fingerprint of the images, labels and masks that is the same for every seed; `None` if seeds have other images.
+    ///
+    /// # Errors
+    /// When an image that was not decoded before cannot be.
+    pub fn seedless_fingerprint(&self) -> Result<Option<String>, DataError> {
+        self.is_whole.then(|| self.task.pooled_fingerprint()).transpose()
+    }
+
     /// A table of the sets, to print before training.
     pub fn table(&self) -> SplitTable<'_> {
         SplitTable(self)

@@ -16,7 +16,7 @@ const LISTED: usize = 12;
 
 impl fmt::Display for SplitTable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Loaded { task, conversion, tiles, files, identical } = self.0;
+        let Loaded { task, conversion, tiles, files, identical, .. } = self.0;
         let Files { skipped, originals, left_out, mended, brightest } = files;
         writeln!(
             f,

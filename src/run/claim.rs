@@ -75,6 +75,8 @@ pub enum ClaimError {
         "{} contains {file}, which stssad did not write and would overwrite: choose another folder, or move the file", path.display()
     )]
     NotOurs { path: PathBuf, file: String },
+    #[error("{} is a file: give the path of a folder", path.display())]
+    File { path: PathBuf },
     #[error("{} is a folder of `stssad {command}`: choose another folder", path.display())]
     OtherCommand { path: PathBuf, command: String },
     #[error("cannot write to {}: check that the folder is writable and the disk is not full", path.display())]
@@ -132,7 +134,13 @@ impl Claim {
     }
 
     /// Refuses a folder that belongs to another command, or contains a file that stssad did not write and would overwrite.
-    fn check(path: &Path, owner: Owner) -> Result<(), ClaimError> {
+    ///
+    /// # Errors
+    /// When it is such a folder, or a file.
+    pub fn check(path: &Path, owner: Owner) -> Result<(), ClaimError> {
+        if path.is_file() {
+            return Err(ClaimError::File { path: path.into() });
+        }
         // In this order: a process that claims the folder meanwhile marks it before it writes its first file.
         let exists = |name: &&&str| path.join(name).symlink_metadata().is_ok();
         let file = [MARKER].iter().chain(owner.files).find(exists);

@@ -293,6 +293,16 @@ impl RunConfig {
         Self::layered(&Written::default(), table)
     }
 
+    /// As [`from_table`](Self::from_table) of a table in a file: errors name keys, and not flags.
+    ///
+    /// # Errors
+    /// As [`from_table`](Self::from_table).
+    pub fn from_keys(table: toml::Table) -> Result<Self, ConfigError> {
+        let config: RunConfig = Written::default().read(with_present_names(table), &toml::Table::new())?;
+        config.check()?;
+        Ok(config)
+    }
+
     /// As [`from_table`](Self::from_table), for images to test on; there need not be any to train on.
     ///
     /// # Errors
@@ -803,6 +813,19 @@ mod tests {
         ] {
             assert_eq!(said(text, ""), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn errors_about_the_data_in_a_file_name_its_keys() {
+        let folder = |key: &str| format!("[data]\nkind = 'folder'\nroot = 'a'\n{key} = ['good']");
+        for (key, meant) in [("normal-dir", "normal_dir"), ("abnormal_dirs", "abnormal_dir")] {
+            let expected = format!("`kind = \"folder\"` takes no `{key}` in [data]; did you mean `{meant}`?");
+            assert_eq!(said(&folder(key), ""), format!("run.toml, line 4: {expected}"));
+            let keys = folder(key).parse().unwrap();
+            assert_eq!(RunConfig::from_keys(keys).unwrap_err().to_string(), expected);
+        }
+        let size = RunConfig::from_keys("images.size = 16000".parse().unwrap()).unwrap_err().to_string();
+        assert!(size.starts_with("`size` in [images]: it must be a side"), "{size}");
     }
 
     #[test]

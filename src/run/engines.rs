@@ -1,7 +1,7 @@
 //! Scripts that run a sweep on the engines that clusters have, and merge its results.
 //!
 //! Every engine starts the same worker, `stssad sweep run GRID --out DIR --shard I/N`: the engine counts I, and N stands in the script.
-//! The worker leaves alone what is finished or running, and goes on with what was stopped, so an engine may run any part again, at any
+//! Snakemake, which knows each job, starts one with `--job NAME`. The worker leaves alone what is finished or running, and goes on with what was stopped, so an engine may run any part again, at any
 //! time, also twice at once. What differs is how each engine counts, tries a worker again that ended with 75, and waits with the
 //! merge for the rest.
 
@@ -55,6 +55,11 @@ impl Engine {
         }
     }
 
+    /// Whether its script begins a worker again at once that ended with 75, whatever ended it.
+    pub fn begins_again(self) -> bool {
+        self != Engine::Slurm
+    }
+
     /// A letter of a name that its scripts cannot contain: it would end a comment, or the engine would replace it.
     pub fn unspeakable(self, name: &str) -> Option<char> {
         let replaced: &[char] = match self {
@@ -87,20 +92,15 @@ impl fmt::Display for Engine {
 impl Submission<'_> {
     /// The command of one worker for a shell in which `index` expands to its number.
     fn worker(&self, index: &str) -> String {
-        let flags: String = self.flags.iter().map(|flag| format!(" {}", quoted(flag))).collect();
-        format!("{} --shard \"{index}/{}\"{flags}", self.command("run"), self.chunks)
+        format!("{} --shard \"{index}/{}\"{}", self.command("run"), self.chunks, self.flags())
+    }
+
+    fn flags(&self) -> String {
+        self.flags.iter().map(|flag| format!(" {}", quoted(flag))).collect()
     }
 
     fn command(&self, action: &str) -> String {
         format!("{} sweep {action} {} --out {}", quoted(self.program), quoted(self.grid), quoted(self.out))
-    }
-
-    /// The worker, begun again while it ends with 75.
-    fn persistent(&self, index: &str) -> String {
-        format!(
-            "for try in $(seq {TRIES}); do {}; code=$?; [ $code = 75 ] || break; done; exit $code",
-            self.worker(index)
-        )
     }
 
     fn title(&self, as_what: &str) -> String {
@@ -112,6 +112,14 @@ impl Submission<'_> {
             self.out
         )
     }
+}
+
+/// A worker that is begun again while it ends with 75, but not after a signal.
+fn persistent(worker: &str) -> String {
+    format!(
+        "trap 'exit 75' INT TERM; for try in $(seq {TRIES}); do code=0; {worker} || code=$?; [ $code = 75 ] || break; done; \
+         exit $code"
+    )
 }
 
 /// A word of a POSIX shell.
@@ -163,7 +171,7 @@ echo "array $array, then merge ${{merge%%;*}}"
 
 fn hyperqueue(sweep: &Submission) -> String {
     let title = sweep.title("HyperQueue tasks");
-    let [folder, out, task] = [sweep.folder, sweep.out, &*sweep.persistent("$HQ_TASK_ID")].map(quoted);
+    let [folder, out, task] = [sweep.folder, sweep.out, &*persistent(&sweep.worker("$HQ_TASK_ID"))].map(quoted);
     let last = sweep.chunks - 1;
     let merge = sweep.command("merge");
     format!(
@@ -183,22 +191,34 @@ exec {merge}
 
 fn parallel(sweep: &Submission) -> String {
     let title = sweep.title("commands of GNU parallel");
-    let [folder, out, task] = [sweep.folder, sweep.out, &*sweep.persistent("{}")].map(quoted);
+    let [folder, out, task] = [sweep.folder, sweep.out, &*persistent(&sweep.worker("{}"))].map(quoted);
     let last = sweep.chunks - 1;
     let merge = sweep.command("merge");
     format!(
         r#"#!/bin/sh
 # {title}.
-# Flags of parallel may follow, such as --jobs 4 or --sshloginfile nodes.
+# Flags of parallel may follow, such as --jobs 4 or --sshloginfile nodes. A signal stops the workers with checkpoints; the same
+# command goes on.
 set -eu
 cd {folder}
 mkdir -p {out}
-seq 0 {last} | parallel --jobs 1 --workdir . --joblog {out}/parallel.log "$@" {task} ||
-    echo "some commands failed: see {out}/parallel.log" >&2
+seq 0 {last} | parallel --jobs 1 --workdir . --joblog {out}/parallel.log --termseq TERM,120000,KILL,25 "$@" {task} &
+parallel=$!
+stop() {{
+    trap '' INT TERM HUP
+    # It signals the workers, and waits for them.
+    kill -TERM $parallel && wait $parallel || :
+    exit 75
+}}
+trap stop INT TERM HUP
+wait $parallel || echo "some commands failed: see {out}/parallel.log" >&2
 exec {merge}
 "#
     )
 }
+
+/// The most pods at once, until the user fills in another number.
+const PODS: usize = 16;
 
 /// A string of YAML and of Python.
 fn string(text: &str) -> String {
@@ -229,14 +249,16 @@ fn k8s(sweep: &Submission) -> String {
     };
     format!(
         r#"# {title}.
-# Fill in image, volume and resources; then `kubectl apply -f FILE`.
+# Fill in image, volume, resources and parallelism; then `kubectl apply -f FILE`. The merge waits until you begin it: once
+# `kubectl get job stssad` shows that the workers are complete or failed,
+# `kubectl patch job stssad-merge -p '{{"spec":{{"suspend":false}}}}'`.
 apiVersion: batch/v1
 kind: Job
 metadata: {{ name: stssad }}
 spec:
   completionMode: Indexed
   completions: {chunks}
-  parallelism: {chunks}
+  parallelism: {pods} # as many as there are GPUs
   backoffLimitPerIndex: 3
   maxFailedIndexes: {chunks}
   podFailurePolicy:
@@ -256,18 +278,20 @@ spec:
       containers:
         - name: worker
 {worker}---
-# Merges again and again, ever more seldom, until no job is missing.
+# Fails if a job is missing or failed; its log has the table all the same.
 apiVersion: batch/v1
 kind: Job
 metadata: {{ name: stssad-merge }}
 spec:
-  backoffLimit: 1000
+  suspend: true
+  backoffLimit: 0
   template:
     spec:
-      restartPolicy: OnFailure
+      restartPolicy: Never
       containers:
         - name: merge
 {merge}"#,
+        pods = chunks.min(&PODS),
         worker = pod(&worker),
         merge = pod(&merge),
     )
@@ -276,31 +300,37 @@ spec:
 fn snakemake(sweep: &Submission) -> String {
     let title = sweep.title("Snakemake jobs");
     let jobs: String = sweep.jobs.iter().map(|name| format!("    {},\n", string(name))).collect();
-    let [folder, out] = [sweep.folder, sweep.out].map(string);
-    // Snakemake fills in what stands in braces.
-    let braced = |command: String| string(&command.replace('{', "{{").replace('}', "}}"));
-    let flags: String = sweep.flags.iter().map(|flag| format!(" {}", quoted(flag))).collect();
-    let run = braced(format!("{}{flags}", sweep.command("run")));
-    let merge = braced(sweep.command("merge"));
+    let [folder, out, run, merge] =
+        [sweep.folder, sweep.out, &(sweep.command("run") + &sweep.flags()), &sweep.command("merge")].map(string);
+    let task = string(&persistent("{RUN} --job {wildcards.job}"));
     format!(
         r#"# {title}.
-# `snakemake -s FILE --cores 1`, or with an executor of a cluster.
+# `snakemake -s FILE --cores 1 --keep-going`, or with an executor of a cluster. If jobs failed, they are missing in the table.
 workdir: {folder}
 
 OUT = {out}
+RUN = {run}
+MERGE = {merge}
 JOBS = [
 {jobs}]
 
+# Marks of its own, since Snakemake removes the output of what it runs again.
+DONE = expand(OUT + "/{{job}}/snakemake.done", job=JOBS)
+
+rule all:
+    input: DONE, OUT + "/snakemake.done"
+
 rule merge:
-    input: expand(OUT + "/{{job}}/result.json", job=JOBS)
-    output: OUT + "/comparison.json"
-    shell: {merge}
+    input: DONE
+    output: touch(OUT + "/snakemake.done")
+    shell: "{{MERGE}}"
 
 rule job:
-    output: OUT + "/{{job}}/result.json"
-    params: index=lambda wildcards: JOBS.index(wildcards.job)
-    retries: {TRIES}
-    shell: {run} " --index {{params.index}}"
+    output: touch(OUT + "/{{job}}/snakemake.done")
+    shell: {task}
+
+onerror:
+    shell("{{MERGE}} || true")
 "#
     )
 }
@@ -343,14 +373,31 @@ mod tests {
         assert!(script(Engine::Hyperqueue).contains("--array=0-1 "));
         let k8s = script(Engine::K8s);
         assert!(
-            k8s.contains(r#"--shard \"$JOB_COMPLETION_INDEX/2\" --adapter"#) && k8s.contains("completions: 2\n"),
+            // The merge waits for the user, and pods for GPUs.
+            k8s.contains("parallelism: 2 ")
+                && k8s.contains("\n  suspend: true\n")
+                && k8s.contains(r#"--shard \"$JOB_COMPLETION_INDEX/2\" --adapter"#)
+                && k8s.contains("completions: 2\n"),
             "{k8s}"
         );
         let snakemake = script(Engine::Snakemake);
         assert!(
-            snakemake.contains("\"a/one/seed0-0123\",") && snakemake.contains("--index {params.index}"),
+            snakemake.contains("\"a/one/seed0-0123\",") && snakemake.contains("--job {wildcards.job}"),
             "{snakemake}"
         );
+    }
+
+    /// Snakemake runs a job again, and removes its output first, if its rule changes.
+    #[test]
+    fn the_rule_of_a_snakemake_job_is_the_same_for_every_grid_and_flag() {
+        let script = script(Engine::Snakemake);
+        let (_, rule) = script.split_once("rule job:").unwrap();
+        for changing in ["seed", "--adapter", "/opt", "grid.toml", "params", "result.json"] {
+            assert!(
+                script.contains(changing) != changing.starts_with(['p', 'r']) && !rule.contains(changing),
+                "{rule}"
+            );
+        }
     }
 
     #[cfg(unix)]

@@ -85,7 +85,7 @@ pub enum RunError {
     Report(#[from] ReportError),
     #[error(transparent)]
     Folder(#[from] FolderError),
-    #[error("the checkpoint in {} was made with {what}: restore what the run began with, or start a new run in another folder", folder.display())]
+    #[error("the checkpoint in {} was made with {what}: restore what the run began with, or remove this folder and start the run again", folder.display())]
     Mismatch { folder: PathBuf, what: &'static str },
 }
 
@@ -368,6 +368,7 @@ impl Run<'_> {
             skipped: self.loaded.files.skipped.iter().map(ToString::to_string).collect(),
             version: Some(VERSION.into()),
             fingerprint: Some(task.fingerprint()?),
+            seedless_fingerprint: self.loaded.seedless_fingerprint()?,
         };
         folder.write_metrics(&steps)?;
         folder.write_scores(&tested.scored, outcome.threshold)?;

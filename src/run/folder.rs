@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
 use crate::run::checkpoint::Checkpoint;
@@ -50,6 +51,15 @@ pub struct RunFolder {
     claim: Claim,
     /// Whether it is one of the numbered folders.
     numbered: bool,
+}
+
+/// How a run failed: the contents of `failed.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    pub reason: String,
+    /// Whether it may succeed on another device.
+    #[serde(default)]
+    pub is_of_device: bool,
 }
 
 /// The state of the run in a folder.
@@ -137,6 +147,14 @@ impl RunFolder {
     /// As [`create`](RunFolder::create).
     pub fn for_comparison(path: impl Into<PathBuf>) -> Result<Self, ClaimError> {
         Self::claim(&path.into(), SWEEP)
+    }
+
+    /// Checks that a folder can become the folder of a sweep; there need not be one.
+    ///
+    /// # Errors
+    /// When it belongs to another command, contains other files that the comparison would overwrite, or is a file.
+    pub fn check_for_comparison(path: &Path) -> Result<(), ClaimError> {
+        Claim::check(path, SWEEP)
     }
 
     /// Claims the folder of a run that has a checkpoint.
@@ -232,12 +250,12 @@ impl RunFolder {
         Ok(self.claim.end(state, reason)?)
     }
 
-    /// Records in `failed.json` that the run would fail again, and why.
+    /// Records in `failed.json` that the run failed.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn fail(&self, reason: &str) -> Result<(), ReportError> {
-        self.write(FAILED, format!("{}\n", serde_json::json!({ "reason": reason })).as_bytes())
+    pub fn fail(&self, failure: &Failure) -> Result<(), ReportError> {
+        self.write(FAILED, format!("{}\n", serde_json::json!(failure)).as_bytes())
     }
 
     /// Removes the record that the run failed, as it is to be tried again.
@@ -245,10 +263,9 @@ impl RunFolder {
         store::discard(&self.path().join(FAILED));
     }
 
-    /// Why the run in a folder failed; `None` if it did not, or its record cannot be read.
-    pub fn failure(folder: &Path) -> Option<String> {
-        let record: serde_json::Value = serde_json::from_slice(&fs::read(folder.join(FAILED)).ok()?).ok()?;
-        Some(record["reason"].as_str()?.to_owned())
+    /// How the run in a folder failed; `None` if it did not, or its record cannot be read.
+    pub fn failure(folder: &Path) -> Option<Failure> {
+        serde_json::from_slice(&fs::read(folder.join(FAILED)).ok()?).ok()
     }
 
     /// As [`Claim::check_held`].
@@ -352,11 +369,16 @@ pub fn follow(path: &Path) -> PathBuf {
     name.map_or_else(|| path.to_owned(), |name| path.with_file_name(name))
 }
 
-/// The run below a folder, with this file, that a process began or resumed last. As for [`RunFolder::resume_newest`], records say which
+/// The run in a folder below this one, with this file, that a process began or resumed last. As for [`RunFolder::resume_newest`], records say which
 /// that is; a run without one counts as older than all others.
 pub fn newest_below(folder: &Path, file: &str) -> Option<PathBuf> {
     const DEEPEST: usize = 5;
-    let files = WalkDir::new(folder).max_depth(DEEPEST).into_iter().flatten().filter(|entry| entry.file_name() == file);
+    let files = WalkDir::new(folder)
+        .min_depth(2)
+        .max_depth(DEEPEST)
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.file_name() == file);
     let runs = files.filter_map(|entry| Some(entry.path().parent()?.to_owned()));
     runs.max_by_key(|run| (Holder::read(run).map(|record| record.since), run.clone()))
 }

@@ -72,6 +72,9 @@ pub struct Outcome {
     /// The fingerprint of the images, labels and masks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// The fingerprint of the same images whatever sets they are in; absent where other seeds have other images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seedless_fingerprint: Option<String>,
 }
 
 /// Number of images in each set of a run.

@@ -184,9 +184,13 @@ fn explain(error: &toml::de::Error, table: &Table, flags: &Table) -> (Vec<String
     if let Some((key, expected)) = after("unknown field") {
         let known = quoted(expected);
         let problem = match kind {
-            Some(kind) => {
+            Some(kind) if has(flags, &at(key)) => {
                 let known = suggestion(key, &known, "it takes", |name| flag(&[name]));
                 format!("`--data {kind}` takes no {}; {known}", flag(&[key]))
+            }
+            Some(kind) => {
+                let known = suggestion(key, &known, "it takes", |name| format!("`{name}`"));
+                format!("`kind = \"{kind}\"` takes no `{key}`{within}; {known}")
             }
             None => {
                 let known = suggestion(key, &known, "there are", |name| format!("`{name}`"));

@@ -3,8 +3,8 @@
 //! The name of a job contains a hash of its configuration, and a process locks the job's folder while it works on it. So any
 //! number of processes, on one machine or many, can work on one sweep: finished jobs and those of other processes are skipped, failed
 //! ones are tried again when asked, and unfinished ones resume from their checkpoints. The results do not depend on which process did
-//! which job, or in which order. A job's result has the fingerprint of its images, so that images that changed in between are
-//! noticed without being read again.
+//! which job, or in which order. A job's result has the fingerprint of its images, and that of the images whatever sets the seed put
+//! them into, so that images that changed between jobs are noticed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +13,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use crate::data::Loading;
 use crate::run::config::{ConfigError, RunConfig, overlay};
-use crate::run::folder::RunFolder;
+use crate::run::folder::{Failure, RunFolder};
 use crate::run::outcome::{Outcome, ReportError};
 use crate::run::report::{Comparison, ComparisonError, Measured, OtherImages, Run};
 use crate::run::settings::{SettingsError, Written};
@@ -125,7 +126,7 @@ impl Grid {
             return Err(SweepError::Seed(name));
         }
         let named = |source: ConfigError| SweepError::Config { job: name.clone(), source: source.into() };
-        let config = RunConfig { seed, ..RunConfig::from_table(table).map_err(named)? };
+        let config = RunConfig { seed, ..RunConfig::from_keys(table).map_err(named)? };
         config.source().map_err(named)?;
         let text = format!("{}\n{}", env!("CARGO_PKG_VERSION"), config.to_toml());
         let hash = &blake3::hash(text.as_bytes()).to_hex()[..8];
@@ -215,8 +216,8 @@ impl Job {
         }
     }
 
-    /// Why the job failed, as [`RunFolder::fail`] recorded it; `None` if it did not.
-    pub fn failure(&self, sweep: &Path) -> Option<String> {
+    /// How the job failed, as [`RunFolder::fail`] recorded it; `None` if it did not.
+    pub fn failure(&self, sweep: &Path) -> Option<Failure> {
         RunFolder::failure(&self.folder(sweep))
     }
 
@@ -225,22 +226,27 @@ impl Job {
         match (outcome, self.failure(sweep)) {
             (Err(error), _) => Measured::Failed(error.to_string()),
             (Ok(Some(outcome)), _) => outcome.image_auroc.map_or(Measured::Unlabelled, Measured::Auroc),
-            (Ok(None), Some(reason)) => Measured::Failed(reason),
+            (Ok(None), Some(failure)) => Measured::Failed(failure.reason),
             (Ok(None), None) => Measured::Missing,
         }
     }
 }
 
-/// Jobs that were to have the same images, and had different ones, by the fingerprints of these: jobs of the same task and seed that read
-/// their images in the same way.
+/// Jobs that were to have the same images, and had different ones, by the fingerprints of these: jobs of the same task that read their
+/// images in the same way, of all seeds where a seed has no say in which images there are, and else of the same seed.
 fn of_other_images(jobs: &[Job], results: &[Result<Option<Outcome>, ReportError>]) -> Vec<OtherImages> {
     let mut readings: BTreeMap<String, OtherImages> = BTreeMap::new();
     for (job, result) in jobs.iter().zip(results) {
-        if let Ok(Some(Outcome { fingerprint: Some(fingerprint), .. })) = result {
-            let reading = format!("{:?}", (&job.task, &job.config.data, job.config.loading()));
-            let fingerprints = readings.entry(reading).or_default();
-            fingerprints.entry(fingerprint.clone()).or_default().push(job.name.clone());
-        }
+        let Ok(Some(outcome)) = result else { continue };
+        let (seed, fingerprint) = match (&outcome.seedless_fingerprint, &outcome.fingerprint) {
+            (Some(seedless), _) => (None, seedless),
+            (None, Some(own)) => (Some(job.seed), own),
+            (None, None) => continue,
+        };
+        let loading = Loading { seed: 0, ..job.config.loading() };
+        let reading = format!("{:?}", (&job.task, &job.config.data, loading, seed));
+        let fingerprints = readings.entry(reading).or_default();
+        fingerprints.entry(fingerprint.clone()).or_default().push(job.name.clone());
     }
     readings.into_values().filter(|fingerprints| fingerprints.len() > 1).collect()
 }
@@ -304,5 +310,16 @@ mod tests {
         assert!(fingerprints.len() == 2 && fingerprints.values().flatten().all(|name| *name != jobs[2].name));
         let sweep = Path::new("nowhere");
         assert!(merge(&grid, &jobs, &results, sweep).unwrap().markdown().contains("images changed between them"));
+        // Where the seed has no say, all seeds have the same images.
+        let seedless = |job: &Job| {
+            let of = if job.seed == 0 { "the old ones" } else { "the new ones" };
+            let fingerprint = Some(format!("{} {}", job.task, job.seed));
+            Ok(Some(Outcome { fingerprint, seedless_fingerprint: Some(of.into()), ..Outcome::default() }))
+        };
+        let found = of_other_images(&jobs, &jobs.iter().map(seedless).collect::<Vec<_>>());
+        assert!(
+            !found.is_empty()
+                && found.iter().all(|prints| prints["the old ones"].len() == prints["the new ones"].len())
+        );
     }
 }

@@ -20,6 +20,14 @@ impl From<&str> for Choice {
 }
 
 impl Choice {
+    /// Checks that one of these adapters is the chosen one, without opening it.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn check(&self, adapters: &[AdapterSummary]) -> Result<(), GpuError> {
+        self.among(adapters).map(drop)
+    }
+
     /// The position of the chosen one among all adapters, the best first, and what there is to say of it: that other
     /// adapters fit too, or that a CPU driver was taken for want of a GPU.
     pub(super) fn among(&self, adapters: &[AdapterSummary]) -> Result<(usize, Option<String>), GpuError> {
