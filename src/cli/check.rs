@@ -3,7 +3,7 @@
 mod foreign;
 mod supervised;
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -131,7 +131,6 @@ fn answer(device: &Device, checks: &Checks) -> anyhow::Result<ExitCode> {
         let at = line?.parse().ok().filter(|at| *at < checks.count());
         let at = at.ok_or_else(|| UsageError("a worker is given numbers of checks".into()))?;
         result!("{}", serde_json::to_string(&checks.run_one(device, at))?)?;
-        std::io::stdout().flush()?;
     }
     Ok(ExitCode::SUCCESS)
 }

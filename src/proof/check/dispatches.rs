@@ -11,7 +11,7 @@ use crate::engine::tape::GradError;
 use crate::ssad::workload::{Distinct, WORKLOADS, Workload};
 
 /// Floating-point operations and elements of a dispatch that is checked without being asked for.
-const FLOPS: u64 = 1 << 28;
+const FLOPS: u64 = 1 << 29;
 const ELEMENTS: usize = 1 << 23;
 
 /// A kernel at a shape of a workload.
