@@ -407,7 +407,7 @@ impl Fill {
     pub const WIDE_POSITIVE: Fill = Fill::Powers(-30.0, 30.0);
 
     /// How far values of this kind reach where the family says nothing else.
-    pub(crate) fn edges(self) -> Fill {
+    pub fn edges(self) -> Fill {
         match self {
             Fill::ANY | Fill::Lattice(_) => Fill::WIDE,
             Fill::POSITIVE => Fill::WIDE_POSITIVE,

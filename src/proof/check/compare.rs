@@ -173,6 +173,7 @@ mod tests {
         assert!(control(&one, 0, 1.0, f64::INFINITY).is_err());
     }
 
+    #[cfg(feature = "program")]
     #[test]
     fn mismatches_survive_json_with_what_it_has_no_numbers_for() {
         let one = compare(&Tensor::scalar(f32::NAN), &[f64::NEG_INFINITY], &[0.1]).unwrap_err();

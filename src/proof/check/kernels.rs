@@ -178,7 +178,7 @@ impl Looked {
                 let last = extent as i64 - 1;
                 let anywhere = draws.integer(0, last);
                 let at = [0, 1, last - 1, last, anywhere, anywhere][draws.integer(0, 5) as usize].clamp(0, last);
-                element * extent + if index % 2 == 0 { anywhere } else { at } as usize
+                element * extent + if index.is_multiple_of(2) { anywhere } else { at } as usize
             };
             shape.iter().fold(0, place)
         };
