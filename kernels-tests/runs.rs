@@ -423,6 +423,13 @@ fn a_stop_or_a_failure_during_the_report_costs_nothing() {
     let resume = || stssad(&[&["train", "--resume", text(&run), "--progress", "none"]]);
     resume().with(0).notice(&["the report is incomplete: cannot write", "histogram.png", "image_AUROC"]);
     assert_eq!(json(&run.join("stssad.json"))["state"], "finished");
+    // As if the images had changed: the report cannot be drawn, but nothing else is lost.
+    let (mut checkpoint, _) = Checkpoint::load(&run).unwrap().unwrap();
+    let own = std::mem::replace(&mut checkpoint.fingerprint, "of other images".into());
+    checkpoint.save(&run).unwrap();
+    resume().with(0).notice(&["the report is incomplete: it shows images that have changed since", "image_AUROC"]);
+    checkpoint.fingerprint = own;
+    checkpoint.save(&run).unwrap();
     fs::remove_dir_all(run.join("histogram.png")).unwrap();
     resume().with(0);
     assert!(run.join("report.html").exists() && !run.join("checkpoint.safetensors").exists());

@@ -20,6 +20,7 @@ mod sanitize;
 mod sweep;
 mod train;
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -184,7 +185,15 @@ struct PrecisionArguments {
 
 /// A path as a word of a shell, for commands to copy.
 fn shell_word(path: &Path) -> String {
-    quoted(&path.to_string_lossy())
+    quoted(&not_a_flag(path).to_string_lossy())
+}
+
+/// The same path, also where flags are looked for.
+fn not_a_flag(path: &Path) -> Cow<'_, Path> {
+    match path.as_os_str().as_encoded_bytes().starts_with(b"-") {
+        true => Path::new(".").join(path).into(),
+        false => path.into(),
+    }
 }
 
 /// Compiles the pipelines of a training step, with a progress bar since some drivers take seconds.
@@ -307,6 +316,13 @@ mod tests {
     use super::*;
     use stssad::engine::gpu::GpuError;
     use stssad::run::execute::RunError;
+
+    #[test]
+    fn a_path_in_a_command_to_copy_is_no_flag() {
+        for (path, word) in [("runs/a", "runs/a"), ("-odd", "./-odd"), ("--out", "./--out"), ("a b", "'a b'")] {
+            assert_eq!(shell_word(Path::new(path)), word);
+        }
+    }
 
     #[test]
     fn each_kind_of_fault_has_the_code_that_the_help_lists() {

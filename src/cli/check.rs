@@ -19,6 +19,10 @@ use foreign::Foreign;
 /// Time between two lines of progress where there is no terminal.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
+/// Seconds of a check with `--shaders`, and runs of a kernel on the same numbers.
+const LIMIT: u64 = 120;
+const REPEAT: u32 = 2;
+
 /// Arguments of `stssad check`.
 #[derive(Debug, Args)]
 pub struct Check {
@@ -46,13 +50,13 @@ pub struct Check {
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
     /// Runs of each kernel on the same numbers, whose results must be the same bits: a race shows in some.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = REPEAT, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
     /// End with the first check that fails.
     #[arg(long)]
     fail_fast: bool,
     /// Seconds after which a check is ended, with --shaders.
-    #[arg(long, value_name = "S", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "S", default_value_t = LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// Print also which shapes each kernel was run at.
     #[arg(long, conflicts_with = "json")]
@@ -110,6 +114,8 @@ impl Check {
     fn options(&self) -> Options {
         let adapter = self.device.adapter.iter().map(|adapter| format!(" --adapter {}", quoted(adapter)));
         let shaders = self.device.shaders.iter().map(|folder| format!(" --shaders {}", shell_word(folder)));
+        let limit = (self.limit != LIMIT).then(|| format!(" --limit {}", self.limit));
+        let repeat = (self.repeat != REPEAT).then(|| format!(" --repeat {}", self.repeat));
         Options {
             filter: self.filter.clone(),
             family: self.family.clone(),
@@ -120,7 +126,13 @@ impl Check {
             seed: self.seed,
             repeat: self.repeat as usize,
             fail_fast: self.fail_fast,
-            command: ["stssad check".to_owned()].into_iter().chain(adapter).chain(shaders).collect(),
+            command: ["stssad check".to_owned()]
+                .into_iter()
+                .chain(adapter)
+                .chain(shaders)
+                .chain(limit)
+                .chain(repeat)
+                .collect(),
         }
     }
 }

@@ -130,7 +130,7 @@ impl Faulty for ClaimError {
         match self {
             ClaimError::InUse { .. } => Fault::Busy,
             ClaimError::NotOurs { .. } | ClaimError::File { .. } | ClaimError::OtherCommand { .. } => Fault::Usage,
-            ClaimError::Write { .. } => Fault::Storage,
+            ClaimError::Write { .. } | ClaimError::Moved { .. } => Fault::Storage,
         }
     }
 }

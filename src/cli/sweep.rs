@@ -32,7 +32,7 @@ use stssad::training::trainer::TrainError;
 use super::fault::Fault;
 use super::progress::{Mode, Shown, Stop};
 use super::train::{duration, last_checkpoint};
-use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, each_adapter, fault, shell_word};
+use super::{BAD_DATA, DeviceArguments, STOPPED, UsageError, each_adapter, fault, not_a_flag, shell_word};
 
 /// Arguments of `stssad sweep`.
 #[derive(Debug, Args)]
@@ -508,8 +508,8 @@ impl Script {
         Ok(self.engine.script(&Submission {
             program: &program,
             folder: &name(&std::env::current_dir().context("cannot tell the working folder")?)?,
-            grid: &name(&self.grid)?,
-            out: &name(&self.out)?,
+            grid: &name(&not_a_flag(&self.grid))?,
+            out: &name(&not_a_flag(&self.out))?,
             flags: &flags,
             jobs: &jobs,
             chunks,

@@ -15,7 +15,7 @@ use stssad::run::checkpoint::{Checkpoint, FILES as CHECKPOINTS};
 use stssad::run::claim::ClaimError;
 use stssad::run::config::{RunConfig, Training, overlay, rate};
 use stssad::run::execute::{Ending, Extent, MODEL, Run, RunError, SEEN, next_folder, test};
-use stssad::run::folder::{RunFolder, State, follow, newest_below};
+use stssad::run::folder::{FolderError, RunFolder, State, follow, newest_below};
 use stssad::run::model::Model;
 use stssad::run::outcome::Counts;
 use stssad::run::report::Table;
@@ -381,7 +381,8 @@ pub fn execute(
 
 /// After an error that may not recur, prints how to resume the run.
 fn tell_of_checkpoint(error: &RunError, folder: &Path) {
-    if !error.fault().may_pass() {
+    // A folder that was moved has its checkpoint elsewhere.
+    if !error.fault().may_pass() || matches!(error, RunError::Folder(FolderError::Claim(ClaimError::Moved { .. }))) {
         return;
     }
     match Checkpoint::load(folder) {
@@ -536,9 +537,10 @@ impl Test {
 /// How many images of a set the run in a folder has seen in training; warns if there are any. `None` if earlier versions made the run.
 fn seen(run: &Path, set: &Set) -> anyhow::Result<Option<usize>> {
     let path = run.join(SEEN);
-    let Ok(bytes) = fs::read(&path) else { return Ok(None) };
-    let Some(seen) = Seen::from_bytes(&bytes) else {
-        note!("warning  {} is damaged: whether the run has seen these images is unknown", path.display());
+    let bytes = fs::read(&path).unwrap_or_default();
+    // No run has seen no image.
+    let Some(seen) = Seen::from_bytes(&bytes).filter(|_| !bytes.is_empty()) else {
+        note!("warning  {} is missing or damaged: whether the run has seen these images is unknown", path.display());
         return Ok(None);
     };
     let count = seen.count(set)?;

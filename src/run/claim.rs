@@ -81,6 +81,11 @@ pub enum ClaimError {
     OtherCommand { path: PathBuf, command: String },
     #[error("cannot write to {}: check that the folder is writable and the disk is not full", path.display())]
     Write { path: PathBuf, source: io::Error },
+    #[error(
+        "{} is not the folder any more in which this process works: that one was moved, replaced or removed; if it was moved, resume \
+         the run where it is now", path.display()
+    )]
+    Moved { path: PathBuf },
 }
 
 fn who(holder: &Option<Box<Holder>>) -> String {
@@ -168,14 +173,19 @@ impl Claim {
     /// When the record cannot be written.
     pub fn end(&self, state: WorkState, reason: Option<String>) -> Result<(), ClaimError> {
         self.ended.store(true, Ordering::Relaxed);
+        self.check_held()?;
         Holder { state: Some(state), reason, ..self.own.clone() }.write(&self.path)
     }
 
-    /// Checks that no other process has taken the folder: one that was frozen may find it taken.
+    /// Checks that the folder is still the one that was claimed, and that no other process has taken it: one that was frozen
+    /// may find it taken.
     ///
     /// # Errors
-    /// When another process has.
+    /// When another process has, or another folder is at its path.
     pub fn check_held(&self) -> Result<(), ClaimError> {
+        if self.is_moved() {
+            return Err(ClaimError::Moved { path: self.path.clone() });
+        }
         let of = |holder: &Holder| (holder.host.clone(), holder.pid, holder.since.clone());
         match Holder::read(&self.path) {
             Some(other) if of(&other) != of(&self.own) => {
@@ -183,6 +193,23 @@ impl Claim {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether the lock in the folder at this path is another file than the one that is held. Where there is none, the folder
+    /// may still be the same.
+    #[cfg(unix)]
+    fn is_moved(&self) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let of = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let held = self.lock.as_ref().ok().and_then(|file| file.metadata().ok()).map(of);
+        let there = fs::metadata(self.path.join(LOCK)).ok().map(of);
+        !self.path.exists() || matches!((held, there), (Some(held), Some(there)) if held != there)
+    }
+
+    /// Windows keeps the folder of an open file where it is.
+    #[cfg(not(unix))]
+    fn is_moved(&self) -> bool {
+        false
     }
 
     fn lock(path: &Path) -> Result<Result<File, io::Error>, ClaimError> {
@@ -247,9 +274,10 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         let exists = |name: &&str| self.path.join(name).symlink_metadata().is_ok();
-        if self.lock.is_ok() && !self.owner.files.iter().any(exists) {
+        let is_held = self.check_held().is_ok();
+        if is_held && self.lock.is_ok() && !self.owner.files.iter().any(exists) {
             store::discard(&self.path.join(MARKER));
-        } else if !*self.ended.get_mut() && self.check_held().is_ok() {
+        } else if is_held && !*self.ended.get_mut() {
             // A call that was refused, or a command whose work has no state.
             let left = self.before.take().unwrap_or(Holder { state: None, ..self.own.clone() });
             let _ = left.write(&self.path);
@@ -441,5 +469,27 @@ mod tests {
         assert!(matches!(frozen.check_held(), Err(ClaimError::InUse { holder: Some(holder), .. }) if *holder == other));
         drop(frozen);
         assert_eq!(Holder::read(path).unwrap(), other);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_takes_the_place_of_the_claimed_one_is_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        let [path, away] = ["run", "away"].map(|name| root.path().join(name));
+        let claim = Claim::take(&path, TRAIN).unwrap();
+        claim.check_held().unwrap();
+        fs::rename(&path, &away).unwrap();
+        assert!(matches!(claim.check_held(), Err(ClaimError::Moved { .. })), "there is none");
+        // A finished run comes in its place.
+        let other = Claim::take(&path, TRAIN).unwrap();
+        fs::write(path.join("result.json"), "").unwrap();
+        other.end(WorkState::Finished, None).unwrap();
+        drop(other);
+        let finished = Holder::read(&path).unwrap();
+        assert!(matches!(claim.check_held(), Err(ClaimError::Moved { .. })), "there is another");
+        assert!(claim.end(WorkState::Stopped, None).is_err());
+        drop(claim);
+        assert_eq!(Holder::read(&path).unwrap(), finished);
+        assert_eq!(Holder::read(&away).unwrap().state, Some(WorkState::Running), "the lock tells that it has ended");
     }
 }

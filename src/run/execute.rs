@@ -230,15 +230,19 @@ impl Run<'_> {
                 return Err(mismatch("other weights of the encoder"));
             }
         }
+        let standing = Outcome::load(self.folder.path())?;
         if checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.fingerprint != fingerprint) {
-            return Err(mismatch("other images"));
+            let unreported = |outcome| {
+                let reason = "it shows images that have changed since: restore them";
+                Ending::Unreported(Box::new(outcome), Some(reason.into()))
+            };
+            return standing.map(unreported).ok_or_else(|| mismatch("other images"));
         }
         let origin = outcome::origin(VERSION, std::iter::once(&self.device.into()).chain(&self.adapters_beside()));
         let before = checkpoint.as_ref().map_or("", |checkpoint| &checkpoint.origin);
         if !before.is_empty() && *before != origin {
             watch.moved(before, &origin);
         }
-        let standing = Outcome::load(self.folder.path())?;
         if let (Some(outcome), Extent::Figures) = (&standing, self.extent) {
             Checkpoint::remove(self.folder.path());
             return Ok(Ending::Finished(Box::new(outcome.clone())));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use walkdir::WalkDir;
 
+use crate::data::MARKER;
 use crate::run::checkpoint::Checkpoint;
 use crate::run::claim::{Claim, ClaimError, Holder, Owner, WorkState};
 use crate::run::config::RunConfig;
@@ -171,8 +172,12 @@ impl RunFolder {
     /// # Errors
     /// When there is no such run, or it cannot be written to.
     pub fn resume_newest(root: &Path) -> Result<Self, FolderError> {
-        let runs: Vec<PathBuf> =
-            folders(root).iter().flat_map(|set| folders(set)).flat_map(|it| folders(&it)).collect();
+        // Where runs are put without --out, and whatever a process has worked in.
+        let depth = WalkDir::new(root).min_depth(1).max_depth(DEEPEST).into_iter().flatten();
+        let is_run = |entry: &walkdir::DirEntry| {
+            entry.file_type().is_dir() && (entry.depth() == NUMBERED || entry.path().join(MARKER).is_file())
+        };
+        let runs: Vec<PathBuf> = depth.filter(is_run).map(walkdir::DirEntry::into_path).collect();
         let (mut unfinished, mut others) = (Vec::new(), Vec::new());
         for run in runs {
             let record = Holder::read(&run);
@@ -369,10 +374,13 @@ pub fn follow(path: &Path) -> PathBuf {
     name.map_or_else(|| path.to_owned(), |name| path.with_file_name(name))
 }
 
+/// How deep runs lie below a folder of them, at most, and those that are numbered by dataset and category.
+const DEEPEST: usize = 5;
+const NUMBERED: usize = 3;
+
 /// The run in a folder below this one, with this file, that a process began or resumed last. As for [`RunFolder::resume_newest`], records say which
 /// that is; a run without one counts as older than all others.
 pub fn newest_below(folder: &Path, file: &str) -> Option<PathBuf> {
-    const DEEPEST: usize = 5;
     let files = WalkDir::new(folder)
         .min_depth(2)
         .max_depth(DEEPEST)
@@ -395,12 +403,6 @@ fn link(at: &Path, target: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn link(_at: &Path, _target: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// The folders in a folder, except links.
-fn folders(path: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !path.is_symlink()).collect()
 }
 
 #[cfg(test)]
@@ -446,6 +448,9 @@ mod tests {
         // That one was then resumed last.
         let held = RunFolder::resume_newest(root).unwrap_err();
         assert!(matches!(held, FolderError::Claim(ClaimError::InUse { path, .. }) if path == older));
+        // One that was put there with --out.
+        let mine = run(root, "mine", &["checkpoint.safetensors"], 1, stopped);
+        assert_eq!(RunFolder::resume_newest(root).unwrap().path(), mine);
     }
 
     #[test]

@@ -46,7 +46,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], kept: Option<&Path>) -> io::Res
         // The new file must survive a power cut before the oldest one is removed.
         sync()?;
         if let Some(kept) = kept {
-            fs::rename(path, kept)?;
+            match fs::rename(path, kept) {
+                // Somebody has removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
         }
         fs::rename(&partial, path)?;
         sync()
@@ -149,6 +153,18 @@ mod tests {
         assert!(write(&taken, b"three").is_err());
         let names = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(names, 2, "nothing partial is left");
+    }
+
+    #[test]
+    fn a_file_that_somebody_removed_is_written_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, kept] = ["new", "kept"].map(|name| folder.path().join(name));
+        replace(&path, b"one", Some(&kept)).unwrap();
+        replace(&path, b"two", Some(&kept)).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&kept).unwrap()), (b"two".to_vec(), b"one".to_vec()));
+        fs::remove_file(&path).unwrap();
+        replace(&path, b"three", Some(&kept)).unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&kept).unwrap()), (b"three".to_vec(), b"one".to_vec()));
     }
 
     #[test]

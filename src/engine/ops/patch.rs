@@ -305,6 +305,9 @@ fn describe(profile: Profile, role: &str, p: &mut Parameters) -> Result<Parts, S
 
 /// The cases of each profile, without the family name.
 const CASES: &[(ShapeClass, &str)] = &[
+    (Tiled, "mask(n=2,h=71,w=67)"),
+    (Tiled, "mask_vjp(n=2,h=5,w=131)"),
+    (Training, "mask_vjp(n=96,h=9,w=11)"),
     (Prime, "mask(n=3,h=7,w=11)"),
     (Small, "mask(n=1,h=3,w=2)"),
     (Ones, "mask(n=1,h=1,w=1)"),

@@ -212,6 +212,8 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
+    (Uneven, "pool/unpool(x=2x3x23x29,r=9,s=8,stride=2,padding=3)"),
+    (Uneven, "pool/unpool(x=2x3x23x29,r=3,s=2,stride=5,padding=0)"),
     (Prime, "pool/argmax(x=2x3x11x7,r=3,s=3,stride=2,padding=1)"),
     (Small, "pool/argmax(x=1x2x4x4,r=2,s=2,stride=2,padding=0)"),
     (Ones, "pool/argmax(x=1x1x1x1,r=1,s=1,stride=1,padding=0)"),

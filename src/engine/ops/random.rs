@@ -124,6 +124,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
+    (Tiled, "random/uniform(stream=2,keys=37,y=74x11)"),
     (Large, "random/uniform(stream=2,y=16777259)"),
     (Prime, "random/uniform(stream=3,y=7x13)"),
     (Small, "random/uniform(stream=0,y=3)"),

@@ -190,6 +190,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
+    (Tiled, "sort/order(rows=261,columns=5)"),
     (Prime, "sort/order(rows=13,columns=7)"),
     (Small, "sort/order(rows=3,columns=2)"),
     (Ones, "sort/order(rows=1,columns=1)"),

@@ -20,15 +20,20 @@ pub struct Mismatch {
     pub tolerance: f64,
     /// [elements outside their bounds, elements compared].
     pub bad: [usize; 2],
+    /// All elements, of which those compared may be a sample.
+    pub elements: usize,
     /// Such as `axis 2 is 0`; empty if nothing confines them.
     pub pattern: Vec<String>,
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Mismatch { coordinates, got, want, tolerance, bad: [bad, all], pattern } = self;
+        let Mismatch { coordinates, got, want, tolerance, bad: [bad, all], elements, pattern } = self;
         let (got, want, tolerance) = (number(*got), number(*want), number(*tolerance));
-        write!(f, "{bad} of {all} elements are wrong")?;
+        match all == elements {
+            true => write!(f, "{bad} of {all} elements are wrong")?,
+            false => write!(f, "{bad} of {all} elements, a sample of {elements}, are wrong")?,
+        }
         if !pattern.is_empty() {
             write!(f, " ({})", pattern.join(", "))?;
         }
@@ -112,6 +117,7 @@ pub(super) fn compare_at(
         want,
         tolerance,
         bad: [bad.len(), looked_at.count()],
+        elements: data.len(),
         pattern: common,
     })
 }

@@ -76,8 +76,9 @@ pub fn of_workload(device: &Device, workload: &Workload) -> Result<(Vec<Dispatch
     Ok((dispatches, left_out))
 }
 
-/// A dispatch for each specialisation that a packaged workload uses on the device's classes: the largest that takes a moment,
-/// else the smallest of all with fewer images; and how many specialisations have none such.
+/// A dispatch or two for each specialisation that a packaged workload uses on the device's classes: of those that take a moment
+/// the largest and the one with the longest axis, else the smallest of all with fewer images; and how many specialisations have
+/// none such.
 ///
 /// # Errors
 /// When a gradient cannot be taken.
@@ -96,14 +97,24 @@ pub fn of_specialisations(device: &Device) -> Result<(Vec<Dispatch>, usize), Gra
         }
     }
     let suits = |dispatch: &Dispatch| dispatch.is_quick() && dispatch.fits(device);
-    let chosen = order.iter().filter_map(|key| {
+    let elements = |dispatch: &&Dispatch| dispatch.case.elements();
+    let longest =
+        |dispatch: &&Dispatch| dispatch.case.shapes().into_iter().flat_map(|shape| shape.iter().copied()).max();
+    let (mut dispatches, mut left_out) = (Vec::new(), 0);
+    for key in &order {
         let all = &found[key];
-        let elements = |dispatch: &&Dispatch| dispatch.case.elements();
-        let largest = all.iter().filter(|dispatch| suits(dispatch)).max_by_key(elements);
-        largest.cloned().or_else(|| all.iter().min_by_key(elements)?.with_fewer_images(suits))
-    });
-    let dispatches: Vec<Dispatch> = chosen.collect();
-    let left_out = order.len() - dispatches.len();
+        let quick = || all.iter().filter(|dispatch| suits(dispatch));
+        match (quick().max_by_key(elements), quick().max_by_key(longest)) {
+            (Some(largest), Some(long)) if largest.case.to_string() != long.case.to_string() => {
+                dispatches.extend([largest.clone(), long.clone()]);
+            }
+            (Some(largest), _) => dispatches.push(largest.clone()),
+            _ => match all.iter().min_by_key(elements).and_then(|dispatch| dispatch.with_fewer_images(suits)) {
+                Some(fewer) => dispatches.push(fewer),
+                None => left_out += 1,
+            },
+        }
+    }
     Ok((dispatches, left_out))
 }
 

@@ -5,7 +5,7 @@ use super::compare::compare;
 use super::kernels::{Failure, Fault, reference_of};
 use crate::engine::bounds::to_f16;
 use crate::engine::case::Case;
-use crate::engine::kernel::Kernel;
+use crate::engine::kernel::{CLASS_WORKGROUP_BYTES, Kernel, WORKGROUP_BYTES};
 use crate::engine::shaders::{Replaced, place, source};
 use crate::engine::tensor::Tensor;
 use crate::proof::sanitizer::{Buffer, Dispatch, Level, lower};
@@ -27,13 +27,25 @@ pub fn is_small(case: &Case) -> bool {
 /// What the sanitizer finds or why it refuses the kernel, or how the output differs.
 pub fn check_interpreted(case: &Case, kernel: &Kernel, replaced: &Replaced, seed: u64) -> Result<(), Failure> {
     let failure = |fault: Fault| Failure { case: case.to_string(), variant: kernel.name, fault, seed };
-    let refused = |reason: String| failure(Fault::Sanitizer(vec![reason]));
+    let refused = |reason: String| failure(Fault::Broken(format!("it is refused before it runs: {reason}")));
     let text = replaced.specialise(kernel).map_err(|error| refused(error.to_string()))?;
     let own = match replaced.kernels.get(kernel.name) {
         Some(own) => own,
         None => source(kernel).map_err(|error| refused(error.to_string()))?,
     };
-    let program = lower(kernel.name, &text).map_err(|refusal| refused(refusal.to_string()))?;
+    let there = |line: u32| {
+        let (file, line) = place(kernel.name, own, line as usize);
+        (format!("{file}.wgsl"), line as u32)
+    };
+    let program = lower(kernel.name, &text).map_err(|mut refusal| {
+        (refusal.file, refusal.line) = there(refusal.line);
+        refused(refusal.to_string())
+    })?;
+    let most = if kernel.needs().is_some() { CLASS_WORKGROUP_BYTES } else { WORKGROUP_BYTES };
+    if program.workgroup_bytes() > most {
+        let bytes = program.workgroup_bytes();
+        return Err(refused(format!("its workgroups take {bytes} bytes of memory, and every device has {most}")));
+    }
 
     let inputs = case.floats(seed);
     let stored: Vec<Vec<f32>> = inputs
@@ -55,9 +67,12 @@ pub fn check_interpreted(case: &Case, kernel: &Kernel, replaced: &Replaced, seed
     });
     let mut found: Vec<String> = Vec::new();
     for mut report in outcome.reports.into_iter().filter(|report| report.level > Level::Note) {
-        let (file, line) = place(kernel.name, own, report.line as usize);
-        (report.file, report.line) = (format!("{file}.wgsl"), line as u32);
-        found.push(report.to_string());
+        (report.file, report.line) = there(report.line);
+        report.message = with_places(&report.message, there);
+        let told = report.to_string();
+        if !found.contains(&told) {
+            found.push(told);
+        }
     }
     if !found.is_empty() {
         return Err(failure(Fault::Sanitizer(found)));
@@ -65,4 +80,35 @@ pub fn check_interpreted(case: &Case, kernel: &Kernel, replaced: &Replaced, seed
     let (want, tolerance) = reference_of(case, kernel, &inputs);
     compare(&Tensor::new(case.output(), outcome.output), &want, &tolerance)
         .map_err(|mismatch| failure(Fault::Wrong { numbers: "floats in the sanitizer", mismatch: Box::new(mismatch) }))
+}
+
+/// A message in which each `line 377` of the assembled text is `gemm/tile.wgsl:34`.
+fn with_places(message: &str, there: impl Fn(u32) -> (String, u32)) -> String {
+    const LINE: &str = "line ";
+    let mut parts = message.split(LINE);
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(part.len());
+        match part[..end].parse() {
+            Ok(line) => {
+                let (file, line) = there(line);
+                told += &format!("{file}:{line}{}", &part[end..]);
+            }
+            Err(_) => told += &format!("{LINE}{part}"),
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_in_messages_are_those_of_files() {
+        let there = |line: u32| ("a/part.wgsl".to_owned(), line - 300);
+        let told = with_places("writes `x`, which was read in line 377 without a barrier, on a line of its own", there);
+        assert_eq!(told, "writes `x`, which was read in a/part.wgsl:77 without a barrier, on a line of its own");
+        assert_eq!(with_places("no place", there), "no place");
+    }
 }

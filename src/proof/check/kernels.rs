@@ -69,12 +69,17 @@ impl fmt::Display for Fault {
             Fault::Sanitizer(reports) => {
                 write!(f, "the sanitizer finds {}", reports.join("; "))
             }
-            Fault::Gpu(error) => error.fmt(f),
+            Fault::Gpu(error) => match &**error {
+                GpuError::Refused { at, reason } => write!(f, "the driver refused {at}: {reason}"),
+                error => error.fmt(f),
+            },
             Fault::Broken(text) => f.write_str(text),
             Fault::Crashed(how) => {
                 write!(f, "the process that ran it {how}; most often a driver crashes so on a kernel")
             }
-            Fault::Endless(seconds) => write!(f, "it did not end within {seconds} s, and was killed"),
+            Fault::Endless(seconds) => {
+                write!(f, "it did not end within {seconds} s and was killed; --limit gives it more time")
+            }
         }
     }
 }
@@ -305,6 +310,7 @@ fn same_specials(got: &Tensor, want: &[f64]) -> Result<(), Fault> {
         want: want[first],
         tolerance: 0.0,
         bad: [bad.len(), want.len()],
+        elements: want.len(),
         pattern,
     };
     Err(Fault::Wrong { numbers: "NaN and infinities", mismatch: Box::new(mismatch) })
