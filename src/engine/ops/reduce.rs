@@ -506,7 +506,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
-    (Tiled, "reduce/sum(x=3x16411x2,from=1,to=2)"),
+    (Training, "reduce/sum(x=3x16411x2,from=1,to=2)"),
     (Prime, "reduce/sum(x=5x13x7,from=1,to=2)"),
     (Prime, "reduce/sum(x=5x13x131,from=2,to=3)"),
     (Small, "reduce/sum(x=2x3,from=1,to=2)"),
