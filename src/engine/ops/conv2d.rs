@@ -14,7 +14,7 @@ mod transposed;
 use std::ops::Range;
 
 use crate::engine::bounds::product_bound;
-use crate::engine::case::ShapeClass::{Folded, Large, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
 use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
 pub use crate::engine::geometry::Geometry;
 use crate::engine::ops::{Family, listed, no_role};
@@ -431,7 +431,6 @@ fn cases() -> Vec<(ShapeClass, String)> {
 }
 
 const CASES: &[(ShapeClass, &str)] = &[
-    (Large, "conv2d/output(n=1,c=1,h=4099,w=4099,k=1,r=1,s=1,stride=1,padding=0)"),
     (Prime, "conv2d/partial_kernel(n=7,c=3,h=7,w=5,k=5,r=3,s=3,stride=1,padding=1,run=3)"),
     (Small, "conv2d/partial_kernel(n=2,c=4,h=3,w=4,k=6,r=2,s=2,stride=1,padding=0,groups=2,run=1)"),
     (Ones, "conv2d/partial_kernel(n=3,c=8,h=6,w=6,k=5,r=1,s=1,stride=2,padding=0,run=2)"),
