@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use stssad::engine::case::specials;
 use stssad::engine::kernel::DeviceClass;
 use stssad::engine::ops::conv2d::Geometry;
 use stssad::engine::ops::elementwise::{Binary, BinaryMap, MultiplyAdd, Unary, UnaryMap};
@@ -16,16 +17,6 @@ use stssad::engine::tensor::{Shape, Tensor};
 
 use crate::device;
 use crate::kernels::runs;
-
-const SPECIAL: [f32; 11] =
-    [f32::NAN, 1.5, -0.0, f32::INFINITY, -f32::NAN, -2.0, 0.0, f32::NEG_INFINITY, -0.5, 0.75, 1.5];
-
-/// Special values. Two tensors whose steps do not differ by a multiple of 11 pair every value with every other.
-fn specials(shape: &[usize], step: usize) -> Tensor {
-    let shape = Shape::from(shape);
-    let data = (0..shape.count()).map(|index| SPECIAL[(step * index + index / 11) % 11]).collect();
-    Tensor::new(shape, data)
-}
 
 fn evaluated(primitive: &dyn Primitive, inputs: &[Tensor], output: &Shape) -> Vec<f64> {
     let data: Vec<Vec<f64>> = inputs.iter().map(|input| input.data().iter().map(|&x| f64::from(x)).collect()).collect();
@@ -62,7 +53,7 @@ const LENGTHS: [usize; 2] = [121, 1452];
 fn functions_of_one_value_keep_nan() {
     for length in LENGTHS {
         for function in [Unary::Relu, Unary::Clamp { low: -0.5, high: 1.0 }] {
-            let x = specials(&[length], 1);
+            let x = specials([length], 1);
             let y = evaluated(&UnaryMap::from(function), std::slice::from_ref(&x), x.shape());
             assert!(x.data().iter().zip(&y).all(|(x, y)| x.is_nan() == y.is_nan()), "{function:?}: {y:?}");
             agrees(UnaryMap::from(function), &[x]);
@@ -75,7 +66,7 @@ fn functions_of_two_values_keep_nan() {
     let functions =
         [Binary::Maximum, Binary::Minimum, Binary::WherePositive, Binary::WhereInside { low: -0.5, high: 1.0 }];
     for (length, function) in LENGTHS.into_iter().flat_map(|length| functions.map(|function| (length, function))) {
-        let inputs = [specials(&[length], 1), specials(&[length], 2)];
+        let inputs = [specials([length], 1), specials([length], 2)];
         let y = evaluated(&BinaryMap(function), &inputs, inputs[0].shape());
         let is_symmetric = matches!(function, Binary::Maximum | Binary::Minimum);
         for ((a, b), y) in inputs[0].data().iter().zip(inputs[1].data()).zip(&y) {
@@ -90,7 +81,7 @@ fn functions_of_two_values_keep_nan() {
 #[test]
 fn a_quotient_by_zero_is_zero_where_a_root_is_pulled_back() {
     for length in LENGTHS {
-        let inputs = [specials(&[length], 1), specials(&[length], 2)];
+        let inputs = [specials([length], 1), specials([length], 2)];
         let y = evaluated(&BinaryMap(Binary::DivideOrZero { factor: 1.0 }), &inputs, inputs[0].shape());
         assert!(inputs[1].data().iter().zip(&y).all(|(b, y)| *b != 0.0 || *y == 0.0));
         // Quotients of these are exact or special, except thirds.
@@ -103,7 +94,7 @@ fn a_quotient_by_zero_is_zero_where_a_root_is_pulled_back() {
 #[test]
 fn rectified_sums_of_products_keep_nan() {
     for (length, relu) in LENGTHS.into_iter().flat_map(|length| [false, true].map(|relu| (length, relu))) {
-        let operands: Vec<Tensor> = [1, 2, 3, 4, 5].map(|step| specials(&[length], step)).into();
+        let operands: Vec<Tensor> = [1, 2, 3, 4, 5].map(|step| specials([length], step)).into();
         let one = MultiplyAdd { factors: vec![1.0, 1.0], relu };
         let y = evaluated(&one, &operands[..3], operands[0].shape());
         let [a, b, c] = [0, 1, 2].map(|operand| operands[operand].data());
@@ -117,7 +108,7 @@ fn rectified_sums_of_products_keep_nan() {
 #[test]
 fn every_row_has_a_place_in_the_order_whatever_the_column_holds() {
     for (rows, step) in [(1, 1), (23, 1), (67, 2), (40, 3)] {
-        let x = specials(&[rows, 3], step);
+        let x = specials([rows, 3], step);
         let order = evaluated(&Order, std::slice::from_ref(&x), x.shape());
         for column in 0..3 {
             let ranked: Vec<usize> = (0..rows).map(|place| order[3 * place + column] as usize).collect();
@@ -157,7 +148,7 @@ fn an_index_beyond_the_last_row_reads_the_last_row() {
 fn a_maximum_over_a_window_does_not_hide_a_nan() {
     let geometry = Geometry { image: [7, 9], window: [3, 3], stride: 2, padding: 1 };
     for step in 1..5 {
-        let x = specials(&[2, 2, 7, 9], step);
+        let x = specials([2, 2, 7, 9], step);
         let index = evaluated(&Argmax { geometry }, std::slice::from_ref(&x), &[2, 2, 4, 5].into());
         for (window, &at) in index.iter().enumerate() {
             let plane = &x.data()[window / 20 * 63..][..63];

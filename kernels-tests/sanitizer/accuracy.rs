@@ -13,7 +13,7 @@ use stssad::engine::kernel::Kernel;
 use stssad::engine::ops::{FAMILIES, cases};
 use stssad::engine::shaders::{SOURCES, specialise};
 use stssad::engine::tensor::Tensor;
-use stssad::proof::check::{compare, reference_of, variants};
+use stssad::proof::check::{compare, is_small, reference_of, variants};
 use stssad::proof::sanitizer::rounding::with_errors;
 use stssad::proof::sanitizer::{Buffer, Dispatch, Program, lower};
 
@@ -25,7 +25,6 @@ const UNKNOWN: [&str; 12] =
 
 /// The cases that are interpreted quickly.
 fn small_cases() -> Vec<Case> {
-    let is_small = |case: &Case| case.flops() <= 60_000 && case.elements() <= 10_000;
     cases()
         .into_iter()
         .filter(|(class, case)| is_small(case) && !matches!(class, ShapeClass::Folded | ShapeClass::Training))

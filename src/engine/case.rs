@@ -291,6 +291,14 @@ enum Numbers {
 const SPECIAL: [f32; 11] =
     [f32::NAN, 1.5, -0.0, f32::INFINITY, -f32::NAN, -2.0, 0.0, f32::NEG_INFINITY, -0.5, 0.75, 1.5];
 
+/// NaN, infinities and signed zeros among a few numbers. Two tensors whose steps do not differ by a multiple of 11 pair every value
+/// with every other.
+pub fn specials(shape: impl Into<Shape>, step: usize) -> Tensor {
+    let shape = shape.into();
+    let data = (0..shape.count()).map(|index| SPECIAL[(step * index + index / 11) % 11]).collect();
+    Tensor::new(shape, data)
+}
+
 impl Case {
     /// `conv2d` of `conv2d/input(…)`.
     pub fn family(&self) -> &'static str {
@@ -330,11 +338,7 @@ impl Case {
     /// NaN, infinities and signed zeros among a few numbers: each of them meets each in every two inputs. For primitives whose
     /// definition [covers](Description::special) them.
     pub fn specials(&self) -> Vec<Tensor> {
-        let special = |(input, Input { shape, .. }): (usize, &Input)| {
-            let data = (0..shape.count()).map(|index| SPECIAL[((input + 1) * index + index / 11) % 11]).collect();
-            Tensor::new(shape.clone(), data)
-        };
-        self.inputs.iter().enumerate().map(special).collect()
+        self.inputs.iter().enumerate().map(|(input, Input { shape, .. })| specials(shape.clone(), input + 1)).collect()
     }
 
     /// The [`floats`](Case::floats), restricted to values exact in f16.

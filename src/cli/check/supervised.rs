@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -30,38 +29,18 @@ pub fn run(
 ) -> anyhow::Result<Report> {
     let count = thread::available_parallelism().map_or(1, |count| count.get().min(WORKERS));
     let idle: Mutex<Vec<Worker>> = Mutex::new((0..count).map(|_| Worker::start()).collect::<Result<_, _>>()?);
-    let round = |places: &[usize], is_over: &AtomicBool, on_outcome: &mut dyn FnMut(usize, Outcome)| {
-        let (next, (sender, receiver)) = (AtomicUsize::new(0), channel());
-        thread::scope(|scope| {
-            for _ in 0..count.min(places.len()) {
-                let (sender, next, idle) = (sender.clone(), &next, &idle);
-                scope.spawn(move || {
-                    let mut worker = idle.lock().unwrap().pop();
-                    while !is_over.load(Ordering::Relaxed)
-                        && let Some(&at) = places.get(next.fetch_add(1, Ordering::Relaxed))
-                    {
-                        let answered = match worker.take() {
-                            Some(worker) => Ok(worker),
-                            None => {
-                                Worker::start().map_err(|error| Fault::Crashed(format!("did not start ({error:#})")))
-                            }
-                        };
-                        let answered = answered.and_then(|mut ready: Worker| {
-                            let outcome = ready.ask(at, limit)?;
-                            worker = Some(ready);
-                            Ok(outcome)
-                        });
-                        let outcome = answered.unwrap_or_else(|fault| checks.outcome_of_fault(at, fault));
-                        let _ = sender.send((at, outcome));
-                    }
-                    idle.lock().unwrap().extend(worker);
-                });
-            }
-            drop(sender);
-            receiver.into_iter().for_each(|(at, outcome)| on_outcome(at, outcome));
-        });
+    let ask = |at: usize| -> Result<Outcome, Fault> {
+        let waiting = idle.lock().unwrap().pop();
+        let mut worker = match waiting {
+            Some(worker) => worker,
+            None => Worker::start().map_err(|error| Fault::Crashed(format!("did not start ({error:#})")))?,
+        };
+        let outcome = worker.ask(at, limit)?;
+        idle.lock().unwrap().push(worker);
+        Ok(outcome)
     };
-    Ok(checks.in_two_rounds(device, round, progress))
+    let run_one = |at: usize| ask(at).unwrap_or_else(|fault| checks.outcome(at, Some(fault)));
+    Ok(checks.run_by(device, count, run_one, progress))
 }
 
 /// A process that runs the checks it is asked for.

@@ -7,11 +7,7 @@
 use super::GpuError;
 use super::device::Device;
 use super::executor::{Part, read_back};
-
-/// A NaN that no arithmetic makes: before and behind every operand.
-const GUARD: u32 = 0x7fc5_a5a5;
-/// Bytes of guard on either side, if the device's alignment does not ask for more.
-const GUARD_BYTES: u32 = 4096;
+use super::isolated::{GUARD, GUARD_BYTES};
 
 /// A part of WGSL, or of what wgpu adds to it, that devices may lack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +187,7 @@ impl Device {
     ) -> Result<Vec<After>, GpuError> {
         let limits = self.device.limits();
         let alignment = limits.min_storage_buffer_offset_alignment.max(limits.min_uniform_buffer_offset_alignment);
-        let guard = GUARD_BYTES.max(alignment) as usize;
+        let guard = GUARD_BYTES.max(alignment.into()) as usize;
         let edge = GUARD.to_le_bytes().repeat(guard / 4);
         let watch = self.watch();
         let mut buffers = Vec::new();

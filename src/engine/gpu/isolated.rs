@@ -12,14 +12,14 @@ use crate::engine::shaders::specialise;
 use crate::engine::tensor::{Shape, Tensor};
 
 /// A NaN that no arithmetic makes: before and behind every value.
-const GUARD: u32 = 0x7fc5_a5a5;
+pub(super) const GUARD: u32 = 0x7fc5_a5a5;
 /// Another one, where the output is to be written.
 const UNWRITTEN: u32 = 0x7fca_cafe;
 /// The same of f16, twice in a word.
 const UNWRITTEN_HALVES: u32 = 0x7dca_7dca;
 /// Bytes of guard on either side, if the device's alignment does not ask for more: 65,536 elements, since what a wrong extent
 /// leads astray goes far.
-const GUARD_BYTES: u64 = 1 << 18;
+pub(super) const GUARD_BYTES: u64 = 1 << 18;
 
 /// What a dispatch left behind.
 #[derive(Clone, Debug)]

@@ -5,11 +5,12 @@
 
 use std::collections::HashMap;
 
-use crate::engine::case::{Case, Draws, widen};
+use super::kernels::with_arrays;
+use crate::engine::case::{Case, Draws};
 use crate::engine::gpu::{Device, Executor, GpuError, States};
 use crate::engine::kernel::DeviceClass;
 use crate::engine::plan::{Plan, Reuse};
-use crate::engine::tape::{Arithmetic, Array, Origin, Tape, Value};
+use crate::engine::tape::{Arithmetic, Origin, Tape, Value};
 use crate::engine::tensor::Tensor;
 
 /// Whether the case has an identity for [`check_adjoint`].
@@ -93,9 +94,6 @@ fn bound_of(tape: &Tape, value: Value, feeds: &HashMap<&str, &Tensor>) -> Vec<f6
         Origin::Feed(name) => feeds[&**name],
         _ => unreachable!("the adjoint of a linear primitive is one primitive"),
     };
-    let tensors: Vec<&Tensor> = node.inputs().iter().map(feed).collect();
-    let data: Vec<Vec<f64>> = tensors.iter().map(|tensor| widen(tensor)).collect();
-    let arrays: Vec<Array> =
-        tensors.iter().zip(&data).map(|(tensor, data)| Array { shape: tensor.shape(), data }).collect();
-    node.primitive().map_or_else(Vec::new, |primitive| primitive.bound(&arrays, &node.shape, Arithmetic::F32))
+    let Some(primitive) = node.primitive() else { return Vec::new() };
+    with_arrays(node.inputs().iter().map(feed), |arrays| primitive.bound(arrays, &node.shape, Arithmetic::F32))
 }

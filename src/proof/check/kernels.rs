@@ -136,10 +136,9 @@ fn as_stored(kernel: &Kernel, inputs: usize, want: &[f64], bound: Vec<f64>) -> V
 }
 
 /// Reads `inputs` as the definition does.
-fn with_arrays<T>(inputs: &[Tensor], read: impl FnOnce(&[Array]) -> T) -> T {
-    let data: Vec<Vec<f64>> = inputs.iter().map(widen).collect();
-    let arrays: Vec<Array> =
-        inputs.iter().zip(&data).map(|(input, data)| Array { shape: input.shape(), data }).collect();
+pub(super) fn with_arrays<'a, T>(inputs: impl IntoIterator<Item = &'a Tensor>, read: impl FnOnce(&[Array]) -> T) -> T {
+    let inputs: Vec<(&Shape, Vec<f64>)> = inputs.into_iter().map(|input| (input.shape(), widen(input))).collect();
+    let arrays: Vec<Array> = inputs.iter().map(|(shape, data)| Array { shape, data }).collect();
     read(&arrays)
 }
 

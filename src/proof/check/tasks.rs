@@ -185,14 +185,6 @@ impl Checks {
         self.tasks.len()
     }
 
-    /// What the check at this place runs: a case, or the description of a training step.
-    ///
-    /// # Panics
-    /// When there is none at this place, as all methods that take one.
-    pub fn name(&self, at: usize) -> String {
-        self.tasks[at].name()
-    }
-
     /// Whether the check runs one of these kernels on the device, as far as that can be told: an adjoint may run any kernel of
     /// the family, and a step any at all.
     fn runs(&self, at: usize, kernels: &BTreeSet<String>) -> bool {
@@ -205,87 +197,86 @@ impl Checks {
     }
 
     /// The checks without a device that come first: what they find may crash a driver.
-    pub fn first(&self) -> usize {
+    fn first(&self) -> usize {
         self.tasks.iter().take_while(|task| matches!(task, Task::Sanitizer(..))).count()
     }
 
     /// Runs one.
+    ///
+    /// # Panics
+    /// When there is none at this place.
     pub fn run_one(&self, device: &Device, at: usize) -> Outcome {
+        self.outcome(at, self.tasks[at].run(device, &self.options).err())
+    }
+
+    /// The outcome of the check at this place, which found this fault, if any.
+    ///
+    /// # Panics
+    /// When there is none at this place.
+    pub fn outcome(&self, at: usize, fault: Option<Fault>) -> Outcome {
         let task = &self.tasks[at];
-        let found = task.run(device, &self.options).err();
-        self.outcome(at, found.map(|(fault, seed)| Finding::of(fault, self.again(at, seed))))
+        let (check, variant) = task.describe();
+        let failure = fault.map(|fault| Finding::of(fault, self.again(task)));
+        Outcome { check, name: task.name(), variant, failure }
     }
 
-    /// The outcome of one that could not end by itself.
-    pub fn outcome_of_fault(&self, at: usize, fault: Fault) -> Outcome {
-        self.outcome(at, Some(Finding::of(fault, self.again(at, self.options.seed))))
-    }
-
-    fn outcome(&self, at: usize, failure: Option<Finding>) -> Outcome {
-        let (check, variant) = self.tasks[at].describe();
-        Outcome { check, name: self.name(at), variant, failure }
-    }
-
-    /// The command that runs this check again.
-    fn again(&self, at: usize, seed: u64) -> String {
-        let what = match &self.tasks[at] {
+    /// The command that runs a check again.
+    fn again(&self, task: &Task) -> String {
+        let what = match task {
             Task::Step(..) => "--step".to_owned(),
             Task::Rule(case) => format!("--grad '{case}'"),
             Task::Sanitizer(case, _) => format!("--sanitize '{case}'"),
             Task::Kernel(_, case, _) | Task::Dispatch(case, _) | Task::Adjoint(case, _) => format!("'{case}'"),
         };
-        format!("{} --seed {seed} {what}", self.options.command)
+        format!("{} --seed {} {what}", self.options.command, self.options.seed)
     }
 
-    /// Runs all, several at once: the definitions in f64 take as long as the device. The [first](Checks::first) go first, and
-    /// kernels in which they find something do not run on the device. `progress` is called after each with (done, total, name).
+    /// Runs all, several at once: the definitions in f64 take as long as the device. `progress` is called after each with
+    /// (done, total, name).
     pub fn run(&self, device: &Device, mut progress: impl FnMut(usize, usize, &str)) -> Report {
         let threads = thread::available_parallelism().map_or(1, |count| count.get().min(AT_ONCE));
-        let run = |places: &[usize], is_over: &AtomicBool, on_outcome: &mut dyn FnMut(usize, Outcome)| {
-            let (next, (sender, receiver)) = (AtomicUsize::new(0), channel());
-            thread::scope(|scope| {
-                for _ in 0..threads {
-                    let (sender, next) = (sender.clone(), &next);
-                    scope.spawn(move || {
-                        while !is_over.load(Ordering::Relaxed)
-                            && let Some(&at) = places.get(next.fetch_add(1, Ordering::Relaxed))
-                        {
-                            // The receiver lives as long as the scope, unless `progress` panics.
-                            let _ = sender.send((at, self.run_one(device, at)));
-                        }
-                    });
-                }
-                drop(sender);
-                receiver.into_iter().for_each(|(at, outcome)| on_outcome(at, outcome));
-            });
-        };
-        self.in_two_rounds(device, run, &mut progress)
+        self.run_by(device, threads, |at| self.run_one(device, at), &mut progress)
     }
 
-    /// Has `run` go through the places of the [first](Checks::first) checks, then through those of the others whose kernel is
-    /// sound, and reports. `run` stops when it is told that all is over.
-    pub fn in_two_rounds(
+    /// Has `run_one` run each check, in so many threads, and reports. Those without a device go first, and what may
+    /// run a kernel in which they find something does not run.
+    pub fn run_by(
         &self,
         device: &Device,
-        run: impl Fn(&[usize], &AtomicBool, &mut dyn FnMut(usize, Outcome)),
+        threads: usize,
+        run_one: impl Fn(usize) -> Outcome + Sync,
         progress: &mut dyn FnMut(usize, usize, &str),
     ) -> Report {
         let (mut outcomes, is_over): (Vec<(usize, Outcome)>, _) = (Vec::new(), AtomicBool::new(false));
         let mut faulty: BTreeSet<String> = BTreeSet::new();
         let mut total = self.count();
-        let places: [Vec<usize>; 2] = [(0..self.first()).collect(), (self.first()..self.count()).collect()];
-        for round in places {
-            let sound: Vec<usize> = round.iter().copied().filter(|&at| !self.runs(at, &faulty)).collect();
+        for round in [0..self.first(), self.first()..self.count()] {
+            let sound: Vec<usize> = round.clone().filter(|&at| !self.runs(at, &faulty)).collect();
             total -= round.len() - sound.len();
-            run(&sound, &is_over, &mut |at, outcome: Outcome| {
-                progress(outcomes.len() + 1, total, &outcome.name);
-                if outcome.failure.is_some() {
-                    is_over.fetch_or(self.options.fail_fast, Ordering::Relaxed);
-                    if outcome.check == Kind::Sanitizer {
-                        faulty.insert(outcome.variant.clone());
-                    }
+            let (next, (sender, receiver)) = (AtomicUsize::new(0), channel());
+            thread::scope(|scope| {
+                for _ in 0..threads.min(sound.len()) {
+                    let (sender, next, sound, is_over, run_one) = (sender.clone(), &next, &sound, &is_over, &run_one);
+                    scope.spawn(move || {
+                        while !is_over.load(Ordering::Relaxed)
+                            && let Some(&at) = sound.get(next.fetch_add(1, Ordering::Relaxed))
+                        {
+                            // The receiver lives as long as the scope, unless `progress` panics.
+                            let _ = sender.send((at, run_one(at)));
+                        }
+                    });
                 }
-                outcomes.push((at, outcome));
+                drop(sender);
+                for (at, outcome) in receiver {
+                    progress(outcomes.len() + 1, total, &outcome.name);
+                    if outcome.failure.is_some() {
+                        is_over.fetch_or(self.options.fail_fast, Ordering::Relaxed);
+                        if outcome.check == Kind::Sanitizer {
+                            faulty.insert(outcome.variant.clone());
+                        }
+                    }
+                    outcomes.push((at, outcome));
+                }
             });
         }
         outcomes.sort_by_key(|(at, _)| *at);
@@ -316,9 +307,6 @@ fn the_case(name: &str) -> Result<Vec<(ShapeClass, Case)>, CaseError> {
     let listed = cases().into_iter().find(|(_, listed)| listed.to_string() == case.to_string());
     Ok(vec![(listed.map_or(ShapeClass::Prime, |(class, _)| class), case)])
 }
-
-/// What is wrong, and by which seed.
-type Found = (Fault, u64);
 
 impl Task {
     /// Whether its kernel has another text than the built-in one.
@@ -354,11 +342,9 @@ impl Task {
         }
     }
 
-    fn run(&self, device: &Device, options: &Options) -> Result<(), Found> {
-        let seed = options.seed;
-        let of_failure = |failure: Failure| (failure.fault, failure.seed);
-        let of_text = |text: String| (Fault::Broken(text), seed);
-        let whole = Trial::Whole { runs: options.repeat };
+    fn run(&self, device: &Device, options: &Options) -> Result<(), Fault> {
+        let (seed, whole) = (options.seed, Trial::Whole { runs: options.repeat });
+        let of_failure = |failure: Failure| failure.fault;
         match self {
             Task::Sanitizer(case, kernel) => {
                 check_interpreted(case, kernel, &device.replaced_shaders(), seed).map_err(of_failure)
@@ -371,9 +357,9 @@ impl Task {
                 let trial = if options.workload.is_none() { Trial::Brief } else { whole };
                 check_kernel(device, case, kernel, trial, seed).map_err(of_failure)
             }
-            Task::Adjoint(case, class) => check_adjoint(device, case, *class, seed).map_err(of_text),
-            Task::Rule(case) => check_rule(case, seed).map(drop).map_err(of_text),
-            Task::Step(parts, class) => training_step(device, parts, *class, seed).map_err(|fault| (fault, seed)),
+            Task::Adjoint(case, class) => check_adjoint(device, case, *class, seed).map_err(Fault::Broken),
+            Task::Rule(case) => check_rule(case, seed).map(drop).map_err(Fault::Broken),
+            Task::Step(parts, class) => training_step(device, parts, *class, seed),
         }
     }
 }
