@@ -1,8 +1,8 @@
 //! Every case of the catalogue on the device, with the kernels of all device classes that the device can run.
 
 use std::collections::BTreeSet;
-use std::thread;
 
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use stssad::engine::case::Case;
 use stssad::engine::case::ShapeClass;
 use stssad::engine::gpu::{Executor, States};
@@ -13,7 +13,7 @@ use stssad::engine::tape::Tape;
 use stssad::engine::tensor::Tensor;
 use stssad::proof::check::{Trial, check_adjoint, check_kernel, has_adjoint, reference_of, variants};
 
-use crate::{SEED, WHOLE, announce, device, family};
+use crate::{SEED, WHOLE, announce, device};
 
 /// Whether the device runs kernels of the class. Mesa's CPU driver offers 8 × 8 matrices, but computes 16 × 16 in the
 /// same way without offering them, so NVIDIA's kernels are tested on it.
@@ -28,32 +28,26 @@ pub fn runs(kernel: &Kernel) -> bool {
     kernel.needs().as_ref().is_none_or(suits)
 }
 
-/// The failures of a family's kernels, and the number of kernels that this device cannot run.
-fn check(name: &str) -> (Vec<String>, usize) {
-    let cases = family(name);
-    let kernels =
-        || cases.iter().flat_map(|(class, case)| variants(case).into_iter().map(move |kernel| (*class, case, kernel)));
-    let trial = |class: ShapeClass| if class == ShapeClass::Large { Trial::Brief } else { WHOLE };
-    let failures = kernels()
-        .filter(|(.., kernel)| runs(kernel))
-        .filter_map(|(class, case, kernel)| check_kernel(device(), case, &kernel, trial(class), SEED).err())
-        .map(|failure| failure.to_string());
-    (failures.collect(), kernels().filter(|(.., kernel)| !runs(kernel)).count())
-}
-
 #[test]
 fn every_kernel_computes_its_definition() {
-    let checked = thread::scope(|scope| {
-        let threads: Vec<_> = FAMILIES.iter().map(|family| scope.spawn(|| check(family.name))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a check reports, it does not panic")).collect::<Vec<_>>()
-    });
-    for (family, (_, left_out)) in FAMILIES.iter().zip(&checked).filter(|(_, (_, left_out))| *left_out > 0) {
-        announce(&format!(
-            "{}: {left_out} kernels left out, for matrices or SIMD vectors that this device has not",
-            family.name
-        ));
+    let each = |(class, case): (ShapeClass, Case)| {
+        let trial = if class == ShapeClass::Large { Trial::Brief } else { WHOLE };
+        variants(&case).into_iter().map(move |kernel| (trial, case.clone(), kernel))
+    };
+    let (run, left_out): (Vec<_>, Vec<_>) = cases().into_iter().flat_map(each).partition(|(.., kernel)| runs(kernel));
+    let failures: Vec<String> = run
+        .par_iter()
+        .filter_map(|(trial, case, kernel)| check_kernel(device(), case, kernel, *trial, SEED).err())
+        .map(|failure| failure.to_string())
+        .collect();
+    for family in FAMILIES.iter().map(|family| family.name) {
+        let count = left_out.iter().filter(|(_, case, _)| case.family() == family).count();
+        if count > 0 {
+            announce(&format!(
+                "{family}: {count} kernels left out, for matrices or SIMD vectors that this device has not"
+            ));
+        }
     }
-    let failures: Vec<&str> = checked.iter().flat_map(|(failures, _)| failures).map(String::as_str).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
@@ -76,17 +70,20 @@ fn updated(case: &Case, updated: usize, class: DeviceClass, reuse: Reuse) -> Vec
 
 #[test]
 fn kernels_compute_the_same_where_an_input_lies() {
-    let mut updates = BTreeSet::new();
-    for (_, case) in cases().into_iter().filter(|(class, _)| *class != ShapeClass::Large) {
-        let Some(lowered) = lowering(&*case.primitive) else { continue };
-        for input in (0..case.inputs.len()).filter(|&input| lowered.updates(input, &case.shapes(), &case.output())) {
+    let is_small = |class: ShapeClass| !matches!(class, ShapeClass::Folded | ShapeClass::Large);
+    let cases: Vec<Case> = cases().into_iter().filter(|(class, _)| is_small(*class)).map(|(_, case)| case).collect();
+    let each = |case: &Case| -> Vec<(&'static str, usize)> {
+        let Some(lowered) = lowering(&*case.primitive) else { return Vec::new() };
+        let inputs = (0..case.inputs.len()).filter(|&input| lowered.updates(input, &case.shapes(), &case.output()));
+        let compared = inputs.inspect(|&input| {
             for class in DeviceClass::ALL.into_iter().filter(suits) {
-                let [there, elsewhere] = [Reuse::On, Reuse::Off].map(|reuse| updated(&case, input, class, reuse));
+                let [there, elsewhere] = [Reuse::On, Reuse::Off].map(|reuse| updated(case, input, class, reuse));
                 assert_eq!(there, elsewhere, "{case}: input {input}, {class}");
             }
-            updates.insert((case.primitive.name(), input));
-        }
-    }
+        });
+        compared.map(|input| (case.primitive.name(), input)).collect()
+    };
+    let updates: BTreeSet<(&str, usize)> = cases.par_iter().flat_map_iter(each).collect();
     assert!(
         updates.contains(&("optimiser/adam", 0)) && updates.contains(&("elementwise/multiply_add_2", 4)),
         "{updates:?}"
@@ -97,11 +94,11 @@ fn kernels_compute_the_same_where_an_input_lies() {
 fn every_linear_primitive_has_its_adjoint() {
     let linear = |(class, case): &(ShapeClass, Case)| *class == ShapeClass::Training && has_adjoint(case);
     let cases: Vec<Case> = cases().into_iter().filter(linear).map(|(_, case)| case).collect();
-    for case in &cases {
+    cases.par_iter().for_each(|case| {
         for class in DeviceClass::ALL.into_iter().filter(suits) {
             check_adjoint(device(), case, class, SEED).unwrap_or_else(|failure| panic!("{case}: {failure}"));
         }
-    }
+    });
     // Every primitive declared linear is among them.
     let names = |cases: &[Case]| -> BTreeSet<&str> { cases.iter().map(|case| case.primitive.name()).collect() };
     let all: Vec<Case> = stssad::engine::ops::cases().into_iter().map(|(_, case)| case).filter(has_adjoint).collect();
@@ -157,9 +154,10 @@ fn kernels_compute_the_same_under_other_tiles() {
             DeviceClass::Matrix(_) => (4, 1),
         };
         assert!(kernels.len() >= least, "{name}: {} choices", kernels.len());
-        for kernel in kernels.iter().filter(|kernel| runs(kernel)).step_by(step) {
+        let some: Vec<&Kernel> = kernels.iter().filter(|kernel| runs(kernel)).step_by(step).collect();
+        some.par_iter().for_each(|kernel| {
             check_kernel(device(), &case, kernel, WHOLE, SEED)
                 .unwrap_or_else(|failure| panic!("{:?}: {failure}", kernel.constants));
-        }
+        });
     }
 }

@@ -17,11 +17,9 @@ mod step;
 
 use std::io::Write;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use stssad::engine::case::Case;
-use stssad::engine::case::ShapeClass;
 use stssad::engine::gpu::{Choice, Device};
-use stssad::engine::ops::cases;
 use stssad::proof::check::Trial;
 
 /// Seed of the data in all tests without their own.
@@ -29,10 +27,13 @@ const SEED: u64 = 1;
 /// Everything that a kernel is run on.
 const WHOLE: Trial = Trial::Whole { runs: 2 };
 
-/// The device of all tests: `STSSAD_ADAPTER` (a number or part of a name), or the best.
+/// The device of this thread's tests: the adapter that `STSSAD_ADAPTER` names (a number or part of a name), or the best. Every other
+/// thread opens it once more, since Mesa's CPU driver compiles the kernels of a device one after another.
 fn device() -> &'static Device {
-    static DEVICE: OnceLock<Device> = OnceLock::new();
-    DEVICE.get_or_init(|| {
+    static DEVICES: [OnceLock<Device>; 2] = [OnceLock::new(), OnceLock::new()];
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static OWN: &'static OnceLock<Device> = &DEVICES[THREADS.fetch_add(1, Ordering::Relaxed) % DEVICES.len()]);
+    OWN.with(|own| *own).get_or_init(|| {
         let choice = std::env::var("STSSAD_ADAPTER").map_or(Choice::Best, |adapter| Choice::from(&*adapter));
         let device = Device::open(&choice).unwrap_or_else(|error| panic!("{error}"));
         println!("device: {:?}", device.adapter());
@@ -43,9 +44,4 @@ fn device() -> &'static Device {
 /// Prints past the harness's capture, so that it shows in the output of a passing run.
 fn announce(what: &str) {
     writeln!(std::io::stdout(), "{what}").expect("standard output is open");
-}
-
-/// The cases of one family.
-fn family(name: &str) -> Vec<(ShapeClass, Case)> {
-    cases().into_iter().filter(|(_, case)| case.family() == name).collect()
 }

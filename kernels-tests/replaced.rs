@@ -87,6 +87,13 @@ const PLANTED: &[Planted] = &[
         filter: "f=relu,x=131",
         fault: ["wrong", "NaN and infinities"],
     },
+    Planted {
+        name: "infinity-lost-in-one-array",
+        file: "reduce/magnitude",
+        change: ["sum += abs(c[row * extents.terms_c + j]);", "sum += min(abs(c[row * extents.terms_c + j]), 3.0e38);"],
+        filter: "reduce/magnitude",
+        fault: ["wrong", "NaN and infinities"],
+    },
     // Accesses that a device does not show.
     Planted {
         name: "read-past-the-end",
@@ -132,6 +139,21 @@ const PLANTED: &[Planted] = &[
         change: ["j += 64u", "j += 0u"],
         filter: "reduce/sum_row",
         fault: ["sanitizer", "endless"],
+    },
+    Planted {
+        name: "barrier-missing-between-turns",
+        file: "layout/transpose",
+        change: ["            workgroupBarrier();\n        }\n", "        }\n"],
+        filter: "layout/transpose",
+        fault: ["sanitizer", "race"],
+    },
+    // One element, which a sample misses.
+    Planted {
+        name: "one-element-of-many",
+        file: "gemm/tile",
+        change: ["y[to] = sums[i][j][e];", "y[to] = sums[i][j][e] + select(0.0, 1.0, to == 123457u);"],
+        filter: "conv2d/output(n=192,c=16",
+        fault: ["wrong", "1 of"],
     },
     // A large index that f32 does not have.
     Planted {

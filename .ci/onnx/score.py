@@ -1,16 +1,16 @@
 """Scores images in onnxruntime and tract by an exported graph, and compares with `stssad predict`, and the graph's heat maps with those of
-`predict --maps` if it has them: `python score.py DETECTOR.onnx PREDICTED.jsonl TRACT`. Images of the detector's own size are what its
+`predict --maps` if it has them: `python score.py DETECTOR.onnx PREDICTED.jsonl`. Images of the detector's own size are what its
 network gets, so their scores are held more closely than those of others, which each side scales. Exits 1 where scores or maps differ by
 more, or a comparison with a wrong weight agrees."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+import tract
 from PIL import Image
 
 # Largest |Δscore| as a share of the spread of the scores: of images of the detector's own size, and of others. The same for a pixel's heat
@@ -19,7 +19,7 @@ OWN, SCALED = 1e-4, 1e-3
 # Images that suffice to see that a graph is another one.
 FEW = 20
 
-detector, predicted, tract = sys.argv[1:4]
+detector, predicted = sys.argv[1:3]
 model = onnx.load(detector)
 onnx.checker.check_model(model, full_check=True)
 # The size of what the conversion gives.
@@ -61,6 +61,19 @@ def judge(model, feeds={}, count=None):
     return [np.concatenate(values) for values in zip(*judged)]
 
 
+def judge_in_tract():
+    """Scores of all images, and their heat maps, if the graph has them. tract compiles the graph for each shape of image."""
+    compiled, judged = {}, []
+    for _, image in rows:
+        if image.shape not in compiled:
+            graph = tract.onnx().load(detector)
+            graph.set_input_fact(0, ",".join(map(str, image.shape)) + ",u8")
+            compiled[image.shape] = graph.into_model().into_runnable()
+        outputs = [output.to_numpy() for output in compiled[image.shape].run([image])]
+        judged.append([outputs[0]] + outputs[1 : 1 + has_map])
+    return [np.concatenate(values) for values in zip(*judged)]
+
+
 def difference(values, expected):
     """The largest differences as shares of the spread, of images of the own size and of others; NaN if a value is no number."""
     differences = np.abs(values - expected[: len(values)]).reshape(len(values), -1).max(axis=1)
@@ -86,14 +99,8 @@ together = [index for index, (_, image) in enumerate(rows) if image.shape == row
 (batch,) = session.run(["score"], {"images": np.concatenate([rows[index][1] for index in together])})
 in_batch = np.max(np.abs(batch - scores[together])) / spread
 
-raw = detector + ".images"
-with open(raw, "wb") as file:
-    for _, image in rows:
-        file.write(" ".join(map(str, image.shape[1:])).encode() + b"\n" + image.tobytes())
-printed = subprocess.run([tract, detector, raw], check=True, capture_output=True, text=True).stdout
-lines = np.array([[float(number) for number in line.split()] for line in printed.strip().split("\n")])
-assert lines.shape == (len(rows), 1 + has_map * height * width)
-in_tract = difference(lines[:, 0], expected)
+in_tract, *tract_maps = judge_in_tract()
+in_tract = difference(in_tract, expected)
 
 wrong = onnx.ModelProto()
 wrong.CopyFrom(model)
@@ -113,7 +120,7 @@ is_right = agrees(right) and agrees(in_tract) and same[is_clear].all() and all_f
 is_noticed = np.isfinite(planted).all() and not agrees(planted)
 if has_map:
     expected_maps = np.stack([heat(row["map"]) for row, _ in rows])
-    here, there, elsewhere = (difference(value, expected_maps) for value in (maps[0], lines[:, 1:].reshape(expected_maps.shape), wrong_maps[0]))
+    here, there, elsewhere = (difference(value, expected_maps) for value in (maps[0], tract_maps[0], wrong_maps[0]))
     print(
         f"heat maps: |Δ| ≤ {here[0]:.1e} of the spread and {here[1]:.1e} for the others; in tract {there[0]:.1e} and {there[1]:.1e}; with a "
         f"wrong weight {max(elsewhere):.1e}"

@@ -10,6 +10,7 @@ use stssad::engine::ops::lowering;
 use stssad::engine::shaders::{place, source, specialise_text};
 use stssad::engine::tape::{Arithmetic, Array, Primitive};
 use stssad::engine::tensor::{Shape, Tensor};
+use stssad::proof::check::grids;
 use stssad::proof::sanitizer::{Buffer, Dispatch, Outcome, Program, Refusal, Report, lower};
 
 /// Most invocations in a workgroup; `Device::open` refuses devices that offer fewer.
@@ -100,21 +101,10 @@ impl Case {
         each.flat_map(|kernel| self.on_grids(&kernel)).collect()
     }
 
-    /// The kernel on its own grid and on those that larger shapes would give it. Beyond 65535 workgroups some kernels
-    /// fold into the second dimension, others run a grid-stride loop; their WGSL shows which.
     fn on_grids(&self, kernel: &Kernel) -> Vec<Kernel> {
         let text = source(kernel).unwrap_or_else(|error| panic!("{self}: {error}"));
-        let [x, y, z] = kernel.workgroups();
-        let mut grids = vec![kernel.workgroups()];
-        if x > 1 && ["workgroup.y * grid.x", "workgroup.y * workgroups.x"].iter().any(|fold| text.contains(fold)) {
-            grids.push([x.div_ceil(3).max(2), 3 * y, z]);
-        }
-        if text.contains("+= grid.") {
-            // The two differ, so that a stride along the wrong dimension shows.
-            let [few, fewer] = [x, y].map(|extent| extent.div_ceil(2));
-            grids.push([few, if few == fewer { (fewer - 1).max(1) } else { fewer }, z.div_ceil(2)]);
-        }
-        grids.into_iter().map(|grid| kernel.clone().grid(grid.map(|count| count as usize))).collect()
+        let grids = grids(kernel, text).into_iter();
+        grids.map(|grid| kernel.clone().grid(grid.map(|count| count as usize))).collect()
     }
 
     /// The program of `text`, specialised for `kernel`.

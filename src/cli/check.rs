@@ -42,6 +42,9 @@ pub struct Check {
     /// resnet18-256. Without it one shape of each of their kernels is among the checks.
     #[arg(long, value_name = "W", conflicts_with_all = ["grad", "step", "sanitize"])]
     workload: Option<Workload>,
+    /// Leave out large shapes and the workloads' dispatches, which take a driver for the CPU many minutes.
+    #[arg(long, conflicts_with_all = ["grad", "step", "workload"])]
+    quick: bool,
     /// Run small cases of each kernel in the sanitizer first, as is always done with shaders of --shaders: races, reads outside of
     /// buffers, missing barriers.
     #[arg(long, conflicts_with_all = ["grad", "step"])]
@@ -122,6 +125,7 @@ impl Check {
             grad: self.grad,
             step: self.step,
             workload: self.workload,
+            quick: self.quick,
             sanitize: self.sanitize,
             seed: self.seed,
             repeat: self.repeat as usize,

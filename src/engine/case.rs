@@ -291,6 +291,9 @@ enum Numbers {
 const SPECIAL: [f32; 11] =
     [f32::NAN, 1.5, -0.0, f32::INFINITY, -f32::NAN, -2.0, 0.0, f32::NEG_INFINITY, -0.5, 0.75, 1.5];
 
+/// What no arithmetic brings back to a number.
+const NOT_FINITE: [f32; 3] = [f32::INFINITY, f32::NAN, f32::NEG_INFINITY];
+
 /// NaN, infinities and signed zeros among a few numbers. Two tensors whose steps do not differ by a multiple of 11 pair every value
 /// with every other.
 pub fn specials(shape: impl Into<Shape>, step: usize) -> Tensor {
@@ -335,10 +338,22 @@ impl Case {
         self.fill(Numbers::Edges, seed)
     }
 
-    /// NaN, infinities and signed zeros among a few numbers: each of them meets each in every two inputs. For primitives whose
-    /// definition [covers](Description::special) them.
-    pub fn specials(&self) -> Vec<Tensor> {
-        self.inputs.iter().enumerate().map(|(input, Input { shape, .. })| specials(shape.clone(), input + 1)).collect()
+    /// NaN, infinities and signed zeros among a few numbers, for primitives whose definition [covers](Description::special) them:
+    /// in all inputs, where each of them meets each in every two inputs; then, if there are several inputs, some infinities and
+    /// NaN in each alone, among [`integers`](Case::integers).
+    pub fn specials(&self, seed: u64) -> Vec<Vec<Tensor>> {
+        let everywhere =
+            self.inputs.iter().enumerate().map(|(input, it)| specials(it.shape.clone(), input + 1)).collect();
+        let in_one = |input: usize| {
+            let mut inputs = self.integers(seed);
+            let shape = inputs[input].shape().clone();
+            let mut data = inputs[input].data().to_vec();
+            data.iter_mut().step_by(7).zip(NOT_FINITE.into_iter().cycle()).for_each(|(x, special)| *x = special);
+            inputs[input] = Tensor::new(shape, data);
+            inputs
+        };
+        let several = if self.inputs.len() > 1 { 0..self.inputs.len() } else { 0..0 };
+        [everywhere].into_iter().chain(several.map(in_one)).collect()
     }
 
     /// The [`floats`](Case::floats), restricted to values exact in f16.

@@ -24,7 +24,7 @@ mod tasks;
 
 pub use adjoint::{check_adjoint, has_adjoint};
 pub use compare::{Mismatch, compare, control};
-pub use interpreted::{check_interpreted, is_small};
+pub use interpreted::{check_interpreted, grids, is_small};
 pub use kernels::{Failure, Fault, Looked, Trial, check_kernel, reference_of, tolerance, variants};
 pub use report::{Coverage, Finding, Kind, Outcome, Report};
 pub use rules::{RuleReport, check_rule};

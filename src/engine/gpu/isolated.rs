@@ -95,16 +95,21 @@ impl Device {
             after.truncate(guard_words + content.len());
             result = after.split_off(guard_words);
         }
-        let (data, unwritten) = match in_halves {
-            true => (halves::unpack(&result), halves::bits(&result).position(|bits| bits == UNWRITTEN_HALVES as u16)),
-            false => {
-                let unwritten = result.iter().position(|&bits| bits == UNWRITTEN);
-                (result.into_iter().map(f32::from_bits).collect(), unwritten)
-            }
+        let is_unwritten: Vec<bool> = match in_halves {
+            true => halves::bits(&result).map(|bits| bits == UNWRITTEN_HALVES as u16).collect(),
+            false => result.iter().map(|&bits| bits == UNWRITTEN).collect(),
         };
-        if let Some(index) = unwritten {
-            damage.get_or_insert(format!("element {:?} of the output was never written", output.coordinates(index)));
+        if let Some(first) = is_unwritten.iter().position(|&it| it) {
+            let (count, all) = (is_unwritten.iter().filter(|&&it| it).count(), output.count());
+            let first = output.coordinates(first);
+            damage.get_or_insert(format!(
+                "{count} of {all} elements of the output were never written, the first at {first:?}"
+            ));
         }
+        let data = match in_halves {
+            true => halves::unpack(&result),
+            false => result.into_iter().map(f32::from_bits).collect(),
+        };
         Ok(Isolated { output: Tensor::new(output.clone(), data), damage })
     }
 }

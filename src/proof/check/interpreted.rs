@@ -20,7 +20,23 @@ pub fn is_small(case: &Case) -> bool {
     case.flops() <= 60_000 && case.elements() <= 10_000
 }
 
-/// Runs one of the case's [`variants`](super::variants), from the text that takes the place of the built-in one, if any does, on
+/// The kernel's own grid, and those that larger shapes give it, if the grid of this one can stand for them. Beyond 65535 workgroups
+/// some kernels fold into the second dimension, others run a grid-stride loop; their WGSL, `text`, shows which.
+pub fn grids(kernel: &Kernel, text: &str) -> Vec<[u32; 3]> {
+    let [x, y, z] = kernel.workgroups();
+    let mut grids = vec![kernel.workgroups()];
+    if x > 1 && ["workgroup.y * grid.x", "workgroup.y * workgroups.x"].iter().any(|fold| text.contains(fold)) {
+        grids.push([x.div_ceil(3).max(2), 3 * y, z]);
+    }
+    if text.contains("+= grid.") {
+        // The two differ, so that a stride along the wrong dimension shows.
+        let [few, fewer] = [x, y].map(|extent| extent.div_ceil(2));
+        grids.push([few, if few == fewer { (fewer - 1).max(1) } else { fewer }, z.div_ceil(2)]);
+    }
+    grids
+}
+
+/// Runs one of the case's [`variants`](super::variants), on each of its [`grids`], from the text that takes the place of the built-in one, if any does, on
 /// floats in the sanitizer, and compares its output with the definition. No device takes part.
 ///
 /// # Errors
@@ -58,28 +74,33 @@ pub fn check_interpreted(case: &Case, kernel: &Kernel, replaced: &Replaced, seed
         .collect();
     let filled = stored.iter().map(|input| Buffer::Filled(input));
     let immediates: Vec<u32> = kernel.immediates.iter().map(|(_, value)| value.to_bits()).collect();
-    let outcome = program.run(&Dispatch {
-        workgroups: kernel.workgroups(),
-        immediates: &immediates,
-        buffers: filled.chain([Buffer::Unwritten(case.output().count())]).collect(),
-        subgroup: kernel.lanes().map_or(SUBGROUP, |lanes| lanes.count() as u32),
-        limit: LIMIT,
-    });
-    let mut found: Vec<String> = Vec::new();
-    for mut report in outcome.reports.into_iter().filter(|report| report.level > Level::Note) {
-        (report.file, report.line) = there(report.line);
-        report.message = with_places(&report.message, there);
-        let told = report.to_string();
-        if !found.contains(&told) {
-            found.push(told);
-        }
-    }
-    if !found.is_empty() {
-        return Err(failure(Fault::Sanitizer(found)));
-    }
+    let buffers: Vec<Buffer> = filled.chain([Buffer::Unwritten(case.output().count())]).collect();
     let (want, tolerance) = reference_of(case, kernel, &inputs);
-    compare(&Tensor::new(case.output(), outcome.output), &want, &tolerance)
-        .map_err(|mismatch| failure(Fault::Wrong { numbers: "floats in the sanitizer", mismatch: Box::new(mismatch) }))
+    for workgroups in grids(kernel, own) {
+        let outcome = program.run(&Dispatch {
+            workgroups,
+            immediates: &immediates,
+            buffers: buffers.clone(),
+            subgroup: kernel.lanes().map_or(SUBGROUP, |lanes| lanes.count() as u32),
+            limit: LIMIT,
+        });
+        let mut found: Vec<String> = Vec::new();
+        for mut report in outcome.reports.into_iter().filter(|report| report.level > Level::Note) {
+            (report.file, report.line) = there(report.line);
+            report.message = with_places(&report.message, there);
+            let told = report.to_string();
+            if !found.contains(&told) {
+                found.push(told);
+            }
+        }
+        if !found.is_empty() {
+            return Err(failure(Fault::Sanitizer(found)));
+        }
+        compare(&Tensor::new(case.output(), outcome.output), &want, &tolerance).map_err(|mismatch| {
+            failure(Fault::Wrong { numbers: "floats in the sanitizer", mismatch: Box::new(mismatch) })
+        })?;
+    }
+    Ok(())
 }
 
 /// A message in which each `line 377` of the assembled text is `gemm/tile.wgsl:34`.

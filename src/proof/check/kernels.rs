@@ -6,7 +6,7 @@ use super::compare::{Mismatch, compare_at, control};
 use super::pattern;
 use crate::engine::bounds::stored_f16_bound;
 use crate::engine::case::{Case, Draws, widen};
-use crate::engine::gpu::{Device, GpuError};
+use crate::engine::gpu::{Device, GpuError, Isolated};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::ops::lowering;
 use crate::engine::tape::{Arithmetic, Array, Primitive};
@@ -158,6 +158,9 @@ const TERMS: u64 = 1 << 25;
 const SAMPLED_TERMS: u64 = 1 << 23;
 const SAMPLE: [u64; 2] = [128, 4096];
 
+/// Most elements that are looked at besides a sample since another kernel disagrees.
+const DISPUTED: usize = 64;
+
 /// The elements of a case's output whose definition is evaluated: all, or a sample where that would take seconds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Looked {
@@ -192,6 +195,19 @@ impl Looked {
         Looked::At(elements)
     }
 
+    /// A sample with these further elements.
+    fn and(self, others: impl FnOnce() -> Vec<usize>) -> Looked {
+        match self {
+            Looked::All(count) => Looked::All(count),
+            Looked::At(mut elements) => {
+                elements.extend(others());
+                elements.sort_unstable();
+                elements.dedup();
+                Looked::At(elements)
+            }
+        }
+    }
+
     fn elements(&self) -> Box<dyn Iterator<Item = usize> + '_> {
         match self {
             Looked::All(count) => Box::new(0..*count),
@@ -224,7 +240,8 @@ pub enum Trial {
 /// Runs one of the case's [`variants`] on isolated buffers: on integers; on floats; on [edges](Case::edges); and on NaN and
 /// infinities where the definition covers them. A kernel that rounds its factors to f16 has no edges, since most of them are
 /// beyond f16; it also runs on floats that are exact in f16, which tests the bound of its sums alone. Of long sums a
-/// [sample](Looked) is compared.
+/// [sample](Looked) is compared, and of integers also where another kernel of the case, if the device has one, computes
+/// something else.
 ///
 /// # Errors
 /// The first fault found.
@@ -239,9 +256,9 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial,
             None => Ok(isolated.output),
         }
     };
-    let looked = Looked::of(case, seed);
+    let sample = Looked::of(case, seed);
     // Where WGSL leaves a result open, its bound is infinite, and any result is right.
-    let hold = |numbers: &'static str, got: &Tensor, [want, tolerance]: [Vec<f64>; 2]| {
+    let hold = |looked: &Looked, numbers: &'static str, got: &Tensor, [want, tolerance]: [Vec<f64>; 2]| {
         let reference: Vec<(usize, usize)> =
             looked.elements().enumerate().filter(|&(place, _)| tolerance[place] != f64::INFINITY).collect();
         let elements = reference.iter().map(|&(_, element)| element);
@@ -255,34 +272,42 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial,
         control(got, element, want[place], tolerance[place]).map_err(|reason| failure(Fault::Blind(reason)))
     };
 
-    let inputs = case.integers(seed);
-    let [want, bound] = looked.reference(case, kernel, &inputs);
-    let is_exact = case.says.exact && !kernel.is_half(inputs.len());
-    let tolerance = if is_exact { vec![0.0; want.len()] } else { bound };
-    hold("integers", &run(&inputs)?, [want, tolerance])?;
-
-    if kernel.tile().is_some() {
-        let inputs = case.halves(seed);
-        hold("floats exact in f16", &run(&inputs)?, looked.reference(case, kernel, &inputs))?;
-    }
     let runs = match trial {
         Trial::Brief => 1,
         Trial::Whole { runs } => runs,
     };
     let is_whole = trial != Trial::Brief;
+    let is_replaced = device.replaced_shaders().kernels.contains_key(kernel.name);
+
+    let inputs = case.integers(seed);
+    let got = run(&inputs)?;
+    let is_exact = case.says.exact && !kernel.is_half(inputs.len());
+    let looked = match is_exact && (is_whole || is_replaced) {
+        true => sample.clone().and(|| disputed(device, case, kernel, &inputs, &got)),
+        false => sample.clone(),
+    };
+    let [want, bound] = looked.reference(case, kernel, &inputs);
+    let tolerance = if is_exact { vec![0.0; want.len()] } else { bound };
+    hold(&looked, "integers", &got, [want, tolerance])?;
+
+    if kernel.tile().is_some() {
+        let inputs = case.halves(seed);
+        hold(&sample, "floats exact in f16", &run(&inputs)?, sample.reference(case, kernel, &inputs))?;
+    }
     if is_whole && kernel.tile().is_none() && kernel.halves.is_empty() {
         let inputs = case.edges(seed);
-        hold("numbers of all magnitudes", &run(&inputs)?, looked.reference(case, kernel, &inputs))?;
+        hold(&sample, "numbers of all magnitudes", &run(&inputs)?, sample.reference(case, kernel, &inputs))?;
     }
     if is_whole && case.says.special {
-        let inputs = case.specials();
-        let (want, _) = reference_of(case, kernel, &inputs);
-        same_specials(&run(&inputs)?, &want).map_err(failure)?;
+        for inputs in case.specials(seed) {
+            let (want, _) = reference_of(case, kernel, &inputs);
+            same_specials(&run(&inputs)?, &want).map_err(failure)?;
+        }
     }
 
     let inputs = case.floats(seed);
     let got = run(&inputs)?;
-    hold("floats", &got, looked.reference(case, kernel, &inputs))?;
+    hold(&sample, "floats", &got, sample.reference(case, kernel, &inputs))?;
     for _ in 1..runs {
         let again = run(&inputs)?;
         let is_other = |index: &usize| got.data()[*index].to_bits() != again.data()[*index].to_bits();
@@ -294,6 +319,29 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial,
         }
     }
     Ok(())
+}
+
+/// Elements of `got`, which `kernel` made of `inputs`, for which another kernel of the case has another value: the first ones.
+fn disputed(device: &Device, case: &Case, kernel: &Kernel, inputs: &[Tensor], got: &Tensor) -> Vec<usize> {
+    let rival = rival(device, case, kernel);
+    // A rival that fails has a check of its own.
+    match rival.map(|rival| device.run_isolated(&rival, inputs, &case.output())) {
+        Some(Ok(Isolated { output, damage: None })) => {
+            let differs = |&element: &usize| got.data()[element] != output.data()[element];
+            (0..got.data().len()).filter(differs).take(DISPUTED).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// Another kernel of the case that the device runs: of another file if there is one, else of other tiles.
+fn rival(device: &Device, case: &Case, kernel: &Kernel) -> Option<Kernel> {
+    let lowered = lowering(&*case.primitive)?;
+    let (shapes, output, classes) = (case.shapes(), case.output(), device.classes());
+    let chosen = classes.iter().map(|&class| lowered.kernel(&shapes, &output, class));
+    let tilings = classes.iter().flat_map(|&class| lowered.tilings(&shapes, &output, class));
+    let others = chosen.chain(tilings).filter(|other| other.specialisation() != kernel.specialisation());
+    others.filter(|other| device.runs(other)).min_by_key(|other| (other.name == kernel.name, other.tile().is_some()))
 }
 
 /// Whether NaN stands where it should, and everything else is equal.

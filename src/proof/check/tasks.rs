@@ -47,6 +47,8 @@ pub struct Options {
     pub step: bool,
     /// Only the dispatches of this workload, at their shapes.
     pub workload: Option<Workload>,
+    /// Only what is quick on any device: neither large shapes, nor workloads' dispatches.
+    pub quick: bool,
     /// Kernels in the sanitizer too, at small shapes. Those whose text is replaced always are.
     pub sanitize: bool,
     pub seed: u64,
@@ -66,6 +68,7 @@ impl Default for Options {
             grad: false,
             step: false,
             workload: None,
+            quick: false,
             sanitize: false,
             seed: 0,
             repeat: 2,
@@ -115,7 +118,7 @@ impl Checks {
             left_out.push(format!("kernels for other devices ({})", other.join(", ")));
         }
         let mut tasks = Vec::new();
-        let Options { grad, step, sanitize, .. } = *options;
+        let Options { grad, step, quick, sanitize, .. } = *options;
         let filter = options.filter.as_deref().unwrap_or_default();
         let in_family = |case: &Case| options.family.as_deref().is_none_or(|family| family == case.family());
         let named = |case: &Case| case.to_string().contains(filter);
@@ -132,7 +135,13 @@ impl Checks {
             let all = if whole_name { the_case(filter)? } else { cases() };
             let replaced = device.replaced_shaders();
             let (mut kernels, mut rest) = (Vec::new(), Vec::new());
+            if quick && !grad && !whole_name {
+                left_out.push("large shapes and the workloads' dispatches (--quick)".into());
+            }
             for (class, case) in all {
+                if quick && class == ShapeClass::Large && !whole_name {
+                    continue;
+                }
                 let own = variants(&case).into_iter().filter(|kernel| whole_name || fits(&case, kernel));
                 for kernel in own.filter(|_| !grad) {
                     if is_small(&case)
@@ -159,7 +168,7 @@ impl Checks {
                 left_out.push("the sanitizer, since none of these cases is small enough".into());
             }
             tasks.extend(kernels);
-            if !grad && !whole_name {
+            if !grad && !whole_name && !quick {
                 let (dispatches, long) = of_specialisations(device)?;
                 if long > 0 {
                     left_out.push(format!("{long} kernels of workloads that take long; --workload runs them"));
