@@ -42,6 +42,29 @@ fn a_convolution_has_plausible_figures() {
     assert!(row["share"].as_f64().unwrap() > 0.0 && row["dispatches"].as_u64().unwrap() > 0, "{row}");
 }
 
+/// The model's multiply-adds are those of the assembly, to the last one; where other counts differ, the reason is told.
+#[test]
+fn the_model_counts_what_the_compiler_makes() {
+    if !has_radv() {
+        return;
+    }
+    let kernels = [
+        "matmul/product(m=256,n=256,k=64,ta=0,tb=0)",
+        "conv2d/kernel(n=8,c=32,h=16,w=16,k=64,r=3,s=3,stride=1,padding=1)",
+    ];
+    let said = stssad(&[&["analyze"], &kernels]).with(0);
+    for (kernel, multiply_adds) in kernels.into_iter().zip(["128", "4096"]) {
+        let (_, table) = said.out.split_once("What a wave executes").unwrap();
+        let row: Vec<&str> = table.lines().find(|line| line.starts_with(kernel)).unwrap().split_whitespace().collect();
+        // Both counts, had they differed.
+        assert_eq!(row[2], multiply_adds, "{table}");
+        assert!(
+            row[3] != "/" && table.contains("stores: outside of the loop stands code under a condition"),
+            "{table}"
+        );
+    }
+}
+
 /// A comparison passes with itself, fails with a better report, and refuses one of another GPU or of other kernels.
 #[test]
 fn a_comparison_finds_what_became_worse() {

@@ -6,7 +6,7 @@ use std::process::{Command, ExitCode};
 use clap::Args;
 use stssad::engine::kernel::{DeviceClass, Tile};
 use stssad::engine::shaders::Replaced;
-use stssad::measure::analyze::{self, AnalyzeError, Compiler, Gpu, Origin, Report};
+use stssad::measure::analyze::{self, Agreement, AnalyzeError, Compiler, Gpu, Origin, Report};
 use stssad::ssad::workload::Workload;
 
 use super::fault::{Fault, Faulty};
@@ -105,6 +105,9 @@ impl Analyze {
             if self.lines {
                 result!("{}", model.annotated())?;
             }
+        }
+        if let Some(agreement) = Agreement::of(&report) {
+            result!("\n{agreement}")?;
         }
         let mut passed = report.is_whole();
         if let Some((path, old)) = old {

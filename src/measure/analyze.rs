@@ -20,6 +20,7 @@
 //! The keys of each are its fields, which say what they count and in which units.
 //! A [`Mix`] has `instructions` and, by [`Class`], `operations`.
 
+mod agreement;
 mod assembly;
 mod compiler;
 mod model;
@@ -39,6 +40,7 @@ use crate::engine::tape::GradError;
 use crate::engine::tensor::Shape;
 use crate::measure::figures::MeasureError;
 use crate::ssad::workload::{Workload, title};
+pub use agreement::Agreement;
 pub use assembly::{Class, HotLoop, Mix};
 pub use compiler::{Compiler, Family, Gpu, manifest, serve};
 pub use model::{Bound, Counters, Counts, Line, MACHINES, Machine, Model, Resource, Row as Modelled, model};

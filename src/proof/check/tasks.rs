@@ -47,7 +47,7 @@ pub struct Options {
     pub step: bool,
     /// Only the dispatches of this workload, at their shapes.
     pub workload: Option<Workload>,
-    /// Only what is quick on any device: neither large shapes, nor workloads' dispatches.
+    /// Each kernel at one shape of each class, but the large ones, and neither backward rules nor workloads' dispatches.
     pub quick: bool,
     /// Kernels in the sanitizer too, at small shapes. Those whose text is replaced always are.
     pub sanitize: bool,
@@ -135,15 +135,20 @@ impl Checks {
             let all = if whole_name { the_case(filter)? } else { cases() };
             let replaced = device.replaced_shaders();
             let (mut kernels, mut rest) = (Vec::new(), Vec::new());
-            if quick && !grad && !whole_name {
-                left_out.push("large shapes and the workloads' dispatches (--quick)".into());
+            let quick = quick && !whole_name;
+            if quick {
+                left_out.push(
+                    "further shapes of each class, large ones, workloads' dispatches and rules in f64 (--quick)".into(),
+                );
             }
+            let mut seen = BTreeSet::new();
+            let mut is_wanted = |class: ShapeClass, case: &Case, kernel: &Kernel| {
+                let kind = (class, case.primitive.name(), kernel.name, kernel.halves.is_empty());
+                !quick || (class != ShapeClass::Large && device.runs(kernel) && seen.insert(kind))
+            };
             for (class, case) in all {
-                if quick && class == ShapeClass::Large && !whole_name {
-                    continue;
-                }
                 let own = variants(&case).into_iter().filter(|kernel| whole_name || fits(&case, kernel));
-                for kernel in own.filter(|_| !grad) {
+                for kernel in own.filter(|kernel| !grad && is_wanted(class, &case, kernel)) {
                     if is_small(&case)
                         && (sanitize || replaced.kernels.contains_key(kernel.name))
                         && kernel.tile().is_none()
@@ -160,7 +165,7 @@ impl Checks {
                 if !grad && has_adjoint(&case) && (class == ShapeClass::Training || whole_name) {
                     rest.extend(classes.iter().map(|&class| Task::Adjoint(case.clone(), class)));
                 }
-                if case.elements() <= RULE_ELEMENTS {
+                if case.elements() <= RULE_ELEMENTS && !quick {
                     rest.push(Task::Rule(case));
                 }
             }
