@@ -1,7 +1,8 @@
 //! The model's counters against the compiler's assembly: two counts of what a wave executes, which share nothing but the WGSL.
 //!
 //! The assembly says what an iteration of the hot loop has, and what stands outside of it. How often the loop runs is taken from the
-//! model's barriers, where an iteration has one, else from the constant bounds that the assembly shows.
+//! model's barriers, where an iteration has one; else from the constant bounds that the assembly shows; else from the model's
+//! multiply-adds, which agree by that.
 
 use std::fmt;
 
@@ -38,11 +39,39 @@ impl fmt::Display for Pair {
     }
 }
 
+/// How often the hot loop runs in a wave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Turns {
+    count: f64,
+    /// Whether the multiply-adds tell, which are no comparison then.
+    by_multiply_adds: bool,
+}
+
+impl Turns {
+    /// `None` where nothing tells.
+    fn of(found: &Found, hot: &HotLoop, [barriers, multiply_adds]: [f64; 2]) -> Option<Turns> {
+        let turns = |class: Class, all: f64| {
+            let inside = hot.mix.of(class);
+            (inside > 0).then(|| (all - (found.mix.of(class) - inside) as f64) / inside as f64)
+        };
+        let shown = turns(Class::Barrier, barriers).or(hot.trips.map(|trips| trips as f64));
+        let by_multiply_adds = shown.is_none();
+        let count = shown.or_else(|| turns(Class::Fma, multiply_adds))?;
+        Some(Turns { count, by_multiply_adds })
+    }
+}
+
+impl fmt::Display for Turns {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{:.1}{}", self.count, if self.by_multiply_adds { "*" } else { "" })
+    }
+}
+
 /// One kernel, counted twice.
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
     name: String,
-    turns: f64,
+    turns: Option<Turns>,
     /// In the order of [`COUNTED`].
     pairs: [Pair; 4],
     /// Why they differ, where they do.
@@ -57,13 +86,14 @@ impl Row {
             [counts.fma, counts.workgroup_loads + counts.workgroup_stores, counts.loads, counts.stores].map(per_wave);
         let classes = [Class::Fma, Class::Lds, Class::GlobalLoad, Class::GlobalStore];
         let turns = match &found.hot {
-            None => 1.0,
+            None => None,
             Some(hot) if !hot.unknown.is_empty() => return None,
-            Some(hot) => turns(found, hot, per_wave(counts.barriers))?,
+            Some(hot) => Some(Turns::of(found, hot, [counts.barriers, counts.fma].map(per_wave))?),
         };
+        let count = turns.map_or(1.0, |turns| turns.count);
         let inside = |class: Class| found.hot.as_ref().map_or(0, |hot| hot.mix.of(class)) as f64;
         let outside = |class: Class| found.mix.of(class) as f64 - inside(class);
-        let pair = |(class, model): (Class, f64)| Pair { model, assembly: outside(class) + turns * inside(class) };
+        let pair = |(class, model): (Class, f64)| Pair { model, assembly: outside(class) + count * inside(class) };
         let mut places = classes.into_iter().zip(model).map(pair);
         let pairs = std::array::from_fn(|_| places.next().expect("as many as classes"));
         let differing = (0..COUNTED.len()).filter(|&at| !pairs[at].agrees());
@@ -84,14 +114,6 @@ impl Row {
         });
         let why = why.collect();
         Some(Row { name: name.to_owned(), turns, pairs, why })
-    }
-}
-
-/// How often the hot loop runs in a wave that meets so many barriers.
-fn turns(found: &Found, hot: &HotLoop, barriers: f64) -> Option<f64> {
-    match hot.barriers {
-        0 => hot.trips.map(|trips| trips as f64),
-        each => Some((barriers - (found.mix.of(Class::Barrier) - each) as f64) / each as f64),
     }
 }
 
@@ -134,11 +156,15 @@ impl fmt::Display for Agreement {
         )?;
         writeln!(f, "{whole} of {} kernels agree in all four counts.", rows.len())?;
         if *unknown > 0 {
-            writeln!(f, "Not compared: {unknown} whose hot loop has no barrier and no constant bounds.")?;
+            writeln!(f, "Not compared: {unknown} whose loops run nobody knows how often.")?;
+        }
+        if rows.iter().filter_map(|row| row.turns).any(|turns| turns.by_multiply_adds) {
+            writeln!(f, "* The model's multiply-adds tell how often the loop runs, so that these agree by that.")?;
         }
         let header = ["kernel", "turns of the loop", COUNTED[0], COUNTED[1], COUNTED[2], COUNTED[3]];
         let row = |Row { name, turns, pairs: [a, b, c, d], .. }: &Row| {
-            [name.clone(), format!("{turns:.1}"), a.to_string(), b.to_string(), c.to_string(), d.to_string()]
+            let turns = turns.map_or("–".to_owned(), |turns| turns.to_string());
+            [name.clone(), turns, a.to_string(), b.to_string(), c.to_string(), d.to_string()]
         };
         write!(f, "\n{}", Table { header, rows: rows.iter().map(row).collect() })?;
         for row in rows.iter().filter(|row| !row.why.is_empty()) {
@@ -204,7 +230,7 @@ mod tests {
             ..Counts::default()
         };
         let row = Row::of("a", &found(all, inside, None), &counts, 1.0).unwrap();
-        assert_eq!((row.turns, row.why.len()), (10.0, 0), "{row:?}");
+        assert_eq!((row.turns.unwrap().count, row.why.len()), (10.0, 0), "{row:?}");
         // Two waves have twice as much.
         let twice = Counts { fma: 2.0 * counts.fma, ..counts };
         assert_eq!(Row::of("a", &found(all, inside, None), &twice, 1.0).unwrap().why.len(), 1);
@@ -213,9 +239,12 @@ mod tests {
         let row = Row::of("a", &found(all, inside, None), &few, 1.0).unwrap();
         assert_eq!(row.why.len(), 3, "{row:?}");
         assert!(row.why[2].contains("code under a condition"), "{row:?}");
-        // Without barriers the bounds tell how often it runs, or nothing does.
+        // Without barriers the bounds tell how often it runs, or the multiply-adds, or nothing.
         let free = [512, 35, 12, 0, 0];
-        assert_eq!(Row::of("a", &found(all, free, Some(10)), &counts, 1.0).unwrap().turns, 10.0);
-        assert_eq!(Row::of("a", &found(all, free, None), &counts, 1.0), None);
+        let turns =
+            |inside: [u64; 5], trips| Some(Row::of("a", &found(all, inside, trips), &counts, 1.0)?.turns?.to_string());
+        assert_eq!(turns(free, Some(11)).unwrap(), "11.0");
+        assert_eq!(turns(free, None).unwrap(), "10.0*");
+        assert_eq!(turns([0, 35, 12, 0, 0], None), None);
     }
 }

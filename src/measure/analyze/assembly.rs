@@ -360,7 +360,8 @@ impl Code {
         let body = &self.loops[at].body;
         let leaves = |it: &Instruction| {
             let target = it.operands().last().and_then(|label| self.labels.get(*label));
-            it.class() == Class::Branch && target.is_some_and(|&to| to == body.start || to >= body.end)
+            // An unconditional branch decides nothing, whatever was compared before it.
+            it.name().starts_with("s_cbranch") && target.is_some_and(|&to| to == body.start || to >= body.end)
         };
         let exits = own.iter().enumerate().filter(|(_, it)| leaves(it)).map(|(index, _)| index);
         exits
@@ -469,6 +470,14 @@ mod tests {
         for (what, by) in [("s_mov_b32 s0, 0 ", "s_mov_b32 s0, s9 "), ("s_add_u32 s0, s0, 4", "s_add_u32 s0, s0, s9")] {
             assert_eq!(hot(&MANY.replace(what, by)).trips, None, "{by}");
         }
+    }
+
+    #[test]
+    fn what_is_compared_for_a_selection_bounds_no_loop() {
+        let listing = "BB0:\n\ts_mov_b32 s0, 0\nBB1:\n\ts_cmp_ge_u32 s1, s2\n\ts_cbranch_scc1 BB2\n\tv_fmac_f32 v0, v1, v2\n\
+                       \ts_add_u32 s0, s0, 8\n\ts_cmp_lt_u32 s0, 16\n\ts_cselect_b32 s3, s4, s5\n\ts_branch BB1\nBB2:\n\ts_endpgm\n";
+        assert_eq!(hot(listing).trips, None);
+        assert_eq!(hot(&listing.replace("s1, s2", "s0, 64")).trips, Some(8));
     }
 
     #[test]
