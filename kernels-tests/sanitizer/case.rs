@@ -101,6 +101,7 @@ impl Case {
         each.flat_map(|kernel| self.on_grids(&kernel)).collect()
     }
 
+    /// The kernel on its own grid and on those that larger shapes would give it.
     fn on_grids(&self, kernel: &Kernel) -> Vec<Kernel> {
         let text = source(kernel).unwrap_or_else(|error| panic!("{self}: {error}"));
         let grids = grids(kernel, text).into_iter();

@@ -460,3 +460,30 @@ fn coverage(tasks: &[Task]) -> Vec<Coverage> {
     }
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::gpu::Choice;
+
+    #[test]
+    fn quick_checks_run_each_kernel_at_each_class_of_shapes_but_the_large() {
+        let device = Device::open(&Choice::Best).unwrap();
+        let checks = |quick| Checks::of(&device, &Options { quick, ..Options::default() }).unwrap();
+        let (quick, whole) = (checks(true), checks(false));
+        let kinds = |checks: &Checks| -> BTreeSet<(ShapeClass, &str, &str, bool)> {
+            let kind = |task: &Task| match task {
+                Task::Kernel(class, case, kernel) => {
+                    Some((*class, case.primitive.name(), kernel.name, kernel.halves.is_empty()))
+                }
+                _ => None,
+            };
+            checks.tasks.iter().filter_map(kind).collect()
+        };
+        let but_large = kinds(&whole).into_iter().filter(|(class, ..)| *class != ShapeClass::Large).collect();
+        assert_eq!(kinds(&quick), but_large);
+        assert!(2 * quick.count() < whole.count(), "{} of {}", quick.count(), whole.count());
+        let is_left_out = |task: &Task| matches!(task, Task::Dispatch(..) | Task::Rule(_));
+        assert!(!quick.tasks.iter().any(is_left_out) && whole.tasks.iter().any(is_left_out));
+    }
+}
