@@ -42,8 +42,8 @@ pub struct Check {
     /// resnet18-256. Without it one shape of each of their kernels is among the checks.
     #[arg(long, value_name = "W", conflicts_with_all = ["grad", "step", "sanitize"])]
     workload: Option<Workload>,
-    /// Check each kernel at one shape of each class. Leave out large shapes, the workloads' dispatches and the backward rules: the whole
-    /// takes a driver for the CPU many minutes.
+    /// Check each kernel at one shape of each class. Leave out large shapes, the workloads' dispatches and the backward rules. On CPU
+    /// drivers the whole check takes many minutes.
     #[arg(long, conflicts_with_all = ["grad", "step", "workload"])]
     quick: bool,
     /// Run small cases of each kernel in the sanitizer first, as is always done with shaders of --shaders: races, reads outside of

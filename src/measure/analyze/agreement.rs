@@ -156,7 +156,7 @@ impl fmt::Display for Agreement {
         )?;
         writeln!(f, "{whole} of {} kernels agree in all four counts.", rows.len())?;
         if *unknown > 0 {
-            writeln!(f, "Not compared: {unknown} whose loops run nobody knows how often.")?;
+            writeln!(f, "Not compared: {unknown} whose loops run an unknown number of times.")?;
         }
         if rows.iter().filter_map(|row| row.turns).any(|turns| turns.by_multiply_adds) {
             writeln!(f, "* The model's multiply-adds tell how often the loop runs, so that these agree by that.")?;
