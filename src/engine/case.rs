@@ -352,8 +352,8 @@ impl Case {
             inputs[input] = Tensor::new(shape, data);
             inputs
         };
-        let several = if self.inputs.len() > 1 { 0..self.inputs.len() } else { 0..0 };
-        [everywhere].into_iter().chain(several.map(in_one)).collect()
+        let each = (0..self.inputs.len()).filter(|_| self.inputs.len() > 1);
+        [everywhere].into_iter().chain(each.map(in_one)).collect()
     }
 
     /// The [`floats`](Case::floats), restricted to values exact in f16.

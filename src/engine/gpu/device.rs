@@ -507,4 +507,9 @@ impl Device {
     pub fn replaced_shaders(&self) -> Replaced {
         self.replaced.lock().unwrap().clone()
     }
+
+    /// Whether the kernel's text is another than the built-in one.
+    pub fn replaces(&self, kernel: &Kernel) -> bool {
+        self.replaced.lock().unwrap().kernels.contains_key(kernel.name)
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::assembly::{Class, HotLoop};
+use super::assembly::{Class, HotLoop, Mix};
 use super::model::{Counts, Machine};
 use super::report::{Found, Report};
 use crate::measure::figures::Table;
@@ -49,10 +49,10 @@ struct Turns {
 
 impl Turns {
     /// `None` where nothing tells.
-    fn of(found: &Found, hot: &HotLoop, [barriers, multiply_adds]: [f64; 2]) -> Option<Turns> {
+    fn of(hot: &HotLoop, [barriers, multiply_adds]: [f64; 2]) -> Option<Turns> {
         let turns = |class: Class, all: f64| {
-            let inside = hot.mix.of(class);
-            (inside > 0).then(|| (all - (found.mix.of(class) - inside) as f64) / inside as f64)
+            let [inside, outside] = [&hot.mix, &hot.outside].map(|mix| mix.of(class) as f64);
+            (inside > 0.0).then(|| (all - outside) / inside)
         };
         let shown = turns(Class::Barrier, barriers).or(hot.trips.map(|trips| trips as f64));
         let by_multiply_adds = shown.is_none();
@@ -88,20 +88,19 @@ impl Row {
         let turns = match &found.hot {
             None => None,
             Some(hot) if !hot.unknown.is_empty() => return None,
-            Some(hot) => Some(Turns::of(found, hot, [counts.barriers, counts.fma].map(per_wave))?),
+            Some(hot) => Some(Turns::of(hot, [counts.barriers, counts.fma].map(per_wave))?),
         };
         let count = turns.map_or(1.0, |turns| turns.count);
-        let inside = |class: Class| found.hot.as_ref().map_or(0, |hot| hot.mix.of(class)) as f64;
-        let outside = |class: Class| found.mix.of(class) as f64 - inside(class);
-        let pair = |(class, model): (Class, f64)| Pair { model, assembly: outside(class) + count * inside(class) };
-        let mut places = classes.into_iter().zip(model).map(pair);
-        let pairs = std::array::from_fn(|_| places.next().expect("as many as classes"));
+        let none = Mix::default();
+        let parts = found.hot.as_ref().map_or([&none, &found.mix], |hot| [&hot.mix, &hot.outside]);
+        let [inside, outside] = parts.map(|mix| classes.map(|class| mix.of(class) as f64));
+        let pairs = std::array::from_fn(|at| Pair { model: model[at], assembly: outside[at] + count * inside[at] });
         let differing = (0..COUNTED.len()).filter(|&at| !pairs[at].agrees());
         let why = differing.map(|at| {
             let Pair { model, assembly } = pairs[at];
             let excess = assembly - model;
             let reason = match () {
-                () if excess > 0.0 && excess <= outside(classes[at]) => {
+                () if excess > 0.0 && excess <= outside[at] => {
                     "outside of the loop stands code under a condition, which not every wave executes"
                 }
                 () if excess > 0.0 => "in the loop stands code under a condition, which not every turn executes",
@@ -112,8 +111,7 @@ impl Row {
             };
             format!("{}: {reason}", COUNTED[at])
         });
-        let why = why.collect();
-        Some(Row { name: name.to_owned(), turns, pairs, why })
+        Some(Row { name: name.to_owned(), turns, pairs, why: why.collect() })
     }
 }
 
@@ -121,7 +119,7 @@ impl Row {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Agreement {
     rows: Vec<Row>,
-    /// Kernels whose hot loops run nobody knows how often.
+    /// Kernels whose loops run an unknown number of times.
     unknown: usize,
 }
 
@@ -178,7 +176,6 @@ impl fmt::Display for Agreement {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::assembly::Mix;
     use super::super::report::Resources;
     use super::*;
 
@@ -196,6 +193,7 @@ mod tests {
             lines: [1, 2],
             trips,
             mix: mix(inside),
+            outside: mix(std::array::from_fn(|at| all[at] - inside[at])),
             fma_share: 0.0,
             unknown: Vec::new(),
             loads_in_flight: 0,
@@ -239,6 +237,10 @@ mod tests {
         let row = Row::of("a", &found(all, inside, None), &few, 1.0).unwrap();
         assert_eq!(row.why.len(), 3, "{row:?}");
         assert!(row.why[2].contains("code under a condition"), "{row:?}");
+        // A nested loop runs what the code has once.
+        let mut nested = found(all, inside, None);
+        nested.mix = mix([64, 35, 24, 64, 1]);
+        assert_eq!(Row::of("a", &nested, &counts, 1.0).unwrap().why.len(), 0);
         // Without barriers the bounds tell how often it runs, or the multiply-adds, or nothing.
         let free = [512, 35, 12, 0, 0];
         let turns =

@@ -211,6 +211,9 @@ pub struct HotLoop {
     pub trips: Option<u64>,
     /// Of one iteration, nested loops as often as they run.
     pub mix: Mix,
+    /// Of the code before and behind the loop, each instruction once.
+    #[serde(default)]
+    pub outside: Mix,
     pub fma_share: f64,
     /// Labels of nested loops that run nobody knows how often: they are counted once.
     pub unknown: Vec<String>,
@@ -270,6 +273,7 @@ impl Code {
         let (mix, unknown) = self.iteration(hot);
         let (loads_in_flight, load_groups) = self.loads(it.body.clone());
         let line = |at: usize| self.instructions[at].line + 1;
+        let (before, behind) = (&self.instructions[..it.body.start], &self.instructions[it.body.end..]);
         Some(HotLoop {
             label: it.label.clone(),
             lines: [line(it.body.start), line(it.body.end - 1)],
@@ -277,6 +281,7 @@ impl Code {
             fma_share: mix.fma_share(),
             barriers: mix.of(Class::Barrier),
             mix,
+            outside: before.iter().chain(behind).collect(),
             unknown,
             loads_in_flight,
             load_groups,
@@ -496,6 +501,8 @@ mod tests {
         assert_eq!((slab.mix.of(Class::Fma), slab.mix.of(Class::Vector)), (4, 3 + 4 * 7));
         assert_eq!((slab.mix.of(Class::Lds), slab.mix.of(Class::GlobalLoad)), (4 + 4, 4));
         assert_eq!(slab.fma_share, 4.0 / 35.0);
+        // The nested loop stands in the code once.
+        assert_eq!(slab.outside.instructions + 20 + 19, Code::parse(SLAB, 64).unwrap().mix().instructions);
         // By 32 invocations nobody knows where the counter begins.
         let code = Code::parse(SLAB, 32).unwrap().hot_loop().unwrap();
         assert_eq!((code.unknown, code.mix.instructions), (vec!["BB5".to_owned()], 20 + 19));

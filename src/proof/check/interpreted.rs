@@ -20,8 +20,8 @@ pub fn is_small(case: &Case) -> bool {
     case.flops() <= 60_000 && case.elements() <= 10_000
 }
 
-/// The kernel's own grid, and those that larger shapes give it, if the grid of this one can stand for them. Beyond 65535 workgroups
-/// some kernels fold into the second dimension, others run a grid-stride loop; their WGSL, `text`, shows which.
+/// The kernel's own grid, and others of the forms that larger shapes would give it. Beyond 65535 workgroups some kernels fold into the
+/// second dimension, others run a grid-stride loop; their WGSL, `text`, shows which.
 pub fn grids(kernel: &Kernel, text: &str) -> Vec<[u32; 3]> {
     let [x, y, z] = kernel.workgroups();
     let mut grids = vec![kernel.workgroups()];
@@ -36,8 +36,8 @@ pub fn grids(kernel: &Kernel, text: &str) -> Vec<[u32; 3]> {
     grids
 }
 
-/// Runs one of the case's [`variants`](super::variants), on each of its [`grids`], from the text that takes the place of the built-in one, if any does, on
-/// floats in the sanitizer, and compares its output with the definition. No device takes part.
+/// Runs one of the case's [`variants`](super::variants) on floats in the sanitizer, on each of its [`grids`], and compares its output
+/// with the definition. A text that takes the place of the built-in one is run instead of it. No device takes part.
 ///
 /// # Errors
 /// What the sanitizer finds or why it refuses the kernel, or how the output differs.

@@ -277,12 +277,11 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial,
         Trial::Whole { runs } => runs,
     };
     let is_whole = trial != Trial::Brief;
-    let is_replaced = device.replaced_shaders().kernels.contains_key(kernel.name);
 
     let inputs = case.integers(seed);
     let got = run(&inputs)?;
     let is_exact = case.says.exact && !kernel.is_half(inputs.len());
-    let looked = match is_exact && (is_whole || is_replaced) {
+    let looked = match is_exact && (is_whole || device.replaces(kernel)) {
         true => sample.clone().and(|| disputed(device, case, kernel, &inputs, &got)),
         false => sample.clone(),
     };
@@ -338,9 +337,10 @@ fn disputed(device: &Device, case: &Case, kernel: &Kernel, inputs: &[Tensor], go
 fn rival(device: &Device, case: &Case, kernel: &Kernel) -> Option<Kernel> {
     let lowered = lowering(&*case.primitive)?;
     let (shapes, output, classes) = (case.shapes(), case.output(), device.classes());
+    let own = kernel.specialisation();
     let chosen = classes.iter().map(|&class| lowered.kernel(&shapes, &output, class));
     let tilings = classes.iter().flat_map(|&class| lowered.tilings(&shapes, &output, class));
-    let others = chosen.chain(tilings).filter(|other| other.specialisation() != kernel.specialisation());
+    let others = chosen.chain(tilings).filter(|other| other.specialisation() != own);
     others.filter(|other| device.runs(other)).min_by_key(|other| (other.name == kernel.name, other.tile().is_some()))
 }
 
