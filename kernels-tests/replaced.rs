@@ -94,6 +94,44 @@ const PLANTED: &[Planted] = &[
         filter: "reduce/magnitude",
         fault: ["wrong", "NaN and infinities"],
     },
+    Planted {
+        name: "no-inverse",
+        file: "warp/affine_image_vjp",
+        change: ["let regular = abs(determinant) > 1e-3;", "let regular = true;"],
+        filter: "warp/affine_image_vjp",
+        fault: ["wrong", "numbers of all magnitudes"],
+    },
+    Planted {
+        name: "shifts-within-the-image",
+        file: "warp/affine",
+        change: ["let place = clamp(at, vec2<f32>(-3.0), far);", "let place = clamp(at, vec2<f32>(-0.5), far);"],
+        filter: "warp/affine(",
+        fault: ["wrong", ""],
+    },
+    Planted {
+        name: "gather-past-the-last-row",
+        file: "sort/gather",
+        change: ["min(u32(index[i]), extents.rows - 1u)", "u32(index[i]) % extents.rows"],
+        filter: "sort/gather",
+        fault: ["wrong", "numbers of all magnitudes"],
+    },
+    Planted {
+        name: "scatter-past-the-last-row",
+        file: "sort/scatter",
+        change: ["min(u32(index[at]), extents.rows - 1u) == r", "u32(index[at]) == r"],
+        filter: "sort/scatter",
+        fault: ["wrong", "numbers of all magnitudes"],
+    },
+    Planted {
+        name: "lost-nan-of-a-map",
+        file: "warp/affine_matrix_vjp",
+        change: [
+            "let f = select(place - corner, at, is_nan);",
+            "let f = min(max(place - corner, vec2<f32>()), vec2<f32>(1.0));",
+        ],
+        filter: "warp/affine_matrix_vjp(n=3",
+        fault: ["wrong", "NaN and infinities"],
+    },
     // Accesses that a device does not show.
     Planted {
         name: "read-past-the-end",

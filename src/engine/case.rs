@@ -37,6 +37,8 @@ pub struct Description {
     pub without_rule: &'static [usize],
     /// Whether the definition covers NaN and infinities, which WGSL leaves open elsewhere.
     pub special: bool,
+    /// Inputs whose NaN must reach the output wherever the definition has it, though it covers no infinities.
+    pub nan: &'static [usize],
 }
 
 /// Shape and contents of one input.
@@ -68,7 +70,7 @@ pub enum Fill {
     Centre([usize; 2]),
     /// 16-bit words.
     Key,
-    /// Whole numbers below this.
+    /// Whole numbers below this; at the edges some beyond, which mean the last.
     Index(usize),
     /// A pixel h · W + w of each window `[N, C, P, Q]`.
     PixelOf(Geometry),
@@ -152,6 +154,12 @@ impl Parts {
     /// States whether the definition covers NaN and infinities.
     pub fn special(mut self, special: bool) -> Self {
         self.says.special = special;
+        self
+    }
+
+    /// States of which inputs a NaN must reach the output.
+    pub fn nan_of(mut self, inputs: &'static [usize]) -> Self {
+        self.says.nan = inputs;
         self
     }
 
@@ -344,16 +352,23 @@ impl Case {
     pub fn specials(&self, seed: u64) -> Vec<Vec<Tensor>> {
         let everywhere =
             self.inputs.iter().enumerate().map(|(input, it)| specials(it.shape.clone(), input + 1)).collect();
-        let in_one = |input: usize| {
-            let mut inputs = self.integers(seed);
-            let shape = inputs[input].shape().clone();
-            let mut data = inputs[input].data().to_vec();
-            data.iter_mut().step_by(7).zip(NOT_FINITE.into_iter().cycle()).for_each(|(x, special)| *x = special);
-            inputs[input] = Tensor::new(shape, data);
-            inputs
-        };
         let each = (0..self.inputs.len()).filter(|_| self.inputs.len() > 1);
-        [everywhere].into_iter().chain(each.map(in_one)).collect()
+        [everywhere].into_iter().chain(each.map(|input| self.integers_but(input, NOT_FINITE, seed))).collect()
+    }
+
+    /// Some NaN in each input from which they [must reach](Description::nan) the output, among [`integers`](Case::integers).
+    pub fn nans(&self, seed: u64) -> Vec<Vec<Tensor>> {
+        self.says.nan.iter().map(|&input| self.integers_but(input, [f32::NAN], seed)).collect()
+    }
+
+    /// The [`integers`](Case::integers), with every seventh element of one input replaced by these, in turn.
+    fn integers_but<const N: usize>(&self, input: usize, others: [f32; N], seed: u64) -> Vec<Tensor> {
+        let mut inputs = self.integers(seed);
+        let shape = inputs[input].shape().clone();
+        let mut data = inputs[input].data().to_vec();
+        data.iter_mut().step_by(7).zip(others.into_iter().cycle()).for_each(|(x, other)| *x = other);
+        inputs[input] = Tensor::new(shape, data);
+        inputs
     }
 
     /// The [`floats`](Case::floats), restricted to values exact in f16.
@@ -457,14 +472,17 @@ impl Fill {
                 Fill::Lattice(_) if integers => data.push(draws.integer(-4, 4) as f32),
                 Fill::Lattice(offset) => data.push((0.25 * draws.integer(-8, 8) as f64 + offset) as f32),
                 Fill::AffineMatrix(_) if integers => data.extend(quarter_turn(draws)),
-                Fill::AffineMatrix(extents) => data.extend(affine_map(extents, draws)),
-                Fill::PatchMatrix(extents) => data.extend(patch_map(extents, draws)),
+                Fill::AffineMatrix(extents) => data.extend(affine_map(extents, numbers, draws)),
+                Fill::PatchMatrix(extents) => data.extend(patch_map(extents, numbers, draws)),
                 Fill::Centre([h, w]) => {
                     let centre = [w, h].map(|extent| draws.uniform(0.0, extent as f64));
                     data.extend(centre.map(|x| if integers { x.floor() } else { x } as f32));
                 }
                 Fill::Key if numbers == Numbers::Edges => data.push([0.0, 65_535.0][draws.integer(0, 1) as usize]),
                 Fill::Key => data.push(draws.integer(0, 0xffff) as f32),
+                Fill::Index(end) if numbers == Numbers::Edges && draws.integer(0, 7) == 0 => {
+                    data.push((end as i64 + draws.integer(0, 1 << 20)) as f32);
+                }
                 Fill::Index(end) => data.push(draws.integer(0, end as i64 - 1) as f32),
                 Fill::PixelOf(geometry) => {
                     let (p, q) = (data.len() / shape[3] % shape[2], data.len() % shape[3]);
@@ -487,16 +505,30 @@ fn quarter_turn(draws: &mut Draws) -> [f32; 6] {
     }
 }
 
-/// A rotation by up to one radian with a zoom and a shift. It is redrawn until no sample lies near a pixel, where the
-/// slope of a bilinear image jumps.
-fn affine_map([h, w]: [usize; 2], draws: &mut Draws) -> [f32; 6] {
+/// A rotation by up to one radian with a zoom and a shift; at the edges, of any angle, between zooms of each axis down to 0, where
+/// the map has no inverse, with shifts that leave the image. It is redrawn until no sample lies near a pixel, where the slope of a
+/// bilinear image jumps.
+fn affine_map([h, w]: [usize; 2], numbers: Numbers, draws: &mut Draws) -> [f32; 6] {
     let margin = 0.1 / (h * w) as f64;
     loop {
-        let angle = draws.uniform(-1.0, 1.0);
-        let zoom = draws.uniform(0.5, 1.5);
-        let [shift_x, shift_y] = [0; 2].map(|_| draws.uniform(-1.5, 1.5));
-        let (sin, cos) = (zoom * angle.sin(), zoom * angle.cos());
-        let map = [cos, -sin, shift_x, sin, cos, shift_y].map(|x| x as f32);
+        let (angles, zooms, shifts) = match numbers {
+            Numbers::Edges => {
+                let zooms = [0; 2].map(|_| match draws.integer(0, 4) {
+                    0 => 0.0,
+                    _ => draws.uniform(-14.0, 2.0).exp2(),
+                });
+                ([0; 2].map(|_| draws.uniform(-3.2, 3.2)), zooms, [w, h].map(|extent| extent as f64))
+            }
+            _ => ([draws.uniform(-1.0, 1.0), 0.0], [draws.uniform(0.5, 1.5); 2], [1.5; 2]),
+        };
+        let [shift_x, shift_y] = shifts.map(|shift| draws.uniform(-shift, shift));
+        // R(a) · diag(zooms) · R(b)
+        let [(sin_a, cos_a), (sin_b, cos_b)] = angles.map(f64::sin_cos);
+        let of_x = [zooms[0] * cos_b, -zooms[0] * sin_b];
+        let of_y = [zooms[1] * sin_b, zooms[1] * cos_b];
+        let row = |x: f64, y: f64| [0, 1].map(|axis| x * of_x[axis] + y * of_y[axis]);
+        let ([xx, xy], [yx, yy]) = (row(cos_a, -sin_a), row(sin_a, cos_a));
+        let map = [xx, xy, shift_x, yx, yy, shift_y].map(|x| x as f32);
         let m = map.map(f64::from);
         let (middle_x, middle_y) = ((w - 1) as f64 / 2.0, (h - 1) as f64 / 2.0);
         let is_apart = (0..h * w).all(|pixel| {
@@ -510,9 +542,13 @@ fn affine_map([h, w]: [usize; 2], draws: &mut Draws) -> [f32; 6] {
     }
 }
 
-/// A rotated patch that covers a twentieth to a third of the image.
-fn patch_map([h, w]: [usize; 2], draws: &mut Draws) -> [f32; 4] {
-    let (area, aspect, angle) = (draws.uniform(0.05, 0.35), draws.uniform(0.4, 2.5), draws.uniform(-3.0, 3.0));
+/// A rotated patch that covers a twentieth to a third of the image; at the edges, from less than a pixel to all of it, and slim.
+fn patch_map([h, w]: [usize; 2], numbers: Numbers, draws: &mut Draws) -> [f32; 4] {
+    let (area, aspect) = match numbers {
+        Numbers::Edges => (draws.uniform(-14.0, 1.0).exp2(), draws.uniform(-6.0, 6.0).exp2()),
+        _ => (draws.uniform(0.05, 0.35), draws.uniform(0.4, 2.5)),
+    };
+    let angle = draws.uniform(-3.0, 3.0);
     let (side_x, side_y) = (w as f64 * (area * aspect).sqrt(), h as f64 * (area / aspect).sqrt());
     [angle.cos() / side_x, angle.sin() / side_x, -angle.sin() / side_y, angle.cos() / side_y].map(|x| x as f32)
 }

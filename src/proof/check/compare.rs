@@ -109,7 +109,7 @@ pub(super) fn compare_at(
     let Some(&(place, element)) = bad.first() else { return Ok(()) };
     let elements: Vec<usize> = bad.iter().map(|&(_, element)| element).collect();
     let mut common = pattern::places(got.shape(), &elements, looked_at.clone());
-    common.extend(pattern::values(bad.iter().map(|&(place, element)| (data[element], reference(place).0))));
+    common.extend(pattern::values(bad.iter().map(|&(place, element)| (data[element].into(), reference(place).0))));
     let (want, tolerance) = reference(place);
     Err(Mismatch {
         coordinates: got.shape().coordinates(element),

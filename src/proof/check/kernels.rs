@@ -237,8 +237,8 @@ pub enum Trial {
     Whole { runs: usize },
 }
 
-/// Runs one of the case's [`variants`] on isolated buffers: on integers; on floats; on [edges](Case::edges); and on NaN and
-/// infinities where the definition covers them. A kernel that rounds its factors to f16 has no edges, since most of them are
+/// Runs one of the case's [`variants`] on isolated buffers: on integers; on floats; on [edges](Case::edges); on NaN and
+/// infinities where the definition covers them; and on NaN that must reach the output. A kernel that rounds its factors to f16 has no edges, since most of them are
 /// beyond f16; it also runs on floats that are exact in f16, which tests the bound of its sums alone. Of long sums a
 /// [sample](Looked) is compared, and of integers also where another kernel of the case, if the device has one, computes
 /// something else.
@@ -300,8 +300,15 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial,
     if is_whole && case.says.special {
         for inputs in case.specials(seed) {
             let (want, _) = reference_of(case, kernel, &inputs);
-            same_specials(&run(&inputs)?, &want).map_err(failure)?;
+            hold_specials(&run(&inputs)?, &want, is_same).map_err(failure)?;
         }
+    }
+    for inputs in case.nans(seed).into_iter().filter(|_| is_whole) {
+        let (want, _) = reference_of(case, kernel, &inputs);
+        if !want.iter().any(|want| want.is_nan()) {
+            return Err(failure(Fault::Blind("of NaN in an input, the definition has none in the output".into())));
+        }
+        hold_specials(&run(&inputs)?, &want, |got, want| !want.is_nan() || got.is_nan()).map_err(failure)?;
     }
 
     let inputs = case.floats(seed);
@@ -344,10 +351,14 @@ fn rival(device: &Device, case: &Case, kernel: &Kernel) -> Option<Kernel> {
     others.filter(|other| device.runs(other)).min_by_key(|other| (other.name == kernel.name, other.tile().is_some()))
 }
 
-/// Whether NaN stands where it should, and everything else is equal.
-fn same_specials(got: &Tensor, want: &[f64]) -> Result<(), Fault> {
-    let is_same = |got: f32, want: f64| f64::from(got) == want || (got.is_nan() && want.is_nan());
-    let wrong = |index: &usize| !is_same(got.data()[*index], want[*index]);
+/// Equality, where NaN equals NaN.
+fn is_same(got: f32, want: f64) -> bool {
+    f64::from(got) == want || (got.is_nan() && want.is_nan())
+}
+
+/// Whether each element that was computed of NaN and infinities is right, as `is_right` says.
+fn hold_specials(got: &Tensor, want: &[f64], is_right: impl Fn(f32, f64) -> bool) -> Result<(), Fault> {
+    let wrong = |index: &usize| !is_right(got.data()[*index], want[*index]);
     let bad: Vec<usize> = (0..want.len()).filter(wrong).collect();
     let Some(&first) = bad.first() else { return Ok(()) };
     let pattern = pattern::places(got.shape(), &bad, 0..want.len());
@@ -403,7 +414,7 @@ mod tests {
 
     #[test]
     fn a_nan_that_is_lost_or_made_is_found() {
-        let of = |got: [f32; 2], want: [f64; 2]| same_specials(&Tensor::new([2], got.to_vec()), &want);
+        let of = |got: [f32; 2], want: [f64; 2]| hold_specials(&Tensor::new([2], got.to_vec()), &want, is_same);
         let (nan, inf) = (f32::NAN, f32::INFINITY);
         assert_eq!(of([nan, inf], [f64::NAN, f64::INFINITY]), Ok(()));
         assert!(of([0.0, inf], [f64::NAN, f64::INFINITY]).is_err());

@@ -6,8 +6,11 @@ use crate::engine::tensor::Shape;
 const STRIDES: [usize; 7] = [64, 32, 16, 8, 4, 3, 2];
 
 /// What all elements `bad` of a tensor of `shape` have in common, such as `axis 2 is 0`, where others do not have it; none if
-/// they lie anywhere. `looked_at` gives the elements that were compared, in order.
+/// they lie anywhere, or of a single one, whose coordinates say it. `looked_at` gives the elements that were compared, in order.
 pub(super) fn places(shape: &Shape, bad: &[usize], looked_at: impl Iterator<Item = usize> + Clone) -> Vec<String> {
+    if bad.len() < 2 {
+        return Vec::new();
+    }
     let along = |axis: usize, elements: &mut dyn Iterator<Item = usize>| -> Vec<usize> {
         let inner: usize = shape[axis + 1..].iter().product();
         let mut places: Vec<usize> = elements.map(|element| element / inner % shape[axis]).collect();
@@ -39,21 +42,21 @@ pub(super) fn places(shape: &Shape, bad: &[usize], looked_at: impl Iterator<Item
     (0..shape.len()).filter_map(of_axis).collect()
 }
 
-/// What all wrong values have in common, `pairs` being what was computed and what should have been.
-pub(super) fn values(pairs: impl Iterator<Item = (f32, f64)> + Clone) -> Option<String> {
-    let all = |fits: fn(f32, f64) -> bool| pairs.clone().all(|(got, want)| fits(got, want));
+/// What all wrong values, if there are several, have in common, `pairs` being what was computed and what should have been.
+pub(super) fn values(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> Option<String> {
+    let all = |fits: fn(f64, f64) -> bool| pairs.clone().all(|(got, want)| fits(got, want));
     let (got, want) = pairs.clone().next()?;
-    let factor = f64::from(got) / want;
+    let factor = got / want;
     let close = |a: f64, b: f64| (a - b).abs() <= 1e-4 * b.abs();
     match () {
+        () if pairs.clone().count() < 2 => None,
         () if all(|got, _| got.is_nan()) => Some("all are NaN".into()),
         () if all(|got, _| got == 0.0) => Some("all are 0".into()),
         () if all(|got, _| got.is_infinite()) => Some("all are infinite".into()),
-        () if pairs.clone().count() < 2 => None,
-        () if all(|got, want| f64::from(got) == -want) => Some("all have the other sign".into()),
+        () if all(|got, want| got == -want) => Some("all have the other sign".into()),
         () if factor.is_finite()
             && (factor - 1.0).abs() > 1e-3
-            && pairs.clone().all(|(got, want)| close(f64::from(got), factor * want)) =>
+            && pairs.clone().all(|(got, want)| close(got, factor * want)) =>
         {
             Some(format!("all are {factor:.6} times what they should be"))
         }
@@ -80,6 +83,7 @@ mod tests {
         assert_eq!(of(|at| (8..16).contains(&at[1])), "axis 1 lies in 8..=15");
         assert_eq!(of(|at| at[1] % 8 == 3), "axis 1 is 3 modulo 8");
         assert_eq!(of(|at| [1, 2, 7].contains(&at[1])), "");
+        assert_eq!(of(|at| *at == [2, 39, 6]), "");
     }
 
     #[test]
@@ -92,13 +96,14 @@ mod tests {
 
     #[test]
     fn values_are_told_by_what_they_share() {
-        let of = |pairs: &[(f32, f64)]| values(pairs.iter().copied()).unwrap_or_default();
-        assert_eq!(of(&[(f32::NAN, 1.0), (f32::NAN, 2.0)]), "all are NaN");
+        let of = |pairs: &[(f64, f64)]| values(pairs.iter().copied()).unwrap_or_default();
+        assert_eq!(of(&[(f64::NAN, 1.0), (f64::NAN, 2.0)]), "all are NaN");
         assert_eq!(of(&[(0.0, 1.0), (-0.0, 2.0)]), "all are 0");
         assert_eq!(of(&[(-1.0, 1.0), (2.0, -2.0)]), "all have the other sign");
         assert_eq!(of(&[(2.0, 1.0), (-4.0, -2.0)]), "all are 2.000000 times what they should be");
         assert_eq!(of(&[(2.0, 1.0), (4.0, 1.0)]), "");
         assert_eq!(of(&[(2.0, 1.0)]), "");
+        assert_eq!(of(&[(f64::NAN, 1.0)]), "");
         assert_eq!(of(&[(2.0, 0.0), (3.0, 0.0)]), "");
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::interface::Number;
 use super::{Expected, Value};
 use crate::engine::bounds::{TINY, ULP};
+use crate::proof::check::pattern;
 
 /// What elements without contents hold before each of the two runs: NaN as f32, and integers that no kernel means.
 const UNWRITTEN: [u32; 2] = [0x7fca_cafe, 0x7fcb_face];
@@ -52,6 +53,8 @@ pub struct Wrong {
     pub tolerance: f64,
     /// In words, to the last digit.
     pub text: String,
+    /// What all of them have in common, such as `axis 2 is 0`; empty if nothing confines them.
+    pub pattern: Vec<String>,
 }
 
 /// How an output compares.
@@ -136,12 +139,15 @@ fn compare(value: &Value, expected: &Expected, runs: &[Vec<f64>; 2], unwritten: 
         largest_share = f64::max(largest_share, error / tolerance);
     }
     let wrong = runs.iter().find_map(|got| {
-        let first = outside(got, expected).next()?;
+        let all: Vec<usize> = outside(got, expected).collect();
+        let first = *all.first()?;
+        let mut pattern = pattern::places(&value.shape, &all, 0..want.len());
+        pattern.extend(pattern::values(all.iter().map(|&at| (got[at], want[at]))));
         let (number, coordinates) = (value.number, value.shape.coordinates(first));
         let [shown, wanted] = [got[first], want[first]].map(|it| number.show(it));
         let text = format!("at {coordinates:?}: got {shown}, want {wanted} ± {:e}", tolerance[first]);
-        let (got, elements) = (got[first], outside(got, expected).count());
-        Some(Wrong { elements, coordinates, got, want: want[first], tolerance: tolerance[first], text })
+        let (got, want, tolerance) = (got[first], want[first], tolerance[first]);
+        Some(Wrong { elements: all.len(), coordinates, got, want, tolerance, text, pattern })
     });
     Compared {
         bound: bound.clone(),
@@ -186,8 +192,12 @@ impl fmt::Display for Output {
             None => write!(f, "note    {it} is not compared: the file has no `{name}.after`")?,
             Some(Compared { control: Some(control), .. }) => write!(f, "FAILED  {it}: {control}")?,
             Some(Compared { wrong: Some(wrong), unwritten, largest_error, bound, .. }) => {
-                let Wrong { elements, text, .. } = wrong;
-                write!(f, "FAILED  {it}: {elements} of {all} elements {} wrong, the first {text}", are(*elements))?;
+                let Wrong { elements, text, pattern, .. } = wrong;
+                write!(f, "FAILED  {it}: {elements} of {all} elements {} wrong", are(*elements))?;
+                if !pattern.is_empty() {
+                    write!(f, " ({})", pattern.join(", "))?;
+                }
+                write!(f, ", the first {text}")?;
                 if *unwritten > 0 {
                     write!(f, "; {unwritten} {} never written", if *unwritten == 1 { "was" } else { "were" })?;
                 }
@@ -265,5 +275,18 @@ mod tests {
             let compared = compare(&value(), &expected([1.0, 2.0], 0.1), &runs, 0);
             assert_eq!((compared.wrong.is_none(), compared.largest_share <= 1.0), (is_right, is_right), "{compared:?}");
         }
+    }
+
+    #[test]
+    fn what_wrong_elements_share_is_told() {
+        let compared = |got: [f64; 2]| compare(&value(), &expected([1.0, 2.0], 0.1), &[got.to_vec(), got.to_vec()], 0);
+        let pattern = |got| compared(got).wrong.unwrap().pattern;
+        assert_eq!(pattern([1.0, 2.5]), [""; 0]);
+        assert_eq!(pattern([3.0, 6.0]), ["all are 3.000000 times what they should be"]);
+        let of_both = compared([f64::NAN, f64::NAN]);
+        let output =
+            Output { name: "y".into(), element: "f32", shape: vec![2], undetermined: 0, compared: Some(of_both) };
+        let told = "2 of 2 elements are wrong (all are NaN), the first at [0]";
+        assert!(output.to_string().contains(told), "{output}");
     }
 }
