@@ -1,5 +1,5 @@
-// Trains the exported page's detector by the page's own scripts, on Dawn: `node train.js DEMO.html [STEPS]`, in fewer steps than the page if
-// they are given. Exits 1 unless the angle, from 230°, comes to 180° ± 25° and the 9s get greater scores than the 6s.
+// Trains the exported page's detector by the page's own scripts, on Dawn: `node train.js DEMO.html`. Exits 1 unless the angle, from 230°,
+// comes to 180° ± 25° and the 9s get greater scores than the 6s.
 import { readFileSync } from "node:fs";
 import { create, globals } from "webgpu";
 
@@ -10,7 +10,6 @@ const html = readFileSync(process.argv[2], "utf8");
 const element = (id) => html.match(new RegExp(`<script id="${id}"[^>]*>([^]*?)</script>`))[1];
 const { Trainer, auroc } = new Function(`${element("runner")}\nreturn { Trainer, auroc };`)();
 const task = JSON.parse(element("model"));
-task.steps = Number(process.argv[3] ?? task.steps);
 // The same draws every time.
 let state = 1;
 Math.random = () => (state = (16807 * state) % 2147483647) / 2147483647;

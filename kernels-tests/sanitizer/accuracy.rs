@@ -23,7 +23,8 @@ use crate::case::SUBGROUPS;
 const UNKNOWN: [&str; 12] =
     ["exp2", "log2", "inverseSqrt", "sin", "cos", "tan", "tanh", "atan", "atan2", "pow", "mix", "fract"];
 
-/// The cases that are interpreted quickly, each with how many draws of its inputs are: several where every axis has an extent of its own.
+/// The cases that are interpreted quickly, and from how many seeds the inputs of each are drawn: several where every axis has an
+/// extent of its own.
 fn small_cases() -> impl Iterator<Item = (Case, u64)> {
     cases()
         .into_iter()
@@ -55,7 +56,7 @@ fn interpret(program: &Program, case: &Case, kernel: &Kernel, inputs: &[Tensor],
 fn check(family: &str) {
     let mut worst = 0f64;
     let mut count = 0;
-    for (case, draws) in small_cases().filter(|(case, _)| case.family() == family) {
+    for (case, seeds) in small_cases().filter(|(case, _)| case.family() == family) {
         for kernel in variants(&case) {
             let program = program(&kernel);
             if case.says.exact {
@@ -65,7 +66,7 @@ fn check(family: &str) {
                 compare(&got, &want, &vec![0.0; want.len()])
                     .unwrap_or_else(|mismatch| panic!("{case} by {}, integers: {mismatch}", kernel.name));
             }
-            for seed in 0..draws {
+            for seed in 0..seeds {
                 let inputs = case.floats(seed);
                 let (want, bound) = reference_of(&case, &kernel, &inputs);
                 let got = interpret(&program, &case, &kernel, &inputs, seed);
