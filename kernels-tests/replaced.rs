@@ -123,6 +123,13 @@ const PLANTED: &[Planted] = &[
         fault: ["wrong", "numbers of all magnitudes"],
     },
     Planted {
+        name: "lost-infinity-of-a-cotangent",
+        file: "sort/scatter",
+        change: ["sum += ct_y[at];", "sum = max(sum + ct_y[at], -3.0e38);"],
+        filter: "sort/scatter(rows=13",
+        fault: ["wrong", "NaN and infinities"],
+    },
+    Planted {
         name: "lost-nan-of-a-map",
         file: "warp/affine_matrix_vjp",
         change: [

@@ -37,6 +37,8 @@ pub struct Description {
     pub without_rule: &'static [usize],
     /// Whether the definition covers NaN and infinities, which WGSL leaves open elsewhere.
     pub special: bool,
+    /// Inputs whose NaN and infinities it covers, where it covers none of the others.
+    pub special_in: &'static [usize],
     /// Inputs whose NaN must reach the output wherever the definition has it, though it covers no infinities.
     pub nan: &'static [usize],
 }
@@ -154,6 +156,12 @@ impl Parts {
     /// States whether the definition covers NaN and infinities.
     pub fn special(mut self, special: bool) -> Self {
         self.says.special = special;
+        self
+    }
+
+    /// States in which inputs alone the definition covers NaN and infinities.
+    pub fn special_in(mut self, inputs: &'static [usize]) -> Self {
+        self.says.special_in = inputs;
         self
     }
 
@@ -348,12 +356,17 @@ impl Case {
 
     /// NaN, infinities and signed zeros among a few numbers, for primitives whose definition [covers](Description::special) them:
     /// in all inputs, where each of them meets each in every two inputs; then, if there are several inputs, some infinities and
-    /// NaN in each alone, among [`integers`](Case::integers).
+    /// NaN in each alone, among [`integers`](Case::integers). For others, these in each input [where it covers
+    /// them](Description::special_in).
     pub fn specials(&self, seed: u64) -> Vec<Vec<Tensor>> {
+        let alone = |input: usize| self.integers_but(input, NOT_FINITE, seed);
+        if !self.says.special {
+            return self.says.special_in.iter().map(|&input| alone(input)).collect();
+        }
         let everywhere =
             self.inputs.iter().enumerate().map(|(input, it)| specials(it.shape.clone(), input + 1)).collect();
         let each = (0..self.inputs.len()).filter(|_| self.inputs.len() > 1);
-        [everywhere].into_iter().chain(each.map(|input| self.integers_but(input, NOT_FINITE, seed))).collect()
+        [everywhere].into_iter().chain(each.map(alone)).collect()
     }
 
     /// Some NaN in each input from which they [must reach](Description::nan) the output, among [`integers`](Case::integers).
@@ -548,7 +561,7 @@ fn patch_map([h, w]: [usize; 2], numbers: Numbers, draws: &mut Draws) -> [f32; 4
         Numbers::Edges => (draws.uniform(-14.0, 1.0).exp2(), draws.uniform(-6.0, 6.0).exp2()),
         _ => (draws.uniform(0.05, 0.35), draws.uniform(0.4, 2.5)),
     };
-    let angle = draws.uniform(-3.0, 3.0);
+    let (sin, cos) = draws.uniform(-3.0, 3.0).sin_cos();
     let (side_x, side_y) = (w as f64 * (area * aspect).sqrt(), h as f64 * (area / aspect).sqrt());
-    [angle.cos() / side_x, angle.sin() / side_x, -angle.sin() / side_y, angle.cos() / side_y].map(|x| x as f32)
+    [cos / side_x, sin / side_x, -sin / side_y, cos / side_y].map(|x| x as f32)
 }

@@ -203,7 +203,10 @@ impl Replaced {
         let mut overridden = BTreeSet::new();
         for kernel in kernels {
             let (Some(text), Ok(own)) = (self.kernels.get(kernel.name), source(kernel)) else { continue };
-            let changes = |name: &str| declared_constant(text, name) != declared_constant(own, name);
+            // A text without the constant, or that is no WGSL, has an error of its own.
+            let changes = |name: &str| {
+                declared_constant(text, name).is_some_and(|value| Some(value) != declared_constant(own, name))
+            };
             overridden.extend(
                 kernel.constants.iter().filter(|(name, _)| changes(name)).map(|&(name, _)| (kernel.name, name)),
             );

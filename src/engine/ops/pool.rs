@@ -197,12 +197,14 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         "argmax" => Parts::new(argmax).exact(true).special(true).constant_in(&[0]).input(x, Fill::ANY),
         "select" => Parts::new(Select { geometry })
             .exact(true)
+            .special_in(&[0])
             .linear_in(&[&[0]])
             .constant_in(&[1])
             .input(x, Fill::ANY)
             .input(windows, index),
         "unpool" => Parts::new(Unpool { geometry })
             .exact(true)
+            .special_in(&[0])
             .linear_in(&[&[0]])
             .constant_in(&[1])
             .input(windows.clone(), Fill::ANY)

@@ -178,12 +178,18 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     }
     let places = [p.number("k")?, columns];
     Ok(match role {
-        "gather" => {
-            Parts::new(Gather).exact(true).linear_in(&[&[0]]).constant_in(&[1]).input([rows, columns], Fill::ANY)
-        }
-        "scatter" => {
-            Parts::new(Scatter { rows }).exact(true).linear_in(&[&[0]]).constant_in(&[1]).input(places, Fill::ANY)
-        }
+        "gather" => Parts::new(Gather)
+            .exact(true)
+            .special_in(&[0])
+            .linear_in(&[&[0]])
+            .constant_in(&[1])
+            .input([rows, columns], Fill::ANY),
+        "scatter" => Parts::new(Scatter { rows })
+            .exact(true)
+            .special_in(&[0])
+            .linear_in(&[&[0]])
+            .constant_in(&[1])
+            .input(places, Fill::ANY),
         _ => return Err(no_role("sort", role)),
     }
     .input(places, Fill::Index(rows)))

@@ -360,8 +360,11 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
                 "nearest" => Outside::Nearest,
                 outside => return Err(format!("`outside` must be zero or nearest, not `{outside}`")),
             };
-            let parts =
-                Parts::new(Affine { outside }).exact(true).nan_of(&[1]).input(images, Fill::ANY).input(matrices, map);
+            let parts = Parts::new(Affine { outside })
+                .exact(true)
+                .nan_of(&[0, 1])
+                .input(images, Fill::ANY)
+                .input(matrices, map);
             match outside {
                 Outside::Zero => parts.linear_in(&[&[0]]),
                 // Linear as well, but no hyper-parameter is tuned through a shift.
@@ -373,7 +376,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         }
         "affine_matrix_vjp" => Parts::new(AffineMatrixVjp)
             .exact(true)
-            .nan_of(&[1])
+            .nan_of(&[1, 2])
             .without_rule(&[0, 1, 2])
             .input(images, Fill::ANY)
             .input(matrices, map)

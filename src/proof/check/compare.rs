@@ -29,15 +29,16 @@ pub struct Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let Mismatch { coordinates, got, want, tolerance, bad: [bad, all], elements, pattern } = self;
-        let (got, want, tolerance) = (number(*got), number(*want), number(*tolerance));
+        let are = if *bad == 1 { "is" } else { "are" };
         match all == elements {
-            true => write!(f, "{bad} of {all} elements are wrong")?,
-            false => write!(f, "{bad} of {all} elements, a sample of {elements}, are wrong")?,
+            true => write!(f, "{bad} of {all} elements {are} wrong")?,
+            false => write!(f, "{bad} of {all} elements, a sample of {elements}, {are} wrong")?,
         }
         if !pattern.is_empty() {
             write!(f, " ({})", pattern.join(", "))?;
         }
-        write!(f, ", the first at {coordinates:?}: got {got}, want {want} ± {tolerance}")
+        write!(f, ", the first at {coordinates:?}: got {}, want {}", number(*got), number(*want))?;
+        if *tolerance == 0.0 { Ok(()) } else { write!(f, " ± {}", number(*tolerance)) }
     }
 }
 

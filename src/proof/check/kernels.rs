@@ -228,6 +228,11 @@ impl Looked {
     }
 }
 
+/// Kinds of numbers, as faults name them.
+const HALVES: &str = "floats exact in f16";
+const EDGES: &str = "numbers of all magnitudes";
+const SPECIALS: &str = "NaN and infinities";
+
 /// The numbers that a kernel is run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trial {
@@ -247,12 +252,12 @@ pub enum Trial {
 /// The first fault found.
 pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial, seed: u64) -> Result<(), Failure> {
     let failure = |fault: Fault| Failure { case: case.to_string(), variant: kernel.name, fault, seed };
-    let run = |inputs: &[Tensor]| {
+    let run = |numbers: &'static str, inputs: &[Tensor]| {
         let isolated = device
             .run_isolated(kernel, inputs, &case.output())
             .map_err(|error| failure(Fault::Gpu(Box::new(error))))?;
         match isolated.damage {
-            Some(damage) => Err(failure(Fault::Damage(damage))),
+            Some(damage) => Err(failure(Fault::Damage(format!("with {numbers}, {damage}")))),
             None => Ok(isolated.output),
         }
     };
@@ -279,7 +284,7 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial,
     let is_whole = trial != Trial::Brief;
 
     let inputs = case.integers(seed);
-    let got = run(&inputs)?;
+    let got = run("integers", &inputs)?;
     let is_exact = case.says.exact && !kernel.is_half(inputs.len());
     let looked = match is_exact && (is_whole || device.replaces(kernel)) {
         true => sample.clone().and(|| disputed(device, case, kernel, &inputs, &got)),
@@ -291,16 +296,16 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial,
 
     if kernel.tile().is_some() {
         let inputs = case.halves(seed);
-        hold(&sample, "floats exact in f16", &run(&inputs)?, sample.reference(case, kernel, &inputs))?;
+        hold(&sample, HALVES, &run(HALVES, &inputs)?, sample.reference(case, kernel, &inputs))?;
     }
     if is_whole && kernel.tile().is_none() && kernel.halves.is_empty() {
         let inputs = case.edges(seed);
-        hold(&sample, "numbers of all magnitudes", &run(&inputs)?, sample.reference(case, kernel, &inputs))?;
+        hold(&sample, EDGES, &run(EDGES, &inputs)?, sample.reference(case, kernel, &inputs))?;
     }
-    if is_whole && case.says.special {
+    if is_whole {
         for inputs in case.specials(seed) {
             let (want, _) = reference_of(case, kernel, &inputs);
-            hold_specials(&run(&inputs)?, &want, is_same).map_err(failure)?;
+            hold_specials(&run(SPECIALS, &inputs)?, &want, is_same).map_err(failure)?;
         }
     }
     for inputs in case.nans(seed).into_iter().filter(|_| is_whole) {
@@ -308,14 +313,14 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial,
         if !want.iter().any(|want| want.is_nan()) {
             return Err(failure(Fault::Blind("of NaN in an input, the definition has none in the output".into())));
         }
-        hold_specials(&run(&inputs)?, &want, |got, want| !want.is_nan() || got.is_nan()).map_err(failure)?;
+        hold_specials(&run(SPECIALS, &inputs)?, &want, |got, want| !want.is_nan() || got.is_nan()).map_err(failure)?;
     }
 
     let inputs = case.floats(seed);
-    let got = run(&inputs)?;
+    let got = run("floats", &inputs)?;
     hold(&sample, "floats", &got, sample.reference(case, kernel, &inputs))?;
     for _ in 1..runs {
-        let again = run(&inputs)?;
+        let again = run("floats", &inputs)?;
         let is_other = |index: &usize| got.data()[*index].to_bits() != again.data()[*index].to_bits();
         if let Some(index) = (0..got.data().len()).find(is_other) {
             return Err(failure(Fault::Undetermined {
@@ -371,7 +376,7 @@ fn hold_specials(got: &Tensor, want: &[f64], is_right: impl Fn(f32, f64) -> bool
         elements: want.len(),
         pattern,
     };
-    Err(Fault::Wrong { numbers: "NaN and infinities", mismatch: Box::new(mismatch) })
+    Err(Fault::Wrong { numbers: SPECIALS, mismatch: Box::new(mismatch) })
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ async function train() {
     history.push({ step, outer, angle: trainer.angle });
     const seconds = (performance.now() - start) / 1000;
     say(step <= task.warm_up ? `Step ${step} of ${task.steps}: the detector warms up` : `Step ${step} of ${task.steps}: ${whole(trainer.angle)}`);
-    part("speed").textContent = `${(step / seconds).toFixed(1)} steps/s`;
+    part("speed").textContent = step < seconds ? `${(seconds / step).toFixed(1)} s a step` : `${(step / seconds).toFixed(1)} steps/s`;
     if (step % 2 === 0 || step === task.steps) {
       await look();
       curves();
