@@ -109,8 +109,8 @@ pub(super) fn compare_at(
     let bad: Vec<(usize, usize)> = looked_at.clone().enumerate().filter(is_bad).collect();
     let Some(&(place, element)) = bad.first() else { return Ok(()) };
     let elements: Vec<usize> = bad.iter().map(|&(_, element)| element).collect();
-    let mut common = pattern::places(got.shape(), &elements, looked_at.clone());
-    common.extend(pattern::values(bad.iter().map(|&(place, element)| (data[element].into(), reference(place).0))));
+    let pairs = bad.iter().map(|&(place, element)| (data[element].into(), reference(place).0));
+    let pattern = pattern::common(got.shape(), &elements, looked_at.clone(), pairs);
     let (want, tolerance) = reference(place);
     Err(Mismatch {
         coordinates: got.shape().coordinates(element),
@@ -119,7 +119,7 @@ pub(super) fn compare_at(
         tolerance,
         bad: [bad.len(), looked_at.count()],
         elements: data.len(),
-        pattern: common,
+        pattern,
     })
 }
 

@@ -5,6 +5,17 @@ use crate::engine::tensor::Shape;
 /// Strides at which tiles, vectors and subgroups repeat.
 const STRIDES: [usize; 7] = [64, 32, 16, 8, 4, 3, 2];
 
+/// What all wrong elements have in common: where they lie, as [`places`] tells, and what stands in them. `pairs` are what was computed
+/// and what should have been, of each in `bad`.
+pub(super) fn common(
+    shape: &Shape,
+    bad: &[usize],
+    looked_at: impl Iterator<Item = usize> + Clone,
+    pairs: impl Iterator<Item = (f64, f64)> + Clone,
+) -> Vec<String> {
+    places(shape, bad, looked_at).into_iter().chain(values(pairs)).collect()
+}
+
 /// What all elements `bad` of a tensor of `shape` have in common, such as `axis 2 is 0`, where others do not have it; none if
 /// they lie anywhere, or of a single one, whose coordinates say it. `looked_at` gives the elements that were compared, in order.
 pub(super) fn places(shape: &Shape, bad: &[usize], looked_at: impl Iterator<Item = usize> + Clone) -> Vec<String> {
@@ -45,7 +56,7 @@ pub(super) fn places(shape: &Shape, bad: &[usize], looked_at: impl Iterator<Item
 }
 
 /// What all wrong values, if there are several, have in common, `pairs` being what was computed and what should have been.
-pub(super) fn values(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> Option<String> {
+fn values(pairs: impl Iterator<Item = (f64, f64)> + Clone) -> Option<String> {
     let all = |fits: fn(f64, f64) -> bool| pairs.clone().all(|(got, want)| fits(got, want));
     let (got, want) = pairs.clone().next()?;
     let factor = got / want;

@@ -141,8 +141,8 @@ fn compare(value: &Value, expected: &Expected, runs: &[Vec<f64>; 2], unwritten: 
     let wrong = runs.iter().find_map(|got| {
         let all: Vec<usize> = outside(got, expected).collect();
         let first = *all.first()?;
-        let mut pattern = pattern::places(&value.shape, &all, 0..want.len());
-        pattern.extend(pattern::values(all.iter().map(|&at| (got[at], want[at]))));
+        let pairs = all.iter().map(|&at| (got[at], want[at]));
+        let pattern = pattern::common(&value.shape, &all, 0..want.len(), pairs);
         let (number, coordinates) = (value.number, value.shape.coordinates(first));
         let [shown, wanted] = [got[first], want[first]].map(|it| number.show(it));
         let text = format!("at {coordinates:?}: got {shown}, want {wanted} ± {:e}", tolerance[first]);
