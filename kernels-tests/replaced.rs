@@ -139,6 +139,54 @@ const PLANTED: &[Planted] = &[
         filter: "warp/affine_matrix_vjp(n=3",
         fault: ["wrong", "NaN and infinities"],
     },
+    Planted {
+        name: "nan-lost-in-a-mask",
+        file: "cutdiff/mask",
+        change: ["-(at.x * at.x + at.y * at.y)", "min(0.0, -(at.x * at.x + at.y * at.y))"],
+        filter: "cutdiff/mask(n=3",
+        fault: ["wrong", "NaN and infinities"],
+    },
+    Planted {
+        name: "nan-lost-in-a-sigmoid",
+        file: "patch/sigmoid",
+        change: ["let e = exp(-abs(x));", "let e = exp(-min(abs(x), 200.0));"],
+        filter: "softbox/mask(n=3",
+        fault: ["wrong", "NaN and infinities"],
+    },
+    Planted {
+        name: "nan-lost-in-a-cotangent-of-pixels",
+        file: "warp/affine_image_vjp",
+        change: [
+            "ct_y[(plane * extents.h + u32(i)) * extents.w + u32(j)];",
+            "max(-3.0e38, ct_y[(plane * extents.h + u32(i)) * extents.w + u32(j)]);",
+        ],
+        filter: "warp/affine_image_vjp(n=3",
+        fault: ["wrong", "NaN and infinities"],
+    },
+    Planted {
+        name: "infinite-shift",
+        file: "warp/affine",
+        change: [
+            "let f = select(place - corner, sampled, is_nan);",
+            "let f = select(at - floor(at), sampled, is_nan);",
+        ],
+        filter: "warp/affine(n=3",
+        fault: ["wrong", "NaN and infinities"],
+    },
+    Planted {
+        name: "slope-at-the-axis",
+        file: "softbox/mask_vjp",
+        change: ["2.0 * sign(at.x)", "2.0 * select(-1.0, 1.0, at.x >= 0.0)"],
+        filter: "softbox/mask_vjp",
+        fault: ["wrong", "with integers"],
+    },
+    Planted {
+        name: "rows-beyond-one-row-of-workgroups",
+        file: "warp/affine_matrix_vjp",
+        change: ["(workgroup.y * grid.x + workgroup.x)", "workgroup.x"],
+        filter: "warp/affine_matrix_vjp(n=65600",
+        fault: ["damage", ""],
+    },
     // Accesses that a device does not show.
     Planted {
         name: "read-past-the-end",

@@ -7,6 +7,7 @@ use clap::Args;
 use stssad::engine::kernel::{DeviceClass, Tile};
 use stssad::engine::shaders::Replaced;
 use stssad::measure::analyze::{self, Agreement, AnalyzeError, Compiler, Gpu, Origin, Report};
+use stssad::measure::figures::counted;
 use stssad::ssad::workload::Workload;
 
 use super::fault::{Fault, Faulty};
@@ -92,7 +93,8 @@ impl Analyze {
         }
         match self.gpu.machine() {
             Some(machine) => {
-                note!("model    {} kernels are interpreted, which takes minutes where a step has many", subjects.len());
+                let kernels = counted(subjects.len(), ["kernel is", "kernels are"]);
+                note!("model    {kernels} interpreted, which takes minutes where a step has many");
                 report.model = Some(analyze::model(machine, &subjects, &replaced)?);
             }
             None => result!("\nThere is no model of {}: this is the compiler's alone.", self.gpu.name())?,

@@ -129,6 +129,11 @@ impl Approx {
         Approx { value, error: (value - nearest).abs() + Approx::exact(nearest).error }
     }
 
+    /// Whether it is 0, without error.
+    fn is_zero(self) -> bool {
+        self.value == 0.0 && self.error == 0.0
+    }
+
     /// The result of an operation accurate to `ulps`, given the error `inherited` from its operands.
     fn operation(value: f64, inherited: f64, ulps: f64) -> Self {
         let largest = value.abs() + inherited;
@@ -189,6 +194,13 @@ impl Neg for Approx {
 impl Add for Approx {
     type Output = Self;
     fn add(self, other: Self) -> Self {
+        // Results that f32 has are exact: a sum with 0, and that of a number and its negative.
+        if other.is_zero() {
+            return self;
+        }
+        if self.is_zero() || (self.error + other.error == 0.0 && self.value == -other.value) {
+            return Approx { value: self.value + other.value, error: other.error };
+        }
         Approx::operation(self.value + other.value, self.error + other.error, 1.0)
     }
 }
@@ -203,6 +215,9 @@ impl Sub for Approx {
 impl Mul for Approx {
     type Output = Self;
     fn mul(self, other: Self) -> Self {
+        if (self.is_zero() && other.value.is_finite()) || (other.is_zero() && self.value.is_finite()) {
+            return Approx::exact(0.0);
+        }
         let inherited = self.value.abs() * other.error + other.value.abs() * self.error + self.error * other.error;
         Approx::operation(self.value * other.value, inherited, 1.0)
     }
@@ -287,6 +302,10 @@ mod tests {
         let f32_result = (0.1f32 * 0.3 + 0.1).exp() / 0.3;
         assert!((f64::from(f32_result) - result.value).abs() <= result.error);
         assert!(result.error < 10.0 * ULP * result.value, "{result:?}");
+        // f32 has these results.
+        let zero = Approx::exact(0.0);
+        assert_eq!([a - a, a * zero, zero * a + zero].map(|exact| (exact.value, exact.error)), [(0.0, 0.0); 3]);
+        assert_eq!([a + zero, zero + a], [a; 2]);
     }
 
     #[test]

@@ -66,7 +66,7 @@ pub enum Fill {
     /// Affine maps `[N, 6]` for images of these extents, none of whose samples lies on a pixel. As integers, quarter
     /// turns and reflections, shifted by half pixels.
     AffineMatrix([usize; 2]),
-    /// Maps `[N, 4]` of patches for images of these extents.
+    /// Maps `[N, 4]` of patches for images of these extents. As integers, of upright patches.
     PatchMatrix([usize; 2]),
     /// Points (x, y) `[N, 2]` in an image of these extents.
     Centre([usize; 2]),
@@ -228,6 +228,11 @@ impl Case {
         }
         Ok(Case { name: name.to_owned(), primitive, inputs, says })
     }
+}
+
+/// Whether this is meant as a case's full name, not as a part of some: `family/role(…)`.
+pub fn is_full_name(text: &str) -> bool {
+    text.contains('(') && text.ends_with(')')
 }
 
 /// The name of the case that applies `primitive` to inputs of these shapes, if there is one: `stssad check` takes it.
@@ -555,13 +560,17 @@ fn affine_map([h, w]: [usize; 2], numbers: Numbers, draws: &mut Draws) -> [f32; 
     }
 }
 
-/// A rotated patch that covers a twentieth to a third of the image; at the edges, from less than a pixel to all of it, and slim.
+/// A rotated patch that covers a twentieth to a third of the image; as integers, an upright one; at the edges, from less than a pixel
+/// to all of it, and slim.
 fn patch_map([h, w]: [usize; 2], numbers: Numbers, draws: &mut Draws) -> [f32; 4] {
     let (area, aspect) = match numbers {
         Numbers::Edges => (draws.uniform(-14.0, 1.0).exp2(), draws.uniform(-6.0, 6.0).exp2()),
         _ => (draws.uniform(0.05, 0.35), draws.uniform(0.4, 2.5)),
     };
-    let (sin, cos) = draws.uniform(-3.0, 3.0).sin_cos();
+    let (sin, cos) = match numbers {
+        Numbers::Integers => [(0.0, 1.0), (1.0, 0.0), (0.0, -1.0), (-1.0, 0.0)][draws.integer(0, 3) as usize],
+        _ => draws.uniform(-3.0, 3.0).sin_cos(),
+    };
     let (side_x, side_y) = (w as f64 * (area * aspect).sqrt(), h as f64 * (area / aspect).sqrt());
     [cos / side_x, sin / side_x, -sin / side_y, cos / side_y].map(|x| x as f32)
 }

@@ -277,9 +277,17 @@ impl Kernel {
         self.storable.iter().any(|(at, alias)| *at == binding && self.halves.contains(alias))
     }
 
-    /// Identifies the pipeline: equal for kernels that compile to the same one, and only for those.
+    /// Identifies the pipeline: equal for kernels that compile to the same one, and only for those. `conv2d/input H=7 W=7 X=vec4
+    /// X=f16`
     pub fn specialisation(&self) -> String {
-        format!("{} {:?} {:?} {:?}", self.name, self.constants, self.vectors, self.halves)
+        let constants = self.constants.iter().map(|(name, value)| match value {
+            Scalar::U32(value) => format!(" {name}={value}"),
+            value => format!(" {name}={value}"),
+        });
+        let of =
+            |aliases: &[&str], kind: &str| aliases.iter().map(|alias| format!(" {alias}={kind}")).collect::<String>();
+        let vectors = of(&self.vectors, "vec4");
+        [self.name.to_owned()].into_iter().chain(constants).chain([vectors, of(&self.halves, "f16")]).collect()
     }
 
     /// Sets the next member of the `var<immediate>` struct.

@@ -31,7 +31,7 @@ mod spirv;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
-use crate::engine::case::{Case, CaseError};
+use crate::engine::case::{Case, CaseError, is_full_name};
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::ops::lowering;
 use crate::engine::plan::{Plan, Reuse};
@@ -84,8 +84,8 @@ pub struct Subject {
     /// As [`Row::name`].
     pub name: String,
     pub kernel: Kernel,
-    /// Of the step's floating-point operations.
-    pub share: f64,
+    /// Of the step's floating-point operations; `None` for a case that was asked for.
+    pub share: Option<f64>,
     /// Its dispatches, each kind once.
     pub distinct: Vec<Dispatch>,
 }
@@ -118,13 +118,13 @@ pub struct Dispatch {
     pub count: usize,
 }
 
-/// The pipelines that `names` stand for. A name with parentheses is a case; the others are parts of names of what the
+/// The pipelines that `names` stand for. A name with both parentheses is a case; the others are parts of names of what the
 /// step of a workload runs, which is asked for in full where there are no names at all.
 ///
 /// # Errors
 /// When a name is no case, or no pipeline of the step fits the others.
 pub fn subjects(names: &[String], workload: &Workload, class: DeviceClass) -> Result<Vec<Subject>, AnalyzeError> {
-    let (cases, parts): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| name.contains('('));
+    let (cases, parts): (Vec<&String>, Vec<&String>) = names.iter().partition(|name| is_full_name(name));
     let mut subjects = Vec::new();
     if cases.is_empty() || !parts.is_empty() {
         let step = of_step(&workload.plan(class, Reuse::On)?);
@@ -154,7 +154,7 @@ pub fn subjects(names: &[String], workload: &Workload, class: DeviceClass) -> Re
             count: 1,
         };
         let (name, kernel) = (dispatch.name.clone(), dispatch.kernel.clone());
-        subjects.push(Subject { name, kernel, share: 1.0, distinct: vec![dispatch] });
+        subjects.push(Subject { name, kernel, share: None, distinct: vec![dispatch] });
     }
     Ok(subjects)
 }
@@ -167,7 +167,7 @@ fn of_step(plan: &Plan) -> Vec<Subject> {
         let place = *places.entry(step.kernel.specialisation()).or_insert(subjects.len());
         if place == subjects.len() {
             let kernel = step.kernel.clone();
-            subjects.push(Subject { name: String::new(), kernel, share: 0.0, distinct: Vec::new() });
+            subjects.push(Subject { name: String::new(), kernel, share: None, distinct: Vec::new() });
         }
         let distinct = &mut subjects[place].distinct;
         let name = title(plan, step);
@@ -186,7 +186,7 @@ fn of_step(plan: &Plan) -> Vec<Subject> {
     let total: u64 = subjects.iter().map(Subject::flops).sum();
     let mut named: BTreeMap<String, usize> = BTreeMap::new();
     for subject in &mut subjects {
-        subject.share = subject.flops() as f64 / total.max(1) as f64;
+        subject.share = Some(subject.flops() as f64 / total.max(1) as f64);
         // The first of the largest.
         let largest = subject.distinct.iter().rev().max_by_key(|dispatch| dispatch.flops);
         subject.name.clone_from(&largest.expect("a pipeline has a dispatch").name);

@@ -9,7 +9,7 @@
 mod lower;
 
 use crate::engine::bounds::{Approx, sum_bound};
-use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::ShapeClass::{Folded, Large, Ones, Prime, Small, Tiled, Training, Uneven};
 use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
 use crate::engine::ops::{Family, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
@@ -83,7 +83,8 @@ fn sigmoid(x: Approx) -> Approx {
 /// The derivative of |x|, 0 at 0. Near 0 rounding may give either sign.
 fn sign(x: Approx) -> Approx {
     let value = if x.value == 0.0 { 0.0 } else { x.value.signum() };
-    Approx { value, error: if x.value.abs() <= x.error { 1.0 + value.abs() } else { 0.0 } }
+    let is_sure = x.error == 0.0 || x.value.abs() > x.error;
+    Approx { value, error: if is_sure { 0.0 } else { 1.0 + value.abs() } }
 }
 
 /// Masks `[N, 1, H, W]`. Inputs: matrix `[N, 4]`, centre `[N, 2]` as (x, y) in pixels, and for a disc softness `[N, 1]`.
@@ -294,8 +295,13 @@ fn cases(family: &str) -> Vec<(ShapeClass, String)> {
 fn describe(profile: Profile, role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [n, h, w] = p.numbers(["n", "h", "w"])?;
     let parts = match role {
-        "mask" => Parts::new(Mask { profile, size: [h, w] }).without_rule(&[1]),
-        "mask_vjp" => Parts::new(MaskVjp { profile }).without_rule(&[0, 1, 2, 3][..=profile.counts()[0]]),
+        "mask" => {
+            Parts::new(Mask { profile, size: [h, w] }).without_rule(&[1]).nan_of(&[0, 1, 2][..profile.counts()[0]])
+        }
+        "mask_vjp" => {
+            let inputs = &[0, 1, 2, 3][..=profile.counts()[0]];
+            Parts::new(MaskVjp { profile }).without_rule(inputs).nan_of(inputs)
+        }
         _ => return Err(no_role("a patch", role)),
     };
     let parts = parts.input([n, 4], Fill::PatchMatrix([h, w])).input([n, 2], Fill::Centre([h, w]));
@@ -321,4 +327,6 @@ const CASES: &[(ShapeClass, &str)] = &[
     (Uneven, "mask_vjp(n=2,h=1,w=13)"),
     (Tiled, "mask_vjp(n=7,h=19,w=23)"),
     (Training, "mask_vjp(n=48,h=28,w=28)"),
+    // More rows than 65535 workgroups of 64.
+    (Large, "mask_vjp(n=65600,h=64,w=1)"),
 ];

@@ -6,7 +6,7 @@
 mod lower;
 
 use crate::engine::bounds::{chain_bound, sum_bound};
-use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
+use crate::engine::case::ShapeClass::{Folded, Large, Ones, Prime, Small, Tiled, Training, Uneven};
 use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
 use crate::engine::ops::elementwise::Unary;
 use crate::engine::ops::{Family, listed, no_role};
@@ -68,10 +68,11 @@ impl Sample {
         }
     }
 
-    /// The four neighbours with weights and slopes of the weights: (row, column, weight, ∂x, ∂y).
+    /// The four neighbours with weights and slopes of the weights: (row, column, weight, ∂x, ∂y). At infinity none is in the
+    /// image.
     fn corners(&self) -> [(f64, f64, f64, f64, f64); 4] {
         let (x0, y0) = (self.xs.floor(), self.ys.floor());
-        let (fx, fy) = (self.xs - x0, self.ys - y0);
+        let [fx, fy] = [self.xs, self.ys].map(|at| if at.is_infinite() { 0.0 } else { at - at.floor() });
         [
             (y0, x0, (1.0 - fx) * (1.0 - fy), fy - 1.0, fx - 1.0),
             (y0, x0 + 1.0, fx * (1.0 - fy), 1.0 - fy, -fx),
@@ -362,7 +363,8 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             };
             let parts = Parts::new(Affine { outside })
                 .exact(true)
-                .nan_of(&[0, 1])
+                .nan_of(&[0])
+                .special_in(&[1])
                 .input(images, Fill::ANY)
                 .input(matrices, map);
             match outside {
@@ -372,7 +374,8 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             }
         }
         "affine_image_vjp" => {
-            Parts::new(AffineImageVjp).exact(true).linear_in(&[&[1]]).input(matrices, map).input(images, Fill::ANY)
+            let parts = Parts::new(AffineImageVjp).exact(true).nan_of(&[1]).linear_in(&[&[1]]);
+            parts.input(matrices, map).input(images, Fill::ANY)
         }
         "affine_matrix_vjp" => Parts::new(AffineMatrixVjp)
             .exact(true)
@@ -404,6 +407,8 @@ const CASES: &[(ShapeClass, &str)] = &[
     (Uneven, "warp/affine_matrix_vjp(n=2,c=3,h=2,w=9)"),
     (Tiled, "warp/affine_matrix_vjp(n=5,c=3,h=19,w=23)"),
     (Training, "warp/affine_matrix_vjp(n=48,c=1,h=28,w=28)"),
+    // More rows than 65535 workgroups of 64.
+    (Large, "warp/affine_matrix_vjp(n=65600,c=1,h=64,w=1)"),
     (Prime, "warp/affine_image_vjp(n=3,c=2,h=7,w=11)"),
     (Small, "warp/affine_image_vjp(n=1,c=1,h=3,w=3)"),
     (Ones, "warp/affine_image_vjp(n=2,c=1,h=1,w=1)"),

@@ -34,6 +34,11 @@ const LIMIT: u64 = 50_000_000;
 const SAMPLES: usize = 4;
 /// Largest terms of a step's bound that are printed.
 const TERMS: usize = 5;
+/// What the columns of the table count.
+const LEGEND: &str = "\
+FMA %: share of multiply-adds in arithmetic. sectors/fewest: 32-byte sectors that global memory moves, over the fewest possible.
+conflicts %: passes of workgroup memory beyond the fewest. idle %: lanes that take no part. units %: units that have work.
+line: of the shader, where the time goes.";
 
 /// What a dispatch takes time of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -545,6 +550,7 @@ impl fmt::Display for Model {
             "then for",
         ];
         write!(f, "{}", Table { header, rows: self.rows.iter().map(row).collect() })?;
+        writeln!(f, "\n{LEGEND}")?;
         let total = self.seconds();
         let flops: f64 = self
             .rows

@@ -13,10 +13,17 @@ use super::radv::{Executable, Target};
 use super::{AnalyzeError, Subject};
 use crate::engine::kernel::DeviceClass;
 use crate::engine::units::{bytes, figure, percent};
-use crate::measure::figures::{MeasureError, Table, commit, read, write};
+use crate::measure::figures::{MeasureError, Table, commit, counted, read, write};
 
 /// The form of the JSON. It changes when a key changes its name or its meaning.
 pub const FORMAT: u32 = 2;
+
+/// What the columns of the table count.
+const LEGEND: &str = "\
+Of a wave: vector registers, spilled registers, bytes of scratch memory; LDS: bytes of a workgroup's memory; waves: most on a SIMD.
+clocks: how long a wave keeps the busiest unit busy, by the driver's guess of its loops.
+hot loop: instructions of an iteration. FMA %: share of multiply-adds in its vector operations. in flight: most global loads of
+it before a wait, asked for in so many groups.";
 
 /// How far the share of multiply-adds in the hot loop may fall before a comparison fails.
 pub const ALLOWED_FALL: f64 = 0.02;
@@ -152,8 +159,8 @@ pub struct Row {
     pub dispatches: usize,
     /// Floating-point operations of all of them.
     pub flops: u64,
-    /// Their share of the step's; 1 for a case.
-    pub share: f64,
+    /// Their share of the step's; `None` for a case that was asked for.
+    pub share: Option<f64>,
     /// Of a workgroup.
     pub invocations: u32,
     /// Why it was not compiled, if so.
@@ -266,23 +273,23 @@ impl Report {
 /// `12 fma, 3 vector, …`
 impl fmt::Display for Mix {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let name = |class| match class {
-            Class::Fma => "multiply-adds",
-            Class::Matrix => "matrix products",
-            Class::Vector => "other vector",
-            Class::Scalar => "scalar",
-            Class::ScalarLoad => "scalar loads",
-            Class::Lds => "workgroup memory",
-            Class::GlobalLoad => "global loads",
-            Class::GlobalStore => "global stores",
-            Class::Scratch => "scratch",
-            Class::Wait => "waits",
-            Class::Barrier => "barriers",
-            Class::Branch => "branches",
-            Class::Other => "other",
+        let names = |class| match class {
+            Class::Fma => ["multiply-add", "multiply-adds"],
+            Class::Matrix => ["matrix product", "matrix products"],
+            Class::Vector => ["other vector"; 2],
+            Class::Scalar => ["scalar"; 2],
+            Class::ScalarLoad => ["scalar load", "scalar loads"],
+            Class::Lds => ["workgroup memory"; 2],
+            Class::GlobalLoad => ["global load", "global loads"],
+            Class::GlobalStore => ["global store", "global stores"],
+            Class::Scratch => ["scratch"; 2],
+            Class::Wait => ["wait", "waits"],
+            Class::Barrier => ["barrier", "barriers"],
+            Class::Branch => ["branch", "branches"],
+            Class::Other => ["other"; 2],
         };
-        let parts: Vec<String> = self.operations.iter().map(|(&class, n)| format!("{n} {}", name(class))).collect();
-        write!(f, "{} instructions: {}", self.instructions, parts.join(", "))
+        let parts: Vec<String> = self.operations.iter().map(|(&class, &n)| counted(n as usize, names(class))).collect();
+        write!(f, "{}: {}", counted(self.instructions as usize, ["instruction", "instructions"]), parts.join(", "))
     }
 }
 
@@ -297,9 +304,11 @@ impl fmt::Display for HotLoop {
         )?;
         writeln!(f, "             {}", self.mix)?;
         let share = percent(self.fma_share);
-        let (loads, groups) = (self.loads_in_flight, self.load_groups);
+        let loads = counted(self.loads_in_flight, ["global load", "global loads"]);
+        let groups = counted(self.load_groups, ["group", "groups"]);
+        let barriers = counted(self.barriers as usize, ["barrier", "barriers"]);
         write!(f, "             {share} % of vector operations are multiply-adds; ")?;
-        write!(f, "up to {loads} global loads in flight, asked for in {groups} groups; {} barriers", self.barriers)?;
+        write!(f, "up to {loads} in flight, asked for in {groups}; {barriers}")?;
         match self.unknown.is_empty() {
             true => writeln!(f),
             false => writeln!(f, "\n             counted once, their trips unknown: loops {}", self.unknown.join(", ")),
@@ -311,12 +320,10 @@ impl fmt::Display for HotLoop {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         writeln!(f, "{}", self.name)?;
-        writeln!(
-            f,
-            "  step       {} dispatches, {} % of the floating-point operations",
-            self.dispatches,
-            percent(self.share)
-        )?;
+        if let Some(share) = self.share {
+            let dispatches = counted(self.dispatches, ["dispatch", "dispatches"]);
+            writeln!(f, "  step       {dispatches}, {} % of the floating-point operations", percent(share))?;
+        }
         writeln!(f, "  compiled   {}, workgroups of {}", self.specialisation, self.invocations)?;
         if let Some(reason) = &self.refused {
             writeln!(f, "  refused    {reason}")?;
@@ -349,7 +356,7 @@ impl fmt::Display for Report {
             [
                 row.name.clone(),
                 row.dispatches.to_string(),
-                figure(100.0 * row.share),
+                row.share.map_or("–".into(), |share| figure(100.0 * share)),
                 found(&|it| it.resources.vgprs.to_string()),
                 found(&|it| it.resources.spilled().to_string()),
                 found(&|it| it.resources.scratch_bytes.to_string()),
@@ -380,6 +387,7 @@ impl fmt::Display for Report {
             "barriers",
         ];
         write!(f, "{}", Table { header, rows: self.rows.iter().map(row).collect() })?;
+        writeln!(f, "\n{LEGEND}")?;
         for row in &self.rows {
             if let Some(reason) = &row.refused {
                 writeln!(f, "\nrefused: {} in {}: {reason}", row.kernel, row.name)?;

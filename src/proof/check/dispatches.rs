@@ -61,13 +61,18 @@ impl Dispatch {
     }
 }
 
-/// The distinct dispatches of the workload's step that tunes which have a case, for the device's classes, and how many it
-/// cannot bind even with fewer images.
+/// The distinct dispatches of the workload's step that tunes which are wanted and have a case, for the device's classes, and how
+/// many it cannot bind even with fewer images.
 ///
 /// # Errors
 /// When a gradient cannot be taken.
-pub fn of_workload(device: &Device, workload: &Workload) -> Result<(Vec<Dispatch>, usize), GradError> {
-    let all = distinct(device, workload)?;
+pub fn of_workload(
+    device: &Device,
+    workload: &Workload,
+    is_wanted: impl Fn(&Dispatch) -> bool,
+) -> Result<(Vec<Dispatch>, usize), GradError> {
+    let mut all = distinct(device, workload)?;
+    all.retain(is_wanted);
     let count = all.len();
     let fit = |dispatch: &Dispatch| dispatch.fits(device);
     let bound = |dispatch: Dispatch| if fit(&dispatch) { Some(dispatch) } else { dispatch.with_fewer_images(fit) };
@@ -77,12 +82,15 @@ pub fn of_workload(device: &Device, workload: &Workload) -> Result<(Vec<Dispatch
 }
 
 /// A dispatch or two for each specialisation that a packaged workload uses on the device's classes: of those that take a moment
-/// the largest and the one with the longest axis, else the smallest of all with fewer images; and how many specialisations have
-/// none such.
+/// the largest and the one with the longest axis, else the smallest of all with fewer images. Of these, those that are wanted; and
+/// how many specialisations with a wanted dispatch have none such.
 ///
 /// # Errors
 /// When a gradient cannot be taken.
-pub fn of_specialisations(device: &Device) -> Result<(Vec<Dispatch>, usize), GradError> {
+pub fn of_specialisations(
+    device: &Device,
+    is_wanted: impl Fn(&Dispatch) -> bool,
+) -> Result<(Vec<Dispatch>, usize), GradError> {
     let (mut order, mut found) = (Vec::new(), HashMap::<String, Vec<Dispatch>>::new());
     for workload in WORKLOADS {
         for dispatch in distinct(device, workload)? {
@@ -111,10 +119,11 @@ pub fn of_specialisations(device: &Device) -> Result<(Vec<Dispatch>, usize), Gra
             (Some(largest), _) => dispatches.push(largest.clone()),
             _ => match all.iter().min_by_key(elements).and_then(|dispatch| dispatch.with_fewer_images(suits)) {
                 Some(fewer) => dispatches.push(fewer),
-                None => left_out += 1,
+                None => left_out += usize::from(all.iter().any(&is_wanted)),
             },
         }
     }
+    dispatches.retain(&is_wanted);
     Ok((dispatches, left_out))
 }
 

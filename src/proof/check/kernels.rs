@@ -309,9 +309,6 @@ pub fn check_kernel(device: &Device, case: &Case, kernel: &Kernel, trial: Trial,
         }
         for inputs in case.nans(seed) {
             let (want, _) = reference_of(case, kernel, &inputs);
-            if !want.iter().any(|want| want.is_nan()) {
-                return Err(failure(Fault::Blind("of NaN in an input, the definition has none in the output".into())));
-            }
             let is_kept = |got: f32, want: f64| !want.is_nan() || got.is_nan();
             hold_specials(&run(SPECIALS, &inputs)?, &want, is_kept).map_err(failure)?;
         }

@@ -23,8 +23,11 @@ pub enum Kind {
     Kernel,
     /// The same at a shape of a packaged workload.
     Dispatch,
+    /// Two kernels of the device that are each other's adjoint.
     Adjoint,
+    /// A backward rule, of first and second order, in f64.
     Rule,
+    /// A training step, node by node.
     Step,
 }
 
@@ -39,6 +42,18 @@ impl Kind {
             Kind::Adjoint => "adjoint",
             Kind::Rule => "rule",
             Kind::Step => "step",
+        }
+    }
+
+    /// What holds where it passes.
+    fn means(self) -> &'static str {
+        match self {
+            Kind::Sanitizer => "no race, no access outside of a buffer, no missing barrier",
+            Kind::Kernel => "a kernel on the device against its definition in f64",
+            Kind::Dispatch => "the same at shapes of training",
+            Kind::Adjoint => "⟨ȳ, J·x⟩ = ⟨Jᵀ·ȳ, x⟩ with the device's kernels for both",
+            Kind::Rule => "a backward rule against differences, in f64 on the CPU",
+            Kind::Step => "a training step on the device against f64, node by node",
         }
     }
 }
@@ -164,7 +179,8 @@ impl fmt::Display for Report {
             let failed = all.clone().filter(|outcome| outcome.failure.is_some()).count();
             let count = all.count();
             if count > 0 {
-                writeln!(f, "{:<9} {} of {count} hold", check.name(), count - failed)?;
+                let hold = format!("{} of {count} hold", count - failed);
+                writeln!(f, "{:<9} {hold:<18}  {}", check.name(), check.means())?;
             }
         }
         Ok(())

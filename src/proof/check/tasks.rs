@@ -13,7 +13,7 @@ use super::kernels::{Failure, Fault, Trial, check_kernel, variants};
 use super::report::{Coverage, Finding, Kind, Outcome, Report};
 use super::rules::check_rule;
 use super::step::check_step;
-use crate::engine::case::{Case, CaseError, Draws, ShapeClass};
+use crate::engine::case::{Case, CaseError, Draws, ShapeClass, is_full_name};
 use crate::engine::gpu::Device;
 use crate::engine::kernel::{DeviceClass, Kernel};
 use crate::engine::ops::cases;
@@ -78,6 +78,27 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// Whether a case is asked for by its name.
+    fn names(&self, case: &Case) -> bool {
+        self.is_in_family(case) && case.to_string().contains(&self.part())
+    }
+
+    /// Whether a kernel of a case is asked for, by the name of either.
+    fn selects(&self, case: &Case, kernel: &Kernel) -> bool {
+        self.names(case) || (self.is_in_family(case) && kernel.name.contains(&self.part()))
+    }
+
+    fn is_in_family(&self, case: &Case) -> bool {
+        self.family.as_deref().is_none_or(|family| family == case.family())
+    }
+
+    /// The filter without spaces, as names have none.
+    fn part(&self) -> String {
+        self.filter.iter().flat_map(|filter| filter.split_whitespace()).collect()
+    }
+}
+
 /// Why there is nothing to check.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CheckError {
@@ -114,24 +135,19 @@ impl Checks {
         let classes = device.classes();
         let other = DeviceClass::ALL.iter().filter(|class| !classes.contains(class)).map(|class| class.to_string());
         let other: Vec<String> = other.collect();
-        if !other.is_empty() {
-            left_out.push(format!("kernels for other devices ({})", other.join(", ")));
-        }
+        let mut is_for_other = false;
         let mut tasks = Vec::new();
         let Options { grad, step, quick, sanitize, .. } = *options;
         let filter = options.filter.as_deref().unwrap_or_default();
-        let in_family = |case: &Case| options.family.as_deref().is_none_or(|family| family == case.family());
-        let named = |case: &Case| case.to_string().contains(filter);
-        let fits = |case: &Case, kernel: &Kernel| in_family(case) && (named(case) || kernel.name.contains(filter));
+        let whole_name = is_full_name(filter);
+        let selects = |case: &Case, kernel: &Kernel| options.selects(case, kernel);
         if let Some(workload) = &options.workload {
-            let (dispatches, unbound) = of_workload(device, workload)?;
+            let (dispatches, unbound) = of_workload(device, workload, |it| selects(&it.case, &it.kernel))?;
             if unbound > 0 {
                 left_out.push(format!("{unbound} dispatches that the device cannot bind"));
             }
-            let dispatches = dispatches.into_iter().filter(|it| fits(&it.case, &it.kernel));
-            tasks.extend(dispatches.map(|it| Task::Dispatch(it.case, it.kernel)));
+            tasks.extend(dispatches.into_iter().map(|it| Task::Dispatch(it.case, it.kernel)));
         } else if !step || grad {
-            let whole_name = filter.contains('(') && filter.ends_with(')');
             let all = if whole_name { the_case(filter)? } else { cases() };
             let replaced = device.replaced_shaders();
             let (mut kernels, mut rest) = (Vec::new(), Vec::new());
@@ -147,7 +163,7 @@ impl Checks {
                 !quick || (class != ShapeClass::Large && device.runs(kernel) && seen.insert(kind))
             };
             for (class, case) in all {
-                let own = variants(&case).into_iter().filter(|kernel| whole_name || fits(&case, kernel));
+                let own = variants(&case).into_iter().filter(|kernel| selects(&case, kernel));
                 for kernel in own.filter(|kernel| !grad && is_wanted(class, &case, kernel)) {
                     if is_small(&case)
                         && (sanitize || replaced.kernels.contains_key(kernel.name))
@@ -155,11 +171,12 @@ impl Checks {
                     {
                         tasks.push(Task::Sanitizer(case.clone(), kernel.clone()));
                     }
-                    if device.runs(&kernel) {
-                        kernels.push(Task::Kernel(class, case.clone(), kernel));
+                    match device.runs(&kernel) {
+                        true => kernels.push(Task::Kernel(class, case.clone(), kernel)),
+                        false => is_for_other = true,
                     }
                 }
-                if !(whole_name || (in_family(&case) && named(&case))) {
+                if !options.names(&case) {
                     continue;
                 }
                 if !grad && has_adjoint(&case) && (class == ShapeClass::Training || whole_name) {
@@ -174,18 +191,20 @@ impl Checks {
             }
             tasks.extend(kernels);
             if !grad && !whole_name && !quick {
-                let (dispatches, long) = of_specialisations(device)?;
+                let (dispatches, long) = of_specialisations(device, |it| selects(&it.case, &it.kernel))?;
                 if long > 0 {
                     left_out.push(format!("{long} kernels of workloads that take long; --workload runs them"));
                 }
-                let dispatches = dispatches.into_iter().filter(|it| fits(&it.case, &it.kernel));
-                tasks.extend(dispatches.map(|it| Task::Dispatch(it.case, it.kernel)));
+                tasks.extend(dispatches.into_iter().map(|it| Task::Dispatch(it.case, it.kernel)));
             }
             tasks.extend(rest);
         }
         let whole = options.filter.is_none() && options.family.is_none() && options.workload.is_none();
         if step || (!grad && whole) {
             tasks.extend(classes.iter().flat_map(|&class| STEPS.iter().map(move |parts| Task::Step(parts, class))));
+        }
+        if is_for_other {
+            left_out.insert(0, format!("kernels for other devices ({})", other.join(", ")));
         }
         if tasks.is_empty() {
             let name = options.filter.clone().or(options.family.clone()).unwrap_or_default();
@@ -309,7 +328,7 @@ impl Checks {
             adapter: device.adapter().clone(),
             seed: self.options.seed,
             outcomes: outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
-            coverage: coverage(&self.tasks),
+            coverage: coverage(&self.tasks, &self.options),
             left_out,
         }
     }
@@ -438,8 +457,8 @@ fn small_step(parts: &Parts, seed: u64) -> Result<(TrainingStep, HashMap<String,
     Ok((step, sources))
 }
 
-/// How much of the catalogue `tasks` covers, for each kernel.
-fn coverage(tasks: &[Task]) -> Vec<Coverage> {
+/// How much of the catalogue `tasks` covers, for each kernel that is asked for.
+fn coverage(tasks: &[Task], options: &Options) -> Vec<Coverage> {
     let mut rows: Vec<Coverage> = Vec::new();
     let mut count = |class: ShapeClass, case: &Case, kernel: &Kernel, which: usize| {
         let (primitive, variant) = (case.primitive.name(), kernel.name);
@@ -451,7 +470,8 @@ fn coverage(tasks: &[Task]) -> Vec<Coverage> {
         rows[at].classes.entry(class).or_default()[which] += 1;
     };
     for (class, case) in cases() {
-        variants(&case).iter().for_each(|kernel| count(class, &case, kernel, 1));
+        let own = variants(&case).into_iter().filter(|kernel| options.selects(&case, kernel));
+        own.for_each(|kernel| count(class, &case, &kernel, 1));
     }
     for task in tasks {
         if let Task::Kernel(class, case, kernel) = task {
