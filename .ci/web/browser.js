@@ -5,9 +5,13 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
+// Those whose looks are kept.
+const WINDOWS = [[1200, 900], [390, 844]];
+
 export class Page {
-  // A page from the disk in a window of [width, height].
-  static async open(file, [width, height]) {
+  // A page from the disk.
+  static async open(file) {
+    const [width, height] = WINDOWS[0];
     const profile = mkdtempSync(join(tmpdir(), "chromium-"));
     const flags = ["--headless", "--no-sandbox", "--enable-unsafe-webgpu", "--remote-debugging-pipe", `--user-data-dir=${profile}`];
     const program = process.env.CHROMIUM ?? "chromium-headless-shell";
@@ -76,9 +80,13 @@ export class Page {
     await this.call("DOM.setFileInputFiles", { nodeId, files: files.map((file) => resolve(file)) });
   }
 
-  async screenshot(file) {
-    const { data } = await this.call("Page.captureScreenshot", { captureBeyondViewport: true });
-    writeFileSync(file, Buffer.from(data, "base64"));
+  // Its looks in windows of 1200 and 390 pixels, as files of a folder.
+  async screenshots(folder) {
+    for (const window of WINDOWS) {
+      await this.resize(window);
+      const { data } = await this.call("Page.captureScreenshot", { captureBeyondViewport: true });
+      writeFileSync(join(folder, `${window[0]}.png`), Buffer.from(data, "base64"));
+    }
   }
 
   // Ends the browser.

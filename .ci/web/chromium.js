@@ -7,7 +7,6 @@ import { Page } from "./browser.js";
 
 // Browsers decode JPEG by decoders of their own, and predict by another; PNG has one meaning.
 const BOUNDS = { ".png": 1e-4, ".jpg": 0.05 };
-const WINDOWS = [[1200, 900], [390, 844]];
 const [html, predicted, folder] = process.argv.slice(2, 5);
 mkdirSync(folder, { recursive: true });
 const rows = readFileSync(predicted, "utf8").trim().split("\n").map((line) => JSON.parse(line)).filter(({ score }) => Number.isFinite(score));
@@ -19,17 +18,14 @@ const files = rows.map(({ path }, row) => {
 });
 const scores = rows.map(({ score }) => score);
 const spread = Math.max(...scores) - Math.min(...scores);
-const page = await Page.open(html, WINDOWS[0]);
+const page = await Page.open(html);
 try {
   await page.until("!part('main').hidden", 300);
   await page.choose("#files", files);
   await page.until(`judged.length >= ${files.length} && part("status").textContent === ""`, 600);
   const threshold = await page.value("model.threshold");
   const judged = await page.value("judged.map(({ name, score }) => ({ name, score, isAnomaly: isFlagged(score) }))");
-  for (const window of WINDOWS) {
-    await page.resize(window);
-    await page.screenshot(join(folder, `${window[0]}.png`));
-  }
+  await page.screenshots(folder);
   const most = { ".png": 0, ".jpg": 0 };
   let isRight = rows.length > 0 && judged.length === files.length;
   for (const { name, score, isAnomaly } of judged) {

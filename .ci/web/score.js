@@ -3,16 +3,16 @@
 // spread of all of them, or a comparison with a wrong weight agrees.
 import { readFileSync } from "node:fs";
 import { create, globals } from "webgpu";
+import { load } from "./page.js";
 
 Object.assign(globalThis, globals);
 // Kept: Dawn ends with it.
 const gpu = create([]);
-const [html, predicted] = process.argv.slice(2, 4).map((path) => readFileSync(path, "utf8"));
-const element = (id) => html.match(new RegExp(`<script id="${id}"[^>]*>([^]*?)</script>`))[1];
-const { Detector, decodePng, convert } = new Function(`${element("runner")}\nreturn { Detector, decodePng, convert };`)();
+const [html, predicted] = process.argv.slice(2, 4);
+const { model: right, Detector, decodePng, convert } = load(html, ["Detector", "decodePng", "convert"]);
 const rows = [];
 let left = 0;
-for (const { path, score, map } of predicted.trim().split("\n").map((line) => JSON.parse(line))) {
+for (const { path, score, map } of readFileSync(predicted, "utf8").trim().split("\n").map((line) => JSON.parse(line))) {
   if (!Number.isFinite(score)) continue;
   const picture = await decodePng(new Uint8Array(readFileSync(path)));
   // What the page leaves to the browser, such as JPEG, Node cannot decode.
@@ -38,15 +38,15 @@ async function difference(model) {
   return [most(judged.map(({ score }, row) => Math.abs(score - rows[row].score) / scores)), most(heat)];
 }
 
-const right = await difference(JSON.parse(element("model")));
-const wrong = JSON.parse(element("model"));
+const found = await difference(right);
+const wrong = structuredClone(right);
 const [name, weight] = Object.entries(wrong.weights).find(([name]) => name.endsWith("weight"));
 const values = new Float32Array(Uint8Array.from(Buffer.from(weight, "base64")).buffer);
 values[0] += 0.5;
 wrong.weights[name] = Buffer.from(values.buffer).toString("base64");
 const planted = await difference(wrong);
 const shown = (shares) => shares.map((share) => share.toExponential(1)).join(" and ");
-console.log(`${rows.length} images, ${left} left out: |Δscore| and |Δheat| ≤ ${shown(right)} of the spreads ${scores.toPrecision(3)} and ${heats.toPrecision(3)}; with a wrong ${name} ${shown(planted)}`);
+console.log(`${rows.length} images, ${left} left out: |Δscore| and |Δheat| ≤ ${shown(found)} of the spreads ${scores.toPrecision(3)} and ${heats.toPrecision(3)}; with a wrong ${name} ${shown(planted)}`);
 const agrees = (share) => share <= 1e-4;
 const isNoticed = planted.every((share) => Number.isFinite(share) && !agrees(share));
-process.exit(rows.length > 0 && scores > 0 && heats > 0 && right.every(agrees) && isNoticed ? 0 : 1);
+process.exit(rows.length > 0 && scores > 0 && heats > 0 && found.every(agrees) && isNoticed ? 0 : 1);

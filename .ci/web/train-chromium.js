@@ -2,17 +2,16 @@
 // looks in windows of 1200 and 390 pixels. Exits 1 unless the angle, from 230°, comes to 180° ± 25° and the AUROC to 0.9. Without a GPU
 // Chromium computes a step in some ten seconds, so CI trains by the same scripts in Node instead (train.js), with the same draws.
 import { mkdirSync } from "node:fs";
-import { join } from "node:path";
 import { Page } from "./browser.js";
+import { draws } from "./page.js";
 
-const WINDOWS = [[1200, 900], [390, 844]];
 const SECONDS = 7200;
 const [html, folder] = process.argv.slice(2, 4);
 mkdirSync(folder, { recursive: true });
-const page = await Page.open(html, WINDOWS[0]);
+const page = await Page.open(html);
 try {
   await page.until("!part('main').hidden", 600);
-  await page.value("{ let state = 1; Math.random = () => (state = (16807 * state) % 2147483647) / 2147483647; }");
+  await page.value(`Math.random = (${draws})(1), null`);
   const start = performance.now();
   await page.value("part('train').click()");
   let told = 0;
@@ -28,10 +27,7 @@ try {
   const { steps, from, to } = await page.value("({ steps: trainer.done, from: degrees(history[0].angle), to: degrees(trainer.angle) })");
   const after = await page.value("trainer.scores().then((scores) => auroc(task, scores))");
   const speed = await page.value("part('speed').textContent");
-  for (const window of WINDOWS) {
-    await page.resize(window);
-    await page.screenshot(join(folder, `${window[0]}.png`));
-  }
+  await page.screenshots(folder);
   console.log(`Chromium: ${steps} steps, ${speed}: from ${from.toFixed(0)}° to ${to.toFixed(0)}°, AUROC ${after.toFixed(3)}`);
   process.exitCode = Math.abs(from - 230) < 1 && Math.abs(to - 180) <= 25 && after >= 0.9 ? 0 : 1;
 } finally {

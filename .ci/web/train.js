@@ -1,18 +1,13 @@
 // Trains the exported page's detector by the page's own scripts, on Dawn: `node train.js DEMO.html`. Exits 1 unless the angle, from 230°,
 // comes to 180° ± 25° and the 9s get greater scores than the 6s.
-import { readFileSync } from "node:fs";
 import { create, globals } from "webgpu";
+import { draws, load } from "./page.js";
 
 Object.assign(globalThis, globals);
 // Kept: Dawn ends with it.
 const gpu = create([]);
-const html = readFileSync(process.argv[2], "utf8");
-const element = (id) => html.match(new RegExp(`<script id="${id}"[^>]*>([^]*?)</script>`))[1];
-const { Trainer, auroc } = new Function(`${element("runner")}\nreturn { Trainer, auroc };`)();
-const task = JSON.parse(element("model"));
-// The same draws every time.
-let state = 1;
-Math.random = () => (state = (16807 * state) % 2147483647) / 2147483647;
+const { model: task, Trainer, auroc } = load(process.argv[2], ["Trainer", "auroc"]);
+Math.random = draws(1);
 
 const trainer = await Trainer.on(gpu, task);
 const degrees = () => (trainer.angle * 180) / Math.PI;
