@@ -6,8 +6,8 @@ use std::process::{Command, ExitCode};
 use clap::Args;
 use stssad::engine::kernel::{DeviceClass, Tile};
 use stssad::engine::shaders::Replaced;
+use stssad::engine::units::counted;
 use stssad::measure::analyze::{self, Agreement, AnalyzeError, Compiler, Gpu, Origin, Report};
-use stssad::measure::figures::counted;
 use stssad::ssad::workload::Workload;
 
 use super::fault::{Fault, Faulty};

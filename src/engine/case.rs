@@ -35,12 +35,23 @@ pub struct Description {
     pub stationary: &'static [usize],
     /// Inputs without a backward rule: no hyper-parameter is tuned through them.
     pub without_rule: &'static [usize],
-    /// Whether the definition covers NaN and infinities, which WGSL leaves open elsewhere.
-    pub special: bool,
-    /// Inputs whose NaN and infinities it covers, where it covers none of the others.
-    pub special_in: &'static [usize],
+    /// Inputs whose NaN and infinities the definition covers.
+    pub special: Special,
     /// Inputs whose NaN must reach the output wherever the definition has it, though it covers no infinities.
     pub nan: &'static [usize],
+}
+
+/// The inputs whose NaN and infinities a definition covers; WGSL leaves open what becomes of others.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Special {
+    All,
+    In(&'static [usize]),
+}
+
+impl Default for Special {
+    fn default() -> Self {
+        Special::In(&[])
+    }
 }
 
 /// Shape and contents of one input.
@@ -153,15 +164,9 @@ impl Parts {
         self
     }
 
-    /// States whether the definition covers NaN and infinities.
-    pub fn special(mut self, special: bool) -> Self {
+    /// States in which inputs the definition covers NaN and infinities.
+    pub fn special(mut self, special: Special) -> Self {
         self.says.special = special;
-        self
-    }
-
-    /// States in which inputs alone the definition covers NaN and infinities.
-    pub fn special_in(mut self, inputs: &'static [usize]) -> Self {
-        self.says.special_in = inputs;
         self
     }
 
@@ -359,19 +364,20 @@ impl Case {
         self.fill(Numbers::Edges, seed)
     }
 
-    /// NaN, infinities and signed zeros among a few numbers, for primitives whose definition [covers](Description::special) them:
-    /// in all inputs, where each of them meets each in every two inputs; then, if there are several inputs, some infinities and
-    /// NaN in each alone, among [`integers`](Case::integers). For others, these in each input [where it covers
-    /// them](Description::special_in).
+    /// For primitives whose definition [covers](Description::special) NaN and infinities in all inputs, these and signed zeros among
+    /// a few numbers, where each of them meets each in every two inputs; then, if there are several inputs, some infinities and
+    /// NaN in each alone, among [`integers`](Case::integers). For others, these in each input where it covers them.
     pub fn specials(&self, seed: u64) -> Vec<Vec<Tensor>> {
         let alone = |input: usize| self.integers_but(input, NOT_FINITE, seed);
-        if !self.says.special {
-            return self.says.special_in.iter().map(|&input| alone(input)).collect();
+        match self.says.special {
+            Special::In(inputs) => inputs.iter().map(|&input| alone(input)).collect(),
+            Special::All => {
+                let all = self.inputs.iter().enumerate();
+                let everywhere = all.map(|(input, it)| specials(it.shape.clone(), input + 1)).collect();
+                let each = (0..self.inputs.len()).filter(|_| self.inputs.len() > 1);
+                [everywhere].into_iter().chain(each.map(alone)).collect()
+            }
         }
-        let everywhere =
-            self.inputs.iter().enumerate().map(|(input, it)| specials(it.shape.clone(), input + 1)).collect();
-        let each = (0..self.inputs.len()).filter(|_| self.inputs.len() > 1);
-        [everywhere].into_iter().chain(each.map(alone)).collect()
     }
 
     /// Some NaN in each input from which they [must reach](Description::nan) the output, among [`integers`](Case::integers).

@@ -1,5 +1,10 @@
 //! Formats numbers for people.
 
+/// `1 barrier`, `2 barriers`
+pub fn counted(count: usize, [one, several]: [&str; 2]) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
+}
+
 /// Three significant digits: `0.0123`, `1.23`, `123`.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {

@@ -55,11 +55,6 @@ impl Measure {
     }
 }
 
-/// `1 barrier`, `2 barriers`
-pub fn counted(count: usize, [one, several]: [&str; 2]) -> String {
-    format!("{count} {}", if count == 1 { one } else { several })
-}
-
 /// Calls `measure` for `seconds`, at least three times.
 ///
 /// # Errors

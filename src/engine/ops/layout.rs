@@ -3,7 +3,7 @@
 mod lower;
 
 use crate::engine::case::ShapeClass::{Folded, Large, Ones, Prime, Small, Tiled, Training, Uneven};
-use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass, Special};
 use crate::engine::ops::elementwise::{Collapsed, spread};
 use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
@@ -430,17 +430,17 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         }
         "broadcast" => Parts::new(Broadcast { to: p.shape("to")? })
             .exact(true)
-            .special(true)
+            .special(Special::All)
             .linear_in(&[&[0]])
             .input(p.shape("x")?, Fill::ANY),
         "transpose" => {
-            Parts::new(Transpose).exact(true).special(true).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
+            Parts::new(Transpose).exact(true).special(Special::All).linear_in(&[&[0]]).input(p.shape("x")?, Fill::ANY)
         }
         "slice" => {
             let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
             Parts::new(Slice { axis, start, extent })
                 .exact(true)
-                .special(true)
+                .special(Special::All)
                 .linear_in(&[&[0]])
                 .input(p.shape("x")?, Fill::ANY)
         }
@@ -448,7 +448,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             let [axis, start, extent] = p.numbers(["axis", "start", "extent"])?;
             Parts::new(Pad { axis, start, extent })
                 .exact(true)
-                .special(true)
+                .special(Special::All)
                 .linear_in(&[&[0]])
                 .input(p.shape("x")?, Fill::ANY)
         }
@@ -456,7 +456,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             let axis = p.number("axis")?;
             Parts::new(Concat { axis })
                 .exact(true)
-                .special(true)
+                .special(Special::All)
                 .linear_in(&[&[0, 1]])
                 .input(p.shape("a")?, Fill::ANY)
                 .input(p.shape("b")?, Fill::ANY)

@@ -8,7 +8,7 @@ mod lower;
 
 use crate::engine::bounds::sum_bound;
 use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
-use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass, Special};
 use crate::engine::ops::conv2d::Geometry;
 use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
@@ -194,17 +194,17 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let windows = argmax.shape(&[&x])?;
     let index = Fill::PixelOf(geometry);
     Ok(match role {
-        "argmax" => Parts::new(argmax).exact(true).special(true).constant_in(&[0]).input(x, Fill::ANY),
+        "argmax" => Parts::new(argmax).exact(true).special(Special::All).constant_in(&[0]).input(x, Fill::ANY),
         "select" => Parts::new(Select { geometry })
             .exact(true)
-            .special_in(&[0])
+            .special(Special::In(&[0]))
             .linear_in(&[&[0]])
             .constant_in(&[1])
             .input(x, Fill::ANY)
             .input(windows, index),
         "unpool" => Parts::new(Unpool { geometry })
             .exact(true)
-            .special_in(&[0])
+            .special(Special::In(&[0]))
             .linear_in(&[&[0]])
             .constant_in(&[1])
             .input(windows.clone(), Fill::ANY)

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::engine::bounds::{Approx, sum_bound};
 use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
-use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass, Special};
 use crate::engine::ops::elementwise::{Unary, scaled};
 use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
@@ -496,8 +496,10 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
         "magnitude" => {
             let [rows, lanes, arrays] = p.numbers(["rows", "lanes", "arrays"])?;
             let shape = p.shape("terms")?;
-            let parts =
-                Parts::new(Magnitude { arrays, lanes }).exact(true).special(true).without_rule(&[0, 1, 2, 3, 4, 5, 6]);
+            let parts = Parts::new(Magnitude { arrays, lanes })
+                .exact(true)
+                .special(Special::All)
+                .without_rule(&[0, 1, 2, 3, 4, 5, 6]);
             shape.iter().fold(parts, |parts, &terms| parts.input([rows, terms], Fill::ANY))
         }
         "log_sum_exp" => Parts::new(LogSumExp).input_up_to(p.shape("x")?, Fill::Range(-20.0, 20.0), Fill::WIDE),

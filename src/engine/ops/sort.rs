@@ -7,7 +7,7 @@ mod lower;
 
 use crate::engine::bounds::sum_bound;
 use crate::engine::case::ShapeClass::{Folded, Ones, Prime, Small, Tiled, Training, Uneven};
-use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass, Special};
 use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
@@ -174,19 +174,23 @@ pub(super) const FAMILY: Family =
 fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
     let [rows, columns] = p.numbers(["rows", "columns"])?;
     if role == "order" {
-        return Ok(Parts::new(Order).exact(true).special(true).constant_in(&[0]).input([rows, columns], Fill::ANY));
+        return Ok(Parts::new(Order)
+            .exact(true)
+            .special(Special::All)
+            .constant_in(&[0])
+            .input([rows, columns], Fill::ANY));
     }
     let places = [p.number("k")?, columns];
     Ok(match role {
         "gather" => Parts::new(Gather)
             .exact(true)
-            .special_in(&[0])
+            .special(Special::In(&[0]))
             .linear_in(&[&[0]])
             .constant_in(&[1])
             .input([rows, columns], Fill::ANY),
         "scatter" => Parts::new(Scatter { rows })
             .exact(true)
-            .special_in(&[0])
+            .special(Special::In(&[0]))
             .linear_in(&[&[0]])
             .constant_in(&[1])
             .input(places, Fill::ANY),

@@ -7,7 +7,7 @@ mod lower;
 
 use crate::engine::bounds::{chain_bound, sum_bound};
 use crate::engine::case::ShapeClass::{Folded, Large, Ones, Prime, Small, Tiled, Training, Uneven};
-use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass, Special};
 use crate::engine::ops::elementwise::Unary;
 use crate::engine::ops::{Family, listed, no_role};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
@@ -364,7 +364,7 @@ fn describe(role: &str, p: &mut Parameters) -> Result<Parts, String> {
             let parts = Parts::new(Affine { outside })
                 .exact(true)
                 .nan_of(&[0])
-                .special_in(&[1])
+                .special(Special::In(&[1]))
                 .input(images, Fill::ANY)
                 .input(matrices, map);
             match outside {

@@ -12,8 +12,8 @@ use super::model::Model;
 use super::radv::{Executable, Target};
 use super::{AnalyzeError, Subject};
 use crate::engine::kernel::DeviceClass;
-use crate::engine::units::{bytes, figure, percent};
-use crate::measure::figures::{MeasureError, Table, commit, counted, read, write};
+use crate::engine::units::{bytes, counted, figure, percent};
+use crate::measure::figures::{MeasureError, Table, commit, read, write};
 
 /// The form of the JSON. It changes when a key changes its name or its meaning.
 pub const FORMAT: u32 = 2;

@@ -280,9 +280,7 @@ impl fmt::Display for Report {
         }
         if let Some(run) = &self.interpreted {
             run.reports.iter().try_for_each(|report| writeln!(f, "{}: {report}", report.level.name()))?;
-            let of = |level: Level| run.count(level);
-            let [errors, warnings, notes] = [Level::Error, Level::Warning, Level::Note].map(of);
-            writeln!(f, "interpreted: {errors} errors, {warnings} warnings, {notes} notes")?;
+            writeln!(f, "interpreted: {}", run.totals())?;
         }
         let Some(OnDevice { adapter, outputs, damage }) = &self.device else {
             return write!(f, "not run on a device, whose driver might crash");

@@ -21,6 +21,7 @@ use crate::engine::ops::random;
 use crate::engine::shaders::Replaced;
 use crate::engine::tape::GradError;
 use crate::engine::tensor::{Shape, Tensor};
+use crate::engine::units::counted;
 use crate::ssad::augment;
 use crate::ssad::config::Config;
 use crate::ssad::loss::Alignment;
@@ -144,7 +145,8 @@ impl Checks {
         if let Some(workload) = &options.workload {
             let (dispatches, unbound) = of_workload(device, workload, |it| selects(&it.case, &it.kernel))?;
             if unbound > 0 {
-                left_out.push(format!("{unbound} dispatches that the device cannot bind"));
+                let dispatches = counted(unbound, ["dispatch", "dispatches"]);
+                left_out.push(format!("{dispatches} that the device cannot bind"));
             }
             tasks.extend(dispatches.into_iter().map(|it| Task::Dispatch(it.case, it.kernel)));
         } else if !step || grad {
@@ -193,7 +195,8 @@ impl Checks {
             if !grad && !whole_name && !quick {
                 let (dispatches, long) = of_specialisations(device, |it| selects(&it.case, &it.kernel))?;
                 if long > 0 {
-                    left_out.push(format!("{long} kernels of workloads that take long; --workload runs them"));
+                    let kernels = counted(long, ["kernel", "kernels"]);
+                    left_out.push(format!("{kernels} of workloads at shapes that take long; --workload runs them"));
                 }
                 tasks.extend(dispatches.into_iter().map(|it| Task::Dispatch(it.case, it.kernel)));
             }
@@ -322,7 +325,8 @@ impl Checks {
             ));
         }
         if outcomes.len() < total {
-            left_out.push(format!("{} checks after the first that failed", total - outcomes.len()));
+            let checks = counted(total - outcomes.len(), ["check", "checks"]);
+            left_out.push(format!("{checks} after the first that failed"));
         }
         Report {
             adapter: device.adapter().clone(),

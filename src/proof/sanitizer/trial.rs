@@ -17,6 +17,7 @@ use super::report::{Level, Report};
 use super::word::Word;
 use crate::engine::bounds::to_f16;
 use crate::engine::philox::Stream;
+use crate::engine::units::counted;
 
 /// Workgroups along an axis by which a kernel tells them apart.
 const WORKGROUPS: u32 = 2;
@@ -735,6 +736,15 @@ impl Run {
     pub fn count(&self, level: Level) -> usize {
         self.reports.iter().filter(|report| report.level == level).count()
     }
+
+    /// `0 errors, 1 warning, 2 notes`
+    pub fn totals(&self) -> String {
+        let of = |level, names| counted(self.count(level), names);
+        let errors = of(Level::Error, ["error", "errors"]);
+        let warnings = of(Level::Warning, ["warning", "warnings"]);
+        let notes = of(Level::Note, ["note", "notes"]);
+        format!("{errors}, {warnings}, {notes}")
+    }
 }
 
 impl fmt::Display for Run {
@@ -749,8 +759,7 @@ impl fmt::Display for Run {
         )?;
         self.buffers.iter().try_for_each(|buffer| writeln!(f, "  {buffer}"))?;
         self.reports.iter().try_for_each(|report| writeln!(f, "{}: {report}", report.level.name()))?;
-        let of = |level: Level| self.count(level);
-        write!(f, "{} errors, {} warnings, {} notes", of(Level::Error), of(Level::Warning), of(Level::Note))
+        write!(f, "{}", self.totals())
     }
 }
 

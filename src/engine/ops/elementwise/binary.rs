@@ -2,7 +2,7 @@
 
 use super::{Collapsed, broadcast_shape, scaled, zip_broadcast};
 use crate::engine::bounds::Approx;
-use crate::engine::case::{Fill, Parameters, Parts};
+use crate::engine::case::{Fill, Parameters, Parts, Special};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
@@ -206,8 +206,8 @@ pub(super) fn describe(p: &mut Parameters) -> Result<Parts, String> {
     };
     let parts = Parts::new(BinaryMap(function)).exact(exact).input(p.shape("a")?, fill_a).input(p.shape("b")?, fill_b);
     Ok(match function {
-        Binary::WherePositive | Binary::WhereInside { .. } => parts.constant_in(&[1]).special(true),
-        Binary::Maximum | Binary::Minimum => parts.special(true),
+        Binary::WherePositive | Binary::WhereInside { .. } => parts.constant_in(&[1]).special(Special::All),
+        Binary::Maximum | Binary::Minimum => parts.special(Special::All),
         _ => parts,
     })
 }

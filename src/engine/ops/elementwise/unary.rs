@@ -5,7 +5,7 @@ use std::mem::discriminant;
 
 use super::{Binary, scaled};
 use crate::engine::bounds::{Approx, chain_bound};
-use crate::engine::case::{Fill, Parameters, Parts, ShapeClass};
+use crate::engine::case::{Fill, Parameters, Parts, ShapeClass, Special};
 use crate::engine::tape::{Application, Arithmetic, Array, Cotangent, Primitive, Tape, Value};
 use crate::engine::tensor::Shape;
 
@@ -312,8 +312,9 @@ pub(super) fn describe(p: &mut Parameters) -> Result<Parts, String> {
         domain => (domain, row.edges),
     };
     let is_selection = matches!(function, Unary::Relu | Unary::Clamp { .. }) && (scale, offset) == (1.0, 0.0);
+    let special = if is_selection { Special::All } else { Special::default() };
     let exact = row.exact && scale.fract() == 0.0 && offset.fract() == 0.0;
-    Ok(Parts::new(UnaryMap { function, scale, offset }).exact(exact).special(is_selection).input_up_to(
+    Ok(Parts::new(UnaryMap { function, scale, offset }).exact(exact).special(special).input_up_to(
         p.shape("x")?,
         domain,
         edges,
