@@ -37,7 +37,8 @@ pub struct Description {
     pub without_rule: &'static [usize],
     /// Inputs whose NaN and infinities the definition covers.
     pub special: Special,
-    /// Inputs whose NaN must reach the output wherever the definition has it, though it covers no infinities.
+    /// Inputs whose NaN must show: where the definition has NaN, the output is no finite number, so that a run that diverges is
+    /// noticed. It need not be NaN, since WGSL leaves functions of NaN open: SwiftShader's exp of it is infinite.
     pub nan: &'static [usize],
 }
 
@@ -170,7 +171,7 @@ impl Parts {
         self
     }
 
-    /// States of which inputs a NaN must reach the output.
+    /// States of which inputs a NaN must [show](Description::nan) in the output.
     pub fn nan_of(mut self, inputs: &'static [usize]) -> Self {
         self.says.nan = inputs;
         self
@@ -380,7 +381,7 @@ impl Case {
         }
     }
 
-    /// Some NaN in each input from which they [must reach](Description::nan) the output, among [`integers`](Case::integers).
+    /// Some NaN in each input whose NaN [must show](Description::nan) in the output, among [`integers`](Case::integers).
     pub fn nans(&self, seed: u64) -> Vec<Vec<Tensor>> {
         self.says.nan.iter().map(|&input| self.integers_but(input, [f32::NAN], seed)).collect()
     }
