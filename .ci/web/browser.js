@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 
-// Those whose looks are kept.
+// Width and height of the windows whose screenshots are kept: a desktop and a phone.
 const WINDOWS = [[1200, 900], [390, 844]];
 
 export class Page {

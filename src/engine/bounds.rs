@@ -215,7 +215,8 @@ impl Sub for Approx {
 impl Mul for Approx {
     type Output = Self;
     fn mul(self, other: Self) -> Self {
-        if (self.is_zero() && other.value.is_finite()) || (other.is_zero() && self.value.is_finite()) {
+        let is_finite = |it: Self| it.value.is_finite() && it.error.is_finite();
+        if (self.is_zero() && is_finite(other)) || (other.is_zero() && is_finite(self)) {
             return Approx::exact(0.0);
         }
         let inherited = self.value.abs() * other.error + other.value.abs() * self.error + self.error * other.error;
@@ -315,6 +316,7 @@ mod tests {
         assert_eq!(zero.ln().error, f64::INFINITY);
         assert_eq!((large + large).error, f64::INFINITY);
         assert_eq!((large * large).error, f64::INFINITY);
+        assert_eq!((zero * (large + large)).error, f64::INFINITY);
         assert!(Approx::exact(1e-40).error > 0.0);
     }
 }

@@ -380,6 +380,7 @@ fn hold_specials(got: &Tensor, want: &[f64], is_right: impl Fn(f32, f64) -> bool
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::case::ShapeClass;
     use crate::engine::ops::cases;
 
     #[test]
@@ -413,6 +414,21 @@ mod tests {
                 assert!(pairs.iter().all(|&(some, all)| close(some, all)), "{case}: {pairs:?} at {element}");
             }
         }
+    }
+
+    #[test]
+    fn the_definition_shows_nan_where_a_family_says_so() {
+        // A single pixel may be shifted out of the image, with its NaN.
+        let all = cases().into_iter().filter(|(class, case)| *class != ShapeClass::Ones && case.elements() < 20_000);
+        let mut count = 0;
+        for (_, case) in all {
+            for inputs in case.nans(0) {
+                let want = with_arrays(&inputs, |arrays| case.primitive.eval(arrays, &case.output()));
+                assert!(want.iter().any(|want| want.is_nan()), "{case}");
+                count += 1;
+            }
+        }
+        assert!(count > 50, "{count}");
     }
 
     #[test]

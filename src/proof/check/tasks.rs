@@ -136,7 +136,8 @@ impl Checks {
         let classes = device.classes();
         let other = DeviceClass::ALL.iter().filter(|class| !classes.contains(class)).map(|class| class.to_string());
         let other: Vec<String> = other.collect();
-        let mut is_for_other = false;
+        // Dispatches and steps are those of the device's classes.
+        let mut is_for_other = !other.is_empty() && (options.step || options.workload.is_some());
         let mut tasks = Vec::new();
         let Options { grad, step, quick, sanitize, .. } = *options;
         let filter = options.filter.as_deref().unwrap_or_default();
@@ -166,16 +167,19 @@ impl Checks {
             };
             for (class, case) in all {
                 let own = variants(&case).into_iter().filter(|kernel| selects(&case, kernel));
-                for kernel in own.filter(|kernel| !grad && is_wanted(class, &case, kernel)) {
+                for kernel in own.filter(|_| !grad) {
+                    is_for_other |= !device.runs(&kernel);
+                    if !is_wanted(class, &case, &kernel) {
+                        continue;
+                    }
                     if is_small(&case)
                         && (sanitize || replaced.kernels.contains_key(kernel.name))
                         && kernel.tile().is_none()
                     {
                         tasks.push(Task::Sanitizer(case.clone(), kernel.clone()));
                     }
-                    match device.runs(&kernel) {
-                        true => kernels.push(Task::Kernel(class, case.clone(), kernel)),
-                        false => is_for_other = true,
+                    if device.runs(&kernel) {
+                        kernels.push(Task::Kernel(class, case.clone(), kernel));
                     }
                 }
                 if !options.names(&case) {
